@@ -478,6 +478,12 @@ pub(crate) struct Node {
     /// Directories of network plugins.
     #[arg(long, value_name = "DIR", value_delimiter = ',', default_value = "/opt/cni/bin,/usr/lib/cni")]
     pub(crate) cni_bin_dir: Vec<PathBuf>,
+    /// Which programs are asked for credentials of which images: a CredentialProviderConfig, or a directory of files with such.
+    #[arg(long, value_name = "PATH", requires = "image_credential_provider_bin_dir")]
+    image_credential_provider_config: Option<PathBuf>,
+    /// Directory of these programs.
+    #[arg(long, value_name = "DIR", requires = "image_credential_provider_config")]
+    image_credential_provider_bin_dir: Option<PathBuf>,
     /// What of images the node gets from other nodes and gives to them, by its own endpoint (--kubelet-port).
     #[arg(long, value_name = "WHAT", default_value = "all")]
     pub(crate) share_images: ShareImages,
@@ -485,6 +491,13 @@ pub(crate) struct Node {
     pub(crate) pressure: Pressure,
     #[command(flatten)]
     pub(crate) shutdown: Shutdown,
+}
+
+impl Node {
+    /// Where image credential providers are configured, and where their programs are.
+    pub(crate) fn credential_providers(&self) -> Option<(PathBuf, PathBuf)> {
+        self.image_credential_provider_config.clone().zip(self.image_credential_provider_bin_dir.clone())
+    }
 }
 
 /// What of images nodes get from each other.

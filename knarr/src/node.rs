@@ -21,6 +21,7 @@ use client::events::Recorder;
 use client::{Client, Informers};
 use k8s_openapi::api::core::v1::Taint;
 use kubelet::images::access::{Policy, Verification};
+use kubelet::images::providers::configuration;
 use kubelet::sharing::OtherNodes;
 use runtime::api::PodNetwork;
 use serde::{Deserialize, Serialize};
@@ -93,6 +94,8 @@ pub(crate) struct Options {
     pub(crate) static_pods: Option<PathBuf>,
     /// For which images credentials have to be shown: the policy and its list.
     pub(crate) verification: (Policy, Vec<String>),
+    /// Where image credential providers are configured, and where their programs are.
+    pub(crate) credential_providers: Option<(PathBuf, PathBuf)>,
     /// What of images it gets from other nodes and gives to them.
     pub(crate) sharing: cli::ShareImages,
     pub(crate) pressure: cli::Pressure,
@@ -180,6 +183,7 @@ impl Options {
                 options.image_pull_credentials_verification_policy,
                 options.preloaded_images_verification_allowlist.clone(),
             ),
+            credential_providers: options.credential_providers(),
             sharing: options.share_images,
             pressure: options.pressure.clone(),
             shutdown: options.shutdown.clone(),
@@ -258,6 +262,7 @@ impl Node {
             eviction: options.pressure.eviction()?,
             shutdown: options.shutdown.periods()?,
             verification: verification(&options)?,
+            credential_providers: credential_providers(&options)?,
             sharing: (options.sharing != ShareImages::Off).then(|| kubelet::sharing::Sharing {
                 images: Arc::new(engine.clone()),
                 names: options.sharing == ShareImages::All,
@@ -286,6 +291,12 @@ impl Node {
 fn verification(options: &Options) -> Result<Verification> {
     let (policy, allowlist) = options.verification.clone();
     Verification::new(policy, allowlist).context("--preloaded-images-verification-allowlist")
+}
+
+fn credential_providers(options: &Options) -> Result<configuration::Configuration> {
+    let read = |(path, directory): &(PathBuf, PathBuf)| configuration::Configuration::read(path, directory);
+    let found = options.credential_providers.as_ref().map(read).transpose().context("--image-credential-provider-config")?;
+    Ok(found.unwrap_or_default())
 }
 
 /// What the runtime asks of the rest of the node.

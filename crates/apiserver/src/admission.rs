@@ -59,7 +59,7 @@ pub(crate) fn all(
         Box::new(namespace::NamespaceLifecycle),
         Box::new(limit_ranger::LimitRanger),
         Box::new(service_account::ServiceAccount),
-        Box::new(node_restriction::NodeRestriction),
+        Box::new(node_restriction::NodeRestriction(authorizer.clone())),
         Box::new(taints::TaintNodesByCondition),
         Box::new(always_pull_images::AlwaysPullImages),
         Box::new(pod_security::PodSecurity(pod_security)),

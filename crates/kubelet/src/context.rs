@@ -23,6 +23,7 @@ use crate::drivers::Drivers;
 use crate::eviction::Condition;
 use crate::eviction::requests::Requests;
 use crate::fields::Facts;
+use crate::images::providers::Providers;
 use crate::images::records::Records;
 use crate::node::machine::Machine;
 use crate::options::Options;
@@ -59,6 +60,8 @@ pub struct Context {
     pub statics: Statics,
     /// Which images this kubelet has pulled, and with which credentials.
     pub pulls: Records,
+    /// Programs that give credentials for images.
+    pub providers: Providers,
     /// What pods claim.
     pub claims: Claims,
     /// User ids of pods with a user namespace.

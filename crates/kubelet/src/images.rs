@@ -1,23 +1,25 @@
-//! Seeing that a container's image is here, by its pull policy, with credentials from the pod's secrets. An image that was pulled with
-//! credentials is used by those who have them (KEP-2535).
+//! Seeing that a container's image is here, by its pull policy, with credentials from the pod's secrets and from the node's providers. An image
+//! that was pulled with credentials is used by those who have them (KEP-2535).
 
 pub mod access;
+mod credentials;
+pub mod keyring;
+pub mod patterns;
+pub mod providers;
+mod pull_secrets;
 pub mod records;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use base64::Engine;
 use client::events::Type;
-use k8s_openapi::api::core::v1::Secret;
-use runtime::api::{Credentials, Error, Image};
-use serde::Deserialize;
+use runtime::api::{Error, Image};
 
-use access::{Access, Decision, PullSecret, Verification};
+use access::{Access, Decision, Shown, Verification};
+use credentials::PodCredentials;
 use records::Records;
 
 use crate::context::Context;
-use crate::env::Objects;
 use crate::refs::PodReferences;
 use crate::spec::{Member, Model};
 use crate::volumes::mounts::image_volumes;
@@ -84,9 +86,10 @@ async fn one(
         }
     };
     let policy = pull_policy(reference, policy);
+    let credentials = PodCredentials::new(cx, model, refs, repository(reference));
     // An image that the pod has to show credentials for is not there for it.
     let present = match present {
-        Some(image) if policy != "Always" => accessible(cx, model, refs, reference, &image).await.then_some(image),
+        Some(image) if policy != "Always" => accessible(cx, &credentials, reference, &image).await.then_some(image),
         other => other,
     };
     match (policy, present) {
@@ -95,7 +98,7 @@ async fn one(
             event(Type::Warning, "ErrImageNeverPull", &message);
             Err(("ErrImageNeverPull".to_owned(), message))
         }
-        ("Always", _) | (_, None) => pull(cx, model, member, refs, (reference, policy)).await,
+        ("Always", _) | (_, None) => pull(cx, model, member, &credentials, (reference, policy)).await,
         (_, Some(image)) => {
             let message = format!("Container image {reference:?} already present on machine and can be accessed by the pod");
             event(Type::Normal, "Pulled", &message);
@@ -116,16 +119,12 @@ async fn pull(
     cx: &Context,
     model: &Model,
     member: &Member,
-    refs: &PodReferences,
+    credentials: &PodCredentials<'_>,
     (reference, policy): (&str, &str),
 ) -> Result<Image, (String, String)> {
     let event = |kind, reason: &str, message: &str| cx.container_event(model, member, kind, reason, message);
     event(Type::Normal, "Pulling", &format!("Pulling image {reference:?}"));
-    if let Err(error) = refs.known().await {
-        tracing::debug!(pod = model.title(), %error, "pulling without all secrets");
-    }
-    let named = || model.spec().image_pull_secrets.iter().flatten().map(|r| &r.name);
-    let missing: Vec<_> = named().filter(|name| refs.secret(name).is_none()).map(String::as_str).collect();
+    let missing = credentials.missing().await;
     if !missing.is_empty() {
         let names = missing.join(", ");
         let message =
@@ -133,7 +132,7 @@ async fn pull(
         cx.pod_event(model, Type::Warning, "FailedToRetrieveImagePullSecret", message);
     }
     let begun = Instant::now();
-    match pull_or_take(cx, (reference, policy), credentials(model, refs, reference)).await {
+    match pull_or_take(cx, (reference, policy), credentials).await {
         Ok((image, why)) => {
             cx.node_changed.notify_one();
             // To the millisecond.
@@ -150,11 +149,12 @@ async fn pull(
             Ok(image)
         }
         Err(error) => {
-            event(Type::Warning, "Failed", &format!("Failed to pull image {reference:?}: {error}"));
+            let why = format!("{error}{}", credentials.complaint());
+            event(Type::Warning, "Failed", &format!("Failed to pull image {reference:?}: {why}"));
             // A registry that is down is an ErrImagePull too, as with containerd: the message tells.
             let reason = if matches!(error, Error::InvalidImageName(_)) { "InvalidImageName" } else { "ErrImagePull" };
             event(Type::Warning, "Failed", &format!("Error: {reason}"));
-            Err((reason.to_owned(), error.to_string()))
+            Err((reason.to_owned(), why))
         }
     }
 }
@@ -173,7 +173,7 @@ fn nodes(image: &Image, why: Option<&str>) -> String {
 async fn pull_or_take(
     cx: &Context,
     (reference, policy): (&str, &str),
-    credentials: Vec<(PullSecret, Credentials)>,
+    credentials: &PodCredentials<'_>,
 ) -> Result<(Image, Option<String>), Error> {
     let error = match try_pull(cx, reference, credentials).await {
         Ok(image) => return Ok((image, None)),
@@ -199,20 +199,17 @@ fn may_take(policy: &str, verification: &Verification, reference: &str) -> bool 
 /// Whether every pod of the node may use an image of this name, without credentials.
 pub(crate) fn is_open(cx: &Context, reference: &str, image: &Image) -> bool {
     let names = (reference, image.id.as_str());
-    cx.pulls.ask(&cx.options.verification, names, |question| matches!(question.decide(&[]), Decision::Granted))
+    cx.pulls.ask(&cx.options.verification, names, |question| matches!(question.decide(&Shown::default()), Decision::Granted))
 }
 
 /// Pulls with one of the credentials after the other, and remembers which of them was good.
-async fn try_pull(cx: &Context, reference: &str, credentials: Vec<(PullSecret, Credentials)>) -> Result<Image, Error> {
+async fn try_pull(cx: &Context, reference: &str, credentials: &PodCredentials<'_>) -> Result<Image, Error> {
     let failed = |error: std::io::Error| Error::ImagePull(format!("failed to record image pull intent: {error}"));
     cx.pulls.begin(reference).await.map_err(failed)?;
-    let mut attempts: Vec<_> = credentials.into_iter().map(|(secret, word)| (Some(secret), vec![word])).collect();
-    if attempts.is_empty() {
-        attempts.push((None, Vec::new()));
-    }
-    let mut outcome = Err(Error::ImagePull(String::new()));
-    for (secret, words) in attempts {
-        outcome = cx.runtime().pull_image(reference, &words).await.map(|image| (image, Access::by(secret)));
+    let (mut outcome, mut tried) = (Err(Error::ImagePull(String::new())), 0);
+    while let Some((source, words)) = credentials.attempt(tried).await {
+        tried += 1;
+        outcome = cx.runtime().pull_image(reference, &words).await.map(|image| (image, Access::by(source)));
         if matches!(outcome, Ok(_) | Err(Error::InvalidImageName(_))) {
             break;
         }
@@ -224,77 +221,22 @@ async fn try_pull(cx: &Context, reference: &str, credentials: Vec<(PullSecret, C
     outcome.map(|(image, _)| image)
 }
 
-/// Whether the pod may use an image of the node.
-async fn accessible(cx: &Context, model: &Model, refs: &PodReferences, reference: &str, image: &Image) -> bool {
+/// Whether the pod may use an image of the node. Providers are not asked unless it depends on them.
+async fn accessible(cx: &Context, credentials: &PodCredentials<'_>, reference: &str, image: &Image) -> bool {
     let (pulls, verification): (&Records, _) = (&cx.pulls, &cx.options.verification);
     let names = (reference, image.id.as_str());
-    let mut secrets = Vec::new();
-    if pulls.ask(verification, names, |question| question.needs_secrets()) {
-        if let Err(error) = refs.known().await {
-            tracing::debug!(pod = model.title(), %error, "looking for access to an image without all secrets");
-        }
-        secrets = credentials(model, refs, reference).into_iter().map(|(secret, _)| secret).collect();
+    let mut shown = Shown::default();
+    if pulls.ask(verification, names, |question| question.depends()) {
+        shown.secrets = credentials.shown_secrets().await;
     }
-    pulls.decide(verification, names, &secrets).await
-}
-
-/// Credentials for an image in the pod's secrets, with where each is from.
-fn credentials(model: &Model, refs: &PodReferences, reference: &str) -> Vec<(PullSecret, Credentials)> {
-    let named = model.spec().image_pull_secrets.iter().flatten();
-    let secrets = named.filter_map(|named| refs.secret(&named.name));
-    let all = secrets.flat_map(|secret| {
-        let words = from_secret(&secret, reference);
-        words.into_iter().map(move |word| (origin(&secret, &word), word))
-    });
-    all.collect()
-}
-
-fn origin(secret: &Secret, word: &Credentials) -> PullSecret {
-    PullSecret {
-        uid: secret.metadata.uid.clone().unwrap_or_default(),
-        namespace: secret.metadata.namespace.clone().unwrap_or_default(),
-        name: secret.metadata.name.clone().unwrap_or_default(),
-        credential_hash: pods::csi::digest(&format!("{}\0{}", word.username, word.password)),
+    if pulls.decide(verification, names, &shown).await {
+        return true;
     }
-}
-
-#[derive(Deserialize)]
-struct DockerConfig {
-    #[serde(default)]
-    auths: std::collections::BTreeMap<String, Auth>,
-}
-
-#[derive(Deserialize)]
-struct Auth {
-    username: Option<String>,
-    password: Option<String>,
-    auth: Option<String>,
-}
-
-impl Auth {
-    fn credentials(self) -> Option<Credentials> {
-        if let (Some(username), Some(password)) = (self.username, self.password) {
-            return Some(Credentials { username, password });
-        }
-        let text = base64::engine::general_purpose::STANDARD.decode(self.auth?).ok()?;
-        let text = String::from_utf8(text).ok()?;
-        let (username, password) = text.split_once(':')?;
-        Some(Credentials { username: username.to_owned(), password: password.to_owned() })
+    if !pulls.ask(verification, names, |question| question.depends_on_account()) {
+        return false;
     }
-}
-
-/// Credentials for `image` in a `kubernetes.io/dockerconfigjson` or `kubernetes.io/dockercfg` secret, the longest match first.
-fn from_secret(secret: &Secret, image: &str) -> Vec<Credentials> {
-    let data = secret.data.as_ref();
-    let field = |name: &str| data.and_then(|data| data.get(name)).map(|bytes| bytes.0.as_slice());
-    let auths = match (field(".dockerconfigjson"), field(".dockercfg")) {
-        (Some(json), _) => serde_json::from_slice::<DockerConfig>(json).map(|config| config.auths).unwrap_or_default(),
-        (None, Some(json)) => serde_json::from_slice(json).unwrap_or_default(),
-        (None, None) => return Vec::new(),
-    };
-    let mut matching: Vec<_> = auths.into_iter().filter(|(registry, _)| covers(registry, image)).collect();
-    matching.sort_by_key(|(registry, _)| std::cmp::Reverse(registry.len()));
-    matching.into_iter().filter_map(|(_, auth)| auth.credentials()).collect()
+    shown.account = credentials.shown_account().await;
+    pulls.decide(verification, names, &shown).await
 }
 
 /// Registry host and path of an image, docker.io where it names none.
@@ -305,18 +247,6 @@ fn location(image: &str) -> String {
         Some(_) => format!("docker.io/{image}"),
         None => format!("docker.io/library/{image}"),
     }
-}
-
-fn covers(registry: &str, image: &str) -> bool {
-    let registry = registry.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
-    let (host, path) = registry.split_once('/').unwrap_or((registry, ""));
-    let (host, path) = if matches!(host, "index.docker.io" | "registry-1.docker.io") { ("docker.io", "") } else { (host, path) };
-    let location = location(image);
-    let (image_host, image_path) = location.split_once('/').unwrap_or((&location, ""));
-    let parts = |host: &str| host.split('.').map(str::to_owned).collect::<Vec<_>>();
-    let (pattern, actual) = (parts(host), parts(image_host));
-    let host_fits = pattern.len() == actual.len() && pattern.iter().zip(&actual).all(|(p, a)| p == "*" || p == a);
-    host_fits && (matches!(path, "" | "v1" | "v2") || image_path.starts_with(path))
 }
 
 #[cfg(test)]
@@ -334,21 +264,6 @@ mod tests {
         check("r:5000/x/a@sha256:2", "r:5000/x/a@sha256:2");
         check("other/a", "docker.io/library/a@sha256:1");
         assert_eq!(digest(&Image::default(), "a"), "");
-    }
-
-    #[test]
-    fn registries() {
-        let check =
-            |registry: &str, image: &str, expected: bool| assert_eq!(covers(registry, image), expected, "{registry} {image}");
-        check("https://index.docker.io/v1/", "nginx:1", true);
-        check("docker.io", "library/nginx", true);
-        check("registry.example.com", "registry.example.com/a/b:1", true);
-        check("registry.example.com/a", "registry.example.com/a/b@sha256:1", true);
-        check("registry.example.com/x", "registry.example.com/a/b", false);
-        check("*.example.com", "r.example.com/a", true);
-        check("*.example.com", "example.com/a", false);
-        check("localhost:5000", "localhost:5000/a", true);
-        check("other", "nginx", false);
     }
 
     /// KEP-2535: an image that needs credentials is not there for who has none, also by the way of another node.
@@ -390,16 +305,5 @@ mod tests {
         check("a:1", None, "IfNotPresent");
         check("a@sha256:1", None, "IfNotPresent");
         check("a:latest", Some("Never"), "Never");
-    }
-
-    #[test]
-    fn secrets() {
-        let json = serde_json::json!({"auths": {"r.io": {"auth": base64::engine::general_purpose::STANDARD.encode("u:p:q")}}});
-        let secret: Secret = serde_json::from_value(serde_json::json!({"data": {
-            ".dockerconfigjson": base64::engine::general_purpose::STANDARD.encode(json.to_string())}}))
-        .unwrap();
-        let found = from_secret(&secret, "r.io/x");
-        assert_eq!((found[0].username.as_str(), found[0].password.as_str()), ("u", "p:q"));
-        assert!(from_secret(&secret, "x").is_empty());
     }
 }

@@ -23,6 +23,7 @@ use crate::dns::Resolv;
 use crate::drivers::{self, Drivers};
 use crate::eviction;
 use crate::eviction::requests::Requests;
+use crate::images::providers::Providers;
 use crate::images::records::Records;
 use crate::manager::Manager;
 use crate::metrics::Measured;
@@ -33,7 +34,7 @@ use crate::refs::References;
 use crate::server::{Api, serve};
 use crate::statics::{self, Statics};
 use crate::users::Users;
-use crate::{images, logs, shutdown};
+use crate::{images, logs, metrics, shutdown};
 
 /// Why a kubelet cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +109,7 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         cpus,
         statics: Statics::default(),
         pulls: Records::load(&options.data_dir).map_err(Error::Pulls)?,
+        providers: Providers::new(&options.credential_providers.providers, options.client.clone()),
         claims: Claims::load(&options.data_dir),
         users: Users::load(&pods, options.max_pods),
         conditions: watch::Sender::default(),
@@ -123,6 +125,10 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         tasks: tasks.clone(),
         options,
     });
+    let hash = cx.options.credential_providers.hash.clone();
+    if !hash.is_empty() {
+        metrics::plugins_configured(hash);
+    }
     images::settle(&cx).await.map_err(Error::Pulls)?;
     // What ran before may have been made with other processors.
     cx.cpus.settle(cx.runtime().as_ref()).await?;

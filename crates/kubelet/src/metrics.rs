@@ -5,6 +5,7 @@
 //! passes that could be timed.
 
 mod measured;
+mod plugins;
 mod probes;
 mod state;
 
@@ -21,6 +22,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use crate::spec::Role;
 pub(crate) use measured::Measured;
+pub(crate) use plugins::{plugin_ran, plugins_configured};
 pub(crate) use probes::Probed;
 pub(crate) use state::{Claims, State};
 

@@ -16,6 +16,7 @@ use crate::cpus::{self, set::CpuSet};
 use crate::dns::Cluster;
 use crate::eviction::Settings;
 use crate::images::access::Verification;
+use crate::images::providers;
 use crate::sharing::Sharing;
 use crate::shutdown;
 
@@ -66,6 +67,8 @@ pub struct Options {
     pub static_pods: Option<PathBuf>,
     /// For which images of the node pods have to show credentials.
     pub verification: Verification,
+    /// Programs that give credentials for images.
+    pub credential_providers: providers::configuration::Configuration,
     /// What other nodes get of the images; none gives nothing.
     pub sharing: Option<Sharing>,
     /// Labels to register the node with.

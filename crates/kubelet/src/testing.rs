@@ -440,6 +440,7 @@ impl Cell {
             pod_max_pids: Some(1000),
             static_pods: None,
             verification: Default::default(),
+            credential_providers: Default::default(),
             sharing: self.sharing.clone(),
             system_reserved: Default::default(),
             kube_reserved: None,

@@ -3,19 +3,21 @@
 
 mod certificates;
 
+use std::sync::Arc;
+
 use apimachinery::{Status, meta};
 use async_trait::async_trait;
 use registry::{Admission, Operation, Request};
 use serde_json::Value;
 
 use super::{find, forbidden, text};
-use crate::authz::node_identity;
+use crate::authz::{Attributes, Authorizer, node_identity};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const OWNERS: &str = "/metadata/ownerReferences";
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
 
-pub(super) struct NodeRestriction;
+pub(super) struct NodeRestriction(pub(super) Arc<Authorizer>);
 
 #[async_trait]
 impl Admission for NodeRestriction {
@@ -41,7 +43,7 @@ impl Admission for NodeRestriction {
                 (Some(old), Some(new)) => claim_status(old, new, node),
                 _ => Ok(()),
             },
-            ("", "serviceaccounts", "token") => token(a, node).await,
+            ("", "serviceaccounts", "token") => token(a, node, &self.0).await,
             ("certificates.k8s.io", "podcertificaterequests", _) => certificates::admit(a, node).await,
             ("resource.k8s.io", "resourceslices", _) => slice(a.operation, a.old, a.object(), node),
             ("coordination.k8s.io", "leases", _) => {
@@ -155,7 +157,7 @@ fn claim_status(old: &Value, new: &Value, node: &str) -> Result<(), String> {
     Err(format!("node \"{node}\" is not allowed to update fields other than status.capacity and status.conditions"))
 }
 
-async fn token(a: &Request<'_>, node: &str) -> Result<(), String> {
+async fn token(a: &Request<'_>, node: &str, authorizer: &Authorizer) -> Result<(), String> {
     let Some(request) = a.object() else { return Ok(()) };
     let of = |key: &str| text(request, &format!("/spec/boundObjectRef/{key}"));
     if of("kind") != "Pod" || of("apiVersion") != "v1" || of("name").is_empty() {
@@ -174,7 +176,23 @@ async fn token(a: &Request<'_>, node: &str) -> Result<(), String> {
         return Err("node requested token bound to a pod scheduled on a different node".into());
     }
     let drivers = drivers_of(a, &pod).await;
-    audience(request, &pod, &drivers)
+    match audience(request, &pod, &drivers)? {
+        None => Ok(()),
+        Some(other) if may_ask_for(a, authorizer, other).await => Ok(()),
+        Some(other) => {
+            let why = format!("{} is not authorized to request tokens for this audience", a.user.name);
+            Err(format!("audience \"{other}\" not found in pod spec volume, {why}"))
+        }
+    }
+}
+
+/// Whether the kubelet has been given the right to ask for tokens of the service account for an audience that no volume of its pod names: those
+/// that image credential providers are shown (KEP-4412).
+async fn may_ask_for(a: &Request<'_>, authorizer: &Authorizer, audience: &str) -> bool {
+    let (namespace, name, verb) = (a.namespace, a.name, "request-serviceaccounts-token-audience");
+    let base = Attributes::new(a.user);
+    let asked = Attributes { verb, namespace, name, version: "*", resource: audience, is_resource: true, ..base };
+    authorizer.allows(a.registry, &asked).await
 }
 
 /// The CSIDriver objects of a pod's volumes.
@@ -200,8 +218,9 @@ async fn drivers_of(a: &Request<'_>, pod: &Value) -> Vec<Value> {
     drivers
 }
 
-/// A kubelet asks for tokens only for the audiences that its pod's volumes name, or their drivers (KEP-4935).
-fn audience(request: &Value, pod: &Value, drivers: &[Value]) -> Result<(), String> {
+/// A kubelet asks for tokens only for the audiences that its pod's volumes name, or their drivers (KEP-4935). Another one is returned: for that it
+/// needs a right of its own.
+fn audience<'a>(request: &'a Value, pod: &Value, drivers: &[Value]) -> Result<Option<&'a str>, String> {
     let mut audiences = list(request, "/spec/audiences").filter_map(Value::as_str);
     let wanted = audiences.next().unwrap_or_default();
     if audiences.next().is_some() {
@@ -211,9 +230,9 @@ fn audience(request: &Value, pod: &Value, drivers: &[Value]) -> Result<(), Strin
     let mut tokens = sources.filter_map(|source| source.get("serviceAccountToken").filter(|token| token.is_object()));
     let mut asked = drivers.iter().flat_map(|driver| list(driver, "/spec/tokenRequests"));
     if tokens.any(|token| text(token, "/audience") == wanted) || asked.any(|token| text(token, "/audience") == wanted) {
-        return Ok(());
+        return Ok(None);
     }
-    Err(format!("audience \"{wanted}\" not found in pod spec volume"))
+    Ok(Some(wanted))
 }
 
 /// The devices that a kubelet publishes for a driver, or takes back, are those of its node (KEP-4381). One that is changed stays of its node,
@@ -386,7 +405,7 @@ mod tests {
         let plain = json!({"spec": {"volumes": [{"projected": {"sources": [{"serviceAccountToken": {}}]}}]}});
         let check = |pod: &Value, audiences: Value, good: bool| {
             let driver = json!({"spec": {"tokenRequests": [{"audience": "driver"}]}});
-            assert_eq!(audience(&json!({"spec": {"audiences": audiences}}), pod, &[driver]).is_ok(), good, "{audiences}");
+            assert_eq!(audience(&json!({"spec": {"audiences": audiences}}), pod, &[driver]) == Ok(None), good, "{audiences}");
         };
         check(&pod, json!(["vault"]), true);
         check(&pod, json!(["driver"]), true);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{admin, ask, config_map, grant, namespace, start};
+use crate::server::{admin, ask, config_map, grant, namespace, serve, start};
 
 #[tokio::test]
 async fn tokens_and_reviews() {
@@ -242,6 +242,101 @@ async fn hostile_requests_do_no_harm() {
     let watch = "GET /api/v1/namespaces/n/pods?watch=1&resourceVersion=0&timeoutSeconds=1";
     assert_eq!(admin(api, watch).await.code, 200);
     assert_eq!(admin(api, "GET /api/v1/namespaces/n/configmaps/m").await.code, 200);
+}
+
+/// KEP-4935: "the node can only request service account tokens for audiences" that its pods' volumes name; others need the verb
+/// `request-serviceaccounts-token-audience` on the audience.
+#[tokio::test]
+async fn kubelets_ask_for_tokens_of_other_audiences_by_a_right_of_their_own() {
+    let server = serve().await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let make = async |path: &str, object: Value| {
+        let made = admin(api, &format!("POST {path}\n\n{object}")).await;
+        assert_eq!(made.code, 201, "{:?}", made.body);
+        made.json()
+    };
+    let of = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}});
+    for name in ["crew", "mate"] {
+        make("/api/v1/namespaces/n/serviceaccounts", of("ServiceAccount", name)).await;
+    }
+    let mut uids = Vec::new();
+    for account in ["crew", "mate"] {
+        let mut pod = of("Pod", account);
+        pod["spec"] = json!({"nodeName": "n1", "serviceAccountName": account, "containers": [{"name": "c", "image": "i"}],
+            "automountServiceAccountToken": false});
+        uids.push(make("/api/v1/namespaces/n/pods", pod).await["metadata"]["uid"].clone());
+    }
+    let request = async |account: &str, audience: &str| {
+        let uid = &uids[usize::from(account == "mate")];
+        let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": account, "uid": uid});
+        let spec = json!({"audiences": [audience], "boundObjectRef": bound});
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+        let head = "impersonate-user: system:node:n1\nimpersonate-group: system:nodes";
+        let answer = admin(api, &format!("POST /api/v1/namespaces/n/serviceaccounts/{account}/token\n{head}\n\n{request}")).await;
+        (answer.code, answer.json()["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let refused = async |account: &str, audience: &str| {
+        let (code, why) = request(account, audience).await;
+        let expected = format!(
+            "audience \"{audience}\" not found in pod spec volume, system:node:n1 is not authorized to request tokens for this audience"
+        );
+        assert!(code == 403 && why.contains(&expected), "{code} {why}");
+    };
+    refused("crew", "registry").await;
+    let group = "rbac.authorization.k8s.io";
+    let rule = json!({"verbs": ["request-serviceaccounts-token-audience"], "apiGroups": [""], "resources": ["registry"],
+        "resourceNames": ["crew"]});
+    let meta = json!({"name": "audience"});
+    let role = json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": meta, "rules": [rule]});
+    make("/apis/rbac.authorization.k8s.io/v1/namespaces/n/roles", role).await;
+    let binding = json!({"apiVersion": format!("{group}/v1"), "kind": "RoleBinding", "metadata": meta,
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": "audience"},
+        "subjects": [{"apiGroup": group, "kind": "Group", "name": "system:nodes"}]});
+    make("/apis/rbac.authorization.k8s.io/v1/namespaces/n/rolebindings", binding).await;
+    while request("crew", "registry").await.0 == 403 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(request("crew", "registry").await, (201, String::new()));
+    refused("crew", "vault").await;
+    refused("mate", "registry").await;
+}
+
+/// Upstream: `TokenRequestServiceAccountUIDValidation`.
+#[tokio::test]
+async fn tokens_are_of_the_account_that_is_named() {
+    let server = start(true).await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "crew"}});
+    let made = admin(api, &format!("POST /api/v1/namespaces/n/serviceaccounts\n\n{account}")).await.json();
+    let uid = made["metadata"]["uid"].as_str().unwrap();
+    let request = async |metadata: Value| {
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": metadata, "spec": {}});
+        let issued = admin(api, &format!("POST /api/v1/namespaces/n/serviceaccounts/crew/token\n\n{request}")).await;
+        (issued.code, issued.json())
+    };
+    for metadata in [json!({}), json!({"uid": uid}), json!({"uid": uid, "name": "crew", "namespace": "n"})] {
+        let (code, issued) = request(metadata).await;
+        assert_eq!((code, &issued["metadata"]["uid"]), (201, &json!(uid)), "{issued}");
+    }
+    let other = format!("the UID in the token request (other) does not match the UID of the service account ({uid})");
+    for (metadata, code, why) in [
+        (
+            json!({"uid": "other"}),
+            409,
+            format!("Operation cannot be fulfilled on TokenRequest.authentication.k8s.io \"crew\": {other}"),
+        ),
+        (
+            json!({"name": "mate"}),
+            422,
+            "metadata.name: Invalid value: \"mate\": must match the service account name if specified".to_owned(),
+        ),
+    ] {
+        let (found, refused) = request(metadata).await;
+        let message = refused["message"].as_str().unwrap();
+        assert!(found == code && message.contains(&why), "{found} {message}");
+    }
 }
 
 #[tokio::test]

@@ -6,8 +6,11 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Most secrets of one repository that are remembered for an image; beyond them the oldest has to show its credentials again.
-const SECRETS: usize = 100;
+use super::keyring::Source;
+
+/// Most secrets, and most service accounts, of one repository that are remembered for an image; beyond them the oldest has to show its
+/// credentials again.
+const MOST: usize = 100;
 
 /// For which images of the node pods have to show credentials (`imagePullCredentialsVerificationPolicy` of upstream's KubeletConfiguration).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,22 +132,50 @@ impl PullSecret {
     }
 }
 
+/// A service account for which a credential provider has given the credentials that an image was pulled with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PullServiceAccount {
+    /// UID of the object.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What a pod has to show for an image.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    /// Its secrets that are for the image.
+    pub secrets: Vec<PullSecret>,
+    /// Its service account, if a provider gives it credentials for the image.
+    pub account: Option<PullServiceAccount>,
+}
+
 /// Who may use an image by the name of one repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Access {
-    /// Every pod of the node: nobody was asked for credentials of a secret.
+    /// Every pod of the node: it was pulled without credentials, or with those of the node.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub node_pods_accessible: bool,
     /// Pods with one of these secrets, or with the same credentials.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kubernetes_secrets: Vec<PullSecret>,
+    /// Pods of one of these service accounts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kubernetes_service_accounts: Vec<PullServiceAccount>,
 }
 
 impl Access {
-    /// After a pull with the secret, or with none.
-    pub fn by(secret: Option<PullSecret>) -> Self {
-        Self { node_pods_accessible: secret.is_none(), kubernetes_secrets: secret.into_iter().collect() }
+    /// After a pull with credentials of this source.
+    pub fn by(source: Source) -> Self {
+        match source {
+            Source::Node => Self { node_pods_accessible: true, ..Self::default() },
+            Source::Secret(secret) => Self { kubernetes_secrets: vec![secret], ..Self::default() },
+            Source::ServiceAccount(account) => Self { kubernetes_service_accounts: vec![account], ..Self::default() },
+        }
     }
 
     /// Adds what another pull has shown; whether that is news.
@@ -153,6 +184,7 @@ impl Access {
         self.node_pods_accessible |= other.node_pods_accessible;
         if self.node_pods_accessible {
             self.kubernetes_secrets.clear();
+            self.kubernetes_service_accounts.clear();
             return *self != before;
         }
         for secret in &other.kubernetes_secrets {
@@ -162,8 +194,14 @@ impl Access {
             self.kubernetes_secrets.retain(|known| !known.is_same_object(secret));
             self.kubernetes_secrets.push(secret.clone());
         }
-        let more = self.kubernetes_secrets.len().saturating_sub(SECRETS);
-        self.kubernetes_secrets.drain(..more);
+        for account in &other.kubernetes_service_accounts {
+            if !self.kubernetes_service_accounts.contains(account) {
+                self.kubernetes_service_accounts.push(account.clone());
+            }
+        }
+        let more = |len: usize| len.saturating_sub(MOST);
+        self.kubernetes_secrets.drain(..more(self.kubernetes_secrets.len()));
+        self.kubernetes_service_accounts.drain(..more(self.kubernetes_service_accounts.len()));
         *self != before
     }
 }
@@ -232,33 +270,40 @@ pub struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// Whether the answer depends on secrets of the pod.
-    pub fn needs_secrets(&self) -> bool {
-        self.without_secrets().is_none()
+    /// Whether the answer depends on what the pod shows.
+    pub fn depends(&self) -> bool {
+        self.at_once().is_none()
+    }
+
+    /// Whether the answer depends on the pod's service account.
+    pub fn depends_on_account(&self) -> bool {
+        self.depends() && self.access().is_some_and(|access| !access.kubernetes_service_accounts.is_empty())
     }
 
     fn access(&self) -> Option<&Access> {
         self.record.and_then(|record| record.credential_mapping.get(self.repository))
     }
 
-    fn without_secrets(&self) -> Option<Decision> {
+    fn at_once(&self) -> Option<Decision> {
         if !self.verification.asks(self.repository, self.record.is_some() || self.is_being_pulled) {
             return Some(Decision::Granted);
         }
         match self.access() {
             Some(access) if access.node_pods_accessible => Some(Decision::Granted),
-            Some(access) if !access.kubernetes_secrets.is_empty() => None,
+            Some(access) if !access.kubernetes_secrets.is_empty() || !access.kubernetes_service_accounts.is_empty() => None,
             _ => Some(Decision::Pull),
         }
     }
 
-    /// Whether a pod with these secrets may use the image.
-    pub fn decide(&self, secrets: &[PullSecret]) -> Decision {
-        if let Some(decision) = self.without_secrets() {
+    /// Whether a pod that shows this may use the image.
+    pub fn decide(&self, shown: &Shown) -> Decision {
+        if let Some(decision) = self.at_once() {
             return decision;
         }
-        let known = self.access().map(|access| access.kubernetes_secrets.as_slice()).unwrap_or_default();
-        if secrets.iter().any(|secret| known.contains(secret)) {
+        let Some(access) = self.access() else { return Decision::Pull };
+        let (known, secrets) = (&access.kubernetes_secrets, &shown.secrets);
+        let has_account = shown.account.as_ref().is_some_and(|account| access.kubernetes_service_accounts.contains(account));
+        if has_account || secrets.iter().any(|secret| known.contains(secret)) {
             return Decision::Granted;
         }
         // Whoever may write the secret that has pulled it may read the image, whatever is in the secret by now.

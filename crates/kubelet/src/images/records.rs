@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::access::{Access, Decision, PullSecret, Question, Record, Verification};
+use super::access::{Access, Decision, Question, Record, Shown, Verification};
+use super::keyring::Source;
 
 const PULLED: &str = "pulled";
 const PULLING: &str = "pulling";
@@ -152,13 +153,13 @@ impl Records {
         answer(Question { verification, record, is_being_pulled, repository: &super::repository(image) })
     }
 
-    /// Whether a pod with these secrets may use an image of the node.
-    pub async fn decide(&self, verification: &Verification, (image, id): (&str, &str), secrets: &[PullSecret]) -> bool {
-        match self.ask(verification, (image, id), |question| question.decide(secrets)) {
+    /// Whether a pod that shows this may use an image of the node.
+    pub async fn decide(&self, verification: &Verification, (image, id): (&str, &str), shown: &Shown) -> bool {
+        match self.ask(verification, (image, id), |question| question.decide(shown)) {
             Decision::Granted => true,
             Decision::Pull => false,
             Decision::GrantedTo(secret) => {
-                if let Err(error) = self.add(id, super::repository(image), &Access::by(Some(secret))).await {
+                if let Err(error) = self.add(id, super::repository(image), &Access::by(Source::Secret(secret))).await {
                     tracing::warn!(image, %error, "it is not written down that a secret gives access to an image");
                 }
                 true
@@ -217,6 +218,7 @@ fn read<T: serde::de::DeserializeOwned>(directory: &Path) -> io::Result<base::re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::images::access::PullSecret;
 
     const IMAGE: &str = "r.io/a/b:1";
 
@@ -225,7 +227,8 @@ mod tests {
     }
 
     async fn check(records: &Records, secrets: &[PullSecret], expected: bool) {
-        assert_eq!(records.decide(&Verification::default(), (IMAGE, "sha256:1"), secrets).await, expected);
+        let shown = Shown { secrets: secrets.to_vec(), account: None };
+        assert_eq!(records.decide(&Verification::default(), (IMAGE, "sha256:1"), &shown).await, expected);
     }
 
     #[tokio::test]
@@ -244,7 +247,7 @@ mod tests {
         records.begin(IMAGE).await.unwrap();
         assert!(records.interrupted().is_empty());
         records.end(IMAGE, None).await.unwrap();
-        records.end(IMAGE, Some(("sha256:1", Access::by(Some(secret()))))).await.unwrap();
+        records.end(IMAGE, Some(("sha256:1", Access::by(Source::Secret(secret()))))).await.unwrap();
         let records = load();
         assert!(records.interrupted().is_empty());
         check(&records, &[secret()], true).await;
@@ -264,7 +267,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let load = || Records::load(directory.path()).unwrap();
         load().begin(IMAGE).await.unwrap();
-        load().end(IMAGE, Some(("sha256:1", Access::by(Some(secret()))))).await.unwrap();
+        load().end(IMAGE, Some(("sha256:1", Access::by(Source::Secret(secret()))))).await.unwrap();
         let (pulled, pulling) = (directory.path().join("image_manager/pulled"), directory.path().join("image_manager/pulling"));
         fs::write(pulling.join(".half"), "").unwrap();
         fs::write(pulled.join("sha256-0"), "").unwrap();
@@ -279,7 +282,7 @@ mod tests {
         fs::write(pulling.join(file_of(IMAGE)), "").unwrap();
         let records = load();
         check(&records, &[secret()], false).await;
-        records.end(IMAGE, Some(("sha256:1", Access::by(Some(secret()))))).await.unwrap();
+        records.end(IMAGE, Some(("sha256:1", Access::by(Source::Secret(secret()))))).await.unwrap();
         check(&records, &[secret()], true).await;
         check(&load(), &[secret()], true).await;
         check(&load(), &[], false).await;

@@ -353,6 +353,6 @@ async fn images_come_from_other_nodes_by_name() {
     }
     // What came so is like an image that was imported here: no record says who has pulled it.
     let records = crate::images::records::Records::load(&cell.directory.path().join("kubelet")).unwrap();
-    assert!(records.ask(&Default::default(), ("broken/imported:1", "sha256:1"), |question| !question.needs_secrets()
+    assert!(records.ask(&Default::default(), ("broken/imported:1", "sha256:1"), |question| !question.depends()
         && question.record.is_none()));
 }

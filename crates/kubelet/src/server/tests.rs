@@ -256,6 +256,7 @@ async fn nodes_get_images_and_nobody_else_does() {
 #[tokio::test]
 async fn images_that_need_credentials_are_given_by_no_name() {
     use crate::images::access::Access;
+    use crate::images::keyring::Source;
     let sharing = Sharing { images: Arc::new(Images), names: true };
     let records = |cell: &Cell| crate::images::records::Records::load(&cell.directory.path().join("kubelet")).unwrap();
     let (authority, server) = endpoint().await;
@@ -268,7 +269,7 @@ async fn images_that_need_credentials_are_given_by_no_name() {
     };
     let records = records(&cell);
     records.begin("docker.io/library/app:1").await.unwrap();
-    records.end("docker.io/library/app:1", Some(("sha256:9", Access::by(Some(secret))))).await.unwrap();
+    records.end("docker.io/library/app:1", Some(("sha256:9", Access::by(Source::Secret(secret))))).await.unwrap();
     cell.runtime.world.lock().images.push("sha256:9".to_owned());
     cell.start_with(Some(server)).await;
     let (status, _) =

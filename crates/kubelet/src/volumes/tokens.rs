@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ServiceAccount, ServiceAccountTokenProjection};
 use k8s_openapi::api::storage::v1 as storage;
-use kube::api::PostParams;
+use kube::api::{ObjectMeta, PostParams};
 use serde_json::json;
 
 use crate::spec::Model;
@@ -20,6 +20,18 @@ pub struct Token {
     text: String,
     expires: Timestamp,
     renew: Timestamp,
+}
+
+impl Token {
+    /// The token itself.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it need not be renewed yet.
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        self.renew > now
+    }
 }
 
 /// The tokens of one pod, by volume and path.
@@ -43,7 +55,7 @@ impl Tokens {
             if self.0.get(&key).is_some_and(|token| token.renew > now) {
                 continue;
             }
-            match request(client, model, projection.audience.as_deref(), projection.expiration_seconds, now).await {
+            match request(client, model, Asked::of(projection.audience.as_deref(), projection.expiration_seconds), now).await {
                 Ok(token) => drop(self.0.insert(key, token)),
                 Err(error) => match self.0.get_mut(&key) {
                     Some(token) if token.expires > now => {
@@ -78,7 +90,8 @@ fn renewal(now: Timestamp, expires: Timestamp) -> Timestamp {
 pub async fn for_driver(client: &kube::Client, model: &Model, requests: &[storage::TokenRequest]) -> Result<String, String> {
     let mut all = BTreeMap::new();
     for wanted in requests {
-        let token = request(client, model, Some(&wanted.audience), wanted.expiration_seconds, Timestamp::now()).await;
+        let asked = Asked::of(Some(&wanted.audience), wanted.expiration_seconds);
+        let token = request(client, model, asked, Timestamp::now()).await;
         let token = token.map_err(|error| format!("failed to fetch token: {error}"))?;
         let text = json!({"token": token.text, "expirationTimestamp": token.expires});
         all.insert(wanted.audience.clone(), text);
@@ -86,13 +99,27 @@ pub async fn for_driver(client: &kube::Client, model: &Model, requests: &[storag
     serde_json::to_string(&all).map_err(|error| error.to_string())
 }
 
-async fn request(
-    client: &kube::Client,
-    model: &Model,
-    audience: Option<&str>,
+/// A token that an image credential provider is shown, of the service account with this UID and no other of its name (KEP-4412).
+pub async fn for_plugin(client: &kube::Client, model: &Model, audience: &str, account_uid: &str) -> Result<Token, String> {
+    let asked = Asked { account_uid: Some(account_uid), ..Asked::of(Some(audience), None) };
+    request(client, model, asked, Timestamp::now()).await.map_err(|error| format!("failed to fetch token: {error}"))
+}
+
+/// What a token is to be like.
+struct Asked<'a> {
+    audience: Option<&'a str>,
     expiration_seconds: Option<i64>,
-    now: Timestamp,
-) -> Result<Token, String> {
+    account_uid: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    fn of(audience: Option<&'a str>, expiration_seconds: Option<i64>) -> Self {
+        Self { audience, expiration_seconds, account_uid: None }
+    }
+}
+
+async fn request(client: &kube::Client, model: &Model, asked: Asked<'_>, now: Timestamp) -> Result<Token, String> {
+    let Asked { audience, expiration_seconds, account_uid } = asked;
     let account = model.spec().service_account_name.clone().unwrap_or_else(|| "default".to_owned());
     let bound = BoundObjectReference {
         api_version: Some("v1".to_owned()),
@@ -105,7 +132,8 @@ async fn request(
         bound_object_ref: Some(bound),
         expiration_seconds: expiration_seconds.or(Some(3600)),
     };
-    let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
+    let metadata = ObjectMeta { uid: account_uid.map(str::to_owned), ..ObjectMeta::default() };
+    let request = TokenRequest { spec: Some(spec), metadata, ..TokenRequest::default() };
     let api = kube::Api::<ServiceAccount>::namespaced(client.clone(), model.namespace());
     let answer = api.create_token_request(&account, &PostParams::default(), &request).await.map_err(|e| e.to_string())?;
     let status = answer.status.ok_or("the API server sent no token")?;

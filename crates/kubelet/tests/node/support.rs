@@ -122,6 +122,7 @@ impl Node {
             pod_max_pids: None,
             static_pods: None,
             verification: Default::default(),
+            credential_providers: Default::default(),
             sharing: None,
             system_reserved: Default::default(),
             kube_reserved: None,

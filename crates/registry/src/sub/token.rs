@@ -1,6 +1,7 @@
 //! TokenRequest: tokens of a ServiceAccount, bound to a pod, node or secret (KEP-1205).
 
 use apimachinery::field::{Error, Errors, Path};
+use apimachinery::gvk::GroupResource;
 use apimachinery::{Status, meta};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -43,6 +44,7 @@ impl Registry {
     pub(super) async fn issue_token(&self, target: Target<'_>, request: Value) -> Result<Value, Status> {
         let signer = self.options.tokens.as_ref().ok_or_else(|| Status::internal("no key to sign tokens with"))?;
         let account = self.stored(target.res, target.namespace, target.name)?;
+        is_about(target, &account, &request)?;
         let request = self.mutate(target, Operation::Create, Some(request), None).await?;
         let (request, _holds) = self.admit(target, Operation::Create, request, None).await?;
         let mut request = request.unwrap_or_default();
@@ -58,6 +60,7 @@ impl Registry {
         request["status"] = json!({"token": token, "expirationTimestamp": apimachinery::time::format(expires)});
         meta::set_name(&mut request, target.name);
         meta::set_namespace(&mut request, target.namespace);
+        request["metadata"]["uid"] = meta::uid(&account).into();
         Ok(request)
     }
 
@@ -102,6 +105,27 @@ impl Registry {
         subject.bound_to = Some((kind, name, meta::uid(&object).to_owned()));
         Ok(())
     }
+}
+
+/// Refuses a request whose metadata names another account than the one that it was sent to, or one before it that had the same name (upstream:
+/// `TokenRequestServiceAccountUIDValidation`).
+fn is_about(target: Target<'_>, account: &Value, request: &Value) -> Result<(), Status> {
+    let (group, kind, path) = ("authentication.k8s.io", "TokenRequest", Path::new("metadata"));
+    for (key, given, own) in
+        [("name", meta::name(request), target.name), ("namespace", meta::namespace(request), target.namespace)]
+    {
+        if !given.is_empty() && given != own {
+            let why = format!("must match the service account {key} if specified");
+            let errors = Errors::from(vec![Error::invalid(&path.child(key), given, why)]);
+            return Err(Status::invalid(group, kind, target.name, &errors));
+        }
+    }
+    let (given, own) = (meta::uid(request), meta::uid(account));
+    if given.is_empty() || given == own {
+        return Ok(());
+    }
+    let why = format!("the UID in the token request ({given}) does not match the UID of the service account ({own})");
+    Err(Status::conflict(&GroupResource::new(group, kind), target.name, why))
 }
 
 /// Gives the token of a pod that admission mounts a year, for the API server alone (upstream: `--service-account-extend-token-expiration`).

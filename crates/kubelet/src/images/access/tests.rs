@@ -14,13 +14,15 @@ fn record(repository: &str, access: &Access) -> Record {
 const NAME: &str = "r.io/a/b";
 
 #[track_caller]
-fn check(policy: Policy, record: Option<&Record>, is_being_pulled: bool, secrets: &[PullSecret], expected: &Decision) {
+fn check(policy: Policy, record: Option<&Record>, is_being_pulled: bool, shown: &Shown, expected: &Decision) {
     let allowlist =
         if policy == Policy::NeverVerifyAllowlistedImages { vec!["r.io/listed/*".into(), "plain".into()] } else { vec![] };
     let verification = Verification::new(policy, allowlist).unwrap();
     let question = Question { verification: &verification, record, is_being_pulled, repository: NAME };
-    assert_eq!(&question.decide(secrets), expected);
-    assert!(question.needs_secrets() || question.decide(&[]) == *expected);
+    assert_eq!(&question.decide(shown), expected);
+    assert!(question.depends() || question.decide(&Shown::default()) == *expected);
+    let without = Shown { account: None, ..shown.clone() };
+    assert!(question.depends_on_account() || question.decide(&without) == *expected);
 }
 
 /// KEP-2535: "the image is only used by pods that have access to the credentials that were used to pull it".
@@ -28,19 +30,20 @@ fn check(policy: Policy, record: Option<&Record>, is_being_pulled: bool, secrets
 fn who_has_pulled_an_image_may_use_it() {
     use Decision::{Granted, GrantedTo, Pull};
     let check = |record: Option<&Record>, secrets: &[PullSecret], expected: Decision| {
-        check(Policy::default(), record, false, secrets, &expected);
+        let shown = Shown { secrets: secrets.to_vec(), account: None };
+        check(Policy::default(), record, false, &shown, &expected);
     };
     check(None, &[], Granted);
-    let anybody = record(NAME, &Access::by(None));
+    let anybody = record(NAME, &Access::by(Source::Node));
     check(Some(&anybody), &[], Granted);
-    let private = record(NAME, &Access::by(Some(secret("u", "h"))));
+    let private = record(NAME, &Access::by(Source::Secret(secret("u", "h"))));
     check(Some(&private), &[], Pull);
     check(Some(&private), &[secret("u", "h")], Granted);
     check(Some(&private), &[secret("v", "other")], Pull);
     check(Some(&private), &[secret("x", ""), secret("v", "h")], GrantedTo(secret("v", "h")));
     check(Some(&private), &[secret("u", "new")], GrantedTo(secret("u", "new")));
     // By another name the same image is another one.
-    let other = record("other.io/a/b", &Access::by(None));
+    let other = record("other.io/a/b", &Access::by(Source::Node));
     check(Some(&other), &[secret("u", "h")], Pull);
     // Pulled before a crash, nobody knows by whom.
     check(Some(&Record::new("sha256:1", Timestamp::UNIX_EPOCH)), &[secret("u", "h")], Pull);
@@ -49,13 +52,13 @@ fn who_has_pulled_an_image_may_use_it() {
 #[test]
 fn policies_say_which_images_are_looked_after() {
     use Decision::{Granted, Pull};
-    let private = record(NAME, &Access::by(Some(secret("u", "h"))));
-    check(Policy::NeverVerify, Some(&private), false, &[], &Granted);
-    check(Policy::NeverVerifyPreloadedImages, None, false, &[], &Granted);
-    check(Policy::NeverVerifyPreloadedImages, None, true, &[], &Pull);
-    check(Policy::AlwaysVerify, None, false, &[], &Pull);
-    check(Policy::AlwaysVerify, Some(&private), false, &[secret("u", "h")], &Granted);
-    check(Policy::NeverVerifyAllowlistedImages, None, false, &[], &Pull);
+    let private = record(NAME, &Access::by(Source::Secret(secret("u", "h"))));
+    check(Policy::NeverVerify, Some(&private), false, &Shown::default(), &Granted);
+    check(Policy::NeverVerifyPreloadedImages, None, false, &Shown::default(), &Granted);
+    check(Policy::NeverVerifyPreloadedImages, None, true, &Shown::default(), &Pull);
+    check(Policy::AlwaysVerify, None, false, &Shown::default(), &Pull);
+    check(Policy::AlwaysVerify, Some(&private), false, &Shown { secrets: vec![secret("u", "h")], account: None }, &Granted);
+    check(Policy::NeverVerifyAllowlistedImages, None, false, &Shown::default(), &Pull);
     let listed = Verification::new(Policy::NeverVerifyAllowlistedImages, vec!["r.io/a/*".into(), "plain".into()]).unwrap();
     for (name, asks) in [(NAME, false), ("r.io/ab", true), ("docker.io/library/plain", false), ("docker.io/library/plain2", true)]
     {
@@ -75,12 +78,39 @@ fn policies_say_which_images_are_looked_after() {
 fn records_are_bounded_and_say_no_more_than_is_needed() {
     let mut record = Record::new("sha256:1", Timestamp::UNIX_EPOCH);
     let mut add = |access: &Access| record.add(NAME, access, Timestamp::UNIX_EPOCH);
-    assert!(add(&Access::by(Some(secret("u", "1")))) && !add(&Access::by(Some(secret("u", "1")))));
-    assert!(add(&Access::by(Some(secret("u", "2")))), "the secret has changed");
-    assert!((0..200).all(|number| add(&Access::by(Some(secret(&number.to_string(), "h"))))));
-    assert_eq!(record.credential_mapping[NAME].kubernetes_secrets.len(), SECRETS);
-    assert!(record.add(NAME, &Access::by(None), Timestamp::UNIX_EPOCH));
+    assert!(add(&Access::by(Source::Secret(secret("u", "1")))) && !add(&Access::by(Source::Secret(secret("u", "1")))));
+    assert!(add(&Access::by(Source::Secret(secret("u", "2")))), "the secret has changed");
+    assert!((0..200).all(|number| add(&Access::by(Source::Secret(secret(&number.to_string(), "h"))))));
+    assert_eq!(record.credential_mapping[NAME].kubernetes_secrets.len(), MOST);
+    assert!(record.add(NAME, &Access::by(Source::Node), Timestamp::UNIX_EPOCH));
     let text = serde_json::to_value(&record).unwrap();
     assert_eq!(text["credentialMapping"], serde_json::json!({NAME: {"nodePodsAccessible": true}}));
     assert_eq!(serde_json::from_value::<Record>(text).unwrap(), record);
+}
+
+/// KEP-4412: "only pods that are running with the same service account that was used to pull the image can access it"; a service account that
+/// was deleted and made again is another one.
+#[test]
+fn service_accounts_use_what_was_pulled_for_them() {
+    use Decision::{Granted, Pull};
+    let account = |uid: &str, name: &str| PullServiceAccount { uid: uid.into(), namespace: "n".into(), name: name.into() };
+    let of = |account| Shown { secrets: vec![secret("u", "h")], account };
+    let mut private = record(NAME, &Access::by(Source::ServiceAccount(account("1", "crew"))));
+    let check = |record: &Record, shown: Option<PullServiceAccount>, expected: Decision| {
+        check(Policy::default(), Some(record), false, &of(shown), &expected);
+    };
+    check(&private, Some(account("1", "crew")), Granted);
+    check(&private, Some(account("2", "crew")), Pull);
+    check(&private, Some(account("1", "cook")), Pull);
+    check(&private, None, Pull);
+    let text = serde_json::to_value(&private).unwrap();
+    let accounts = serde_json::json!([{"uid": "1", "namespace": "n", "name": "crew"}]);
+    assert_eq!(text["credentialMapping"], serde_json::json!({NAME: {"kubernetesServiceAccounts": accounts}}));
+    let mut add = |access: Access| private.add(NAME, &access, Timestamp::UNIX_EPOCH);
+    assert!(!add(Access::by(Source::ServiceAccount(account("1", "crew")))));
+    assert!((0..200).all(|number| add(Access::by(Source::ServiceAccount(account(&number.to_string(), "many"))))));
+    assert!(add(Access::by(Source::Secret(secret("u", "h")))));
+    check(&private, None, Granted);
+    let access = &private.credential_mapping[NAME];
+    assert_eq!((access.kubernetes_service_accounts.len(), access.kubernetes_secrets.len()), (MOST, 1));
 }
