@@ -305,7 +305,6 @@ impl PodNetwork {
         let (inner, id, lease) = (self.0.clone(), sandbox.to_owned(), lease(addresses.clone(), true, &added));
         blocking(move || {
             inner.table.replace([(owner(&id), contribution(&id, &lease))])?;
-            inner.forget_udp(&lease, true)?;
             Ok(inner.ipam.lock().put(&id, lease)?)
         })
         .await?;
