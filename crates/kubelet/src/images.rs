@@ -8,6 +8,7 @@ pub mod patterns;
 pub mod providers;
 mod pull_secrets;
 pub mod records;
+pub mod sources;
 
 use std::collections::BTreeSet;
 use std::time::Instant;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::keyring::Source;
+use super::sources::{PullSecret, PullServiceAccount, Source};
 
 /// Most secrets, and most service accounts, of one repository that are remembered for an image; beyond them the oldest has to show its
 /// credentials again.
@@ -110,38 +110,6 @@ impl Verification {
             Policy::AlwaysVerify => true,
         }
     }
-}
-
-/// A secret by which an image was pulled.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PullSecret {
-    /// UID of the object.
-    pub uid: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Digest of the credentials that it had.
-    pub credential_hash: String,
-}
-
-impl PullSecret {
-    fn is_same_object(&self, other: &Self) -> bool {
-        (&self.uid, &self.namespace, &self.name) == (&other.uid, &other.namespace, &other.name)
-    }
-}
-
-/// A service account for which a credential provider has given the credentials that an image was pulled with.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PullServiceAccount {
-    /// UID of the object.
-    pub uid: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
 }
 
 /// What a pod has to show for an image.

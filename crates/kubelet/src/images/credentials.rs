@@ -4,10 +4,10 @@
 use runtime::api::Credentials;
 use tokio::sync::OnceCell;
 
-use super::access::{PullSecret, PullServiceAccount};
-use super::keyring::{Credential, Keyring, Source};
+use super::keyring::{Credential, Keyring};
 use super::providers::Provided;
 use super::pull_secrets;
+use super::sources::{PullSecret, PullServiceAccount, Source};
 use crate::context::Context;
 use crate::env::Objects;
 use crate::refs::PodReferences;

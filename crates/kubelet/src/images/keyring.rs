@@ -4,24 +4,13 @@ use std::collections::BTreeMap;
 
 use runtime::api::Credentials;
 
-use super::access::{PullSecret, PullServiceAccount};
 use super::patterns::Pattern;
+use super::sources::Source;
 
 /// Docker's own registry, in the configuration that `docker login` writes.
 const DOCKER_KEY: &str = "index.docker.io";
 /// The same, in the names of images.
 const DOCKER: &str = "docker.io";
-
-/// Where credentials are from, which decides who may use an image that they have pulled (KEP-2535).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The node itself.
-    Node,
-    /// A secret of the pod.
-    Secret(PullSecret),
-    /// A plugin that was shown a token of the pod's service account (KEP-4412).
-    ServiceAccount(PullServiceAccount),
-}
 
 /// Credentials with their source.
 #[derive(Clone)]

@@ -28,7 +28,8 @@ use self::cache::{Auths, Cache, Owner};
 use self::configuration::Provider;
 use self::exchange::{Request, Response};
 use self::plugin::Plugin;
-use super::keyring::{Credential, Keyring, Source};
+use super::keyring::{Credential, Keyring};
+use super::sources::Source;
 use crate::spec::Model;
 
 /// Most programs that run at the same time. Who waits for one looks first whether another has given what is wanted.

@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::Secret;
 use runtime::api::Credentials;
 use serde::Deserialize;
 
-use super::access::PullSecret;
-use super::keyring::{Credential, Keyring, Source};
+use super::keyring::{Credential, Keyring};
+use super::sources::{PullSecret, Source};
 
 #[derive(Deserialize)]
 struct DockerConfig {

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Decision, Question, Record, Shown, Verification};
-use super::keyring::Source;
+use super::sources::Source;
 
 const PULLED: &str = "pulled";
 const PULLING: &str = "pulling";
@@ -218,7 +218,7 @@ fn read<T: serde::de::DeserializeOwned>(directory: &Path) -> io::Result<base::re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::images::access::PullSecret;
+    use crate::images::sources::PullSecret;
 
     const IMAGE: &str = "r.io/a/b:1";
 

@@ -256,12 +256,12 @@ async fn nodes_get_images_and_nobody_else_does() {
 #[tokio::test]
 async fn images_that_need_credentials_are_given_by_no_name() {
     use crate::images::access::Access;
-    use crate::images::keyring::Source;
+    use crate::images::sources::Source;
     let sharing = Sharing { images: Arc::new(Images), names: true };
     let records = |cell: &Cell| crate::images::records::Records::load(&cell.directory.path().join("kubelet")).unwrap();
     let (authority, server) = endpoint().await;
     let (address, cell) = (server.listen, Cell { sharing: Some(sharing), ..Cell::new() });
-    let secret = crate::images::access::PullSecret {
+    let secret = crate::images::sources::PullSecret {
         uid: "u".into(),
         namespace: "n".into(),
         name: "s".into(),

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::Failure;
 use super::cache::Owner;
 use super::configuration::Tokens;
-use crate::images::access::PullServiceAccount;
+use crate::images::sources::PullServiceAccount;
 use crate::spec::Model;
 use crate::volumes::tokens::{self, Token};
 
