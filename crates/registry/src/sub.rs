@@ -39,8 +39,8 @@ impl Registry {
         mut object: Value,
     ) -> Result<Value, Status> {
         check_namespace(&mut object, namespace)?;
-        // The UID in a binding is a condition.
-        if !matches!(res.behaviour(sub), Some(Behaviour::Action(Action::Bind))) {
+        // The UID in a binding, and in a request for a token, is a condition.
+        if !matches!(res.behaviour(sub), Some(Behaviour::Action(Action::Bind | Action::IssueToken))) {
             wipe_metadata(&mut object);
         }
         let target = Target { cx, res, sub, namespace, name, how: How::Plain, apart: false };
