@@ -135,9 +135,11 @@ def serve(berths, socket, watched=None):
     return server
 
 
-def inode(path):
+def identity(path):
+    """Of a file: its number alone may be that of the one before, which is free when that is gone."""
     try:
-        return os.stat(path).st_ino
+        found = os.stat(path)
+        return found.st_ino, found.st_ctime_ns
     except FileNotFoundError:
         return None
 
@@ -157,7 +159,7 @@ def follow_kubelet(options, berths):
     directory = pathlib.Path(options.kubelet) / "device-plugins"
     known, server = None, None
     while True:
-        current = inode(directory / "kubelet.sock")
+        current = identity(directory / "kubelet.sock")
         if current and current != known:
             known = current
             if server:
