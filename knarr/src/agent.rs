@@ -120,8 +120,11 @@ async fn until_another(begun: &Cluster, opened: &Notify, client: Client, paths: 
             client.request_text(http::Request::get("/readyz").body(Vec::new()).map_err(kube::Error::HttpError)?).await
         })
         .await;
-        if learn_cluster(&client, paths).await? != *begun {
-            return Err(process::Again::Cluster.into());
+        match learn_cluster(&client, paths).await {
+            Ok(cluster) if cluster == *begun => {}
+            Ok(_) => return Err(process::Again::Cluster.into()),
+            // A server of another version may say what this one cannot read: pods and their network go on.
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "the node goes on with what it knows of the cluster"),
         }
     }
 }

@@ -317,7 +317,10 @@ impl PodNetwork {
         let (kept, gone): (Vec<_>, Vec<_>) = self.leases().into_iter().partition(|(id, _)| live.contains_key(id));
         for (sandbox, _) in &gone {
             tracing::info!(%sandbox, "releasing the addresses of a sandbox that is gone");
-            self.detach(sandbox).await?;
+            // A network plugin that fails, or is gone itself, keeps no node from starting: the lease stays, and is released at the next start.
+            if let Err(error) = self.detach(sandbox).await {
+                tracing::warn!(%sandbox, %error, "what a sandbox that is gone has of the network cannot be released");
+            }
         }
         for (sandbox, lease) in kept.into_iter().filter(|(_, lease)| lease.attached) {
             // One pod that cannot be connected is no reason to cut off the others.

@@ -9,7 +9,13 @@ use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockT
 use tokio::net::UnixDatagram;
 
 /// A socket that hears of changes from now on, in the network namespace of the calling thread.
-pub(crate) struct Listener(UnixDatagram);
+pub(crate) struct Listener {
+    socket: UnixDatagram,
+    buffer: Vec<u8>,
+}
+
+/// Most bytes of what the kernel tells at once.
+const MESSAGES: usize = 64 << 10;
 
 impl Listener {
     /// For these groups (a bit mask), with room for so many bytes of messages that are still to be read.
@@ -19,21 +25,21 @@ impl Listener {
         // With less room it only misses more.
         let _ = setsockopt(&fd, RcvBufForce, &room);
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-        Ok(Self(UnixDatagram::from_std(fd.into())?))
+        Ok(Self { socket: UnixDatagram::from_std(fd.into())?, buffer: vec![0; MESSAGES] })
     }
 
     /// Waits until `find` sees something in messages. What comes together is told together, by the greatest. When there were more messages
     /// than could be read, that is `missed`.
     pub(crate) async fn find<T: Ord>(&mut self, missed: T, find: impl Fn(&[u8]) -> Option<T>) -> io::Result<T> {
-        let mut buffer = vec![0; 64 << 10];
+        let Self { socket, buffer } = self;
         let mut missed = Some(missed);
         loop {
-            let received = self.0.recv(&mut buffer).await;
-            let mut found = look(received, &buffer, &mut missed, &find)?;
+            let received = socket.recv(buffer).await;
+            let mut found = look(received, buffer, &mut missed, &find)?;
             loop {
-                match self.0.try_recv(&mut buffer) {
+                match socket.try_recv(buffer) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    received => found = found.max(look(received, &buffer, &mut missed, &find)?),
+                    received => found = found.max(look(received, buffer, &mut missed, &find)?),
                 }
             }
             if let Some(found) = found {

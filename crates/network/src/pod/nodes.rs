@@ -22,7 +22,7 @@ use crate::nft::features::guards::{self, OVERLAY};
 use crate::nft::features::reserved;
 use crate::nft::machine;
 use crate::nft::table::{Holder, Table};
-use changes::Changes;
+use changes::{Changes, Ways};
 
 pub(crate) use vxlan::Entries;
 
@@ -151,6 +151,7 @@ pub struct Nodes {
     known: Option<Known>,
     /// The pod ranges for which there is no way, with the gateway that is not on a link of this node, if there is one.
     unreached: Unreached,
+    /// None before the first look, and where the ways are somebody else's.
     changes: Option<Changes>,
 }
 
@@ -174,7 +175,7 @@ impl Nodes {
             return Ok(&self.unreached);
         }
         // Before anything is looked at: what changes after that is told.
-        if self.changes.is_none() {
+        if self.changes.is_none() && self.options.backend != Backend::Cni {
             self.changes =
                 Some(Changes::listen().map_err(|source| Error::Namespace { path: "/proc/self/ns/net".into(), source })?);
         }
@@ -207,8 +208,8 @@ impl Nodes {
     /// [`Self::update`] then looks at everything.
     pub async fn disturbed(&mut self) -> std::io::Result<()> {
         let (Some(changes), Some(known)) = (&mut self.changes, &self.known) else { return std::future::pending().await };
-        let ranges: BTreeSet<IpNet> = known.peers.iter().flat_map(|peer| peer.ranges.iter().copied()).collect();
-        changes.disturb(&ranges, !self.unreached.is_empty()).await?;
+        let device = (self.options.backend == Backend::Vxlan).then_some(&*self.options.overlay);
+        changes.disturb(&Ways { peers: &known.peers, device, missing: !self.unreached.is_empty() }).await?;
         self.known = None;
         Ok(())
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use ipnet::IpNet;
 use nix::sys::socket::SockProtocol;
 
+use super::Peer;
 use crate::netlink::listener::Listener;
 use crate::netlink::replies;
 use crate::nft::features::frames;
@@ -24,23 +24,37 @@ impl Changes {
         Listener::open(SockProtocol::NetlinkRoute, Change::GROUPS, ROOM).map(Self)
     }
 
-    /// Waits for a change that may concern these pod ranges of other nodes; `missing` is whether there is none of the ways to them, so that a new
-    /// link may help.
-    pub(super) async fn disturb(&mut self, ranges: &BTreeSet<IpNet>, missing: bool) -> io::Result<()> {
+    /// Waits for a change that may concern the ways to other nodes.
+    pub(super) async fn disturb(&mut self, ways: &Ways<'_>) -> io::Result<()> {
         let find = |messages: &[u8]| {
             let mut changes = replies(messages).filter_map(|message| Change::of(&message));
-            changes.any(|change| matters(&change, ranges, missing)).then_some(())
+            changes.any(|change| ways.concerns(&change)).then_some(())
         };
         self.0.find((), find).await
     }
 }
 
-fn matters(change: &Change, ranges: &BTreeSet<IpNet>, missing: bool) -> bool {
-    match change {
-        // With a link all routes over it go, of which nobody tells.
-        Change::Link { name } => ![frames::PORTS, SHAPERS].iter().any(|pods| name.starts_with(pods)),
-        Change::RouteGone(range) => ranges.contains(range),
-        Change::Connected(_) => missing,
+/// The ways to other nodes, as far as a change may concern them.
+pub(super) struct Ways<'a> {
+    /// Those to whose pods they lead.
+    pub(super) peers: &'a BTreeSet<Peer>,
+    /// The device over which all of them lead; none where that may be any link but those of pods.
+    pub(super) device: Option<&'a str>,
+    /// One of them is not there, so that a new link may help.
+    pub(super) missing: bool,
+}
+
+impl Ways<'_> {
+    fn concerns(&self, change: &Change) -> bool {
+        match change {
+            // With a link all routes over it go, of which nobody tells.
+            Change::Link { name } => match self.device {
+                Some(device) => name == device,
+                None => ![frames::PORTS, SHAPERS].iter().any(|pods| name.starts_with(pods)),
+            },
+            Change::RouteGone(range) => self.peers.iter().any(|peer| peer.ranges.contains(range)),
+            Change::Connected(_) => self.missing,
+        }
     }
 }
 
@@ -50,22 +64,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_matters() {
-        #[track_caller]
-        fn check(change: Change, missing: bool, expected: bool) {
-            let ranges = ["10.42.1.0/24".parse().unwrap()].into();
-            assert_eq!(matters(&change, &ranges, missing), expected, "{change:?}");
-        }
+    fn what_concerns_the_ways() {
+        let peer = Peer {
+            ranges: vec!["10.42.1.0/24".parse().unwrap()],
+            address: "192.168.0.2".parse().unwrap(),
+            addresses: Vec::new(),
+        };
+        let peers = [peer].into();
+        let check = |change: Change, device: Option<&str>, missing: bool, expected: bool| {
+            assert_eq!(Ways { peers: &peers, device, missing }.concerns(&change), expected, "{change:?} {device:?}");
+        };
         let link = |name: &str| Change::Link { name: name.to_owned() };
         let range = |range: &str| range.parse().unwrap();
-        check(link("eth0"), false, true);
-        check(link("knarr-vxlan"), false, true);
+        check(link("eth0"), None, false, true);
+        check(link("eth0"), Some("knarr-vxlan"), true, false);
+        check(link("knarr-vxlan"), Some("knarr-vxlan"), false, true);
         // Those of pods come and go all the time.
-        check(link("knv0123456789a"), true, false);
-        check(link("knq0123456789a"), true, false);
-        check(Change::RouteGone(range("10.42.1.0/24")), false, true);
-        check(Change::RouteGone(range("10.42.2.0/24")), true, false);
-        check(Change::Connected(range("192.168.0.0/24")), true, true);
-        check(Change::Connected(range("192.168.0.0/24")), false, false);
+        check(link("knv0123456789a"), None, true, false);
+        check(link("knq0123456789a"), None, true, false);
+        for device in [None, Some("knarr-vxlan")] {
+            check(Change::RouteGone(range("10.42.1.0/24")), device, false, true);
+            check(Change::RouteGone(range("10.42.2.0/24")), device, true, false);
+            check(Change::Connected(range("192.168.0.0/24")), device, true, true);
+            check(Change::Connected(range("192.168.0.0/24")), device, false, false);
+        }
     }
 }

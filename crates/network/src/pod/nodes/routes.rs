@@ -46,7 +46,7 @@ pub(super) fn remove(links: &mut Links) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::changes::Changes;
+    use super::super::changes::{Changes, Ways};
     use super::*;
     use crate::pod::open_links;
 
@@ -96,17 +96,15 @@ mod tests {
             let moved = peer(&["10.42.1.0/24", "fd42:0:0:1::/64"], &["192.168.0.7", "fd00::2"]);
             let far = peer(&["10.42.2.0/24", "fd42:0:0:2::/64"], &["192.0.2.3", "fd77::3"]);
             let peers: BTreeSet<Peer> = [moved, far].into();
-            let ranges: BTreeSet<IpNet> = peers.iter().flat_map(|peer| peer.ranges.iter().copied()).collect();
             let unreached = follow(&mut links, &peers).unwrap();
             let unreached: Vec<String> = unreached.iter().map(|(range, gateway)| format!("{range} {gateway:?}")).collect();
             assert_eq!(unreached, ["10.42.2.0/24 Some(192.0.2.3)", "fd42:0:0:2::/64 Some(fd77::3)"]);
             assert_eq!(show(&links.gateways().unwrap()), ["10.42.1.0/24 192.168.0.7", "fd42:0:0:1::/64 fd00::2"]);
 
             let soon = |changes: &mut Changes, missing| {
+                let ways = Ways { peers: &peers, device: None, missing };
                 let patience = std::time::Duration::from_secs(10);
-                runtime.block_on(async {
-                    tokio::time::timeout(patience, changes.disturb(&ranges, missing)).await.unwrap().unwrap()
-                });
+                runtime.block_on(async { tokio::time::timeout(patience, changes.disturb(&ways)).await.unwrap().unwrap() });
             };
             let mut changes = Changes::listen().unwrap();
             links.delete_gateway("10.42.1.0/24".parse().unwrap()).unwrap();
