@@ -430,11 +430,17 @@ impl Scheduler {
                 self.queue.remove(&pod.key());
             }
             Err(error) => {
+                metrics::attempted(pod.scheduler(), Outcome::Error, trial);
+                if self.queue.get(&pod.key()).is_none_or(|tried| tried.uid() != pod.uid()) {
+                    // It was bound all the same and only the answer was lost, or it is gone: its change has come before, and where it is, or
+                    // that it is nowhere, is known from there.
+                    tracing::info!(pod = %pod.key(), node, %error, "the answer to a binding was lost, the pod needs none any more");
+                    return;
+                }
                 tracing::warn!(pod = %pod.key(), node, %error, "binding failed, again later");
                 let message = format!("binding rejected: {error}");
                 self.tell(&pod, &pod, (Type::Warning, "FailedScheduling"), message);
                 self.cluster.remove_pod(pod.uid());
-                metrics::attempted(pod.scheduler(), Outcome::Error, trial);
                 self.queue.failed(&pod.key(), 0, Instant::now());
                 self.queue.happened(Event::PodRemoved);
             }

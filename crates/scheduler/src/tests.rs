@@ -1,24 +1,31 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use base::readiness::Readiness;
 use client::fake::Fake;
 use client::kube::Api;
 use client::kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use client::kube::client::Body;
+use http::Request;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use serde_json::json;
+use tokio::sync::Notify;
+use tower::Service;
 
 use super::*;
 use crate::testing::{node, pod};
 
 fn start(fake: &Fake) -> (Tasks, base::tasks::Failures) {
+    start_with(fake, fake.client())
+}
+
+/// What the scheduler writes goes by `client`.
+fn start_with(fake: &Fake, client: Client) -> (Tasks, base::tasks::Failures) {
     let (tasks, failures) = Tasks::root();
     let informers = Informers::new(fake.client(), tasks.clone());
-    run(
-        &Options { informers, client: fake.client(), configuration: Configuration::default() },
-        &tasks,
-        Readiness::default().gate("scheduler"),
-    );
+    run(&Options { informers, client, configuration: Configuration::default() }, &tasks, Readiness::default().gate("scheduler"));
     (tasks, failures)
 }
 
@@ -69,6 +76,49 @@ async fn a_deleted_pod_makes_room() {
     let api: Api<Pod> = Api::namespaced(fake.client(), "a");
     api.delete("old", &DeleteParams::default()).await.unwrap();
     fake.until::<Pod>(|pods| node_of(pods, "new") == Some("n")).await;
+}
+
+/// A pod that is bound keeps its room, though the answer to its binding was lost.
+#[tokio::test]
+async fn a_lost_answer_gives_no_room_away() {
+    let fake = Fake::default();
+    fake.put::<Node>(&node("n", json!({"status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "1"}}})));
+    fake.put(&pod("first", json!({})));
+    let known = Arc::new(Notify::new());
+    let (server, lost) = (fake.clone(), known.clone());
+    let client = Client::new(
+        tower::service_fn(move |request: Request<Body>| {
+            let (mut server, lost) = (server.clone(), lost.clone());
+            async move {
+                let is_binding = request.uri().path().ends_with("/binding");
+                let answer = server.call(request).await?;
+                if is_binding {
+                    lost.notified().await;
+                    return Err(std::io::Error::other("the connection has broken off").into());
+                }
+                Ok::<_, tower::BoxError>(answer)
+            }
+        }),
+        "default",
+    );
+    let (_tasks, _failures) = start_with(&fake, client);
+    fake.until::<Pod>(|pods| node_of(pods, "first") == Some("n")).await;
+    let api: Api<Pod> = Api::namespaced(fake.client(), "a");
+    let reported = |pods: &[Pod], name: &str| {
+        let pod = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name)).unwrap();
+        pod.status.as_ref().is_some_and(|status| status.conditions.is_some()) || node_of(pods, name).is_some()
+    };
+    // What is said of a pod that came after the binding tells that the binding is known.
+    api.create(&PostParams::default(), &pod("second", json!({}))).await.unwrap();
+    fake.until::<Pod>(|pods| reported(pods, "second")).await;
+    known.notify_one();
+    api.create(&PostParams::default(), &pod("third", json!({}))).await.unwrap();
+    fake.until::<Pod>(|pods| reported(pods, "third")).await;
+    let pods = fake.all::<Pod>();
+    assert_eq!((node_of(&pods, "second"), node_of(&pods, "third")), (None, None));
+    api.delete("first", &DeleteParams::default()).await.unwrap();
+    known.notify_one();
+    fake.until::<Pod>(|pods| pods.iter().any(|pod| node_of(pods, pod.metadata.name.as_deref().unwrap()).is_some())).await;
 }
 
 #[tokio::test]
