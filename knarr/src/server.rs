@@ -200,7 +200,8 @@ fn api_options(options: &cli::Server, paths: &Paths, node: &node::Identity) -> R
         issuer: format!("https://kubernetes.default.svc.{}", options.cluster_domain),
         authentication: options.authentication.options(),
         admission: options.admission_control_config_file.clone(),
-        admission_plugins: options.enable_admission_plugins.clone(),
+        // An empty list is one with an empty name for the command line.
+        admission_plugins: options.enable_admission_plugins.iter().filter(|name| !name.is_empty()).cloned().collect(),
         authorization: options.authorization.options(),
         audit: options.audit.options(),
         build: crate::version::BUILD,

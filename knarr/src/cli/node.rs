@@ -1,0 +1,113 @@
+//! Options of a node, that of a server or an agent's.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use k8s_openapi::api::core::v1::Taint;
+
+use super::{Pressure, Shutdown, key_value};
+
+/// What is said of a node, wherever it runs.
+#[derive(Args, Clone)]
+pub(crate) struct Node {
+    /// The node's name; the host name by default.
+    #[arg(long)]
+    pub(crate) node_name: Option<String>,
+    /// The node's address, or one of each family; those of the default routes by default.
+    #[arg(long = "node-ip", value_delimiter = ',')]
+    pub(crate) node_ips: Vec<IpAddr>,
+    /// Port of the kubelet.
+    #[arg(long, default_value_t = 10250)]
+    pub(crate) kubelet_port: u16,
+    /// Mirrors of image registries and how to talk to them (YAML).
+    #[arg(long)]
+    pub(crate) registries: Option<PathBuf>,
+    /// Labels of the node.
+    #[arg(long = "label", value_parser = key_value)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Taints that the node registers with: KEY=VALUE:EFFECT or KEY:EFFECT.
+    #[arg(long = "taint", value_parser = taint)]
+    pub(crate) taints: Vec<Taint>,
+    /// Most pods on the node.
+    #[arg(long, default_value_t = 110)]
+    pub(crate) max_pods: u32,
+    /// Most processes and threads of one pod, so that none takes those of the node; 0 is no limit. Each thread counts.
+    #[arg(long, default_value_t = 4096)]
+    pub(crate) pod_max_pids: u32,
+    /// Directory of static pods: a pod for each file (YAML or JSON), which runs as long as the file is there, whatever the API says.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pod_manifest_path: Option<PathBuf>,
+    /// For which images of the node pods have to show credentials: NeverVerify (none), NeverVerifyPreloadedImages (those that were pulled for
+    /// pods), NeverVerifyAllowlistedImages (all that are not listed) or AlwaysVerify (all).
+    #[arg(long, value_name = "POLICY", default_value = "NeverVerifyPreloadedImages")]
+    pub(crate) image_pull_credentials_verification_policy: kubelet::images::access::Policy,
+    /// Images that pods use without credentials under NeverVerifyAllowlistedImages: names without tag, or REGISTRY/PATH/*.
+    #[arg(long, value_name = "IMAGE", value_delimiter = ',')]
+    pub(crate) preloaded_images_verification_allowlist: Vec<String>,
+    /// Directory of the configuration of network plugins, for --pod-network cni: the first file (.conflist, .conf, .json) is it.
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    pub(crate) cni_conf_dir: PathBuf,
+    /// Directories of network plugins.
+    #[arg(long, value_name = "DIR", value_delimiter = ',', default_value = "/opt/cni/bin,/usr/lib/cni")]
+    pub(crate) cni_bin_dir: Vec<PathBuf>,
+    /// Which programs are asked for credentials of which images: a CredentialProviderConfig, or a directory of files with such.
+    #[arg(long, value_name = "PATH", requires = "image_credential_provider_bin_dir")]
+    image_credential_provider_config: Option<PathBuf>,
+    /// Directory of these programs.
+    #[arg(long, value_name = "DIR", requires = "image_credential_provider_config")]
+    image_credential_provider_bin_dir: Option<PathBuf>,
+    /// What of images the node gets from other nodes and gives to them, by its own endpoint (--kubelet-port).
+    #[arg(long, value_name = "WHAT", default_value = "all")]
+    pub(crate) share_images: ShareImages,
+    #[command(flatten)]
+    pub(crate) pressure: Pressure,
+    #[command(flatten)]
+    pub(crate) shutdown: Shutdown,
+}
+
+impl Node {
+    /// Where image credential providers are configured, and where their programs are.
+    pub(crate) fn credential_providers(&self) -> Option<(PathBuf, PathBuf)> {
+        self.image_credential_provider_config.clone().zip(self.image_credential_provider_bin_dir.clone())
+    }
+}
+
+/// What of images nodes get from each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ShareImages {
+    /// Layers of images that the registry has named, and images by name that were imported on a node and that no registry has.
+    All,
+    /// Layers only.
+    Layers,
+    /// Nothing.
+    Off,
+}
+
+fn taint(text: &str) -> Result<Taint, String> {
+    let (rest, effect) = text.rsplit_once(':').ok_or("expected KEY=VALUE:EFFECT or KEY:EFFECT")?;
+    if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
+        return Err("the effect is one of NoSchedule, PreferNoSchedule, NoExecute".to_owned());
+    }
+    let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
+    let value = Some(value.to_owned()).filter(|value| !value.is_empty());
+    Ok(Taint { key: key.to_owned(), value, effect: effect.to_owned(), time_added: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taints() {
+        let check = |text: &str, expected: Option<(&str, Option<&str>, &str)>| {
+            let found = taint(text).ok();
+            assert_eq!(found.as_ref().map(|t| (t.key.as_str(), t.value.as_deref(), t.effect.as_str())), expected, "{text}");
+        };
+        check("a.b/c=d:NoSchedule", Some(("a.b/c", Some("d"), "NoSchedule")));
+        check("a:NoExecute", Some(("a", None, "NoExecute")));
+        check("a=:PreferNoSchedule", Some(("a", None, "PreferNoSchedule")));
+        check("a=b", None);
+        check("a=b:Never", None);
+    }
+}
