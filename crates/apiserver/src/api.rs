@@ -169,7 +169,7 @@ where
 fn restrictions<'a>(route: &Route<'a>, resource: Option<&Arc<Served>>) -> Restrictions<'a> {
     match route {
         Route::Resource(target) => Restrictions {
-            shapes: resource.is_none_or(|resource| resource.def.stored || resource.def.computed),
+            shapes: resource.is_none_or(|resource| resource.def.stored || resource.def.computed.is_some()),
             version: target.version,
             protobuf: resource.is_none_or(|resource| !resource.is_custom()),
         },

@@ -3,7 +3,7 @@
 
 use apimachinery::Status;
 use http::Method;
-use kinds::{Action, Behaviour, Connect, KindDef, Verb};
+use kinds::{Action, Behaviour, Computed, Connect, KindDef, Verb};
 
 use crate::route::{Route, Target};
 
@@ -24,7 +24,7 @@ pub(crate) enum Handler {
     /// A verb on objects.
     Object(Verb),
     /// A verb on objects that are computed when they are read.
-    Computed(Verb),
+    Computed(Computed),
     /// A verb on a part of an object, or a view of it.
     Part(Verb),
     /// What a sub-resource does when something is posted to it.
@@ -151,9 +151,8 @@ fn object(target: &Target<'_>, def: &KindDef, verb: Option<Verb>) -> Result<Hand
         Verb::DeleteCollection if !placed => Err(Refusal::MethodNotAllowed),
         Verb::Update | Verb::Patch if !named => Err(Refusal::MethodNotAllowed),
         Verb::Create if def.posted_to.is_some() => Ok(Handler::Forward),
-        verb if def.computed => Ok(Handler::Computed(verb)),
         Verb::Create if !def.stored => Ok(Handler::Review),
-        verb => Ok(Handler::Object(verb)),
+        verb => Ok(def.computed.map_or(Handler::Object(verb), Handler::Computed)),
     }
 }
 

@@ -26,7 +26,8 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Checks of this name are about what is done once after the start.
 const HOOK: &str = "poststarthook/";
 
-type Outcome = Result<(), String>;
+/// That something works, or why not.
+pub(crate) type Outcome = Result<(), String>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Checked {
@@ -83,14 +84,18 @@ pub(crate) async fn respond(inner: &Inner, path: &str, query: &str) -> Option<Re
     Some(response)
 }
 
-/// Every check of an endpoint, in upstream's order.
-async fn checks(inner: &Inner, endpoint: &str) -> Vec<(String, Outcome)> {
-    let store = match tokio::time::timeout(STORE_TIMEOUT, inner.registry.ping()).await {
+/// Whether the store answers.
+pub(crate) async fn store(inner: &Inner) -> Outcome {
+    match tokio::time::timeout(STORE_TIMEOUT, inner.registry.ping()).await {
         Ok(answered) => answered.map_err(|error| error.to_string()),
         Err(_) => Err("the store does not answer".to_owned()),
-    };
+    }
+}
+
+/// Every check of an endpoint, in upstream's order.
+async fn checks(inner: &Inner, endpoint: &str) -> Vec<(String, Outcome)> {
     let log = if base::logging::works() { Ok(()) } else { Err("logging blocked".to_owned()) };
-    let mut checks = vec![("ping".to_owned(), Ok(())), ("log".to_owned(), log), ("etcd".to_owned(), store)];
+    let mut checks = vec![("ping".to_owned(), Ok(())), ("log".to_owned(), log), ("etcd".to_owned(), store(inner).await)];
     let known = inner.readiness.snapshot().into_iter().map(|(name, state)| (name.to_owned(), state));
     let (hooks, components): (Vec<_>, Vec<_>) = known.partition(|(name, _)| name.starts_with(HOOK));
     if endpoint == "readyz" {

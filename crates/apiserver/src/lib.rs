@@ -13,6 +13,7 @@ pub mod authz;
 pub mod body;
 mod bootstrap;
 mod call;
+mod components;
 mod conversion;
 mod decode;
 mod definitions;

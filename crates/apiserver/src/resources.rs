@@ -3,7 +3,7 @@
 use apimachinery::Status;
 use apimachinery::status::Details;
 use http::{Response, StatusCode};
-use kinds::Verb;
+use kinds::{Computed, Verb};
 use registry::{Context, Deleted, FieldValidation, Patch};
 use serde_json::Value;
 
@@ -29,7 +29,8 @@ impl Inner {
             Handler::Object(Verb::Get) => self.get(on).await,
             // What needs more room has a place of its own: the futures of all requests are moved, and are as large as the largest.
             Handler::Object(verb) => Box::pin(self.object(on, verb, body)).await,
-            Handler::Computed(_) => Box::pin(self.compute(on)).await,
+            Handler::Computed(Computed::Usage) => Box::pin(self.usage(on)).await,
+            Handler::Computed(Computed::Health) => Box::pin(self.components(on)).await,
             Handler::Part(verb) => Box::pin(self.part(on, verb, body)).await,
             Handler::Action(_) => Box::pin(self.action(on, body)).await,
             Handler::Review => Box::pin(self.review(on, body)).await,

@@ -63,8 +63,8 @@ struct Phase {
 }
 
 impl Inner {
-    /// Reads objects that are computed.
-    pub(crate) async fn compute(&self, on: &On<'_>) -> Result<Response<Body>, Status> {
+    /// Reads what nodes or pods use.
+    pub(crate) async fn usage(&self, on: &On<'_>) -> Result<Response<Body>, Status> {
         let (target, def) = (&on.target, &on.resource.def);
         let source = self.registry.resource("", "v1", &def.plural).ok_or_else(Status::page_not_found)?;
         if !target.name.is_empty() {

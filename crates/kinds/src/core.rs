@@ -1,5 +1,6 @@
 //! Kinds of the core group, a file each.
 
+mod component_status;
 mod config_map;
 mod data;
 pub(crate) mod endpoints;

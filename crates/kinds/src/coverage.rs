@@ -6,7 +6,6 @@ use crate::{Behaviour, KINDS};
 
 /// Kinds that are not served, and why. Nothing may stand here that could be served.
 const REFUSED: &[(&str, &str)] = &[
-    ("/v1/ComponentStatus", "deprecated since v1.19, and there are no other components in one process; not there yet"),
     ("/v1/PodStatusResult", "upstream serves it nowhere"),
     ("/v1/RangeAllocation", "upstream keeps it in its store and serves it nowhere"),
     ("apidiscovery.k8s.io/v2/APIGroupDiscovery", "a document of discovery"),

@@ -94,6 +94,15 @@ pub enum Dependents {
     None,
 }
 
+/// What the objects of a kind are computed of when somebody reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Computed {
+    /// What nodes or pods use (`metrics.k8s.io`).
+    Usage,
+    /// Whether the parts of the control plane work (ComponentStatus).
+    Health,
+}
+
 /// Constant facts of a kind. Built by [`KindDef::new`] and the chained setters.
 #[derive(Clone, Debug)]
 pub struct KindDef {
@@ -117,8 +126,8 @@ pub struct KindDef {
     pub namespaced: bool,
     /// False for review kinds, which are answered and never kept, and for those whose objects are computed.
     pub stored: bool,
-    /// Its objects are computed when somebody reads them.
-    pub computed: bool,
+    /// Its objects are computed when somebody reads them, of this.
+    pub computed: Option<Computed>,
     /// Resource and sub-resource of the same group that stand for this one: what is posted to the collection is posted to the
     /// object that it names.
     pub posted_to: Option<(&'static str, &'static str)>,
@@ -180,7 +189,7 @@ impl KindDef {
             categories: Names::Fixed(&[]),
             namespaced: true,
             stored: true,
-            computed: false,
+            computed: None,
             posted_to: None,
             verbs: VerbSet::ALL,
             ephemeral: false,
@@ -269,9 +278,9 @@ impl KindDef {
     }
 
     /// Computed when it is read; only `get` and `list` are served.
-    pub const fn computed(mut self) -> Self {
+    pub const fn computed(mut self, of: Computed) -> Self {
         self.stored = false;
-        self.computed = true;
+        self.computed = Some(of);
         self.verbs = VerbSet::READ;
         self
     }

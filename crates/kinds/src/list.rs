@@ -37,6 +37,7 @@ pub static KINDS: &[&dyn Strategy] = &[
     &EventsV1,
     kind::<core::PersistentVolume>(),
     kind::<core::PersistentVolumeClaim>(),
+    kind::<core::ComponentStatus>(),
     kind::<admissionregistration::v1::MutatingAdmissionPolicy>(),
     kind::<admissionregistration::v1::MutatingAdmissionPolicyBinding>(),
     kind::<admissionregistration::v1::MutatingWebhookConfiguration>(),

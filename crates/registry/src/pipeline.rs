@@ -200,6 +200,17 @@ pub(crate) fn requester<'a>(cx: &'a Context, now: &'a str) -> kinds::Requester<'
     kinds::Requester { name: &user.name, uid: &user.uid, groups: &user.groups, extra: &user.extra, now }
 }
 
+/// What replaces an object has the name of the path: writes rename nothing (upstream: `checkName`).
+pub(crate) fn check_name(found: &str, wanted: &str) -> Result<(), Status> {
+    match found {
+        _ if found == wanted => Ok(()),
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        ))),
+        _ => Err(Status::bad_request(format!("the name of the object ({found}) does not match the name on the URL ({wanted})"))),
+    }
+}
+
 /// The namespace of a body is that of the path, and comes into it where it does not say one: admission sees where an object will be. What is in
 /// no namespace has none (upstream: `EnsureObjectNamespaceMatchesRequestNamespace`).
 ///

@@ -104,6 +104,24 @@ async fn patches_move_nothing() {
     check(Value::Null, Err(nameless)).await;
 }
 
+/// The same of what replaces an object.
+#[tokio::test]
+async fn updates_move_nothing() {
+    let directory = Directory::new();
+    let registry = registry(&directory).await;
+    create(&registry, "a", "n=0").await;
+    let check = async |name: &str, expected: &str| {
+        let mut object = config_map(name, "n=1");
+        if name.is_empty() {
+            meta::remove(&mut object, "name");
+        }
+        let refused = registry.update(&cx(), &config_maps(&registry), "", "ns", "a", object).await.map(drop).unwrap_err();
+        assert_eq!((refused.code, refused.message.as_str()), (400, expected));
+    };
+    check("b", "the name of the object (b) does not match the name on the URL (a)").await;
+    check("", "the name of the object (a based on URL) was undeterminable: name must be provided").await;
+}
+
 #[tokio::test]
 async fn updates_by_version() {
     let directory = Directory::new();

@@ -4,6 +4,7 @@
 mod aggregation;
 mod audit;
 mod certificates;
+mod components;
 mod conformance;
 mod connect;
 mod custom;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{USAGE, Usage, WINDOW, total};
 use crate::columns::Column;
-use crate::def::KindDef;
+use crate::def::{Computed, KindDef};
 use crate::typed::Kind;
 
 /// The part of the object that is shown.
@@ -16,7 +16,8 @@ pub(crate) struct NodeMetrics {
 }
 
 impl Kind for NodeMetrics {
-    const DEF: KindDef = KindDef::new("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes", "").cluster().computed();
+    const DEF: KindDef =
+        KindDef::new("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes", "").cluster().computed(Computed::Usage);
 
     fn columns() -> &'static [Column<Self>] {
         const {

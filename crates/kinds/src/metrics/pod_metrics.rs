@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{USAGE, Usage, WINDOW, total};
 use crate::columns::Column;
-use crate::def::KindDef;
+use crate::def::{Computed, KindDef};
 use crate::typed::Kind;
 
 /// The part of the object that is shown.
@@ -27,7 +27,7 @@ impl PodMetrics {
 }
 
 impl Kind for PodMetrics {
-    const DEF: KindDef = KindDef::new("metrics.k8s.io", "v1beta1", "PodMetrics", "pods", "").computed();
+    const DEF: KindDef = KindDef::new("metrics.k8s.io", "v1beta1", "PodMetrics", "pods", "").computed(Computed::Usage);
 
     fn columns() -> &'static [Column<Self>] {
         const {

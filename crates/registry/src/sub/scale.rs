@@ -7,6 +7,7 @@ use apimachinery::{Status, apply, meta, time};
 use kinds::ScalePaths;
 use serde_json::{Value, json};
 
+use crate::pipeline::check_name;
 use crate::scale::{read, set};
 use crate::target::Target;
 use crate::verbs::{CONFLICT_ATTEMPTS, Live, apply_patch, by};
@@ -37,6 +38,7 @@ impl Registry {
         self.change_scale(target, paths, |current| {
             let mut scale = apply_patch(&schema, &current, patch)?;
             target.res.decode(target.cx, target.sub, &mut scale, Vec::new())?;
+            check_name(meta::name(&scale), target.name)?;
             Ok(scale)
         })
         .await

@@ -10,7 +10,7 @@ use store::Expect;
 
 use crate::entry::object_path;
 use crate::entry::parts::Rest;
-use crate::pipeline::{Unwritten, check_namespace, prepare_metadata, requester, validate_new, wipe_metadata};
+use crate::pipeline::{Unwritten, check_name, check_namespace, prepare_metadata, requester, validate_new, wipe_metadata};
 use crate::target::{How, Target};
 use crate::{Context, Entry, Operation, Registry, Served};
 
@@ -150,13 +150,8 @@ pub(crate) fn by<'a>(cx: &'a Context, res: &Served, sub: &'a str, now: &'a str) 
 pub(crate) fn check_identity(object: &mut Value, namespace: &str, name_in_url: Option<&str>) -> Result<(), Status> {
     check_namespace(object, namespace)?;
     let Some(wanted) = name_in_url else { return Ok(()) };
-    let given = meta::name(object).to_owned();
-    if given.is_empty() {
+    if meta::name(object).is_empty() {
         meta::set_name(object, wanted);
-    } else if given != wanted {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({given}) does not match the name on the URL ({wanted})"
-        )));
     }
-    Ok(())
+    check_name(meta::name(object), wanted)
 }

@@ -9,7 +9,7 @@ use schema::Schema;
 use serde_json::Value;
 
 use crate::entry::parts;
-use crate::pipeline::check_namespace;
+use crate::pipeline::{check_name, check_namespace};
 use crate::target::{How, Target};
 use crate::verbs::create::by;
 use crate::verbs::{CONFLICT_ATTEMPTS, Created, Live};
@@ -64,7 +64,7 @@ impl Registry {
         let mut object = patched?;
         target.res.decode(target.cx, target.sub, &mut object, Vec::new()).map_err(|status| unprocessable(target, &status))?;
         check_namespace(&mut object, target.namespace)?;
-        check_name(target, meta::name(&object))?;
+        check_name(meta::name(&object), target.name)?;
         let entry = self.replace(target, live, object, true).await?;
         Ok(Written { entry, created: false, object: None })
     }
@@ -185,18 +185,6 @@ fn pins_version(patch: &Patch) -> bool {
         }
         Patch::Merge(bytes) | Patch::Strategic(bytes) => !meta::resource_version(&decode(bytes)).is_empty(),
         Patch::Apply(config) => !meta::resource_version(config).is_empty(),
-    }
-}
-
-/// A patch renames nothing (upstream: `checkName`).
-fn check_name(target: Target<'_>, found: &str) -> Result<(), Status> {
-    let wanted = target.name;
-    match found {
-        _ if found == wanted => Ok(()),
-        "" => Err(Status::bad_request(format!(
-            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
-        ))),
-        _ => Err(Status::bad_request(format!("the name of the object ({found}) does not match the name on the URL ({wanted})"))),
     }
 }
 

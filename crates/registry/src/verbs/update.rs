@@ -10,9 +10,8 @@ use store::Expect;
 
 use crate::confine::{confine, keep_metadata};
 use crate::entry::parts::{Apart, Rest};
-use crate::pipeline::{Unwritten, count_generation, requester, without_managed_fields};
+use crate::pipeline::{Unwritten, check_name, check_namespace, count_generation, requester, without_managed_fields};
 use crate::target::{How, Target};
-use crate::verbs::create::check_identity;
 use crate::{Context, Entry, Operation, Registry, Served, Written};
 
 /// How often a write is tried again after another one came between, when the client asked for no particular version.
@@ -37,12 +36,13 @@ impl Registry {
         name: &str,
         mut object: Value,
     ) -> Result<Written, Status> {
+        check_name(meta::name(&object), name)?;
         if let Some(Behaviour::Scale) = res.behaviour(sub) {
             return self
                 .update_scale(Target { cx, res, sub, namespace, name, how: How::Plain, apart: false }, &res.def.scale, &object)
                 .await;
         }
-        check_identity(&mut object, namespace, Some(name))?;
+        check_namespace(&mut object, namespace)?;
         let target = Target { cx, res, sub, namespace, name, how: How::Plain, apart: false };
         if meta::resource_version(&object) == "0" {
             meta::remove(&mut object, "resourceVersion");
