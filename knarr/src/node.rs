@@ -246,6 +246,7 @@ impl Node {
             data_dir: paths.kubelet(),
             volumes_dir: paths.volumes(),
             pod_logs_dir: paths.pod_logs(),
+            node_logs_dir: PathBuf::from("/var/log"),
             client: clients.kubelet(),
             informers,
             runtime: Arc::new(engine.clone()),

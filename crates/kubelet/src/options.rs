@@ -33,6 +33,8 @@ pub struct Options {
     pub volumes_dir: PathBuf,
     /// Container logs; `/var/log/pods` by convention.
     pub pod_logs_dir: PathBuf,
+    /// What `/logs/` shows of the node; `/var/log` by convention.
+    pub node_logs_dir: PathBuf,
     /// A client with the identity `system:node:NAME`.
     pub client: kube::Client,
     /// Informers over that client.

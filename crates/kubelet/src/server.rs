@@ -5,6 +5,7 @@ pub mod api;
 mod auth;
 mod cache;
 mod configz;
+mod node_logs;
 pub mod query;
 mod sharing;
 pub mod stream;
@@ -136,6 +137,8 @@ enum Route {
     /// What probes found.
     Probes,
     Usage(Usage),
+    /// Of the node itself: a path below its log directory.
+    NodeLogs(String),
     Logs {
         namespace: String,
         pod: String,
@@ -169,6 +172,12 @@ enum Usage {
 
 /// Finds the route; a UID between pod and container is taken as upstream takes it.
 fn route(path: &str) -> Option<Route> {
+    if let Some(below) = path.trim_start_matches('/').strip_prefix("logs") {
+        return match below {
+            "" => Some(Route::NodeLogs(String::new())),
+            _ => below.strip_prefix('/').map(|path| Route::NodeLogs(path.to_owned())),
+        };
+    }
     let parts: Vec<String> = path.trim_matches('/').split('/').map(str::to_owned).collect();
     let words: Vec<&str> = parts.iter().map(String::as_str).collect();
     let own = |word: &str| word.to_owned();
@@ -233,6 +242,8 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
         },
         Route::Configz => document("application/json", configz::document(api.options()).to_string()),
         Route::Usage(form) => usage(&api, form, &query).await,
+        Route::NodeLogs(_) if request.method() != Method::GET => text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served"),
+        Route::NodeLogs(path) => node_logs::answer(api.options().node_logs_dir.clone(), path).await,
         Route::Logs { namespace, pod, container } => {
             let options = match query::log_options(&query, Timestamp::now()) {
                 Ok(options) => options,

@@ -430,6 +430,7 @@ impl Cell {
             data_dir: self.directory.path().join("kubelet"),
             volumes_dir: "/nonexistent/volumes".into(),
             pod_logs_dir: self.directory.path().join("logs"),
+            node_logs_dir: self.directory.path().join("logs"),
             client: self.fake.client(),
             informers: Informers::new(self.fake.client(), self.tasks.clone()),
             runtime: Arc::new(self.runtime.clone()),

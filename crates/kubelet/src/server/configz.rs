@@ -23,6 +23,7 @@ pub(super) fn document(options: &Options) -> Value {
         "port": options.port(),
         "address": options.server.as_ref().map(|server| server.listen.ip()),
         "podLogsDir": options.pod_logs_dir,
+        "enableSystemLogHandler": true,
         "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true}},
         "authorization": {"mode": "Webhook"},
         "evictionHard": amounts(of(true), |threshold| Some(threshold.limit_text())),

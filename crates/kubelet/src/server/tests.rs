@@ -20,6 +20,10 @@ fn routes() {
     check("/metrics/resource", Some(Route::Usage(Usage::Resource)));
     check("/metrics/cadvisor", Some(Route::Usage(Usage::Cadvisor)));
     check("/metrics/probes", Some(Route::Probes));
+    check("/logs/", Some(Route::NodeLogs(String::new())));
+    check("/logs", Some(Route::NodeLogs(String::new())));
+    check("/logs/pods/a/", Some(Route::NodeLogs(own("pods/a/"))));
+    check("/logsx", None);
     check("/metrics/other", None);
     check("/run/n/p/c", None);
     check("/knarr/images/layers", Some(Route::Shared(Question::Layers)));
@@ -107,6 +111,9 @@ async fn the_api_server_reads_logs_and_others_are_asked_about() {
         (200, &json!("p"), &json!("a")),
         "{body}"
     );
+    check(caller, "/logs/ns_p_uid-p/a/0.log", (200, "2026-01-01T00:00:00Z stdout F hello\n")).await;
+    let denied = "Forbidden (user=somebody, verb=get, resource=nodes, subresource(s)=[log])";
+    check(Some("somebody"), "/logs/ns_p_uid-p/a/0.log", (403, denied)).await;
     check(caller, "/containerLogs/ns/p/x", (400, "container x is not valid for pod p")).await;
     check(caller, "/containerLogs/ns/q/a", (404, "pod \"q\" not found")).await;
     let previous = "previous terminated container \"a\" in pod \"p\" not found";

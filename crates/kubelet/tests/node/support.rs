@@ -112,6 +112,7 @@ impl Node {
             data_dir: dir.path().join("kubelet"),
             volumes_dir: "/nonexistent/volumes".into(),
             pod_logs_dir: dir.path().join("logs"),
+            node_logs_dir: dir.path().join("logs"),
             client: fake.client(),
             informers: Informers::new(fake.client(), tasks.clone()),
             runtime: Arc::new(engine.clone()),
