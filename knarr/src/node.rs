@@ -7,15 +7,18 @@
 mod network;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ::network::Backend;
+use ::network::cni::Directories;
 use ::network::nft::table::Holder;
 use ::network::policy::Policies;
 use anyhow::{Context, Result};
 use base::readiness::Readiness;
-use base::tasks::Tasks;
+use base::tasks::{OnFailure, Tasks};
 use base::tls::{self, Resolver, Verifier};
 use client::events::Recorder;
 use client::{Client, Informers};
@@ -246,6 +249,7 @@ impl Node {
             data_dir: paths.kubelet(),
             volumes_dir: paths.volumes(),
             pod_logs_dir: paths.pod_logs(),
+            network: network_state(&options, tasks),
             node_logs_dir: PathBuf::from("/var/log"),
             client: clients.kubelet(),
             informers,
@@ -366,6 +370,19 @@ fn network_options(options: &Options, paths: &Paths) -> ::network::Options {
         holders: vec![Holder::Services, Holder::Policies, Holder::Nodes],
         ..::network::Options::new(paths.network(), Vec::new(), options.cluster.services.clone())
     }
+}
+
+/// Tells why pods cannot be connected, as long as somebody listens: with plugins, until somebody has configured a network.
+fn network_state(options: &Options, tasks: &Tasks) -> watch::Receiver<Option<String>> {
+    let plugins = (options.cluster.backend == Backend::Cni).then(|| options.cni.clone());
+    let (told, state) = watch::channel(plugins.as_ref().and_then(Directories::lacks));
+    if let Some(plugins) = plugins {
+        tasks.spawn_until_cancelled("network configuration", OnFailure::Shutdown, async move {
+            plugins.follow(told).await;
+            Ok::<_, Infallible>(())
+        });
+    }
+    state
 }
 
 /// The kubelet's endpoint serves the API server, and whom the API lets.

@@ -42,11 +42,22 @@ fn plugins_make_the_pod_network() {
     let mut c = Cluster::prepare(KNARR);
     let directory = c.machine().directory().join("net.d");
     let options = ["--pod-network", "cni", "--cni-conf-dir", directory.to_str().unwrap()];
-    c.start_server_with(&options);
+    c.spawn_server(&options);
+    let kubeconfig = c.kubeconfig();
+    eventually("the server writes its kubeconfig", || kubeconfig.exists().then_some(()));
+    c.connect();
+    eventually("the node says what it waits for", || {
+        let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}: {.status.conditions[?(@.type=='Ready')].message}";
+        let node = c.try_kubectl(&["get", "node", "n1", "-o", ready]).stdout;
+        let reason = "reason:NetworkPluginNotReady message:no network is configured in";
+        (node.starts_with("False: container runtime network not ready") && node.contains(reason)).then_some(())
+    });
+    eventually("there is a namespace", || (c.try_kubectl(&["get", "serviceaccount", "default"]).code == Some(0)).then_some(()));
     c.k_with("apply -f -", WEB);
+    // Upstream: node.kubernetes.io/not-ready keeps away who does not tolerate it.
     eventually("pods say what they wait for", || {
-        let events = c.k("get events --field-selector reason=FailedCreatePodSandBox -o jsonpath={.items[*].message}");
-        events.contains("no network is configured in").then_some(())
+        let events = c.k("get events --field-selector reason=FailedScheduling -o jsonpath={.items[*].message}");
+        events.contains("had untolerated taint").then_some(())
     });
     let leases = c.machine().directory().join("leases");
     let ipam = json!({"type": "host-local", "dataDir": leases, "routes": [{"dst": "0.0.0.0/0"}],

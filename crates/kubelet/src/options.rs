@@ -9,6 +9,7 @@ use base::tls::Verifier;
 use client::Informers;
 use k8s_openapi::api::core::v1::Taint;
 use runtime::api::Runtime;
+use tokio::sync::watch;
 
 use crate::affinity;
 use crate::allocatable::Reserved;
@@ -39,6 +40,8 @@ pub struct Options {
     pub client: kube::Client,
     /// Informers over that client.
     pub informers: Informers,
+    /// Why pods cannot be connected to the network; none when they can.
+    pub network: watch::Receiver<Option<String>>,
     /// The container runtime.
     pub runtime: Arc<dyn Runtime>,
     /// The cluster's DNS.

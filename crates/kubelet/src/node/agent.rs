@@ -52,6 +52,7 @@ impl Agent {
         let images = runtime.images().await;
         Health {
             runtime_error: images.as_ref().err().map(ToString::to_string),
+            network_error: self.cx.options.network.borrow().clone(),
             shuts_down: *self.cx.shutdown.borrow(),
             conditions: self.cx.conditions.borrow().clone(),
             images: images.unwrap_or_default(),
@@ -121,6 +122,7 @@ impl Agent {
         let name = &self.cx.options.node_name;
         let nodes = self.cx.options.informers.of_selected::<Node>(&format!("metadata.name={name}"));
         let (mut changes, mut shutdown) = (nodes.changes(), self.cx.shutdown.subscribe());
+        let mut network = self.cx.options.network.clone();
         let mut known = registered.status.unwrap_or_default();
         self.announce(&reference, &NodeStatus::default(), &known);
         gate.ready();
@@ -138,6 +140,7 @@ impl Agent {
                     }
                 }
                 _ = shutdown.changed() => {}
+                Ok(()) = network.changed() => {}
                 change = changes.next() => {
                     if change.new.is_none() {
                         tracing::warn!("the Node object was deleted: the next status report, or a restart, registers the node again");

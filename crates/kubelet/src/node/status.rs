@@ -25,6 +25,8 @@ const MAX_IMAGES: usize = 50;
 pub struct Health {
     /// Why the runtime does not serve; none when it does.
     pub runtime_error: Option<String>,
+    /// Why pods cannot be connected to the network; none when they can.
+    pub network_error: Option<String>,
     /// The machine shuts down.
     pub shuts_down: bool,
     /// What the node runs short of.
@@ -120,7 +122,11 @@ fn conditions(health: &Health, old: &NodeStatus, now: Timestamp) -> Vec<NodeCond
         (condition.name(), (holds, reason, message.to_owned()))
     };
     let down = health.runtime_error.as_ref().map(|error| format!("container runtime is down: {error}"));
-    let problems: Vec<String> = down.into_iter().chain(health.shuts_down.then(|| "node is shutting down".to_owned())).collect();
+    let unconnected = health.network_error.as_ref().map(|error| {
+        format!("container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:{error}")
+    });
+    let ends = health.shuts_down.then(|| "node is shutting down".to_owned());
+    let problems: Vec<String> = down.into_iter().chain(unconnected).chain(ends).collect();
     let ready = match problems.as_slice() {
         [] => (true, "KubeletReady", "kubelet is posting ready status".to_owned()),
         [problem] => (false, "KubeletNotReady", problem.clone()),
@@ -274,6 +280,7 @@ mod tests {
         );
         let bad = Health {
             runtime_error: Some("x".to_owned()),
+            network_error: Some("y".to_owned()),
             shuts_down: true,
             conditions: [Condition::Memory, Condition::Disk, Condition::Pid].into(),
             images: vec![],
@@ -291,15 +298,17 @@ mod tests {
 
     #[test]
     fn a_node_that_is_not_ready_says_why() {
-        let check = |runtime_error: Option<&str>, shuts_down: bool, expected: &str| {
-            let runtime_error = runtime_error.map(str::to_owned);
-            let health = Health { runtime_error, shuts_down, ..Health::default() };
+        let check = |runtime: Option<&str>, network: Option<&str>, shuts_down: bool, expected: &str| {
+            let (runtime_error, network_error) = (runtime.map(str::to_owned), network.map(str::to_owned));
+            let health = Health { runtime_error, network_error, shuts_down, ..Health::default() };
             let shown = conditions(&health, &NodeStatus::default(), Timestamp::UNIX_EPOCH);
             assert_eq!(shown[3].message.as_deref(), Some(expected));
         };
-        check(None, false, "kubelet is posting ready status");
-        check(None, true, "node is shutting down");
-        check(Some("x"), true, "[container runtime is down: x, node is shutting down]");
+        check(None, None, false, "kubelet is posting ready status");
+        check(None, None, true, "node is shutting down");
+        let network = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:y";
+        check(None, Some("y"), false, network);
+        check(Some("x"), None, true, "[container runtime is down: x, node is shutting down]");
     }
 
     #[test]

@@ -9,8 +9,10 @@ mod plugin;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use base::directory::Followed;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 
 pub(super) use configuration::Network;
 use plugin::{Call, Command};
@@ -88,6 +90,27 @@ pub struct Pod {
 }
 
 impl Directories {
+    /// Why there is no network to add pods to; none when there is one.
+    pub fn lacks(&self) -> Option<String> {
+        configuration::load(&self.configuration).err().map(|error| error.to_string())
+    }
+
+    /// Tells by `told` whenever that changes, as long as somebody listens.
+    pub async fn follow(self, told: watch::Sender<Option<String>>) {
+        let mut changes = Followed::new(&self.configuration);
+        loop {
+            let directories = self.clone();
+            // What cannot be looked at now is looked at again at the next change.
+            if let Ok(lacks) = tokio::task::spawn_blocking(move || directories.lacks()).await {
+                told.send_if_modified(|known| std::mem::replace(known, lacks.clone()) != lacks);
+            }
+            tokio::select! {
+                () = changes.changed() => {}
+                () = told.closed() => return,
+            }
+        }
+    }
+
     /// What a sandbox will be added to: the network that is configured now.
     pub(super) fn begin(&self, netns: &Path, wanted: &Attachment) -> Result<Added, Error> {
         let network = configuration::load(&self.configuration)?;
