@@ -16,8 +16,8 @@ use crate::server::{Server, admin, namespace, serve};
 use crate::watch::Watch;
 use crate::webhooks::{Hooks, MUTATING, patch, register};
 
-const V1: &str = "/apis/example.com/v1/namespaces/ns/foos";
-const V2: &str = "/apis/example.com/v2/namespaces/ns/foos";
+pub(super) const V1: &str = "/apis/example.com/v1/namespaces/ns/foos";
+pub(super) const V2: &str = "/apis/example.com/v2/namespaces/ns/foos";
 
 /// What a webhook does to a review.
 type Behaviour = Arc<dyn Fn(&Value) -> Value + Send + Sync>;
@@ -46,13 +46,29 @@ fn convert(object: &Value, version: &str) -> Value {
     object
 }
 
-fn honest(review: &Value) -> Value {
+pub(super) fn honest(review: &Value) -> Value {
     let request = &review["request"];
     let wanted = request["desiredAPIVersion"].as_str().unwrap();
     let all = request["objects"].as_array().unwrap().iter();
     assert!(all.clone().all(|object| object["apiVersion"] != wanted), "what is of the version is not asked for");
     let objects: Vec<Value> = all.map(|object| convert(object, wanted)).collect();
     json!({"uid": request["uid"], "result": {"status": "Success"}, "convertedObjects": objects})
+}
+
+/// Foos in two versions, v1 of which is stored, that a server converts.
+pub(super) fn converted_by(https: &Https) -> Value {
+    let text = json!({"type": "string"});
+    let version = |name: &str, storage: bool, properties: Value| json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}}});
+    let bundle = base64::engine::general_purpose::STANDARD.encode(https.authority.bundle());
+    let client = json!({"url": format!("https://localhost:{}/convert", https.port), "caBundle": bundle});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "foos.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "foos", "kind": "Foo"},
+            "versions": [version("v1", true, json!({"hostPort": text})), version("v2", false, json!({"host": text, "port": text}))],
+            "conversion": {"strategy": "Webhook", "webhook": {"clientConfig": client, "conversionReviewVersions": ["v1"]}},
+        },
+    })
 }
 
 impl Hook {
@@ -79,21 +95,6 @@ impl Hook {
         Self { https, calls, behaviour }
     }
 
-    fn definition(&self) -> Value {
-        let text = json!({"type": "string"});
-        let version = |name: &str, storage: bool, properties: Value| json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}}});
-        let bundle = base64::engine::general_purpose::STANDARD.encode(self.https.authority.bundle());
-        let client = json!({"url": format!("https://localhost:{}/convert", self.https.port), "caBundle": bundle});
-        json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "foos.example.com"},
-            "spec": {
-                "group": "example.com", "scope": "Namespaced", "names": {"plural": "foos", "kind": "Foo"},
-                "versions": [version("v1", true, json!({"hostPort": text})), version("v2", false, json!({"host": text, "port": text}))],
-                "conversion": {"strategy": "Webhook", "webhook": {"clientConfig": client, "conversionReviewVersions": ["v1"]}},
-            },
-        })
-    }
-
     /// From now on it does this.
     fn behave(&self, how: impl Fn(&Value) -> Value + Send + Sync + 'static) {
         *self.behaviour.lock() = Arc::new(how);
@@ -103,11 +104,11 @@ impl Hook {
 async fn with_hook() -> (Server, Hook) {
     let (server, hook) = (serve().await, Hook::start().await);
     namespace(&server.api, "ns").await;
-    define(&server.api, &hook.definition()).await;
+    define(&server.api, &converted_by(&hook.https)).await;
     (server, hook)
 }
 
-fn foo(name: &str, fields: Value) -> Value {
+pub(super) fn foo(name: &str, fields: Value) -> Value {
     let mut object = json!({"kind": "Foo", "metadata": {"name": name}});
     object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     object
