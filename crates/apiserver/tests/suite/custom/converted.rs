@@ -195,6 +195,28 @@ async fn a_list_of_objects_of_several_stored_versions() {
     assert_eq!(hook.calls.load(Ordering::SeqCst), before);
 }
 
+/// A list of large objects is converted in parts, none of which is large.
+#[tokio::test]
+async fn a_list_of_large_objects() {
+    let (server, hook) = with_hook().await;
+    let api = &server.api;
+    let largest = Arc::new(AtomicUsize::new(0));
+    let seen = largest.clone();
+    hook.behave(move |review| {
+        seen.fetch_max(review.to_string().len(), Ordering::SeqCst);
+        honest(review)
+    });
+    for number in 0..12 {
+        let host = format!("{}:{number}", "h".repeat(900_000));
+        ask(api, 201, &format!("POST {V1}"), &foo(&format!("f{number:02}"), json!({"hostPort": host}))).await;
+    }
+    let list = get(api, V2).await;
+    let ports: Vec<&str> = list["items"].as_array().unwrap().iter().map(|item| item["port"].as_str().unwrap()).collect();
+    assert_eq!(ports, (0..12).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(hook.calls.load(Ordering::SeqCst), 3);
+    assert!(largest.load(Ordering::SeqCst) < 5 << 20, "{largest:?}");
+}
+
 /// Webhooks that change names, lose objects, fail or say nothing are refused, in upstream's words; what needs no conversion goes on.
 #[tokio::test]
 async fn webhooks_that_lie() {
