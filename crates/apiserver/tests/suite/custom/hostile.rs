@@ -77,13 +77,15 @@ async fn world() -> (Server, Webhook) {
 }
 
 /// Every way in which a conversion is needed, with its body.
-fn requests() -> Vec<(String, Value)> {
+async fn requests(api: &Api) -> Vec<(String, Value)> {
+    let mut replaced = foo("a", json!({"host": "i", "port": "1"}));
+    replaced["metadata"]["resourceVersion"] = get(api, &format!("{V1}/a")).await["metadata"]["resourceVersion"].clone();
     let merge = "content-type: application/merge-patch+json";
     vec![
         (format!("GET {V2}/a?timeout=3s"), Value::Null),
         (format!("GET {V2}?timeout=3s"), Value::Null),
         (format!("PATCH {V2}/a?timeout=3s\n{merge}"), json!({"port": "1"})),
-        (format!("PUT {V2}/a?timeout=3s"), foo("a", json!({"host": "i", "port": "1"}))),
+        (format!("PUT {V2}/a?timeout=3s"), replaced),
         (format!("POST {V2}?timeout=3s"), foo("b", json!({"host": "i", "port": "1"}))),
         (format!("DELETE {V2}/a?timeout=3s"), Value::Null),
     ]
@@ -96,7 +98,7 @@ async fn request(api: &Api, (request, body): &(String, Value)) -> Answer {
 /// Requests that need a conversion are refused in time with what is wrong, and change nothing; what needs none is as it was.
 async fn all_are_refused(api: &Api, code: u16, expected: &str) {
     let before = get(api, V1).await;
-    let (asked, begun) = (requests(), Instant::now());
+    let (asked, begun) = (requests(api).await, Instant::now());
     let answers = join_all(asked.iter().map(|one| request(api, one))).await;
     for (answer, one) in answers.iter().zip(&asked) {
         let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
@@ -251,7 +253,7 @@ async fn others_are_answered_meanwhile() {
     for _ in 0..4 {
         watches.push(Watch::start(api, V2).await);
     }
-    let asked = requests();
+    let asked = requests(api).await;
     let hanging = join_all((0..96).map(|number| request(api, &asked[number % asked.len()])));
     let reading = join_all(watches.iter_mut().map(Watch::next));
     let free = async {
@@ -293,7 +295,7 @@ async fn large_answers_of_others_come_meanwhile() {
 
     let begun = || once(async { Bytes::from(vec![b' '; 1 << 20]) });
     hook.behave(move |_| Some(streamed(begun().chain(pending()))));
-    let asked = requests();
+    let asked = requests(api).await;
     let hanging = join_all((0..12).map(|number| request(api, &asked[number % asked.len()])));
     let free = async {
         while hook.asked.load(Ordering::SeqCst) < 12 {
