@@ -93,7 +93,7 @@ fn a_chart_with_definitions() {
     assert_eq!(c.k("get ship north-snek -o jsonpath={.spec.captain}"), "leif");
     c.helm(&format!("upgrade north {FLEET} --set sails=4 --wait --timeout 50s"));
     assert_eq!(ships(), "4 4");
-    // Now that the definitions are there, templates know of them.
+    // Definitions come before templates, which know of them.
     assert_eq!(c.k("get harbour north -o jsonpath={.quay.known}"), "true");
     let refused = c.try_helm(&format!("upgrade north {FLEET} --set sails=3"));
     assert!(refused.stderr.contains("a ship loses no sails"), "{refused:?}");
