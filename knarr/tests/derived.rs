@@ -80,28 +80,26 @@ async fn reconcile(lamp: Arc<Lamp>, client: Arc<Client>) -> Result<Action, Final
     let client = client.as_ref().clone();
     let lamps: Api<Lamp> = Api::namespaced(client.clone(), "default");
     let maps: Api<ConfigMap> = Api::namespaced(client, "default");
-    let events = async |event| {
+    let own = lamps.clone();
+    let events = move |event| async move {
         let params = PatchParams::apply(MANAGER).force();
-        let map = |name: String, object: serde_json::Value| {
-            let (maps, params) = (maps.clone(), params.clone());
-            async move { maps.patch(&name, &params, &Patch::Apply(object)).await }
-        };
         match event {
             Event::Apply(lamp) => {
                 let name = lamp.name_any();
                 let owner = lamp.controller_owner_ref(&()).unwrap();
-                let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"watts": lamp.spec.watts.to_string()},
+                let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"watts": lamp.spec.watts.to_string()},
                     "metadata": {"name": name, "ownerReferences": [owner]}});
-                map(name.clone(), object).await?;
+                maps.patch(&name, &params, &Patch::Apply(map)).await?;
                 let status = json!({"apiVersion": Lamp::api_version(&()), "kind": "Lamp", "status": {"lit": lamp.spec.bulbs}});
-                lamps.patch_status(&name, &params, &Patch::Apply(status)).await?;
+                own.patch_status(&name, &params, &Patch::Apply(status)).await?;
             }
             Event::Cleanup(lamp) => {
                 let name = format!("{}-is-out", lamp.name_any());
-                map(name.clone(), json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}})).await?;
+                let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+                maps.patch(&name, &params, &Patch::Apply(map)).await?;
             }
         }
-        Ok(Action::await_change())
+        Ok::<_, kube::Error>(Action::await_change())
     };
     finalizer(&lamps, "light.example.com/out", lamp, events).await
 }
