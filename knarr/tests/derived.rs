@@ -81,7 +81,7 @@ async fn reconcile(lamp: Arc<Lamp>, client: Arc<Client>) -> Result<Action, Final
     let lamps: Api<Lamp> = Api::namespaced(client.clone(), "default");
     let maps: Api<ConfigMap> = Api::namespaced(client, "default");
     let own = lamps.clone();
-    let events = move |event| async move {
+    let events = move |event: Event<Lamp>| async move {
         let params = PatchParams::apply(MANAGER).force();
         match event {
             Event::Apply(lamp) => {
