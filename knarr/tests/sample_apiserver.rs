@@ -257,7 +257,7 @@ fn users(c: &Cluster, sample: &Sample) {
     let direct = |headers: &[&str]| {
         let mut curl = Command::new("curl");
         curl.args(["-s", "--cacert"]).arg(c.scratch().join("ca.crt"));
-        headers.iter().for_each(|header| drop(curl.args(["-H", header])));
+        curl.args(headers.iter().flat_map(|header| ["-H", *header]));
         let output = curl.arg(format!("https://{NODE_ADDRESS}:8443{FLUNDERS}/erik")).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };

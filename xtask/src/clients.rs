@@ -15,6 +15,7 @@ pub struct Options {
 
 /// Fetches and builds the clients and runs their tests.
 pub fn run(options: &Options) -> Result<()> {
+    tools::install(&["curl"])?;
     kubectl::path()?;
     python::path()?;
     golang::build("informers", "knarr/tests/informers")?;
