@@ -20,10 +20,10 @@ type strategy struct {
 	names.NameGenerator
 }
 
-func (strategy) NamespaceScoped() bool                           { return true }
-func (strategy) AllowCreateOnUpdate() bool                       { return false }
-func (strategy) AllowUnconditionalUpdate() bool                  { return true }
-func (strategy) Canonicalize(runtime.Object)                     {}
+func (strategy) NamespaceScoped() bool                                     { return true }
+func (strategy) AllowCreateOnUpdate() bool                                 { return false }
+func (strategy) AllowUnconditionalUpdate() bool                            { return true }
+func (strategy) Canonicalize(runtime.Object)                               {}
 func (strategy) WarningsOnCreate(context.Context, runtime.Object) []string { return nil }
 func (strategy) WarningsOnUpdate(context.Context, runtime.Object, runtime.Object) []string {
 	return []string{"flunders do not like to be changed"}
