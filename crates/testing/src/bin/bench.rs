@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use http::Method;
+use testing::api::Endpoint;
 use testing::bench::alone::{self, row};
 use testing::bench::load::{Ask, Until, run};
 use testing::bench::{CLIENTS, MAPS, PODS, config_map, extensions, hollow, pods, ratios, scale, usage, yardstick};
