@@ -6,6 +6,7 @@ use testing::{Cluster, eventually};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/helm/ship");
+const FLEET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/helm/fleet");
 /// What the release's objects carry.
 const SELECTOR: &str = "-l app.kubernetes.io/instance=voyage";
 /// The kinds in the chart.
@@ -78,6 +79,34 @@ fn a_release_from_installation_to_removal() {
     assert_eq!(objects(&c), ["secret/voyage-ship"], "a policy keeps it");
     assert_eq!(json(&c, "list"), Value::Array(Vec::new()));
     assert_eq!(c.k("get secrets -l owner=helm -o name"), "");
+}
+
+/// A chart that brings definitions, and objects of them in the same release.
+#[test]
+fn a_chart_with_definitions() {
+    let c = Cluster::start(KNARR);
+    let ships = || c.k("get ships -l app.kubernetes.io/instance=north -o jsonpath={.items[*].spec.sails}");
+    let missing = c.try_helm(&format!("install north {FLEET} --skip-crds"));
+    assert!(missing.stderr.contains("ensure CRDs are installed first"), "{missing:?}");
+    c.helm(&format!("install north {FLEET} --wait --timeout 50s"));
+    assert_eq!(ships(), "2 2");
+    assert_eq!(c.k("get ship north-snek -o jsonpath={.spec.captain}"), "leif");
+    c.helm(&format!("upgrade north {FLEET} --set sails=4 --wait --timeout 50s"));
+    assert_eq!(ships(), "4 4");
+    // Definitions come before templates, which know of them.
+    assert_eq!(c.k("get harbour north -o jsonpath={.quay.known}"), "true");
+    let refused = c.try_helm(&format!("upgrade north {FLEET} --set sails=3"));
+    assert!(refused.stderr.contains("a ship loses no sails"), "{refused:?}");
+    let refused = c.try_helm(&format!("upgrade north {FLEET} --set sails=9"));
+    assert!(refused.stderr.contains("should be less than or equal to 5"), "{refused:?}");
+    assert_eq!(ships(), "4 4");
+    // Another release finds the definitions there, and they stay when both are gone.
+    c.helm(&format!("install south {FLEET} --wait --timeout 50s"));
+    c.helm("uninstall north --wait --timeout 50s");
+    c.helm("uninstall south --wait --timeout 50s");
+    assert_eq!(c.k("get ships,harbours -A -o name"), "");
+    assert_eq!(c.k("get crds -o name").lines().filter(|name| name.ends_with(".fleet.example.com")).count(), 2);
+    c.k("delete crd ships.fleet.example.com harbours.fleet.example.com --timeout=50s");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::{bench, golang, kubectl, python, tools};
+use crate::{bench, debian, golang, kubectl, python, tools};
 
 /// Options of `cargo xtask clients`.
 #[derive(Args)]
@@ -15,9 +15,12 @@ pub struct Options {
 
 /// Fetches and builds the clients and runs their tests.
 pub fn run(options: &Options) -> Result<()> {
+    tools::install(&["curl"])?;
     kubectl::path()?;
     python::path()?;
     golang::build("informers", "knarr/tests/informers")?;
+    golang::build("wardle", "knarr/tests/wardle")?;
+    debian::programs("etcd-server", "etcd", "etcd")?;
     let mut nextest = tools::cargo();
     nextest.args(["nextest", "run", "--package", "knarr", "--locked", "--run-ignored", "only"]).args(&options.nextest);
     bench::with_registry(|| tools::run(&mut nextest))

@@ -4,13 +4,27 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::tools;
 
 /// Package lists and a cache of our own in a directory.
 pub struct Sid {
     directory: PathBuf,
+}
+
+/// The directory with the programs of a package, fetched and unpacked on first use. `program` is one of them.
+pub fn programs(package: &str, name: &str, program: &str) -> Result<PathBuf> {
+    let directory = tools::work_dir().join(name);
+    let programs = directory.join("usr/bin");
+    if !programs.join(program).exists() {
+        eprintln!("fetching {name}");
+        let lists = directory.join("apt");
+        Sid::update(lists.clone())?.unpack(&[package.to_owned()], &directory)?;
+        fs::remove_dir_all(lists)?;
+    }
+    ensure!(programs.join(program).exists(), "Debian's package {package} has no usr/bin/{program}");
+    Ok(programs)
 }
 
 impl Sid {

@@ -1,11 +1,17 @@
 //! Which resources the API serves, asked of the API itself, so that custom and aggregated ones count too.
+//!
+//! Aggregated discovery tells all of them in two answers: with a thousand definitions in a hundred groups an answer for each group version
+//! would be asked for whenever one of them changes.
 
 use client::Client;
 use client::kube::core::ApiResource;
-use futures::future::join_all;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResource, APIResourceList};
+use http::Request;
+use http::header::ACCEPT;
+use serde::Deserialize;
 
 use crate::controller::Error;
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// One resource in its group's preferred version.
 #[derive(Clone, Debug)]
@@ -29,48 +35,81 @@ pub(crate) struct Discovery {
     pub(crate) failures: Vec<String>,
 }
 
+/// `APIGroupDiscoveryList`, as far as it counts here.
+#[derive(Deserialize)]
+struct List {
+    items: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    #[serde(default)]
+    metadata: Metadata,
+    /// The preferred one first.
+    versions: Vec<Version>,
+}
+
+#[derive(Default, Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: String,
+    #[serde(default)]
+    resources: Vec<Resource>,
+    #[serde(default)]
+    freshness: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Resource {
+    resource: String,
+    response_kind: Option<Kind>,
+    scope: String,
+    verbs: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    kind: String,
+}
+
 /// Asks the API for all its resources, without subresources.
 pub(crate) async fn discover(client: &Client) -> Result<Discovery, Error> {
     let mut discovery = Discovery::default();
-    for version in client.list_core_api_versions().await?.versions {
-        discovery.add(&version, client.list_core_api_resources(&version).await);
-    }
-    let groups = client.list_api_groups().await?.groups;
-    let preferred: Vec<String> = groups
-        .into_iter()
-        .filter_map(|group| group.preferred_version.or(group.versions.into_iter().next()))
-        .map(|version| version.group_version)
-        .collect();
-    let lists = join_all(preferred.iter().map(|version| client.list_api_group_resources(version))).await;
-    for (version, list) in preferred.iter().zip(lists) {
-        discovery.add(version, list);
+    for path in ["/api", "/apis"] {
+        let request = Request::get(path).header(ACCEPT, AGGREGATED).body(Vec::new()).map_err(client::kube::Error::HttpError)?;
+        let list: List = client.request(request).await?;
+        list.items.into_iter().for_each(|group| discovery.add(group));
     }
     Ok(discovery)
 }
 
 impl Discovery {
-    fn add(&mut self, group_version: &str, list: Result<APIResourceList, client::kube::Error>) {
-        match list {
-            Ok(list) => {
-                let main = list.resources.into_iter().filter(|resource| !resource.name.contains('/'));
-                self.resources.extend(main.map(|resource| discovered(group_version, resource)));
-            }
-            Err(error) => {
-                tracing::debug!(group_version, %error, "discovery failed");
-                self.failures.push(group_version.to_owned());
-            }
+    fn add(&mut self, group: Group) {
+        let name = group.metadata.name;
+        let Some(preferred) = group.versions.into_iter().next() else { return };
+        let api_version = if name.is_empty() { preferred.version.clone() } else { format!("{name}/{}", preferred.version) };
+        // The server of an aggregated API that does not answer.
+        if preferred.freshness == "Stale" {
+            tracing::debug!(api_version, "discovery failed");
+            return self.failures.push(api_version);
         }
+        let discovered = preferred.resources.into_iter().map(|resource| Discovered {
+            api: ApiResource {
+                group: name.clone(),
+                version: preferred.version.clone(),
+                api_version: api_version.clone(),
+                kind: resource.response_kind.map(|kind| kind.kind).unwrap_or_default(),
+                plural: resource.resource,
+            },
+            namespaced: resource.scope == "Namespaced",
+            verbs: resource.verbs,
+        });
+        self.resources.extend(discovered);
     }
-}
-
-fn discovered(group_version: &str, resource: APIResource) -> Discovered {
-    let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
-    let api = ApiResource {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        api_version: group_version.to_owned(),
-        kind: resource.kind,
-        plural: resource.name,
-    };
-    Discovered { api, namespaced: resource.namespaced, verbs: resource.verbs }
 }

@@ -19,6 +19,8 @@ use crate::{Converter, ObjectSchema, Patch};
 
 /// Most objects that a webhook is asked to convert at once.
 const CONVERTED_AT_ONCE: usize = 500;
+/// Bytes of them: objects are decoded meanwhile, and the answer has a largest size.
+const BYTES_AT_ONCE: usize = 4 << 20;
 
 /// An object as it is stored, its index, and the stored version where it is another one.
 type StoredForm<'a> = (Cow<'a, Value>, Arc<Index>, Option<Arc<Form>>);
@@ -138,7 +140,16 @@ impl Served {
 
     /// Entries of the cache in this version. Who converts is asked once for many.
     pub(crate) async fn show_all(&self, entries: &mut [Arc<Entry>]) -> Result<(), Status> {
-        for some in entries.chunks_mut(CONVERTED_AT_ONCE) {
+        let (mut objects, mut bytes) = (0, 0);
+        let together = |one: &Arc<Entry>, next: &Arc<Entry>| {
+            (objects, bytes) = (objects + 1, bytes + one.json.len());
+            let fits = objects < CONVERTED_AT_ONCE && bytes + next.json.len() <= BYTES_AT_ONCE;
+            if !fits {
+                (objects, bytes) = (0, 0);
+            }
+            fits
+        };
+        for some in entries.chunk_by_mut(together) {
             let others: Vec<usize> = (0..some.len()).filter(|at| !self.is_shown(&some[*at])).collect();
             let objects = self.to_this(others.iter().map(|at| some[*at].value()).collect()).await?;
             for (at, object) in others.into_iter().zip(objects) {

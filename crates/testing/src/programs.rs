@@ -37,6 +37,16 @@ pub fn informers() -> PathBuf {
     fetched("go/informers", "KNARR_INFORMERS", "clients")
 }
 
+/// The API server in `knarr/tests/wardle`.
+pub fn wardle() -> PathBuf {
+    fetched("go/wardle", "KNARR_WARDLE", "clients")
+}
+
+/// etcd, where that keeps its objects.
+pub fn etcd() -> PathBuf {
+    fetched("etcd/usr/bin/etcd", "KNARR_ETCD", "clients")
+}
+
 impl Cluster {
     /// A command of a client, in the test's directory. It ends after [`PATIENCE`] at the latest.
     pub fn client_command(&self, program: &Path) -> Command {

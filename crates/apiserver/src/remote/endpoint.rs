@@ -56,7 +56,9 @@ pub(crate) struct Endpoint {
     identity: Option<Arc<Resolver>>,
     tls: OnceCell<Arc<ClientConfig>>,
     kept: Mutex<Vec<Kept<Full<Bytes>>>>,
-    /// The same for requests whose bodies stream.
+    /// Who reads a large answer: one at a time, so that a target that does not end its answers leaves memory for others'.
+    large: Semaphore,
+    /// Connections for requests whose bodies stream.
     pub(super) streams: Mutex<Vec<Kept<RequestBody>>>,
     pub(super) tasks: Tasks,
     tunnels: Arc<Tunnels>,
@@ -90,7 +92,7 @@ impl<B> Kept<B> {
 impl Endpoint {
     pub(super) fn new(target: Target, identity: Option<Arc<Resolver>>, tasks: Tasks, tunnels: Arc<Tunnels>) -> Self {
         let (kept, streams) = (Mutex::default(), Mutex::default());
-        Self { target, identity, tls: OnceCell::new(), kept, streams, tasks, tunnels }
+        Self { target, identity, tls: OnceCell::new(), kept, large: Semaphore::new(1), streams, tasks, tunnels }
     }
 
     /// What is called.
@@ -112,7 +114,7 @@ impl Endpoint {
         let begun = tokio::time::timeout_at(end, self.exchange(registry, request)).await.unwrap_or(Err(Error::Timeout));
         let (address, sender, response) = begun?;
         let (parts, body) = response.into_parts();
-        let body = tokio::time::timeout_at(end, read(body, limits.bytes)).await.unwrap_or(Err(Error::Timeout));
+        let body = tokio::time::timeout_at(end, read(body, limits.bytes, &self.large)).await.unwrap_or(Err(Error::Timeout));
         let body = body.map_err(|why| Error::Body { status: parts.status, why: Box::new(why) })?;
         // The connection is good for the next call.
         Kept { address, sender, since: Instant::now() }.put(&self.kept);
@@ -171,9 +173,9 @@ impl Endpoint {
     }
 }
 
-/// The body, if it is not larger than `most`.
-async fn read(mut body: hyper::body::Incoming, most: usize) -> Result<Bytes, Error> {
-    let (mut bytes, mut share) = (BytesMut::new(), None::<SemaphorePermit<'_>>);
+/// The body, if it is not larger than `most`. `own` is the target's turn to send a large one.
+async fn read(mut body: hyper::body::Incoming, most: usize, own: &Semaphore) -> Result<Bytes, Error> {
+    let (mut bytes, mut share) = (BytesMut::new(), None::<(SemaphorePermit<'_>, SemaphorePermit<'_>)>);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|error| failure(&error))?.into_data() else { continue };
         let size = bytes.len() + data.len();
@@ -183,7 +185,8 @@ async fn read(mut body: hyper::body::Incoming, most: usize) -> Result<Bytes, Err
         if size > SMALL && share.is_none() {
             // For all that may come: who held a part and waited for more could wait for ever.
             let kib = u32::try_from((most >> 10).clamp(1, LARGE_KIB)).unwrap_or(1);
-            share = LARGE.acquire_many(kib).await.ok();
+            let turn = own.acquire().await.ok();
+            share = turn.zip(LARGE.acquire_many(kib).await.ok());
         }
         bytes.extend_from_slice(&data);
     }

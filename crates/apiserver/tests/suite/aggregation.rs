@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
-use http::{Request, Response};
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use futures::StreamExt;
+use http::Request;
+use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::https::Https;
+use crate::https::{Https, Reply, streamed, whole};
 use crate::server::{Server, admin, ask, grant, namespace, serve};
 
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
@@ -34,11 +33,7 @@ struct Wardle {
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
-async fn answer(
-    request: Request<hyper::body::Incoming>,
-    proxy: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
-) -> Response<BoxBody<Bytes, Infallible>> {
+async fn answer(request: Request<hyper::body::Incoming>, proxy: String, asked: Arc<Mutex<Vec<Asked>>>) -> Reply {
     let line = format!("{} {}", request.method(), request.uri());
     let mut user: Vec<String> = request
         .headers()
@@ -51,13 +46,7 @@ async fn answer(
     let watch = request.uri().query().is_some_and(|query| query.contains("watch"));
     let body = String::from_utf8(request.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
     asked.lock().push(Asked { line, user, proxy, body });
-    let json = |code: u16, body: Value| {
-        Response::builder()
-            .status(code)
-            .header("content-type", "application/json")
-            .body(BodyExt::boxed(Full::from(body.to_string())))
-            .unwrap()
-    };
+    let json = |code: u16, body: Value| whole(code, body.to_string());
     match path.as_str() {
         "/apis/wardle.example.com/v1" => json(
             200,
@@ -74,26 +63,9 @@ async fn answer(
         "/openapi/v3/apis/wardle.example.com/v1" => json(200, json!({"openapi": "3.0.0", "info": {"title": "wardle"}})),
         _ if watch => {
             let event = Bytes::from_static(b"{\"type\":\"BOOKMARK\",\"object\":{}}\n");
-            let first = futures::stream::once(async move { Ok::<_, Infallible>(http_body::Frame::data(event)) });
-            let body = first.chain(futures::stream::pending());
-            Response::builder()
-                .header("content-type", "application/json")
-                .body(BodyExt::boxed(StreamBody::new(SyncStream(Mutex::new(Box::pin(body))))))
-                .unwrap()
+            streamed(futures::stream::once(async move { event }).chain(futures::stream::pending()))
         }
         _ => json(201, json!({"kind": "Flunder", "apiVersion": "wardle.example.com/v1", "metadata": {"name": "f"}})),
-    }
-}
-
-type Frames = std::pin::Pin<Box<dyn Stream<Item = Result<http_body::Frame<Bytes>, Infallible>> + Send>>;
-/// A stream that may be shared, as boxed bodies must.
-struct SyncStream(Mutex<Frames>);
-
-impl Stream for SyncStream {
-    type Item = Result<http_body::Frame<Bytes>, Infallible>;
-
-    fn poll_next(self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
-        self.0.lock().as_mut().poll_next(cx)
     }
 }
 

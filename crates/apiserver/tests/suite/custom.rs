@@ -3,6 +3,7 @@
 mod cleanup;
 mod collisions;
 mod converted;
+mod hostile;
 mod lifecycle;
 mod many;
 mod objects;

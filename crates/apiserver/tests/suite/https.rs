@@ -4,20 +4,62 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::tasks::{OnFailure, Tasks};
 use base::tls::{Authority, Peer, Request as Identity, Resolver, Verifier};
 use base64::Engine as _;
 use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::net::TcpListener;
 
 /// What is answered, some time.
-pub(crate) type Answering = Pin<Box<dyn Future<Output = Response<BoxBody<Bytes, Infallible>>> + Send>>;
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Reply> + Send>>;
+pub(crate) type Reply = Response<BoxBody<Bytes, Infallible>>;
+
+/// A piece of an answer without an end.
+const PIECE: usize = 64 << 10;
+
+/// An answer with this body.
+pub(crate) fn whole(code: u16, body: impl Into<Bytes>) -> Reply {
+    let response = Response::builder().status(code).header("content-type", "application/json");
+    response.body(BodyExt::boxed(Full::from(body.into()))).unwrap()
+}
+
+/// An answer whose body comes in pieces.
+pub(crate) fn streamed(frames: impl Stream<Item = Bytes> + Send + 'static) -> Reply {
+    let frames = frames.map(|data| Ok::<_, Infallible>(http_body::Frame::data(data)));
+    let body = StreamBody::new(SyncStream(Mutex::new(Box::pin(frames))));
+    Response::builder().header("content-type", "application/json").body(BodyExt::boxed(body)).unwrap()
+}
+
+/// An answer without an end; `sent` counts its bytes.
+pub(crate) fn without_end(sent: Arc<AtomicUsize>) -> Reply {
+    let piece = Bytes::from(vec![b' '; PIECE]);
+    streamed(futures::stream::repeat_with(move || {
+        sent.fetch_add(PIECE, Ordering::Relaxed);
+        piece.clone()
+    }))
+}
+
+type Frames = Pin<Box<dyn Stream<Item = Result<http_body::Frame<Bytes>, Infallible>> + Send>>;
+/// A stream that may be shared, as boxed bodies must.
+struct SyncStream(Mutex<Frames>);
+
+impl Stream for SyncStream {
+    type Item = Result<http_body::Frame<Bytes>, Infallible>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
+        self.0.lock().as_mut().poll_next(cx)
+    }
+}
 
 /// A server that ends with its tasks.
 pub(crate) struct Https {
@@ -26,7 +68,7 @@ pub(crate) struct Https {
     pub(crate) authority: Arc<Authority>,
     pub(crate) tasks: Tasks,
     /// Connections so far.
-    pub(crate) connections: Arc<std::sync::atomic::AtomicUsize>,
+    pub(crate) connections: Arc<AtomicUsize>,
 }
 
 impl Https {
@@ -56,11 +98,11 @@ impl Https {
         let port = listener.local_addr().unwrap().port();
         let (tasks, _failures) = Tasks::root();
         let (connections, handler) = (tasks.clone(), Arc::new(handler));
-        let count: Arc<std::sync::atomic::AtomicUsize> = Arc::default();
+        let count: Arc<AtomicUsize> = Arc::default();
         let counted = count.clone();
         tasks.spawn_until_cancelled("https", OnFailure::Log, async move {
             while let Ok((stream, _)) = listener.accept().await {
-                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                counted.fetch_add(1, Ordering::Relaxed);
                 let (acceptor, handler, verifier) = (acceptor.clone(), handler.clone(), verifier.clone());
                 connections.spawn_until_cancelled("connection", OnFailure::Log, async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return Ok::<_, Infallible>(()) };

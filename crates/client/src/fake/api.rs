@@ -17,6 +17,9 @@ use super::path::{Place, Target, parse};
 use super::selector::{fields_match, labels_match};
 use super::{Answer, Call};
 
+/// What every resource of the fake can.
+const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
 type Query = HashMap<String, String>;
 type Outcome = Result<(StatusCode, Value), Value>;
 
@@ -40,6 +43,9 @@ pub(super) async fn serve(db: Arc<Db>, request: Request<Body>) -> Response<Answe
     }
     let target = match parse(path) {
         None => return whole(Err(failure(404, "NotFound", format!("no such path {path}")))),
+        Some(Target::Groups { core }) if accept.contains("as=APIGroupDiscoveryList") => {
+            return whole(Ok((StatusCode::OK, aggregated(&db, core))));
+        }
         Some(Target::Groups { core }) => return whole(Ok((StatusCode::OK, groups(&db, core)))),
         Some(Target::Resources { group, version }) => return whole(resources(&db, &group, &version)),
         Some(Target::Object { place, name, subresource }) => (place, name, subresource),
@@ -323,12 +329,31 @@ fn groups(db: &Db, core: bool) -> Value {
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": names.iter().map(group).collect::<Vec<_>>()})
 }
 
+/// All groups with their resources: `APIGroupDiscoveryList`.
+fn aggregated(db: &Db, core: bool) -> Value {
+    let mut names = db.served(|served| (served.group.is_empty() == core).then(|| (served.group.clone(), served.version.clone())));
+    names.sort();
+    names.dedup_by(|a, b| a.0 == b.0);
+    let group = |(name, version): &(String, String)| {
+        let resources = db.served(|served| {
+            (served.group == *name && served.version == *version).then(|| {
+                let scope = if served.namespaced { "Namespaced" } else { "Cluster" };
+                json!({"resource": served.plural, "scope": scope, "verbs": VERBS,
+                       "responseKind": {"group": name, "version": version, "kind": served.kind}})
+            })
+        });
+        let version = json!({"version": version, "freshness": "Current", "resources": resources});
+        json!({"metadata": {"name": name}, "versions": [version]})
+    };
+    let items: Vec<Value> = names.iter().map(group).collect();
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
 fn resources(db: &Db, group: &str, version: &str) -> Outcome {
-    let verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
     let resources = db.served(|served| {
         (served.group == group && served.version == version).then(|| {
             json!({"name": served.plural, "singularName": "", "kind": served.kind, "namespaced": served.namespaced,
-                   "verbs": verbs})
+                   "verbs": VERBS})
         })
     });
     let version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };

@@ -177,20 +177,44 @@ impl<P: Fn(u64) -> Instant, F: Fn(u64) -> Ask> Load<P, F> {
     }
 }
 
+/// A client that keeps its connection.
+pub struct Client {
+    connection: SendRequest<Full<Bytes>>,
+    _tasks: Tasks,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn connect(endpoint: &Endpoint) -> Result<Self> {
+        let (tasks, _failures) = Tasks::root();
+        Ok(Self { connection: endpoint.connect(&tasks).await?, _tasks: tasks })
+    }
+
+    /// The body of the answer to a request.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn ask(&mut self, ask: Ask) -> Result<Bytes> {
+        self.connection.ready().await?;
+        let answer = self.connection.send_request(ask.request()?).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        if !status.is_success() {
+            bail!("the server answered {status}: {body:?}");
+        }
+        Ok(body)
+    }
+}
+
 /// The body of the answer to one request.
 ///
 /// # Errors
 /// When the server refuses.
 pub async fn once(endpoint: &Endpoint, ask: Ask) -> Result<Bytes> {
-    let (tasks, _failures) = Tasks::root();
-    let mut connection = endpoint.connect(&tasks).await?;
-    let answer = connection.send_request(ask.request()?).await?;
-    let status = answer.status();
-    let body = answer.into_body().collect().await?.to_bytes();
-    if !status.is_success() {
-        bail!("the server answered {status}: {body:?}");
-    }
-    Ok(body)
+    Client::connect(endpoint).await?.ask(ask).await
 }
 
 /// Watchers that are open, and the events that they have not yet read.

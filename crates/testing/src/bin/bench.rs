@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use http::Method;
+use testing::api::Endpoint;
 use testing::bench::alone::{self, row};
 use testing::bench::load::{Ask, Until, run};
 use testing::bench::{CLIENTS, MAPS, PODS, config_map, extensions, hollow, pods, ratios, scale, usage, yardstick};
@@ -216,14 +217,39 @@ fn extended(_: &mut Cluster) {
         let times = format!("{:.2} x", one.custom.as_secs_f64() / one.built_in.as_secs_f64().max(1e-9));
         row(&format!("server CPU, {} of a custom resource of 2 KB: {custom}, ConfigMap {built_in}", one.name), "1.5 x", times);
     }
+    let rule = runtime.block_on(extensions::rule(&endpoint, pid, time)).unwrap();
+    row("server CPU, a rule in CEL of a custom resource, one of 100", "20 us", format!("{:.1} us", rule.as_secs_f64() * 1e6));
     let policies = runtime.block_on(extensions::policies(&endpoint, pid, time)).unwrap();
     row("server CPU, ten validating policies on a write", "100 us", micros(policies));
-    let many = runtime.block_on(extensions::definitions(&endpoint, pid, DEFINITIONS)).unwrap();
+    webhook(&endpoint, pid, time);
     let millis = |time: Duration| format!("{} ms", time.as_millis());
+    let many = runtime.block_on(extensions::definitions::many(&endpoint, pid, DEFINITIONS)).unwrap();
     row("1,000 CustomResourceDefinitions of 21 fields: memory", "250 MB", megabytes(many.memory));
-    row("... one more created and served, slowest of 5", "100 ms", millis(many.served));
-    row("... aggregated discovery after it", "100 ms", millis(many.discovery));
-    row("... OpenAPI v3, index and its group, after it", "100 ms", millis(many.openapi));
+    row("... one more created and served, median of 20", "", millis(many.served[0]));
+    row("... one more created and served, slowest of 20", "100 ms", millis(many.served[1]));
+    row("... aggregated discovery after it, slowest", "100 ms", millis(many.discovery));
+    row("... OpenAPI v3, index and its group, after it, slowest", "100 ms", millis(many.openapi));
+    let ended = runtime.block_on(extensions::definitions::end(&endpoint, pid, MANY)).unwrap();
+    row("a definition with 100,000 objects deleted, until it is gone", "", format!("{:.1} s", ended.time.as_secs_f64()));
+    row("... others' reads and writes, p99 of the worst second", "100 ms", millis(ended.others));
+    row("... the slowest of them", "", millis(ended.slowest));
+    row("... memory that it takes", "", megabytes(ended.memory));
+}
+
+/// What one webhook adds to a write.
+fn webhook(endpoint: &Endpoint, pid: i32, time: Duration) {
+    let added = runtime().block_on(extensions::webhook::added(endpoint, pid, time)).unwrap();
+    let more = added.with.saturating_sub(added.without);
+    let trips = format!("{:.2} x", more.as_secs_f64() / added.bare.as_secs_f64().max(1e-9));
+    let name = format!(
+        "a webhook on a write: {} more ({} without), a bare trip {}",
+        micros(more),
+        micros(added.without),
+        micros(added.bare)
+    );
+    row(&name, "1 trip", trips);
+    row("... calls for each write", "1", format!("{:.2}", added.calls));
+    row("... server CPU", "", micros(added.cpu));
 }
 
 /// A thousand nodes that are hollow, in a cluster of their own.

@@ -15,30 +15,7 @@ use tower::Service as _;
 
 use super::*;
 use crate::custom::{define, definition};
-
-type Reply = Response<BoxBody<Bytes, Infallible>>;
-
-/// A piece of an answer without an end.
-const PIECE: usize = 64 << 10;
-
-fn whole(code: u16, body: impl Into<Bytes>) -> Reply {
-    let response = Response::builder().status(code).header("content-type", "application/json");
-    response.body(BodyExt::boxed(Full::from(body.into()))).unwrap()
-}
-
-fn streamed(frames: impl Stream<Item = Bytes> + Send + 'static) -> Reply {
-    let frames = frames.map(|data| Ok::<_, Infallible>(http_body::Frame::data(data)));
-    let body = StreamBody::new(SyncStream(Mutex::new(Box::pin(frames))));
-    Response::builder().header("content-type", "application/json").body(BodyExt::boxed(body)).unwrap()
-}
-
-fn without_end(sent: Arc<AtomicUsize>) -> Reply {
-    let piece = Bytes::from(vec![b' '; PIECE]);
-    streamed(futures::stream::repeat_with(move || {
-        sent.fetch_add(PIECE, Ordering::Relaxed);
-        piece.clone()
-    }))
-}
+use crate::https::{Reply, streamed, whole, without_end};
 
 /// Registers a server that answers every request in this way: `NAME.example.com`, by the service `ns/NAME`.
 async fn hostile(server: &Server, name: &str, answer: impl Fn(&str) -> Option<Reply> + Clone + Send + Sync + 'static) -> Https {

@@ -16,8 +16,8 @@ use crate::server::{Server, admin, namespace, serve};
 use crate::watch::Watch;
 use crate::webhooks::{Hooks, MUTATING, patch, register};
 
-const V1: &str = "/apis/example.com/v1/namespaces/ns/foos";
-const V2: &str = "/apis/example.com/v2/namespaces/ns/foos";
+pub(super) const V1: &str = "/apis/example.com/v1/namespaces/ns/foos";
+pub(super) const V2: &str = "/apis/example.com/v2/namespaces/ns/foos";
 
 /// What a webhook does to a review.
 type Behaviour = Arc<dyn Fn(&Value) -> Value + Send + Sync>;
@@ -46,13 +46,29 @@ fn convert(object: &Value, version: &str) -> Value {
     object
 }
 
-fn honest(review: &Value) -> Value {
+pub(super) fn honest(review: &Value) -> Value {
     let request = &review["request"];
     let wanted = request["desiredAPIVersion"].as_str().unwrap();
     let all = request["objects"].as_array().unwrap().iter();
     assert!(all.clone().all(|object| object["apiVersion"] != wanted), "what is of the version is not asked for");
     let objects: Vec<Value> = all.map(|object| convert(object, wanted)).collect();
     json!({"uid": request["uid"], "result": {"status": "Success"}, "convertedObjects": objects})
+}
+
+/// Foos in two versions, v1 of which is stored, that a server converts.
+pub(super) fn converted_by(https: &Https) -> Value {
+    let text = json!({"type": "string"});
+    let version = |name: &str, storage: bool, properties: Value| json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}}});
+    let bundle = base64::engine::general_purpose::STANDARD.encode(https.authority.bundle());
+    let client = json!({"url": format!("https://localhost:{}/convert", https.port), "caBundle": bundle});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "foos.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "foos", "kind": "Foo"},
+            "versions": [version("v1", true, json!({"hostPort": text})), version("v2", false, json!({"host": text, "port": text}))],
+            "conversion": {"strategy": "Webhook", "webhook": {"clientConfig": client, "conversionReviewVersions": ["v1"]}},
+        },
+    })
 }
 
 impl Hook {
@@ -79,21 +95,6 @@ impl Hook {
         Self { https, calls, behaviour }
     }
 
-    fn definition(&self) -> Value {
-        let text = json!({"type": "string"});
-        let version = |name: &str, storage: bool, properties: Value| json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}}});
-        let bundle = base64::engine::general_purpose::STANDARD.encode(self.https.authority.bundle());
-        let client = json!({"url": format!("https://localhost:{}/convert", self.https.port), "caBundle": bundle});
-        json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "foos.example.com"},
-            "spec": {
-                "group": "example.com", "scope": "Namespaced", "names": {"plural": "foos", "kind": "Foo"},
-                "versions": [version("v1", true, json!({"hostPort": text})), version("v2", false, json!({"host": text, "port": text}))],
-                "conversion": {"strategy": "Webhook", "webhook": {"clientConfig": client, "conversionReviewVersions": ["v1"]}},
-            },
-        })
-    }
-
     /// From now on it does this.
     fn behave(&self, how: impl Fn(&Value) -> Value + Send + Sync + 'static) {
         *self.behaviour.lock() = Arc::new(how);
@@ -103,11 +104,11 @@ impl Hook {
 async fn with_hook() -> (Server, Hook) {
     let (server, hook) = (serve().await, Hook::start().await);
     namespace(&server.api, "ns").await;
-    define(&server.api, &hook.definition()).await;
+    define(&server.api, &converted_by(&hook.https)).await;
     (server, hook)
 }
 
-fn foo(name: &str, fields: Value) -> Value {
+pub(super) fn foo(name: &str, fields: Value) -> Value {
     let mut object = json!({"kind": "Foo", "metadata": {"name": name}});
     object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     object
@@ -192,6 +193,28 @@ async fn a_list_of_objects_of_several_stored_versions() {
     let before = hook.calls.load(Ordering::SeqCst);
     assert_eq!(get(api, &format!("{V2}/a")).await["port"], "80");
     assert_eq!(hook.calls.load(Ordering::SeqCst), before);
+}
+
+/// A list of large objects is converted in parts, none of which is large.
+#[tokio::test]
+async fn a_list_of_large_objects() {
+    let (server, hook) = with_hook().await;
+    let api = &server.api;
+    let largest = Arc::new(AtomicUsize::new(0));
+    let seen = largest.clone();
+    hook.behave(move |review| {
+        seen.fetch_max(review.to_string().len(), Ordering::SeqCst);
+        honest(review)
+    });
+    for number in 0..12 {
+        let host = format!("{}:{number}", "h".repeat(900_000));
+        ask(api, 201, &format!("POST {V1}"), &foo(&format!("f{number:02}"), json!({"hostPort": host}))).await;
+    }
+    let list = get(api, V2).await;
+    let ports: Vec<&str> = list["items"].as_array().unwrap().iter().map(|item| item["port"].as_str().unwrap()).collect();
+    assert_eq!(ports, (0..12).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(hook.calls.load(Ordering::SeqCst), 3);
+    assert!(largest.load(Ordering::SeqCst) < 5 << 20, "{largest:?}");
 }
 
 /// Webhooks that change names, lose objects, fail or say nothing are refused, in upstream's words; what needs no conversion goes on.
