@@ -11,6 +11,7 @@ mod cluster;
 mod configuration;
 mod cycle;
 mod devices;
+mod extenders;
 mod filtering;
 mod framework;
 mod groups;
