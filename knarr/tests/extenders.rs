@@ -77,7 +77,8 @@ fn answer(mood: Mood, verb: &str, asked: &Value, orders: &Sender<Order>) -> Opti
             let mut names: Vec<&str> = asked["NodeNames"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
             names.sort_unstable();
             let last = names.pop().unwrap();
-            let failed: serde_json::Map<String, Value> = names.iter().map(|name| ((*name).to_owned(), json!("no cards"))).collect();
+            let failed: serde_json::Map<String, Value> =
+                names.iter().map(|name| ((*name).to_owned(), json!("no cards"))).collect();
             Some(json!({"NodeNames": [last], "FailedNodes": failed}))
         }
     }
@@ -152,7 +153,10 @@ fn an_extender_decides_about_its_pods_and_holds_up_no_others() {
 
     // Nobody is there yet.
     c.k_with("apply -f -", &wants_card("first"));
-    c.told("--field-selector involvedObject.name=first", &["FailedScheduling", "127.0.0.1:9900/cards/filter", "Connection refused"]);
+    c.told(
+        "--field-selector involvedObject.name=first",
+        &["FailedScheduling", "127.0.0.1:9900/cards/filter", "Connection refused"],
+    );
     let reason = "get pod first -o jsonpath={.status.conditions[?(@.type==\"PodScheduled\")].reason}";
     eventually("the condition says it", || (c.k(reason) == "SchedulerError").then_some(()));
     c.k("run plain --image=none --restart=Never");
@@ -162,7 +166,10 @@ fn an_extender_decides_about_its_pods_and_holds_up_no_others() {
     let mood = Arc::new(Mutex::new(Mood::Well));
     extender(c.server_pid(), c.kubeconfig(), mood.clone());
     eventually("it decides", || (node_of(&c, "first") == last).then_some(()));
-    c.told("--field-selector involvedObject.name=first", &["Scheduled", &format!("Successfully assigned default/first to {last}")]);
+    c.told(
+        "--field-selector involvedObject.name=first",
+        &["Scheduled", &format!("Successfully assigned default/first to {last}")],
+    );
 
     let set = |next: Mood| *mood.lock().unwrap() = next;
     set(Mood::Hanging);

@@ -117,3 +117,49 @@ impl Extenders {
         self.unseen.values().map(|one| one.until).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn extenders() -> Extenders {
+        let settings = [
+            json!({"urlPrefix": "http://a", "filterVerb": "f", "managedResources": [{"name": "a.b/c"}]}),
+            json!({"urlPrefix": "http://b", "bindVerb": "b"}),
+        ];
+        let all = settings.map(|one| Arc::new(Extender::new(serde_json::from_value(one).unwrap()).unwrap()));
+        Extenders { all: all.into(), ..Extenders::default() }
+    }
+
+    #[test]
+    fn who_is_asked_and_who_has_too_many_bindings_is_busy() {
+        let mut extenders = extenders();
+        assert_eq!(extenders.lane(&crate::testing::pod("p", json!({}))), 0b10);
+        assert!(!extenders.any(0b10, Settings::looks_at_nodes) && extenders.any(0b11, Settings::looks_at_nodes));
+        assert_eq!(extenders.ask(0b01).extenders.len(), 1);
+        assert_eq!(extenders.busy(), 0b01);
+        assert!((0..BINDINGS).all(|_| extenders.binder(0b10).is_some()));
+        assert!(extenders.binder(0b01).is_none());
+        assert_eq!(extenders.busy(), 0b11);
+        extenders.bound();
+        extenders.done(0b01);
+        assert_eq!(extenders.busy(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_said_has_to_be_shown() {
+        let (mut extenders, now) = (extenders(), Instant::now());
+        let trial = Trial { started: now, entered: now, attempts: 1, number: 1, lane: 2 };
+        for name in ["shown", "never"] {
+            extenders.said(Arc::new(PodInfo::new(Arc::new(crate::testing::pod(name, json!({}))))), "n".to_owned(), trial);
+        }
+        assert!(extenders.shown("shown").is_some() && extenders.shown("shown").is_none() && extenders.shown("other").is_none());
+        assert!(extenders.overdue(now).is_empty());
+        let due = extenders.due().unwrap();
+        assert!(due >= now + PATIENCE);
+        let overdue: Vec<String> = extenders.overdue(due).iter().map(|one| one.pod.uid().to_owned()).collect();
+        assert_eq!((overdue, extenders.due()), (vec!["never".to_owned()], None));
+    }
+}
