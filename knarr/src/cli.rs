@@ -105,7 +105,7 @@ pub(crate) struct Server {
     /// Run no pods on this machine.
     #[arg(long)]
     pub(crate) no_agent: bool,
-    /// File of a KubeSchedulerConfiguration: profiles of the scheduler, their plugins, and what these are told.
+    /// File of a KubeSchedulerConfiguration: profiles of the scheduler, their plugins, what these are told, and extenders.
     #[arg(long)]
     pub(crate) scheduler_config: Option<PathBuf>,
     /// Simulated nodes besides the real one, for tests of scale: what is scheduled to them is reported as running, and does not run.

@@ -16,6 +16,7 @@ use pods::volumes as rules;
 use serde_json::json;
 
 use crate::devices::{Reservation, binding, write};
+use crate::extenders::call::CallError;
 use crate::pod::{PREEMPTED, PodInfo};
 use crate::queue::Trial;
 use crate::volumes::Step;
@@ -28,6 +29,8 @@ pub(crate) enum Written {
         trial: Trial,
         /// The claims for devices that were written for it.
         claims: Vec<ResourceClaim>,
+        /// It was an extender's to bind it.
+        by_extender: bool,
         result: Result<(), BindError>,
     },
     /// A victim of preemption was told to go.
@@ -51,6 +54,10 @@ pub(crate) enum BindError {
     #[error("{0}")]
     Claim(#[from] crate::devices::write::Error),
     #[error("{0}")]
+    Extender(#[from] CallError),
+    #[error("an extender says that it has bound the pod, and the pod has no node")]
+    NotShown,
+    #[error("{0}")]
     Device(String),
     #[error("device binding timeout")]
     DevicesLate,
@@ -59,6 +66,19 @@ pub(crate) enum BindError {
     #[error("binding volumes: provisioning failed for PVC {0:?}")]
     Provisioning(String),
 }
+
+/// A binding that is not under way yet.
+pub(crate) type Bind = BoxFuture<'static, Result<(), BindError>>;
+
+/// A binding, and who makes it.
+pub(crate) struct Binder {
+    pub(crate) bind: Bind,
+    pub(crate) is_extender: bool,
+}
+
+/// Reasons of the condition PodScheduled.
+pub(crate) const UNSCHEDULABLE: &str = "Unschedulable";
+pub(crate) const SCHEDULER_ERROR: &str = "SchedulerError";
 
 /// What a pod needs before it can be bound.
 pub(crate) struct Needs {
@@ -89,22 +109,29 @@ impl Api {
     }
 
     /// Gives the pod its node.
-    pub(crate) fn bind(&self, pod: Arc<PodInfo>, node: String, trial: Trial) -> BoxFuture<'static, Written> {
-        let bind = self.binding(&pod, &node);
-        async move { Written::Bound { pod, node, trial, claims: Vec::new(), result: bind.await.map_err(BindError::from) } }
-            .boxed()
+    pub(crate) fn bind(&self, pod: Arc<PodInfo>, node: String, trial: Trial, binder: Binder) -> BoxFuture<'static, Written> {
+        let Binder { bind, is_extender: by_extender } = binder;
+        async move { Written::Bound { pod, node, trial, claims: Vec::new(), by_extender, result: bind.await } }.boxed()
     }
 
     /// Gives the pod its node when its claims have their volumes and their devices there.
-    pub(crate) fn bind_with(&self, pod: Arc<PodInfo>, node: String, trial: Trial, needs: Needs) -> BoxFuture<'static, Written> {
-        let (bind, client) = (self.binding(&pod, &node), self.client.clone());
+    pub(crate) fn bind_with(
+        &self,
+        pod: Arc<PodInfo>,
+        node: String,
+        trial: Trial,
+        needs: Needs,
+        binder: Binder,
+    ) -> BoxFuture<'static, Written> {
+        let client = self.client.clone();
+        let Binder { bind, is_extender: by_extender } = binder;
         async move {
             let mut claims = Vec::new();
             let result = bind_with(&client, &pod, &node, &needs, &mut claims, bind).await;
             if result.is_err() {
                 write::give_back(&client, &pod, &needs.devices, &mut claims).await;
             }
-            Written::Bound { pod, node, trial, claims, result }
+            Written::Bound { pod, node, trial, claims, by_extender, result }
         }
         .boxed()
     }
@@ -122,7 +149,8 @@ impl Api {
         .boxed()
     }
 
-    fn binding(&self, pod: &Arc<PodInfo>, node: &str) -> BoxFuture<'static, kube::Result<()>> {
+    /// Binds the pod.
+    pub(crate) fn binding(&self, pod: &Arc<PodInfo>, node: &str) -> Bind {
         let (api, pod, node) = (self.pods(pod), pod.clone(), node.to_owned());
         async move {
             let Key { namespace, name } = pod.key();
@@ -136,7 +164,7 @@ impl Api {
                 target: ObjectReference { kind: Some("Node".to_owned()), name: Some(node.clone()), ..ObjectReference::default() },
             };
             let result = api.create_subresource::<_, Status>("binding", &name, &PostParams::default(), &binding).await;
-            result.map(|_| ())
+            Ok(result.map(|_| ())?)
         }
         .boxed()
     }
@@ -171,19 +199,24 @@ impl Api {
 
     /// Writes the condition that says why the pod has no node, and which node it is `promised`. Nothing when it says so
     /// already.
-    pub(crate) fn report(&self, pod: &PodInfo, message: String, promised: Option<&str>) -> Option<BoxFuture<'static, Written>> {
+    pub(crate) fn report(
+        &self,
+        pod: &PodInfo,
+        reason: &str,
+        message: String,
+        promised: Option<&str>,
+    ) -> Option<BoxFuture<'static, Written>> {
         const KIND: &str = "PodScheduled";
-        const REASON: &str = "Unschedulable";
         let status = pod.object().and_then(|pod| pod.status.as_ref());
         let conditions = status.and_then(|status| status.conditions.as_ref());
         let old = conditions.into_iter().flatten().find(|condition| condition.type_ == KIND);
         let same = |old: &PodCondition| {
-            old.status == "False" && old.reason.as_deref() == Some(REASON) && old.message.as_deref() == Some(&message)
+            old.status == "False" && old.reason.as_deref() == Some(reason) && old.message.as_deref() == Some(&message)
         };
         if old.is_some_and(same) && status.and_then(|status| status.nominated_node_name.as_deref()) == promised {
             return None;
         }
-        let mut condition = condition(KIND, "False", REASON, message, pod.generation());
+        let mut condition = condition(KIND, "False", reason, message, pod.generation());
         if let Some(old) = old.filter(|old| old.status == "False") {
             condition.last_transition_time.clone_from(&old.last_transition_time);
         }
@@ -210,14 +243,14 @@ async fn bind_with(
     node: &str,
     needs: &Needs,
     claims: &mut Vec<ResourceClaim>,
-    bind: BoxFuture<'static, kube::Result<()>>,
+    bind: Bind,
 ) -> Result<(), BindError> {
     write::reserve(client, pod, &needs.devices, claims).await?;
     let devices = devices_ready(&needs.claims, claims);
     tokio::time::timeout(DEVICES, devices).await.map_err(|_| BindError::DevicesLate)??;
     let volumes = volumes_for(client.clone(), node, &needs.volumes, &needs.cache);
     tokio::time::timeout(VOLUMES, volumes).await.map_err(|_| BindError::Late)??;
-    Ok(bind.await?)
+    bind.await
 }
 
 /// Waits until the devices of the claims that were written meet their conditions (KEP-5007).

@@ -4,13 +4,17 @@
 mod tests;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::yaml;
+use apimachinery::{names, yaml};
+use serde::Deserialize;
 use serde_json::Value;
 
+use crate::extenders::call::Extender;
+use crate::extenders::settings::{self, Settings};
 use crate::plugins::PLUGINS;
-use crate::profile::{DEFAULT, Fit, Profile, Strategy};
+use crate::profile::{DEFAULT, Fit, Ignored, Profile, Strategy};
 
 /// Plugins of upstream that stand for what is done here always, or for what there is nothing of.
 const OTHERS: [&str; 8] = [
@@ -45,13 +49,15 @@ pub enum ConfigurationError {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Configuration {
     pub(crate) profiles: Vec<Profile>,
+    pub(crate) extenders: Vec<Arc<Extender>>,
     /// How long a pod waits after its first attempt, and at most after later ones.
     pub(crate) backoff: (Duration, Duration),
 }
 
 impl Default for Configuration {
     fn default() -> Self {
-        Self { profiles: vec![Profile::new(DEFAULT)], backoff: (Duration::from_secs(1), Duration::from_secs(10)) }
+        let backoff = (Duration::from_secs(1), Duration::from_secs(10));
+        Self { profiles: vec![Profile::new(DEFAULT)], extenders: Vec::new(), backoff }
     }
 }
 
@@ -74,9 +80,6 @@ impl Configuration {
         let (file, _) = yaml::parse(text)?;
         if file["kind"] != "KubeSchedulerConfiguration" || file["apiVersion"] != "kubescheduler.config.k8s.io/v1" {
             return wrong("kind", "it is not a KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1");
-        }
-        if file["extenders"].as_array().is_some_and(|all| !all.is_empty()) {
-            return wrong("extenders", "the scheduler asks no extenders");
         }
         let everywhere = percentage(&file, "percentageOfNodesToScore")?.unwrap_or(0);
         let mut configuration = Self::default();
@@ -103,8 +106,27 @@ impl Configuration {
             return wrong("podMaxBackoffSeconds", "must be greater than or equal to PodInitialBackoffSeconds");
         }
         configuration.backoff = (first, most);
+        configuration.extenders = extenders(&file["extenders"])?;
+        let managed = configuration.extenders.iter().flat_map(|extender| &extender.settings.managed_resources);
+        let ignored: Vec<String> = managed.filter(|one| one.ignored_by_scheduler).map(|one| one.name.clone()).collect();
+        for profile in &mut configuration.profiles {
+            profile.ignored.resources.extend(ignored.iter().cloned());
+        }
         Ok(configuration)
     }
+}
+
+fn extenders(list: &Value) -> Result<Vec<Arc<Extender>>> {
+    let parse = |(index, value): (usize, &Value)| {
+        Settings::deserialize(value).or_else(|error| wrong(format!("extenders[{index}]"), error.to_string()))
+    };
+    let all = list.as_array().into_iter().flatten().enumerate().map(parse).collect::<Result<Vec<_>>>()?;
+    settings::validate(&all).or_else(|(field, why)| wrong(field, why))?;
+    let make = |(index, one): (usize, Settings)| {
+        let extender = Extender::new(one).or_else(|error| wrong(format!("extenders[{index}].tlsConfig"), error.to_string()));
+        extender.map(Arc::new)
+    };
+    all.into_iter().enumerate().map(make).collect()
 }
 
 fn percentage(object: &Value, field: &str) -> Result<Option<usize>> {
@@ -203,8 +225,7 @@ fn arguments(at: &str, value: &Value, profile: &mut Profile) -> Result<()> {
     };
     match name {
         "NodeResourcesFit" => {
-            only("ignoredResources", Value::Array(Vec::new()))?;
-            only("ignoredResourceGroups", Value::Array(Vec::new()))?;
+            profile.ignored = ignored(&at, args)?;
             if !args["scoringStrategy"].is_null() {
                 profile.fit = fit(&format!("{at}.scoringStrategy"), &args["scoringStrategy"])?;
             }
@@ -239,6 +260,24 @@ fn arguments(at: &str, value: &Value, profile: &mut Profile) -> Result<()> {
         "DynamicResources" => Ok(()),
         other => wrong(at, format!("plugin {other:?} takes no arguments")),
     }
+}
+
+/// Names of extended resources, and of groups of them.
+fn ignored(at: &str, args: &Value) -> Result<Ignored> {
+    let list = |field: &str| {
+        let one = |value: &Value| match value.as_str() {
+            None => wrong(format!("{at}.{field}"), "needs names"),
+            Some(name) if field.ends_with("Groups") && name.contains('/') => {
+                wrong(format!("{at}.{field}"), "resource group name can't contain '/'")
+            }
+            Some(name) => match names::qualified_name(name).first() {
+                Some(why) => wrong(format!("{at}.{field}"), why),
+                None => Ok(name.to_owned()),
+            },
+        };
+        args[field].as_array().into_iter().flatten().map(one).collect::<Result<Vec<_>>>()
+    };
+    Ok(Ignored { resources: list("ignoredResources")?, groups: list("ignoredResourceGroups")? })
 }
 
 fn constraint(at: &str, value: &Value) -> Result<(String, i32)> {

@@ -1,8 +1,10 @@
 //! One scheduling decision: filter the nodes, score those that are left, choose.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::cluster::{Cluster, NodeInfo};
+use crate::extenders::consult::Opinion;
 use crate::filtering::{Filters, FitError};
 use crate::framework::Verdict;
 use crate::plugins::PLUGINS;
@@ -33,29 +35,75 @@ fn enough(nodes: usize, percentage: usize) -> usize {
     (nodes * percent / 100).max(MIN_NODES)
 }
 
+/// The nodes of which extenders are asked.
+pub(crate) struct Candidates {
+    /// The one that was promised to the pod, when it still will do.
+    pub(crate) promised: Option<String>,
+    pub(crate) nodes: Vec<String>,
+    /// Why other nodes will not do.
+    pub(crate) error: FitError,
+}
+
+/// The filters for a pod; why none are needed when it is refused whatever node it is.
+fn filters<'a>(pod: &'a PodInfo, cluster: &'a Cluster) -> Result<Filters<'a>, FitError> {
+    let profile = cluster.profile(pod);
+    let mut filtering = PLUGINS.iter().enumerate().filter(|(index, _)| profile.is_none_or(|profile| profile.filters(*index)));
+    match filtering.find_map(|(index, plugin)| Some((index, plugin.refuse(pod, cluster)?))) {
+        Some((plugin, reason)) => Err(FitError::everywhere(cluster.len(), plugin, reason)),
+        None => Ok(Filters::prepare(pod, cluster)),
+    }
+}
+
+/// The node that the pod was promised, if it will do.
+fn promised<'a>(pod: &PodInfo, cluster: &'a Cluster, filters: &Filters<'_>) -> Option<&'a NodeInfo> {
+    let promised = cluster.nominations.node_of(pod.uid()).and_then(|name| cluster.node(name));
+    promised.filter(|node| filters.check(node, &mut Vec::new()).0 == Verdict::Fits)
+}
+
 impl Chooser {
     /// The name of the node for `pod`.
     pub(crate) fn choose(&mut self, pod: &PodInfo, cluster: &Cluster) -> Result<String, FitError> {
-        let feasible = self.feasible(pod, cluster)?;
-        let node = match feasible.as_slice() {
-            [only] => only,
-            nodes => self.best(pod, cluster, nodes),
-        };
-        Ok(node.name.clone())
+        let filters = filters(pod, cluster)?;
+        if let Some(node) = promised(pod, cluster, &filters) {
+            return Ok(node.name.clone());
+        }
+        let (feasible, error) = self.feasible(pod, cluster, &filters);
+        self.best_of(pod, cluster, &feasible, &HashMap::new()).map(|node| node.name.clone()).ok_or(error)
     }
 
-    fn feasible<'a>(&mut self, pod: &'a PodInfo, cluster: &'a Cluster) -> Result<Vec<&'a NodeInfo>, FitError> {
+    /// The nodes that will do for `pod`, as far as plugins know; the promised one is none of them of necessity.
+    pub(crate) fn candidates(&mut self, pod: &PodInfo, cluster: &Cluster) -> Result<Candidates, FitError> {
+        let filters = filters(pod, cluster)?;
+        let promised = promised(pod, cluster, &filters).map(|node| node.name.clone());
+        let (feasible, error) = self.feasible(pod, cluster, &filters);
+        match feasible.is_empty() {
+            true => Err(error),
+            false => Ok(Candidates { promised, nodes: feasible.iter().map(|node| node.name.clone()).collect(), error }),
+        }
+    }
+
+    /// The best node for `pod` of those that extenders have left, which are looked at again; `error` says why others will not do.
+    pub(crate) fn choose_of(
+        &mut self,
+        pod: &PodInfo,
+        cluster: &Cluster,
+        opinion: &Opinion,
+        mut error: FitError,
+    ) -> Result<String, FitError> {
+        let filters = filters(pod, cluster)?;
+        let (mut feasible, mut reasons) = (Vec::new(), Vec::new());
+        for node in opinion.nodes.iter().filter_map(|name| cluster.node(name)) {
+            match filters.check(node, &mut reasons) {
+                (Verdict::Fits, _) => feasible.push(node),
+                (verdict, plugins) => error.add(&node.name, verdict, plugins, reasons.drain(..)),
+            }
+        }
+        self.best_of(pod, cluster, &feasible, &opinion.scores).map(|node| node.name.clone()).ok_or(error)
+    }
+
+    /// The nodes that pass, as many as are enough, and why others do not.
+    fn feasible<'a>(&mut self, pod: &PodInfo, cluster: &'a Cluster, filters: &Filters<'_>) -> (Vec<&'a NodeInfo>, FitError) {
         let profile = cluster.profile(pod);
-        let mut filtering = PLUGINS.iter().enumerate().filter(|(index, _)| profile.is_none_or(|profile| profile.filters(*index)));
-        let refusals = filtering.find_map(|(index, plugin)| Some((index, plugin.refuse(pod, cluster)?)));
-        if let Some((plugin, reason)) = refusals {
-            return Err(FitError::everywhere(cluster.len(), plugin, reason));
-        }
-        let filters = Filters::prepare(pod, cluster);
-        let promised = cluster.nominations.node_of(pod.uid()).and_then(|name| cluster.node(name));
-        if let Some(node) = promised.filter(|node| filters.check(node, &mut Vec::new()).0 == Verdict::Fits) {
-            return Ok(vec![node]);
-        }
         let mut error = FitError::of(cluster.len());
         let percentage = profile.map_or(0, |profile| profile.percentage);
         let (slots, limit) = (cluster.slots(), enough(cluster.len(), percentage));
@@ -74,10 +122,30 @@ impl Chooser {
             }
         }
         self.start = if slots.is_empty() { 0 } else { (self.start + seen) % slots.len() };
-        if feasible.is_empty() { Err(error) } else { Ok(feasible) }
+        (feasible, error)
     }
 
-    fn best<'a>(&mut self, pod: &'a PodInfo, cluster: &'a Cluster, nodes: &[&'a NodeInfo]) -> &'a NodeInfo {
+    fn best_of<'a>(
+        &mut self,
+        pod: &'a PodInfo,
+        cluster: &'a Cluster,
+        nodes: &[&'a NodeInfo],
+        extra: &HashMap<String, i64>,
+    ) -> Option<&'a NodeInfo> {
+        match nodes {
+            [] => None,
+            [only] => Some(only),
+            nodes => Some(self.best(pod, cluster, nodes, extra)),
+        }
+    }
+
+    fn best<'a>(
+        &mut self,
+        pod: &'a PodInfo,
+        cluster: &'a Cluster,
+        nodes: &[&'a NodeInfo],
+        extra: &HashMap<String, i64>,
+    ) -> &'a NodeInfo {
         let mut totals = vec![0_i64; nodes.len()];
         let mut scores = Vec::with_capacity(nodes.len());
         let profile = cluster.profile(pod);
@@ -91,6 +159,11 @@ impl Chooser {
             score.normalize(&mut scores);
             for (total, score) in totals.iter_mut().zip(&scores) {
                 *total += score * weight;
+            }
+        }
+        if !extra.is_empty() {
+            for (total, node) in totals.iter_mut().zip(nodes) {
+                *total = total.saturating_add(extra.get(&node.name).copied().unwrap_or(0));
             }
         }
         let highest = totals.iter().copied().max().unwrap_or(0);

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::cluster::{Cluster, NodeInfo};
+use crate::extenders::EXTENDERS;
+use crate::extenders::protocol::Refused;
 use crate::framework::{Filter, Reason, Verdict};
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
@@ -105,6 +107,13 @@ impl FitError {
             self.occupied.push(node.to_owned());
         }
         self.because(reasons, 1);
+    }
+
+    /// Nodes that extenders keep out.
+    pub(crate) fn refused_by_extenders(&mut self, refused: &[Refused]) {
+        for one in refused {
+            self.add(&one.node, one.verdict, EXTENDERS, std::iter::once(one.reason.clone().into()));
+        }
     }
 
     /// Each reason keeps out `nodes` more.

@@ -3,7 +3,7 @@
 //! One task owns the whole picture of the cluster and changes it in place: no snapshots, no locks. A decision is a pure
 //! function of a pod and that picture ([`cycle`]); the rules are the plugins of one list ([`plugins`]). A pod that found no
 //! node waits for an event that one of the plugins which refused it says may help.
-//! One that is more important than others makes room ([`preemption`]).
+//! One that is more important than others makes room ([`preemption`]). Pods that an extender is there for take a way of their own ([`extenders`]).
 
 mod api;
 mod budgets;
@@ -11,6 +11,7 @@ mod cluster;
 mod configuration;
 mod cycle;
 mod devices;
+mod extenders;
 mod filtering;
 mod framework;
 mod groups;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::cluster::Cluster;
+use crate::extenders::protocol::Victims;
 use crate::filtering::{Filters, FitError};
 use crate::framework::{Reason, Verdict};
 use crate::pod::PodInfo;
@@ -26,6 +27,30 @@ pub(crate) struct Preemption {
     pub(crate) victims: Vec<Arc<PodInfo>>,
     /// How many of them a disruption budget holds.
     held: usize,
+    /// All pods there that are less important.
+    pub(crate) lower: Vec<Arc<PodInfo>>,
+}
+
+impl Preemption {
+    /// By names, as extenders are asked.
+    pub(crate) fn named(&self) -> Victims {
+        let uids = self.victims.iter().map(|victim| victim.uid().to_owned()).collect();
+        Victims { node: self.node.clone(), uids, held: self.held }
+    }
+
+    /// The first pod of an extender's victims that is not there, or not less important, with the node.
+    pub(crate) fn stranger(&self, victims: &Victims) -> Option<(String, String)> {
+        let is_there = |uid: &String| self.lower.iter().any(|pod| pod.uid() == uid);
+        let stranger = victims.uids.iter().find(|uid| !is_there(uid))?;
+        Some((stranger.clone(), self.node.clone()))
+    }
+
+    /// With an extender's victims in place of its own.
+    pub(crate) fn confined(mut self, victims: &Victims) -> Option<Self> {
+        self.victims = self.lower.iter().filter(|pod| victims.uids.iter().any(|uid| uid == pod.uid())).cloned().collect();
+        self.held = victims.held;
+        (!self.victims.is_empty()).then_some(self)
+    }
 }
 
 /// Why nothing can be done, in upstream's words.
@@ -36,8 +61,13 @@ pub(crate) struct Refusal {
     pub(crate) hopeless: bool,
 }
 
-/// Finds room for `pod`, which `error` refused. `offset` picks where to begin among many nodes.
-pub(crate) fn preempt(pod: &PodInfo, cluster: &mut Cluster, error: &FitError, offset: usize) -> Result<Preemption, Refusal> {
+/// The room that can be made for `pod`, which `error` refused, at least one. `offset` picks where to begin among many nodes.
+pub(crate) fn candidates(
+    pod: &PodInfo,
+    cluster: &mut Cluster,
+    error: &FitError,
+    offset: usize,
+) -> Result<Vec<Preemption>, Refusal> {
     if let Some(message) = ineligible(pod, cluster, error) {
         return Err(Refusal { message: message.to_owned(), hopeless: false });
     }
@@ -49,15 +79,30 @@ pub(crate) fn preempt(pod: &PodInfo, cluster: &mut Cluster, error: &FitError, of
     for index in 0..nodes.len() {
         let node = &nodes[(index + offset) % nodes.len()];
         match victims(pod, cluster, node) {
-            Ok((victims, held)) => found.push(Preemption { node: node.clone(), victims, held }),
+            Ok(preemption) => found.push(preemption),
             Err(reasons) => refused.because(reasons.into_iter(), 1),
         }
         if found.len() >= enough {
             break;
         }
     }
-    let harmless = found.into_iter().min_by_key(harm);
-    harmless.ok_or_else(|| Refusal { message: refused.to_string(), hopeless: true })
+    if found.is_empty() { Err(Refusal { message: refused.to_string(), hopeless: true }) } else { Ok(found) }
+}
+
+/// The one that does the least harm.
+pub(crate) fn least_harmful(candidates: Vec<Preemption>) -> Option<Preemption> {
+    candidates.into_iter().min_by_key(harm)
+}
+
+/// The pods of those that are less important, the most important first.
+fn lower_than(pod: &PodInfo, there: &[Arc<PodInfo>]) -> Vec<Arc<PodInfo>> {
+    let mut lower: Vec<Arc<PodInfo>> = there.iter().filter(|other| other.priority < pod.priority).cloned().collect();
+    lower.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.uid().cmp(b.uid())));
+    lower
+}
+
+fn rank(pod: &PodInfo) -> (Reverse<i32>, Timestamp) {
+    (Reverse(pod.priority), started(pod))
 }
 
 /// Why `pod` must not make others go.
@@ -71,13 +116,10 @@ fn ineligible(pod: &PodInfo, cluster: &Cluster, error: &FitError) -> Option<&'st
     waits.then_some("not eligible due to a terminating pod on the nominated node.")
 }
 
-/// The pods that must leave `name` for `pod`, at least one, and how many of them a budget holds; the reasons if even all of lower
+/// The pods that must leave `name` for `pod`, at least one; the reasons if even all of lower
 /// priority are not enough. Those that a budget holds are put back first.
-fn victims(pod: &PodInfo, cluster: &mut Cluster, name: &str) -> Result<(Vec<Arc<PodInfo>>, usize), Vec<Reason>> {
-    let there = cluster.node(name).map(|node| node.pods.clone()).unwrap_or_default();
-    let mut lower: Vec<Arc<PodInfo>> = there.into_iter().filter(|other| other.priority < pod.priority).collect();
-    let rank = |other: &Arc<PodInfo>| (Reverse(other.priority), started(other));
-    lower.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.uid().cmp(b.uid())));
+fn victims(pod: &PodInfo, cluster: &mut Cluster, name: &str) -> Result<Preemption, Vec<Reason>> {
+    let lower = cluster.node(name).map(|node| lower_than(pod, &node.pods)).unwrap_or_default();
     for other in &lower {
         cluster.remove_pod(other.uid());
     }
@@ -101,7 +143,7 @@ fn victims(pod: &PodInfo, cluster: &mut Cluster, name: &str) -> Result<(Vec<Arc<
         let nobody = || vec![Reason::Borrowed("No preemption victims found for incoming pod")];
         return Err(if reasons.is_empty() { nobody() } else { reasons });
     }
-    Ok((victims, held))
+    Ok(Preemption { node: name.to_owned(), victims, held, lower })
 }
 
 fn fits(pod: &PodInfo, cluster: &Cluster, name: &str, reasons: &mut Vec<Reason>) -> bool {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::resources::is_extended;
+
 /// The highest score of a node, as for all plugins.
 const MAX_SCORE: i64 = 100;
 
@@ -22,6 +24,8 @@ pub(crate) struct Profile {
     /// Of how many nodes that will do it looks for the best, in per cent of all; zero for what the number of nodes suggests.
     pub(crate) percentage: usize,
     pub(crate) fit: Fit,
+    /// Extended resources of which nobody asks whether a node has enough.
+    pub(crate) ignored: Ignored,
     /// How pods spread that say nothing of it: label and greatest skew.
     pub(crate) spread: Vec<(String, i32)>,
 }
@@ -36,6 +40,7 @@ impl Profile {
             preempts: true,
             percentage: 0,
             fit: Fit::default(),
+            ignored: Ignored::default(),
             spread: [("kubernetes.io/hostname", 3), ("topology.kubernetes.io/zone", 5)]
                 .map(|(key, skew)| (key.to_owned(), skew))
                 .into(),
@@ -50,6 +55,20 @@ impl Profile {
     /// Whether the plugin at this place filters.
     pub(crate) fn filters(&self, plugin: usize) -> bool {
         self.filters & 1 << plugin != 0
+    }
+}
+
+/// Extended resources by name, and by what stands before the slash (`NodeResourcesFitArgs.ignoredResources`, `managedResources` of extenders).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Ignored {
+    pub(crate) resources: Vec<String>,
+    pub(crate) groups: Vec<String>,
+}
+
+impl Ignored {
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let group = || name.split_once('/').map_or(name, |(group, _)| group);
+        (self.resources.iter().any(|one| one == name) || self.groups.iter().any(|one| one == group())) && is_extended(name)
     }
 }
 

@@ -1,25 +1,30 @@
 //! Pods that wait: to be tried, for their back-off to pass, or for something to happen that may help them. Pure; the
 //! caller brings the time.
 
+mod active;
 pub(crate) mod place;
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::Key;
 use tokio::time::Instant;
 
+use crate::extenders::{EXTENDERS, Lane};
 use crate::framework::Event;
 use crate::metrics::Pending;
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
+use active::{Active, Ready};
 pub(crate) use place::{Place, Trial};
 
 /// Of a queue that is told nothing else.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// After so long a pod that extenders refused is tried again: nothing tells when they would say something else. Upstream's, for all pods.
+const ASK_AGAIN: Duration = Duration::from_secs(300);
 
 /// Bit n: the plugin of that index in [`PLUGINS`].
 pub(crate) type PluginSet = u32;
@@ -28,6 +33,7 @@ pub(crate) type PluginSet = u32;
 struct Entry {
     pod: Arc<PodInfo>,
     place: Place,
+    lane: Lane,
     entered: Instant,
     attempts: u32,
     /// When its last attempt ended.
@@ -40,23 +46,10 @@ struct Entry {
     number: u64,
 }
 
-/// Higher priority first, then who waits longer.
-#[derive(Debug, PartialEq, Eq)]
-struct Ready {
-    priority: i32,
-    number: Reverse<u64>,
-    key: Key,
-}
-
-impl Ord for Ready {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.priority.cmp(&other.priority).then_with(|| self.number.cmp(&other.number))
-    }
-}
-
-impl PartialOrd for Ready {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+impl Entry {
+    /// When it is tried again at the latest, if extenders refused it.
+    fn ask_again(&self) -> (Instant, u64) {
+        (self.failed.unwrap_or(self.entered) + ASK_AGAIN, self.number)
     }
 }
 
@@ -65,7 +58,7 @@ pub(crate) struct Queue {
     /// How long a pod waits after its first attempt, and at most.
     back_off: (Duration, Duration),
     entries: HashMap<Key, Entry>,
-    active: BinaryHeap<Ready>,
+    active: Active,
     backoff: BTreeMap<(Instant, u64), Key>,
     /// Those that are unschedulable, which events concern. Many more may be active.
     waiting: HashSet<Key>,
@@ -110,7 +103,7 @@ impl Queue {
         Self {
             back_off,
             entries: HashMap::new(),
-            active: BinaryHeap::new(),
+            active: Active::default(),
             backoff: BTreeMap::new(),
             waiting: HashSet::new(),
             happened: Happened::default(),
@@ -120,7 +113,7 @@ impl Queue {
     }
 
     /// A pod is new or has changed. A change makes a pod that found no node try again.
-    pub(crate) fn add(&mut self, pod: Arc<PodInfo>) {
+    pub(crate) fn add(&mut self, pod: Arc<PodInfo>, lane: Lane) {
         let key = pod.key();
         self.count += 1;
         let number = self.count;
@@ -137,7 +130,7 @@ impl Queue {
                 self.remove(&key);
                 let (place, entered) = (Place::Active, Instant::now());
                 let (seen, changed) = (0, false);
-                let entry = Entry { pod, place, entered, attempts: 0, failed: None, rejected_by: 0, seen, changed, number };
+                let entry = Entry { pod, place, lane, entered, attempts: 0, failed: None, rejected_by: 0, seen, changed, number };
                 self.pending.moved(None, Some(place));
                 self.entries.insert(key.clone(), entry);
                 self.activate(key);
@@ -148,7 +141,9 @@ impl Queue {
     /// A pod is gone, or has a node.
     pub(crate) fn remove(&mut self, key: &Key) {
         self.waiting.remove(key);
-        let Some(Entry { place, .. }) = self.entries.remove(key) else { return };
+        let Some(entry) = self.entries.remove(key) else { return };
+        let place = entry.place;
+        self.backoff.remove(&entry.ask_again());
         self.pending.moved(Some(place), None);
         if let Place::Backoff(due, number) = place {
             self.backoff.remove(&(due, number));
@@ -160,9 +155,9 @@ impl Queue {
         self.entries.get(key).map(|entry| &entry.pod)
     }
 
-    /// The next pod to try. [`Queue::failed`] or [`Queue::remove`] must follow.
-    pub(crate) fn pop(&mut self) -> Option<(Arc<PodInfo>, Trial)> {
-        while let Some(ready) = self.active.pop() {
+    /// The next pod to try that concerns no extender which is `busy`. [`Queue::failed`] or [`Queue::remove`] must follow.
+    pub(crate) fn pop(&mut self, busy: Lane) -> Option<(Arc<PodInfo>, Trial)> {
+        while let Some(ready) = self.active.pop(busy) {
             // Removed and overtaken ones are skipped here.
             if let Some(entry) = self.entries.get_mut(&ready.key)
                 && entry.place == Place::Active
@@ -172,15 +167,23 @@ impl Queue {
                 entry.place = Place::Trying;
                 entry.attempts += 1;
                 (entry.seen, entry.changed) = (self.happened.number, false);
-                let trial = Trial { started: Instant::now(), entered: entry.entered, attempts: entry.attempts };
+                let (number, lane) = (entry.number, entry.lane);
+                let trial = Trial { started: Instant::now(), entered: entry.entered, attempts: entry.attempts, number, lane };
                 return Some((entry.pod.clone(), trial));
             }
         }
         None
     }
 
-    pub(crate) fn has_active(&self) -> bool {
-        !self.active.is_empty()
+    /// The pod as it is now, if this attempt still goes on.
+    pub(crate) fn tried(&self, pod: &PodInfo, trial: Trial) -> Option<Arc<PodInfo>> {
+        let entry = self.entries.get(&pod.key())?;
+        let same = entry.place == Place::Trying && (entry.number, entry.attempts) == (trial.number, trial.attempts);
+        same.then(|| entry.pod.clone())
+    }
+
+    pub(crate) fn has_active(&self, busy: Lane) -> bool {
+        self.active.has_any(busy)
     }
 
     /// A try ended without a node. `rejected_by` is empty when the reason was not the cluster's state, such as a failed
@@ -195,13 +198,16 @@ impl Queue {
             self.wake(key);
         } else {
             self.waiting.insert(key.clone());
+            if rejected_by & EXTENDERS != 0 {
+                self.backoff.insert(entry.ask_again(), key.clone());
+            }
         }
     }
 
     /// Something happened: pods that it may help are tried again after their back-off.
     pub(crate) fn happened(&mut self, event: Event) {
         let helped = PLUGINS.iter().enumerate().filter(|(_, plugin)| plugin.helped_by(event));
-        let helped: PluginSet = helped.fold(0, |set, (index, _)| set | 1 << index);
+        let helped: PluginSet = helped.fold(EXTENDERS, |set, (index, _)| set | 1 << index);
         self.happened.add(helped);
         let is_helped = |key: &&Key| self.entries.get(*key).is_some_and(|entry| entry.rejected_by & helped != 0);
         let wake: Vec<Key> = self.waiting.iter().filter(is_helped).cloned().collect();
@@ -213,6 +219,7 @@ impl Queue {
     fn wake(&mut self, key: &Key) {
         self.waiting.remove(key);
         let Some(entry) = self.entries.get_mut(key) else { return };
+        self.backoff.remove(&entry.ask_again());
         let due = entry.failed.map(|failed| failed + backoff(self.back_off, entry.attempts));
         let place = match due {
             Some(due) if due > Instant::now() => Place::Backoff(due, entry.number),
@@ -230,7 +237,7 @@ impl Queue {
 
     fn activate(&mut self, key: Key) {
         if let Some(entry) = self.entries.get(&key) {
-            self.active.push(Ready { priority: entry.pod.priority, number: Reverse(entry.number), key });
+            self.active.push(Ready { priority: entry.pod.priority, number: Reverse(entry.number), key }, entry.lane);
         }
     }
 
@@ -241,6 +248,7 @@ impl Queue {
                 return Some(*due);
             }
             if let Some((_, key)) = self.backoff.pop_first() {
+                self.waiting.remove(&key);
                 if let Some(entry) = self.entries.get_mut(&key) {
                     self.pending.moved(Some(entry.place), Some(Place::Active));
                     entry.place = Place::Active;
@@ -266,6 +274,7 @@ fn backoff((first, most): (Duration, Duration), attempts: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::testing::pod;
     use serde_json::json;
@@ -275,14 +284,14 @@ mod tests {
     }
 
     fn popped(queue: &mut Queue) -> String {
-        std::iter::from_fn(|| queue.pop()).map(|(pod, _)| pod.uid().to_owned()).collect::<Vec<_>>().join(" ")
+        std::iter::from_fn(|| queue.pop(0)).map(|(pod, _)| pod.uid().to_owned()).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn orders_by_priority_then_age() {
         let mut queue = Queue::default();
         for (name, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
-            queue.add(info(name, priority));
+            queue.add(info(name, priority), 0);
         }
         queue.remove(&Key::namespaced("a", "c"));
         assert_eq!(popped(&mut queue), "b d a");
@@ -291,8 +300,8 @@ mod tests {
     #[test]
     fn waits_for_what_may_help() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.add(info("a", 0));
-        queue.pop();
+        queue.add(info("a", 0), 0);
+        queue.pop(0);
         let ports = PLUGINS.iter().position(|plugin| plugin.name() == "NodePorts").map_or(0, |index| 1 << index);
         queue.failed(&Key::namespaced("a", "a"), ports, now);
         queue.happened(Event::PodPlaced);
@@ -310,6 +319,30 @@ mod tests {
         assert_eq!(queue.lengths(), (0, 1, 0));
         assert_eq!(queue.ripen(now), Some(now + 2 * BACKOFF_MIN));
         queue.remove(&Key::namespaced("a", "a"));
+        assert_eq!(queue.pending.numbers(), [0, 0, 0]);
+    }
+
+    /// Upstream, schedule_one.go: a pod that an extender kept from a node is moved by any kind of cluster event.
+    #[test]
+    fn whom_an_extender_refused_any_event_helps_and_time() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(info("a", 0), 1);
+        assert!(!queue.has_active(1) && queue.pop(1).is_none());
+        let (pod, trial) = queue.pop(2).unwrap();
+        assert!(queue.tried(&pod, trial).is_some());
+        queue.failed(&Key::namespaced("a", "a"), EXTENDERS, now);
+        assert!(queue.tried(&pod, trial).is_none());
+        assert_eq!((queue.lengths(), queue.ripen(now)), ((0, 1, 1), Some(now + ASK_AGAIN)));
+        queue.happened(Event::Namespace);
+        assert_eq!((queue.lengths(), queue.ripen(now)), ((0, 1, 0), Some(now + BACKOFF_MIN)));
+        queue.ripen(now + BACKOFF_MIN);
+        queue.pop(0);
+        queue.failed(&Key::namespaced("a", "a"), EXTENDERS, now);
+        assert_eq!(queue.ripen(now + ASK_AGAIN), None);
+        assert_eq!((popped(&mut queue).as_str(), queue.waiting.len()), ("a", 0));
+        queue.failed(&Key::namespaced("a", "a"), EXTENDERS, now);
+        queue.remove(&Key::namespaced("a", "a"));
+        assert_eq!(queue.ripen(now), None);
         assert_eq!(queue.pending.numbers(), [0, 0, 0]);
     }
 }

@@ -1,5 +1,8 @@
 //! The loop: takes in what the caches tell, decides for one pod at a time, binds in the background.
 
+mod consulting;
+mod ended;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,16 +27,18 @@ use pods::resources::is_resizing;
 use tokio::time::Instant;
 
 use crate::Options;
-use crate::api::{Api, Needs, Written};
+use crate::api::{Api, Binder, Needs, UNSCHEDULABLE, Written};
 use crate::cluster::Cluster;
 use crate::cycle::Chooser;
 use crate::devices::{Devices, Reservation};
+use crate::extenders::consult::Consulted;
+use crate::extenders::state::Extenders;
 use crate::filtering::FitError;
 use crate::framework::Event;
 use crate::metrics::{self, Outcome};
 use crate::plugins::{DEVICES, PLUGINS};
 use crate::pod::{PodInfo, node_of, scheduler_of, started};
-use crate::preemption::{self, Preemption};
+use crate::preemption::{self, Preemption, Refusal};
 use crate::profile::Profiles;
 use crate::queue::{Queue, Trial};
 use crate::resources::pod_request;
@@ -104,6 +109,9 @@ pub(crate) struct Scheduler {
     writes: FuturesUnordered<BoxFuture<'static, Written>>,
     /// Bindings that wait for claims; volumes take as long as a provisioner does. They hold up no decision.
     with_needs: FuturesUnordered<BoxFuture<'static, Written>>,
+    extenders: Extenders,
+    /// What extenders are asked. It holds up no decision about pods that concern none of them.
+    consulting: FuturesUnordered<BoxFuture<'static, Consulted>>,
     /// What is being written for the claims of pods, by the pod's uid.
     reserving: HashMap<String, Vec<Reservation>>,
 }
@@ -120,6 +128,8 @@ impl Scheduler {
             chooser: Chooser::default(),
             writes: FuturesUnordered::new(),
             with_needs: FuturesUnordered::new(),
+            extenders: Extenders::new(options.configuration.extenders.clone(), &options.informers),
+            consulting: FuturesUnordered::new(),
             reserving: HashMap::new(),
         }
     }
@@ -130,7 +140,8 @@ impl Scheduler {
         self.cluster.devices = Devices::new(&informers);
         gate.ready();
         loop {
-            let due = self.queue.ripen(Instant::now());
+            let due = self.due(Instant::now());
+            let busy = self.extenders.busy();
             tokio::select! {
                 biased;
                 change = sources.nodes.next() => self.node_changed(&change),
@@ -169,11 +180,21 @@ impl Scheduler {
                 }
                 change = sources.pods.next() => self.pod_changed(change),
                 Some(written) = self.with_needs.next(), if !self.with_needs.is_empty() => self.written(written),
+                Some(consulted) = self.consulting.next(), if !self.consulting.is_empty() => self.consulted(consulted),
                 Some(written) = self.writes.next(), if !self.writes.is_empty() => self.written(written),
-                () = std::future::ready(()), if self.queue.has_active() && self.writes.len() < WRITES => self.schedule_one(),
+                () = std::future::ready(()), if self.queue.has_active(busy) && self.writes.len() < WRITES => self.schedule_one(),
                 () = until(due) => {}
             }
         }
+    }
+
+    /// Does what is due; when the next thing is.
+    fn due(&mut self, now: Instant) -> Option<Instant> {
+        if self.extenders.due().is_some_and(|due| due <= now) {
+            let overdue = self.extenders.overdue(now);
+            self.not_bound(overdue);
+        }
+        self.queue.ripen(now).into_iter().chain(self.extenders.due()).min()
     }
 
     fn node_changed(&mut self, change: &Change<Node>) {
@@ -223,6 +244,9 @@ impl Scheduler {
         } else {
             self.queue.remove(&key);
             self.cluster.nominations.withdraw(pod.metadata.uid.as_deref().unwrap_or_default());
+            if let Some(unseen) = self.extenders.shown(pod.metadata.uid.as_deref().unwrap_or_default()) {
+                self.bound(&unseen.pod, node_of(&pod), unseen.trial);
+            }
             self.placed(old.as_deref(), pod);
         }
     }
@@ -268,6 +292,7 @@ impl Scheduler {
             old.is_some_and(|old| old.spec == pod.spec && old.metadata.labels == pod.metadata.labels && made(&old) == made(&pod));
         let waits = same && self.queue.get(key).is_some();
         if !assumed && !waits {
+            let lane = self.extenders.lane(&pod);
             let pod = Arc::new(PodInfo::new(pod));
             let status = pod.object().and_then(|pod| pod.status.as_ref());
             let promised = status.and_then(|status| status.nominated_node_name.as_deref());
@@ -275,7 +300,7 @@ impl Scheduler {
             if let Some(node) = promised.filter(|_| self.queue.get(key).is_none()) {
                 self.cluster.nominations.set(pod.clone(), node);
             }
-            self.queue.add(pod);
+            self.queue.add(pod, lane);
         }
     }
 
@@ -284,15 +309,19 @@ impl Scheduler {
             self.queue.remove(key);
         }
         self.cluster.nominations.withdraw(uid);
+        self.extenders.shown(uid);
         if self.cluster.remove_pod(uid) {
             self.queue.happened(Event::PodRemoved);
         }
     }
 
     fn schedule_one(&mut self) {
-        let Some((pod, trial)) = self.queue.pop() else { return };
+        let Some((pod, trial)) = self.queue.pop(self.extenders.busy()) else { return };
         let start = Instant::now();
         self.cluster.prepare(&pod);
+        if trial.lane != 0 && self.is_asked_about_nodes(trial.lane) {
+            return self.ask_about_nodes(pod, trial);
+        }
         let choice = self.chooser.choose(&pod, &self.cluster);
         metrics::decided(start.elapsed());
         match choice {
@@ -310,8 +339,11 @@ impl Scheduler {
         self.cluster.nominations.withdraw(pod.uid());
         let volumes = self.volumes_on(&pod, &node);
         self.cluster.place(Arc::new(pod.placed()), &node);
+        let binder = self.binder(&pod, &node, trial);
         if volumes.is_empty() && devices.is_empty() {
-            return self.writes.push(self.api.bind(pod, node, trial));
+            // An extender may take its time, which keeps nobody else waiting.
+            let writes = if binder.is_extender { &self.with_needs } else { &self.writes };
+            return writes.push(self.api.bind(pod, node, trial, binder));
         }
         for one in &devices {
             if let Some(allocation) = &one.allocation {
@@ -323,7 +355,15 @@ impl Scheduler {
         if !devices.is_empty() {
             self.reserving.insert(pod.uid().to_owned(), devices);
         }
-        self.with_needs.push(self.api.bind_with(pod, node, trial, needs));
+        self.with_needs.push(self.api.bind_with(pod, node, trial, needs, binder));
+    }
+
+    /// Who binds the pod, and how.
+    fn binder(&mut self, pod: &Arc<PodInfo>, node: &str, trial: Trial) -> Binder {
+        match self.extenders.binder(trial.lane) {
+            None => Binder { bind: self.api.binding(pod, node), is_extender: false },
+            Some(extender) => Binder { bind: self.api.bind_by(extender, pod, node), is_extender: true },
+        }
     }
 
     /// The devices that the pod's claims get on the node that was chosen for it.
@@ -350,10 +390,23 @@ impl Scheduler {
     }
 
     /// Tries to make room, and tells why there is none.
-    fn no_node(&mut self, pod: &Arc<PodInfo>, trial: Trial, mut error: FitError) {
+    fn no_node(&mut self, pod: &Arc<PodInfo>, trial: Trial, error: FitError) {
         let offset = self.chooser.draw(error.occupied.len().max(1));
         let preempts = self.cluster.profile(pod).is_some_and(|profile| profile.preempts);
-        match preempts.then(|| preemption::preempt(pod, &mut self.cluster, &error, offset)) {
+        let found = match preempts.then(|| preemption::candidates(pod, &mut self.cluster, &error, offset)) {
+            None => None,
+            Some(Err(refusal)) => Some(Err(refusal)),
+            Some(Ok(candidates)) if trial.lane != 0 && self.is_asked_about_victims(trial.lane) => {
+                return self.ask_about_victims(pod.clone(), trial, error, candidates);
+            }
+            Some(Ok(candidates)) => preemption::least_harmful(candidates).map(Ok),
+        };
+        self.refused(pod, trial, error, found);
+    }
+
+    /// Makes the room that was found, if any, and tells why the pod has no node.
+    fn refused(&mut self, pod: &Arc<PodInfo>, trial: Trial, mut error: FitError, room: Option<Result<Preemption, Refusal>>) {
+        match room {
             None => {}
             Some(Ok(preemption)) => self.make_room(pod, preemption),
             Some(Err(refusal)) => {
@@ -374,7 +427,7 @@ impl Scheduler {
         if !left.is_empty() && self.cluster.devices.discarding.insert(pod.uid().to_owned()) {
             self.writes.push(self.api.discard(pod.clone(), left));
         }
-        self.writes.extend(self.api.report(pod, message, self.cluster.nominations.node_of(pod.uid())));
+        self.writes.extend(self.api.report(pod, UNSCHEDULABLE, message, self.cluster.nominations.node_of(pod.uid())));
     }
 
     /// Tells of a pod what was done for the sake of another, or of itself.
@@ -401,67 +454,6 @@ impl Scheduler {
             self.writes.push(self.api.withdraw(&other));
         }
         self.cluster.nominations.set(pod.clone(), &node);
-    }
-
-    fn written(&mut self, written: Written) {
-        let (pod, node, trial, result) = match written {
-            Written::Bound { pod, node, trial, claims, result } => {
-                self.reserved(&pod, &claims);
-                (pod, node, trial, result)
-            }
-            Written::Evicted { victim, result: Err(error) } => {
-                tracing::warn!(pod = %victim.key(), error = client::why(&error), "a pod cannot be preempted, looking again");
-                return self.queue.happened(Event::PodRemoved);
-            }
-            Written::Discarded { pod, result } => {
-                if let Err(error) = result {
-                    tracing::warn!(pod = %pod.key(), %error, "a claim of an attempt that failed cannot be deleted, looking again");
-                }
-                self.cluster.devices.discarding.remove(pod.uid());
-                return self.queue.happened(Event::Device);
-            }
-            Written::Evicted { .. } | Written::Reported => return,
-        };
-        match result {
-            Ok(()) => {
-                metrics::attempted(pod.scheduler(), Outcome::Scheduled, trial);
-                let message = format!("Successfully assigned {} to {node}", pod.key());
-                self.tell(&pod, &pod, (Type::Normal, "Scheduled"), message);
-                self.queue.remove(&pod.key());
-            }
-            Err(error) => {
-                metrics::attempted(pod.scheduler(), Outcome::Error, trial);
-                if self.queue.get(&pod.key()).is_none_or(|tried| tried.uid() != pod.uid()) {
-                    // It was bound all the same and only the answer was lost, or it is gone: its change has come before, and where it is, or
-                    // that it is nowhere, is known from there.
-                    tracing::info!(pod = %pod.key(), node, %error, "the answer to a binding was lost, the pod needs none any more");
-                    return;
-                }
-                tracing::warn!(pod = %pod.key(), node, %error, "binding failed, again later");
-                let message = format!("binding rejected: {error}");
-                self.tell(&pod, &pod, (Type::Warning, "FailedScheduling"), message);
-                self.cluster.remove_pod(pod.uid());
-                self.queue.failed(&pod.key(), 0, Instant::now());
-                self.queue.happened(Event::PodRemoved);
-            }
-        }
-    }
-}
-
-impl Scheduler {
-    /// The claims for devices have been written for a pod, or not.
-    fn reserved(&mut self, pod: &PodInfo, written: &[ResourceClaim]) {
-        let Some(reserving) = self.reserving.remove(pod.uid()) else { return };
-        let devices = &mut self.cluster.devices;
-        for one in reserving.iter().filter(|one| one.allocation.is_some()) {
-            let latest = written.iter().find(|claim| one.led_to(claim, pod.uid()));
-            let latest = latest.or((!one.is_new()).then_some(one.claim.as_ref()));
-            let cached = latest.and_then(|latest| devices.claims.by_key(&Key::of(latest)));
-            let cached = cached.filter(|cached| latest.is_some_and(|latest| latest.metadata.uid == cached.metadata.uid));
-            let newest = latest.into_iter().chain(cached.as_deref()).max_by_key(|claim| client::resource_version::of(*claim));
-            devices.ledger.settle(one.id(), newest);
-        }
-        self.queue.happened(Event::Device);
     }
 }
 

@@ -66,12 +66,34 @@ fn plugins_are_told_things() {
 }
 
 #[test]
+fn resources_of_extenders_may_be_ignored() {
+    let managed = "managedResources: [{name: a.b/c}, {name: a.b/d, ignoredByScheduler: true}]";
+    let file = parse(&format!("extenders: [{{urlPrefix: 'http://e', filterVerb: f, {managed}}}]")).unwrap();
+    assert_eq!(file.extenders.len(), 1);
+    let check = |ignored: &Ignored, name: &str, expected: bool| assert_eq!(ignored.has(name), expected, "{name}");
+    check(&file.profiles[0].ignored, "a.b/c", false);
+    check(&file.profiles[0].ignored, "a.b/d", true);
+    let told = "ignoredResources: [x.y/z, cpu], ignoredResourceGroups: [example.com]";
+    let profile = profile(&format!("pluginConfig: [{{name: NodeResourcesFit, args: {{{told}}}}}]"));
+    for (name, expected) in
+        [("x.y/z", true), ("x.y/other", false), ("example.com/gpu", true), ("cpu", false), ("hugepages-2Mi", false)]
+    {
+        check(&profile.ignored, name, expected);
+    }
+}
+
+#[test]
 fn what_cannot_be_done_is_refused() {
     let check = |rest: &str, expected: &str| {
         let error = parse(rest).expect_err(rest).to_string();
         assert!(error.contains(expected), "{rest}: {error}");
     };
-    check("extenders: [{urlPrefix: 'http://e'}]", "extenders: the scheduler asks no extenders");
+    check("extenders: [{urlPrefix: 'http://e', verb: x}]", "extenders[0]: unknown field `verb`");
+    check("extenders: [{urlPrefix: e}]", "extenders[0].urlPrefix: must be the beginning of a URL");
+    check(
+        "extenders: [{urlPrefix: 'https://e', tlsConfig: {caFile: /nowhere}}]",
+        "extenders[0].tlsConfig: /nowhere: No such file",
+    );
     check("profiles: [{}]", "profiles[0].schedulerName: Required value");
     check("profiles: [{schedulerName: a}, {schedulerName: a}]", "profiles: two have the same schedulerName");
     check("percentageOfNodesToScore: 101", "percentageOfNodesToScore: not in valid range [0-100]");
@@ -87,6 +109,7 @@ fn what_cannot_be_done_is_refused() {
         profile(&format!("pluginConfig: [{{name: {name}, args: {{{args}}}}}]"), expected)
     };
     told("InterPodAffinity", "hardPodAffinityWeight: 5", "hardPodAffinityWeight: 5 is not supported, only 1");
+    told("NodeResourcesFit", "ignoredResourceGroups: [a/b]", "ignoredResourceGroups: resource group name can't contain '/'");
     told("NodeResourcesFit", "scoringStrategy: {type: Best}", "scoringStrategy.type: Unsupported value: \"Best\"");
     told(
         "PodTopologySpread",

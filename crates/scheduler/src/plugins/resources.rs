@@ -16,7 +16,8 @@ impl Plugin for NodeResourcesFit {
 
     fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
         let by_claims = cluster.devices.extended.asked(pod).map(|(resource, _)| resource).collect();
-        Some(Box::new(Fit { pod, by_claims }))
+        let ignored = cluster.profile(pod).map(|profile| &profile.ignored);
+        Some(Box::new(Fit { pod, by_claims, ignored }))
     }
 
     fn score<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
@@ -33,6 +34,7 @@ struct Fit<'a> {
     pod: &'a PodInfo,
     /// Extended resources that the pod gets by a claim on nodes that have none of their own (KEP-5004).
     by_claims: Vec<&'a str>,
+    ignored: Option<&'a profile::Ignored>,
 }
 
 impl Filter for Fit<'_> {
@@ -55,7 +57,9 @@ impl Filter for Fit<'_> {
         compare(wanted.ephemeral_storage, used.ephemeral_storage, all.ephemeral_storage, &|| {
             Cow::Borrowed("Insufficient ephemeral-storage")
         });
-        let counted = |name: &str| all.other(name) > 0 || !self.by_claims.contains(&name);
+        let counted = |name: &str| {
+            (all.other(name) > 0 || !self.by_claims.contains(&name)) && !self.ignored.is_some_and(|ignored| ignored.has(name))
+        };
         for (name, amount) in wanted.others.iter().filter(|(name, _)| counted(name)) {
             compare(*amount, used.other(name), all.other(name), &|| Cow::Owned(format!("Insufficient {name}")));
         }

@@ -34,7 +34,7 @@ fn check(cluster: &mut Cluster, priority: i32, cpu: &str, more: Value, expected:
     let pod = asking("new", priority, cpu, &more);
     let error = Chooser::default().choose(&pod, cluster).expect_err("there is room without preemption");
     let before: usize = cluster.nodes().map(|node| node.pods.len()).sum();
-    let shown = match preempt(&pod, cluster, &error, 0) {
+    let shown = match candidates(&pod, cluster, &error, 0).map(|found| least_harmful(found).unwrap()) {
         Ok(Preemption { node, victims, .. }) => {
             let names: Vec<&str> = victims.iter().map(|victim| victim.uid()).collect();
             format!("{node}: {}", names.join(" "))

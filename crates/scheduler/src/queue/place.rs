@@ -2,6 +2,8 @@
 
 use tokio::time::Instant;
 
+use crate::extenders::Lane;
+
 /// Where a pod waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -21,4 +23,8 @@ pub(crate) struct Trial {
     pub(crate) entered: Instant,
     /// How many there were, this one included.
     pub(crate) attempts: u32,
+    /// Of the pod in the queue.
+    pub(crate) number: u64,
+    /// The extenders that it concerns.
+    pub(crate) lane: Lane,
 }

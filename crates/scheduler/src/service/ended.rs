@@ -1,0 +1,91 @@
+//! What becomes of a write that has ended: a pod is bound, or is tried again.
+
+use client::Key;
+use client::events::Type;
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use tokio::time::Instant;
+
+use super::Scheduler;
+use crate::api::{BindError, Written};
+use crate::framework::Event;
+use crate::metrics::{self, Outcome};
+use crate::pod::PodInfo;
+use crate::queue::Trial;
+
+impl Scheduler {
+    pub(super) fn written(&mut self, written: Written) {
+        let (pod, node, trial, result) = match written {
+            Written::Bound { pod, node, trial, claims, by_extender, result } => {
+                self.reserved(&pod, &claims);
+                if by_extender {
+                    self.extenders.bound();
+                    let waits = self.queue.get(&pod.key()).is_some_and(|tried| tried.uid() == pod.uid());
+                    // What an extender says is true when the API shows it.
+                    if waits && result.is_ok() {
+                        return self.extenders.said(pod, node, trial);
+                    }
+                }
+                (pod, node, trial, result)
+            }
+            Written::Evicted { victim, result: Err(error) } => {
+                tracing::warn!(pod = %victim.key(), error = client::why(&error), "a pod cannot be preempted, looking again");
+                return self.queue.happened(Event::PodRemoved);
+            }
+            Written::Discarded { pod, result } => {
+                if let Err(error) = result {
+                    tracing::warn!(pod = %pod.key(), %error, "a claim of an attempt that failed cannot be deleted, looking again");
+                }
+                self.cluster.devices.discarding.remove(pod.uid());
+                return self.queue.happened(Event::Device);
+            }
+            Written::Evicted { .. } | Written::Reported => return,
+        };
+        match result {
+            Ok(()) => {
+                self.bound(&pod, &node, trial);
+                // Another of the same name may have come since.
+                if self.queue.get(&pod.key()).is_some_and(|tried| tried.uid() == pod.uid()) {
+                    self.queue.remove(&pod.key());
+                }
+            }
+            Err(error) => self.binding_failed(&pod, &node, trial, &error),
+        }
+    }
+
+    pub(super) fn bound(&self, pod: &PodInfo, node: &str, trial: Trial) {
+        metrics::attempted(pod.scheduler(), Outcome::Scheduled, trial);
+        let message = format!("Successfully assigned {} to {node}", pod.key());
+        self.tell(pod, pod, (Type::Normal, "Scheduled"), message);
+    }
+
+    pub(super) fn binding_failed(&mut self, pod: &PodInfo, node: &str, trial: Trial, error: &BindError) {
+        metrics::attempted(pod.scheduler(), Outcome::Error, trial);
+        if self.queue.get(&pod.key()).is_none_or(|tried| tried.uid() != pod.uid()) {
+            // It was bound all the same and only the answer was lost, or it is gone: its change has come before, and where it is, or
+            // that it is nowhere, is known from there.
+            tracing::info!(pod = %pod.key(), node, %error, "the answer to a binding was lost, the pod needs none any more");
+            return;
+        }
+        tracing::warn!(pod = %pod.key(), node, %error, "binding failed, again later");
+        let message = format!("binding rejected: {error}");
+        self.tell(pod, pod, (Type::Warning, "FailedScheduling"), message);
+        self.cluster.remove_pod(pod.uid());
+        self.queue.failed(&pod.key(), 0, Instant::now());
+        self.queue.happened(Event::PodRemoved);
+    }
+
+    /// The claims for devices have been written for a pod, or not.
+    fn reserved(&mut self, pod: &PodInfo, written: &[ResourceClaim]) {
+        let Some(reserving) = self.reserving.remove(pod.uid()) else { return };
+        let devices = &mut self.cluster.devices;
+        for one in reserving.iter().filter(|one| one.allocation.is_some()) {
+            let latest = written.iter().find(|claim| one.led_to(claim, pod.uid()));
+            let latest = latest.or((!one.is_new()).then_some(one.claim.as_ref()));
+            let cached = latest.and_then(|latest| devices.claims.by_key(&Key::of(latest)));
+            let cached = cached.filter(|cached| latest.is_some_and(|latest| latest.metadata.uid == cached.metadata.uid));
+            let newest = latest.into_iter().chain(cached.as_deref()).max_by_key(|claim| client::resource_version::of(*claim));
+            devices.ledger.settle(one.id(), newest);
+        }
+        self.queue.happened(Event::Device);
+    }
+}
