@@ -3,6 +3,7 @@
 
 pub mod access;
 mod credentials;
+pub mod garbage;
 pub mod keyring;
 pub mod patterns;
 pub mod providers;
