@@ -210,3 +210,34 @@ fn volumes_in_pods() {
         (c.k("get csinode -o jsonpath={.items[0].spec.drivers}").trim_matches(['[', ']']).is_empty()).then_some(())
     });
 }
+
+/// A volume of mode Block is staged and published as one, and is the container's device (CSI specification, "NodePublishVolume": `block`).
+#[test]
+fn a_device_of_a_driver() {
+    let c = Cluster::start(KNARR);
+    c.k_with("apply -f -", CLASS);
+    let shore = Shore::start(&c);
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "disk"}, "spec": {"volumeMode": "Block",
+        "accessModes": ["ReadWriteOnce"], "storageClassName": "shore", "resources": {"requests": {"storage": "1Mi"}}}});
+    c.k_with("create -f -", &claim.to_string());
+    let script = "echo ahoy | dd of=/dev/disk conv=sync,fsync bs=512 && exec sleep 100000";
+    let container = json!({"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script],
+        "volumeDevices": [{"name": "disk", "devicePath": "/dev/disk"}]});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "writer"}, "spec": {"terminationGracePeriodSeconds": 0,
+        "securityContext": {"fsGroup": 2000}, "containers": [container],
+        "volumes": [{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}]}});
+    c.k_with("create -f -", &pod.to_string());
+    ready(&c, "writer");
+    assert_eq!(shore.call("NodeStageVolume")["request"]["volumeCapability"]["block"], json!({}));
+    assert_eq!(shore.call("NodePublishVolume")["request"]["volumeCapability"]["block"], json!({}));
+    assert_eq!(c.kubectl(&["exec", "writer", "--", "head", "-c", "4", "/dev/disk"]), "ahoy");
+    let name = c.k("get pvc disk -o jsonpath={.spec.volumeName}");
+    let handle = c.k(&format!("get pv {name} -o jsonpath={{.spec.csi.volumeHandle}}"));
+    let disk = c.machine().path(&c.data_dir().join("shore").join(handle).join("disk"));
+    assert!(std::fs::read(disk).unwrap().starts_with(b"ahoy\n"), "what was written is in the volume");
+    c.k("delete pod writer --timeout=60s");
+    assert_eq!(shore.call("NodeUnpublishVolume")["refused"], Value::Null);
+    assert_eq!(shore.call("NodeUnstageVolume")["refused"], Value::Null);
+    c.k("delete pvc disk --timeout=60s");
+    eventually("the volume is gone", || (c.k("get pv -o name").is_empty()).then_some(()));
+}

@@ -133,20 +133,21 @@ fn images_that_nobody_uses_go_from_a_full_disk() {
     c.k_with("apply -f -", &pod("calm", "sleep 1000", ""));
     c.k("wait --for=condition=Ready pod/calm --timeout=60s");
     let images = |c: &Cluster| c.k("get node -o jsonpath={.items[0].status.images[*].names[*]}");
-    c.k("run other --image=127.0.0.1:5000/agnhost:2.40 --restart=Never --command -- true");
-    eventually("the other image is here", || images(&c).contains("agnhost").then_some(()));
+    c.k("run other --image=127.0.0.1:5000/redis:7 --restart=Never --command -- true");
+    eventually("the other image is here", || images(&c).contains("redis").then_some(()));
     c.k("delete pod other --wait --grace-period=1");
     c.stop_server();
     on_machine(&c, &format!("dd if=/dev/zero of={}/filler bs=1M count=200 status=none", data.display()));
     let configured = ["--image-gc-high-threshold=30", "--image-gc-low-threshold=1", "--eviction-hard=nodefs.available<1Mi"];
     c.start_server_with(&configured);
-    eventually("the image that nobody uses is gone", || (!images(&c).contains("agnhost")).then_some(()));
+    eventually("the image that nobody uses is gone", || (!images(&c).contains("redis")).then_some(()));
     assert!(images(&c).contains("busybox"), "a container has it: {}", images(&c));
     let refused = std::process::Command::new(KNARR).args(["server", "--image-gc-low-threshold=90"]).output().unwrap();
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && why.contains("must be less than imageGCHighThresholdPercent"), "{why}");
+    let node = c.k("get node -o jsonpath={.items[0].metadata.name}");
     // There is nothing else that could go: the node says so.
     c.told("", &["FreeDiskSpaceFailed"]);
-    let config = c.k("get --raw /api/v1/nodes/knarr/proxy/configz");
+    let config = c.k(&format!("get --raw /api/v1/nodes/{node}/proxy/configz"));
     assert!(config.contains(r#""imageGCHighThresholdPercent":30"#), "{config}");
 }

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use serde_json::{Value, json};
@@ -171,6 +171,14 @@ fn programs_of_the_node_give_credentials() {
     assert_eq!(programs.question("node"), question);
     assert_eq!(recorded(&c, "127.0.0.1:5001/busybox"), json!({"nodePodsAccessible": true}));
     check_runs(&c, "other", "second", with("Never", None));
+    // Who pulls by hand gets what pods get.
+    let by_hand = |image: &str| {
+        let data = c.data_dir().display().to_string();
+        let mut command = c.machine().command(Path::new(KNARR));
+        command.args(["image", "pull", image, "--data-dir", &data]).output().unwrap()
+    };
+    let pulled = by_hand("127.0.0.1:5001/busybox:1.36");
+    assert!(pulled.status.success(), "{pulled:?}");
     // A secret comes first, and one that is not good leaves the rest to the programs.
     secret(&c, "other", "wrong", "crew:nay");
     check_runs(&c, "other", "third", with("Always", Some("wrong")));
