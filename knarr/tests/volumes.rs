@@ -303,7 +303,10 @@ fn local_block_devices() {
         container.as_object_mut().unwrap().extend(uses.as_object().unwrap().clone());
         let source = json!({"name": "v", "persistentVolumeClaim": {"claimName": claim, "readOnly": to_read}});
         let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [container], "volumes": [source]});
-        c.k_with("create -f -", &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}).to_string());
+        c.k_with(
+            "create -f -",
+            &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}).to_string(),
+        );
     };
     let as_device = || json!({"volumeDevices": [{"name": "v", "devicePath": "/dev/disk"}]});
     user("writer", "disk", false, as_device());

@@ -90,7 +90,8 @@ pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Moun
     publish(cx, model, source, &plan, &target, staging.as_deref(), context).await?;
     cx.node_changed.notify_one();
     // Who may open a device is decided by the container's rules, not by its group.
-    let by_us = !source.block && plan.policy.gives_to_group(&source.fs_type, &source.modes) && !plan.can(Capability::VolumeMountGroup);
+    let by_us =
+        !source.block && plan.policy.gives_to_group(&source.fs_type, &source.modes) && !plan.can(Capability::VolumeMountGroup);
     if let Some(group) = group.filter(|_| by_us && !source.read_only) {
         let always = security.and_then(|context| context.fs_group_change_policy.as_deref()) != Some("OnRootMismatch");
         let root = target.clone();

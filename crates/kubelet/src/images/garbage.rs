@@ -159,12 +159,8 @@ impl Records {
     /// Images that nobody uses, the one first that was not used for the longest time.
     fn unused(&self, used: &HashSet<String>) -> Vec<Candidate> {
         let may_go = |(id, record): &(&String, &Record)| !record.pinned && !used.contains(*id);
-        let mut all: Vec<_> = self
-            .images
-            .iter()
-            .filter(may_go)
-            .map(|(id, record)| Candidate { id: id.clone(), record: *record })
-            .collect();
+        let mut all: Vec<_> =
+            self.images.iter().filter(may_go).map(|(id, record)| Candidate { id: id.clone(), record: *record }).collect();
         all.sort_by_key(|candidate| (candidate.record.used, candidate.record.first));
         all
     }

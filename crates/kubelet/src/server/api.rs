@@ -12,7 +12,9 @@ use futures::stream::BoxStream;
 use http::StatusCode;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use parking_lot::Mutex;
-use runtime::api::{Container, ContainerState as RuntimeState, Credentials, Error as RuntimeError, ExecRequest, PodIdentity, Sandbox, Streams};
+use runtime::api::{
+    Container, ContainerState as RuntimeState, Credentials, Error as RuntimeError, ExecRequest, PodIdentity, Sandbox, Streams,
+};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 

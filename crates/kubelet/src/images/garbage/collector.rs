@@ -119,20 +119,20 @@ impl Collector {
     }
 
     /// Removes what is too old, and of the rest as much as makes the disk empty enough. `used` are the images that somebody needs.
-    pub async fn collect(&self, runtime: &dyn Runtime, used: &HashSet<String>, disk: Option<Supply>) -> Round {
+    pub async fn collect(&self, runtime: &dyn Runtime, used: &HashSet<String>, disk: Option<Supply>, now: Instant) -> Round {
         let mut removed = 0;
-        let outcome = self.collect_counted(runtime, used, disk, &mut removed).await;
+        let outcome = self.collect_counted((runtime, now), used, disk, &mut removed).await;
         Round { removed, outcome }
     }
 
     async fn collect_counted(
         &self,
-        runtime: &dyn Runtime,
+        (runtime, now): (&dyn Runtime, Instant),
         used: &HashSet<String>,
         disk: Option<Supply>,
         removed: &mut usize,
     ) -> Result<(), Error> {
-        let (now, mut records) = (Instant::now(), self.records.lock().await);
+        let mut records = self.records.lock().await;
         records.observe(&runtime.images().await?, used, now);
         if self.policy.is_off() {
             return Ok(());
@@ -145,21 +145,21 @@ impl Collector {
         }
         let disk = disk.filter(|disk| disk.total > 0).ok_or(Error::Capacity)?;
         match self.policy.excess(disk) {
-            Some(wanted) => self.free_space(runtime, &mut records, rest, wanted, removed).await,
+            Some(wanted) => self.free_space((runtime, now), &mut records, rest, wanted, removed).await,
             None => Ok(()),
         }
     }
 
     /// Removes everything that nobody uses and that is not young.
-    pub async fn free_unused(&self, runtime: &dyn Runtime, used: &HashSet<String>) -> Round {
-        let (now, mut records, mut removed) = (Instant::now(), self.records.lock().await, 0);
+    pub async fn free_unused(&self, runtime: &dyn Runtime, used: &HashSet<String>, now: Instant) -> Round {
+        let (mut records, mut removed) = (self.records.lock().await, 0);
         let images = match runtime.images().await {
             Ok(images) => images,
             Err(error) => return Round { removed, outcome: Err(error.into()) },
         };
         records.observe(&images, used, now);
         let candidates = records.unused(used);
-        let outcome = match self.free_space(runtime, &mut records, candidates, i64::MAX, &mut removed).await {
+        let outcome = match self.free_space((runtime, now), &mut records, candidates, i64::MAX, &mut removed).await {
             Err(Error::TooFew { .. }) => Ok(()),
             other => other,
         };
@@ -168,13 +168,12 @@ impl Collector {
 
     async fn free_space(
         &self,
-        runtime: &dyn Runtime,
+        (runtime, now): (&dyn Runtime, Instant),
         records: &mut Records,
         mut candidates: Vec<Candidate>,
         wanted: i64,
         removed: &mut usize,
     ) -> Result<(), Error> {
-        let now = Instant::now();
         candidates.retain(|image| !image.record.is_young(&self.policy, now));
         let Freed { bytes: freed, errors } = free(runtime, records, candidates, (wanted, Reason::Space), removed).await;
         match errors.is_empty() {
@@ -255,7 +254,8 @@ async fn tell(cx: &Context, removed: usize) {
 
 /// Removes all images that nobody uses, because the disk is short.
 pub async fn free_unused(cx: &Context, active: &[Model]) -> Result<(), Error> {
-    let Round { removed, outcome } = cx.collector.free_unused(cx.runtime().as_ref(), &used(cx, active).await?).await;
+    let Round { removed, outcome } =
+        cx.collector.free_unused(cx.runtime().as_ref(), &used(cx, active).await?, Instant::now()).await;
     tell(cx, removed).await;
     outcome
 }
@@ -288,7 +288,8 @@ async fn round(cx: &Arc<Context>) -> Result<(), Error> {
     let directory = cx.runtime().image_directory();
     // A process that stops collects nothing.
     let disk = tokio::task::spawn_blocking(move || machine::disk(&directory)).await.ok().flatten();
-    let Round { removed, outcome } = cx.collector.collect(cx.runtime().as_ref(), &used, disk.map(|(bytes, _)| bytes)).await;
+    let (runtime, bytes) = (cx.runtime().as_ref(), disk.map(|(bytes, _)| bytes));
+    let Round { removed, outcome } = cx.collector.collect(runtime, &used, bytes, Instant::now()).await;
     tell(cx, removed).await;
     outcome
 }
@@ -314,73 +315,76 @@ mod tests {
         Some(Supply { total: 1000, available })
     }
 
+    fn at(minutes: u32) -> Instant {
+        // What is now comes before all that a collector knows.
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        *START + MINUTE * minutes
+    }
+
     fn left(runtime: &FakeRuntime) -> Vec<String> {
         runtime.world.lock().images.clone()
     }
 
     /// "The kubelet deletes images until disk usage reaches the LowThresholdPercent value." (docs, Garbage Collection)
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn as_much_goes_as_must() {
         let (collector, runtime) = node(Policy::default(), &["sha256:a", "sha256:b", "sha256:c", "sha256:used"]);
         let used = set(&["sha256:used"]);
-        let round = collector.collect(&runtime, &set(&["sha256:a", "sha256:used"]), disk(500)).await;
+        let round = collector.collect(&runtime, &set(&["sha256:a", "sha256:used"]), disk(500), at(0)).await;
         assert!(round.removed == 0 && round.outcome.is_ok(), "the disk is empty enough: {round:?}");
-        tokio::time::advance(MINUTE).await;
         // 50 bytes too few: one image.
-        let round = collector.collect(&runtime, &used, disk(150)).await;
+        let round = collector.collect(&runtime, &used, disk(150), at(1)).await;
         assert!(round.removed == 1 && round.outcome.is_ok(), "{round:?}");
         assert_eq!(left(&runtime), ["sha256:a", "sha256:c", "sha256:used"], "`a` was in use a minute ago");
-        let round = collector.collect(&runtime, &used, disk(0)).await;
+        let round = collector.collect(&runtime, &used, disk(0), at(2)).await;
         assert!(round.removed == 2 && round.outcome.is_ok(), "{round:?}");
         assert_eq!(left(&runtime), ["sha256:used"]);
-        let error = collector.collect(&runtime, &used, disk(100)).await.outcome.unwrap_err();
+        let error = collector.collect(&runtime, &used, disk(100), at(3)).await.outcome.unwrap_err();
         let text = "Failed to garbage collect required amount of images. Attempted to free 100 bytes, but only found 0 bytes eligible to free.";
         assert_eq!((error.reason(), error.to_string().as_str()), (Some("FreeDiskSpaceFailed"), text));
-        let error = collector.collect(&runtime, &used, None).await.outcome.unwrap_err();
+        let error = collector.collect(&runtime, &used, None, at(4)).await.outcome.unwrap_err();
         assert_eq!(error.reason(), Some("InvalidDiskCapacity"));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn young_images_stay_for_a_while() {
         let (collector, runtime) = node(Policy::default(), &[]);
-        collector.collect(&runtime, &set(&[]), disk(500)).await;
+        collector.collect(&runtime, &set(&[]), disk(500), at(0)).await;
         runtime.world.lock().images.push("sha256:new".to_owned());
-        let round = collector.collect(&runtime, &set(&[]), disk(100)).await;
+        let round = collector.collect(&runtime, &set(&[]), disk(100), at(5)).await;
         assert!(round.removed == 0 && matches!(round.outcome, Err(Error::TooFew { wanted: 100, freed: 0 })), "{round:?}");
-        assert_eq!(collector.free_unused(&runtime, &set(&[])).await.removed, 0);
-        tokio::time::advance(MINUTE * 2).await;
-        let round = collector.free_unused(&runtime, &set(&[])).await;
+        assert_eq!(collector.free_unused(&runtime, &set(&[]), at(6)).await.removed, 0);
+        let round = collector.free_unused(&runtime, &set(&[]), at(7)).await;
         assert!(round.removed == 1 && round.outcome.is_ok(), "{round:?}");
     }
 
     /// "you can specify the maximum time a local image can be unused for, regardless of disk usage" (docs, Garbage Collection)
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn old_images_go_from_an_empty_disk() {
         let policy = Policy::new((100, 80), MINUTE * 2, MINUTE * 30).unwrap();
         let (collector, runtime) = node(policy, &["sha256:a", "sha256:used"]);
         let used = set(&["sha256:used"]);
-        for minute in [0, 15, 15] {
-            tokio::time::advance(MINUTE * minute).await;
-            let round = collector.collect(&runtime, &used, disk(900)).await;
+        let begin = Instant::now();
+        for minute in [0, 15, 29] {
+            let round = collector.collect(&runtime, &used, disk(900), begin + MINUTE * minute).await;
             assert!(round.removed == 0 && round.outcome.is_ok(), "{round:?}");
         }
-        tokio::time::advance(MINUTE).await;
-        let round = collector.collect(&runtime, &used, disk(900)).await;
+        let round = collector.collect(&runtime, &used, disk(900), begin + MINUTE * 31).await;
         assert!(round.removed == 1 && round.outcome.is_ok(), "{round:?}");
         assert_eq!(left(&runtime), ["sha256:used"]);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_does_not_go_is_told() {
         let (collector, runtime) = node(Policy::default(), &["sha256:stays", "sha256:taken", "sha256:b"]);
-        let round = collector.collect(&runtime, &set(&[]), disk(0)).await;
+        let round = collector.collect(&runtime, &set(&[]), disk(0), at(0)).await;
         let text = "wanted to free 200 bytes, but freed 100 bytes space with errors in image deletion: ";
         let error = round.outcome.unwrap_err().to_string();
         assert!(round.removed == 1 && error.starts_with(text) && error.contains("sha256:stays"), "{error}");
         assert!(!error.contains("taken"), "a container has begun with it meanwhile: {error}");
         let off = Policy::new((100, 80), MINUTE, Duration::ZERO).unwrap();
         let (collector, runtime) = node(off, &["sha256:a"]);
-        let round = collector.collect(&runtime, &set(&[]), disk(0)).await;
+        let round = collector.collect(&runtime, &set(&[]), disk(0), at(0)).await;
         assert!(round.removed == 0 && round.outcome.is_ok(), "{round:?}");
     }
 }
