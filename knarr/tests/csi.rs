@@ -140,13 +140,20 @@ fn a_volume_of_a_driver_from_its_creation_to_its_end() {
         (c.try_kubectl(&["exec", "two", "--", "cat", "/data/log"]).stdout == "one\ntwo\n").then_some(())
     });
 
-    // It grows while it is used.
+    // It grows while it is used; a driver that cannot do it yet is asked again, and who has the volume is told.
+    let refusals = c.machine().path(&c.data_dir().join("shore-refuses"));
+    std::fs::create_dir(&refusals).unwrap();
+    std::fs::write(refusals.join("NodeExpandVolume"), "").unwrap();
     c.k("patch pvc data --type=merge -p {\"spec\":{\"resources\":{\"requests\":{\"storage\":\"2Mi\"}}}}");
     assert_eq!(shore.call("ControllerExpandVolume")["refused"], Value::Null);
     c.k("wait --for=jsonpath={.spec.capacity.storage}=2097152 pv --all --timeout=60s");
     // A node asks every minute, and whenever it looks at a pod.
     c.k("annotate pod two looked=at");
-    assert_eq!(shore.call("NodeExpandVolume")["refused"], Value::Null);
+    assert_eq!(shore.call("NodeExpandVolume")["refused"], "not now");
+    c.told("", &["VolumeResizeFailed", "NodeExpandVolume.NodeExpandVolume failed for volume", "not now"]);
+    std::fs::remove_dir_all(&refusals).unwrap();
+    c.k("annotate pod two looked=again");
+    eventually("the driver accepts it", || shore.call("NodeExpandVolume")["refused"].is_null().then_some(()));
     c.k("wait --for=jsonpath={.status.capacity.storage}=2097152 pvc/data --timeout=90s");
 
     // The first pod goes, and the stage stays. The driver is killed before the second goes, which waits for the next one.
@@ -156,7 +163,6 @@ fn a_volume_of_a_driver_from_its_creation_to_its_end() {
     drop(shore);
     c.k("delete pod two --wait=false");
     // The next one refuses to unstage: the pod goes all the same, and the volume stays attached until it is done.
-    let refusals = c.machine().path(&c.data_dir().join("shore-refuses"));
     std::fs::create_dir(&refusals).unwrap();
     std::fs::write(refusals.join("NodeUnstageVolume"), "").unwrap();
     let shore = Shore::start(&c);

@@ -30,6 +30,7 @@ use crate::manager::Manager;
 use crate::metrics::Measured;
 use crate::node::agent::{self, Agent};
 use crate::node::machine::Machine;
+use crate::node::oom;
 use crate::options::Options;
 use crate::refs::References;
 use crate::server::{Api, serve};
@@ -153,6 +154,8 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
     }
     let images = collector::run(cx.clone(), agent::reference_by_name(&cx.options.node_name));
     tasks.spawn_until_cancelled("image garbage collection", OnFailure::Log, images);
+    let out_of_memory = oom::run(cx.clone(), agent::reference_by_name(&cx.options.node_name));
+    tasks.spawn_until_cancelled("kernel messages", OnFailure::Log, out_of_memory);
     let (registered, known) = watch::channel(false);
     let manager = Manager::new(cx.clone(), requests);
     let nodes = manager.nodes();
