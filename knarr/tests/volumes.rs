@@ -322,7 +322,7 @@ fn local_block_devices() {
     assert!(refused.code != Some(0) && refused.stderr.contains("Operation not permitted"), "{refused:?}");
     // A node of another device may be made, and not be opened.
     let minor = foreign.0.trim_start_matches("/dev/loop");
-    let script = format!("mknod /tmp/other b 7 {minor} && head -c 1 /tmp/other");
+    let script = format!("mknod /other b 7 {minor} && head -c 1 /other");
     let refused = c.try_kubectl(&["exec", "writer", "--", "sh", "-c", &script]);
     assert!(refused.code != Some(0) && refused.stderr.contains("Operation not permitted"), "{refused:?}");
     c.told("", &["FailedMount", "volume v has volumeMode Block, but is specified in volumeMounts"]);

@@ -117,7 +117,7 @@ impl Volumes {
         let mut backings = HashMap::new();
         let mut again = false;
         for volume in model.spec().volumes.iter().flatten() {
-            let failed = |error| block::failure(&model, &volume.name, error);
+            let failed = |error| block::failure(model, &volume.name, error);
             let (backing, driver) = self.backing(model, volume).await.map_err(failed)?;
             backings.extend(backing.map(|backing| (volume.name.clone(), backing)));
             again |= driver.is_some_and(|driver| driver.republish || driver.grows);

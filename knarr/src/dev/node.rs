@@ -53,7 +53,7 @@ impl Running {
     /// Starts an agent.
     pub(super) fn agent(state: &State, number: u8, token: &Path, more: Vec<OsString>) -> Result<Self> {
         let server = format!("https://{}", SocketAddr::new(state.wire().address(1), 6443));
-        let own = ["agent".into(), "--server".into(), server.into(), "--token-file".into(), token.into()];
+        let own: [OsString; 5] = ["agent".into(), "--server".into(), server.into(), "--token-file".into(), token.into()];
         Self::start(state, number, own.into_iter().chain(more).collect())
     }
 
