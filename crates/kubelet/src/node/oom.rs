@@ -1,25 +1,17 @@
 //! Tells when the kernel has killed a process because the whole machine had no memory left, as upstream's `oomwatcher`. That a container has
 //! reached its own limit is told by the container's end.
 //!
-//! The kernel says it in its log (`/dev/kmsg`, Documentation/ABI/testing/dev-kmsg): one record a read, and nothing to do while it is silent.
+//! The kernel says it in its log, and there is nothing to do while it is silent.
 
 use std::convert::Infallible;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::sync::Arc;
 
 use client::events::Type;
 use k8s_openapi::api::core::v1::ObjectReference;
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use tokio::io::unix::AsyncFd;
+use runtime::KernelLog;
 
 use crate::context::Context;
-
-const LOG: &str = "/dev/kmsg";
-/// Longest record: the kernel refuses a read with less room than it needs.
-const RECORD: usize = 8192;
 
 /// A process that was killed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,42 +34,17 @@ fn victim(record: &str) -> Option<Victim> {
     Some(Victim { pid: pid.parse().ok()?, name: name.to_owned() })
 }
 
-/// The kernel's log from now on.
-struct Records(AsyncFd<File>);
-
-impl Records {
-    fn open() -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(LOG)?;
-        file.seek(SeekFrom::End(0))?;
-        Ok(Self(AsyncFd::new(file)?))
-    }
-
-    async fn next(&self) -> io::Result<String> {
-        let mut buffer = vec![0; RECORD];
-        loop {
-            let mut ready = self.0.readable().await?;
-            match ready.try_io(|file| file.get_ref().read(&mut buffer)) {
-                Ok(Ok(length)) => return Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned()),
-                // Records were overwritten before they were read: the next read goes on after them.
-                Ok(Err(error)) if error.raw_os_error() == Some(Errno::EPIPE as i32) => {}
-                Ok(Err(error)) => return Err(error),
-                Err(_would_block) => {}
-            }
-        }
-    }
-}
-
 /// Tells of it until cancelled, or until the log cannot be read. `node` is what events are about.
 pub async fn run(cx: Arc<Context>, node: ObjectReference) -> Result<(), Infallible> {
     let Err(error) = watch(&cx, &node).await;
-    tracing::warn!(%error, "{LOG} cannot be read: events do not tell when the machine is out of memory");
+    tracing::warn!(%error, "the log of the kernel cannot be read: events do not tell when the machine is out of memory");
     Ok(())
 }
 
 async fn watch(cx: &Context, node: &ObjectReference) -> io::Result<Infallible> {
-    let records = Records::open()?;
+    let log = KernelLog::open()?;
     loop {
-        if let Some(Victim { pid, name }) = victim(&records.next().await?) {
+        if let Some(Victim { pid, name }) = victim(&log.next().await?) {
             tracing::warn!(pid, name, "the machine was out of memory: the kernel has killed a process");
             let message = format!("System OOM encountered, victim process: {name}, pid: {pid}");
             cx.recorder.event(node, Type::Warning, "SystemOOM", message);
@@ -109,12 +76,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_log_is_followed_and_nobody_is_believed_but_the_kernel() {
-        let records = Records::open().unwrap();
+        let log = KernelLog::open().unwrap();
         let line = format!("Out of memory: Killed process {} (test) total-vm:1kB", std::process::id());
-        std::fs::write(LOG, &line).unwrap();
+        std::fs::write("/dev/kmsg", &line).unwrap();
         let found = async {
             loop {
-                let record = records.next().await.unwrap();
+                let record = log.next().await.unwrap();
                 if record.contains(&line) {
                     return record;
                 }
