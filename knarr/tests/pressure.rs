@@ -142,9 +142,6 @@ fn images_that_nobody_uses_go_from_a_full_disk() {
     c.start_server_with(&configured);
     eventually("the image that nobody uses is gone", || (!images(&c).contains("redis")).then_some(()));
     assert!(images(&c).contains("busybox"), "a container has it: {}", images(&c));
-    let refused = std::process::Command::new(KNARR).args(["server", "--image-gc-low-threshold=90"]).output().unwrap();
-    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && why.contains("must be less than imageGCHighThresholdPercent"), "{why}");
     let node = c.k("get node -o jsonpath={.items[0].metadata.name}");
     // There is nothing else that could go: the node says so.
     c.told("", &["FreeDiskSpaceFailed"]);
