@@ -223,11 +223,11 @@ async fn free(
     freed
 }
 
-/// The images that containers have, and those that pods are about to have. `active` are the pods that take something of the node.
-async fn used(cx: &Context, active: &[Model]) -> Result<HashSet<String>, runtime::api::Error> {
+/// The images that containers have, and those that these pods have or are about to have.
+async fn used(cx: &Context, pods: &[Model]) -> Result<HashSet<String>, runtime::api::Error> {
     let containers = cx.runtime().containers(None).await?;
     let mut used: HashSet<String> = containers.into_iter().map(|container| container.image).collect();
-    for model in active {
+    for model in pods {
         for member in model.members.iter() {
             let own = member.spec.image.iter().cloned();
             let mounted = image_volumes(model, &member.spec).filter_map(|(_, source)| source.reference.clone());
@@ -262,6 +262,8 @@ pub async fn free_unused(cx: &Context, active: &[Model]) -> Result<(), Error> {
 
 /// Removes images, now and every five minutes, until cancelled. `node` is what events are about.
 pub async fn run(cx: Arc<Context>, node: ObjectReference) -> Result<(), Infallible> {
+    // Before that nobody knows which images pods are about to use.
+    cx.pods_of_node().synced().await;
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut has_failed = false;
@@ -283,8 +285,9 @@ pub async fn run(cx: Arc<Context>, node: ObjectReference) -> Result<(), Infallib
 }
 
 async fn round(cx: &Arc<Context>) -> Result<(), Error> {
-    let active = cx.evictions.active().await;
-    let used = used(cx, &active).await?;
+    let of_api = cx.pods_of_node().list().into_iter().map(Model::new);
+    let pods: Vec<Model> = cx.evictions.active().await.into_iter().chain(of_api).collect();
+    let used = used(cx, &pods).await?;
     let directory = cx.runtime().image_directory();
     // A process that stops collects nothing.
     let disk = tokio::task::spawn_blocking(move || machine::disk(&directory)).await.ok().flatten();
