@@ -78,7 +78,8 @@ mod tests {
     async fn the_log_is_followed_and_nobody_is_believed_but_the_kernel() {
         let log = KernelLog::open().unwrap();
         let line = format!("Out of memory: Killed process {} (test) total-vm:1kB", std::process::id());
-        std::fs::write("/dev/kmsg", &line).unwrap();
+        // Without the end of its line the kernel waits for the rest of it.
+        std::fs::write("/dev/kmsg", format!("{line}\n")).unwrap();
         let found = async {
             loop {
                 let record = log.next().await.unwrap();
