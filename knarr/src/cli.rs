@@ -3,6 +3,7 @@
 mod access;
 mod dev;
 mod image;
+mod image_gc;
 mod node;
 mod pressure;
 mod shutdown;
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 use self::access::{Audit, Authentication, Authorization};
 pub(crate) use self::dev::{DEV_DIRECTORY, Dev, DevCommand};
 pub(crate) use self::image::{Form, Image, ImageCommand};
+pub(crate) use self::image_gc::ImageGc;
 pub(crate) use self::node::{Node, ShareImages};
 pub(crate) use self::pressure::Pressure;
 pub(crate) use self::shutdown::Shutdown;

@@ -105,6 +105,7 @@ fn detach(options: &Dev) -> Result<()> {
     for port in &options.forward {
         command.args(["--forward", &port.to_string()]);
     }
+    command.args(options.of_nodes());
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0).spawn()?;
     for line in child.stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
         let line = line?;
@@ -147,14 +148,14 @@ async fn watch(options: &Dev, state: &State, tasks: &Tasks) -> Result<()> {
             forward::start(&path, *port, tasks)?;
         }
     }
-    let mut all = vec![Running::server(state)?];
+    let mut all = vec![Running::server(state, options.of_nodes())?];
     let token = state.data_dir(1).join("token");
     while !token.exists() {
         all[0].check()?;
         tokio::time::sleep(LOOK).await;
     }
     for number in state.numbers().skip(1) {
-        all.push(Running::agent(state, number, &token)?);
+        all.push(Running::agent(state, number, &token, options.of_nodes())?);
     }
     let paths = Paths::new(&state.data_dir(1));
     loop {

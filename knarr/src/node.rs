@@ -102,6 +102,7 @@ pub(crate) struct Options {
     /// What of images it gets from other nodes and gives to them.
     pub(crate) sharing: cli::ShareImages,
     pub(crate) pressure: cli::Pressure,
+    pub(crate) image_gc: cli::ImageGc,
     pub(crate) shutdown: cli::Shutdown,
 }
 
@@ -189,6 +190,7 @@ impl Options {
             credential_providers: options.credential_providers(),
             sharing: options.share_images,
             pressure: options.pressure.clone(),
+            image_gc: options.image_gc.clone(),
             shutdown: options.shutdown.clone(),
         }
     }
@@ -265,6 +267,7 @@ impl Node {
             reserved_cpus: options.pressure.reserved_cpus(),
             affinity: options.pressure.affinity(),
             eviction: options.pressure.eviction()?,
+            image_gc: options.image_gc.policy()?,
             shutdown: options.shutdown.periods()?,
             verification: verification(&options)?,
             credential_providers: credential_providers(&options)?,

@@ -113,6 +113,7 @@ pub(crate) fn node(options: &cli::Node) -> Result<()> {
     options.pressure.system_reserved().context("--system-reserved")?;
     options.pressure.kube_reserved().context("--kube-reserved")?;
     options.pressure.eviction()?;
+    options.image_gc.policy()?;
     options.shutdown.periods()?;
     if let [first, rest @ ..] = options.node_ips.as_slice()
         && (rest.len() > 1 || rest.iter().any(|other| other.is_ipv4() == first.is_ipv4()))

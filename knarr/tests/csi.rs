@@ -140,13 +140,20 @@ fn a_volume_of_a_driver_from_its_creation_to_its_end() {
         (c.try_kubectl(&["exec", "two", "--", "cat", "/data/log"]).stdout == "one\ntwo\n").then_some(())
     });
 
-    // It grows while it is used.
+    // It grows while it is used; a driver that cannot do it yet is asked again, and who has the volume is told.
+    let refusals = c.machine().path(&c.data_dir().join("shore-refuses"));
+    std::fs::create_dir(&refusals).unwrap();
+    std::fs::write(refusals.join("NodeExpandVolume"), "").unwrap();
     c.k("patch pvc data --type=merge -p {\"spec\":{\"resources\":{\"requests\":{\"storage\":\"2Mi\"}}}}");
     assert_eq!(shore.call("ControllerExpandVolume")["refused"], Value::Null);
     c.k("wait --for=jsonpath={.spec.capacity.storage}=2097152 pv --all --timeout=60s");
     // A node asks every minute, and whenever it looks at a pod.
     c.k("annotate pod two looked=at");
-    assert_eq!(shore.call("NodeExpandVolume")["refused"], Value::Null);
+    assert_eq!(shore.call("NodeExpandVolume")["refused"], "not now");
+    c.told("", &["VolumeResizeFailed", "NodeExpandVolume.NodeExpandVolume failed for volume", "not now"]);
+    std::fs::remove_dir_all(&refusals).unwrap();
+    c.k("annotate pod two looked=again");
+    eventually("the driver accepts it", || shore.call("NodeExpandVolume")["refused"].is_null().then_some(()));
     c.k("wait --for=jsonpath={.status.capacity.storage}=2097152 pvc/data --timeout=90s");
 
     // The first pod goes, and the stage stays. The driver is killed before the second goes, which waits for the next one.
@@ -156,7 +163,6 @@ fn a_volume_of_a_driver_from_its_creation_to_its_end() {
     drop(shore);
     c.k("delete pod two --wait=false");
     // The next one refuses to unstage: the pod goes all the same, and the volume stays attached until it is done.
-    let refusals = c.machine().path(&c.data_dir().join("shore-refuses"));
     std::fs::create_dir(&refusals).unwrap();
     std::fs::write(refusals.join("NodeUnstageVolume"), "").unwrap();
     let shore = Shore::start(&c);
@@ -209,4 +215,35 @@ fn volumes_in_pods() {
     eventually("the driver is gone from the node", || {
         (c.k("get csinode -o jsonpath={.items[0].spec.drivers}").trim_matches(['[', ']']).is_empty()).then_some(())
     });
+}
+
+/// A volume of mode Block is staged and published as one, and is the container's device (CSI specification, "NodePublishVolume": `block`).
+#[test]
+fn a_device_of_a_driver() {
+    let c = Cluster::start(KNARR);
+    c.k_with("apply -f -", CLASS);
+    let shore = Shore::start(&c);
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "disk"}, "spec": {"volumeMode": "Block",
+        "accessModes": ["ReadWriteOnce"], "storageClassName": "shore", "resources": {"requests": {"storage": "1Mi"}}}});
+    c.k_with("create -f -", &claim.to_string());
+    let script = "echo ahoy | dd of=/dev/disk conv=sync,fsync bs=512 && exec sleep 100000";
+    let container = json!({"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script],
+        "volumeDevices": [{"name": "disk", "devicePath": "/dev/disk"}]});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "writer"}, "spec": {"terminationGracePeriodSeconds": 0,
+        "securityContext": {"fsGroup": 2000}, "containers": [container],
+        "volumes": [{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}]}});
+    c.k_with("create -f -", &pod.to_string());
+    ready(&c, "writer");
+    assert_eq!(shore.call("NodeStageVolume")["request"]["volumeCapability"]["block"], json!({}));
+    assert_eq!(shore.call("NodePublishVolume")["request"]["volumeCapability"]["block"], json!({}));
+    assert_eq!(c.kubectl(&["exec", "writer", "--", "head", "-c", "4", "/dev/disk"]), "ahoy");
+    let name = c.k("get pvc disk -o jsonpath={.spec.volumeName}");
+    let handle = c.k(&format!("get pv {name} -o jsonpath={{.spec.csi.volumeHandle}}"));
+    let disk = c.machine().path(&c.data_dir().join("shore").join(handle).join("disk"));
+    assert!(std::fs::read(disk).unwrap().starts_with(b"ahoy\n"), "what was written is in the volume");
+    c.k("delete pod writer --timeout=60s");
+    assert_eq!(shore.call("NodeUnpublishVolume")["refused"], Value::Null);
+    assert_eq!(shore.call("NodeUnstageVolume")["refused"], Value::Null);
+    c.k("delete pvc disk --timeout=60s");
+    eventually("the volume is gone", || (c.k("get pv -o name").is_empty()).then_some(()));
 }

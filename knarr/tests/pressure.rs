@@ -122,3 +122,29 @@ fn who_fills_the_disk_goes_and_others_stay() {
         (status == "True").then_some(())
     });
 }
+
+/// "The kubelet deletes images until disk usage reaches the LowThresholdPercent value", and none that a container has (docs, Garbage Collection).
+#[test]
+fn images_that_nobody_uses_go_from_a_full_disk() {
+    let mut c = Cluster::prepare(KNARR);
+    let data = c.data_dir();
+    on_machine(&c, &format!("mkdir {0} && mount -t tmpfs -o size=600m none {0}", data.display()));
+    c.start_server();
+    c.k_with("apply -f -", &pod("calm", "sleep 1000", ""));
+    c.k("wait --for=condition=Ready pod/calm --timeout=60s");
+    let images = |c: &Cluster| c.k("get node -o jsonpath={.items[0].status.images[*].names[*]}");
+    c.k("run other --image=127.0.0.1:5000/redis:7 --restart=Never --command -- true");
+    eventually("the other image is here", || images(&c).contains("redis").then_some(()));
+    c.k("delete pod other --wait --grace-period=1");
+    c.stop_server();
+    on_machine(&c, &format!("dd if=/dev/zero of={}/filler bs=1M count=200 status=none", data.display()));
+    let configured = ["--image-gc-high-threshold=30", "--image-gc-low-threshold=1", "--eviction-hard=nodefs.available<1Mi"];
+    c.start_server_with(&configured);
+    eventually("the image that nobody uses is gone", || (!images(&c).contains("redis")).then_some(()));
+    assert!(images(&c).contains("busybox"), "a container has it: {}", images(&c));
+    let node = c.k("get node -o jsonpath={.items[0].metadata.name}");
+    // There is nothing else that could go: the node says so.
+    c.told("", &["FreeDiskSpaceFailed"]);
+    let config = c.k(&format!("get --raw /api/v1/nodes/{node}/proxy/configz"));
+    assert!(config.contains(r#""imageGCHighThresholdPercent":30"#), "{config}");
+}

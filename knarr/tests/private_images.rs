@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use base64::Engine;
 use serde_json::{Value, json};
-use testing::{Cluster, RegistryProxy};
+use testing::{Cluster, Outcome, RegistryProxy};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 const IMAGE: &str = "127.0.0.1:5001/busybox:1.36";
@@ -171,6 +171,9 @@ fn programs_of_the_node_give_credentials() {
     assert_eq!(programs.question("node"), question);
     assert_eq!(recorded(&c, "127.0.0.1:5001/busybox"), json!({"nodePodsAccessible": true}));
     check_runs(&c, "other", "second", with("Never", None));
+    // Who pulls by hand gets what pods get.
+    let pulled = Outcome::of(&mut c.knarr(&["image", "pull", "127.0.0.1:5001/busybox:1.36"]));
+    assert_eq!(pulled.code, Some(0), "{pulled:?}");
     // A secret comes first, and one that is not good leaves the rest to the programs.
     secret(&c, "other", "wrong", "crew:nay");
     check_runs(&c, "other", "third", with("Always", Some("wrong")));

@@ -258,3 +258,83 @@ spec:
         c.k(&format!("wait --for=delete volumeattributesclass/{class} --timeout=60s"));
     }
 }
+
+/// A file that is a block device of the machine, for as long as this is there.
+struct Loop(String);
+
+impl Loop {
+    fn new(file: &Path) -> Self {
+        std::fs::File::create(file).unwrap().set_len(1 << 20).unwrap();
+        let made = std::process::Command::new("losetup").args(["--find", "--show"]).arg(file).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+        Self(String::from_utf8(made.stdout).unwrap().trim().to_owned())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+/// "volumeDevices is the list of block devices to be used by the container" (API reference): the container has the device of a local volume of
+/// mode Block, to write it or, with a claim that is read-only, to read it; and no other device.
+#[test]
+fn local_block_devices() {
+    let mut c = Cluster::start(KNARR);
+    let (file, other) = (c.scratch().join("disk"), c.scratch().join("other"));
+    let (device, foreign) = (Loop::new(&file), Loop::new(&other));
+    let node = c.k("get node -o jsonpath={.items[0].metadata.name}");
+    let terms = json!([{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}]);
+    let affinity = json!({"required": {"nodeSelectorTerms": terms}});
+    let bound = |name: &str, path: &str| {
+        let local = json!({"volumeMode": "Block", "hostPath": null, "local": {"path": path}, "nodeAffinity": affinity,
+            "claimRef": {"namespace": "default", "name": name}});
+        c.k_with("create -f -", &volume(name, path, &local));
+        let mut claim: Value = serde_json::from_str(&claim(name, "")).unwrap();
+        claim["spec"]["volumeMode"] = json!("Block");
+        claim["spec"]["volumeName"] = json!(name);
+        c.k_with("create -f -", &claim.to_string());
+    };
+    bound("disk", &device.0);
+    bound("nodisk", file.to_str().unwrap());
+    let user = |name: &str, claim: &str, to_read: bool, uses: Value| {
+        let mut container = json!({"name": "main", "image": BUSYBOX, "command": ["sleep", "10000"]});
+        container.as_object_mut().unwrap().extend(uses.as_object().unwrap().clone());
+        let source = json!({"name": "v", "persistentVolumeClaim": {"claimName": claim, "readOnly": to_read}});
+        let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [container], "volumes": [source]});
+        c.k_with(
+            "create -f -",
+            &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}).to_string(),
+        );
+    };
+    let as_device = || json!({"volumeDevices": [{"name": "v", "devicePath": "/dev/disk"}]});
+    user("writer", "disk", false, as_device());
+    user("reader", "disk", true, as_device());
+    user("mounts", "disk", false, json!({"volumeMounts": [{"name": "v", "mountPath": "/data"}]}));
+    user("nodevice", "nodisk", false, as_device());
+    c.k("wait --for=condition=Ready pod/writer pod/reader --timeout=60s");
+    let write = ["sh", "-c", "echo ahoy | dd of=/dev/disk conv=sync,fsync bs=512"];
+    c.kubectl(&[&["exec", "writer", "--"], &write[..]].concat());
+    assert!(std::fs::read(&file).unwrap().starts_with(b"ahoy\n"));
+    assert_eq!(c.kubectl(&["exec", "reader", "--", "head", "-c", "4", "/dev/disk"]), "ahoy");
+    let refused = c.try_kubectl(&[&["exec", "reader", "--"], &write[..]].concat());
+    assert!(refused.code != Some(0) && refused.stderr.contains("Operation not permitted"), "{refused:?}");
+    // A node of another device may be made, and not be opened.
+    let minor = foreign.0.trim_start_matches("/dev/loop");
+    let script = format!("mknod /other b 7 {minor} && head -c 1 /other");
+    let refused = c.try_kubectl(&["exec", "writer", "--", "sh", "-c", &script]);
+    assert!(refused.code != Some(0) && refused.stderr.contains("Operation not permitted"), "{refused:?}");
+    c.told("", &["FailedMount", "volume v has volumeMode Block, but is specified in volumeMounts"]);
+    c.told("", &["FailedMount", "MapVolume.MapPodDevice failed for volume \"v\"", "is not a block device"]);
+
+    // The pods keep their devices when the server is killed, and give them back when they go.
+    c.kill_server();
+    c.start_server();
+    eventually("the pod is reached", || {
+        (c.try_kubectl(&["exec", "writer", "--", "head", "-c", "4", "/dev/disk"]).stdout == "ahoy").then_some(())
+    });
+    c.k("delete pod --all --timeout=60s");
+    let pods = c.machine().path(&c.data_dir().join("kubelet/pods"));
+    eventually("nothing is left of the pods", || (std::fs::read_dir(&pods).unwrap().count() == 0).then_some(()));
+}

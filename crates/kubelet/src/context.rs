@@ -23,6 +23,7 @@ use crate::drivers::Drivers;
 use crate::eviction::Condition;
 use crate::eviction::requests::Requests;
 use crate::fields::Facts;
+use crate::images::garbage::collector::Collector;
 use crate::images::providers::Providers;
 use crate::images::records::Records;
 use crate::node::machine::Machine;
@@ -60,6 +61,8 @@ pub struct Context {
     pub statics: Statics,
     /// Which images this kubelet has pulled, and with which credentials.
     pub pulls: Records,
+    /// Removes images that nobody uses.
+    pub collector: Collector,
     /// Programs that give credentials for images.
     pub providers: Providers,
     /// What pods claim.

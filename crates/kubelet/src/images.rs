@@ -3,6 +3,7 @@
 
 pub mod access;
 mod credentials;
+pub mod garbage;
 pub mod keyring;
 pub mod patterns;
 pub mod providers;
@@ -14,7 +15,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use client::events::Type;
-use runtime::api::{Error, Image};
+use runtime::api::{Credentials, Error, Image};
 
 use access::{Access, Decision, Shown, Verification};
 use credentials::PodCredentials;
@@ -48,6 +49,12 @@ fn repository(reference: &str) -> String {
     let named = reference.split('@').next().unwrap_or_default();
     let last = named.rfind('/').map_or(0, |slash| slash + 1);
     location(named.rfind(':').filter(|colon| *colon >= last).map_or(named, |colon| &named[..colon]))
+}
+
+/// What the node's providers give for an image that is pulled by hand, in the order in which it is tried, and what those say that have failed.
+pub(crate) async fn provided(cx: &Context, reference: &str) -> (Vec<Credentials>, Vec<String>) {
+    let provided = cx.providers.credentials(None, &repository(reference)).await;
+    (provided.credentials.into_iter().map(|found| found.word).collect(), provided.failures)
 }
 
 /// Brings the records of pulls up to what is on the node: what was interrupted may have been pulled, and what is gone needs no record.

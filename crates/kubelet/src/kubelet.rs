@@ -23,12 +23,14 @@ use crate::dns::Resolv;
 use crate::drivers::{self, Drivers};
 use crate::eviction;
 use crate::eviction::requests::Requests;
+use crate::images::garbage::collector::{self, Collector};
 use crate::images::providers::Providers;
 use crate::images::records::Records;
 use crate::manager::Manager;
 use crate::metrics::Measured;
 use crate::node::agent::{self, Agent};
 use crate::node::machine::Machine;
+use crate::node::oom;
 use crate::options::Options;
 use crate::refs::References;
 use crate::server::{Api, serve};
@@ -109,6 +111,7 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         cpus,
         statics: Statics::default(),
         pulls: Records::load(&options.data_dir).map_err(Error::Pulls)?,
+        collector: Collector::new(options.image_gc),
         providers: Providers::new(&options.credential_providers.providers, options.client.clone()),
         claims: Claims::load(&options.data_dir),
         users: Users::load(&pods, options.max_pods),
@@ -149,6 +152,10 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         let node = agent::reference_by_name(&cx.options.node_name);
         tasks.spawn_until_cancelled("shutdown of the node", OnFailure::Log, shutdown::manager::run(cx.clone(), node));
     }
+    let images = collector::run(cx.clone(), agent::reference_by_name(&cx.options.node_name));
+    tasks.spawn_until_cancelled("image garbage collection", OnFailure::Log, images);
+    let out_of_memory = oom::run(cx.clone(), agent::reference_by_name(&cx.options.node_name));
+    tasks.spawn_until_cancelled("kernel messages", OnFailure::Log, out_of_memory);
     let (registered, known) = watch::channel(false);
     let manager = Manager::new(cx.clone(), requests);
     let nodes = manager.nodes();

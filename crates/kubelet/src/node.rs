@@ -3,5 +3,6 @@
 pub mod agent;
 pub(crate) mod extended;
 pub mod machine;
+pub mod oom;
 pub mod status;
 pub mod supply;

@@ -17,6 +17,7 @@ use crate::cpus::{self, set::CpuSet};
 use crate::dns::Cluster;
 use crate::eviction::Settings;
 use crate::images::access::Verification;
+use crate::images::garbage;
 use crate::images::providers;
 use crate::sharing::Sharing;
 use crate::shutdown;
@@ -66,6 +67,8 @@ pub struct Options {
     pub affinity: Alignment,
     /// When pods must go because the node runs short of something.
     pub eviction: Settings,
+    /// When images go that nobody uses.
+    pub image_gc: garbage::Policy,
     /// How long pods have to end when the machine shuts down.
     pub shutdown: shutdown::Periods,
     /// Directory of static pods, if there is one.

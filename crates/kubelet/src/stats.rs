@@ -9,6 +9,7 @@ mod network;
 mod page;
 mod resource;
 mod summary;
+mod system;
 pub(crate) mod volumes;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ pub(crate) use machine::NodeUsage;
 pub(crate) use network::Interface;
 pub(crate) use resource::resource;
 pub(crate) use summary::{Earlier, summary};
+pub(crate) use system::SystemUsage;
 pub(crate) use volumes::VolumeUsage;
 
 /// What everything uses at one moment.
@@ -32,6 +34,7 @@ pub(crate) struct Snapshot {
     pub(crate) at: Timestamp,
     pub(crate) node_name: String,
     pub(crate) node: NodeUsage,
+    pub(crate) system: Vec<SystemUsage>,
     pub(crate) pods: Vec<PodUsage>,
 }
 
@@ -91,13 +94,19 @@ pub(crate) async fn collect(cx: &Arc<Context>, pods: &[Arc<Pod>]) -> Result<Snap
     let runtime = cx.runtime();
     let (sandboxes, containers) = (runtime.sandboxes().await?, runtime.containers(None).await?);
     let usages = runtime.usages().await?;
+    let all_pods = runtime.group_usage("kubepods").await.ok();
     let (data_dir, pods) = (cx.options.data_dir.clone(), pods.to_vec());
     let (node_name, memory) = (cx.options.node_name.clone(), cx.machine.memory_bytes);
-    let read = move || Snapshot {
-        at: Timestamp::now(),
-        node_name,
-        node: NodeUsage::read(&data_dir, memory),
-        pods: assemble(&pods, &sandboxes, &containers, usages, network::of_process),
+    let read = move || {
+        let node = NodeUsage::read(&data_dir, memory);
+        let all_pods = all_pods.map(|usage| SystemUsage::pods(node.started, usage));
+        Snapshot {
+            at: Timestamp::now(),
+            node_name,
+            system: SystemUsage::kubelet(node.started).into_iter().chain(all_pods).collect(),
+            node,
+            pods: assemble(&pods, &sandboxes, &containers, usages, network::of_process),
+        }
     };
     tokio::task::spawn_blocking(read).await.map_err(|error| Error::Internal(error.to_string()))
 }

@@ -355,11 +355,18 @@ impl Runtime for FakeRuntime {
 
     async fn images(&self) -> Result<Vec<Image>> {
         let ids: Vec<String> = self.world.lock().images.iter().filter(|image| image.starts_with("sha256:")).cloned().collect();
-        Ok(ids.into_iter().map(|id| Image { id, ..Image::default() }).collect())
+        Ok(ids.into_iter().map(|id| Image { id, size: 100, ..Image::default() }).collect())
     }
 
-    async fn remove_image(&self, _id: &str) -> Result<()> {
-        Ok(())
+    async fn remove_image(&self, id: &str) -> Result<()> {
+        match id {
+            "sha256:stays" => Err(Error::Internal(format!("image store: {id} cannot be removed"))),
+            "sha256:taken" => Err(Error::InUse(format!("image {id} is in use"))),
+            _ => {
+                self.world.lock().images.retain(|image| image != id);
+                Ok(())
+            }
+        }
     }
 
     fn events(&self) -> BoxStream<'static, RuntimeEvent> {
@@ -450,6 +457,7 @@ impl Cell {
             reserved_cpus: None,
             affinity: Default::default(),
             eviction: self.eviction.clone(),
+            image_gc: Default::default(),
             shutdown: Default::default(),
             labels: Default::default(),
             annotations: Default::default(),

@@ -1,6 +1,7 @@
 //! Volumes of a pod: made before its containers, kept current while they run, removed after them.
 
 pub mod atomic;
+pub mod block;
 pub mod claims;
 pub mod host_path;
 pub mod huge_pages;
@@ -32,7 +33,7 @@ use crate::drivers::{expand, records};
 use crate::refs::PodReferences;
 use crate::spec::Model;
 use crate::units;
-use claims::Backing;
+use claims::{Backing, Mode};
 use payload::Sources;
 use points::{is_mount_point, remove_points, unmount_below};
 use tokens::Tokens;
@@ -116,7 +117,7 @@ impl Volumes {
         let mut backings = HashMap::new();
         let mut again = false;
         for volume in model.spec().volumes.iter().flatten() {
-            let failed = |error| format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name);
+            let failed = |error| block::failure(model, &volume.name, error);
             let (backing, driver) = self.backing(model, volume).await.map_err(failed)?;
             backings.extend(backing.map(|backing| (volume.name.clone(), backing)));
             again |= driver.is_some_and(|driver| driver.republish || driver.grows);
@@ -137,7 +138,8 @@ impl Volumes {
         let at = path(&self.cx.pod_dir(model.uid()), volume);
         let known = self.mounted.lock().get(&volume.name).cloned();
         // A process before may have mounted it; whose driver wants more is not known then.
-        let is_mounted = is_mount_point(&at).map_err(|error| error.to_string())?;
+        let is_mounted = is_mount_point(&at).map_err(|error| error.to_string())?
+            || block::is_mapped(&self.cx.pod_dir(model.uid()), &volume.name);
         let rests = known.as_ref().is_none_or(|driver| !driver.republish && !driver.grows);
         if let Some(source) = Source::of_pod(model, volume) {
             if is_mounted && known.is_some() && rests {
@@ -152,6 +154,8 @@ impl Volumes {
         }
         let found = claims::find(&self.cx.options.client, model, volume, &claim).await;
         let (claim, found) = found.map_err(|error| error.to_string())?;
+        let mode = Mode::of(&found);
+        block::fits(model, volume, mode)?;
         let to_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
         let Some(source) = Source::of_volume(&found, to_read) else {
             return Ok((Some(Backing::of(&found).map_err(|error| error.to_string())?), None));
@@ -163,7 +167,7 @@ impl Volumes {
         if driver.grows {
             expand::expand(&self.cx, model, &source, &claim, &found).await?;
         }
-        Ok((Some(Backing::of_driver(driver.target.clone())), Some(driver)))
+        Ok((Some(Backing::of_driver(driver.target.clone(), mode)), Some(driver)))
     }
 
     async fn of_driver(&self, model: &Model, volume: &Volume, source: &Source) -> Result<Mounted, String> {
@@ -187,7 +191,11 @@ impl Volumes {
 pub async fn remove(cx: &Context, uid: &str) -> Result<(), String> {
     let pod_dir = cx.pod_dir(uid);
     let bound = [pod_dir.join("volume-subpaths"), pod_dir.join("volumes").join(CLAIMED)];
-    let unbind = move || bound.iter().try_for_each(|directory| unmount_below(directory));
+    let mapped = pod_dir.clone();
+    let unbind = move || {
+        block::unmap_all(&mapped)?;
+        bound.iter().try_for_each(|directory| unmount_below(directory))
+    };
     let failed = |error: io::Error| format!("cannot remove volumes: {error}");
     tokio::task::spawn_blocking(unbind).await.map_err(|error| error.to_string())?.map_err(failed)?;
     // A driver undoes what it has done before anybody else does.
@@ -213,7 +221,7 @@ fn soon(now: Timestamp) -> Timestamp {
 fn make_all(pod_dir: &Path, sources: &Sources<'_>, backings: &HashMap<String, Backing>) -> Result<(), String> {
     let group = sources.model.spec().security_context.as_ref().and_then(|c| c.fs_group).and_then(|g| u32::try_from(g).ok());
     for volume in sources.model.spec().volumes.iter().flatten() {
-        let failed = |error: String| format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name);
+        let failed = |error: String| block::failure(sources.model, &volume.name, error);
         let at = path(pod_dir, volume);
         if let Some(files) = sources.files(volume) {
             let files = files.map_err(failed)?;
@@ -228,6 +236,8 @@ fn make_all(pod_dir: &Path, sources: &Sources<'_>, backings: &HashMap<String, Ba
             host_path::check(&source.path, source.type_.as_deref().unwrap_or_default()).map_err(failed)?;
         } else if let Some(source) = &volume.empty_dir {
             empty_dir(&at, source, sources, group).map_err(|error| failed(error.to_string()))?;
+        } else if let Some(backing) = backings.get(&volume.name).filter(|backing| backing.mode() == Mode::Block) {
+            block::map(pod_dir, &volume.name, backing.path()).map_err(failed)?;
         } else if let Some(backing) = backings.get(&volume.name) {
             let policy = sources.model.spec().security_context.as_ref().and_then(|c| c.fs_group_change_policy.as_deref());
             backing.bind(&at, group.map(|group| (group, policy != Some("OnRootMismatch")))).map_err(failed)?;

@@ -10,6 +10,7 @@ pub(crate) mod devices;
 pub(crate) mod enter;
 pub(crate) mod helper;
 mod hooks;
+mod io_usage;
 pub(crate) mod mapped;
 mod report;
 pub(crate) mod rootfs;

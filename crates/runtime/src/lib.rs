@@ -8,6 +8,7 @@ mod container;
 mod disk;
 mod engine;
 pub mod images;
+mod kernel_log;
 mod keyed;
 pub mod memory;
 mod shim;
@@ -17,6 +18,7 @@ pub use disk::{DiskUsage, disk_usage};
 pub use engine::{Engine, Options};
 pub use images::registry::Registries;
 pub use images::{LayerStream, Observer, Outcome, PeerError, Peers, Progress, Shared};
+pub use kernel_log::KernelLog;
 pub use stall::Stalls;
 
 use std::ffi::OsString;

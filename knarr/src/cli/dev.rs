@@ -24,6 +24,12 @@ pub(crate) struct Dev {
     /// A TCP port of this machine's 127.0.0.1 that nodes reach at theirs, such as that of a registry of images.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) forward: Vec<u16>,
+    /// Which programs nodes ask for credentials of which images: a CredentialProviderConfig, or a directory of files with such.
+    #[arg(long, value_name = "PATH", requires = "image_credential_provider_bin_dir")]
+    pub(crate) image_credential_provider_config: Option<PathBuf>,
+    /// Directory of these programs.
+    #[arg(long, value_name = "DIR", requires = "image_credential_provider_config")]
+    pub(crate) image_credential_provider_bin_dir: Option<PathBuf>,
     /// Return when the cluster is ready; `knarr dev stop` ends it.
     #[arg(long)]
     pub(crate) detach: bool,
@@ -49,6 +55,18 @@ impl IpFamily {
             Self::Ipv6 => Families::V6,
             Self::Dual => Families::Both,
         }
+    }
+}
+
+impl Dev {
+    /// The options that its nodes are given as they are.
+    pub(crate) fn of_nodes(&self) -> Vec<OsString> {
+        let all = [
+            ("--image-credential-provider-config", &self.image_credential_provider_config),
+            ("--image-credential-provider-bin-dir", &self.image_credential_provider_bin_dir),
+        ];
+        let given = all.into_iter().filter_map(|(name, path)| Some([OsString::from(name), path.clone()?.into_os_string()]));
+        given.flatten().collect()
     }
 }
 

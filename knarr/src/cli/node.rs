@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use k8s_openapi::api::core::v1::Taint;
 
-use super::{Pressure, Shutdown, key_value};
+use super::{ImageGc, Pressure, Shutdown, key_value};
 
 /// What is said of a node, wherever it runs.
 #[derive(Args, Clone)]
@@ -62,6 +62,8 @@ pub(crate) struct Node {
     pub(crate) share_images: ShareImages,
     #[command(flatten)]
     pub(crate) pressure: Pressure,
+    #[command(flatten)]
+    pub(crate) image_gc: ImageGc,
     #[command(flatten)]
     pub(crate) shutdown: Shutdown,
 }

@@ -35,7 +35,7 @@ pub(super) struct Running {
 
 impl Running {
     /// Starts the server with its node.
-    pub(super) fn server(state: &State) -> Result<Self> {
+    pub(super) fn server(state: &State, more: Vec<OsString>) -> Result<Self> {
         let address = state.wire().address(1).to_string();
         let mut arguments: Vec<OsString> = vec!["server".into(), "--bind-address".into(), address.into()];
         let ranges = match state.wire().families {
@@ -46,13 +46,15 @@ impl Running {
         if let Some((pods, services)) = ranges {
             arguments.extend(["--cluster-cidr", &pods, "--service-cidr", &services].map(OsString::from));
         }
+        arguments.extend(more);
         Self::start(state, 1, arguments)
     }
 
     /// Starts an agent.
-    pub(super) fn agent(state: &State, number: u8, token: &Path) -> Result<Self> {
+    pub(super) fn agent(state: &State, number: u8, token: &Path, more: Vec<OsString>) -> Result<Self> {
         let server = format!("https://{}", SocketAddr::new(state.wire().address(1), 6443));
-        Self::start(state, number, vec!["agent".into(), "--server".into(), server.into(), "--token-file".into(), token.into()])
+        let own: [OsString; 5] = ["agent".into(), "--server".into(), server.into(), "--token-file".into(), token.into()];
+        Self::start(state, number, own.into_iter().chain(more).collect())
     }
 
     fn start(state: &State, number: u8, arguments: Vec<OsString>) -> Result<Self> {

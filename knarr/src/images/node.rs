@@ -1,6 +1,7 @@
 //! What is asked for the images of a node.
 
 use runtime::Engine;
+use runtime::api::Credentials;
 
 /// The images of a node: the engine has them, the kubelet tells of them.
 pub(super) struct NodeImages {
@@ -11,6 +12,11 @@ pub(super) struct NodeImages {
 impl NodeImages {
     pub(super) fn new(engine: Engine, kubelet: kubelet::Api) -> Self {
         Self { engine, kubelet }
+    }
+
+    /// Credentials for an image by the node's providers, and what those say that have failed.
+    pub(super) async fn credentials(&self, image: &str) -> (Vec<Credentials>, Vec<String>) {
+        self.kubelet.image_credentials(image).await
     }
 
     /// Has the kubelet know of other images.

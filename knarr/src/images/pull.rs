@@ -27,9 +27,16 @@ pub(super) fn start(node: Arc<NodeImages>, arguments: Arguments, tasks: &Tasks) 
 async fn pull(node: &NodeImages, arguments: Arguments, lines: &mpsc::Sender<Bytes>) {
     let (observer, mut progress) = mpsc::channel(LINES);
     let image = arguments.images.into_iter().next().unwrap_or_default();
-    let credentials: Vec<Credentials> =
-        arguments.credentials.into_iter().map(|(username, password)| Credentials { username, password }).collect();
-    let pulling = async move { node.engine.pull(&image, &credentials, &observer).await };
+    let given = arguments.credentials.map(|(username, password)| Credentials { username, password });
+    let pulling = async move {
+        // Whoever gives credentials means these.
+        let (credentials, failures) = match given {
+            Some(given) => (vec![given], Vec::new()),
+            None => node.credentials(&image).await,
+        };
+        let pulled = node.engine.pull(&image, &credentials, &observer).await;
+        pulled.map_err(|error| std::iter::once(error.to_string()).chain(failures).collect::<Vec<_>>().join("; "))
+    };
     let telling = async {
         while let Some(one) = progress.recv().await {
             tell(lines, &Event::Progress { layer: one.layer, done: one.done, size: one.size, ready: one.is_ready }).await;
@@ -41,7 +48,7 @@ async fn pull(node: &NodeImages, arguments: Arguments, lines: &mpsc::Sender<Byte
             node.changed().await;
             Event::Pulled(Entry::new(image, &node.engine.image_users()))
         }
-        Err(error) => Event::Failed(error.to_string()),
+        Err(why) => Event::Failed(why),
     };
     tell(lines, &last).await;
 }

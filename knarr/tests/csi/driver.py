@@ -58,6 +58,18 @@ def bind(source, target, read_only=False):
         subprocess.run(["mount", "-o", "remount,bind,ro", target], check=True)
 
 
+def show_device(image, size, target):
+    """Makes a file the device at `target`; gives the name of the loop device."""
+    if is_mounted(target):
+        return None
+    with open(image, "ab") as file:
+        file.truncate(size)
+    device = subprocess.run(["losetup", "--find", "--show", image], check=True, capture_output=True, text=True).stdout.strip()
+    pathlib.Path(target).touch()
+    subprocess.run(["mount", "--bind", device, target], check=True)
+    return device
+
+
 def unmount(path):
     if is_mounted(path):
         subprocess.run(["umount", path], check=True)
@@ -181,7 +193,8 @@ class Driver(csi_rpc.IdentityServicer, csi_rpc.ControllerServicer, csi_rpc.NodeS
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "the secret is missing")
             if not os.path.isdir(request.staging_target_path):
                 context.abort(grpc.StatusCode.FAILED_PRECONDITION, "staging_target_path is not a directory")
-            bind(self.volumes / request.volume_id, request.staging_target_path)
+            if not request.volume_capability.HasField("block"):
+                bind(self.volumes / request.volume_id, request.staging_target_path)
             self.keep(request.volume_id, {**facts, "staged": request.staging_target_path})
             return csi.NodeStageVolumeResponse()
 
@@ -209,6 +222,11 @@ class Driver(csi_rpc.IdentityServicer, csi_rpc.ControllerServicer, csi_rpc.NodeS
                 source = request.staging_target_path
             if not os.path.isdir(os.path.dirname(request.target_path)):
                 context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the directory of target_path does not exist")
+            if request.volume_capability.HasField("block"):
+                device = show_device(self.volumes / request.volume_id / "disk", facts["size"], request.target_path)
+                if device:
+                    self.keep(request.volume_id, {**facts, "devices": {**facts.get("devices", {}), request.target_path: device}})
+                return csi.NodePublishVolumeResponse()
             os.makedirs(request.target_path, exist_ok=True)
             bind(source, request.target_path, request.readonly)
             return csi.NodePublishVolumeResponse()
@@ -221,6 +239,12 @@ class Driver(csi_rpc.IdentityServicer, csi_rpc.ControllerServicer, csi_rpc.NodeS
             unmount(request.target_path)
             if os.path.isdir(request.target_path):
                 os.rmdir(request.target_path)
+            elif os.path.exists(request.target_path):
+                os.unlink(request.target_path)
+            device = facts.get("devices", {}).pop(request.target_path, None)
+            if device:
+                subprocess.run(["losetup", "--detach", device], check=True)
+                self.keep(request.volume_id, facts)
             if facts.get("ephemeral"):
                 subprocess.run(["rm", "-r", self.volumes / request.volume_id, self.volumes / f"{request.volume_id}.json"], check=True)
             return csi.NodeUnpublishVolumeResponse()

@@ -28,8 +28,10 @@ class Sidecars:
                 print(f"sidecar: {type(error).__name__}: {error}".replace("\n", " "), flush=True)
                 time.sleep(0.2)
 
-    def capability(self):
+    def capability(self, mode):
         kinds = self.csi.VolumeCapability
+        if mode == "Block":
+            return kinds(block=kinds.BlockVolume(), access_mode=kinds.AccessMode(mode="SINGLE_NODE_WRITER"))
         return kinds(mount=kinds.MountVolume(fs_type="ext4"), access_mode=kinds.AccessMode(mode="SINGLE_NODE_WRITER"))
 
     def claim(self, claim):
@@ -47,7 +49,7 @@ class Sidecars:
         storage_class = self.storage.read_storage_class(claim.spec.storage_class_name)
         if storage_class.volume_binding_mode == "WaitForFirstConsumer" and not node:
             return
-        request = self.csi.CreateVolumeRequest(name=f"pvc-{claim.metadata.uid}", volume_capabilities=[self.capability()])
+        request = self.csi.CreateVolumeRequest(name=f"pvc-{claim.metadata.uid}", volume_capabilities=[self.capability(claim.spec.volume_mode)])
         request.capacity_range.required_bytes = int(parse_quantity(claim.spec.resources.requests["storage"]))
         made = self.driver.CreateVolume(request).volume
         parameters = storage_class.parameters or {}
@@ -68,6 +70,7 @@ class Sidecars:
         spec = {
             "capacity": {"storage": str(made.capacity_bytes)},
             "accessModes": claim.spec.access_modes,
+            "volumeMode": claim.spec.volume_mode,
             "persistentVolumeReclaimPolicy": storage_class.reclaim_policy,
             "storageClassName": claim.spec.storage_class_name,
             "mountOptions": storage_class.mount_options,
@@ -122,7 +125,7 @@ class Sidecars:
 
     def attach(self, attachment):
         volume = self.core.read_persistent_volume(attachment.spec.source.persistent_volume_name)
-        request = self.csi.ControllerPublishVolumeRequest(volume_id=volume.spec.csi.volume_handle, volume_capability=self.capability())
+        request = self.csi.ControllerPublishVolumeRequest(volume_id=volume.spec.csi.volume_handle, volume_capability=self.capability(volume.spec.volume_mode))
         request.node_id = self.driver_node(attachment)
         answer = self.driver.ControllerPublishVolume(request)
         status = {"status": {"attached": True, "attachmentMetadata": dict(answer.publish_context)}}

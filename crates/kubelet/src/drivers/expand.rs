@@ -57,7 +57,11 @@ pub async fn expand(
     };
     let _one = cx.drivers.lock(staging).await;
     let driver = cx.drivers.find(&source.driver)?;
-    driver.expand(&request).await.map_err(|error| format!("NodeExpandVolume failed: {error}"))?;
+    driver.expand(&request).await.map_err(|error| {
+        let message = format!("NodeExpandVolume.NodeExpandVolume failed for volume {:?} : {error}", source.name);
+        cx.pod_event(model, Type::Warning, "VolumeResizeFailed", message.as_str());
+        message
+    })?;
     let name = claim.metadata.name.as_deref().unwrap_or_default();
     let claims = Api::<PersistentVolumeClaim>::namespaced(cx.options.client.clone(), model.namespace());
     let patch = Patch::Merge(status(claim, volume));

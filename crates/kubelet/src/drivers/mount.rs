@@ -64,9 +64,6 @@ impl Plan {
 
 /// Stages and publishes a volume for a pod. Idempotent.
 pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Mounted, String> {
-    if source.block {
-        return Err("volumes of mode Block are not supported by this kubelet".to_owned());
-    }
     let security = model.spec().security_context.as_ref();
     let group = security.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
     let driver = cx.drivers.find(&source.driver)?;
@@ -92,7 +89,9 @@ pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Moun
     }
     publish(cx, model, source, &plan, &target, staging.as_deref(), context).await?;
     cx.node_changed.notify_one();
-    let by_us = plan.policy.gives_to_group(&source.fs_type, &source.modes) && !plan.can(Capability::VolumeMountGroup);
+    // Who may open a device is decided by the container's rules, not by its group.
+    let by_us =
+        !source.block && plan.policy.gives_to_group(&source.fs_type, &source.modes) && !plan.can(Capability::VolumeMountGroup);
     if let Some(group) = group.filter(|_| by_us && !source.read_only) {
         let always = security.and_then(|context| context.fs_group_change_policy.as_deref()) != Some("OnRootMismatch");
         let root = target.clone();
@@ -171,7 +170,8 @@ async fn stage(
     write(staging.to_owned(), record.clone()).await?;
     let path = staging.to_owned();
     blocking(move || std::fs::create_dir_all(path)).await?;
-    plan.driver.stage(&request).await.map_err(|error| format!("MountVolume.MountDevice failed: {error}"))
+    let step = if source.block { "MapVolume.SetUpDevice" } else { "MountVolume.MountDevice" };
+    plan.driver.stage(&request).await.map_err(|error| format!("{step} failed: {error}"))
 }
 
 async fn publish(

@@ -46,7 +46,7 @@ impl<'a> PodCredentials<'a> {
 
     /// Those that providers give.
     pub(super) async fn provided(&self) -> &Provided {
-        self.provided.get_or_init(|| self.cx.providers.credentials(self.model, &self.repository)).await
+        self.provided.get_or_init(|| self.cx.providers.credentials(Some(self.model), &self.repository)).await
     }
 
     /// Names of the pod's secrets that cannot be read.

@@ -107,7 +107,9 @@ impl Providers {
     }
 
     /// Credentials for an image of this name, without tag and digest and with its registry.
-    pub async fn credentials(&self, model: &Model, repository: &str) -> Provided {
+    ///
+    /// `model` is the pod that needs it; none when somebody pulls by hand, to whom no service account belongs.
+    pub async fn credentials(&self, model: Option<&Model>, repository: &str) -> Provided {
         let asked: Vec<_> = self.all.iter().filter(|program| program.is_for(repository)).collect();
         let answers = join_all(asked.iter().map(|program| program.provide(&self.accounts, model, repository))).await;
         let (mut keyring, mut failures) = (Keyring::default(), Vec::new());
@@ -136,11 +138,17 @@ impl Program {
     }
 
     /// What it gives a pod, and who may use what is pulled with it.
-    async fn provide(&self, accounts: &Accounts, model: &Model, repository: &str) -> Result<(Source, Arc<Auths>), Failure> {
+    async fn provide(
+        &self,
+        accounts: &Accounts,
+        model: Option<&Model>,
+        repository: &str,
+    ) -> Result<(Source, Arc<Auths>), Failure> {
         let request = Request::new(&self.provider.api_version, repository);
-        let account = model.spec().service_account_name.as_deref().filter(|name| !name.is_empty());
-        let (tokens, name) = match (&self.provider.tokens, account) {
-            (Some(tokens), Some(name)) => (tokens, name),
+        let named = |model: &'_ Model| model.spec().service_account_name.clone().filter(|name| !name.is_empty());
+        let account = model.and_then(|model| Some((model, named(model)?)));
+        let (tokens, model, name) = match (&self.provider.tokens, &account) {
+            (Some(tokens), Some((model, name))) => (tokens, *model, name.as_str()),
             (Some(tokens), None) if tokens.required => return Ok((Source::Node, Arc::default())),
             _ => return Ok((Source::Node, self.answer(request, repository, None).await?)),
         };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use client::events::Type;
-use runtime::api::{Container, ContainerConfig, ContainerState, Image, Mount, Sandbox};
+use runtime::api::{Container, ContainerConfig, ContainerState, Device, Image, Mount, Sandbox};
 
 use super::last_words;
 use crate::allocation::RESOURCES;
@@ -170,7 +170,7 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
         args: words(&spec.args),
         working_dir: spec.working_dir.clone().unwrap_or_default(),
         mounts,
-        devices: Vec::new(),
+        devices: block_devices(cx, start).await?,
         hooks: Vec::new(),
         log_path: Path::new(&spec.name).join(format!("{}.log", start.attempt)),
         stdin: spec.stdin.unwrap_or(false),
@@ -252,6 +252,13 @@ async fn image_volumes(cx: &Context, start: &Start) -> Result<BTreeMap<String, S
         images.extend(image.map(|image| (volume.to_owned(), image.id)));
     }
     Ok(images)
+}
+
+/// The block devices of the container's volumes.
+async fn block_devices(cx: &Context, start: &Start) -> Result<Vec<Device>, String> {
+    let (pod_dir, model, spec) = (cx.pod_dir(start.model.uid()), start.model.clone(), start.member.spec.clone());
+    let work = move || volumes::block::of_container(&pod_dir, &model, &spec);
+    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
 }
 
 /// The container's volumes, its /etc/hosts and the file for its last words.

@@ -13,7 +13,7 @@ use http::StatusCode;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use parking_lot::Mutex;
 use runtime::api::{
-    Container, ContainerState as RuntimeState, Error as RuntimeError, ExecRequest, PodIdentity, Sandbox, Streams,
+    Container, ContainerState as RuntimeState, Credentials, Error as RuntimeError, ExecRequest, PodIdentity, Sandbox, Streams,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -92,6 +92,11 @@ impl Api {
             tracing::warn!(%error, "the records of pulled images are not up to date");
         }
         self.cx.node_changed.notify_one();
+    }
+
+    /// Credentials for an image that is pulled by hand: those that the node's providers give, and what those say that have failed.
+    pub async fn image_credentials(&self, image: &str) -> (Vec<Credentials>, Vec<String>) {
+        images::provided(&self.cx, image).await
     }
 
     /// Over the pods of this node.

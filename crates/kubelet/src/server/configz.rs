@@ -31,6 +31,10 @@ pub(super) fn document(options: &Options) -> Value {
         "evictionMaxPodGracePeriod": max_pod_grace.as_secs(),
         "systemReserved": reserved(&options.system_reserved),
         "serializeImagePulls": false,
+        "imageGCHighThresholdPercent": options.image_gc.thresholds().0,
+        "imageGCLowThresholdPercent": options.image_gc.thresholds().1,
+        "imageMinimumGCAge": go(options.image_gc.minimum_age),
+        "imageMaximumGCAge": go(options.image_gc.maximum_age),
         "imagePullCredentialsVerificationPolicy": options.verification.parts().0.name(),
         "failSwapOn": false,
     });

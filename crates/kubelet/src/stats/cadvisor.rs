@@ -1,7 +1,7 @@
 //! `/metrics/cadvisor`: what dashboards know of containers. Containers, pods and the node are told apart by their labels: a pod has
 //! no `container`, the node no `pod` either.
 
-use runtime::api::{CpuUsage, MemoryUsage, Usage};
+use runtime::api::{CpuUsage, IoUsage, MemoryUsage, Usage};
 
 use super::page::{Labels, Page, seconds};
 use super::{Interface, Snapshot};
@@ -46,6 +46,11 @@ pub(crate) fn cadvisor(snapshot: &Snapshot) -> String {
     let seen = ("container_last_seen", "gauge", "Last time a container was seen by the exporter");
     let now = snapshot.at.as_second() as f64;
     page.family(seen, at, rows.iter().map(|row| (row.labels.clone(), now)));
+    for (name, help, value) in DEVICES {
+        let all = rows.iter().flat_map(|row| row.usage.io.iter().map(move |one| (row, one)));
+        let samples = all.map(|(row, one)| ([vec![("device", one.device.as_str())], row.labels.clone()].concat(), value(one)));
+        page.family((name, "counter", help), at, samples);
+    }
     for (name, help, value) in NETWORK {
         page.family((name, "counter", help), at, interfaces(snapshot).map(|(labels, interface)| (labels, value(interface))));
     }
@@ -88,6 +93,13 @@ const GAUGES: &[Family<Usage>] = &[
     ("container_memory_swap", "Container swap usage in bytes.", |usage| usage.memory.swap as f64),
     ("container_spec_memory_limit_bytes", "Memory limit for the container.", |usage| usage.memory.limit.unwrap_or(0) as f64),
     ("container_threads", "Number of threads running inside the container", |usage| usage.processes as f64),
+];
+
+const DEVICES: &[Family<IoUsage>] = &[
+    ("container_fs_reads_bytes_total", "Cumulative count of bytes read", |one| one.read_bytes as f64),
+    ("container_fs_reads_total", "Cumulative count of reads completed", |one| one.reads as f64),
+    ("container_fs_writes_bytes_total", "Cumulative count of bytes written", |one| one.written_bytes as f64),
+    ("container_fs_writes_total", "Cumulative count of writes completed", |one| one.writes as f64),
 ];
 
 const NETWORK: &[Family<Interface>] = &[

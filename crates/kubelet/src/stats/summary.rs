@@ -25,6 +25,7 @@ impl Earlier {
     /// What a later request needs of this one.
     pub(crate) fn of(snapshot: &Snapshot) -> Self {
         let mut cpu = HashMap::from([(NODE.to_owned(), snapshot.node.cpu)]);
+        cpu.extend(snapshot.system.iter().map(|one| (one.key(), one.usage.cpu.total)));
         for pod in &snapshot.pods {
             cpu.insert(pod.sandbox.clone(), pod.usage.cpu.total);
             cpu.extend(pod.containers.iter().map(|container| (container.id.clone(), container.usage.cpu.total)));
@@ -57,6 +58,10 @@ pub(crate) fn summary(snapshot: &Snapshot, earlier: Option<&Earlier>, only_cpu_a
             "pageFaults": node.memory.page_faults, "majorPageFaults": node.memory.major_page_faults},
         "swap": {"time": now, "swapUsageBytes": node.memory.swap},
     });
+    let system = snapshot.system.iter().map(|one| {
+        json!({"name": one.name, "startTime": one.started, "cpu": cpu(&one.key(), one.usage.cpu.total), "memory": memory(&one.usage, now)})
+    });
+    of_node["systemContainers"] = system.collect();
     if !only_cpu_and_memory {
         let fs = file_system(now, node.supplies.disk, node.supplies.inodes);
         of_node["fs"] = fs.clone();

@@ -1,7 +1,7 @@
 use super::*;
 use crate::node::supply::Supply;
 use crate::pod::testing::container;
-use runtime::api::{CpuUsage, MemoryUsage, PodIdentity};
+use runtime::api::{CpuUsage, IoUsage, MemoryUsage, PodIdentity};
 use serde_json::{Value, json};
 
 fn sandbox(uid: &str, attempt: u32, state: SandboxState) -> Sandbox {
@@ -31,6 +31,7 @@ fn usage(cpu: u64, memory: u64) -> Usage {
             ..MemoryUsage::default()
         },
         processes: 3,
+        io: vec![IoUsage { device: "/dev/vda".to_owned(), read_bytes: 8192, reads: 2, ..IoUsage::default() }],
     }
 }
 
@@ -55,6 +56,7 @@ fn snapshot(seconds: i64, cpu: u64) -> Snapshot {
     Snapshot {
         at: Timestamp::from_second(seconds).unwrap(),
         node_name: "n1".to_owned(),
+        system: vec![SystemUsage::pods(Timestamp::from_second(1000).unwrap(), usage(cpu * 3, 700))],
         node: NodeUsage { cpu: cpu * 10, cpus: 2, interfaces: eth0(0), ..NodeUsage::default() },
         pods: assemble(&[pod("a"), pod("b")], &sandboxes, &containers, usages, eth0),
     }
@@ -110,6 +112,12 @@ fn cadvisor_tells_containers_pods_and_the_node_apart() {
         let line = format!("{name}{own} {value} 2000000");
         assert!(page.lines().any(|other| other == line), "{line} is not in\n{page}");
     }
+    let disk = "device=\"/dev/vda\",container=\"c\",id=\"/kubepods/x\"";
+    for (name, value) in [("reads_bytes", "8192"), ("reads", "2"), ("writes_bytes", "0"), ("writes", "0")] {
+        let begin = format!("container_fs_{name}_total{{{disk},");
+        let found = page.lines().find(|line| line.starts_with(&begin));
+        assert!(found.is_some_and(|line| line.ends_with(&format!("}} {value} 2000000"))), "{begin} in\n{page}");
+    }
     assert!(!page.contains("container_spec_cpu_quota{container=\"\",id=\"/\","), "the node has no quota: {page}");
     assert!(page.contains("container_scrape_error 0\n"));
 }
@@ -147,6 +155,9 @@ fn the_summary_has_rates_from_the_second_request_on() {
     let shown = summary(&second, Some(&Earlier::of(&first)), true);
     check(&shown, "/pods/0/containers/0/cpu/usageNanoCores", json!(2000));
     check(&shown, "/node/cpu/usageNanoCores", json!(20_000));
+    check(&shown, "/node/systemContainers/0/name", json!("pods"));
+    check(&shown, "/node/systemContainers/0/memory/workingSetBytes", json!(700));
+    check(&shown, "/node/systemContainers/0/cpu/usageNanoCores", json!(6000));
     check(&shown, "/pods/0/network", Value::Null);
     check(&shown, "/node/fs", Value::Null);
     check(&shown, "/node/network", Value::Null);

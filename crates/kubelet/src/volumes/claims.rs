@@ -94,10 +94,30 @@ fn usable(model: &Model, volume: &Volume, claim: &PersistentVolumeClaim) -> Resu
     if bound && !rules::volume_of(claim).is_empty() { Ok(()) } else { Err(Refusal::Unbound) }
 }
 
+/// What of a volume containers get (`volumeMode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A directory, by `volumeMounts`.
+    Filesystem,
+    /// A block device, by `volumeDevices`.
+    Block,
+}
+
+impl Mode {
+    /// That of a volume.
+    pub fn of(volume: &PersistentVolume) -> Self {
+        match volume.spec.as_ref().and_then(|spec| spec.volume_mode.as_deref()) {
+            Some("Block") => Self::Block,
+            _ => Self::Filesystem,
+        }
+    }
+}
+
 /// Where a volume is on this node.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Backing {
     path: PathBuf,
+    mode: Mode,
     /// As of a hostPath volume.
     kind: String,
     /// A pod's group may be given what is in it.
@@ -109,15 +129,18 @@ impl Backing {
     pub fn of(volume: &PersistentVolume) -> Result<Self, Error> {
         let refused = |what| Err(Error::Volume(volume.metadata.name.clone().unwrap_or_default(), Refusal::Unsupported(what)));
         let Some(spec) = &volume.spec else { return refused("this kind") };
-        if spec.volume_mode.as_deref() == Some("Block") {
-            return refused("mode Block");
-        }
+        let mode = Mode::of(volume);
         if let Some(local) = &spec.local {
-            return Ok(Self { path: PathBuf::from(&local.path), kind: "Directory".to_owned(), grouped: true });
+            let (kind, grouped) = if mode == Mode::Block { ("BlockDevice", false) } else { ("Directory", true) };
+            return Ok(Self { path: PathBuf::from(&local.path), mode, kind: kind.to_owned(), grouped });
         }
         if let Some(source) = &spec.host_path {
+            // As upstream, whose plugin for paths of the host maps no devices.
+            if mode == Mode::Block {
+                return refused("type hostPath and mode Block");
+            }
             let kind = source.type_.clone().unwrap_or_default();
-            return Ok(Self { path: PathBuf::from(&source.path), kind, grouped: false });
+            return Ok(Self { path: PathBuf::from(&source.path), mode, kind, grouped: false });
         }
         refused(match spec {
             spec if spec.nfs.is_some() => "type nfs",
@@ -127,9 +150,19 @@ impl Backing {
         })
     }
 
-    /// What a driver has mounted at a path, and given to the pod's group.
-    pub fn of_driver(path: PathBuf) -> Self {
-        Self { path, kind: String::new(), grouped: false }
+    /// What a driver shows at a path, and has given to the pod's group.
+    pub fn of_driver(path: PathBuf, mode: Mode) -> Self {
+        Self { path, mode, kind: String::new(), grouped: false }
+    }
+
+    /// What containers get of it.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Binds it to `at`, unless that is done. Blocking.
@@ -215,15 +248,17 @@ mod tests {
     #[test]
     fn volumes_of_this_node() {
         let check = |spec: Value, expected: Result<(&str, &str, bool), &str>| {
+            let mode = if spec["volumeMode"] == "Block" { Mode::Block } else { Mode::Filesystem };
             let volume = serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": spec})).unwrap();
             let expected = expected
-                .map(|(path, kind, grouped)| Backing { path: path.into(), kind: kind.to_owned(), grouped })
+                .map(|(path, kind, grouped)| Backing { path: path.into(), mode, kind: kind.to_owned(), grouped })
                 .map_err(|what| format!("error processing PV v: volumes of {what} are not supported by this kubelet"));
             assert_eq!(Backing::of(&volume).map_err(|error| error.to_string()), expected);
         };
         check(json!({"local": {"path": "/d"}}), Ok(("/d", "Directory", true)));
         check(json!({"hostPath": {"path": "/d", "type": "DirectoryOrCreate"}}), Ok(("/d", "DirectoryOrCreate", false)));
-        check(json!({"local": {"path": "/d"}, "volumeMode": "Block"}), Err("mode Block"));
+        check(json!({"local": {"path": "/dev/d"}, "volumeMode": "Block"}), Ok(("/dev/d", "BlockDevice", false)));
+        check(json!({"hostPath": {"path": "/dev/d"}, "volumeMode": "Block"}), Err("type hostPath and mode Block"));
         check(json!({"nfs": {"path": "/d", "server": "s"}}), Err("type nfs"));
     }
 

@@ -132,6 +132,7 @@ impl Node {
             reserved_cpus: None,
             affinity: Default::default(),
             eviction: Default::default(),
+            image_gc: Default::default(),
             shutdown: Default::default(),
             labels: Default::default(),
             annotations: Default::default(),

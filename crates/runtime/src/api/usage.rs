@@ -13,6 +13,23 @@ pub struct Usage {
     pub memory: MemoryUsage,
     /// Processes and threads.
     pub processes: u64,
+    /// What went from and to block devices, for each that was used. With cgroups of version 1, what is written later by the kernel is nobody's.
+    pub io: Vec<IoUsage>,
+}
+
+/// What went from and to a block device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IoUsage {
+    /// The device, such as `/dev/sda`.
+    pub device: String,
+    /// Bytes that were read.
+    pub read_bytes: u64,
+    /// Bytes that were written.
+    pub written_bytes: u64,
+    /// How often it was read.
+    pub reads: u64,
+    /// How often it was written.
+    pub writes: u64,
 }
 
 /// CPU time, nanoseconds.

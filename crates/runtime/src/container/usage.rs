@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::cgroup::Cgroups;
+use super::io_usage;
 use crate::api::{CpuUsage, MemoryUsage, Usage};
 
 /// Clock ticks of a second in the kernel's files. It is 100 on every architecture that containers run on.
@@ -31,7 +32,17 @@ impl Cgroups {
             return None;
         }
         let processes = dir("pids").and_then(|dir| number(&dir, "pids.current")).unwrap_or(0);
-        Some(Usage { group: format!("/{group}"), cpu: cpu.unwrap_or_default(), memory: memory.unwrap_or_default(), processes })
+        let io = match self.unified() {
+            true => dir("io").map(|dir| io_usage::v2(&dir)),
+            false => dir("blkio").map(|dir| io_usage::v1(&dir)),
+        };
+        Some(Usage {
+            group: format!("/{group}"),
+            cpu: cpu.unwrap_or_default(),
+            memory: memory.unwrap_or_default(),
+            processes,
+            io: io.unwrap_or_default(),
+        })
     }
 }
 

@@ -24,7 +24,7 @@ fn counting(scope: &str, duration: &str) -> String {
 }
 
 async fn words(providers: &Providers, model: &Model, repository: &str) -> Vec<String> {
-    let provided = providers.credentials(model, repository).await;
+    let provided = providers.credentials(Some(model), repository).await;
     assert_eq!(provided.failures, [""; 0]);
     provided.credentials.into_iter().map(|found| found.word.password).collect()
 }
@@ -55,7 +55,7 @@ async fn answers_are_kept_as_the_program_says() {
         }
         let (program, model, accounts) = (Program::new(provider, Arc::new(Semaphore::new(1))), plain(), accounts());
         for (repository, expected) in ["r.io/a", "r.io/a", "r.io/b", "r.io:5000/a"].into_iter().zip(expected) {
-            let (source, auths) = program.provide(&accounts, &model, repository).await.unwrap();
+            let (source, auths) = program.provide(&accounts, Some(&model), repository).await.unwrap();
             assert_eq!((source, auths["r.io"].password.as_str()), (Source::Node, expected), "{name} {repository}");
         }
     }
@@ -92,10 +92,10 @@ async fn providers_are_combined() {
     elsewhere.images = vec![super::super::patterns::Pattern::parse("elsewhere.io").unwrap()];
     let all = [elsewhere, provider(&programs, "a"), provider(&programs, "fails"), provider(&programs, "b")];
     let providers = providers(&all);
-    let provided = providers.credentials(&plain(), "r.io/a").await;
+    let provided = providers.credentials(Some(&plain()), "r.io/a").await;
     assert_eq!(provided.credentials.len(), 2);
     assert_eq!(provided.failures, ["credential provider \"fails\": it has ended with exit status: 1"]);
-    let provided = providers.credentials(&plain(), "other.io/a").await;
+    let provided = providers.credentials(Some(&plain()), "other.io/a").await;
     assert!(provided.credentials.is_empty() && provided.failures.is_empty());
 }
 
@@ -117,9 +117,15 @@ async fn pods_without_a_service_account() {
     };
     assert!(words(&providers(&[of("required", true)]), &plain(), "r.io/a").await.is_empty());
     assert_eq!(words(&providers(&[of("optional", false)]), &plain(), "r.io/a").await, ["1"]);
+    // Who pulls by hand has none either.
+    let by_hand = |required: bool, name: &'static str| {
+        let providers = providers(&[of(name, required)]);
+        async move { providers.credentials(None, "r.io/a").await.credentials.len() }
+    };
+    assert_eq!((by_hand(true, "required").await, by_hand(false, "optional").await), (0, 1));
     // One that cannot be read is told.
     let model = model(json!({"containers": [], "serviceAccountName": "crew"}));
-    let provided = providers(&[of("optional", false)]).credentials(&model, "r.io/a").await;
+    let provided = providers(&[of("optional", false)]).credentials(Some(&model), "r.io/a").await;
     let [failure] = provided.failures.as_slice() else { panic!("{:?}", provided.failures) };
     assert!(failure.contains("cannot read service account \"crew\"") && provided.credentials.is_empty(), "{failure}");
 }
