@@ -23,7 +23,8 @@ use crate::dns::Resolv;
 use crate::drivers::{self, Drivers};
 use crate::eviction;
 use crate::eviction::requests::Requests;
-use crate::images::garbage::collector::{self, Collector};
+use crate::images::garbage::collector::Collector;
+use crate::images::garbage::rounds;
 use crate::images::providers::Providers;
 use crate::images::records::Records;
 use crate::manager::Manager;
@@ -152,7 +153,7 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         let node = agent::reference_by_name(&cx.options.node_name);
         tasks.spawn_until_cancelled("shutdown of the node", OnFailure::Log, shutdown::manager::run(cx.clone(), node));
     }
-    let images = collector::run(cx.clone(), agent::reference_by_name(&cx.options.node_name));
+    let images = rounds::run(cx.clone(), agent::reference_by_name(&cx.options.node_name));
     tasks.spawn_until_cancelled("image garbage collection", OnFailure::Log, images);
     let out_of_memory = oom::run(cx.clone(), agent::reference_by_name(&cx.options.node_name));
     tasks.spawn_until_cancelled("kernel messages", OnFailure::Log, out_of_memory);

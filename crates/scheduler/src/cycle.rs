@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::cluster::{Cluster, NodeInfo};
-use crate::extenders::consult::Opinion;
+use crate::extenders::opinion::Opinion;
 use crate::filtering::{Filters, FitError};
 use crate::framework::Verdict;
 use crate::plugins::PLUGINS;

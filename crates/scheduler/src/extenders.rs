@@ -7,6 +7,7 @@
 //! | [`protocol`] | bodies that are sent and answers that are read; pure |
 //! | [`call`] | HTTP |
 //! | [`consult`] | what is asked for one pod, and in which order |
+//! | [`opinion`] | what came of it |
 //! | [`state`] | who is being asked, and which bindings the API is yet to show |
 //!
 //! The loop of the scheduler waits for none of them: it goes on with other pods, and looks again at the nodes that are left when the answers are
@@ -15,16 +16,9 @@
 
 pub(crate) mod call;
 pub(crate) mod consult;
+pub(crate) mod opinion;
 pub(crate) mod protocol;
 pub(crate) mod settings;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;
-
-use crate::queue::PluginSet;
-
-/// The place in a [`PluginSet`] of all extenders: what may help a pod that they refused is any event, as upstream.
-pub(crate) const EXTENDERS: PluginSet = 1 << (PluginSet::BITS - 1);
-
-/// Some of the extenders, a bit for the place of each in the configuration. Empty for a pod that concerns none.
-pub(crate) type Lane = u64;

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::cluster::{Cluster, NodeInfo};
-use crate::extenders::EXTENDERS;
 use crate::extenders::protocol::Refused;
 use crate::framework::{Filter, Reason, Verdict};
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
-use crate::queue::PluginSet;
+use crate::queue::{EXTENDERS, PluginSet};
 
 /// All filters, prepared for one pod.
 pub(crate) struct Filters<'a> {

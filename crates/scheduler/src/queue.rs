@@ -12,13 +12,12 @@ use std::time::Duration;
 use client::Key;
 use tokio::time::Instant;
 
-use crate::extenders::{EXTENDERS, Lane};
 use crate::framework::Event;
 use crate::metrics::Pending;
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
 use active::{Active, Ready};
-pub(crate) use place::{Place, Trial};
+pub(crate) use place::{Lane, Place, Trial};
 
 /// Of a queue that is told nothing else.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
@@ -28,6 +27,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(300);
 
 /// Bit n: the plugin of that index in [`PLUGINS`].
 pub(crate) type PluginSet = u32;
+
+/// The place in a [`PluginSet`] of all extenders: what may help a pod that they refused is any event, as upstream.
+pub(crate) const EXTENDERS: PluginSet = 1 << (PluginSet::BITS - 1);
 
 #[derive(Debug)]
 struct Entry {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use runtime::api::ContainerState;
 
 use crate::context::Context;
-use crate::images::garbage::collector;
+use crate::images::garbage::rounds;
 use crate::spec::Model;
 
 /// Removes them. `active` are the pods that take something of the node.
@@ -13,7 +13,7 @@ pub async fn reclaim(cx: &Context, active: &[Model]) {
     if let Err(error) = remove_containers(cx, active).await {
         tracing::warn!(%error, "cannot remove containers of pods that have ended");
     }
-    if let Err(error) = collector::free_unused(cx, active).await {
+    if let Err(error) = rounds::free_unused(cx, active).await {
         tracing::warn!(%error, "cannot remove images that nobody uses");
     }
 }

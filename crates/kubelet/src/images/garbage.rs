@@ -3,9 +3,11 @@
 //! | module | what it is |
 //! |---|---|
 //! | this one | the policy, and when each image was seen and used; pure |
-//! | [`collector`] | the task, and its effects |
+//! | [`collector`] | the removals |
+//! | [`rounds`] | the task |
 
 pub mod collector;
+pub mod rounds;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;

@@ -8,6 +8,7 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::call::{CallError, Extender};
+use super::opinion::Opinion;
 use super::protocol::{self, AnswerError, Nodes, Refused, Victims};
 use crate::cycle::Candidates;
 use crate::filtering::FitError;
@@ -20,16 +21,6 @@ pub(crate) struct Asked {
     pub(crate) extenders: Vec<Arc<Extender>>,
     pub(crate) nodes: Informer<Node>,
     pub(crate) pods: Informer<Pod>,
-}
-
-/// What extenders say of nodes.
-#[derive(Debug, Default)]
-pub(crate) struct Opinion {
-    /// The nodes that will do.
-    pub(crate) nodes: Vec<String>,
-    pub(crate) refused: Vec<Refused>,
-    /// By node, on top of those of the plugins.
-    pub(crate) scores: HashMap<String, i64>,
 }
 
 /// The answers for a pod.

@@ -10,7 +10,7 @@ use http::Uri;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use serde::{Deserialize, Deserializer};
 
-use super::Lane;
+use crate::queue::Lane;
 use crate::resources::is_extended;
 
 /// The time of a call that the configuration says nothing of.

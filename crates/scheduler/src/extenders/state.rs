@@ -8,12 +8,11 @@ use client::{Informer, Informers};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use tokio::time::Instant;
 
-use super::Lane;
 use super::call::Extender;
 use super::consult::Asked;
 use super::settings::{self, Settings};
 use crate::pod::PodInfo;
-use crate::queue::Trial;
+use crate::queue::{Lane, Trial};
 
 /// Bindings that are under way by an extender. While as many are, no pod of it is decided about.
 const BINDINGS: usize = 256;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use client::Key;
 
-use crate::extenders::Lane;
+use super::place::Lane;
 
 /// Higher priority first, then who waits longer.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use tokio::time::Instant;
 
-use crate::extenders::Lane;
+/// Some of the extenders, a bit for the place of each in the configuration. Empty for a pod that concerns none.
+pub(crate) type Lane = u64;
 
 /// Where a pod waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

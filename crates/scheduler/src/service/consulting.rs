@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::Scheduler;
 use crate::api::{Api, Bind, BindError, SCHEDULER_ERROR};
-use crate::extenders::Lane;
 use crate::extenders::call::{CallError, Extender};
 use crate::extenders::consult::Consulted;
 use crate::extenders::protocol::Victims;
@@ -21,7 +20,7 @@ use crate::filtering::FitError;
 use crate::metrics::{self, Outcome};
 use crate::pod::PodInfo;
 use crate::preemption::{self, Preemption, Refusal};
-use crate::queue::Trial;
+use crate::queue::{Lane, Trial};
 
 /// The pod as extenders get it.
 fn json(pod: &PodInfo) -> Vec<u8> {
