@@ -152,7 +152,7 @@ fn a_volume_of_a_driver_from_its_creation_to_its_end() {
     assert_eq!(shore.call("NodeExpandVolume")["refused"], "not now");
     c.told("", &["VolumeResizeFailed", "NodeExpandVolume.NodeExpandVolume failed for volume", "not now"]);
     std::fs::remove_dir_all(&refusals).unwrap();
-    c.k("annotate pod two looked=again");
+    c.k("annotate pod two looked=again --overwrite");
     eventually("the driver accepts it", || shore.call("NodeExpandVolume")["refused"].is_null().then_some(()));
     c.k("wait --for=jsonpath={.status.capacity.storage}=2097152 pvc/data --timeout=90s");
 
