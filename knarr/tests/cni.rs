@@ -42,10 +42,7 @@ fn plugins_make_the_pod_network() {
     let mut c = Cluster::prepare(KNARR);
     let directory = c.machine().directory().join("net.d");
     let options = ["--pod-network", "cni", "--cni-conf-dir", directory.to_str().unwrap()];
-    c.spawn_server(&options);
-    let kubeconfig = c.kubeconfig();
-    eventually("the server writes its kubeconfig", || kubeconfig.exists().then_some(()));
-    c.connect();
+    c.start_api_with(&options);
     eventually("the node says what it waits for", || {
         let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}: {.status.conditions[?(@.type=='Ready')].message}";
         let node = c.try_kubectl(&["get", "node", "n1", "-o", ready]).stdout;

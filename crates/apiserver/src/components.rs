@@ -1,8 +1,7 @@
 //! ComponentStatus: the parts of the control plane under the names that upstream gives them, with the health that `/readyz` knows.
 
 use apimachinery::Status;
-use http::{Response, StatusCode};
-use registry::ListOptions;
+use http::Response;
 use serde_json::{Value, json};
 
 use crate::body::Body;
@@ -21,10 +20,8 @@ impl Inner {
             let list = self.registry.computed(on.resource, None, &options, objects)?;
             return Ok(respond::list(on.call.accept, on.resource, list, on.call.query).await);
         }
-        let object = objects.into_iter().filter(|object| object["metadata"]["name"] == name);
-        let list = self.registry.computed(on.resource, None, &ListOptions::default(), object)?;
-        let entry = list.entries.first().ok_or_else(|| Status::not_found(&on.resource.group_resource, name))?;
-        Ok(respond::object(on.call.accept, StatusCode::OK, on.resource, &entry.json, on.call.query))
+        let object = objects.into_iter().find(|object| object["metadata"]["name"] == name);
+        self.show_computed(on, object.ok_or_else(|| Status::not_found(&on.resource.group_resource, name))?)
     }
 
     async fn component_statuses(&self) -> [Value; 3] {

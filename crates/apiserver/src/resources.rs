@@ -40,6 +40,12 @@ impl Inner {
         }
     }
 
+    /// Answers with an object that was computed.
+    pub(crate) fn show_computed(&self, on: &On<'_>, object: Value) -> Result<Response<Body>, Status> {
+        let entry = self.registry.computed_one(on.resource, &object)?;
+        Ok(respond::object(on.call.accept, StatusCode::OK, on.resource, &entry.json, on.call.query))
+    }
+
     async fn get(&self, on: &On<'_>) -> Result<Response<Body>, Status> {
         let version = match on.call.query {
             "" => None,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use apimachinery::quantity::Quantity;
 use apimachinery::{Status, time};
 use futures::StreamExt;
-use http::{Response, StatusCode};
+use http::Response;
 use jiff::Timestamp;
 use kinds::KindDef;
 use registry::{Entry, List, ListOptions};
@@ -71,9 +71,7 @@ impl Inner {
             let found = self.registry.get(&source, target.namespace, target.name, None).await?;
             let measured = self.measure(def, &[found]).await.into_iter().next();
             let object = measured.ok_or_else(|| self.unmeasured(on))?;
-            let list = self.registry.computed(on.resource, None, &ListOptions::default(), [object])?;
-            let entry = list.entries.first().ok_or_else(|| self.unmeasured(on))?;
-            return Ok(respond::object(on.call.accept, StatusCode::OK, on.resource, &entry.json, on.call.query));
+            return self.show_computed(on, object);
         }
         let options = Query::parse(on.call.query).list_options(false)?;
         let namespace = Some(target.namespace).filter(|namespace| !namespace.is_empty());

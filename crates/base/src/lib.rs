@@ -11,5 +11,6 @@ pub mod programs;
 pub mod readiness;
 pub mod records;
 pub mod sockets;
+pub mod stat;
 pub mod tasks;
 pub mod tls;

@@ -16,6 +16,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use prost::Message;
 use tokio::net::UnixStream;
 
@@ -253,33 +254,17 @@ fn judge(early: &HeaderMap, trailers: Option<&HeaderMap>) -> Result<(), Error> {
     }
 }
 
+/// What stands as it is in a message of gRPC in headers: printable ASCII but the sign of what does not.
+const PRINTABLE: &AsciiSet = &CONTROLS.add(b'%');
+
 /// A message as gRPC writes it in headers.
 fn percent_encoded(text: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b' '..=b'~' if byte != b'%' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(byte).collect()
+    utf8_percent_encode(text, PRINTABLE).to_string()
 }
 
 /// A message as gRPC writes it in headers: bytes that are no printable ASCII as `%XX`.
 fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, others)) = rest.split_first() {
-        let code = others.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        match code.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &others[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = others;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -56,6 +56,13 @@ impl Cluster {
 
     /// The same with further options. A second `--node-ip` is one more address of the node.
     pub fn start_server_with(&mut self, options: &[&str]) {
+        self.start_api_with(options);
+        let status = self.knarr(&["status", "--wait", "--timeout", "60s"]).output().unwrap();
+        assert!(status.status.success(), "knarr status: {}", String::from_utf8_lossy(&status.stderr));
+    }
+
+    /// The same, and waits until it serves: its node may not be Ready yet.
+    pub fn start_api_with(&mut self, options: &[&str]) {
         self.spawn_server(options);
         let kubeconfig = self.kubeconfig();
         eventually("the server writes its kubeconfig", || {
@@ -63,8 +70,6 @@ impl Cluster {
             assert!(ended.is_none(), "knarr server ended with {ended:?}");
             kubeconfig.exists().then_some(())
         });
-        let status = self.knarr(&["status", "--wait", "--timeout", "60s"]).output().unwrap();
-        assert!(status.status.success(), "knarr status: {}", String::from_utf8_lossy(&status.stderr));
         self.connect();
     }
 

@@ -9,8 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// Clock ticks of a second in /proc: the same on every Linux (USER_HZ).
-const TICKS: f64 = 100.0;
+use crate::stat::{TICKS, field};
 
 #[derive(Debug)]
 pub(super) struct Process;
@@ -19,17 +18,14 @@ impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let (stat, status) = (read("/proc/self/stat"), read("/proc/self/status"));
-        let cpu = Some((field(&stat, 14).unwrap_or_default() + field(&stat, 15).unwrap_or_default()) / TICKS);
-        if let Some(seconds) = cpu {
-            let name = "process_cpu_seconds";
-            let help = "Total user and system CPU time spent in seconds";
-            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            ConstCounter::new(seconds).encode(metric)?;
-        }
+        let seconds = |number: usize| field(&stat, number).map(|ticks| ticks as f64 / TICKS as f64);
+        let help = "Total user and system CPU time spent in seconds";
+        let metric = encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?;
+        ConstCounter::new(seconds(14).unwrap_or_default() + seconds(15).unwrap_or_default()).encode(metric)?;
         let boot = value(&read("/proc/stat"), "btime");
         let files = std::fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as f64);
         let most = getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft as f64);
-        let start = boot.and_then(|boot| Some(boot + field(&stat, 22)? / TICKS));
+        let start = boot.and_then(|boot| Some(boot + seconds(22)?));
         let bytes = |key: &str| value(&status, key).map(|kibibytes| kibibytes * 1024.0);
         for (name, help, value) in [
             ("process_start_time_seconds", "Start time of the process since unix epoch in seconds", start),
@@ -47,12 +43,6 @@ impl Collector for Process {
     }
 }
 
-/// A field of /proc/PID/stat, numbered from 1 as in proc(5). The program's name, the second, may contain anything.
-fn field(stat: &str, number: usize) -> Option<f64> {
-    let after = &stat[stat.rfind(')')? + 1..];
-    after.split_whitespace().nth(number - 3)?.parse().ok()
-}
-
 /// The number behind a word at the beginning of a line.
 fn value(text: &str, key: &str) -> Option<f64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(key))?;
@@ -65,9 +55,7 @@ mod tests {
 
     #[test]
     fn the_files_of_proc_are_understood() {
-        let stat = "7 (a ) b) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 9 0 4242 1";
-        assert_eq!((field(stat, 14), field(stat, 15), field(stat, 22)), (Some(150.0), Some(50.0), Some(4242.0)));
         assert_eq!(value("Name:\ta\nVmRSS:\t  12 kB\n", "VmRSS:"), Some(12.0));
-        assert_eq!((field("", 14), value("", "VmRSS:")), (None, None));
+        assert_eq!(value("", "VmRSS:"), None);
     }
 }

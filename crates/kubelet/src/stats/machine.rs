@@ -3,14 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use base::stat::TICKS;
 use jiff::Timestamp;
 
 use super::network::{self, Interface};
 use crate::node::machine;
 use crate::node::supply::Supplies;
-
-/// Clock ticks of a second in `/proc/stat`.
-const TICKS: u64 = 100;
 
 /// CPU time, memory and room of the node.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -2,11 +2,9 @@
 
 use std::fs;
 
+use base::stat::{self, TICKS};
 use jiff::Timestamp;
 use runtime::api::{CpuUsage, MemoryUsage, Usage};
-
-/// Clock ticks of a second in `/proc/PID/stat`.
-const TICKS: u64 = 100;
 
 /// One of them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,10 +37,7 @@ impl SystemUsage {
 
 /// See proc_pid_stat(5) and proc_pid_statm(5).
 fn process(stat: &str, statm: &str, page: u64, boot: Timestamp) -> Option<SystemUsage> {
-    // The name of the program may have blanks and parentheses.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    // The third field of the manual page is the first one here.
-    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    let field = |number| stat::field(stat, number);
     let [user, system] = [field(14)?, field(15)?].map(|ticks| ticks * (1_000_000_000 / TICKS));
     let mut pages = statm.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok());
     let (resident, shared) = (pages.next()?, pages.next()?);

@@ -6,9 +6,17 @@ use apimachinery::Status;
 use serde_json::Value;
 
 use super::list::Selection;
-use crate::{List, ListOptions, Registry, Served};
+use crate::{Entry, List, ListOptions, Registry, Served};
 
 impl Registry {
+    /// A computed object as it is shown.
+    ///
+    /// # Errors
+    /// It cannot be encoded.
+    pub fn computed_one(&self, res: &Served, object: &Value) -> Result<Entry, Status> {
+        res.compute(object, self.revision()).map_err(Status::internal)
+    }
+
     /// A list of those of the computed `objects` that the options select.
     ///
     /// # Errors

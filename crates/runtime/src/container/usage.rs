@@ -8,8 +8,6 @@ use super::cgroup::Cgroups;
 use super::io_usage;
 use crate::api::{CpuUsage, MemoryUsage, Usage};
 
-/// Clock ticks of a second in the kernel's files. It is 100 on every architecture that containers run on.
-const TICKS: u64 = 100;
 /// Version 1 shows a limit of this many bytes, less a page or two, where there is none.
 const NO_LIMIT: u64 = 1 << 62;
 
@@ -80,7 +78,7 @@ fn cpu_v1(acct: &Path, cpu: Option<&Path>) -> Option<CpuUsage> {
     let text = |dir: &Path, file: &str| fs::read_to_string(dir.join(file)).unwrap_or_default();
     let (ticks, stat) = (text(acct, "cpuacct.stat"), cpu.map(|dir| text(dir, "cpu.stat")).unwrap_or_default());
     let (ticks, stat) = (numbers(&ticks), numbers(&stat));
-    let time = |name: &str| ticks.get(name).copied().unwrap_or(0) * (1_000_000_000 / TICKS);
+    let time = |name: &str| ticks.get(name).copied().unwrap_or(0) * (1_000_000_000 / base::stat::TICKS);
     let get = |name: &str| stat.get(name).copied().unwrap_or(0);
     Some(CpuUsage {
         total,
