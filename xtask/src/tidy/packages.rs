@@ -33,9 +33,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 /// Crates that the graph holds in more than one version, with who keeps the older one. Shorten this list, do not grow it.
 const DUPLICATES: &[(&str, &str)] = &[
     ("base64", "kube, oci-client"),
-    ("darling", "oci-spec; the newer one is kube-derive's, in tests"),
-    ("darling_core", "the same"),
-    ("darling_macro", "the same"),
     ("getrandom", "ring, uuid, tempfile"),
     ("hashbrown", "dashmap, fjall, indexmap"),
     ("nix", "libcontainer"),
