@@ -2,17 +2,19 @@
 
 mod access;
 mod dev;
+mod flags;
 mod image;
 mod image_gc;
 mod node;
 mod pressure;
 mod shutdown;
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use self::access::{Audit, Authentication, Authorization};
@@ -44,6 +46,20 @@ enum LogFormat {
 }
 
 impl Cli {
+    /// Reads the command line; ends the program where it cannot be understood.
+    pub(crate) fn read(args: Vec<OsString>) -> Self {
+        let mut command = Self::command();
+        let mut matches = command.get_matches_from_mut(args);
+        let flags = flags::all(&command, &matches);
+        let mut cli = Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
+        match &mut cli.command {
+            Command::Server(options) => options.node.flags = flags,
+            Command::Agent(options) => options.node.flags = flags,
+            _ => {}
+        }
+        cli
+    }
+
     pub(crate) fn format(&self) -> base::logging::Format {
         match self.log_format {
             LogFormat::Text => base::logging::Format::Text,

@@ -20,8 +20,6 @@ mod version;
 use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::process::ExitCode;
 
-use clap::Parser;
-
 /// A fifth of what creating an object costs was the C library's allocator.
 #[global_allocator]
 static ALLOCATOR: runtime::memory::Allocator = runtime::memory::Allocator;
@@ -62,7 +60,7 @@ fn main() -> ExitCode {
     if let Some(code) = runtime::dispatch(&args) {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
-    let cli = cli::Cli::parse_from(args);
+    let cli = cli::Cli::read(args);
     // The client library logs failed requests as errors; who made them says what they mean.
     let level = format!("kube_client::client::builder=off,{}", cli.log_level);
     if let Err(error) = base::logging::init(cli.format(), &level) {

@@ -205,6 +205,7 @@ fn api_options(options: &cli::Server, paths: &Paths, node: &node::Identity) -> R
         authorization: options.authorization.options(),
         audit: options.audit.options(),
         build: crate::version::BUILD,
+        flags: options.node.flags.clone(),
         registry: registry::Options { service_cidrs: options.service_cidrs.clone(), node_ports: 30000..=32767, tokens: None },
     })
 }

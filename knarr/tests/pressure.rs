@@ -147,4 +147,8 @@ fn images_that_nobody_uses_go_from_a_full_disk() {
     c.told("", &["FreeDiskSpaceFailed"]);
     let config = c.k(&format!("get --raw /api/v1/nodes/{node}/proxy/configz"));
     assert!(config.contains(r#""imageGCHighThresholdPercent":30"#), "{config}");
+    for place in ["", &format!("/api/v1/nodes/{node}/proxy")] {
+        let flags = c.k(&format!("get --raw {place}/flagz"));
+        assert!(flags.contains("\nimage-gc-high-threshold=30\n"), "{flags}");
+    }
 }

@@ -37,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) servers: Arc<Servers>,
     pub(crate) keys: Arc<TokenKeys>,
     pub(crate) build: Build,
+    pub(crate) zpages: base::zpages::Pages,
     pub(crate) public_address: String,
     pub(crate) tasks: Tasks,
     pub(crate) budgets: Budgets,

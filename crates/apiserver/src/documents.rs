@@ -1,9 +1,11 @@
 //! Paths that name no resource.
 
 use apimachinery::Status;
-use base::metrics::{Format, Page};
+use base::metrics::{self, Format};
+use base::zpages::{self, Page};
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, Method, Response, StatusCode};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
@@ -17,7 +19,7 @@ use crate::{fairness, respond, tunnels};
 const JSON: &str = "application/json";
 const DEBUG: &str = "/debug/api_priority_and_fairness/";
 
-fn metrics(call: &Call<'_>, page: Page) -> Response<Body> {
+fn metrics(call: &Call<'_>, page: metrics::Page) -> Response<Body> {
     let accept = call.parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = Format::accepted(accept);
     respond::bytes(StatusCode::OK, format.media_type(), page.encode(format))
@@ -36,8 +38,9 @@ impl Inner {
             tunnels::PATH => self.tunnel(call).unwrap_or_else(|status| respond::failure(call.accept, &status)),
             "" => self.paths(),
             "/version" => raw(&crate::version::document(&self.build)),
-            "/metrics" => metrics(call, Page::Server),
-            "/metrics/slis" => metrics(call, Page::ServerSlis),
+            "/metrics" => metrics(call, metrics::Page::Server),
+            "/metrics/slis" => metrics(call, metrics::Page::ServerSlis),
+            "/statusz" | "/flagz" => self.zpage(call, path),
             "/api" | "/apis" => self.groups(call, path),
             "/.well-known/openid-configuration" => self.openid(),
             "/openid/v1/jwks" => respond::bytes(StatusCode::OK, "application/jwk-set+json", self.keys.key_set().to_string()),
@@ -59,6 +62,14 @@ impl Inner {
         match fairness::dump::page(&self.budgets.fairness, path.strip_prefix(DEBUG).unwrap_or_default(), details) {
             Some(page) => respond::text(StatusCode::OK, page),
             None => respond::page_not_found(),
+        }
+    }
+
+    fn zpage(&self, call: &Call<'_>, path: &str) -> Response<Body> {
+        let accept = call.parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        match Page::at(path).and_then(|page| self.zpages.answer(page, accept, Timestamp::now())) {
+            Some((media_type, text)) => respond::bytes(StatusCode::OK, media_type, text),
+            None => respond::failure(Accept::RAW, &Status::not_acceptable(&zpages::ACCEPTED)),
         }
     }
 
@@ -105,6 +116,7 @@ impl Inner {
     fn paths(&self) -> Response<Body> {
         let own = [
             "/.well-known/openid-configuration",
+            "/flagz",
             "/healthz",
             "/livez",
             "/metrics",
@@ -113,6 +125,7 @@ impl Inner {
             "/openapi/v3",
             "/openid/v1/jwks",
             "/readyz",
+            "/statusz",
             "/version",
         ];
         let documents = self.discovery.of(&self.registry.catalog());

@@ -1,14 +1,12 @@
 //! Content negotiation: how a client wants its answer, and how it sent its body. The rules are upstream's
 //! (`k8s.io/apiserver/pkg/endpoints/handlers/negotiation`).
 
-mod clauses;
-
 use apimachinery::Status;
+use base::media::{Clause, clauses};
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 
 use crate::route;
-use clauses::{Clause, clauses};
 
 /// Encodings of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -56,6 +56,8 @@ pub struct Options {
     pub audit: Option<AuditOptions>,
     /// For `/version`.
     pub build: Build,
+    /// What `/flagz` says.
+    pub flags: base::zpages::Flags,
     /// Options of the registry. Its token signer is set here.
     pub registry: registry::Options,
 }
@@ -130,6 +132,7 @@ impl Core {
             tunnels,
             servers: servers.clone(),
             readiness: readiness.clone(),
+            zpages: crate::version::pages(&options.build, options.flags.clone()),
             build: options.build,
             public_address: options.public_address.clone(),
             tasks: tasks.child(),

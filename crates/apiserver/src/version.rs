@@ -1,5 +1,7 @@
 //! `/version`: which API is served, and what was built.
 
+use base::zpages::{Flags, Pages};
+use jiff::Timestamp;
 use serde::Serialize;
 
 /// The version of the API that is served.
@@ -59,6 +61,18 @@ pub(crate) fn document(build: &Build) -> Document {
         go_version: toolchain(build),
         compiler: "rustc",
         platform,
+    }
+}
+
+/// What `/statusz` and `/flagz` say of this server.
+pub(crate) fn pages(build: &Build, flags: Flags) -> Pages {
+    Pages {
+        component: "kube-apiserver",
+        version: VERSION.trim_start_matches('v').to_owned(),
+        toolchain: toolchain(build),
+        started: Timestamp::now(),
+        paths: &["/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/flagz", "/version"],
+        flags,
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Options {
     pub resolv_conf: PathBuf,
     /// `nodeInfo.kubeletVersion`, such as `v1.36.4+knarr`.
     pub version: String,
+    /// What `/statusz` and `/flagz` say.
+    pub zpages: base::zpages::Pages,
     /// Most pods.
     pub max_pods: u32,
     /// Most processes and threads of one pod; none is no limit.

@@ -20,6 +20,7 @@ use base::budgets::descriptors;
 use base::listen::Listener;
 use base::metrics::{Format, Page};
 use base::tasks::{OnFailure, Tasks};
+use base::zpages;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Method, Request, Response, StatusCode, header};
@@ -133,6 +134,7 @@ enum Route {
     Pods,
     RunningPods,
     Configz,
+    Zpage(zpages::Page),
     Metrics,
     /// What probes found.
     Probes,
@@ -186,6 +188,8 @@ fn route(path: &str) -> Option<Route> {
         ["pods"] => Route::Pods,
         ["runningpods"] => Route::RunningPods,
         ["configz"] => Route::Configz,
+        ["statusz"] => Route::Zpage(zpages::Page::Statusz),
+        ["flagz"] => Route::Zpage(zpages::Page::Flagz),
         ["metrics"] => Route::Metrics,
         ["metrics", "probes"] => Route::Probes,
         ["metrics", "resource"] => Route::Usage(Usage::Resource),
@@ -241,6 +245,7 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
             Err(error) => failure(&error),
         },
         Route::Configz => document("application/json", configz::document(api.options()).to_string()),
+        Route::Zpage(page) => zpage(&request, &api, page),
         Route::Usage(form) => usage(&api, form, &query).await,
         Route::NodeLogs(_) if request.method() != Method::GET => text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served"),
         Route::NodeLogs(path) => node_logs::answer(api.options().node_logs_dir.clone(), path).await,
@@ -263,6 +268,17 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
             None => text(StatusCode::NOT_FOUND, "this node shares no images"),
         },
         Route::Volume { .. } => text(StatusCode::NOT_FOUND, "404 page not found"),
+    }
+}
+
+fn zpage(request: &Request<Incoming>, api: &Api, page: zpages::Page) -> Response<Body> {
+    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match api.options().zpages.answer(page, accept, Timestamp::now()) {
+        Some((media_type, text)) => document(media_type, text),
+        None => text(
+            StatusCode::NOT_ACCEPTABLE,
+            format!("only the following media types are accepted: {}", zpages::ACCEPTED.join(", ")),
+        ),
     }
 }
 

@@ -146,6 +146,7 @@ fn options(site: &Site) -> apiserver::Options {
         authorization: Default::default(),
         audit: None,
         build: Build::default(),
+        flags: Default::default(),
         registry: registry::Options {
             service_cidrs: "10.43.0.0/16".parse().into_iter().collect(),
             node_ports: 30000..=32767,

@@ -11,6 +11,9 @@ use super::{ImageGc, Pressure, Shutdown, key_value};
 /// What is said of a node, wherever it runs.
 #[derive(Args, Clone)]
 pub(crate) struct Node {
+    /// The whole command line, for `/flagz`.
+    #[arg(skip)]
+    pub(crate) flags: base::zpages::Flags,
     /// The node's name; the host name by default.
     #[arg(long)]
     pub(crate) node_name: Option<String>,

@@ -27,3 +27,4 @@ mod storage;
 mod usage;
 mod watch;
 mod webhooks;
+mod zpages;

@@ -31,6 +31,7 @@ pub(crate) fn options(pki: PathBuf, anonymous: bool) -> Options {
         authorization: Default::default(),
         audit: None,
         build: apiserver::Build::default(),
+        flags: std::sync::Arc::new([("port".to_owned(), "0".to_owned())].into()),
         registry: registry::Options {
             service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
             node_ports: 30000..=32767,

@@ -32,7 +32,8 @@ impl Access {
             "logs" => (verb, &["log"]),
             "checkpoint" => (verb, &["checkpoint"]),
             "healthz" => (verb, &["healthz", "proxy"]),
-            "configz" => (verb, &["configz", "proxy"]),
+            "configz" | "flagz" => (verb, &["configz", "proxy"]),
+            "statusz" => (verb, &["statusz", "proxy"]),
             "pods" | "runningpods" => (verb, &["pods", "proxy"]),
             _ => (verb, &["proxy"]),
         };
@@ -60,6 +61,8 @@ mod tests {
         check("POST /checkpoint/n/p/c", Some(("create", &["checkpoint"])));
         check("GET /healthz", Some(("get", &["healthz", "proxy"])));
         check("GET /configz", Some(("get", &["configz", "proxy"])));
+        check("GET /flagz", Some(("get", &["configz", "proxy"])));
+        check("GET /statusz", Some(("get", &["statusz", "proxy"])));
         check("HEAD //pods", Some(("get", &["pods", "proxy"])));
         check("GET /runningpods/", Some(("get", &["pods", "proxy"])));
         check("GET /containerLogs/n/p/c", Some(("get", &["proxy"])));

@@ -103,6 +103,10 @@ async fn the_api_server_reads_logs_and_others_are_asked_about() {
         (&config["evictionHard"]["memory.available"], &config["evictionHard"]["pid.available"]),
         (&json!("104857600"), &json!("5%"))
     );
+    for (page, expected) in [("/statusz", "\nkubelet statusz\n"), ("/flagz", "\nkubelet flags\n")] {
+        let (status, body) = get(&authority, caller, address, page).await;
+        assert!(status == 200 && body.starts_with(expected), "{status}: {body}");
+    }
     let (status, body) = get(&authority, caller, address, "/runningpods/").await;
     let pods: serde_json::Value = serde_json::from_str(&body).unwrap();
     let first = &pods["items"][0];

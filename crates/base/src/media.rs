@@ -3,9 +3,11 @@
 
 /// One clause: a media type and its parameters.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Clause<'a> {
-    pub(super) main: &'a str,
-    pub(super) sub: &'a str,
+pub struct Clause<'a> {
+    /// The type, or `*`.
+    pub main: &'a str,
+    /// The subtype, or `*`.
+    pub sub: &'a str,
     quality: f32,
     parameters: Vec<(&'a str, &'a str)>,
 }
@@ -33,12 +35,12 @@ impl<'a> Clause<'a> {
     }
 
     /// The last value of a parameter.
-    pub(super) fn parameter(&self, name: &str) -> Option<&'a str> {
+    pub fn parameter(&self, name: &str) -> Option<&'a str> {
         self.parameters.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 
     /// Whether it takes a media type.
-    pub(super) fn takes(&self, main: &str, sub: &str) -> bool {
+    pub fn takes(&self, main: &str, sub: &str) -> bool {
         (self.main == main && (self.sub == sub || self.sub == "*")) || (self.main == "*" && self.sub == "*")
     }
 
@@ -49,7 +51,7 @@ impl<'a> Clause<'a> {
 }
 
 /// The clauses of a header, the best first. Sorted by insertion, as Go's `sort` does with so few.
-pub(super) fn clauses(header: &str) -> Vec<Clause<'_>> {
+pub fn clauses(header: &str) -> Vec<Clause<'_>> {
     let mut all: Vec<Clause<'_>> = header.split(',').filter_map(Clause::read).take(MAX_CLAUSES).collect();
     for end in 1..all.len() {
         let mut at = end;
