@@ -3,13 +3,17 @@
 //!
 //! The connection begins as an upgrade of `GET /knarr/tunnel`, with the certificate of the node. From then on it carries HTTP/2 with
 //! the roles turned round: a stream is a CONNECT request of the server, to an address and a port. The agent decides what may be
-//! reached. Where a node has no tunnel, such as that of the server's own process, its addresses are dialled.
+//! reached. Where a node has no tunnel, such as that of the server's own process, its addresses are dialled. A node whose tunnel has
+//! ended is most likely gone, and what is asked of it fails soon; its pods may still be there, so it is dialled all the same.
 
 mod accept;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -27,6 +31,10 @@ pub const PATH: &str = "/knarr/tunnel";
 /// What a tunnel upgrades to.
 pub const PROTOCOL: &str = "knarr-tunnel";
 
+/// Time to connect by a tunnel. The way to the agent and its connection to its own node take milliseconds.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Time to dial an address of a node whose tunnel has ended: the kernel asks a second time after one second.
+const LOST: Duration = Duration::from_secs(2);
 /// Of what an agent says when it refuses.
 const REASON: usize = 1 << 10;
 
@@ -40,21 +48,28 @@ pub(crate) type Stream = Box<dyn Duplex>;
 /// Opens streams on a tunnel.
 type Sender = SendRequest<Empty<Bytes>>;
 
-/// The tunnels that are open, by the names of their nodes.
+/// The newest tunnel of a node, and its number.
+enum Tunnel {
+    Open(u64, Sender),
+    Ended,
+}
+
+/// Tunnels by the names of their nodes, of which there are as many as have ever joined while the server runs.
 #[derive(Default)]
 pub(crate) struct Tunnels {
-    open: Mutex<HashMap<String, (u64, Sender)>>,
+    of: Mutex<HashMap<String, Tunnel>>,
     count: AtomicU64,
 }
 
 impl Tunnels {
     /// Connects to an address: by the tunnel of the node where it is, if there is one.
     pub(crate) async fn connect(&self, node: Option<&str>, host: &str, port: u16) -> io::Result<Stream> {
-        let tunnel = node.and_then(|node| self.open.lock().get(node).map(|(_, sender)| sender.clone()));
-        if let Some(tunnel) = tunnel {
-            return through(tunnel, host, port).await;
-        }
-        let stream = TcpStream::connect((host, port)).await?;
+        let most = match node.and_then(|node| self.of.lock().get(node).map(Tunnel::sender)) {
+            Some(Some(sender)) => return within(ANSWER, through(sender, host, port)).await,
+            Some(None) => LOST,
+            None => Duration::MAX,
+        };
+        let stream = within(most, TcpStream::connect((host, port))).await?;
         // Without them, it is only slower. What is sent may wait for a container that does not read.
         let _ = base::sockets::keep_alive(&stream);
         Ok(Box::new(stream))
@@ -63,16 +78,31 @@ impl Tunnels {
     /// Takes the place of an older tunnel of the node, whose agent has come again.
     fn opened(&self, node: &str, sender: Sender) -> u64 {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        self.open.lock().insert(node.to_owned(), (number, sender));
+        self.of.lock().insert(node.to_owned(), Tunnel::Open(number, sender));
         number
     }
 
     fn closed(&self, node: &str, number: u64) {
-        let mut open = self.open.lock();
-        if open.get(node).is_some_and(|(newest, _)| *newest == number) {
-            open.remove(node);
+        if let Some(tunnel) = self.of.lock().get_mut(node)
+            && matches!(tunnel, Tunnel::Open(newest, _) if *newest == number)
+        {
+            *tunnel = Tunnel::Ended;
         }
     }
+}
+
+impl Tunnel {
+    fn sender(&self) -> Option<Sender> {
+        match self {
+            Self::Open(_, sender) => Some(sender.clone()),
+            Self::Ended => None,
+        }
+    }
+}
+
+async fn within<T>(most: Duration, connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    // The words of Go's network, which clients know.
+    tokio::time::timeout(most, connecting).await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "i/o timeout")))
 }
 
 async fn through(mut tunnel: Sender, host: &str, port: u16) -> io::Result<Stream> {

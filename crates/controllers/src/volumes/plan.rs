@@ -197,7 +197,11 @@ fn released(volume: &PersistentVolume) -> ForVolume {
             let text = format!("error getting deleter volume plugin for volume {name:?}: no deletable volume plugin matched");
             fail("VolumeFailedDelete", text)
         }
-        Some("Recycle") => fail("VolumeFailedRecycle", "no recyclable volume plugin matched".to_owned()),
+        // Upstream recycles hostPath and NFS volumes by a pod of an image of its own, which removes what is there: deprecated since v1.11.
+        Some("Recycle") => {
+            let text = "volumes are not recycled here: what it holds is kept until the volume is deleted; instead, let volumes be provisioned";
+            fail("VolumeFailedRecycle", text.to_owned())
+        }
         _ => ForVolume::Nothing,
     }
 }

@@ -93,23 +93,35 @@ fn updates() {
         note("b", json!({})),
         &["metadata.annotations.volume.beta.kubernetes.io/storage-class: Invalid value: \"b\": field is immutable"],
     );
-    let class = |class: Value| claim(json!({"volumeAttributesClassName": class}));
-    check(class(json!("a")), class(json!("b")), &[]);
-    check(
-        class(json!("a")),
-        class(json!(null)),
-        &["spec.volumeAttributesClassName: Forbidden: update from non-nil value to nil is forbidden"],
-    );
-    check(
-        class(json!("a")),
-        class(json!("")),
-        &["spec.volumeAttributesClassName: Forbidden: update from non-nil value to an empty string is forbidden"],
-    );
+    classes_of_attributes(&check, IMMUTABLE);
     check(
         claim(json!({})),
         claim(json!({"volumeMode": "Block"})),
         &[IMMUTABLE, "volumeMode: Invalid value: \"Block\": field is immutable"],
     );
+}
+
+/// Only bound claims get another class of attributes, and one that was never applied may be taken back.
+fn classes_of_attributes(check: &dyn Fn(Value, Value, &[&str]), immutable: &str) {
+    let unbound = |class: Value| claim(json!({"volumeAttributesClassName": class}));
+    let bound = |class: Value, current: Value| {
+        with(&unbound(class), json!({"status": {"phase": "Bound", "currentVolumeAttributesClassName": current}}))
+    };
+    let (none, applied) = (json!(null), json!("a"));
+    for new in [json!("b"), json!(""), json!(null)] {
+        check(unbound(json!("a")), unbound(new.clone()), &[immutable]);
+        check(bound(json!("a"), none.clone()), bound(new, none.clone()), &[]);
+    }
+    check(unbound(none.clone()), unbound(json!("a")), &[immutable]);
+    check(bound(none.clone(), none.clone()), bound(json!("a"), none.clone()), &[]);
+    check(bound(json!("a"), applied.clone()), bound(json!("b"), applied.clone()), &[]);
+    for (new, named) in [(json!(null), "nil"), (json!(""), "empty string")] {
+        let refused = format!(
+            "spec.volumeAttributesClassName: Forbidden: update to {named} is forbidden when status.currentVolumeAttributesClassName is not nil"
+        );
+        check(bound(json!("a"), applied.clone()), bound(new.clone(), applied.clone()), &[&refused]);
+        check(bound(new.clone(), applied.clone()), bound(new, applied.clone()), &[]);
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What of a claim may change: the size of one that is bound, the class of attributes, and a class that was missing.
+//! What of a claim may change: size and class of attributes of one that is bound, and a class that was missing.
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::quantity::Quantity;
@@ -32,8 +32,8 @@ pub(super) fn validate(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim,
     }
     if new.status.as_ref().is_some_and(|status| text(&status.phase) == "Bound") {
         keep_size(&mut changed, before);
+        changed.volume_attributes_class_name.clone_from(&was.volume_attributes_class_name);
     }
-    changed.volume_attributes_class_name.clone_from(&was.volume_attributes_class_name);
     if changed != was {
         let difference = diff::show(&json!(was), &json!(changed));
         errors.push(Error::forbidden(&Path::new("spec"), format!("{CHANGES}\n{difference}")));
@@ -45,16 +45,24 @@ pub(super) fn validate(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim,
         errors.push(Error::forbidden(&path, "field can not be less than status.capacity"));
     }
     rules::immutable(&Path::new("volumeMode"), &after.volume_mode, &before.volume_mode, errors);
-    if before.volume_attributes_class_name.is_some() {
-        let detail = match after.volume_attributes_class_name.as_deref() {
-            None => "update from non-nil value to nil is forbidden",
-            Some("") if before.volume_attributes_class_name.as_deref() != Some("") => {
-                "update from non-nil value to an empty string is forbidden"
-            }
-            Some(_) => return,
-        };
-        errors.push(Error::forbidden(&Path::new("spec.volumeAttributesClassName"), detail));
+    keep_class(new, old, errors);
+}
+
+/// A class of attributes is taken away only before one was applied: the change is then called off (KEP-3751).
+fn keep_class(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim, errors: &mut Errors) {
+    let class = |claim: &PersistentVolumeClaim| claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.clone());
+    let applied = old.status.as_ref().is_some_and(|status| status.current_volume_attributes_class_name.is_some());
+    let (after, before) = (class(new), class(old));
+    if !applied || after == before {
+        return;
     }
+    let to = match after.as_deref() {
+        None => "nil",
+        Some("") => "empty string",
+        Some(_) => return,
+    };
+    let detail = format!("update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil");
+    errors.push(Error::forbidden(&Path::new("spec.volumeAttributesClassName"), detail));
 }
 
 fn note(claim: &PersistentVolumeClaim) -> Option<&str> {
