@@ -20,6 +20,7 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::large::{Pool, Share};
 use super::resolve::{self, Address};
 use super::target::authority;
 use super::{Error, Target, trust};
@@ -33,10 +34,8 @@ const KEPT_FOR: Duration = Duration::from_secs(90);
 const HEAD: usize = 64 << 10;
 /// Answers up to this size need no share of the memory for large ones.
 const SMALL: usize = 64 << 10;
-/// KiB of large answers that are read at once, of all targets.
-const LARGE_KIB: usize = 64 << 10;
-
-static LARGE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(LARGE_KIB));
+/// Large answers that are read at once, of all targets.
+static LARGE: LazyLock<Pool> = LazyLock::new(|| Pool::new(64 << 20));
 
 /// How long a call may take, and how large its answer may be.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +55,7 @@ pub(crate) struct Endpoint {
     identity: Option<Arc<Resolver>>,
     tls: OnceCell<Arc<ClientConfig>>,
     kept: Mutex<Vec<Kept<Full<Bytes>>>>,
-    /// Who reads a large answer: one at a time, so that a target that does not end its answers leaves memory for others'.
+    /// Who reads a large answer: one at a time, so that no target has more than one share of the memory for them.
     large: Semaphore,
     /// Connections for requests whose bodies stream.
     pub(super) streams: Mutex<Vec<Kept<RequestBody>>>,
@@ -175,18 +174,28 @@ impl Endpoint {
 
 /// The body, if it is not larger than `most`. `own` is the target's turn to send a large one.
 async fn read(mut body: hyper::body::Incoming, most: usize, own: &Semaphore) -> Result<Bytes, Error> {
-    let (mut bytes, mut share) = (BytesMut::new(), None::<(SemaphorePermit<'_>, SemaphorePermit<'_>)>);
-    while let Some(frame) = body.frame().await {
+    let (mut bytes, mut large) = (BytesMut::new(), None::<(SemaphorePermit<'_>, Share<'_>)>);
+    loop {
+        let frame = match &large {
+            None => body.frame().await,
+            Some((_, share)) => tokio::select! {
+                frame = body.frame() => frame,
+                why = share.ended() => return Err(why),
+            },
+        };
+        let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(|error| failure(&error))?.into_data() else { continue };
         let size = bytes.len() + data.len();
         if size > most {
             return Err(Error::TooLarge(most));
         }
-        if size > SMALL && share.is_none() {
-            // For all that may come: who held a part and waited for more could wait for ever.
-            let kib = u32::try_from((most >> 10).clamp(1, LARGE_KIB)).unwrap_or(1);
-            let turn = own.acquire().await.ok();
-            share = turn.zip(LARGE.acquire_many(kib).await.ok());
+        if size > SMALL && large.is_none() {
+            let turn = own.acquire().await.map_err(|_| Error::Crowded)?;
+            large = Some((turn, LARGE.share()));
+        }
+        if let Some((_, share)) = large.as_ref().filter(|_| size > bytes.capacity()) {
+            share.grow(size).await?;
+            bytes.reserve(data.len());
         }
         bytes.extend_from_slice(&data);
     }
