@@ -13,10 +13,11 @@ use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
+use indexmap::IndexSet;
 use kinds::custom::{self, AcceptedNames};
 use kinds::util::text;
-use registry::{ListOptions, Registry, Renewal, Served};
+use registry::{Event, ListOptions, Registry, Renewal, Served};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -57,13 +58,16 @@ fn resource(registry: &Registry) -> Result<Arc<Served>, Status> {
     found.ok_or_else(|| Status::internal("customresourcedefinitions are not served"))
 }
 
-/// Takes note of whom an event is about; its revision.
-fn note(event: registry::Event, changed: &mut VecDeque<String>) -> u64 {
-    let name = event.entry.name();
-    if changed.back().is_none_or(|last| last != name) {
-        changed.push_back(name.to_owned());
+/// Whom an event, and those that have come with it, are about, each once; the last revision; and whether the watch has ended.
+fn batch(first: Event, watch: &mut (impl Stream<Item = Event> + Unpin)) -> (IndexSet<String>, u64, bool) {
+    let (mut changed, mut revision, mut next) = (IndexSet::new(), first.entry.revision, Some(Some(first)));
+    while let Some(event) = next {
+        let Some(event) = event.filter(|event| event.status.is_none()) else { return (changed, revision, true) };
+        revision = event.entry.revision;
+        changed.insert(event.entry.name().to_owned());
+        next = watch.next().now_or_never();
     }
-    event.entry.revision
+    (changed, revision, false)
 }
 
 /// Tells why a definition could not be brought into force. Its name, if that is to be tried again.
@@ -154,16 +158,12 @@ impl Definitions {
                 tokio::select! {
                     event = watch.next() => match event {
                         Some(event) if event.status.is_none() => {
-                            let mut changed = VecDeque::new();
-                            revision = note(event, &mut changed);
-                            // Those that have come with it: of a definition that has changed several times, what it is now counts.
-                            while let Some(Some(event)) = watch.next().now_or_never() {
-                                if event.status.is_some() {
-                                    break;
-                                }
-                                revision = note(event, &mut changed);
+                            let (changed, last, ended) = batch(event, &mut watch);
+                            revision = last;
+                            failed.add(self.settle(changed.into_iter().collect(), &tasks).await);
+                            if ended {
+                                break;
                             }
-                            failed.add(self.settle(changed, &tasks).await);
                         }
                         _ => break,
                     },

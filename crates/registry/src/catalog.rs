@@ -17,6 +17,8 @@ use crate::{Remote, Served};
 #[derive(Clone, Default)]
 pub struct Catalog {
     generation: u64,
+    /// The generation since which the same group versions are served.
+    versions_since: u64,
     builtin: Arc<Builtin>,
     /// Custom resources by their prefix in the store, so that those of a group stand together.
     custom: RedBlackTreeMapSync<String, Custom>,
@@ -70,7 +72,7 @@ impl Catalog {
             }
             builtin.push(Arc::new(served));
         }
-        Ok(Self { generation: 1, builtin: Arc::new(builtin), ..Self::default() })
+        Ok(Self { generation: 1, versions_since: 1, builtin: Arc::new(builtin), ..Self::default() })
     }
 
     /// Whether a resource is part of the program.
@@ -90,7 +92,16 @@ impl Catalog {
             Some(storage) => self.custom.insert(prefix.to_owned(), Custom { storage, versions }),
             None => self.custom.remove(prefix),
         };
-        Self { generation: self.generation + 1, custom, ..self.clone() }
+        let mut next = Self { generation: self.generation + 1, custom, ..self.clone() };
+        let of = |catalog: &Self| catalog.custom.get(prefix).map(|custom| custom.versions.clone()).unwrap_or_default();
+        let differs = |served: &Arc<Served>| {
+            let (group, version) = (&*served.def.group, &*served.def.version);
+            self.has_version(group, version) != next.has_version(group, version)
+        };
+        if of(self).iter().chain(&of(&next)).any(differs) {
+            next.versions_since = next.generation;
+        }
+        next
     }
 
     /// The next snapshot, in which other servers serve these.
@@ -111,6 +122,11 @@ impl Catalog {
     /// Grows with each change.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// The generation since which the same group versions are served here: most definitions bring another kind of one that is there.
+    pub fn versions_since(&self) -> u64 {
+        self.versions_since
     }
 
     /// Every version of every resource: built-in kinds in the order of their list, then custom resources by group and name.

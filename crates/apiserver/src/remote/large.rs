@@ -185,8 +185,7 @@ mod tests {
         first.grow(20 * MIB).await.unwrap();
         second.grow(32 * MIB).await.unwrap();
         assert_eq!(pool.state.lock().taken, 64 * MIB);
-        let waits = third.grow(32 * MIB);
-        tokio::pin!(waits);
+        let mut waits = Box::pin(third.grow(32 * MIB));
         assert!(futures::poll!(&mut waits).is_pending());
         drop(second);
         waits.await.unwrap();

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use apimachinery::field::{Error, Errors, Path};
 use apimachinery::apply::Seen;
+use apimachinery::field::{Error, Errors, Path};
 use apimachinery::{Status, apply, meta, time};
 use kinds::ScalePaths;
 use serde_json::{Value, json};
