@@ -282,14 +282,16 @@ async fn large_answers_of_others_come_meanwhile() {
     large_answers_come(3, 31 << 20).await;
 }
 
-/// A definition like that of the world in another group, and the path of its objects in a version.
-async fn define_in(api: &Api, group: &str, hook: &Webhook) -> impl Fn(&str) -> String {
+/// Makes a definition like that of the world in another group.
+async fn define_in(api: &Api, group: &str, hook: &Webhook) {
     let mut definition = converted_by(&hook.https);
     definition["metadata"]["name"] = format!("foos.{group}").into();
     definition["spec"]["group"] = group.into();
     define(api, &definition).await;
-    let group = group.to_owned();
-    move |version: &str| format!("/apis/{group}/{version}/namespaces/ns/foos")
+}
+
+fn foos_in(group: &str, version: &str) -> String {
+    format!("/apis/{group}/{version}/namespaces/ns/foos")
 }
 
 /// So many webhooks send so many bytes each and no more.
@@ -303,7 +305,8 @@ async fn large_answers_come(hostile: usize, bytes: usize) {
         response["convertedObjects"][0]["host"] = "x".repeat(300_000).into();
         Some(answered(&response))
     });
-    let path = define_in(api, "other.example.com", &other).await;
+    define_in(api, "other.example.com", &other).await;
+    let path = |version: &str| foos_in("other.example.com", version);
     ask(api, 201, &format!("POST {}", path("v1")), &foo("large", json!({"hostPort": "h:80"}))).await;
 
     let begun = move || once(async move { Bytes::from(vec![b' '; bytes]) });
@@ -312,10 +315,11 @@ async fn large_answers_come(hostile: usize, bytes: usize) {
     let (mut asked, mut hooks) = (requests(api).await, vec![hook]);
     for number in 1..hostile {
         let more = Webhook::start().await;
-        let path = define_in(api, &format!("hostile{number}.example.com"), &more).await;
-        ask(api, 201, &format!("POST {}", path("v1")), &foo("a", json!({"hostPort": "h:80"}))).await;
+        let group = format!("hostile{number}.example.com");
+        define_in(api, &group, &more).await;
+        ask(api, 201, &format!("POST {}", foos_in(&group, "v1")), &foo("a", json!({"hostPort": "h:80"}))).await;
         more.behave(stops);
-        asked.push((format!("GET {}/a?timeout=3s", path("v2")), Value::Null));
+        asked.push((format!("GET {}/a?timeout=3s", foos_in(&group, "v2")), Value::Null));
         hooks.push(more);
     }
     let hanging = join_all((0..12).map(|number| request(api, &asked[number % asked.len()])));
