@@ -47,8 +47,11 @@ async fn conflicts_cross_versions() {
     };
     let port = "Apply failed with 1 conflict: conflict with \"first\": .hostPort";
     conflict((V2, "second"), json!({"host": "h", "port": "81"}), port).await;
-    // A field that is applied no more goes, which changes the other's as well.
-    conflict((V2, "second"), json!({"host": "h"}), port).await;
+    // A field that is applied no more stays where it is part of what another manager owns in its version.
+    assert_eq!(apply(api, (V2, "second"), json!({"host": "h"}), "").await.code, 200);
+    assert_eq!(owners(api).await, ["first Apply v1: hostPort", "second Apply v2: host"]);
+    assert_eq!(get(api, &format!("{V1}/a")).await["hostPort"], "h:80");
+    assert_eq!(apply(api, (V2, "second"), json!({"host": "h", "port": "80"}), "").await.code, 200);
     let port = "Apply failed with 1 conflict: conflict with \"second\": .port";
     conflict((V1, "first"), json!({"hostPort": "h:81"}), port).await;
     let both = "Apply failed with 2 conflicts: conflicts with \"second\":\n- .host\n- .port";
