@@ -4,18 +4,22 @@
 
 mod cleanup;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Reason, Status, meta, time};
 use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
-use futures::StreamExt;
-use kinds::custom;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, Stream, StreamExt};
+use indexmap::IndexSet;
+use kinds::custom::{self, AcceptedNames};
 use kinds::util::text;
-use registry::{ListOptions, Registry, Served};
+use registry::{Event, ListOptions, Registry, Renewal, Served};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::bootstrap::context;
 use crate::conversion;
@@ -32,24 +36,20 @@ pub(crate) struct Definitions {
     /// For webhooks that convert.
     remotes: Arc<Remotes>,
     known: HashMap<String, Known>,
+    names: AcceptedNames,
+    /// Definitions that want names that they have not got, by their group.
+    refused: HashMap<String, BTreeSet<String>>,
+    /// What is written of definitions. Nobody waits for it: the next definition is served meanwhile.
+    writes: FuturesUnordered<BoxFuture<'static, (String, Result<(), Status>)>>,
 }
 
 /// A definition as it was last seen.
+#[derive(Default)]
 struct Known {
-    /// What others need of it: its name, group and accepted names.
-    names: Value,
-    /// It wants names that it has not got.
-    refused: bool,
     /// What its kinds were made of; none before they are served.
     served: Option<Value>,
     /// Its objects are on their way out.
     ending: bool,
-}
-
-impl Known {
-    fn new(names: Value) -> Self {
-        Self { names, refused: true, served: None, ending: false }
-    }
 }
 
 /// The definitions' own kind.
@@ -58,12 +58,51 @@ fn resource(registry: &Registry) -> Result<Arc<Served>, Status> {
     found.ok_or_else(|| Status::internal("customresourcedefinitions are not served"))
 }
 
-/// What others need of a definition.
-fn names(definition: &Value) -> Value {
-    json!({
-        "metadata": {"name": meta::name(definition)}, "spec": {"group": text(definition, "/spec/group")},
-        "status": {"acceptedNames": definition.pointer("/status/acceptedNames")},
-    })
+/// Whom an event, and those that have come with it, are about, each once; the last revision; and whether the watch has ended.
+fn batch(first: Event, watch: &mut (impl Stream<Item = Event> + Unpin)) -> (IndexSet<String>, u64, bool) {
+    let (mut changed, mut revision, mut next) = (IndexSet::new(), first.entry.revision, Some(Some(first)));
+    while let Some(event) = next {
+        let Some(event) = event.filter(|event| event.status.is_none()) else { return (changed, revision, true) };
+        revision = event.entry.revision;
+        changed.insert(event.entry.name().to_owned());
+        next = watch.next().now_or_never();
+    }
+    (changed, revision, false)
+}
+
+/// Tells why a definition could not be brought into force. Its name, if that is to be tried again.
+fn told(name: String, result: Result<(), Status>) -> Option<String> {
+    match result {
+        Ok(()) => None,
+        // Changed or gone meanwhile: the watch says what it is now.
+        Err(status) if status.is(Reason::Conflict) || status.is(Reason::NotFound) => None,
+        Err(error) => {
+            tracing::warn!(definition = name, %error, "a definition cannot be brought into force, trying again");
+            Some(name)
+        }
+    }
+}
+
+/// Definitions that could not be brought into force.
+#[derive(Default)]
+struct Failed {
+    names: Vec<String>,
+    again: Option<Instant>,
+}
+
+impl Failed {
+    fn add(&mut self, names: impl IntoIterator<Item = String>) {
+        self.names.extend(names);
+        self.again = (!self.names.is_empty()).then(|| self.again.unwrap_or_else(|| Instant::now() + RETRY));
+    }
+
+    /// Waits until they are to be tried again.
+    async fn due(&self) {
+        match self.again {
+            Some(again) => tokio::time::sleep_until(again).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 fn group_and_plural(definition: &Value) -> (String, String) {
@@ -75,14 +114,17 @@ impl Definitions {
     pub(crate) async fn start(registry: &Arc<Registry>, remotes: Arc<Remotes>) -> Result<(Self, u64), Status> {
         let resource = resource(registry)?;
         let list = registry.list(&resource, None, &ListOptions::default()).await?;
-        let mut all = Self { registry: registry.clone(), resource, remotes, known: HashMap::new() };
+        let (known, names, refused, writes) = Default::default();
+        let mut all = Self { registry: registry.clone(), resource, remotes, known, names, refused, writes };
         for entry in &list.entries {
-            all.known.insert(entry.name().to_owned(), Known::new(names(&entry.value())));
+            all.known.insert(entry.name().to_owned(), Known::default());
+            all.note(&entry.value());
         }
         for entry in &list.entries {
             let definition = entry.value();
             if custom::is_accepted(&definition) {
-                all.serve(&definition).await?;
+                // All objects were read by this definition: nothing of them is from before.
+                drop(all.serve(&definition).await?);
             }
         }
         Ok((all, list.revision))
@@ -90,7 +132,7 @@ impl Definitions {
 
     /// Follows the definitions from a revision on.
     pub(crate) async fn run(mut self, mut revision: u64, tasks: Tasks, gate: Gate) -> Result<(), Status> {
-        let mut due: Vec<String> = self.known.keys().cloned().collect();
+        let mut due: VecDeque<String> = self.known.keys().cloned().collect();
         loop {
             let options = ListOptions {
                 resource_version: Some(revision.to_string()),
@@ -109,42 +151,40 @@ impl Definitions {
                 }
                 Err(status) => return Err(status),
             };
-            let mut failed = self.settle(std::mem::take(&mut due), &tasks).await;
+            let mut failed = Failed::default();
+            failed.add(self.settle(std::mem::take(&mut due), &tasks).await);
             gate.ready();
             loop {
-                let retry = async {
-                    match failed.is_empty() {
-                        true => std::future::pending().await,
-                        false => tokio::time::sleep(RETRY).await,
-                    }
-                };
                 tokio::select! {
                     event = watch.next() => match event {
                         Some(event) if event.status.is_none() => {
-                            revision = event.entry.revision;
-                            failed.extend(self.settle(vec![event.entry.name().to_owned()], &tasks).await);
+                            let (changed, last, ended) = batch(event, &mut watch);
+                            revision = last;
+                            failed.add(self.settle(changed.into_iter().collect(), &tasks).await);
+                            if ended {
+                                break;
+                            }
                         }
                         _ => break,
                     },
-                    () = retry => failed = self.settle(std::mem::take(&mut failed), &tasks).await,
+                    Some((name, result)) = self.writes.next() => failed.add(told(name, result)),
+                    () = failed.due() => {
+                        let again = std::mem::take(&mut failed).names.into();
+                        failed.add(self.settle(again, &tasks).await);
+                    }
                 }
             }
-            due = failed;
+            due = failed.names.into();
         }
     }
 
     /// Brings definitions into force, and those that wait for their names. Those that could not be.
-    async fn settle(&mut self, mut due: Vec<String>, tasks: &Tasks) -> Vec<String> {
+    async fn settle(&mut self, mut due: VecDeque<String>, tasks: &Tasks) -> Vec<String> {
         let mut failed = Vec::new();
-        while let Some(name) = due.pop() {
+        while let Some(name) = due.pop_front() {
             match self.reconcile(&name, tasks).await {
                 Ok(freed) => due.extend(freed),
-                // Changed or gone meanwhile: the watch says what it is now.
-                Err(status) if status.is(Reason::Conflict) || status.is(Reason::NotFound) => {}
-                Err(error) => {
-                    tracing::warn!(definition = name, %error, "a definition cannot be brought into force, trying again");
-                    failed.push(name);
-                }
+                Err(status) => failed.extend(told(name, Err(status))),
             }
         }
         failed
@@ -158,59 +198,84 @@ impl Definitions {
             Err(status) => return Err(status),
         };
         let Some(definition) = found else {
-            let Some(gone) = self.known.remove(name) else { return Ok(Vec::new()) };
+            if self.known.remove(name).is_none() {
+                return Ok(Vec::new());
+            }
             let (plural, group) = name.split_once('.').unwrap_or_default();
             self.registry.undefine(group, plural).await;
-            return Ok(self.others_of(&gone.names, name));
+            self.names.remove(name);
+            self.refused.get_mut(group).map(|refused| refused.remove(name));
+            return Ok(self.refused_of(group));
         };
         let accepted = match meta::is_deleting(&definition) {
             true => definition.clone(),
-            false => {
-                let others = self.known.values().map(|known| &known.names);
-                custom::accept(&definition, others, &time::now())
-            }
+            false => custom::accept(&definition, &self.names, &time::now()),
         };
-        let names = names(&accepted);
-        let known = self.known.entry(name.to_owned()).or_insert_with(|| Known::new(Value::Null));
-        known.refused = !custom::has_its_names(&accepted);
-        let freed = std::mem::replace(&mut known.names, names.clone()) != names;
+        self.known.entry(name.to_owned()).or_default();
+        let freed = self.note(&accepted);
         // Served first: who sees that it is established can use it.
-        if custom::is_accepted(&accepted) {
-            self.serve(&accepted).await?;
-        }
-        if accepted != definition {
-            self.registry.update(&context(), &self.resource, "status", "", name, accepted.clone()).await?;
+        if custom::is_accepted(&accepted)
+            && let Some(renewal) = self.serve(&accepted).await?
+        {
+            let renewed = async { tokio::task::spawn_blocking(|| renewal.run()).await };
+            tasks.spawn_until_cancelled("custom resource renewal", OnFailure::Log, renewed);
         }
         self.end(name, &accepted, tasks);
-        Ok(if freed { self.others_of(&names, name) } else { Vec::new() })
+        let others = if freed { self.refused_of(text(&accepted, "/spec/group")) } else { Vec::new() };
+        if accepted != definition {
+            self.write(name.to_owned(), accepted);
+        }
+        Ok(others)
     }
 
-    /// The others of a group.
-    fn others_of(&self, names: &Value, name: &str) -> Vec<String> {
-        let group = text(names, "/spec/group");
-        let same = self.known.iter().filter(|(other, known)| *other != name && text(&known.names, "/spec/group") == group);
-        // Those that have all that they want are left alone.
-        same.filter(|(_, known)| known.refused).map(|(other, _)| other.clone()).collect()
+    /// Takes note of the names that a definition has, and of whether it has all. Says whether others may have some now.
+    fn note(&mut self, definition: &Value) -> bool {
+        let refused = self.refused.entry(text(definition, "/spec/group").to_owned()).or_default();
+        match custom::has_its_names(definition) {
+            true => refused.remove(meta::name(definition)),
+            false => refused.insert(meta::name(definition).to_owned()),
+        };
+        self.names.set(definition)
+    }
+
+    /// The definitions of a group that have not all that they want.
+    fn refused_of(&mut self, group: &str) -> Vec<String> {
+        let refused: Vec<String> = self.refused.get(group).into_iter().flatten().cloned().collect();
+        if refused.is_empty() {
+            self.refused.remove(group);
+        }
+        refused
+    }
+
+    /// Writes the status of a definition.
+    fn write(&self, name: String, definition: Value) {
+        let (registry, resource) = (self.registry.clone(), self.resource.clone());
+        self.writes.push(Box::pin(async move {
+            let written = registry.update(&context(), &resource, "status", "", &name, definition).await;
+            (name, written.map(drop))
+        }));
     }
 
     /// Serves the kinds of a definition, if they are not served as it says already.
-    async fn serve(&mut self, definition: &Value) -> Result<(), Status> {
+    async fn serve(&mut self, definition: &Value) -> Result<Option<Renewal>, Status> {
         let ending = meta::is_deleting(definition);
-        let made_of = json!([definition["spec"], definition["status"]["acceptedNames"], meta::uid(definition), ending]);
-        let Some(known) = self.known.get_mut(meta::name(definition)) else { return Ok(()) };
+        let generation = &definition["metadata"]["generation"];
+        let made_of = json!([generation, definition["status"]["acceptedNames"], meta::uid(definition), ending]);
+        let Some(known) = self.known.get_mut(meta::name(definition)) else { return Ok(None) };
         if known.served.as_ref() == Some(&made_of) {
-            return Ok(());
+            return Ok(None);
         }
+        let mut renewal = None;
         match custom::versions(definition, ending) {
             Ok(versions) => {
                 let (group, plural) = group_and_plural(definition);
                 let converter = conversion::of(definition, &self.registry, &self.remotes);
-                self.registry.define(&group, &plural, versions, converter).await.map_err(Status::internal)?;
+                renewal = self.registry.define(&group, &plural, versions, converter).await.map_err(Status::internal)?;
             }
             Err(error) => tracing::warn!(definition = meta::name(definition), %error, "a definition cannot be served"),
         }
         known.served = Some(made_of);
-        Ok(())
+        Ok(renewal)
     }
 
     /// Starts to delete the objects of a definition that is deleted.

@@ -3,10 +3,11 @@
 //! A [`Target`] says what is called, by URL or by the name of a service, and whom it has to prove to be. [`Remotes`] hands out one
 //! [`Endpoint`] for each target, which keeps its connections for the next call. Services are looked up in the API server's own
 //! caches and their pods are dialled directly, or by the tunnels of their nodes: that works where no service proxy runs. Whoever is called is not trusted: a call ends
-//! with its time, an answer has a largest size, redirects are not followed, and large answers wait for their share of memory.
+//! with its time, an answer has a largest size, redirects are not followed, and large answers share memory of which nobody can keep too much ([`large`]).
 
 mod endpoint;
 mod kubeconfig;
+mod large;
 mod resolve;
 mod streams;
 mod target;
@@ -59,6 +60,9 @@ pub(crate) enum Error {
     /// More than is read of an answer.
     #[error("the response body is larger than {0} bytes")]
     TooLarge(usize),
+    /// Large answers have taken all that there is for them, and this one is the largest.
+    #[error("too many large responses are read at the same time")]
+    Crowded,
     /// What comes is no HTTP, or ends too early.
     #[error("{0}")]
     Http(String),

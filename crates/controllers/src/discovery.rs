@@ -22,6 +22,15 @@ pub(crate) struct Discovered {
 }
 
 impl Discovered {
+    /// A resource with no verbs.
+    #[cfg(test)]
+    pub(crate) fn of(api_version: &str, plural: &str, kind: &str) -> Self {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let [group, version, api_version] = [group, version, api_version].map(str::to_owned);
+        let api = ApiResource { group, version, api_version, kind: kind.to_owned(), plural: plural.to_owned() };
+        Self { api, namespaced: true, verbs: Vec::new() }
+    }
+
     /// Whether it supports a verb.
     pub(crate) fn can(&self, verb: &str) -> bool {
         self.verbs.iter().any(|one| one == verb)

@@ -2,6 +2,7 @@
 
 mod graph;
 mod monitor;
+mod resources;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +21,8 @@ use serde_json::json;
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::discovery::Discovered;
 use graph::{FOREGROUND, Graph, Item, ORPHAN, Uid, Waits, uid};
-use monitor::{Monitor, Resources, key_of};
+use monitor::{Monitor, key_of};
+use resources::Resources;
 
 type Meta = PartialObjectMeta<DynamicObject>;
 

@@ -3,6 +3,7 @@
 
 mod acceptance;
 mod columns;
+mod names;
 mod version;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use structural::{JsonPath, Structural};
 
 pub use acceptance::{accept, conditions, finish, has_its_names, is_accepted, is_kept, set_terminating};
 use columns::Columns;
+pub use names::AcceptedNames;
 pub use version::{CustomVersion, DefinitionError, version_priority, versions};
 
 use crate::def::{KindDef, Names};

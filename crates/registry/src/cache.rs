@@ -80,20 +80,28 @@ impl Cache {
         self.announce();
     }
 
-    /// Brings all objects into the present form, a few at a time.
+    /// Brings all objects into the present form, a few at a time, until it is the present one no more.
     pub(crate) fn renew(&self) {
         let form = self.form.load_full();
-        let old: Vec<Arc<Entry>> = {
-            let state = self.state.read();
-            state.items.values().filter(|entry| entry.index.epoch != form.epoch).cloned().collect()
-        };
-        for some in old.chunks(RENEWED) {
-            let new: Vec<Arc<Entry>> = some.iter().map(|entry| Arc::new(form.renew(entry))).collect();
-            let mut state = self.state.write();
-            for (old, new) in some.iter().zip(new) {
-                // Unless it was written meanwhile.
-                if state.items.get(old.index.path()).is_some_and(|entry| Arc::ptr_eq(entry, old)) {
-                    state.items.insert(old.index.path(), new);
+        loop {
+            let old: Vec<Arc<Entry>> = {
+                let state = self.state.read();
+                state.items.values().filter(|entry| entry.index.epoch != form.epoch).cloned().collect()
+            };
+            if old.is_empty() {
+                return;
+            }
+            for some in old.chunks(RENEWED) {
+                let new: Vec<Arc<Entry>> = some.iter().map(|entry| Arc::new(form.renew(entry))).collect();
+                let mut state = self.state.write();
+                if !Arc::ptr_eq(&form, &self.form.load()) {
+                    return;
+                }
+                for (old, new) in some.iter().zip(new) {
+                    // Unless it was written meanwhile.
+                    if state.items.get(old.index.path()).is_some_and(|entry| Arc::ptr_eq(entry, old)) {
+                        state.items.insert(old.index.path(), new);
+                    }
                 }
             }
         }

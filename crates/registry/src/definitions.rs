@@ -4,13 +4,26 @@ use std::sync::Arc;
 
 use kinds::{CustomVersion, Rules};
 
+use crate::cache::Cache;
 use crate::form::Form;
 use crate::storage::{Storage, prefix};
 use crate::{Converter, OpenError, Registry, Served};
 
+/// Objects from before their definition changed. They are read in the new form all the same; this makes reading them cheap again.
+#[must_use]
+pub struct Renewal(Arc<Cache>);
+
+impl Renewal {
+    /// Brings them into the new form, a few at a time. It ends when the definition has changed again.
+    pub fn run(self) {
+        self.0.renew();
+    }
+}
+
 impl Registry {
     /// Serves a custom resource in these versions, of which one is stored; what was served of it before is replaced, and its watches
-    /// begin again. `converter` is who converts between them, where it is more than another name. Says whether it is served: a resource of the program itself is not replaced.
+    /// begin again. `converter` is who converts between them, where it is more than another name. A resource of the program itself is not
+    /// replaced. What is left to do with objects from before is the caller's, who holds nobody up with it.
     ///
     /// # Errors
     /// Its objects could not be read.
@@ -20,17 +33,18 @@ impl Registry {
         plural: &str,
         versions: Vec<CustomVersion>,
         converter: Option<Arc<dyn Converter>>,
-    ) -> Result<bool, OpenError> {
+    ) -> Result<Option<Renewal>, OpenError> {
         let mut epoch = self.epoch.lock().await;
         let prefix = prefix(group, plural);
         let known = self.catalog().storage(&prefix).cloned();
-        if self.is_builtin(group, plural) {
-            return Ok(false);
+        if self.catalog().is_builtin(group, plural) {
+            return Ok(None);
         }
-        let Some(stored) = versions.iter().find(|version| version.storage) else { return Ok(false) };
+        let Some(stored) = versions.iter().find(|version| version.storage) else { return Ok(None) };
         *epoch += 1;
         let rules = Rules::Custom(stored.kind.clone());
         let form = Form::new(rules, *epoch).map_err(OpenError::Schema)?.by_webhook(converter.is_some());
+        let changes = known.is_some();
         let storage = match known {
             Some(storage) => {
                 storage.cache.set_form(form);
@@ -48,21 +62,18 @@ impl Registry {
             // Its objects are kept, and nobody sees them.
             self.publish(self.catalog().with_versions(&prefix, Vec::new()));
             storage.cache.cut();
-            return Ok(false);
+            return Ok(None);
         }
         self.publish(self.catalog().with_versions(&prefix, served));
         storage.cache.cut();
-        // Objects from before are read in the new form all the same; this makes reading them cheap again.
-        let cache = storage.cache.clone();
-        let renewed = tokio::task::spawn_blocking(move || cache.renew()).await;
-        renewed.map(|()| true).map_err(|error| OpenError::Schema(error.to_string()))
+        Ok(changes.then(|| Renewal(storage.cache.clone())))
     }
 
     /// Serves a custom resource no more.
     pub async fn undefine(&self, group: &str, plural: &str) {
         let _changes = self.epoch.lock().await;
         let prefix = prefix(group, plural);
-        if self.is_builtin(group, plural) {
+        if self.catalog().is_builtin(group, plural) {
             return;
         }
         let catalog = self.catalog();
@@ -70,11 +81,6 @@ impl Registry {
             self.publish(catalog.with_versions(&prefix, Vec::new()));
             storage.cache.cut();
         }
-    }
-
-    /// Whether a resource is part of the program.
-    fn is_builtin(&self, group: &str, plural: &str) -> bool {
-        self.catalog().iter().any(|served| served.def.group == group && served.def.plural == plural && !served.is_custom())
     }
 
     /// A storage with what the store has of it. It is fed before it is read, so that nothing is missed.

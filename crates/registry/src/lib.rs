@@ -34,6 +34,7 @@ pub use cache::{Event, EventType, Watch};
 pub use catalog::Catalog;
 pub use context::{Annotations, Context, FieldValidation, User, Warnings};
 pub use convert::Converter;
+pub use definitions::Renewal;
 pub use derived::Derived;
 pub use entry::Entry;
 pub use object_schema::ObjectSchema;

@@ -70,6 +70,11 @@ impl Storage {
 
 /// Of the keys of a resource.
 pub(crate) fn prefix(group: &str, plural: &str) -> String {
+    format!("{}{plural}/", group_prefix(group))
+}
+
+/// What the prefixes of a group's resources begin with.
+pub(crate) fn group_prefix(group: &str) -> String {
     let group = if group.is_empty() { "core" } else { group };
-    format!("/registry/{group}/{plural}/")
+    format!("/registry/{group}/")
 }

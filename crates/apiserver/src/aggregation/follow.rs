@@ -12,6 +12,7 @@ use futures::{FutureExt, StreamExt};
 use kinds::util::text;
 use registry::{DeleteOptions, ListOptions, Registry, Remote, Served};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::probe::{self, Found};
@@ -102,7 +103,7 @@ impl Aggregation {
             let mut changes = self.changes(with_services).await?;
             self.known.values_mut().for_each(|known| known.due = Some(Instant::now()));
             loop {
-                generations.borrow_and_update();
+                let since = self.registry.catalog().versions_since();
                 if let Err(error) = self.settle().await {
                     tracing::warn!(%error, "APIServices cannot be brought into force, trying again");
                 }
@@ -120,7 +121,7 @@ impl Aggregation {
                 };
                 tokio::select! {
                     change = changes.next() => if !self.note(change, &mut changes) { break },
-                    _ = generations.changed() => {}
+                    () = other_versions(&self.registry, &mut generations, since) => {}
                     () = self.servers.doubted.notified() => self.doubt(),
                     Some(answer) = questions.next() => self.take_answers(answer, &mut questions),
                     () = timer => {}
@@ -311,6 +312,15 @@ impl Aggregation {
                 self.ask_for_document(spec, questions);
             }
             next = questions.next().now_or_never().flatten();
+        }
+    }
+}
+
+/// Waits until other group versions are served here than at that generation.
+async fn other_versions(registry: &Registry, generations: &mut watch::Receiver<u64>, since: u64) {
+    while registry.catalog().versions_since() == since {
+        if generations.changed().await.is_err() {
+            std::future::pending().await
         }
     }
 }

@@ -1,10 +1,11 @@
 //! One target, and the connections to it that are kept.
 
 use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use base::tasks::{OnFailure, Tasks};
+use base::tasks::Tasks;
 use base::tls::Resolver;
 use bytes::{Bytes, BytesMut};
 use http::header::HOST;
@@ -20,6 +21,7 @@ use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::large::{Pool, Share};
 use super::resolve::{self, Address};
 use super::target::authority;
 use super::{Error, Target, trust};
@@ -33,10 +35,8 @@ const KEPT_FOR: Duration = Duration::from_secs(90);
 const HEAD: usize = 64 << 10;
 /// Answers up to this size need no share of the memory for large ones.
 const SMALL: usize = 64 << 10;
-/// KiB of large answers that are read at once, of all targets.
-const LARGE_KIB: usize = 64 << 10;
-
-static LARGE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(LARGE_KIB));
+/// Large answers that are read at once, of all targets. An honest one of the largest size is there within its time.
+static LARGE: LazyLock<Pool> = LazyLock::new(|| Pool::new(64 << 20, Duration::from_millis(500)));
 
 /// How long a call may take, and how large its answer may be.
 #[derive(Clone, Copy, Debug)]
@@ -48,30 +48,84 @@ pub(crate) struct Limits {
 }
 
 /// An answer whose body is to be read.
-type Begun = (Address, SendRequest<Full<Bytes>>, Response<hyper::body::Incoming>);
+type Begun = (Address, Driven, Response<hyper::body::Incoming>);
 
 /// What is called.
 pub(crate) struct Endpoint {
     target: Target,
     identity: Option<Arc<Resolver>>,
     tls: OnceCell<Arc<ClientConfig>>,
-    kept: Mutex<Vec<Kept<Full<Bytes>>>>,
-    /// Who reads a large answer: one at a time, so that a target that does not end its answers leaves memory for others'.
+    kept: Mutex<Vec<Kept<Driven>>>,
+    /// Who reads a large answer: one at a time, so that no target has more than one share of the memory for them.
     large: Semaphore,
     /// Connections for requests whose bodies stream.
-    pub(super) streams: Mutex<Vec<Kept<RequestBody>>>,
+    pub(super) streams: Mutex<Vec<Kept<SendRequest<RequestBody>>>>,
     pub(super) tasks: Tasks,
     tunnels: Arc<Tunnels>,
 }
 
 /// A connection on which nothing is under way.
-pub(super) struct Kept<B> {
+pub(super) struct Kept<S> {
     pub(super) address: Address,
-    pub(super) sender: SendRequest<B>,
+    pub(super) sender: S,
     pub(super) since: Instant,
 }
 
-impl<B> Kept<B> {
+/// What sends requests on a connection.
+pub(super) trait Sender {
+    /// Whether nothing can be sent any more.
+    fn is_closed(&self) -> bool;
+}
+
+impl<B> Sender for SendRequest<B> {
+    fn is_closed(&self) -> bool {
+        self.is_closed()
+    }
+}
+
+/// A connection that the calls drive themselves: with a task of its own a call would change between tasks, and often between threads, four
+/// times. While nobody calls, nobody drives it: that its server has closed it is found out by the next call.
+struct Driven {
+    sender: SendRequest<Full<Bytes>>,
+    /// None when it has ended.
+    connection: Option<Pin<Box<Http1>>>,
+}
+
+type Http1 = http1::Connection<TokioIo<TlsStream<Stream>>, Full<Bytes>>;
+
+impl Sender for Driven {
+    fn is_closed(&self) -> bool {
+        self.connection.is_none() || self.sender.is_closed()
+    }
+}
+
+impl Driven {
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<hyper::body::Incoming>> {
+        let Self { sender, connection } = self;
+        let exchange = async {
+            sender.ready().await?;
+            sender.send_request(request).await
+        };
+        drive(connection, exchange).await
+    }
+}
+
+/// Does something on a connection, which goes on meanwhile.
+async fn drive<T>(connection: &mut Option<Pin<Box<Http1>>>, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    if let Some(going) = connection {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            // Its end is told by the answer.
+            _ = going => {}
+        }
+        *connection = None;
+    }
+    work.await
+}
+
+impl<S: Sender> Kept<S> {
     /// A kept connection to one of these addresses, the one that was used last. What is too old, or leads where nobody is any more,
     /// is closed.
     pub(super) fn take(kept: &Mutex<Vec<Self>>, addresses: &[Address]) -> Option<Self> {
@@ -112,9 +166,10 @@ impl Endpoint {
         }
         let end = tokio::time::Instant::now() + limits.time;
         let begun = tokio::time::timeout_at(end, self.exchange(registry, request)).await.unwrap_or(Err(Error::Timeout));
-        let (address, sender, response) = begun?;
+        let (address, mut sender, response) = begun?;
         let (parts, body) = response.into_parts();
-        let body = tokio::time::timeout_at(end, read(body, limits.bytes, &self.large)).await.unwrap_or(Err(Error::Timeout));
+        let read = drive(&mut sender.connection, read(body, limits.bytes, &self.large));
+        let body = tokio::time::timeout_at(end, read).await.unwrap_or(Err(Error::Timeout));
         let body = body.map_err(|why| Error::Body { status: parts.status, why: Box::new(why) })?;
         // The connection is good for the next call.
         Kept { address, sender, since: Instant::now() }.put(&self.kept);
@@ -132,21 +187,17 @@ impl Endpoint {
         let addresses = resolve::addresses(registry, &self.target.place).await?;
         while let Some(mut kept) = Kept::take(&self.kept, &addresses) {
             // It may have been closed just now: what nobody has begun to answer is sent on another one.
-            match kept.sender.send_request(request.clone()).await {
+            match kept.sender.send(request.clone()).await {
                 Ok(response) => return Ok((kept.address, kept.sender, response)),
                 Err(error) if error.is_canceled() || error.is_closed() || error.is_incomplete_message() => {}
                 Err(error) => return Err(failure(&error)),
             }
         }
         let (address, stream) = self.dial_one_of(addresses).await?;
-        let (mut sender, connection) =
+        let (sender, connection) =
             http1::Builder::new().max_buf_size(HEAD).handshake(TokioIo::new(stream)).await.map_err(|error| failure(&error))?;
-        self.tasks.spawn_until_cancelled("connection to a webhook", OnFailure::Log, async move {
-            // Its end is told by the answer.
-            let _ = connection.await;
-            Ok::<_, std::convert::Infallible>(())
-        });
-        let response = sender.send_request(request).await.map_err(|error| failure(&error))?;
+        let mut sender = Driven { sender, connection: Some(Box::pin(connection)) };
+        let response = sender.send(request).await.map_err(|error| failure(&error))?;
         Ok((address, sender, response))
     }
 
@@ -175,18 +226,28 @@ impl Endpoint {
 
 /// The body, if it is not larger than `most`. `own` is the target's turn to send a large one.
 async fn read(mut body: hyper::body::Incoming, most: usize, own: &Semaphore) -> Result<Bytes, Error> {
-    let (mut bytes, mut share) = (BytesMut::new(), None::<(SemaphorePermit<'_>, SemaphorePermit<'_>)>);
-    while let Some(frame) = body.frame().await {
+    let (mut bytes, mut large) = (BytesMut::new(), None::<(SemaphorePermit<'_>, Share<'_>)>);
+    loop {
+        let frame = match &large {
+            None => body.frame().await,
+            Some((_, share)) => tokio::select! {
+                frame = body.frame() => frame,
+                why = share.ended() => return Err(why),
+            },
+        };
+        let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(|error| failure(&error))?.into_data() else { continue };
         let size = bytes.len() + data.len();
         if size > most {
             return Err(Error::TooLarge(most));
         }
-        if size > SMALL && share.is_none() {
-            // For all that may come: who held a part and waited for more could wait for ever.
-            let kib = u32::try_from((most >> 10).clamp(1, LARGE_KIB)).unwrap_or(1);
-            let turn = own.acquire().await.ok();
-            share = turn.zip(LARGE.acquire_many(kib).await.ok());
+        if size > SMALL && large.is_none() {
+            let turn = own.acquire().await.map_err(|_| Error::Crowded)?;
+            large = Some((turn, LARGE.share()));
+        }
+        if let Some((_, share)) = large.as_ref().filter(|_| size > bytes.capacity()) {
+            share.grow(size).await?;
+            bytes.reserve(data.len());
         }
         bytes.extend_from_slice(&data);
     }

@@ -11,7 +11,7 @@ use http::{Method, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use registry::Registry;
 
@@ -54,7 +54,7 @@ impl Endpoint {
         Ok(self.passed_on(Kept { address, sender, since: Instant::now() }, response))
     }
 
-    fn passed_on(self: &Arc<Self>, kept: Kept<RequestBody>, response: Response<Incoming>) -> Response<Answer> {
+    fn passed_on(self: &Arc<Self>, kept: Kept<SendRequest<RequestBody>>, response: Response<Incoming>) -> Response<Answer> {
         response.map(|body| {
             let mut answer = Answer { body, lent: Some((self.clone(), kept)) };
             if answer.body.is_end_stream() {
@@ -82,7 +82,7 @@ fn repeated(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
 /// The body of an answer, with the connection that it comes on.
 pub(crate) struct Answer {
     body: Incoming,
-    lent: Option<(Arc<Endpoint>, Kept<RequestBody>)>,
+    lent: Option<(Arc<Endpoint>, Kept<SendRequest<RequestBody>>)>,
 }
 
 impl Answer {

@@ -1,5 +1,6 @@
 //! Custom resources on the real API: what upstream's tests of CustomResourceDefinitions expect.
 
+mod applied;
 mod cleanup;
 mod collisions;
 mod converted;

@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::graph::{Graph, Owner, Place, Uid, uid};
+use super::graph::{Graph, Uid, uid};
+use super::resources::Resources;
 use crate::discovery::{Discovered, discover};
 use crate::queue::Queue;
 
@@ -49,52 +50,6 @@ fn meta(object: &[u8]) -> ObjectMeta {
         Err(error) => {
             tracing::error!(%error, "an object has no readable metadata");
             ObjectMeta::default()
-        }
-    }
-}
-
-/// Resources by their number, which they keep for ever.
-#[derive(Default)]
-pub(super) struct Resources {
-    pub(super) all: Vec<Discovered>,
-}
-
-impl Resources {
-    /// The number of an owner reference's resource.
-    pub(super) fn of_kind(&self, api_version: &str, kind: &str) -> Option<usize> {
-        let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        let exact = self.all.iter().position(|one| one.api.api_version == api_version && one.api.kind == kind);
-        // A reference may name a version that is served but not preferred.
-        exact.or_else(|| self.all.iter().position(|one| one.api.group == group && one.api.kind == kind))
-    }
-
-    /// Where the owner should be that an object of this namespace refers to. None when the API serves no such kind.
-    pub(super) fn place_of(&self, owner: &OwnerReference, namespace: Option<&str>) -> Option<Place> {
-        let number = self.of_kind(&owner.api_version, &owner.kind)?;
-        Some(Place::new(number, namespace.filter(|_| self.all[number].namespaced), &owner.name))
-    }
-
-    /// The owners that an object refers to.
-    fn owners(&self, meta: &ObjectMeta) -> Vec<Owner> {
-        let owner = |reference: &OwnerReference| Owner {
-            uid: uid(&reference.uid),
-            place: self.place_of(reference, meta.namespace.as_deref()),
-            blocked: reference.block_owner_deletion == Some(true),
-        };
-        meta.owner_references.iter().flatten().map(owner).collect()
-    }
-
-    fn number(&mut self, resource: &Discovered) -> usize {
-        let same = |one: &Discovered| one.api.group == resource.api.group && one.api.plural == resource.api.plural;
-        match self.all.iter().position(same) {
-            Some(number) => {
-                self.all[number] = resource.clone();
-                number
-            }
-            None => {
-                self.all.push(resource.clone());
-                self.all.len() - 1
-            }
         }
     }
 }

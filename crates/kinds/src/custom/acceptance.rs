@@ -1,12 +1,11 @@
 //! Which names of a definition are accepted, and what its status says (upstream: `controller/status`, `controller/establish`,
 //! `controller/finalizer` and `controller/apiapproval`).
 
-use std::collections::HashSet;
-
 use serde_json::{Value, json};
 
+use super::AcceptedNames;
 use crate::apiextensions::approval_condition;
-use crate::util::{child_object, text};
+use crate::util::child_object;
 
 const NAMES: &str = "/status/acceptedNames";
 
@@ -55,45 +54,21 @@ fn set_condition(definition: &mut Value, kind: &str, status: &str, (reason, mess
     }
 }
 
-/// Names that others of the group have.
-struct Taken {
-    resources: HashSet<String>,
-    kinds: HashSet<String>,
-}
-
-impl Taken {
-    fn by<'a>(definition: &Value, others: impl Iterator<Item = &'a Value>) -> Self {
-        let mut taken = Self { resources: HashSet::new(), kinds: HashSet::new() };
-        let same_group = |other: &&Value| {
-            text(other, "/spec/group") == text(definition, "/spec/group")
-                && text(other, "/metadata/name") != text(definition, "/metadata/name")
-        };
-        for other in others.filter(same_group) {
-            let name = |key: &str| text(other, &format!("{NAMES}/{key}")).to_owned();
-            let short = other.pointer(&format!("{NAMES}/shortNames")).and_then(Value::as_array).into_iter().flatten();
-            taken.resources.extend([name("plural"), name("singular")]);
-            taken.resources.extend(short.filter_map(Value::as_str).map(str::to_owned));
-            taken.kinds.extend([name("kind"), name("listKind")]);
-        }
-        taken
-    }
-}
-
-/// The definition with the names that it gets, beside those that `others` have, and the conditions that follow.
-pub fn accept<'a>(definition: &Value, others: impl Iterator<Item = &'a Value>, now: &str) -> Value {
+/// The definition with the names that it gets, beside those that others have, and the conditions that follow.
+pub fn accept(definition: &Value, names: &AcceptedNames, now: &str) -> Value {
     let mut out = definition.clone();
-    let taken = Taken::by(definition, others);
     let wanted = definition.pointer("/spec/names").cloned().unwrap_or_default();
     let mut accepted = definition.pointer(NAMES).filter(|names| names.is_object()).cloned().unwrap_or_else(|| json!({}));
     let mut refused = None;
     let fields = [
-        ("plural", "PluralConflict", &taken.resources),
-        ("singular", "SingularConflict", &taken.resources),
-        ("shortNames", "ShortNamesConflict", &taken.resources),
-        ("kind", "KindConflict", &taken.kinds),
-        ("listKind", "ListKindConflict", &taken.kinds),
+        ("plural", "PluralConflict", false),
+        ("singular", "SingularConflict", false),
+        ("shortNames", "ShortNamesConflict", false),
+        ("kind", "KindConflict", true),
+        ("listKind", "ListKindConflict", true),
     ];
-    for (field, reason, taken) in fields {
+    for (field, reason, is_kind) in fields {
+        let taken = |name: &str| names.is_taken(definition, is_kind, name);
         match conflict(&wanted[field], &accepted[field], taken) {
             Some(message) => refused = Some((reason, message)),
             None => copy(&mut accepted, &wanted, field),
@@ -119,7 +94,7 @@ pub fn accept<'a>(definition: &Value, others: impl Iterator<Item = &'a Value>, n
 }
 
 /// Why a name, or one of several, is not to be had.
-fn conflict(wanted: &Value, accepted: &Value, taken: &HashSet<String>) -> Option<String> {
+fn conflict(wanted: &Value, accepted: &Value, taken: impl Fn(&str) -> bool) -> Option<String> {
     let list = |value: &Value| -> Vec<String> {
         match value {
             Value::String(text) => vec![text.clone()],
@@ -130,7 +105,7 @@ fn conflict(wanted: &Value, accepted: &Value, taken: &HashSet<String>) -> Option
     let own = list(accepted);
     let found: Vec<String> = list(wanted)
         .into_iter()
-        .filter(|name| !own.contains(name) && taken.contains(name))
+        .filter(|name| !own.contains(name) && taken(name))
         .map(|name| format!("{name:?} is already in use"))
         .collect();
     match found.as_slice() {

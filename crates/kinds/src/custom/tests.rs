@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{accept, conditions, finish, versions};
+use super::{AcceptedNames, accept, conditions, finish, has_its_names, versions};
 use crate::strategy::Strategy;
 
 fn definition(plural: &str, kind: &str) -> Value {
@@ -32,9 +32,15 @@ fn found(definition: &Value) -> Vec<String> {
     conditions(definition).iter().map(line).collect()
 }
 
+fn names_of(definitions: &[Value]) -> AcceptedNames {
+    let mut names = AcceptedNames::default();
+    definitions.iter().for_each(|definition| drop(names.set(definition)));
+    names
+}
+
 #[track_caller]
 fn check(definition: &Value, others: &[Value], expected: &[&str]) -> Value {
-    let accepted = accept(definition, others.iter(), NOW);
+    let accepted = accept(definition, &names_of(others), NOW);
     assert_eq!(found(&accepted), expected);
     accepted
 }
@@ -70,6 +76,26 @@ fn names_are_accepted_once() {
     check(&definition("foos", "Foo"), &[elsewhere], &ACCEPTED);
 }
 
+/// Names come and go with the definitions that have them.
+#[test]
+fn names_are_free_when_nobody_has_them() {
+    let first = check(&definition("foos", "Foo"), &[], &ACCEPTED);
+    let mut renamed = first.clone();
+    renamed["status"]["acceptedNames"]["singular"] = "food".into();
+    let mut names = names_of(std::slice::from_ref(&first));
+    let wants = |names: &AcceptedNames| {
+        let mut other = definition("bars", "Bar");
+        other["spec"]["names"]["shortNames"] = json!(["foo"]);
+        has_its_names(&accept(&other, names, NOW))
+    };
+    assert!(!wants(&names));
+    assert!(!names.set(&first), "nothing has changed");
+    assert!(names.set(&renamed) && wants(&names));
+    assert!(names.set(&first) && !wants(&names));
+    assert_eq!(names.remove("foos.example.com").as_deref(), Some("example.com"));
+    assert!(wants(&names) && names.remove("foos.example.com").is_none());
+}
+
 #[test]
 fn established_kinds_keep_being_served_under_their_names() {
     let first = check(&definition("foos", "Foo"), &[], &ACCEPTED);
@@ -86,7 +112,7 @@ fn groups_of_the_community_say_whether_they_are_approved() {
     let condition = |annotation: &str| {
         let mut own = own.clone();
         own["metadata"]["annotations"] = json!({"api-approved.kubernetes.io": annotation});
-        found(&accept(&own, [].iter(), NOW)).pop().unwrap()
+        found(&accept(&own, &AcceptedNames::default(), NOW)).pop().unwrap()
     };
     let (url, reason) = ("https://github.com/kubernetes/kubernetes/pull/1", "unapproved, a test");
     let approved = format!("KubernetesAPIApprovalPolicyConformant=True ApprovedAnnotation: approved in {url}");
@@ -97,7 +123,7 @@ fn groups_of_the_community_say_whether_they_are_approved() {
 
 #[test]
 fn a_definition_goes_when_its_objects_are_gone() {
-    let mut gone = accept(&definition("foos", "Foo"), [].iter(), NOW);
+    let mut gone = accept(&definition("foos", "Foo"), &AcceptedNames::default(), NOW);
     gone["metadata"]["finalizers"] = json!([crate::apiextensions::CLEANUP, "other/one"]);
     finish(&mut gone, NOW);
     assert_eq!(gone["metadata"]["finalizers"], json!(["other/one"]));
@@ -105,7 +131,7 @@ fn a_definition_goes_when_its_objects_are_gone() {
 }
 
 fn kind(version: Value) -> std::sync::Arc<dyn Strategy> {
-    let mut definition = accept(&definition("foos", "Foo"), [].iter(), NOW);
+    let mut definition = accept(&definition("foos", "Foo"), &AcceptedNames::default(), NOW);
     let base = &mut definition["spec"]["versions"][0];
     version.as_object().unwrap().iter().for_each(|(key, value)| base[key] = value.clone());
     versions(&definition, false).unwrap().remove(0).kind
@@ -155,7 +181,7 @@ fn finalizers_without_a_domain_are_warned_of() {
 
 #[test]
 fn several_versions() {
-    let mut definition = accept(&definition("foos", "Foo"), [].iter(), NOW);
+    let mut definition = accept(&definition("foos", "Foo"), &AcceptedNames::default(), NOW);
     let version = definition["spec"]["versions"][0].clone();
     let named = |name: &str, storage: bool| {
         let mut version = version.clone();

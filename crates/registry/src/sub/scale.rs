@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use apimachinery::apply::Seen;
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::{Status, apply, meta, time};
 use kinds::ScalePaths;
@@ -59,8 +60,9 @@ impl Registry {
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
             let (old, now) = (res.value(&current).await?, time::now());
-            let siblings = self.siblings(res);
-            let mut object = apply::apply(siblings.seen(), Some(&old), &config, &by(cx, res, sub, &now), cx.force)?;
+            let by = by(cx, res, sub, &now);
+            let applied = |seen: Seen<'_>| apply::apply(seen, Some(&old), &config, &by, cx.force);
+            let mut object = self.siblings(res).resolve(applied).await??;
             res.decode(cx, "", &mut object, Vec::new())?;
             match self.replace(target, Live { entry: &current, object: old, rest: None }, object, false).await {
                 Err(status) if status == target.modified() => {}

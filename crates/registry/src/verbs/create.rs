@@ -59,7 +59,7 @@ impl Registry {
         res.strategy.apply_defaults(&mut object);
         if from == Created::Sent {
             // Before admission: what it adds belongs to nobody, so that nobody conflicts with it.
-            self.track(cx, res, None, &mut object, "");
+            self.track(cx, res, None, &mut object, "").await;
         }
         let mut object = self.mutate(target, Operation::Create, Some(object), None).await?.unwrap_or_default();
         // Those who change objects on their way cannot move them.
@@ -68,10 +68,29 @@ impl Registry {
         self.insert(target, object).await
     }
 
-    /// Notes in managedFields who set what.
-    pub(crate) fn track(&self, cx: &Context, res: &Served, live: Option<&Value>, object: &mut Value, sub: &str) {
-        let now = time::now();
-        apply::update(self.siblings(res).seen(), live, object, &by(cx, res, sub, &now));
+    /// Notes in managedFields who set what. A webhook that does not convert keeps nobody from writing: then it stays noted what was
+    /// (upstream: `UpdateNoErrors`).
+    pub(crate) async fn track(&self, cx: &Context, res: &Served, live: Option<&Value>, object: &mut Value, sub: &str) {
+        let (now, siblings) = (time::now(), self.siblings(res));
+        let by = by(cx, res, sub, &now);
+        if !res.is_converted_elsewhere() {
+            return apply::update(siblings.seen(), live, object, &by);
+        }
+        let tracked = siblings.resolve(|seen| {
+            let mut tracked = object.clone();
+            apply::update(seen, live, &mut tracked, &by);
+            tracked
+        });
+        match tracked.await {
+            Ok(tracked) => *object = tracked,
+            Err(error) => {
+                tracing::debug!(kind = &*res.def.kind, %error, "it is not noted who has set what");
+                match live.map(meta::managed_fields).filter(|entries| !entries.is_empty()) {
+                    Some(entries) => meta::set_managed_fields(object, entries.to_vec()),
+                    None => drop(meta::remove(object, "managedFields")),
+                }
+            }
+        }
     }
 
     /// The same for a write of the status, where the managed fields are not in the objects.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use apimachinery::apply::Seen;
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::{Status, apply, meta, patch};
 use kinds::Behaviour;
@@ -80,8 +81,9 @@ impl Registry {
             Some(entry) => Some(res.value(entry).await?),
             None => None,
         };
-        let siblings = self.siblings(res);
-        let mut merged = apply::apply(siblings.seen(), old.as_ref(), &config, &by(cx, res, sub, &now), cx.force)?;
+        let by = by(cx, res, sub, &now);
+        let merged = |seen: Seen<'_>| apply::apply(seen, old.as_ref(), &config, &by, cx.force);
+        let mut merged = self.siblings(res).resolve(merged).await??;
         res.decode(cx, sub, &mut merged, Vec::new())?;
         match current {
             Some(current) => {

@@ -114,7 +114,7 @@ impl Registry {
         confine(res, sub, &mut object, &old);
         match &mut rest {
             Some(rest) => self.track_apart(target, rest, &old, &mut object),
-            None if tracked => self.track(cx, res, Some(&old), &mut object, sub),
+            None if tracked => self.track(cx, res, Some(&old), &mut object, sub).await,
             None => {}
         }
         let mut object = self.mutate(target, Operation::Update, Some(object), Some(&old)).await?.unwrap_or_default();

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::Pid;
 
+use super::extensions::webhook;
 use super::{names, services, traffic, web};
 
 /// A part by its name; it gets the arguments that follow.
@@ -17,7 +18,7 @@ type Part = (&'static str, fn(&[String]) -> Result<()>);
 pub const PARTS: [&str; 4] = ["services", "dns", "traffic", "ingress"];
 
 /// What a process of this program may be asked to be.
-const ROLES: [Part; 8] = [
+const ROLES: [Part; 9] = [
     ("services", |_| services::measure()),
     ("dns", |_| names::measure()),
     ("traffic", |_| traffic::measure()),
@@ -26,6 +27,7 @@ const ROLES: [Part; 8] = [
     ("answering", names::answering),
     ("echo", names::echo),
     ("ingressing", web::ingressing),
+    ("reviewing", webhook::reviewing),
 ];
 
 /// A row of the table.
@@ -54,6 +56,16 @@ pub fn run(role: &str, arguments: &[String]) -> Result<()> {
     let status = this(role, arguments)?.status()?;
     ensure!(status.success(), "{role} {arguments:?}: {status}");
     Ok(())
+}
+
+/// Lets another process of this program play a part, to its end; what it prints. This one goes on meanwhile.
+///
+/// # Errors
+/// When it fails.
+pub async fn told(role: &str, arguments: &[String]) -> Result<String> {
+    let output = tokio::process::Command::from(this(role, arguments)?).stderr(Stdio::inherit()).output().await?;
+    ensure!(output.status.success(), "{role} {arguments:?}: {}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Another process of this program that serves until it is dropped.

@@ -7,6 +7,7 @@ pub mod webhook;
 use std::time::Duration;
 
 use anyhow::Result;
+use http::Method;
 use serde_json::{Value, json};
 
 use self::definitions::{define, objects, thing};
@@ -60,7 +61,8 @@ pub async fn rule(endpoint: &Endpoint, pid: i32, time: Duration) -> Result<Durat
     Ok(with.saturating_sub(without) / RULES)
 }
 
-/// CPU time that ten validating policies take of each write: a match condition, a variable and two validations each, all of which hold.
+/// CPU time that ten validating policies take of each write: a match condition, a variable and two validations each, all of which hold. They go
+/// again, for they refuse what others write.
 ///
 /// # Errors
 /// When the server refuses.
@@ -91,5 +93,8 @@ pub async fn policies(endpoint: &Endpoint, pid: i32, time: Duration) -> Result<D
         once(endpoint, Ask::post(BINDINGS, binding.to_string())).await?;
     }
     let with = side.cost(CLIENTS, until, write).await?;
+    for (number, path) in (0..10).flat_map(|number| [BINDINGS, POLICIES].map(|path| (number, path))) {
+        once(endpoint, Ask { method: Method::DELETE, ..Ask::get(format!("{path}/policy-{number}")) }).await?;
+    }
     Ok(with.saturating_sub(without))
 }

@@ -23,9 +23,9 @@ pub(super) const V2: &str = "/apis/example.com/v2/namespaces/ns/foos";
 type Behaviour = Arc<dyn Fn(&Value) -> Value + Send + Sync>;
 
 /// A webhook that converts `hostPort` of v1 to `host` and `port` of v2, as upstream's does, or does what a test says.
-struct Hook {
+pub(super) struct Hook {
     https: Https,
-    calls: Arc<AtomicUsize>,
+    pub(super) calls: Arc<AtomicUsize>,
     behaviour: Arc<Mutex<Behaviour>>,
 }
 
@@ -96,12 +96,12 @@ impl Hook {
     }
 
     /// From now on it does this.
-    fn behave(&self, how: impl Fn(&Value) -> Value + Send + Sync + 'static) {
+    pub(super) fn behave(&self, how: impl Fn(&Value) -> Value + Send + Sync + 'static) {
         *self.behaviour.lock() = Arc::new(how);
     }
 }
 
-async fn with_hook() -> (Server, Hook) {
+pub(super) async fn with_hook() -> (Server, Hook) {
     let (server, hook) = (serve().await, Hook::start().await);
     namespace(&server.api, "ns").await;
     define(&server.api, &converted_by(&hook.https)).await;

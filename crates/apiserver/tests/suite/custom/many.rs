@@ -103,6 +103,49 @@ async fn documents_of_parts_are_those_that_are_made_at_once() {
     assert_eq!(find("/apis/group0.example.com/v1/namespaces/{namespace}/kinds2/{name}/scale"), 1);
 }
 
+/// Definitions that come in a crowd are established in the order in which they have come, each by one write; who came first has the names.
+#[tokio::test]
+async fn a_crowd_of_definitions() {
+    const CROWD: usize = 60;
+    let server = serve().await;
+    let api = &server.api;
+    let mut watch = Watch::start(api, DEFINITIONS).await;
+    for number in 0..CROWD {
+        assert_eq!(admin(api, &format!("POST {DEFINITIONS}\n\n{}", nth(number, 1))).await.code, 201);
+    }
+    // The kind of the first, wanted by two that come one after the other, and by one of another group.
+    let wants = |plural: &str, group: &str| {
+        let mut definition = nth(0, 1);
+        definition["metadata"]["name"] = format!("{plural}.{group}").into();
+        definition["spec"]["group"] = group.into();
+        definition["spec"]["names"] = json!({"plural": plural, "kind": "Wanted"});
+        definition
+    };
+    let last = [("as", "group0.example.com"), ("bs", "group0.example.com"), ("as", "elsewhere.example.com")];
+    for (plural, group) in last {
+        assert_eq!(admin(api, &format!("POST {DEFINITIONS}\n\n{}", wants(plural, group))).await.code, 201);
+    }
+    let (mut events, mut settled) = (std::collections::BTreeMap::new(), 0);
+    while settled < CROWD + last.len() {
+        let event = watch.next().await;
+        *events.entry(event["object"]["metadata"]["name"].as_str().unwrap().to_owned()).or_insert(0) += 1;
+        settled += usize::from(!condition(&event["object"], "NamesAccepted").is_empty());
+    }
+    let often: Vec<_> = events.iter().filter(|(_, times)| **times != 2).collect();
+    assert!(often.is_empty(), "made and established, no more: {often:?}");
+    for (plural, group) in last {
+        let accepted = get(api, &format!("{DEFINITIONS}/{plural}.{group}")).await;
+        let expected = if plural == "bs" { "False" } else { "True" };
+        assert_eq!(condition(&accepted, "NamesAccepted"), expected, "{plural}.{group}");
+    }
+    for number in 0..CROWD {
+        get(api, &format!("/apis/group{}.example.com/v1/kinds{number}", number / 10)).await;
+    }
+    // Whoever waits for a name gets it when it is free, without being asked.
+    assert_eq!(admin(api, &format!("DELETE {DEFINITIONS}/as.group0.example.com")).await.code, 200);
+    until(api, &"bs.group0.example.com".into(), |object| condition(object, "Established") == "True").await;
+}
+
 /// Prints what a definition costs on top of many others: `KNARR_DEFINITIONS=1000 cargo test --release -p apiserver --test suite -- many::figures
 /// --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread")]
@@ -113,9 +156,12 @@ async fn figures_of_many() {
     let api = &server.api;
     let begin = Instant::now();
     for number in 0..many {
-        define(api, &nth(number, 21)).await;
+        assert_eq!(admin(api, &format!("POST {DEFINITIONS}\n\n{}", nth(number, 21))).await.code, 201);
     }
-    println!("{many} definitions created and served one after the other: {:?} each", begin.elapsed() / many as u32);
+    println!("{many} definitions created one after the other: {:?} each", begin.elapsed() / many as u32);
+    let (begin, last) = (Instant::now(), many + 1000);
+    define(api, &nth(last, 21)).await;
+    println!("one more, at once after them: {:?}", begin.elapsed());
     let v3 = "GET /openapi/v3/apis/group0.example.com/v1";
     let requests = [
         ("aggregated discovery", AGGREGATED),

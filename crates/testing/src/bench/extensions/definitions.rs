@@ -130,6 +130,8 @@ pub async fn many(endpoint: &Endpoint, pid: i32, count: u64) -> Result<Many> {
 pub struct Ended {
     /// From the request until the definition is gone.
     pub time: Duration,
+    /// Of the others' requests meanwhile half took no longer, in the worst second.
+    pub median: Duration,
     /// Of the others' requests meanwhile 99 of 100 took no longer, in the worst second.
     pub others: Duration,
     /// The slowest of them.
@@ -148,7 +150,7 @@ pub async fn end(endpoint: &Endpoint, pid: i32, count: u64) -> Result<Ended> {
     let before = usage::forget_peak(pid)?;
     let (over, written) = (Cell::new(false), Cell::new(0));
     let others = async {
-        let (mut p99, mut slowest) = (Duration::ZERO, Duration::ZERO);
+        let [mut median, mut p99, mut slowest] = [Duration::ZERO; 3];
         while !over.get() {
             let start = Instant::now();
             let pace = |number: u64| start + Duration::from_secs(1) * u32::try_from(number).unwrap_or(u32::MAX) / OTHERS;
@@ -160,10 +162,11 @@ pub async fn end(endpoint: &Endpoint, pid: i32, count: u64) -> Result<Ended> {
                 _ => Ask::get(format!("{MAPS}?limit=10")),
             })
             .await?;
+            median = median.max(done.at_percent(50));
             p99 = p99.max(done.at_percent(99));
             slowest = slowest.max(done.at_percent(100));
         }
-        Ok::<_, anyhow::Error>((p99, slowest))
+        Ok::<_, anyhow::Error>([median, p99, slowest])
     };
     let deletion = async {
         let start = Instant::now();
@@ -179,6 +182,6 @@ pub async fn end(endpoint: &Endpoint, pid: i32, count: u64) -> Result<Ended> {
         over.set(true);
         Ok(start.elapsed())
     };
-    let ((others, slowest), time) = tokio::try_join!(others, deletion)?;
-    Ok(Ended { time, others, slowest, memory: usage::peak(pid).saturating_sub(before) })
+    let ([median, others, slowest], time) = tokio::try_join!(others, deletion)?;
+    Ok(Ended { time, median, others, slowest, memory: usage::peak(pid).saturating_sub(before) })
 }
