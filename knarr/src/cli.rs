@@ -49,7 +49,7 @@ impl Cli {
     /// Reads the command line; ends the program where it cannot be understood.
     pub(crate) fn read(args: Vec<OsString>) -> Self {
         let mut command = Self::command();
-        let mut matches = command.get_matches_from_mut(args);
+        let mut matches = command.try_get_matches_from_mut(args).unwrap_or_else(|error| error.exit());
         let flags = flags::all(&command, &matches);
         let mut cli = Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
         match &mut cli.command {

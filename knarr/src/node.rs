@@ -85,7 +85,7 @@ pub(crate) struct Options {
     /// Where the kubelet listens.
     pub(crate) listen: SocketAddr,
     /// The command line.
-    flags: Flags,
+    pub(crate) flags: Flags,
     /// Ports of the machine that no service and no pod gets, besides the kubelet's and that of the way to other nodes.
     pub(crate) reserved_ports: Vec<(::network::Protocol, u16)>,
     pub(crate) registries: Option<PathBuf>,

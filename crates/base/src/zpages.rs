@@ -23,7 +23,7 @@ pub const ACCEPTED: [&str; 2] = ["text/plain", "application/json;g=config.k8s.io
 pub type Flags = Arc<BTreeMap<String, String>>;
 
 /// The pages of a component.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Pages {
     /// Upstream's name of the component.
     pub component: &'static str,

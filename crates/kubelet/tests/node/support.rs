@@ -120,6 +120,7 @@ impl Node {
             cluster_dns: Cluster { servers: vec!["10.43.0.10".parse().unwrap()], domain: "cluster.local".to_owned() },
             resolv_conf: "/dev/null".into(),
             version: "v1.36.0".to_owned(),
+            zpages: Default::default(),
             max_pods: 110,
             pod_max_pids: None,
             static_pods: None,
