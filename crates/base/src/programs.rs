@@ -11,6 +11,8 @@ use tokio::process::{Child, Command};
 
 /// Most bytes of a program's standard error that are kept.
 const COMPLAINT: u64 = 4 << 10;
+/// Time to read what a program has written before it ended. Its streams may stay open: a helper that it has left in the background has them, too.
+const REST: Duration = Duration::from_secs(1);
 
 /// What a program may take.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +38,8 @@ pub enum Error {
 }
 
 /// Runs a program to its end: how it has ended, and what it has answered. The beginning of its standard error is put into `complaint`. The
-/// program and what it has started are killed when it takes too long, writes too much, or nobody waits for the answer any more.
+/// program and what it has started are killed when it takes too long, writes too much, or nobody waits for the answer any more; what still
+/// runs when the program has ended by itself is let be.
 ///
 /// # Errors
 /// It has not answered within its limits; how it has ended is no error here.
@@ -52,7 +55,7 @@ pub async fn ask(
 
 async fn run(mut command: Command, question: &[u8], most: u64, complaint: &mut Vec<u8>) -> Result<(ExitStatus, Vec<u8>), Error> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut group = Group(command.process_group(0).kill_on_drop(true).spawn()?, true);
+    let mut group = Group(command.process_group(0).kill_on_drop(true).spawn()?);
     let (mut stdin, stdout, stderr) = (group.0.stdin.take(), group.0.stdout.take(), group.0.stderr.take());
     let write = async {
         // A program may answer without reading its question.
@@ -61,19 +64,31 @@ async fn run(mut command: Command, question: &[u8], most: u64, complaint: &mut V
         }
         Ok(())
     };
-    let (answer, (), ()) = tokio::try_join!(read(stdout, most), write, listen(stderr, complaint))?;
-    // Both streams have ended, so nobody of the group waits for anything of ours; the program is waited for last, so that its number stays
-    // its own for as long as somebody may be killed by it.
-    let status = group.0.wait().await?;
-    group.1 = false;
+    let mut answer = Vec::new();
+    let status = {
+        let spoken = async { tokio::try_join!(read(stdout, most, &mut answer), write, listen(stderr, complaint)) };
+        tokio::pin!(spoken);
+        tokio::select! {
+            all = &mut spoken => {
+                all?;
+                group.0.wait().await?
+            }
+            status = group.0.wait() => {
+                if let Ok(all) = tokio::time::timeout(REST, spoken).await {
+                    all?;
+                }
+                status?
+            }
+        }
+    };
     Ok((status, answer))
 }
 
-/// All of a program's output, unless that is too much.
-async fn read(stream: Option<impl AsyncRead + Unpin>, most: u64) -> Result<Vec<u8>, Error> {
-    let (mut output, Some(stream)) = (Vec::new(), stream) else { return Ok(Vec::new()) };
-    stream.take(most + 1).read_to_end(&mut output).await?;
-    if output.len() as u64 > most { Err(Error::TooLong(most)) } else { Ok(output) }
+/// A program's output, unless that is too much.
+async fn read(stream: Option<impl AsyncRead + Unpin>, most: u64, output: &mut Vec<u8>) -> Result<(), Error> {
+    let Some(stream) = stream else { return Ok(()) };
+    stream.take(most + 1).read_to_end(output).await?;
+    if output.len() as u64 > most { Err(Error::TooLong(most)) } else { Ok(()) }
 }
 
 /// Keeps the beginning of a stream and reads the rest, so that its writer does not wait.
@@ -85,14 +100,13 @@ async fn listen(stream: Option<impl AsyncRead + Unpin>, beginning: &mut Vec<u8>)
     Ok(())
 }
 
-/// A program in a process group of its own, and whether it may still run.
-struct Group(Child, bool);
+/// A program in a process group of its own, which has its number until it was waited for.
+struct Group(Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let leader = self.0.id().and_then(|id| i32::try_from(id).ok());
-        if let (true, Some(leader)) = (self.1, leader) {
-            // It has ended when there is no such group.
+        // Without a number, it has ended, and the number may be another's.
+        if let Some(leader) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
             let _ = killpg(Pid::from_raw(leader), Signal::SIGKILL);
         }
     }
@@ -124,6 +138,9 @@ mod tests {
         // An answer comes with a failure, too, and without the question being read.
         check("echo no >&2; echo answer; exit 3", Ok((3, "answer\n")), "no\n").await;
         check("yes", Err("the answer has more than 1024 bytes"), "").await;
+        // Who is left in the background, with the streams, keeps nobody waiting, whether it is silent or not.
+        check("sleep 30 & echo answer; echo so >&2", Ok((0, "answer\n")), "so\n").await;
+        check("sleep 30 <&0 & echo no >&2; exit 3", Ok((3, "")), "no\n").await;
         let (_, complaint) = say("yes >&2 & sleep 0.1; kill $!", b"", long).await;
         assert!(complaint.len() <= 4 << 10);
     }
