@@ -29,6 +29,8 @@ const DEFAULT_KEYS: [&str; 1] = ["topology.kubernetes.io/zone"];
 #[derive(Debug, Default)]
 pub(crate) struct Cluster {
     nodes: Vec<NodeInfo>,
+    /// How many of them exist.
+    present: usize,
     by_name: HashMap<String, usize>,
     /// Numbers that nodes had which are gone.
     free: Vec<usize>,
@@ -60,7 +62,7 @@ impl Cluster {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.nodes().count()
+        self.present
     }
 
     /// All slots, also of nodes that are known by their pods only. For walking round from any start.
@@ -118,7 +120,7 @@ impl Cluster {
             topologies.prepare(&one.key, nodes);
             self.tallies.prepare(namespace, &one.selector, &[&one.key], nodes, topologies);
         }
-        self.terms.prepare(pod, &self.nodes, &self.namespaces);
+        self.terms.prepare(pod, nodes, &self.namespaces, topologies);
     }
 
     /// What `selector` counts in a namespace, if that was prepared.
@@ -156,6 +158,7 @@ impl Cluster {
         if !same {
             self.terms.node_moved(&self.nodes[slot], -1, &self.namespaces);
         }
+        self.present += usize::from(!self.nodes[slot].present);
         self.nodes[slot].update(node);
         if !same {
             self.terms.node_moved(&self.nodes[slot], 1, &self.namespaces);
@@ -170,6 +173,7 @@ impl Cluster {
         self.image_nodes.retain(|_, count| *count > 0);
         self.nodes[slot].images.clear();
         self.terms.node_moved(&self.nodes[slot], -1, &self.namespaces);
+        self.present -= usize::from(self.nodes[slot].present);
         self.nodes[slot].present = false;
         self.nodes_changed();
         self.drop_if_empty(slot);
@@ -179,6 +183,7 @@ impl Cluster {
     fn nodes_changed(&mut self) {
         self.topologies.clear();
         self.tallies.nodes_changed();
+        self.terms.nodes_changed();
     }
 
     /// Forgets a node that is gone and has no pods left.
