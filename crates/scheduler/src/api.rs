@@ -225,7 +225,12 @@ impl Api {
 
     fn patch_status(&self, pod: &PodInfo, status: serde_json::Value) -> BoxFuture<'static, Written> {
         let (api, name) = (self.pods(pod), pod.key().name);
-        let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
+        let mut metadata = json!({"uid": pod.uid()});
+        // Where only the answer to a binding was lost, the pod is another version by now, and is not said to have no node.
+        if status["conditions"][0]["reason"] == SCHEDULER_ERROR {
+            metadata["resourceVersion"] = json!(pod.object().and_then(|pod| pod.metadata.resource_version.as_ref()));
+        }
+        let patch = json!({"metadata": metadata, "status": status});
         async move {
             if let Err(error) = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
                 tracing::debug!(pod = name, %error, "the reason is not in the status");

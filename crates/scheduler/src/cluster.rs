@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use apimachinery::labels::Selector;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::budgets::Budgets;
@@ -29,6 +30,8 @@ const DEFAULT_KEYS: [&str; 1] = ["topology.kubernetes.io/zone"];
 #[derive(Debug, Default)]
 pub(crate) struct Cluster {
     nodes: Vec<NodeInfo>,
+    /// How many of them exist.
+    present: usize,
     by_name: HashMap<String, usize>,
     /// Numbers that nodes had which are gone.
     free: Vec<usize>,
@@ -60,7 +63,7 @@ impl Cluster {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.nodes().count()
+        self.present
     }
 
     /// All slots, also of nodes that are known by their pods only. For walking round from any start.
@@ -118,7 +121,7 @@ impl Cluster {
             topologies.prepare(&one.key, nodes);
             self.tallies.prepare(namespace, &one.selector, &[&one.key], nodes, topologies);
         }
-        self.terms.prepare(pod, &self.nodes, &self.namespaces);
+        self.terms.prepare(pod, nodes, &self.namespaces, topologies);
     }
 
     /// What `selector` counts in a namespace, if that was prepared.
@@ -156,6 +159,7 @@ impl Cluster {
         if !same {
             self.terms.node_moved(&self.nodes[slot], -1, &self.namespaces);
         }
+        self.present += usize::from(!self.nodes[slot].present);
         self.nodes[slot].update(node);
         if !same {
             self.terms.node_moved(&self.nodes[slot], 1, &self.namespaces);
@@ -170,6 +174,7 @@ impl Cluster {
         self.image_nodes.retain(|_, count| *count > 0);
         self.nodes[slot].images.clear();
         self.terms.node_moved(&self.nodes[slot], -1, &self.namespaces);
+        self.present -= usize::from(self.nodes[slot].present);
         self.nodes[slot].present = false;
         self.nodes_changed();
         self.drop_if_empty(slot);
@@ -179,6 +184,7 @@ impl Cluster {
     fn nodes_changed(&mut self) {
         self.topologies.clear();
         self.tallies.nodes_changed();
+        self.terms.nodes_changed();
     }
 
     /// Forgets a node that is gone and has no pods left.
@@ -204,6 +210,14 @@ impl Cluster {
         self.nodes[slot].add(pod);
     }
 
+    /// A pod's node has begun with it, of which nothing else has changed.
+    pub(crate) fn began(&mut self, uid: &str, started: Option<Timestamp>) {
+        let slot = self.placed.get(uid).and_then(|node| self.by_name.get(node).copied());
+        if let Some(slot) = slot {
+            self.nodes[slot].began(uid, started);
+        }
+    }
+
     /// Whether the pod was there.
     pub(crate) fn remove_pod(&mut self, uid: &str) -> bool {
         let Some(slot) = self.placed.remove(uid).and_then(|node| self.by_name.get(&node).copied()) else { return false };
@@ -223,7 +237,8 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{node, pod};
+    use crate::terms::Values;
+    use crate::testing::{labelled_pod, node, pod};
     use serde_json::json;
 
     #[test]
@@ -247,5 +262,56 @@ mod tests {
         cluster.remove_node("a");
         assert!(cluster.remove_pod("q"));
         assert_eq!((cluster.len(), cluster.slots().len()), (0, 0));
+    }
+
+    /// Each node's share of a term's numbers is the same by its number and by its label, whatever has come and gone since.
+    #[test]
+    fn terms_are_listed_as_they_are_counted() {
+        let term = |key: &str| json!({"topologyKey": key, "labelSelector": {"matchLabels": {"app": "a"}}});
+        let preferred = json!([{"weight": 7, "podAffinityTerm": term("kubernetes.io/hostname")}]);
+        let affinity = json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred},
+            "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term("zone")]}});
+        let info =
+            |name: &str| Arc::new(PodInfo::new(Arc::new(labelled_pod(name, json!({"app": "a"}), json!({"affinity": affinity})))));
+        let zoned = |name: &str, zone: &str| node(name, json!({"labels": {"zone": zone}}));
+        let mut cluster = Cluster::default();
+        [("a", "x"), ("b", "y"), ("c", "x")].iter().for_each(|(name, zone)| cluster.set_node(&zoned(name, zone)));
+        let asking = info("asking");
+        // By node: pods of the zone that repel, what pods of the host want (they have one term, and are matched by one), pods of the zone.
+        let check = |cluster: &mut Cluster, prepared: bool, expected: &[(&str, i64, i64, i64)]| {
+            if prepared {
+                cluster.prepare(&asking);
+            }
+            let (terms, namespaces) = (&cluster.terms, &cluster.namespaces);
+            let sum = |all: Vec<(&str, &Values)>, node| all.iter().map(|(key, values)| values.at(node, key)).sum::<i64>();
+            let own = terms.matching(&asking.anti_affinity.required).expect("prepared once");
+            let mut shown: Vec<(&str, i64, i64, i64)> = cluster
+                .nodes()
+                .map(|node| {
+                    let (repelling, preferring) = (terms.repelling(&asking, namespaces), terms.preferring(&asking, namespaces));
+                    let zone = own.by_value(0).map_or(0, |values| values.at(node, "zone"));
+                    (node.name.as_str(), sum(repelling, node), sum(preferring, node), zone)
+                })
+                .collect();
+            shown.sort_unstable();
+            assert_eq!(shown, expected);
+        };
+        check(&mut cluster, true, &[("a", 0, 0, 0), ("b", 0, 0, 0), ("c", 0, 0, 0)]);
+        cluster.place(info("p"), "a");
+        check(&mut cluster, false, &[("a", 1, 7, 1), ("b", 0, 0, 0), ("c", 1, 0, 1)]);
+        check(&mut cluster, true, &[("a", 1, 7, 1), ("b", 0, 0, 0), ("c", 1, 0, 1)]);
+        cluster.place(info("q"), "c");
+        cluster.place(info("r"), "b");
+        check(&mut cluster, false, &[("a", 2, 7, 2), ("b", 1, 7, 1), ("c", 2, 7, 2)]);
+        // A node with pods gets another zone, one goes, and another comes in its place.
+        cluster.set_node(&zoned("c", "y"));
+        check(&mut cluster, false, &[("a", 1, 7, 1), ("b", 2, 7, 2), ("c", 2, 7, 2)]);
+        check(&mut cluster, true, &[("a", 1, 7, 1), ("b", 2, 7, 2), ("c", 2, 7, 2)]);
+        cluster.remove_node("b");
+        assert!(cluster.remove_pod("r") && cluster.remove_pod("p"));
+        cluster.set_node(&zoned("d", "x"));
+        cluster.place(info("s"), "d");
+        check(&mut cluster, false, &[("a", 1, 0, 1), ("c", 1, 7, 1), ("d", 1, 7, 1)]);
+        check(&mut cluster, true, &[("a", 1, 0, 1), ("c", 1, 7, 1), ("d", 1, 7, 1)]);
     }
 }

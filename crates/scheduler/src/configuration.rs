@@ -1,5 +1,6 @@
 //! The file of `--scheduler-config`: a KubeSchedulerConfiguration, as kube-scheduler reads it. What cannot be done is refused.
 
+mod fields;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,9 @@ pub enum ConfigurationError {
     /// It is not YAML.
     #[error("{0}")]
     Yaml(#[from] yaml::YamlError),
+    /// Fields are there twice.
+    #[error("{}", .0.join("; "))]
+    Duplicates(Vec<String>),
     /// A field is wrong.
     #[error("{0}: {1}")]
     Field(String, String),
@@ -77,10 +81,14 @@ impl Configuration {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let (file, _) = yaml::parse(text)?;
+        let (file, duplicates) = yaml::parse(text)?;
         if file["kind"] != "KubeSchedulerConfiguration" || file["apiVersion"] != "kubescheduler.config.k8s.io/v1" {
             return wrong("kind", "it is not a KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1");
         }
+        if !duplicates.is_empty() {
+            return Err(ConfigurationError::Duplicates(duplicates));
+        }
+        fields::check(&file)?;
         let everywhere = percentage(&file, "percentageOfNodesToScore")?.unwrap_or(0);
         let mut configuration = Self::default();
         if let Some(profiles) = file["profiles"].as_array().filter(|all| !all.is_empty()) {
@@ -219,6 +227,7 @@ fn plugins(at: &str, value: &Value, profile: &mut Profile) -> Result<()> {
 /// What a plugin is told.
 fn arguments(at: &str, value: &Value, profile: &mut Profile) -> Result<()> {
     let (name, args, at) = (value["name"].as_str().unwrap_or_default(), &value["args"], format!("{at}.args"));
+    fields::check_arguments(&at, name, args)?;
     let only = |field: &str, allowed: Value| match &args[field] {
         value if value.is_null() || *value == allowed => Ok(()),
         value => wrong(format!("{at}.{field}"), format!("{value} is not supported, only {allowed}")),

@@ -120,7 +120,10 @@ impl Fit {
 
 /// So many hundredths of `all`.
 fn percent(amount: i64, all: i64) -> i64 {
-    (i128::from(amount) * i128::from(MAX_SCORE) / i128::from(all)) as i64
+    match amount.checked_mul(MAX_SCORE) {
+        Some(hundredfold) => hundredfold / all,
+        None => (i128::from(amount) * i128::from(MAX_SCORE) / i128::from(all)) as i64,
+    }
 }
 
 impl Strategy {
@@ -187,6 +190,7 @@ mod tests {
         check(Strategy::LeastAllocated, (1, 4), (1, 2), 62);
         check(Strategy::LeastAllocated, (5, 4), (1, 2), 25);
         check(Strategy::LeastAllocated, (1, 0), (1, 2), 50);
+        check(Strategy::LeastAllocated, (i64::MAX / 4, i64::MAX), (1, 2), 62);
         check(Strategy::MostAllocated, (1, 4), (1, 2), 37);
         check(Strategy::MostAllocated, (5, 4), (1, 2), 75);
         let shape = || Strategy::RequestedToCapacityRatio(vec![(0, 0), (50, 100), (100, 20)]);

@@ -22,8 +22,9 @@ pub(crate) use place::{Lane, Place, Trial};
 /// Of a queue that is told nothing else.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// After so long a pod that extenders refused is tried again: nothing tells when they would say something else. Upstream's, for all pods.
-const ASK_AGAIN: Duration = Duration::from_secs(300);
+/// After so long a pod that nothing has helped is tried again all the same (upstream: `podMaxInUnschedulablePodsDuration`): extenders may say
+/// something else, and an event may be missing in what a plugin is helped by.
+const MAX_UNSCHEDULABLE: Duration = Duration::from_secs(300);
 
 /// Bit n: the plugin of that index in [`PLUGINS`].
 pub(crate) type PluginSet = u32;
@@ -49,9 +50,9 @@ struct Entry {
 }
 
 impl Entry {
-    /// When it is tried again at the latest, if extenders refused it.
-    fn ask_again(&self) -> (Instant, u64) {
-        (self.failed.unwrap_or(self.entered) + ASK_AGAIN, self.number)
+    /// When it is tried again at the latest, while it is unschedulable.
+    fn leftover(&self) -> (Instant, u64) {
+        (self.failed.unwrap_or(self.entered) + MAX_UNSCHEDULABLE, self.number)
     }
 }
 
@@ -62,6 +63,8 @@ pub(crate) struct Queue {
     entries: HashMap<Key, Entry>,
     active: Active,
     backoff: BTreeMap<(Instant, u64), Key>,
+    /// Those that are unschedulable, by when they are tried again at the latest.
+    leftover: BTreeMap<(Instant, u64), Key>,
     /// Those that are unschedulable, which events concern. Many more may be active.
     waiting: HashSet<Key>,
     happened: Happened,
@@ -107,6 +110,7 @@ impl Queue {
             entries: HashMap::new(),
             active: Active::default(),
             backoff: BTreeMap::new(),
+            leftover: BTreeMap::new(),
             waiting: HashSet::new(),
             happened: Happened::default(),
             count: 0,
@@ -145,7 +149,7 @@ impl Queue {
         self.waiting.remove(key);
         let Some(entry) = self.entries.remove(key) else { return };
         let place = entry.place;
-        self.backoff.remove(&entry.ask_again());
+        self.leftover.remove(&entry.leftover());
         self.pending.moved(Some(place), None);
         if let Place::Backoff(due, number) = place {
             self.backoff.remove(&(due, number));
@@ -200,9 +204,7 @@ impl Queue {
             self.wake(key);
         } else {
             self.waiting.insert(key.clone());
-            if rejected_by & EXTENDERS != 0 {
-                self.backoff.insert(entry.ask_again(), key.clone());
-            }
+            self.leftover.insert(entry.leftover(), key.clone());
         }
     }
 
@@ -221,7 +223,7 @@ impl Queue {
     fn wake(&mut self, key: &Key) {
         self.waiting.remove(key);
         let Some(entry) = self.entries.get_mut(key) else { return };
-        self.backoff.remove(&entry.ask_again());
+        self.leftover.remove(&entry.leftover());
         let due = entry.failed.map(|failed| failed + backoff(self.back_off, entry.attempts));
         let place = match due {
             Some(due) if due > Instant::now() => Place::Backoff(due, entry.number),
@@ -243,14 +245,21 @@ impl Queue {
         }
     }
 
-    /// Moves pods whose back-off has passed; when the next one's does.
+    /// Moves pods whose back-off has passed, and those that nothing has helped for long; when the next one's time comes.
     pub(crate) fn ripen(&mut self, now: Instant) -> Option<Instant> {
+        while let Some(leftover) = self.leftover.first_entry().filter(|entry| entry.key().0 <= now) {
+            self.wake(&leftover.remove());
+        }
+        let leftover = self.leftover.first_key_value().map(|((due, _), _)| *due);
+        self.back_off_passed(now).into_iter().chain(leftover).min()
+    }
+
+    fn back_off_passed(&mut self, now: Instant) -> Option<Instant> {
         while let Some(((due, _), _)) = self.backoff.first_key_value() {
             if *due > now {
                 return Some(*due);
             }
             if let Some((_, key)) = self.backoff.pop_first() {
-                self.waiting.remove(&key);
                 if let Some(entry) = self.entries.get_mut(&key) {
                     self.pending.moved(Some(entry.place), Some(Place::Active));
                     entry.place = Place::Active;
@@ -307,7 +316,7 @@ mod tests {
         let ports = PLUGINS.iter().position(|plugin| plugin.name() == "NodePorts").map_or(0, |index| 1 << index);
         queue.failed(&Key::namespaced("a", "a"), ports, now);
         queue.happened(Event::PodPlaced);
-        assert_eq!((queue.lengths(), queue.ripen(now + BACKOFF_MIN)), ((0, 0, 1), None));
+        assert_eq!((queue.lengths(), queue.ripen(now + BACKOFF_MIN)), ((0, 0, 1), Some(now + MAX_UNSCHEDULABLE)));
         assert_eq!(queue.pending.numbers(), [0, 0, 1]);
         queue.happened(Event::PodRemoved);
         assert_eq!(queue.ripen(now), Some(now + BACKOFF_MIN));
@@ -334,17 +343,42 @@ mod tests {
         assert!(queue.tried(&pod, trial).is_some());
         queue.failed(&Key::namespaced("a", "a"), EXTENDERS, now);
         assert!(queue.tried(&pod, trial).is_none());
-        assert_eq!((queue.lengths(), queue.ripen(now)), ((0, 1, 1), Some(now + ASK_AGAIN)));
+        assert_eq!((queue.lengths(), queue.ripen(now)), ((0, 0, 1), Some(now + MAX_UNSCHEDULABLE)));
         queue.happened(Event::Namespace);
         assert_eq!((queue.lengths(), queue.ripen(now)), ((0, 1, 0), Some(now + BACKOFF_MIN)));
         queue.ripen(now + BACKOFF_MIN);
         queue.pop(0);
         queue.failed(&Key::namespaced("a", "a"), EXTENDERS, now);
-        assert_eq!(queue.ripen(now + ASK_AGAIN), None);
-        assert_eq!((popped(&mut queue).as_str(), queue.waiting.len()), ("a", 0));
-        queue.failed(&Key::namespaced("a", "a"), EXTENDERS, now);
         queue.remove(&Key::namespaced("a", "a"));
         assert_eq!(queue.ripen(now), None);
         assert_eq!(queue.pending.numbers(), [0, 0, 0]);
+    }
+
+    /// Upstream, scheduling_queue.go, flushUnschedulablePodsLeftover: pods that stay longer in unschedulablePods than
+    /// podMaxInUnschedulablePodsDuration are moved to backoffQ or activeQ, whatever refused them.
+    #[tokio::test(start_paused = true)]
+    async fn time_helps_all() {
+        let mut queue = Queue::default();
+        for refused_by in [1, EXTENDERS] {
+            queue.add(info("a", 0), 0);
+            queue.pop(0);
+            let failed = Instant::now();
+            queue.failed(&Key::namespaced("a", "a"), refused_by, failed);
+            assert_eq!(queue.ripen(failed + MAX_UNSCHEDULABLE - Duration::from_millis(1)), Some(failed + MAX_UNSCHEDULABLE));
+            assert_eq!(queue.lengths(), (0, 0, 1));
+            tokio::time::advance(MAX_UNSCHEDULABLE).await;
+            assert_eq!(queue.ripen(Instant::now()), None);
+            assert_eq!((popped(&mut queue).as_str(), queue.waiting.len()), ("a", 0));
+            queue.remove(&Key::namespaced("a", "a"));
+        }
+        // Whoever has failed lately waits for the back-off, also when that is longer.
+        let longest = MAX_UNSCHEDULABLE * 2;
+        let mut queue = Queue::new((longest, longest));
+        queue.add(info("a", 0), 0);
+        queue.pop(0);
+        let failed = Instant::now();
+        queue.failed(&Key::namespaced("a", "a"), 1, failed);
+        tokio::time::advance(MAX_UNSCHEDULABLE).await;
+        assert_eq!((queue.ripen(Instant::now()), queue.lengths()), (Some(failed + longest), (0, 1, 0)));
     }
 }

@@ -261,9 +261,11 @@ impl Scheduler {
         let began = old.is_none_or(|old| started(old) != started(&pod));
         let resized = bound.is_some_and(|old| pod_request(old, false) != pod_request(&pod, false));
         let is_news = !(same && bound.is_some());
-        if !known || !same || began {
+        if !known || !same {
             let node = node_of(&pod).to_owned();
             self.cluster.place(Arc::new(PodInfo::new(pod).placed()), &node);
+        } else if began {
+            self.cluster.began(uid, started(&pod));
         }
         if is_news {
             if resized {

@@ -1,17 +1,20 @@
 //! What pods that are placed mean for the affinity of others, counted while they come and go: by a term and the values of its topology
 //! key. A decision then looks at terms, of which each workload has a few, and not at every pod.
 
+mod values;
+
 use std::collections::HashMap;
 
 use crate::cluster::node::NodeInfo;
 use crate::pod::PodInfo;
 use crate::selectors::{Labels, PodTerm};
+use crate::topologies::Topologies;
+pub(crate) use values::Values;
 
 /// More lists of terms are not kept: all are counted anew when they are asked for.
 const MAX_OWN: usize = 256;
-
-/// Numbers by the value of a node label.
-pub(crate) type Values = HashMap<String, i64>;
+/// More numbers of other pods' terms are not listed by node.
+const MAX_LISTED: usize = 256;
 
 /// Labels of namespaces.
 pub(crate) type Namespaces = HashMap<String, Labels>;
@@ -25,6 +28,8 @@ pub(crate) struct Terms {
     preferring: HashMap<PodTerm, Values>,
     /// By the terms that a pod has to match all of.
     own: HashMap<Vec<PodTerm>, Matched>,
+    /// How many times numbers of other pods' terms were listed since they were dropped last.
+    listed: usize,
 }
 
 /// The pods that match all of some terms: for each of these how many there are by the value of its topology key.
@@ -34,7 +39,7 @@ pub(crate) struct Matched(Vec<Values>);
 impl Matched {
     /// Counts all pods of these nodes.
     pub(crate) fn count<'n>(terms: &[PodTerm], nodes: impl Iterator<Item = &'n NodeInfo>, namespaces: &Namespaces) -> Self {
-        let mut matched = Self(terms.iter().map(|_| Values::new()).collect());
+        let mut matched = Self(terms.iter().map(|_| Values::default()).collect());
         for node in nodes.filter(|node| node.is_present()) {
             for pod in &node.pods {
                 matched.moved(terms, pod, node, 1, namespaces);
@@ -45,7 +50,7 @@ impl Matched {
 
     fn moved(&mut self, terms: &[PodTerm], pod: &PodInfo, node: &NodeInfo, number: i64, namespaces: &Namespaces) {
         if terms.iter().all(|term| selects(term, pod, namespaces)) {
-            terms.iter().zip(&mut self.0).for_each(|(term, values)| add(values, node.label(&term.topology_key), number));
+            terms.iter().zip(&mut self.0).for_each(|(term, values)| values.add(node, &term.topology_key, number));
         }
     }
 
@@ -56,7 +61,7 @@ impl Matched {
 
     /// Whether no pod matches.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.iter().all(HashMap::is_empty)
+        self.0.iter().all(Values::is_empty)
     }
 }
 
@@ -65,31 +70,17 @@ pub(crate) fn selects(term: &PodTerm, pod: &PodInfo, namespaces: &Namespaces) ->
     term.matches(pod.namespace(), pod.labels(), |name| namespaces.get(name))
 }
 
-/// What has come to nothing is not kept.
-fn add(values: &mut Values, value: Option<&str>, number: i64) {
-    let Some(value) = value else { return };
-    match values.get_mut(value) {
-        Some(sum) => {
-            *sum += number;
-            if *sum == 0 {
-                values.remove(value);
-            }
-        }
-        None => drop(values.insert(value.to_owned(), number)),
-    }
-}
-
 fn add_to(all: &mut HashMap<PodTerm, Values>, term: &PodTerm, node: &NodeInfo, number: i64) {
     match all.get_mut(term) {
         Some(values) => {
-            add(values, node.label(&term.topology_key), number);
+            values.add(node, &term.topology_key, number);
             if values.is_empty() {
                 all.remove(term);
             }
         }
         None => {
-            let mut values = Values::new();
-            add(&mut values, node.label(&term.topology_key), number);
+            let mut values = Values::default();
+            values.add(node, &term.topology_key, number);
             if !values.is_empty() {
                 all.insert(term.clone(), values);
             }
@@ -125,8 +116,28 @@ impl Terms {
         self.own.clear();
     }
 
-    /// Makes sure that the pods are counted which the terms of `pod` are about.
-    pub(crate) fn prepare(&mut self, pod: &PodInfo, nodes: &[NodeInfo], namespaces: &Namespaces) {
+    /// Nodes came or went, or have other labels.
+    pub(crate) fn nodes_changed(&mut self) {
+        self.own.values_mut().flat_map(|matched| &mut matched.0).for_each(Values::unlist);
+        self.unlist();
+    }
+
+    fn unlist(&mut self) {
+        self.repelling.values_mut().chain(self.preferring.values_mut()).for_each(Values::unlist);
+        self.listed = 0;
+    }
+
+    /// Makes sure that the pods are counted which the terms of `pod` are about, and that what is counted for it is found by node.
+    pub(crate) fn prepare(&mut self, pod: &PodInfo, nodes: &[NodeInfo], namespaces: &Namespaces, topologies: &mut Topologies) {
+        if self.listed >= MAX_LISTED {
+            self.unlist();
+        }
+        for (term, values) in self.repelling.iter_mut().chain(&mut self.preferring) {
+            if !values.is_listed() && selects(term, pod, namespaces) {
+                values.list(&term.topology_key, nodes, topologies);
+                self.listed += 1;
+            }
+        }
         let single = |term: &PodTerm| vec![term.clone()];
         let (near, far) = (&pod.affinity, &pod.anti_affinity);
         let preferred = near.preferred.iter().chain(&far.preferred).map(|(_, term)| single(term));
@@ -137,7 +148,11 @@ impl Terms {
                     self.own.clear();
                 }
                 let matched = Matched::count(&list, nodes.iter(), namespaces);
-                self.own.insert(list, matched);
+                self.own.insert(list.clone(), matched);
+            }
+            let Some(matched) = self.own.get_mut(&list) else { continue };
+            for (term, values) in list.iter().zip(&mut matched.0).filter(|(_, values)| !values.is_listed()) {
+                values.list(&term.topology_key, nodes, topologies);
             }
         }
     }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::readiness::Readiness;
 use client::fake::Fake;
@@ -119,6 +120,43 @@ async fn a_lost_answer_gives_no_room_away() {
     api.delete("first", &DeleteParams::default()).await.unwrap();
     known.notify_one();
     fake.until::<Pod>(|pods| pods.iter().any(|pod| node_of(pods, pod.metadata.name.as_deref().unwrap()).is_some())).await;
+}
+
+/// Upstream, schedule_one.go, handleBindingCycleError: a binding that fails is told by an event and the condition PodScheduled, of the reason
+/// SchedulerError, and the pod is tried again.
+#[tokio::test]
+async fn a_failed_binding_is_told() {
+    let fake = Fake::default();
+    fake.put::<Node>(&node("n", json!({})));
+    fake.put(&pod("p", json!({})));
+    let (server, refuses) = (fake.clone(), Arc::new(AtomicBool::new(true)));
+    let refusing = refuses.clone();
+    let client = Client::new(
+        tower::service_fn(move |request: Request<Body>| {
+            let (mut server, refusing) = (server.clone(), refusing.clone());
+            async move {
+                if request.uri().path().ends_with("/binding") && refusing.load(Ordering::Relaxed) {
+                    return Err(std::io::Error::other("out of order").into());
+                }
+                Ok::<_, tower::BoxError>(server.call(request).await?)
+            }
+        }),
+        "default",
+    );
+    let (_tasks, _failures) = start_with(&fake, client);
+    let told = |pods: &[Pod]| {
+        let conditions = pods[0].status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+        conditions.iter().any(|one| {
+            let message = one.message.as_deref().unwrap_or_default();
+            let rejected = message.starts_with("binding rejected: ") && message.contains("out of order");
+            (one.type_.as_str(), one.status.as_str(), one.reason.as_deref()) == ("PodScheduled", "False", Some("SchedulerError"))
+                && rejected
+        })
+    };
+    fake.until::<Pod>(told).await;
+    fake.until::<Event>(|events| events.iter().any(|event| event.reason.as_deref() == Some("FailedScheduling"))).await;
+    refuses.store(false, Ordering::Relaxed);
+    fake.until::<Pod>(|pods| node_of(pods, "p") == Some("n")).await;
 }
 
 #[tokio::test]

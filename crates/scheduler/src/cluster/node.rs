@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Taint};
 
 use crate::pod::{HostPort, PodInfo};
@@ -101,6 +102,13 @@ impl NodeInfo {
         self.assumed_requested.add(&pod.assumed_request);
         self.ports.extend(pod.ports.iter().cloned());
         self.pods.push(pod);
+    }
+
+    /// The pod began at this time, as far as is known.
+    pub(super) fn began(&mut self, uid: &str, started: Option<Timestamp>) {
+        if let Some(pod) = self.pods.iter_mut().find(|pod| pod.uid() == uid) {
+            *pod = Arc::new(PodInfo { started, ..pod.placed() });
+        }
     }
 
     pub(super) fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {

@@ -116,5 +116,17 @@ fn what_cannot_be_done_is_refused() {
         "defaultConstraints: [{maxSkew: 1}]",
         "defaultingType: when .defaultConstraints are specified, must be List",
     );
+    // Upstream reads the file strictly (apis/config/scheme: NewCodecFactory with EnableStrict).
+    check("percentageOfNodeToScore: 5", "percentageOfNodeToScore: unknown field");
+    check("leaderElection: {leaderElected: true}", "leaderElection.leaderElected: unknown field");
+    check("profiles: {schedulerName: a}", "profiles: must be a list");
+    check("profiles: [a]", "profiles[0]: must be an object");
+    check("podMaxBackoffSeconds: 20, podMaxBackoffSeconds: 30", "\"podMaxBackoffSeconds\" already set in map");
+    profile("plugin: {}", "profiles[0].plugin: unknown field");
+    profile("plugins: {scores: {}}", "profiles[0].plugins.scores: unknown field");
+    profile("plugins: {score: {enable: []}}", "profiles[0].plugins.score.enable: unknown field");
+    profile("plugins: {score: {enabled: [{name: ImageLocality, wait: 5}]}}", "score.enabled[0].wait: unknown field");
+    told("InterPodAffinity", "hardPodAffinityWeights: 1", "pluginConfig[0].args.hardPodAffinityWeights: unknown field");
+    told("NodeResourcesFit", "scoringStrategy: {resources: [{names: cpu}]}", "scoringStrategy.resources[0].names: unknown field");
     assert!(Configuration::parse("kind: Other").unwrap_err().to_string().contains("it is not a KubeSchedulerConfiguration"));
 }

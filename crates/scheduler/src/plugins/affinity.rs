@@ -51,11 +51,6 @@ fn matching<'a>(terms: &[PodTerm], cluster: &'a Cluster) -> Cow<'a, Matched> {
     kept.unwrap_or_else(|| Cow::Owned(Matched::count(terms, cluster.nodes(), cluster.namespaces())))
 }
 
-/// The number of a node's domain.
-fn here(node: &NodeInfo, key: &str, values: &Values) -> i64 {
-    node.label(key).and_then(|value| values.get(value)).copied().unwrap_or(0)
-}
-
 struct Required<'a> {
     pod: &'a PodInfo,
     /// Domains that pods which are there keep this one out of, by their key.
@@ -83,20 +78,20 @@ impl<'a> Required<'a> {
             return terms.iter().all(|term| node.label(&term.topology_key).is_some());
         }
         let near = |(index, term): (usize, &PodTerm)| {
-            self.near.by_value(index).is_some_and(|values| here(node, &term.topology_key, values) > 0)
+            self.near.by_value(index).is_some_and(|values| values.at(node, &term.topology_key) > 0)
         };
         terms.iter().enumerate().all(near)
     }
 
     fn is_far(&self, node: &NodeInfo) -> bool {
         let near = |(term, matched): (&PodTerm, &Cow<'_, Matched>)| {
-            matched.by_value(0).is_some_and(|values| here(node, &term.topology_key, values) > 0)
+            matched.by_value(0).is_some_and(|values| values.at(node, &term.topology_key) > 0)
         };
         !self.pod.anti_affinity.required.iter().zip(&self.far).any(near)
     }
 
     fn is_repelled(&self, node: &NodeInfo) -> bool {
-        self.repelling.iter().any(|(key, values)| here(node, key, values) > 0)
+        self.repelling.iter().any(|(key, values)| values.at(node, key) > 0)
     }
 }
 
@@ -140,11 +135,9 @@ impl<'a> Preferred<'a> {
 
 impl Score for Preferred<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
-        let own = self
-            .own
-            .iter()
-            .map(|(key, weight, matched)| matched.by_value(0).map_or(0, |values| here(node, key, values) * weight));
-        own.sum::<i64>() + self.others.iter().map(|(key, values)| here(node, key, values)).sum::<i64>()
+        let own =
+            self.own.iter().map(|(key, weight, matched)| matched.by_value(0).map_or(0, |values| values.at(node, key) * weight));
+        own.sum::<i64>() + self.others.iter().map(|(key, values)| values.at(node, key)).sum::<i64>()
     }
 
     fn normalize(&self, scores: &mut [i64]) {

@@ -6,7 +6,7 @@ use k8s_openapi::api::resource::v1::ResourceClaim;
 use tokio::time::Instant;
 
 use super::Scheduler;
-use crate::api::{BindError, Written};
+use crate::api::{BindError, SCHEDULER_ERROR, Written};
 use crate::framework::Event;
 use crate::metrics::{self, Outcome};
 use crate::pod::PodInfo;
@@ -60,15 +60,16 @@ impl Scheduler {
 
     pub(super) fn binding_failed(&mut self, pod: &PodInfo, node: &str, trial: Trial, error: &BindError) {
         metrics::attempted(pod.scheduler(), Outcome::Error, trial);
-        if self.queue.get(&pod.key()).is_none_or(|tried| tried.uid() != pod.uid()) {
+        let Some(tried) = self.queue.get(&pod.key()).filter(|tried| tried.uid() == pod.uid()).cloned() else {
             // It was bound all the same and only the answer was lost, or it is gone: its change has come before, and where it is, or
             // that it is nowhere, is known from there.
             tracing::info!(pod = %pod.key(), node, %error, "the answer to a binding was lost, the pod needs none any more");
             return;
-        }
+        };
         tracing::warn!(pod = %pod.key(), node, %error, "binding failed, again later");
         let message = format!("binding rejected: {error}");
-        self.tell(pod, pod, (Type::Warning, "FailedScheduling"), message);
+        self.tell(pod, pod, (Type::Warning, "FailedScheduling"), message.as_str());
+        self.writes.extend(self.api.report(&tried, SCHEDULER_ERROR, message, None));
         self.cluster.remove_pod(pod.uid());
         self.queue.failed(&pod.key(), 0, Instant::now());
         self.queue.happened(Event::PodRemoved);
