@@ -5,6 +5,7 @@ mod active;
 pub(crate) mod place;
 
 use std::cmp::Reverse;
+use std::collections::btree_map::OccupiedEntry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -221,12 +222,16 @@ impl Queue {
     }
 
     fn wake(&mut self, key: &Key) {
+        self.wake_at(key, Instant::now());
+    }
+
+    fn wake_at(&mut self, key: &Key, now: Instant) {
         self.waiting.remove(key);
         let Some(entry) = self.entries.get_mut(key) else { return };
         self.leftover.remove(&entry.leftover());
         let due = entry.failed.map(|failed| failed + backoff(self.back_off, entry.attempts));
         let place = match due {
-            Some(due) if due > Instant::now() => Place::Backoff(due, entry.number),
+            Some(due) if due > now => Place::Backoff(due, entry.number),
             _ => Place::Active,
         };
         self.pending.moved(Some(entry.place), Some(place));
@@ -247,8 +252,10 @@ impl Queue {
 
     /// Moves pods whose back-off has passed, and those that nothing has helped for long; when the next one's time comes.
     pub(crate) fn ripen(&mut self, now: Instant) -> Option<Instant> {
-        while let Some(leftover) = self.leftover.first_entry().filter(|entry| entry.key().0 <= now) {
-            self.wake(&leftover.remove());
+        while let Some((_, key)) =
+            self.leftover.first_entry().filter(|entry| entry.key().0 <= now).map(OccupiedEntry::remove_entry)
+        {
+            self.wake_at(&key, now);
         }
         let leftover = self.leftover.first_key_value().map(|((due, _), _)| *due);
         self.back_off_passed(now).into_iter().chain(leftover).min()
@@ -356,8 +363,8 @@ mod tests {
 
     /// Upstream, scheduling_queue.go, flushUnschedulablePodsLeftover: pods that stay longer in unschedulablePods than
     /// podMaxInUnschedulablePodsDuration are moved to backoffQ or activeQ, whatever refused them.
-    #[tokio::test(start_paused = true)]
-    async fn time_helps_all() {
+    #[test]
+    fn time_helps_all() {
         let mut queue = Queue::default();
         for refused_by in [1, EXTENDERS] {
             queue.add(info("a", 0), 0);
@@ -366,8 +373,7 @@ mod tests {
             queue.failed(&Key::namespaced("a", "a"), refused_by, failed);
             assert_eq!(queue.ripen(failed + MAX_UNSCHEDULABLE - Duration::from_millis(1)), Some(failed + MAX_UNSCHEDULABLE));
             assert_eq!(queue.lengths(), (0, 0, 1));
-            tokio::time::advance(MAX_UNSCHEDULABLE).await;
-            assert_eq!(queue.ripen(Instant::now()), None);
+            assert_eq!(queue.ripen(failed + MAX_UNSCHEDULABLE), None);
             assert_eq!((popped(&mut queue).as_str(), queue.waiting.len()), ("a", 0));
             queue.remove(&Key::namespaced("a", "a"));
         }
@@ -378,7 +384,6 @@ mod tests {
         queue.pop(0);
         let failed = Instant::now();
         queue.failed(&Key::namespaced("a", "a"), 1, failed);
-        tokio::time::advance(MAX_UNSCHEDULABLE).await;
-        assert_eq!((queue.ripen(Instant::now()), queue.lengths()), (Some(failed + longest), (0, 1, 0)));
+        assert_eq!((queue.ripen(failed + MAX_UNSCHEDULABLE), queue.lengths()), (Some(failed + longest), (0, 1, 0)));
     }
 }

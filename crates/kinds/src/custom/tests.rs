@@ -34,7 +34,9 @@ fn found(definition: &Value) -> Vec<String> {
 
 fn names_of(definitions: &[Value]) -> AcceptedNames {
     let mut names = AcceptedNames::default();
-    definitions.iter().for_each(|definition| drop(names.set(definition)));
+    for definition in definitions {
+        names.set(definition);
+    }
     names
 }
 

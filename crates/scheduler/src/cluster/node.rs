@@ -107,7 +107,9 @@ impl NodeInfo {
     /// The pod began at this time, as far as is known.
     pub(super) fn began(&mut self, uid: &str, started: Option<Timestamp>) {
         if let Some(pod) = self.pods.iter_mut().find(|pod| pod.uid() == uid) {
-            *pod = Arc::new(PodInfo { started, ..pod.placed() });
+            let mut begun = pod.placed();
+            begun.started = started;
+            *pod = Arc::new(begun);
         }
     }
 
