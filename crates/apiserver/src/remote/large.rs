@@ -76,10 +76,10 @@ impl State {
         true
     }
 
-    /// Tells the largest share to give way. None is larger than `bytes`: false.
+    /// Tells the largest share to give way, of equal ones the newest. None is larger than `bytes`: false.
     fn end_largest(&self, bytes: usize) -> bool {
-        let largest = self.holders.values().max_by_key(|holder| holder.bytes).filter(|holder| holder.bytes > bytes);
-        largest.inspect(|holder| holder.ended.cancel()).is_some()
+        let largest = self.holders.iter().max_by_key(|(id, holder)| (holder.bytes, **id)).filter(|(_, holder)| holder.bytes > bytes);
+        largest.inspect(|(_, holder)| holder.ended.cancel()).is_some()
     }
 }
 
