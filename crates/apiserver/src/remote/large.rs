@@ -78,7 +78,8 @@ impl State {
 
     /// Tells the largest share to give way, of equal ones the newest. None is larger than `bytes`: false.
     fn end_largest(&self, bytes: usize) -> bool {
-        let largest = self.holders.iter().max_by_key(|(id, holder)| (holder.bytes, **id)).filter(|(_, holder)| holder.bytes > bytes);
+        let largest =
+            self.holders.iter().max_by_key(|(id, holder)| (holder.bytes, **id)).filter(|(_, holder)| holder.bytes > bytes);
         largest.inspect(|(_, holder)| holder.ended.cancel()).is_some()
     }
 }
