@@ -20,10 +20,9 @@ use anyhow::{Context, Result};
 use base::readiness::Readiness;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::{self, Resolver, Verifier};
-use base::zpages::{Flags, Pages};
+use base::zpages::Flags;
 use client::events::Recorder;
 use client::{Client, Informers};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Taint;
 use kubelet::images::access::{Policy, Verification};
 use kubelet::images::providers::configuration;
@@ -264,7 +263,7 @@ impl Node {
             cluster_dns: kubelet::dns::Cluster { servers: options.cluster.dns.clone(), domain: options.cluster.domain.clone() },
             resolv_conf: "/etc/resolv.conf".into(),
             version: format!("{}+knarr", apiserver::VERSION),
-            zpages: zpages(options.flags.clone()),
+            zpages: crate::version::BUILD.pages("kubelet", kubelet::server::PLACES, options.flags.clone()),
             max_pods: options.max_pods,
             pod_max_pids: Some(i64::from(options.pod_max_pids)).filter(|most| *most > 0),
             system_reserved: options.pressure.system_reserved()?,
@@ -378,27 +377,6 @@ fn network_options(options: &Options, paths: &Paths) -> ::network::Options {
         reserved_ports: options.reserved_ports.iter().copied().chain([kubelet]).collect(),
         holders: vec![Holder::Services, Holder::Policies, Holder::Nodes],
         ..::network::Options::new(paths.network(), Vec::new(), options.cluster.services.clone())
-    }
-}
-
-/// What the kubelet says of itself.
-fn zpages(flags: Flags) -> Pages {
-    Pages {
-        component: "kubelet",
-        version: apiserver::VERSION.trim_start_matches('v').to_owned(),
-        toolchain: format!("rust{}", crate::version::BUILD.rust),
-        started: Timestamp::now(),
-        paths: &[
-            "/configz",
-            "/flagz",
-            "/healthz",
-            "/metrics",
-            "/metrics/cadvisor",
-            "/metrics/probes",
-            "/metrics/resource",
-            "/statusz",
-        ],
-        flags,
     }
 }
 

@@ -204,7 +204,9 @@ impl Definitions {
             let (plural, group) = name.split_once('.').unwrap_or_default();
             self.registry.undefine(group, plural).await;
             self.names.remove(name);
-            self.refused.get_mut(group).map(|refused| refused.remove(name));
+            if let Some(refused) = self.refused.get_mut(group) {
+                refused.remove(name);
+            }
             return Ok(self.refused_of(group));
         };
         let accepted = match meta::is_deleting(&definition) {

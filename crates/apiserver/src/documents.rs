@@ -19,9 +19,15 @@ use crate::{fairness, respond, tunnels};
 const JSON: &str = "application/json";
 const DEBUG: &str = "/debug/api_priority_and_fairness/";
 
+/// Where to look for what the server is and does, as `/statusz` says.
+pub(crate) const PLACES: &[&str] = &["/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"];
+
+fn accepted<'a>(call: &'a Call<'_>) -> &'a str {
+    call.parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
 fn metrics(call: &Call<'_>, page: metrics::Page) -> Response<Body> {
-    let accept = call.parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let format = Format::accepted(accept);
+    let format = Format::accepted(accepted(call));
     respond::bytes(StatusCode::OK, format.media_type(), page.encode(format))
 }
 
@@ -34,13 +40,15 @@ impl Inner {
         if let Some(response) = crate::health::respond(self, path, call.query).await {
             return response;
         }
+        if let Some(page) = Page::at(path) {
+            return self.zpage(call, page);
+        }
         match path {
             tunnels::PATH => self.tunnel(call).unwrap_or_else(|status| respond::failure(call.accept, &status)),
             "" => self.paths(),
             "/version" => raw(&crate::version::document(&self.build)),
             "/metrics" => metrics(call, metrics::Page::Server),
             "/metrics/slis" => metrics(call, metrics::Page::ServerSlis),
-            "/statusz" | "/flagz" => self.zpage(call, path),
             "/api" | "/apis" => self.groups(call, path),
             "/.well-known/openid-configuration" => self.openid(),
             "/openid/v1/jwks" => respond::bytes(StatusCode::OK, "application/jwk-set+json", self.keys.key_set().to_string()),
@@ -65,9 +73,8 @@ impl Inner {
         }
     }
 
-    fn zpage(&self, call: &Call<'_>, path: &str) -> Response<Body> {
-        let accept = call.parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        match Page::at(path).and_then(|page| self.zpages.answer(page, accept, Timestamp::now())) {
+    fn zpage(&self, call: &Call<'_>, page: Page) -> Response<Body> {
+        match self.zpages.answer(page, accepted(call), Timestamp::now()) {
             Some((media_type, text)) => respond::bytes(StatusCode::OK, media_type, text),
             None => respond::failure(Accept::RAW, &Status::not_acceptable(&zpages::ACCEPTED)),
         }
@@ -85,8 +92,7 @@ impl Inner {
     }
 
     fn groups(&self, call: &Call<'_>, path: &str) -> Response<Body> {
-        let wanted = call.parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let form = Form::of(wanted);
+        let form = Form::of(accepted(call));
         let documents = self.discovery.of(&self.registry.catalog());
         if form == Form::Legacy {
             let mut document = documents.document(path).map(|document| (*document).clone()).unwrap_or_default();

@@ -2,7 +2,7 @@
 //! (`k8s.io/apiserver/pkg/endpoints/handlers/negotiation`).
 
 use apimachinery::Status;
-use base::media::{Clause, clauses};
+use base::accept::{Clause, clauses};
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 

@@ -25,7 +25,7 @@ use crate::proxy::KubeletClient;
 use crate::remote::Remotes;
 use crate::tunnels::Tunnels;
 use crate::version::{Build, VERSION};
-use crate::{Error, bootstrap, fairness, metrics, server};
+use crate::{Error, bootstrap, documents, fairness, metrics, server};
 
 /// What the API server needs to know.
 #[derive(Clone)]
@@ -132,7 +132,7 @@ impl Core {
             tunnels,
             servers: servers.clone(),
             readiness: readiness.clone(),
-            zpages: crate::version::pages(&options.build, options.flags.clone()),
+            zpages: options.build.pages("kube-apiserver", documents::PLACES, options.flags.clone()),
             build: options.build,
             public_address: options.public_address.clone(),
             tasks: tasks.child(),

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 /// The version of the API that is served.
 pub const VERSION: &str = "v1.36.4";
+/// The oldest minor version that clients and nodes may have.
+const OLDEST: [&str; 2] = ["1", "35"];
 
 /// Where the program comes from, as its build found out. What the build could not know is empty.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,19 +43,19 @@ pub(crate) struct Document {
 
 /// What `/version` says of a build.
 pub(crate) fn document(build: &Build) -> Document {
-    let mut numbers = VERSION.trim_start_matches('v').split('.');
+    let [major, minor] = [0, 1].map(|index| numbers()[index]);
     let platform = match std::env::consts::ARCH {
         "x86_64" => "linux/amd64".to_owned(),
         "aarch64" => "linux/arm64".to_owned(),
         other => format!("linux/{other}"),
     };
     Document {
-        major: numbers.next().unwrap_or_default(),
-        minor: numbers.next().unwrap_or_default(),
-        emulation_major: "1",
-        emulation_minor: "36",
-        min_compatibility_major: "1",
-        min_compatibility_minor: "35",
+        major,
+        minor,
+        emulation_major: major,
+        emulation_minor: minor,
+        min_compatibility_major: OLDEST[0],
+        min_compatibility_minor: OLDEST[1],
         git_version: VERSION,
         git_commit: build.commit,
         git_tree_state: build.tree_state,
@@ -64,16 +66,25 @@ pub(crate) fn document(build: &Build) -> Document {
     }
 }
 
-/// What `/statusz` and `/flagz` say of this server.
-pub(crate) fn pages(build: &Build, flags: Flags) -> Pages {
-    Pages {
-        component: "kube-apiserver",
-        version: VERSION.trim_start_matches('v').to_owned(),
-        toolchain: toolchain(build),
-        started: Timestamp::now(),
-        paths: &["/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/flagz", "/version"],
-        flags,
+impl Build {
+    /// What `/statusz` and `/flagz` of a component say that starts now.
+    pub fn pages(&self, component: &'static str, paths: &'static [&'static str], flags: Flags) -> Pages {
+        Pages {
+            component,
+            version: numbers().join("."),
+            emulated: numbers()[..2].join("."),
+            oldest: OLDEST.join("."),
+            toolchain: toolchain(self),
+            started: Timestamp::now(),
+            paths,
+            flags,
+        }
     }
+}
+
+/// Major, minor and patch version.
+fn numbers() -> Vec<&'static str> {
+    VERSION.trim_start_matches('v').split('.').collect()
 }
 
 fn toolchain(build: &Build) -> String {

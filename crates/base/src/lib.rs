@@ -1,11 +1,11 @@
 //! What every component needs and none owns: supervised tasks, readiness, logs, metrics, TLS, programs that answer.
 
+pub mod accept;
 pub mod budgets;
 pub mod directory;
 pub mod files;
 pub mod listen;
 pub mod logging;
-pub mod media;
 pub mod metrics;
 pub mod patience;
 pub mod programs;

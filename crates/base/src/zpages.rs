@@ -8,13 +8,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::media::clauses;
+use crate::accept::clauses;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const WARNING: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.";
-/// The version of Kubernetes whose API is served, and the oldest that others may have.
-const VERSIONS: (&str, &str) = ("1.36", "1.35");
 
 /// What a client can be answered with, for the one who asked for something else.
 pub const ACCEPTED: [&str; 2] = ["text/plain", "application/json;g=config.k8s.io;v=v1beta1;as=Statusz or Flagz"];
@@ -29,6 +27,10 @@ pub struct Pages {
     pub component: &'static str,
     /// Version of the program, as `1.36.4`.
     pub version: String,
+    /// The minor version of Kubernetes that it behaves like, as `1.36`.
+    pub emulated: String,
+    /// The oldest minor version of Kubernetes that others may have.
+    pub oldest: String,
     /// What it was compiled with; may be empty.
     pub toolchain: String,
     /// When it began.
@@ -104,7 +106,7 @@ impl Pages {
                 let seconds = self.started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
                 let fields = json!({
                     "startTime": seconds, "uptimeSeconds": up, "goVersion": self.toolchain, "binaryVersion": self.version,
-                    "emulationVersion": VERSIONS.0, "minimumCompatibilityVersion": VERSIONS.1, "paths": self.paths,
+                    "emulationVersion": self.emulated, "minimumCompatibilityVersion": self.oldest, "paths": self.paths,
                 });
                 for (name, value) in fields.as_object().into_iter().flatten().filter(|(_, value)| **value != "") {
                     object[name] = value.clone();
@@ -122,8 +124,8 @@ impl Pages {
             ("Up", format!("{hours} hr {minutes:02} min {seconds:02} sec")),
             ("Go version", self.toolchain.clone()),
             ("Binary version", self.version.clone()),
-            ("Emulation version", VERSIONS.0.to_owned()),
-            ("Minimum Compatibility version", VERSIONS.1.to_owned()),
+            ("Emulation version", self.emulated.clone()),
+            ("Minimum Compatibility version", self.oldest.clone()),
             ("Paths", self.paths.join(" ")),
         ] {
             if !value.is_empty() {
@@ -153,6 +155,8 @@ mod tests {
         Pages {
             component: "kube-apiserver",
             version: "1.36.4".to_owned(),
+            emulated: "1.36".to_owned(),
+            oldest: "1.35".to_owned(),
             toolchain: String::new(),
             started: "2026-01-02T03:04:05.6Z".parse().unwrap(),
             paths: &["/healthz", "/version"],

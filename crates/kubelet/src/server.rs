@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use apimachinery::Status;
 use base::budgets::connections::{Connections, Limits, Place};
 use base::budgets::descriptors;
 use base::listen::Listener;
@@ -51,6 +52,9 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 /// Most connections at a time, and how many of all descriptors, in percent.
 const CONNECTIONS: usize = 1024;
 const CONNECTIONS_PERCENT: usize = 10;
+/// Where to look for what the kubelet is and does, as `/statusz` says.
+pub const PLACES: &[&str] =
+    &["/configz", "/flagz", "/healthz", "/metrics", "/metrics/cadvisor", "/metrics/probes", "/metrics/resource", "/statusz"];
 /// Time for a handshake, and for the headers of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -188,8 +192,7 @@ fn route(path: &str) -> Option<Route> {
         ["pods"] => Route::Pods,
         ["runningpods"] => Route::RunningPods,
         ["configz"] => Route::Configz,
-        ["statusz"] => Route::Zpage(zpages::Page::Statusz),
-        ["flagz"] => Route::Zpage(zpages::Page::Flagz),
+        ["statusz" | "flagz"] => Route::Zpage(zpages::Page::at(path.trim_end_matches('/'))?),
         ["metrics"] => Route::Metrics,
         ["metrics", "probes"] => Route::Probes,
         ["metrics", "resource"] => Route::Usage(Usage::Resource),
@@ -210,10 +213,13 @@ fn route(path: &str) -> Option<Route> {
     })
 }
 
+fn accepted(request: &Request<Incoming>) -> &str {
+    request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
 /// A page of the node, with what it tells of the present.
 fn metrics(request: &Request<Incoming>, page: Page, present: &Registry) -> Response<Body> {
-    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let format = Format::accepted(accept);
+    let format = Format::accepted(accepted(request));
     let mut response = text(StatusCode::OK, page.encode_with(format, present));
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(format.media_type()));
     response
@@ -272,13 +278,9 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
 }
 
 fn zpage(request: &Request<Incoming>, api: &Api, page: zpages::Page) -> Response<Body> {
-    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match api.options().zpages.answer(page, accept, Timestamp::now()) {
+    match api.options().zpages.answer(page, accepted(request), Timestamp::now()) {
         Some((media_type, text)) => document(media_type, text),
-        None => text(
-            StatusCode::NOT_ACCEPTABLE,
-            format!("only the following media types are accepted: {}", zpages::ACCEPTED.join(", ")),
-        ),
+        None => text(StatusCode::NOT_ACCEPTABLE, Status::not_acceptable(&zpages::ACCEPTED).message),
     }
 }
 

@@ -194,7 +194,7 @@ impl Api {
 
     /// Takes back the node that a pod was promised.
     pub(crate) fn withdraw(&self, pod: &PodInfo) -> BoxFuture<'static, Written> {
-        self.patch_status(pod, json!({"nominatedNodeName": null}))
+        self.patch_status(pod, None, json!({"nominatedNodeName": null}))
     }
 
     /// Writes the condition that says why the pod has no node, and which node it is `promised`. Nothing when it says so
@@ -220,17 +220,18 @@ impl Api {
         if let Some(old) = old.filter(|old| old.status == "False") {
             condition.last_transition_time.clone_from(&old.last_transition_time);
         }
-        Some(self.patch_status(pod, json!({"conditions": [condition], "nominatedNodeName": promised})))
+        // Where only the answer to a binding was lost, the pod is another version by now, and is not said to have no node.
+        let version = pod.object().and_then(|pod| pod.metadata.resource_version.as_deref()).filter(|_| reason == SCHEDULER_ERROR);
+        Some(self.patch_status(pod, version, json!({"conditions": [condition], "nominatedNodeName": promised})))
     }
 
-    fn patch_status(&self, pod: &PodInfo, status: serde_json::Value) -> BoxFuture<'static, Written> {
+    /// Changes the status of a pod, if it is still of that version where one is given.
+    fn patch_status(&self, pod: &PodInfo, version: Option<&str>, status: serde_json::Value) -> BoxFuture<'static, Written> {
         let (api, name) = (self.pods(pod), pod.key().name);
-        let mut metadata = json!({"uid": pod.uid()});
-        // Where only the answer to a binding was lost, the pod is another version by now, and is not said to have no node.
-        if status["conditions"][0]["reason"] == SCHEDULER_ERROR {
-            metadata["resourceVersion"] = json!(pod.object().and_then(|pod| pod.metadata.resource_version.as_ref()));
+        let mut patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
+        if let Some(version) = version {
+            patch["metadata"]["resourceVersion"] = version.into();
         }
-        let patch = json!({"metadata": metadata, "status": status});
         async move {
             if let Err(error) = api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
                 tracing::debug!(pod = name, %error, "the reason is not in the status");

@@ -120,10 +120,7 @@ impl Fit {
 
 /// So many hundredths of `all`.
 fn percent(amount: i64, all: i64) -> i64 {
-    match amount.checked_mul(MAX_SCORE) {
-        Some(hundredfold) => hundredfold / all,
-        None => (i128::from(amount) * i128::from(MAX_SCORE) / i128::from(all)) as i64,
-    }
+    (i128::from(amount) * i128::from(MAX_SCORE) / i128::from(all)) as i64
 }
 
 impl Strategy {

@@ -11,7 +11,7 @@ use crate::util::text;
 #[derive(Default)]
 pub struct AcceptedNames {
     /// What each definition has.
-    held: HashMap<String, Held>,
+    held: HashMap<String, HashSet<Name>>,
     /// Who has a name of a group.
     holders: HashMap<Name, HashSet<String>>,
 }
@@ -24,13 +24,6 @@ struct Name {
     name: String,
 }
 
-/// What one definition has.
-#[derive(PartialEq, Eq)]
-struct Held {
-    group: String,
-    names: HashSet<Name>,
-}
-
 impl AcceptedNames {
     /// Takes note of what a definition has. Says whether that has changed.
     pub fn set(&mut self, definition: &Value) -> bool {
@@ -41,23 +34,22 @@ impl AcceptedNames {
         let resources = [one("plural"), one("singular")].into_iter().flatten().chain(short).map(|name| (false, name));
         let kinds = [one("kind"), one("listKind")].into_iter().flatten().map(|name| (true, name));
         let name = |(is_kind, name): (bool, &str)| Name { group: group.to_owned(), is_kind, name: name.to_owned() };
-        let held = Held { group: group.to_owned(), names: resources.chain(kinds).map(name).collect() };
+        let held: HashSet<Name> = resources.chain(kinds).map(name).collect();
         let definition = meta::name(definition);
         if self.held.get(definition) == Some(&held) {
             return false;
         }
         self.remove(definition);
-        for name in &held.names {
+        for name in &held {
             self.holders.entry(name.clone()).or_default().insert(definition.to_owned());
         }
         self.held.insert(definition.to_owned(), held);
         true
     }
 
-    /// Forgets a definition. Its group, if it was known.
-    pub fn remove(&mut self, definition: &str) -> Option<String> {
-        let held = self.held.remove(definition)?;
-        for name in held.names {
+    /// Forgets a definition.
+    pub fn remove(&mut self, definition: &str) {
+        for name in self.held.remove(definition).unwrap_or_default() {
             if let Some(holders) = self.holders.get_mut(&name) {
                 holders.remove(definition);
                 if holders.is_empty() {
@@ -65,7 +57,6 @@ impl AcceptedNames {
                 }
             }
         }
-        Some(held.group)
     }
 
     /// Whether another definition of the group has that name.

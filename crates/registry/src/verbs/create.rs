@@ -68,8 +68,8 @@ impl Registry {
         self.insert(target, object).await
     }
 
-    /// Notes in managedFields who set what. A webhook that does not convert keeps nobody from writing: then it stays noted what was
-    /// (upstream: `UpdateNoErrors`).
+    /// Notes in managedFields who set what. A webhook that does not convert keeps nobody from writing: then nobody is known to own
+    /// anything (upstream: `UpdateNoErrors`).
     pub(crate) async fn track(&self, cx: &Context, res: &Served, live: Option<&Value>, object: &mut Value, sub: &str) {
         let (now, siblings) = (time::now(), self.siblings(res));
         let by = by(cx, res, sub, &now);
@@ -85,10 +85,7 @@ impl Registry {
             Ok(tracked) => *object = tracked,
             Err(error) => {
                 tracing::debug!(kind = &*res.def.kind, %error, "it is not noted who has set what");
-                match live.map(meta::managed_fields).filter(|entries| !entries.is_empty()) {
-                    Some(entries) => meta::set_managed_fields(object, entries.to_vec()),
-                    None => drop(meta::remove(object, "managedFields")),
-                }
+                meta::remove(object, "managedFields");
             }
         }
     }
