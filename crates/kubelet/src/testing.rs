@@ -458,7 +458,8 @@ impl Cell {
             reserved_cpus: None,
             affinity: Default::default(),
             eviction: self.eviction.clone(),
-            image_gc: Default::default(),
+            // Off: how full the disk of this machine is must not matter.
+            image_gc: crate::images::garbage::Policy::new((100, 80), Duration::ZERO, Duration::ZERO).unwrap(),
             shutdown: Default::default(),
             labels: Default::default(),
             annotations: Default::default(),

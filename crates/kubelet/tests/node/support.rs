@@ -133,7 +133,8 @@ impl Node {
             reserved_cpus: None,
             affinity: Default::default(),
             eviction: Default::default(),
-            image_gc: Default::default(),
+            // Off: how full the disk of this machine is must not matter.
+            image_gc: kubelet::images::garbage::Policy::new((100, 80), Duration::ZERO, Duration::ZERO).unwrap(),
             shutdown: Default::default(),
             labels: Default::default(),
             annotations: Default::default(),
