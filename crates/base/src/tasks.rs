@@ -9,6 +9,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,18 +69,31 @@ impl Tasks {
     }
 
     /// Runs `future` under this group. The future watches [`Tasks::token`] itself and returns after cleaning up.
-    #[allow(clippy::disallowed_methods)] // The one place where tasks are born.
     pub fn spawn<F, E>(&self, name: impl Into<Cow<'static, str>>, on_failure: OnFailure, future: F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: fmt::Display + Send + 'static,
     {
-        let name = name.into();
+        self.supervise(name.into(), on_failure, any(future));
+    }
+
+    /// Like [`Tasks::spawn`], dropped at its next await point when the group is cancelled. For futures that hold
+    /// nothing which needs an orderly end.
+    pub fn spawn_until_cancelled<F, E>(&self, name: impl Into<Cow<'static, str>>, on_failure: OnFailure, future: F)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: fmt::Display + Send + 'static,
+    {
+        self.supervise(name.into(), on_failure, until_cancelled(self.token(), any(future)));
+    }
+
+    #[allow(clippy::disallowed_methods)] // The one place where tasks are born.
+    fn supervise(&self, name: Cow<'static, str>, on_failure: OnFailure, future: Any) {
         let failures = self.failures.clone();
         self.tracker.spawn(async move {
             let error = match std::panic::AssertUnwindSafe(future).catch_unwind().await {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) => format!("{error:#}"),
+                Ok(Err(error)) => error,
                 Err(panic) => format!("panic: {}", panic_message(panic.as_ref())),
             };
             match on_failure {
@@ -91,17 +105,6 @@ impl Tasks {
                 }
             }
         });
-    }
-
-    /// Like [`Tasks::spawn`], dropped at its next await point when the group is cancelled. For futures that hold
-    /// nothing which needs an orderly end.
-    pub fn spawn_until_cancelled<F, E>(&self, name: impl Into<Cow<'static, str>>, on_failure: OnFailure, future: F)
-    where
-        F: Future<Output = Result<(), E>> + Send + 'static,
-        E: fmt::Display + Send + 'static,
-    {
-        let token = self.token();
-        self.spawn(name, on_failure, async move { token.run_until_cancelled(future).await.unwrap_or(Ok(())) });
     }
 
     /// Number of tasks that still run.
@@ -120,6 +123,17 @@ impl Tasks {
         self.tracker.close();
         tokio::time::timeout(timeout, self.tracker.wait()).await.is_ok()
     }
+}
+
+/// What any task does. One type for all of them: the runtime's part of a task is compiled for each type of future, and there are hundreds.
+type Any = BoxFuture<'static, Result<(), String>>;
+
+fn any<E: fmt::Display>(future: impl Future<Output = Result<(), E>> + Send + 'static) -> Any {
+    Box::pin(async move { future.await.map_err(|error| format!("{error:#}")) })
+}
+
+fn until_cancelled(token: CancellationToken, future: Any) -> Any {
+    Box::pin(async move { token.run_until_cancelled_owned(future).await.unwrap_or(Ok(())) })
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
