@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::network::{self, Interface};
 use crate::node::machine;
 use crate::node::supply::Supplies;
+use crate::volumes::points;
 
 /// CPU time, memory and room of the node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,6 +22,8 @@ pub(crate) struct NodeUsage {
     pub(crate) memory: Memory,
     /// The disk with the pods' data, its files, and process ids.
     pub(crate) supplies: Supplies,
+    /// Name of the device of that disk.
+    pub(crate) device: String,
     /// That of the default route first.
     pub(crate) interfaces: Vec<Interface>,
 }
@@ -47,7 +50,8 @@ impl NodeUsage {
         let (started, cpu, cpus) = processors(&stat);
         let total = u64::try_from(memory_bytes).unwrap_or(0);
         let (supplies, interfaces) = (machine::supplies(data_dir), network::of_node());
-        Self { started, cpu, cpus, memory: memory(total, &meminfo, &vmstat), supplies, interfaces }
+        let device = points::source(data_dir).ok().flatten().unwrap_or_default();
+        Self { started, cpu, cpus, memory: memory(total, &meminfo, &vmstat), supplies, device, interfaces }
     }
 }
 

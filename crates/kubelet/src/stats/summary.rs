@@ -1,15 +1,17 @@
 //! `/stats/summary`, upstream's `k8s.io/kubelet/pkg/apis/stats/v1alpha1`.
 
 use std::collections::HashMap;
+use std::ops::Add;
 
 use jiff::Timestamp;
+use runtime::DiskUsage;
 use runtime::api::Usage;
 use serde_json::{Value, json};
 
 use super::network::Counters;
 use super::volumes::Used;
 use super::{Interface, PodUsage, Snapshot, VolumeUsage};
-use crate::node::supply::Supply;
+use crate::node::supply::{Supplies, Supply};
 
 /// CPU times of an earlier request, from which rates follow: time, and nanoseconds by identifier.
 #[derive(Clone, Debug, Default)]
@@ -76,17 +78,20 @@ pub(crate) fn summary(snapshot: &Snapshot, earlier: Option<&Earlier>, only_cpu_a
     }
     let of_disk = |pod: &PodUsage, mut value: Value| {
         let disks = pod.containers.iter().map(|container| container.disk);
-        let own: u64 = disks.clone().flat_map(|disk| [disk.rootfs, disk.logs]).flatten().sum();
+        let own = disks.clone().flat_map(|disk| [disk.rootfs, disk.logs]).flatten().fold(DiskUsage::default(), Add::add);
         let ephemeral = pod.volumes.iter().filter(|volume| volume.is_ephemeral);
-        let all = ephemeral.fold(own, |all, volume| all.saturating_add_signed(volume.bytes.used));
+        let all = ephemeral.fold(own, |all, volume| DiskUsage {
+            bytes: all.bytes.saturating_add_signed(volume.bytes.used),
+            inodes: all.inodes.saturating_add_signed(volume.inodes.used),
+        });
         if !pod.volumes.is_empty() {
             value["volume"] = pod.volumes.iter().map(|one| volume(now, &pod.namespace, one)).collect();
         }
-        value["ephemeral-storage"] = used(now, all, node.supplies.disk);
+        value["ephemeral-storage"] = used(now, all, &node.supplies);
         for (index, disk) in disks.enumerate() {
-            for (name, bytes) in [("rootfs", disk.rootfs), ("logs", disk.logs)] {
-                if let Some(bytes) = bytes {
-                    value["containers"][index][name] = used(now, bytes, node.supplies.disk);
+            for (name, usage) in [("rootfs", disk.rootfs), ("logs", disk.logs)] {
+                if let Some(usage) = usage {
+                    value["containers"][index][name] = used(now, usage, &node.supplies);
                 }
             }
         }
@@ -170,12 +175,9 @@ fn interface(one: &Interface) -> Value {
 }
 
 /// What something has on the node's disk.
-fn used(now: Timestamp, bytes: u64, disk: Option<Supply>) -> Value {
-    let mut fs = json!({"time": now, "usedBytes": bytes});
-    if let Some(disk) = disk {
-        fs["availableBytes"] = disk.available.into();
-        fs["capacityBytes"] = disk.total.into();
-    }
+fn used(now: Timestamp, usage: DiskUsage, node: &Supplies) -> Value {
+    let mut fs = file_system(now, node.disk, node.inodes);
+    (fs["usedBytes"], fs["inodesUsed"]) = (usage.bytes.into(), usage.inodes.into());
     fs
 }
 

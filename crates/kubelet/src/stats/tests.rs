@@ -1,6 +1,7 @@
 use super::*;
 use crate::node::supply::Supply;
 use crate::pod::testing::container;
+use runtime::DiskUsage;
 use runtime::api::{CpuUsage, IoUsage, MemoryUsage, PodIdentity};
 use serde_json::{Value, json};
 
@@ -122,10 +123,37 @@ fn cadvisor_tells_containers_pods_and_the_node_apart() {
     assert!(page.contains("container_scrape_error 0\n"));
 }
 
+/// What dashboards of disks ask for: cAdvisor's families of a container's file system, and the node's.
+#[test]
+fn cadvisor_tells_what_containers_have_on_disk() {
+    let mut snapshot = snapshot(2000, 1);
+    let page = cadvisor(&snapshot);
+    assert!(!page.contains("container_fs_usage_bytes"), "nothing is known: {page}");
+    snapshot.node.device = "/dev/vda1".to_owned();
+    snapshot.node.supplies.disk = Some(Supply { total: 1000, available: 400 });
+    snapshot.node.supplies.inodes = Some(Supply { total: 90, available: 20 });
+    let check = |snapshot: &Snapshot, name: &str, of: &str, expected: Option<&str>| {
+        let page = cadvisor(snapshot);
+        let begin = format!("container_fs_{name}{{device=\"/dev/vda1\",container=\"{of}\",");
+        let found = page.lines().filter_map(|line| line.strip_prefix(&begin)?.split(' ').nth(1)).collect::<Vec<_>>();
+        assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{begin} in\n{page}");
+    };
+    check(&snapshot, "usage_bytes", "", Some("600"));
+    check(&snapshot, "usage_bytes", "c", None);
+    snapshot.pods[0].containers[0].disk.rootfs = Some(DiskUsage { bytes: 30, inodes: 4 });
+    snapshot.pods[0].containers[0].disk.logs = Some(DiskUsage { bytes: 12, inodes: 1 });
+    for (name, expected) in [("usage_bytes", "42"), ("limit_bytes", "1000"), ("inodes_total", "90"), ("inodes_free", "20")] {
+        check(&snapshot, name, "c", Some(expected));
+    }
+}
+
 #[test]
 fn the_summary_has_rates_from_the_second_request_on() {
     let (mut first, second) = (snapshot(2000, 1000), snapshot(2010, 21_000));
-    first.pods[0].containers[0].disk = Disk { rootfs: Some(30), logs: Some(12) };
+    let on_disk = |bytes, inodes| Some(DiskUsage { bytes, inodes });
+    first.pods[0].containers[0].disk = Disk { rootfs: on_disk(30, 4), logs: on_disk(12, 1) };
+    first.node.supplies.disk = Some(Supply { total: 1000, available: 400 });
+    first.node.supplies.inodes = Some(Supply { total: 90, available: 20 });
     let room = |used: i64, total: i64| volumes::Used { used, supply: Some(Supply { total, available: total - used }) };
     let volume = |name: &str, claim: Option<&str>| VolumeUsage {
         name: name.to_owned(),
@@ -144,9 +172,15 @@ fn the_summary_has_rates_from_the_second_request_on() {
     check(&shown, "/pods/0/podRef", json!({"name": "pod-a", "namespace": "ns", "uid": "a"}));
     check(&shown, "/pods/0/memory/availableBytes", json!(500));
     check(&shown, "/pods/0/network/name", json!("eth0"));
-    check(&shown, "/pods/0/containers/0/rootfs/usedBytes", json!(30));
-    check(&shown, "/pods/0/ephemeral-storage/usedBytes", json!(50));
     let time = first.at;
+    let of = |bytes: u64, inodes: u64| {
+        json!({"time": time, "usedBytes": bytes, "availableBytes": 400, "capacityBytes": 1000,
+            "inodesUsed": inodes, "inodes": 90, "inodesFree": 20})
+    };
+    check(&shown, "/pods/0/containers/0/rootfs", of(30, 4));
+    check(&shown, "/pods/0/containers/0/logs", of(12, 1));
+    check(&shown, "/pods/0/ephemeral-storage", of(50, 7));
+    check(&shown, "/node/fs", of(600, 70));
     let one = json!({"time": time, "name": "scratch", "usedBytes": 8, "capacityBytes": 100, "availableBytes": 92,
         "inodesUsed": 2, "inodes": 10, "inodesFree": 8});
     check(&shown, "/pods/0/volume/0", one);
