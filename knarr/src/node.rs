@@ -270,6 +270,8 @@ impl Node {
             kube_reserved: options.pressure.kube_reserved()?,
             cpu_manager: options.pressure.cpu_manager(),
             reserved_cpus: options.pressure.reserved_cpus(),
+            memory_manager: options.pressure.memory_manager(),
+            reserved_memory: options.pressure.reserved_memory()?,
             affinity: options.pressure.affinity(),
             eviction: options.pressure.eviction()?,
             image_gc: options.image_gc.policy()?,

@@ -456,6 +456,8 @@ impl Cell {
             kube_reserved: None,
             cpu_manager: Default::default(),
             reserved_cpus: None,
+            memory_manager: Default::default(),
+            reserved_memory: Default::default(),
             affinity: Default::default(),
             eviction: self.eviction.clone(),
             // Off: how full the disk of this machine is must not matter.

@@ -81,6 +81,9 @@ pub struct Resources {
     /// Processors that it runs on, as the kernel writes them (`0-3,8`); all where nobody says. Of containers only.
     #[serde(default)]
     pub cpus: Option<String>,
+    /// NUMA nodes whose memory it uses, written like [`Self::cpus`]; all where nobody says. Of containers only.
+    #[serde(default)]
+    pub memory_nodes: Option<String>,
     /// Relative weight, cgroup v1 scale (2 to 262144).
     pub cpu_shares: Option<u64>,
     /// Bytes of memory.

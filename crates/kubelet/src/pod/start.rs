@@ -158,6 +158,7 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
     let words = |words: &Option<Vec<String>>| words.iter().flatten().map(|word| expand(word, value)).collect();
     let mut limits = resources::container(&start.model, spec, cx.machine.memory_bytes);
     cx.cpus.confine(&mut limits, start.model.uid(), &spec.name);
+    limits.memory_nodes = cx.memory.nodes_of(start.model.uid(), &spec.name);
     let (given, of_plugins) = cx.devices.edits(&start.model, &start.member).await?;
     let named = [claims::prepare::cdi_devices(cx, &start.model, &start.member)?, of_plugins].concat();
     let mut config = ContainerConfig {

@@ -131,6 +131,8 @@ impl Node {
             kube_reserved: None,
             cpu_manager: Default::default(),
             reserved_cpus: None,
+            memory_manager: Default::default(),
+            reserved_memory: Default::default(),
             affinity: Default::default(),
             eviction: Default::default(),
             // Off: how full the disk of this machine is must not matter.
