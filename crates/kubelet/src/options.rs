@@ -38,6 +38,8 @@ pub struct Options {
     pub pod_logs_dir: PathBuf,
     /// What `/logs/` shows of the node; `/var/log` by convention.
     pub node_logs_dir: PathBuf,
+    /// Whether `/logs/` answers queries of services' logs, for which journalctl(1) is run.
+    pub node_log_query: bool,
     /// A client with the identity `system:node:NAME`.
     pub client: kube::Client,
     /// Informers over that client.

@@ -438,6 +438,7 @@ impl Cell {
             volumes_dir: "/nonexistent/volumes".into(),
             pod_logs_dir: self.directory.path().join("logs"),
             node_logs_dir: self.directory.path().join("logs"),
+            node_log_query: true,
             network: tokio::sync::watch::channel(None).1,
             client: self.fake.client(),
             informers: Informers::new(self.fake.client(), self.tasks.clone()),

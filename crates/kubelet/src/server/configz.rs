@@ -25,6 +25,7 @@ pub(super) fn document(options: &Options) -> Value {
         "address": options.server.as_ref().map(|server| server.listen.ip()),
         "podLogsDir": options.pod_logs_dir,
         "enableSystemLogHandler": true,
+        "enableSystemLogQuery": options.node_log_query,
         "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true}},
         "authorization": {"mode": "Webhook"},
         "evictionHard": amounts(of(true), |threshold| Some(threshold.limit_text())),

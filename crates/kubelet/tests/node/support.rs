@@ -113,6 +113,7 @@ impl Node {
             volumes_dir: "/nonexistent/volumes".into(),
             pod_logs_dir: dir.path().join("logs"),
             node_logs_dir: dir.path().join("logs"),
+            node_log_query: true,
             network: tokio::sync::watch::channel(None).1,
             client: fake.client(),
             informers: Informers::new(fake.client(), tasks.clone()),
