@@ -13,7 +13,7 @@ pub mod blocks;
 pub mod machine;
 pub mod reservation;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -26,7 +26,7 @@ use crate::affinity::{self, Hint, Mask};
 use crate::resources::{self, HUGE_PAGES, Qos};
 use crate::spec::{Member, Model, Role};
 use crate::units;
-use blocks::{Amounts, Block, Blocks, Claim, Record, Refusal, Stale};
+use blocks::{Block, Blocks, Claim, Record, Refusal, Stale};
 use machine::Nodes;
 use reservation::{Reservation, ReservationError};
 
@@ -34,6 +34,9 @@ use reservation::{Reservation, ReservationError};
 const FILE: &str = "memory_manager_state";
 /// Name of the policy there.
 const STATIC: &str = "Static";
+/// Bytes by resource.
+pub type Amounts = BTreeMap<String, u64>;
+
 /// Name of the resource that is no huge page.
 pub const MEMORY: &str = "memory";
 
@@ -87,7 +90,7 @@ pub enum Error {
     Nodes(usize),
     /// What is written down does not fit.
     #[error("{0}: drain the node and remove {1}")]
-    Stale(Stale, PathBuf),
+    Stale(Box<Stale>, PathBuf),
     /// The policy has changed.
     #[error("the policy {now:?} differs from {then:?}, by which memory was given: drain the node and remove {file}")]
     OtherPolicy {
@@ -149,7 +152,7 @@ impl Memory {
             Some(Record { policy_name: then, .. }) if then != STATIC => {
                 return Err(Error::OtherPolicy { now: STATIC, then, file: path });
             }
-            Some(record) => blocks.restore(record).map_err(|stale| Error::Stale(stale, path.clone()))?,
+            Some(record) => blocks.restore(record).map_err(|stale| Error::Stale(Box::new(stale), path.clone()))?,
             None => {}
         }
         let (released, _) = watch::channel(());

@@ -9,7 +9,7 @@ use super::{Mask, Misaligned, Policy, Scope, Wishes, lists};
 use crate::context::Context;
 use crate::cpus::set::CpuSet;
 use crate::devices::Reusable;
-use crate::numa::blocks::{Amounts, Claim};
+use crate::numa::{Amounts, blocks::Claim};
 use crate::spec::{Member, Model, Role};
 
 /// Why a pod does not get what it asks for.

@@ -51,7 +51,7 @@ impl Machine {
             storage_bytes: disk(data_dir).map_or(0, |(disk, _)| disk.total),
             processes: processes().map_or(0, |processes| processes.total),
             huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
-            numa_nodes: ["has_cpu", "has_memory"].into_iter().flat_map(|file| numa_nodes(&text, file)).collect(),
+            numa_nodes: ["has_cpu", "has_memory"].into_iter().flat_map(|file| numa_nodes(text, file)).collect(),
             info: NodeSystemInfo {
                 architecture: architecture(std::env::consts::ARCH).to_owned(),
                 boot_id: text("/proc/sys/kernel/random/boot_id"),

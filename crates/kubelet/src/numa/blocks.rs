@@ -9,11 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::Nodes;
 use super::reservation::Reservation;
-use super::{MEMORY, STATIC};
+use super::{Amounts, MEMORY, STATIC};
 use crate::affinity::{Hint, Mask, hints};
-
-/// Bytes by resource.
-pub type Amounts = BTreeMap<String, u64>;
 
 /// What of one resource a container has, in the fields of upstream's `memory_manager_state`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,8 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::MEMORY;
-use super::blocks::Amounts;
+use super::{Amounts, MEMORY};
 use crate::node::machine::{huge_pages, meminfo};
 
 /// Where the kernel tells of the machine.

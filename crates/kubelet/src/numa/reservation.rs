@@ -5,9 +5,8 @@ use std::str::FromStr;
 
 use apimachinery::quantity::{Format, Quantity};
 
-use super::MEMORY;
-use super::blocks::Amounts;
 use super::machine::Nodes;
+use super::{Amounts, MEMORY};
 use crate::resources::HUGE_PAGES;
 
 /// Bytes of each resource by NUMA node.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::Options;
 use crate::allocatable::Reserved;
 use crate::eviction::{Settings, Threshold};
-use crate::numa::{blocks::Amounts, reservation::Reservation};
+use crate::numa::{Amounts, reservation::Reservation};
 
 /// The document.
 pub(super) fn document(options: &Options) -> Value {
