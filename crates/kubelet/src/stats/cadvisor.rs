@@ -1,7 +1,7 @@
 //! `/metrics/cadvisor`: what dashboards know of containers. Containers, pods and the node are told apart by their labels: a pod has
 //! no `container`, the node no `pod` either.
 
-use runtime::api::{CpuUsage, IoUsage, MemoryUsage, Usage};
+use runtime::api::{CpuUsage, IoUsage, MemoryUsage, Pressure, Stall, Usage};
 
 use super::disks::Disk;
 use super::page::{Labels, Page, seconds};
@@ -50,6 +50,10 @@ pub(crate) fn cadvisor(snapshot: &Snapshot) -> String {
     let seen = ("container_last_seen", "gauge", "Last time a container was seen by the exporter");
     let now = snapshot.at.as_second() as f64;
     page.family(seen, at, rows.iter().map(|row| (row.labels.clone(), now)));
+    for (name, help, stall) in PRESSURE {
+        let known = rows.iter().filter_map(|row| Some((row.labels.clone(), stall(&row.usage.pressure)?.total.as_secs_f64())));
+        page.family((name, "counter", help), at, known);
+    }
     for (name, help, value) in DEVICES {
         let all = rows.iter().flat_map(|row| row.usage.io.iter().map(move |one| (row, one)));
         let samples = all.map(|(row, one)| ([vec![("device", one.device.as_str())], row.labels.clone()].concat(), value(one)));
@@ -103,12 +107,50 @@ const GAUGES: &[Family<Usage>] = &[
     ("container_threads", "Number of threads running inside the container", |usage| usage.processes as f64),
 ];
 
+type OfPressure = (&'static str, &'static str, fn(&Pressure) -> Option<Stall>);
+
+/// Waiting is what some processes do, stalled are all of a group.
+const PRESSURE: &[OfPressure] = &[
+    (
+        "container_pressure_cpu_stalled_seconds_total",
+        "Total time duration no tasks in the container could make progress due to CPU congestion.",
+        |pressure| Some(pressure.cpu?.full),
+    ),
+    (
+        "container_pressure_cpu_waiting_seconds_total",
+        "Total time duration tasks in the container have waited due to CPU congestion.",
+        |pressure| Some(pressure.cpu?.some),
+    ),
+    (
+        "container_pressure_memory_stalled_seconds_total",
+        "Total time duration no tasks in the container could make progress due to memory congestion.",
+        |pressure| Some(pressure.memory?.full),
+    ),
+    (
+        "container_pressure_memory_waiting_seconds_total",
+        "Total time duration tasks in the container have waited due to memory congestion.",
+        |pressure| Some(pressure.memory?.some),
+    ),
+    (
+        "container_pressure_io_stalled_seconds_total",
+        "Total time duration no tasks in the container could make progress due to IO congestion.",
+        |pressure| Some(pressure.io?.full),
+    ),
+    (
+        "container_pressure_io_waiting_seconds_total",
+        "Total time duration tasks in the container have waited due to IO congestion.",
+        |pressure| Some(pressure.io?.some),
+    ),
+];
+
 const DEVICES: &[Family<IoUsage>] = &[
     ("container_fs_reads_bytes_total", "Cumulative count of bytes read", |one| one.read_bytes as f64),
     ("container_fs_reads_total", "Cumulative count of reads completed", |one| one.reads as f64),
     ("container_fs_writes_bytes_total", "Cumulative count of bytes written", |one| one.written_bytes as f64),
     ("container_fs_writes_total", "Cumulative count of writes completed", |one| one.writes as f64),
 ];
+
+type OfFileSystem = (&'static str, &'static str, fn(&FileSystem) -> i64);
 
 /// What something has of the disk with the pods' data, and what that has.
 struct FileSystem {
@@ -117,7 +159,7 @@ struct FileSystem {
     inodes: Supply,
 }
 
-const FILE_SYSTEMS: &[(&str, &str, fn(&FileSystem) -> i64)] = &[
+const FILE_SYSTEMS: &[OfFileSystem] = &[
     ("container_fs_inodes_free", "Number of available Inodes", |one| one.inodes.available),
     ("container_fs_inodes_total", "Number of Inodes", |one| one.inodes.total),
     ("container_fs_limit_bytes", "Number of bytes that can be consumed by the container on this filesystem.", |one| {
@@ -184,7 +226,8 @@ fn rows(snapshot: &Snapshot) -> Vec<Row<'_>> {
         page_faults: node.memory.page_faults,
         major_page_faults: node.memory.major_page_faults,
     };
-    let usage = Usage { cpu: CpuUsage { total: node.cpu, ..CpuUsage::default() }, memory, ..Usage::default() };
+    let cpu = CpuUsage { total: node.cpu, ..CpuUsage::default() };
+    let usage = Usage { cpu, memory, pressure: node.pressure, ..Usage::default() };
     let mut rows =
         vec![Row { labels: labels(["", "/", "", "", "", ""]), usage, started: node.started.as_second() as f64, disk: None }];
     for pod in &snapshot.pods {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use base::stat::TICKS;
 use jiff::Timestamp;
+use runtime::api::Pressure;
 
 use super::network::{self, Interface};
 use crate::node::machine;
@@ -20,6 +21,8 @@ pub(crate) struct NodeUsage {
     pub(crate) cpu: u64,
     pub(crate) cpus: u64,
     pub(crate) memory: Memory,
+    /// What its processes wait for.
+    pub(crate) pressure: Pressure,
     /// The disk with the pods' data, its files, and process ids.
     pub(crate) supplies: Supplies,
     /// Name of the device of that disk.
@@ -51,7 +54,8 @@ impl NodeUsage {
         let total = u64::try_from(memory_bytes).unwrap_or(0);
         let (supplies, interfaces) = (machine::supplies(data_dir), network::of_node());
         let device = points::source(data_dir).ok().flatten().unwrap_or_default();
-        Self { started, cpu, cpus, memory: memory(total, &meminfo, &vmstat), supplies, device, interfaces }
+        let pressure = Pressure::read(|resource| fs::read_to_string(format!("/proc/pressure/{resource}")).ok());
+        Self { started, cpu, cpus, memory: memory(total, &meminfo, &vmstat), pressure, supplies, device, interfaces }
     }
 }
 

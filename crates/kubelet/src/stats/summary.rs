@@ -5,12 +5,12 @@ use std::ops::Add;
 
 use jiff::Timestamp;
 use runtime::DiskUsage;
-use runtime::api::Usage;
+use runtime::api::{Pressure, Stall, Stalls, Usage};
 use serde_json::{Value, json};
 
 use super::network::Counters;
 use super::volumes::Used;
-use super::{Interface, PodUsage, Snapshot, VolumeUsage};
+use super::{ContainerUsage, Interface, PodUsage, Snapshot, VolumeUsage};
 use crate::node::supply::{Supplies, Supply};
 
 /// CPU times of an earlier request, from which rates follow: time, and nanoseconds by identifier.
@@ -60,6 +60,7 @@ pub(crate) fn summary(snapshot: &Snapshot, earlier: Option<&Earlier>, only_cpu_a
             "pageFaults": node.memory.page_faults, "majorPageFaults": node.memory.major_page_faults},
         "swap": {"time": now, "swapUsageBytes": node.memory.swap},
     });
+    add_pressure(&mut of_node, &node.pressure, now);
     let system = snapshot.system.iter().map(|one| {
         json!({"name": one.name, "startTime": one.started, "cpu": cpu(&one.key(), one.usage.cpu.total), "memory": memory(&one.usage, now)})
     });
@@ -106,20 +107,20 @@ pub(crate) fn summary(snapshot: &Snapshot, earlier: Option<&Earlier>, only_cpu_a
 }
 
 fn of_pod(pod: &PodUsage, now: Timestamp, cpu: &impl Fn(&str, u64) -> Value, only_cpu_and_memory: bool) -> Value {
-    let containers: Vec<Value> = pod
-        .containers
-        .iter()
-        .map(|container| {
-            json!({"name": container.name, "startTime": container.started,
-                "cpu": cpu(&container.id, container.usage.cpu.total), "memory": memory(&container.usage, now),
-                "swap": {"time": now, "swapUsageBytes": container.usage.memory.swap}})
-        })
-        .collect();
+    let of_container = |container: &ContainerUsage| {
+        let mut value = json!({"name": container.name, "startTime": container.started,
+            "cpu": cpu(&container.id, container.usage.cpu.total), "memory": memory(&container.usage, now),
+            "swap": {"time": now, "swapUsageBytes": container.usage.memory.swap}});
+        add_pressure(&mut value, &container.usage.pressure, now);
+        value
+    };
+    let containers: Vec<Value> = pod.containers.iter().map(of_container).collect();
     let mut value = json!({
         "podRef": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid}, "startTime": pod.started,
         "containers": containers, "cpu": cpu(&pod.sandbox, pod.usage.cpu.total), "memory": memory(&pod.usage, now),
         "swap": {"time": now, "swapUsageBytes": pod.usage.memory.swap},
     });
+    add_pressure(&mut value, &pod.usage.pressure, now);
     if !only_cpu_and_memory {
         value["process_stats"] = json!({"process_count": pod.usage.processes});
         if let Some(network) = network(now, &pod.interfaces) {
@@ -127,6 +128,23 @@ fn of_pod(pod: &PodUsage, now: Timestamp, cpu: &impl Fn(&str, u64) -> Value, onl
         }
     }
     value
+}
+
+/// What is waited for, beside what is used (KEP-4205); nothing where the kernel does not tell.
+fn add_pressure(value: &mut Value, pressure: &Pressure, now: Timestamp) {
+    let stall = |Stall { total, averages: [avg10, avg60, avg300] }: Stall| {
+        let [avg10, avg60, avg300] = [avg10, avg60, avg300].map(|hundredths| f64::from(hundredths) / 100.0);
+        json!({"total": u64::try_from(total.as_nanos()).unwrap_or(u64::MAX), "avg10": avg10, "avg60": avg60, "avg300": avg300})
+    };
+    let psi = |stalls: Stalls| json!({"full": stall(stalls.full), "some": stall(stalls.some)});
+    for (name, stalls) in [("cpu", pressure.cpu), ("memory", pressure.memory)] {
+        if let Some(stalls) = stalls {
+            value[name]["psi"] = psi(stalls);
+        }
+    }
+    if let Some(stalls) = pressure.io {
+        value["io"] = json!({"time": now, "psi": psi(stalls)});
+    }
 }
 
 fn memory(usage: &Usage, now: Timestamp) -> Value {

@@ -2,7 +2,7 @@ use super::*;
 use crate::node::supply::Supply;
 use crate::pod::testing::container;
 use runtime::DiskUsage;
-use runtime::api::{CpuUsage, IoUsage, MemoryUsage, PodIdentity};
+use runtime::api::{CpuUsage, IoUsage, MemoryUsage, PodIdentity, Pressure};
 use serde_json::{Value, json};
 
 fn sandbox(uid: &str, attempt: u32, state: SandboxState) -> Sandbox {
@@ -32,6 +32,7 @@ fn usage(cpu: u64, memory: u64) -> Usage {
             ..MemoryUsage::default()
         },
         processes: 3,
+        pressure: Pressure::default(),
         io: vec![IoUsage { device: "/dev/vda".to_owned(), read_bytes: 8192, reads: 2, ..IoUsage::default() }],
     }
 }
@@ -144,6 +145,39 @@ fn cadvisor_tells_what_containers_have_on_disk() {
     snapshot.pods[0].containers[0].disk.logs = Some(DiskUsage { bytes: 12, inodes: 1 });
     for (name, expected) in [("usage_bytes", "42"), ("limit_bytes", "1000"), ("inodes_total", "90"), ("inodes_free", "20")] {
         check(&snapshot, name, "c", Some(expected));
+    }
+}
+
+/// KEP-4205: "PSI metrics at the node, pod and container level" in the summary and in cAdvisor's families.
+#[test]
+fn pressure_is_told_where_the_kernel_tells_it() {
+    let mut snapshot = snapshot(2000, 1);
+    let silent = (summary(&snapshot, None, true).to_string(), cadvisor(&snapshot));
+    assert!(!silent.0.contains("psi") && !silent.0.contains("\"io\"") && !silent.1.contains("container_pressure"), "{silent:?}");
+    let text = "some avg10=1.25 avg60=0.10 avg300=0.00 total=2500000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n";
+    let pressure = Pressure::read(|_| Some(text.to_owned()));
+    snapshot.node.pressure = Pressure { io: None, ..pressure };
+    snapshot.pods[0].usage.pressure = pressure;
+    snapshot.pods[0].containers[0].usage.pressure = pressure;
+    let shown = summary(&snapshot, None, true);
+    let psi = json!({"full": {"total": 500_000_000, "avg10": 0.0, "avg60": 0.0, "avg300": 0.0},
+        "some": {"total": 2_500_000_000_u64, "avg10": 1.25, "avg60": 0.1, "avg300": 0.0}});
+    for place in
+        ["/node/cpu", "/node/memory", "/pods/0/cpu", "/pods/0/io", "/pods/0/containers/0/memory", "/pods/0/containers/0/io"]
+    {
+        assert_eq!(shown.pointer(&format!("{place}/psi")), Some(&psi), "{place}");
+    }
+    assert_eq!(shown.pointer("/node/io"), None);
+    assert_eq!(shown.pointer("/pods/0/io/time"), Some(&json!(snapshot.at)));
+    let page = cadvisor(&snapshot);
+    for (name, of, value) in [
+        ("cpu_waiting", "container=\"\",id=\"/\"", "2.5"),
+        ("memory_stalled", "container=\"c\"", "0.5"),
+        ("io_waiting", "container=\"c\"", "2.5"),
+    ] {
+        let begin = format!("container_pressure_{name}_seconds_total{{{of}");
+        let found = page.lines().find(|line| line.starts_with(&begin));
+        assert!(found.is_some_and(|line| line.contains(&format!("}} {value} "))), "{begin} in\n{page}");
     }
 }
 
