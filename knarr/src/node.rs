@@ -98,6 +98,8 @@ pub(crate) struct Options {
     pub(crate) pod_max_pids: u32,
     /// Directory of static pods.
     pub(crate) static_pods: Option<PathBuf>,
+    /// Whether queries of services' logs are answered.
+    pub(crate) log_query: bool,
     /// For which images credentials have to be shown: the policy and its list.
     pub(crate) verification: (Policy, Vec<String>),
     /// Where image credential providers are configured, and where their programs are.
@@ -187,6 +189,7 @@ impl Options {
             max_pods: options.max_pods,
             pod_max_pids: options.pod_max_pids,
             static_pods: options.pod_manifest_path.clone(),
+            log_query: options.enable_system_log_query,
             verification: (
                 options.image_pull_credentials_verification_policy,
                 options.preloaded_images_verification_allowlist.clone(),
@@ -257,6 +260,7 @@ impl Node {
             pod_logs_dir: paths.pod_logs(),
             network: network_state(&options, tasks),
             node_logs_dir: PathBuf::from("/var/log"),
+            node_log_query: options.log_query,
             client: clients.kubelet(),
             informers,
             runtime: Arc::new(engine.clone()),
@@ -270,6 +274,8 @@ impl Node {
             kube_reserved: options.pressure.kube_reserved()?,
             cpu_manager: options.pressure.cpu_manager(),
             reserved_cpus: options.pressure.reserved_cpus(),
+            memory_manager: options.pressure.memory_manager(),
+            reserved_memory: options.pressure.reserved_memory()?,
             affinity: options.pressure.affinity(),
             eviction: options.pressure.eviction()?,
             image_gc: options.image_gc.policy()?,

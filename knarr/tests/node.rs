@@ -38,10 +38,12 @@ subjects: [{kind: ServiceAccount, name: default, namespace: default}]
 
 #[test]
 fn the_kubelet_serves_its_clients() {
-    let c = Cluster::start(KNARR);
+    let mut c = Cluster::prepare(KNARR);
+    c.start_server_with(&["--enable-system-log-query"]);
     c.k_with("apply -f -", SLOW);
     c.k("wait --for=condition=Ready pod/slow --timeout=60s");
     tokens(&c);
+    node_logs(&c);
     port_forward(&c);
 }
 
@@ -58,6 +60,10 @@ fn tokens(c: &Cluster) {
         c.try_kubectl(&["--kubeconfig=/dev/null", &server, "--insecure-skip-tls-verify", &token, "get", "--raw", path])
     };
     let kubelet = format!("https://{address}:10250");
+    for path in ["/logs/", "/logs/?query=kubelet"] {
+        let denied = get(&kubelet, path);
+        assert!(denied.code != Some(0) && denied.stderr.contains("orbidden"), "{path}: {denied:?}");
+    }
     let denied = get(&kubelet, "/metrics");
     assert!(denied.code != Some(0) && denied.stderr.contains("orbidden"), "{denied:?}");
     c.k_with("apply -f -", MONITOR);
@@ -69,6 +75,24 @@ fn tokens(c: &Cluster) {
         let (server, path) = command.split_once(' ').unwrap();
         let refused = get(server, &format!("{path}/default/slow/main?command=id&output=1"));
         assert!(refused.code != Some(0) && refused.stderr.contains("orbidden"), "{command}: {refused:?}");
+    }
+}
+
+/// KEP-2258: logs of the node "via the kubelet API", by paths and by queries, for who may read nodes/log (the API server, after its own question
+/// for nodes/proxy).
+fn node_logs(c: &Cluster) {
+    let get = |path: &str| c.try_kubectl(&["get", "--raw", &format!("/api/v1/nodes/n1/proxy/logs/{path}")]);
+    let listed = get("");
+    assert!(listed.stdout.starts_with("<!doctype html>"), "{listed:?}");
+    let none = get("?query=no-such-service");
+    assert_eq!(none.stdout, "\nlog not found for no-such-service\n", "{none:?}");
+    for (query, expected) in [
+        ("?query=/../../etc/shadow", "could not find the requested resource"),
+        ("?query=a%20b", "input contains unsupported characters"),
+        ("?query=kubelet&boot=1", "must be less than 1"),
+    ] {
+        let refused = get(query);
+        assert!(refused.code != Some(0) && refused.stderr.contains(expected), "{query}: {refused:?}");
     }
 }
 

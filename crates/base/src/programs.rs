@@ -1,5 +1,7 @@
 //! Programs that answer a question: it goes to their standard input, and the answer comes from their standard output.
 
+mod left;
+
 use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -39,7 +41,7 @@ pub enum Error {
 
 /// Runs a program to its end: how it has ended, and what it has answered. The beginning of its standard error is put into `complaint`. The
 /// program and what it has started are killed when it takes too long, writes too much, or nobody waits for the answer any more; what still
-/// runs when the program has ended by itself is let be.
+/// runs in its process group when the program has ended by itself is let be, and ended when later runs leave more and more.
 ///
 /// # Errors
 /// It has not answered within its limits; how it has ended is no error here.
@@ -55,7 +57,9 @@ pub async fn ask(
 
 async fn run(mut command: Command, question: &[u8], most: u64, complaint: &mut Vec<u8>) -> Result<(ExitStatus, Vec<u8>), Error> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let program = command.as_std().get_program().to_owned();
     let mut group = Group(command.process_group(0).kill_on_drop(true).spawn()?);
+    let leader = group.leader();
     let (mut stdin, stdout, stderr) = (group.0.stdin.take(), group.0.stdout.take(), group.0.stderr.take());
     let write = async {
         // A program may answer without reading its question.
@@ -81,6 +85,10 @@ async fn run(mut command: Command, question: &[u8], most: u64, complaint: &mut V
             }
         }
     };
+    if let Some(leader) = leader {
+        // A process that stops remembers nothing.
+        let _ = tokio::task::spawn_blocking(move || left::remember(&program, leader)).await;
+    }
     Ok((status, answer))
 }
 
@@ -103,10 +111,16 @@ async fn listen(stream: Option<impl AsyncRead + Unpin>, beginning: &mut Vec<u8>)
 /// A program in a process group of its own, which has its number until it was waited for.
 struct Group(Child);
 
+impl Group {
+    /// None: it has ended, and the number may be another's.
+    fn leader(&self) -> Option<i32> {
+        self.0.id().and_then(|id| i32::try_from(id).ok())
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
-        // Without a number, it has ended, and the number may be another's.
-        if let Some(leader) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
+        if let Some(leader) = self.leader() {
             let _ = killpg(Pid::from_raw(leader), Signal::SIGKILL);
         }
     }
@@ -143,6 +157,40 @@ mod tests {
         check("sleep 30 <&0 & echo no >&2; exit 3", Ok((3, "")), "no\n").await;
         let (_, complaint) = say("yes >&2 & sleep 0.1; kill $!", b"", long).await;
         assert!(complaint.len() <= 4 << 10);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_leaves_a_helper_at_every_run_gathers_few() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("program");
+        std::fs::write(&program, "#!/bin/sh\nsleep 1000 >/dev/null 2>&1 & echo $!\n").unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let run = async || {
+            let limits = Limits { time: Duration::from_secs(60), answer: 1 << 10 };
+            let (_, answer) = ask(Command::new(&program), b"", limits, &mut Vec::new()).await.unwrap();
+            String::from_utf8(answer).unwrap().trim().parse::<i32>().unwrap()
+        };
+        let still_runs = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        let mut helpers = Vec::new();
+        for _ in 0..left::MOST {
+            helpers.push(run().await);
+        }
+        assert!(helpers.iter().all(|pid| still_runs(*pid)), "a few are let be");
+        // One that has ended by itself makes room.
+        nix::sys::signal::kill(Pid::from_raw(helpers[3]), Signal::SIGKILL).unwrap();
+        while still_runs(helpers[3]) {
+            tokio::task::yield_now().await;
+        }
+        helpers.push(run().await);
+        assert!(still_runs(helpers[0]));
+        helpers.push(run().await);
+        while still_runs(helpers[0]) {
+            tokio::task::yield_now().await;
+        }
+        assert!(still_runs(helpers[1]) && helpers[4..].iter().all(|pid| still_runs(*pid)));
+        for pid in helpers.into_iter().filter(|pid| still_runs(*pid)) {
+            let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
     }
 
     #[tokio::test]

@@ -28,6 +28,9 @@ pub struct AllocatableResourcesResponse {
     /// Processors that containers can have for themselves.
     #[prost(int64, repeated, tag = "2")]
     pub cpu_ids: Vec<i64>,
+    /// Memory of NUMA nodes that containers can have for themselves.
+    #[prost(message, repeated, tag = "3")]
+    pub memory: Vec<ContainerMemory>,
 }
 
 /// Asks for one pod.
@@ -75,6 +78,23 @@ pub struct ContainerResources {
     /// Processors that it has for itself.
     #[prost(int64, repeated, tag = "3")]
     pub cpu_ids: Vec<i64>,
+    /// Memory that it has for itself.
+    #[prost(message, repeated, tag = "4")]
+    pub memory: Vec<ContainerMemory>,
+}
+
+/// Memory, or huge pages of one size, of some NUMA nodes.
+#[derive(Clone, PartialEq, Message)]
+pub struct ContainerMemory {
+    /// The resource.
+    #[prost(string, tag = "1")]
+    pub memory_type: String,
+    /// Bytes.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    /// Where it is.
+    #[prost(message, optional, tag = "3")]
+    pub topology: Option<TopologyInfo>,
 }
 
 /// Devices of a resource.

@@ -28,6 +28,8 @@ pub struct Room<'a> {
     pub allocatable: &'a ResourceList,
     /// Containers may have processors for themselves.
     pub exclusive_cpus: bool,
+    /// Containers may have memory of NUMA nodes for themselves.
+    pub exclusive_memory: bool,
 }
 
 /// A resource of which the node does not have enough for a pod. Amounts are in thousandths.
@@ -124,9 +126,12 @@ fn shortages(pod: &Model, others: &[Model], allocatable: &ResourceList) -> Vec<S
 /// Whether a pod gets what it asks for, beside what `others` have.
 pub fn resize(wanted: &Model, others: &[Model], room: &Room<'_>) -> Result<(), Pending> {
     let pending = |reason, message| Pending { reason, message, generation: wanted.pod.metadata.generation };
-    if room.exclusive_cpus && resources::qos(wanted) == Qos::Guaranteed {
-        let message = "Resize is infeasible for Guaranteed Pods alongside CPU Manager static policy";
-        return Err(pending("Infeasible", message.to_owned()));
+    let managers = [("CPU", room.exclusive_cpus), ("Memory", room.exclusive_memory)];
+    if let Some((manager, _)) =
+        managers.into_iter().find(|(_, exclusive)| *exclusive && resources::qos(wanted) == Qos::Guaranteed)
+    {
+        let message = format!("Resize is infeasible for Guaranteed Pods alongside {manager} Manager static policy");
+        return Err(pending("Infeasible", message));
     }
     for name in ["cpu", "memory"] {
         let requested = resources::pod_request(wanted, name);
@@ -169,6 +174,7 @@ mod tests {
             features: Features::default(),
             allocatable: &allocatable,
             exclusive_cpus: false,
+            exclusive_memory: false,
         };
         let refused = misfits(&model(spec), &[model(other)], &room).into_iter().next().map(Rejection::from);
         assert_eq!(refused.as_ref().map(|(reason, _)| reason.as_str()), reason, "{refused:?}");
@@ -234,6 +240,7 @@ mod tests {
             features: Features::default(),
             allocatable: &allocatable,
             exclusive_cpus: false,
+            exclusive_memory: false,
         };
         let decision = resize(wanted, &[asking(used, "1Mi")], &room);
         assert_eq!(decision.as_ref().map_err(|pending| (pending.reason, pending.message.as_str())).copied(), expected);

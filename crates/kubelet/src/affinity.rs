@@ -86,6 +86,16 @@ pub enum Scope {
     Pod,
 }
 
+impl Scope {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Pod => "pod",
+        }
+    }
+}
+
 /// No policy or scope of this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not one of {1}")]
@@ -95,13 +105,9 @@ impl FromStr for Policy {
     type Err = Unknown;
 
     fn from_str(name: &str) -> Result<Self, Unknown> {
-        match name {
-            "none" => Ok(Self::None),
-            "best-effort" => Ok(Self::BestEffort),
-            "restricted" => Ok(Self::Restricted),
-            "single-numa-node" => Ok(Self::SingleNumaNode),
-            _ => Err(Unknown(name.to_owned(), "none, best-effort, restricted, single-numa-node")),
-        }
+        let all = [Self::None, Self::BestEffort, Self::Restricted, Self::SingleNumaNode];
+        let unknown = || Unknown(name.to_owned(), "none, best-effort, restricted, single-numa-node");
+        all.into_iter().find(|policy| policy.name() == name).ok_or_else(unknown)
     }
 }
 
@@ -109,15 +115,22 @@ impl FromStr for Scope {
     type Err = Unknown;
 
     fn from_str(name: &str) -> Result<Self, Unknown> {
-        match name {
-            "container" => Ok(Self::Container),
-            "pod" => Ok(Self::Pod),
-            _ => Err(Unknown(name.to_owned(), "container, pod")),
-        }
+        let found = [Self::Container, Self::Pod].into_iter().find(|scope| scope.name() == name);
+        found.ok_or_else(|| Unknown(name.to_owned(), "container, pod"))
     }
 }
 
 impl Policy {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::BestEffort => "best-effort",
+            Self::Restricted => "restricted",
+            Self::SingleNumaNode => "single-numa-node",
+        }
+    }
+
     /// The nodes that a container shall get its parts from, none where any will do. Each list has the hints of one resource.
     ///
     /// # Errors

@@ -96,6 +96,8 @@ pub struct Allocatable {
     pub memory: i64,
     /// Disk, bytes; whole KiB.
     pub storage: i64,
+    /// Memory that pods do not get because it is reserved, or a hard threshold keeps it, bytes.
+    pub kept_memory: i64,
     /// Limit of the memory of all pods together, bytes.
     pub memory_limit: i64,
     /// Limit of the processes of all pods together; none where it is not known how many there can be.
@@ -121,7 +123,8 @@ impl Allocatable {
         let memory_limit = left("memory", machine.memory_bytes, reserved.memory)?;
         // What is set apart as huge pages is no other memory.
         let huge: i64 = machine.huge_pages.values().sum();
-        let memory = (memory_limit - kept(Signal::MemoryAvailable, machine.memory_bytes) - huge).max(0) / 1024;
+        let kept_memory = reserved.memory + kept(Signal::MemoryAvailable, machine.memory_bytes);
+        let memory = (machine.memory_bytes - kept_memory - huge).max(0) / 1024;
         let storage = left("ephemeral-storage", machine.storage_bytes, reserved.storage)?;
         let storage = (storage - kept(Signal::NodeFsAvailable, machine.storage_bytes)).max(0) / 1024;
         let processes_limit = match machine.processes {
@@ -135,7 +138,7 @@ impl Allocatable {
             ("memory".to_owned(), quantity(format!("{memory}Ki"))),
             ("ephemeral-storage".to_owned(), quantity(format!("{storage}Ki"))),
         ]);
-        Ok(Self { milli_cpu, memory: memory * 1024, storage: storage * 1024, memory_limit, processes_limit, list })
+        Ok(Self { milli_cpu, memory: memory * 1024, storage: storage * 1024, kept_memory, memory_limit, processes_limit, list })
     }
 
     /// As `status.allocatable`.

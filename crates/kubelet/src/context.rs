@@ -27,6 +27,7 @@ use crate::images::garbage::collector::Collector;
 use crate::images::providers::Providers;
 use crate::images::records::Records;
 use crate::node::machine::Machine;
+use crate::numa::Memory;
 use crate::options::Options;
 use crate::refs::References;
 use crate::spec::{Member, Model};
@@ -57,6 +58,8 @@ pub struct Context {
     pub devices: Devices,
     /// Processors that containers have for themselves.
     pub cpus: Cpus,
+    /// Memory of NUMA nodes that containers have for themselves.
+    pub memory: Memory,
     /// Pods that a directory of the node describes.
     pub statics: Statics,
     /// Which images this kubelet has pulled, and with which credentials.
@@ -91,17 +94,19 @@ impl Context {
     pub fn leave(&self, uid: &str) {
         self.devices.leave(uid);
         self.cpus.leave(uid);
+        self.memory.leave(uid);
     }
 
-    /// Takes back what a pod has of the node for itself: devices and processors. Idempotent.
+    /// Takes back what a pod has of the node for itself: devices, processors and memory. Idempotent.
     pub async fn give_back(&self, uid: &str) {
         self.devices.release(uid).await;
         self.cpus.release(self.runtime().as_ref(), uid).await;
+        self.memory.release(uid).await;
     }
 
     /// The pods that have something of the node for themselves, by UID.
     pub fn owners(&self) -> BTreeSet<String> {
-        self.devices.pods().into_iter().chain(self.cpus.pods()).collect()
+        self.devices.pods().into_iter().chain(self.cpus.pods()).chain(self.memory.pods()).collect()
     }
 
     /// The pods that the API binds to this node.

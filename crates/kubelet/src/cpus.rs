@@ -49,6 +49,16 @@ pub enum Policy {
     Static,
 }
 
+impl Policy {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Static => STATIC,
+        }
+    }
+}
+
 /// No policy of this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not one of none, static")]
@@ -58,11 +68,7 @@ impl FromStr for Policy {
     type Err = Unknown;
 
     fn from_str(name: &str) -> Result<Self, Unknown> {
-        match name {
-            "none" => Ok(Self::None),
-            STATIC => Ok(Self::Static),
-            _ => Err(Unknown(name.to_owned())),
-        }
+        [Self::None, Self::Static].into_iter().find(|policy| policy.name() == name).ok_or_else(|| Unknown(name.to_owned()))
     }
 }
 

@@ -32,6 +32,7 @@ use crate::metrics::Measured;
 use crate::node::agent::{self, Agent};
 use crate::node::machine::Machine;
 use crate::node::oom;
+use crate::numa::{self, Memory};
 use crate::options::Options;
 use crate::refs::References;
 use crate::server::{Api, serve};
@@ -58,6 +59,9 @@ pub enum Error {
     /// Processors cannot be given.
     #[error("--cpu-manager-policy: {0}")]
     Cpus(#[from] cpus::Error),
+    /// Memory cannot be given.
+    #[error("--memory-manager-policy: {0}")]
+    Memory(#[from] numa::Error),
     /// There are too many sets of them.
     #[error("--topology-manager-policy: this machine has {0} NUMA nodes, and no more than {most} are supported", most = affinity::NODES)]
     Nodes(usize),
@@ -100,16 +104,21 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         (options.data_dir.clone(), options.cpu_manager, options.reserved_cpus.clone(), reserved.milli_cpu);
     let open = move || Cpus::open(policy, &data_dir, set.as_ref().ok_or(milli));
     let cpus = tokio::task::spawn_blocking(open).await.map_err(|error| Error::Blocking(error.into()))??;
+    let allocatable = Allocatable::of(&machine, options.max_pods, &reserved, &options.eviction.thresholds)?;
+    let (data_dir, policy, set) = (options.data_dir.clone(), options.memory_manager, options.reserved_memory.clone());
+    let kept = allocatable.kept_memory;
+    let open = move || Memory::open(policy, &data_dir, &set, kept);
+    let memory = tokio::task::spawn_blocking(open).await.map_err(|error| Error::Blocking(error.into()))??;
     if options.affinity.policy != affinity::Policy::None && machine.numa_nodes.len() > affinity::NODES {
         return Err(Error::Nodes(machine.numa_nodes.len()));
     }
-    let allocatable = Allocatable::of(&machine, options.max_pods, &reserved, &options.eviction.thresholds)?;
     let (evictions, requests) = Requests::channel();
     let cx = Arc::new(Context {
         certificates: Certificates::new(options.informers.clone(), tasks.clone(), &options.node_name),
         drivers: Drivers::default(),
         devices: Devices::load(&options.data_dir),
         cpus,
+        memory,
         statics: Statics::default(),
         pulls: Records::load(&options.data_dir).map_err(Error::Pulls)?,
         collector: Collector::new(options.image_gc),

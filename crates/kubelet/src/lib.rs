@@ -18,7 +18,8 @@
 //! | [`statics`] | pods that a directory of the node describes |
 //! | [`devices`] | devices that plugins give to containers |
 //! | [`claims`] | devices that pods claim |
-//! | [`cpus`], [`affinity`] | processors that containers have for themselves; from which NUMA nodes they get them, and their devices |
+//! | [`cpus`], [`numa`] | processors, and memory of NUMA nodes, that containers have for themselves |
+//! | [`affinity`] | from which NUMA nodes containers get their processors, memory and devices |
 //! | [`users`] | user ids of pods with a user namespace |
 //! | [`qos`], [`allocatable`] | the cgroups above those of pods; what pods may take of the node |
 //! | [`eviction`] | what the node runs short of, and who must go for it |
@@ -55,6 +56,7 @@ pub mod logs;
 pub mod manager;
 mod metrics;
 pub mod node;
+pub mod numa;
 pub mod options;
 pub mod pod;
 pub mod preemption;

@@ -19,6 +19,7 @@ use crate::eviction::Settings;
 use crate::images::access::Verification;
 use crate::images::garbage;
 use crate::images::providers;
+use crate::numa::{self, reservation::Reservation};
 use crate::sharing::Sharing;
 use crate::shutdown;
 
@@ -37,6 +38,8 @@ pub struct Options {
     pub pod_logs_dir: PathBuf,
     /// What `/logs/` shows of the node; `/var/log` by convention.
     pub node_logs_dir: PathBuf,
+    /// Whether `/logs/` answers queries of services' logs, for which journalctl(1) is run.
+    pub node_log_query: bool,
     /// A client with the identity `system:node:NAME`.
     pub client: kube::Client,
     /// Informers over that client.
@@ -65,6 +68,10 @@ pub struct Options {
     pub cpu_manager: cpus::Policy,
     /// Processors that no container gets for itself, in the place of as many as are reserved.
     pub reserved_cpus: Option<CpuSet>,
+    /// Who gets memory of NUMA nodes for itself.
+    pub memory_manager: numa::Policy,
+    /// Of which NUMA nodes comes the memory that pods do not get.
+    pub reserved_memory: Reservation,
     /// Whether containers get their parts from the same NUMA nodes.
     pub affinity: Alignment,
     /// When pods must go because the node runs short of something.

@@ -213,7 +213,7 @@ fn tell(cx: &Context, target: &Target, outcome: Outcome) {
         Ok(None) => return,
         Ok(Some(output)) => ("ProbeWarning", format!("warning: {output}")),
         Err(Trouble::Failed(output)) => ("Unhealthy", format!("failed: {output}")),
-        Err(Trouble::Unknown(error)) => ("Unhealthy", format!("errored: {error}")),
+        Err(Trouble::Unknown(error)) => ("Unhealthy", format!("errored and resulted in unknown state: {error}")),
     };
     let message = format!("{} probe {what}", target.kind.title());
     cx.container_event(&target.model, &target.member, Type::Warning, reason, message);

@@ -24,12 +24,24 @@ use crate::spec::Model;
 /// What is known of a referenced object.
 #[derive(Debug)]
 pub enum View<K> {
-    /// Nothing yet; the text says why when it could not be read.
-    Unknown(Option<String>),
+    /// Nothing yet, and why when it could not be read.
+    Unknown(Option<Unread>),
     /// It does not exist.
     Absent,
     /// It exists.
     Present(Arc<K>),
+}
+
+/// An object, or all of a kind, that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read {kind}{name}: {why}", name = if name.is_empty() { "s".to_owned() } else { format!(" {name:?}") })]
+pub struct Unread {
+    /// The kind.
+    pub kind: &'static str,
+    /// Its name; empty is all of the kind.
+    pub name: String,
+    /// Why.
+    pub why: String,
 }
 
 struct Entry<K> {
@@ -63,7 +75,7 @@ impl<K> Entry<K> {
     }
 
     /// Waits until the object was read, or could not be.
-    async fn known(&self) -> Result<(), String> {
+    async fn known(&self) -> Result<(), Unread> {
         let mut receiver = self.view.subscribe();
         let view = receiver.wait_for(|view| !matches!(view, View::Unknown(None))).await;
         match view.as_deref() {
@@ -106,12 +118,12 @@ impl References {
 
     fn entry<K>(&self, shared: &Shared<K>, namespace: &str, name: &str, changed: &Arc<Notify>) -> Arc<Entry<K>>
     where
-        K: Object + kube::Resource<Scope = NamespaceResourceScope>,
+        K: Object + kube::Resource<Scope = NamespaceResourceScope> + k8s_openapi::Resource,
     {
         let title = format!("watch of {} {namespace}/{name}", K::kind(&()));
         self.shared(shared, (namespace, name), title, changed, |entry| {
             let watch = Watch::new(self.client.clone(), K::url_path(&(), Some(namespace)), &format!("metadata.name={name}"));
-            follow(watch, name.to_owned(), entry)
+            follow(watch, K::KIND, name.to_owned(), entry)
         })
     }
 
@@ -157,7 +169,7 @@ impl References {
     }
 }
 
-async fn follow<K: Object>(watch: Watch, name: String, entry: Weak<Entry<K>>) {
+async fn follow<K: Object>(watch: Watch, kind: &'static str, name: String, entry: Weak<Entry<K>>) {
     let mut events = std::pin::pin!(watch.events::<K>());
     let mut found = None;
     while let Some(event) = events.next().await {
@@ -173,7 +185,8 @@ async fn follow<K: Object>(watch: Watch, name: String, entry: Weak<Entry<K>>) {
                 if matches!(&*entry.view.borrow(), View::Present(_) | View::Absent) {
                     continue;
                 }
-                entry.set(View::Unknown(Some(format!("cannot read {} {name:?}: {error}", K::kind(&())))));
+                let (kind, name, why) = (kind, name.clone(), error.to_string());
+                entry.set(View::Unknown(Some(Unread { kind, name, why })));
             }
         }
     }
@@ -193,7 +206,8 @@ async fn follow_all(watch: Watch, entry: Weak<Entry<Bundles>>) {
             Ok(Event::Delete(bundle)) => drop(all.remove(&named(bundle).0)),
             Err(error) => {
                 if !matches!(&*entry.view.borrow(), View::Present(_)) {
-                    entry.set(View::Unknown(Some(format!("cannot read ClusterTrustBundles: {error}"))));
+                    let unread = Unread { kind: "ClusterTrustBundle", name: String::new(), why: error.to_string() };
+                    entry.set(View::Unknown(Some(unread)));
                 }
                 continue;
             }
@@ -214,7 +228,7 @@ pub struct PodReferences {
 
 impl PodReferences {
     /// Returns when all of them have been read, or says why one cannot be.
-    pub async fn known(&self) -> Result<(), String> {
+    pub async fn known(&self) -> Result<(), Unread> {
         for entry in self.config_maps.values() {
             entry.known().await?;
         }

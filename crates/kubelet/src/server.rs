@@ -254,7 +254,10 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
         Route::Zpage(page) => zpage(&request, &api, page),
         Route::Usage(form) => usage(&api, form, &query).await,
         Route::NodeLogs(_) if request.method() != Method::GET => text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served"),
-        Route::NodeLogs(path) => node_logs::answer(api.options().node_logs_dir.clone(), path).await,
+        Route::NodeLogs(path) => {
+            let query = api.options().node_log_query.then_some(query.as_str());
+            node_logs::answer(api.options().node_logs_dir.clone(), &path, request.headers(), query).await
+        }
         Route::Logs { namespace, pod, container } => {
             let options = match query::log_options(&query, Timestamp::now()) {
                 Ok(options) => options,
@@ -321,7 +324,7 @@ async fn usage(api: &Api, form: Usage, query: &str) -> Response<Body> {
             api.summary(short).await.map(|summary| document("application/json", summary.to_string()))
         }
         Usage::Resource => api.usage().await.map(|snapshot| page(stats::resource(&snapshot))),
-        Usage::Cadvisor => api.usage().await.map(|snapshot| page(stats::cadvisor(&snapshot))),
+        Usage::Cadvisor => api.usage_with_disks().await.map(|snapshot| page(stats::cadvisor(&snapshot))),
     };
     answer.unwrap_or_else(|error| failure(&error))
 }

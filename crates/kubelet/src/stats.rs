@@ -4,6 +4,7 @@
 //! of cAdvisor.
 
 mod cadvisor;
+pub(crate) mod disks;
 mod machine;
 mod network;
 mod page;
@@ -21,6 +22,7 @@ use runtime::api::{Container, ContainerState, Error, Sandbox, SandboxState, Usag
 
 use crate::context::Context;
 pub(crate) use cadvisor::cadvisor;
+use disks::Disk;
 pub(crate) use machine::NodeUsage;
 pub(crate) use network::Interface;
 pub(crate) use resource::resource;
@@ -63,30 +65,8 @@ pub(crate) struct ContainerUsage {
     pub(crate) image: String,
     pub(crate) started: Timestamp,
     pub(crate) usage: Usage,
-    /// Bytes on disk, where they were asked for.
+    /// What it has on disk, where that was asked for.
     pub(crate) disk: Disk,
-}
-
-/// Bytes that a container has on the node's disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Disk {
-    /// What it changed of its image.
-    pub(crate) rootfs: Option<u64>,
-    pub(crate) logs: Option<u64>,
-}
-
-/// Measures what the containers have on disk, which takes longer than all else.
-pub(crate) async fn measure_disks(cx: &Arc<Context>, snapshot: &mut Snapshot) {
-    for pod in &mut snapshot.pods {
-        let logs = cx.options.pod_logs_dir.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid));
-        for container in &mut pod.containers {
-            let log = logs.join(&container.name);
-            container.disk = Disk {
-                rootfs: cx.runtime().container_disk_usage(&container.id).await.ok().map(|usage| usage.bytes),
-                logs: tokio::task::spawn_blocking(move || runtime::disk_usage(&log).bytes).await.ok(),
-            };
-        }
-    }
 }
 
 /// Reads everything but what is on disk.

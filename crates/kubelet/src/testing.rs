@@ -438,6 +438,7 @@ impl Cell {
             volumes_dir: "/nonexistent/volumes".into(),
             pod_logs_dir: self.directory.path().join("logs"),
             node_logs_dir: self.directory.path().join("logs"),
+            node_log_query: true,
             network: tokio::sync::watch::channel(None).1,
             client: self.fake.client(),
             informers: Informers::new(self.fake.client(), self.tasks.clone()),
@@ -456,6 +457,8 @@ impl Cell {
             kube_reserved: None,
             cpu_manager: Default::default(),
             reserved_cpus: None,
+            memory_manager: Default::default(),
+            reserved_memory: Default::default(),
             affinity: Default::default(),
             eviction: self.eviction.clone(),
             // Off: how full the disk of this machine is must not matter.

@@ -50,6 +50,33 @@ pub struct Volumes {
     mounted: parking_lot::Mutex<HashMap<String, Mounted>>,
 }
 
+/// Why a volume cannot be had.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// What the pod claims is not there.
+    #[error(transparent)]
+    Claim(#[from] claims::Error),
+    /// A step on the way to it fails.
+    #[error("{0}")]
+    Step(String),
+}
+
+impl From<String> for Failure {
+    fn from(error: String) -> Self {
+        Self::Step(error)
+    }
+}
+
+impl Failure {
+    /// What an event says of it.
+    fn message(self, model: &Model, volume: &str) -> String {
+        match self {
+            Self::Claim(error) => claims::failure(volume, &error),
+            Self::Step(error) => block::failure(model, volume, error),
+        }
+    }
+}
+
 /// Where a volume is, as seen from the host.
 pub fn path(pod_dir: &Path, volume: &Volume) -> PathBuf {
     let plugin = if let Some(source) = &volume.host_path {
@@ -110,15 +137,17 @@ impl Volumes {
         let (mut tokens, mut certificates) = (self.tokens.lock().await, self.certificates.lock().await);
         let fetch = tokens.refresh(&self.cx.options.client, model);
         let (known, fetched, certified) = tokio::join!(refs.known(), fetch, certificates.refresh(&self.cx, model));
-        known.and(fetched).map_err(|error| format!("MountVolume.SetUp failed: {error}"))?;
-        certified.map_err(|error| format!("MountVolume.SetUp failed {error}"))?;
+        known.map_err(|error| match payload::volume_of(model, &error) {
+            Some(volume) => block::failure(model, volume, error.to_string()),
+            None => format!("MountVolume.SetUp failed: {error}"),
+        })?;
+        fetched.and(certified).map_err(|error| format!("MountVolume.SetUp failed {error}"))?;
         let (texts, pairs) = (tokens.texts(), certificates.pairs());
         let due = [tokens.due(), certificates.due()].into_iter().flatten().min();
         let mut backings = HashMap::new();
         let mut again = false;
         for volume in model.spec().volumes.iter().flatten() {
-            let failed = |error| block::failure(model, &volume.name, error);
-            let (backing, driver) = self.backing(model, volume).await.map_err(failed)?;
+            let (backing, driver) = self.backing(model, volume).await.map_err(|failure| failure.message(model, &volume.name))?;
             backings.extend(backing.map(|backing| (volume.name.clone(), backing)));
             again |= driver.is_some_and(|driver| driver.republish || driver.grows);
         }
@@ -134,7 +163,7 @@ impl Volumes {
     }
 
     /// What is behind the claim of a volume that is not mounted yet, and what its driver does, where it has one.
-    async fn backing(&self, model: &Model, volume: &Volume) -> Result<(Option<Backing>, Option<Mounted>), String> {
+    async fn backing(&self, model: &Model, volume: &Volume) -> Result<(Option<Backing>, Option<Mounted>), Failure> {
         let at = path(&self.cx.pod_dir(model.uid()), volume);
         let known = self.mounted.lock().get(&volume.name).cloned();
         // A process before may have mounted it; whose driver wants more is not known then.
@@ -153,7 +182,7 @@ impl Volumes {
             return Ok((None, known));
         }
         let found = claims::find(&self.cx.options.client, model, volume, &claim).await;
-        let (claim, found) = found.map_err(|error| error.to_string())?;
+        let (claim, found) = found?;
         let mode = Mode::of(&found);
         block::fits(model, volume, mode)?;
         let to_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));

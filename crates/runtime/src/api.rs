@@ -26,7 +26,7 @@ pub(crate) use edits::RESERVED;
 pub use edits::{ContainerEdits, Device, DeviceKind, DeviceNumbers};
 pub use hooks::{HOOK_TIMEOUT, Hook, HookStage};
 pub use sandbox::{Bandwidth, HostPort, IdRange, NamespaceMode, PodIdentity, Sandbox, SandboxConfig, SandboxState};
-pub use usage::{CpuUsage, IoUsage, MemoryUsage, Usage, Usages};
+pub use usage::{CpuUsage, IoUsage, MemoryUsage, Pressure, Stall, Stalls, Usage, Usages};
 
 use crate::disk::DiskUsage;
 
@@ -81,6 +81,9 @@ pub struct Resources {
     /// Processors that it runs on, as the kernel writes them (`0-3,8`); all where nobody says. Of containers only.
     #[serde(default)]
     pub cpus: Option<String>,
+    /// NUMA nodes whose memory it uses, written like [`Self::cpus`]; all where nobody says. Of containers only.
+    #[serde(default)]
+    pub memory_nodes: Option<String>,
     /// Relative weight, cgroup v1 scale (2 to 262144).
     pub cpu_shares: Option<u64>,
     /// Bytes of memory.

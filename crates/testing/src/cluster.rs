@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::disk;
 use crate::hosts::Host;
 use crate::machine::{self, Machine};
 use crate::{Api, eventually};
@@ -78,11 +79,11 @@ impl Cluster {
         self.api = Some(Api::of_kubeconfig(&self.kubeconfig()));
     }
 
-    /// Starts the server with further options and does not wait for anything.
+    /// Starts the server with further options and does not wait for anything. How full the disk is does not count unless they say so.
     pub fn spawn_server(&mut self, options: &[&str]) {
         let log = OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let mut command = self.knarr(&["server", "--node-name", NODE, "--node-ip", machine::ADDRESS]);
-        command.args(options).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.args(disk::whatever_is_free(options)).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.server = Some(command.spawn().unwrap());
     }
 

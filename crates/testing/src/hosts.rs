@@ -87,7 +87,7 @@ impl Cluster {
         let mut command = self.machine().command_on(number, &self.binary);
         let server = format!("https://{}:6443", machine::ADDRESS);
         command.args(["agent", "--server", &server, "--token-file"]).arg(token);
-        command.arg("--data-dir").arg(self.agent_dir(number)).args(options);
+        command.arg("--data-dir").arg(self.agent_dir(number)).args(crate::disk::whatever_is_free(options));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let agent = command.spawn().unwrap();
         self.host(number).agent = Some(agent);

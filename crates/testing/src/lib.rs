@@ -9,6 +9,7 @@
 pub mod api;
 pub mod bench;
 pub mod cluster;
+mod disk;
 mod hosts;
 pub mod http;
 pub mod kubectl;

@@ -41,6 +41,9 @@ pub(crate) struct Node {
     /// Directory of static pods: a pod for each file (YAML or JSON), which runs as long as the file is there, whatever the API says.
     #[arg(long, value_name = "DIR")]
     pub(crate) pod_manifest_path: Option<PathBuf>,
+    /// Answer queries of the logs of services (KEP-2258: `/logs/?query=kubelet`), which runs journalctl for who may read nodes/log; off as upstream.
+    #[arg(long)]
+    pub(crate) enable_system_log_query: bool,
     /// For which images of the node pods have to show credentials: NeverVerify (none), NeverVerifyPreloadedImages (those that were pulled for
     /// pods), NeverVerifyAllowlistedImages (all that are not listed) or AlwaysVerify (all).
     #[arg(long, value_name = "POLICY", default_value = "NeverVerifyPreloadedImages")]

@@ -7,6 +7,10 @@ use kubelet::affinity;
 use kubelet::allocatable::{Reserved, ReservedError};
 use kubelet::cpus::{self, set::CpuSet};
 use kubelet::eviction::{Settings, SettingsError, Texts};
+use kubelet::numa::{
+    self,
+    reservation::{Reservation, ReservationError},
+};
 use kubelet::options::Alignment;
 
 use super::{duration, key_value};
@@ -26,7 +30,13 @@ pub(crate) struct Pressure {
     /// Who gets processors for itself: none, or static (containers of guaranteed pods that ask for whole ones).
     #[arg(long, value_name = "POLICY", default_value = "none")]
     cpu_manager_policy: cpus::Policy,
-    /// Whether a container gets its processors and devices from the same NUMA nodes: none, best-effort, restricted (pods are refused when
+    /// Who gets memory and huge pages of NUMA nodes for itself: None, or Static (containers of guaranteed pods).
+    #[arg(long, value_name = "POLICY", default_value = "None")]
+    memory_manager_policy: numa::Policy,
+    /// Of which NUMA nodes comes the memory that pods do not get, for --memory-manager-policy Static: 0:memory=1Gi;1:memory=512Mi.
+    #[arg(long, value_name = "AMOUNTS")]
+    reserved_memory: Vec<Reservation>,
+    /// Whether a container gets its processors, memory and devices from the same NUMA nodes: none, best-effort, restricted (pods are refused when
     /// that cannot be as well as it might) or single-numa-node.
     #[arg(long, value_name = "POLICY", default_value = "none")]
     topology_manager_policy: affinity::Policy,
@@ -77,6 +87,16 @@ impl Pressure {
     /// Who gets processors for itself.
     pub(crate) fn cpu_manager(&self) -> cpus::Policy {
         self.cpu_manager_policy
+    }
+
+    /// Who gets memory of NUMA nodes for itself.
+    pub(crate) fn memory_manager(&self) -> numa::Policy {
+        self.memory_manager_policy
+    }
+
+    /// Of which NUMA nodes comes the memory that pods do not get.
+    pub(crate) fn reserved_memory(&self) -> Result<Reservation, ReservationError> {
+        Reservation::all(&self.reserved_memory)
     }
 
     /// Whether containers get their parts from the same NUMA nodes.

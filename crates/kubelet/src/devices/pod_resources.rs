@@ -11,8 +11,8 @@ use bytes::Bytes;
 use csi::devices::{NumaNode, TopologyInfo};
 use csi::grpc::server;
 use csi::pod_resources::{
-    ALLOCATABLE, AllocatableResourcesResponse, ContainerDevices, ContainerResources, GET, GetPodResourcesRequest,
-    GetPodResourcesResponse, LIST, ListPodResourcesResponse, PodResources,
+    ALLOCATABLE, AllocatableResourcesResponse, ContainerDevices, ContainerMemory, ContainerResources, GET,
+    GetPodResourcesRequest, GetPodResourcesResponse, LIST, ListPodResourcesResponse, PodResources,
 };
 use csi::{Code, Error};
 use k8s_openapi::api::core::v1::Pod;
@@ -21,7 +21,8 @@ use tokio::net::UnixListener;
 
 use super::inventory::{Device, Inventory};
 use crate::context::Context;
-use crate::cpus::{Cpus, set::CpuSet};
+use crate::cpus::set::CpuSet;
+use crate::numa::blocks::Block;
 use crate::pod::found::ended;
 
 /// A connection is given up after that, and made again by who needs it.
@@ -36,7 +37,7 @@ impl server::Service for Lister {
             LIST => {
                 let pods = self.0.pods_of_node().list().into_iter().map(|pod| self.0.statics.as_run(pod));
                 let active = pods.filter(|pod| !pod.status.as_ref().is_some_and(ended));
-                let pod_resources = active.map(|pod| of_pod(&self.0.cpus, &inventory, &pod)).collect();
+                let pod_resources = active.map(|pod| of_pod(&self.0, &inventory, &pod)).collect();
                 Ok(ListPodResourcesResponse { pod_resources }.encode_to_vec())
             }
             GET => {
@@ -45,7 +46,7 @@ impl server::Service for Lister {
                     || Error { code: Code::NotFound, message: format!("pod {pod_name} in namespace {pod_namespace} not found") };
                 let pod = self.0.pods_of_node().get(Some(&pod_namespace), &pod_name).ok_or_else(unknown)?;
                 let pod = self.0.statics.as_run(pod);
-                Ok(GetPodResourcesResponse { pod_resources: Some(of_pod(&self.0.cpus, &inventory, &pod)) }.encode_to_vec())
+                Ok(GetPodResourcesResponse { pod_resources: Some(of_pod(&self.0, &inventory, &pod)) }.encode_to_vec())
             }
             ALLOCATABLE => {
                 let healthy = |devices: &BTreeMap<String, Device>| -> Vec<String> {
@@ -53,14 +54,15 @@ impl server::Service for Lister {
                 };
                 let devices =
                     inventory.devices().flat_map(|(name, devices)| listed(name, healthy(devices), Some(devices))).collect();
-                Ok(AllocatableResourcesResponse { devices, cpu_ids: numbers(self.0.cpus.allocatable()) }.encode_to_vec())
+                let (cpu_ids, memory) = (numbers(self.0.cpus.allocatable()), blocks(self.0.memory.allocatable()));
+                Ok(AllocatableResourcesResponse { devices, cpu_ids, memory }.encode_to_vec())
             }
             other => Err(server::unimplemented(other)),
         }
     }
 }
 
-fn of_pod(cpus: &Cpus, inventory: &Inventory, pod: &Pod) -> PodResources {
+fn of_pod(cx: &Context, inventory: &Inventory, pod: &Pod) -> PodResources {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let known: BTreeMap<&str, _> = inventory.devices().collect();
     let containers = pod.spec.iter().flat_map(|spec| {
@@ -72,8 +74,9 @@ fn of_pod(cpus: &Cpus, inventory: &Inventory, pod: &Pod) -> PodResources {
         let devices = held
             .flat_map(|(name, held)| listed(name, held.devices.iter().cloned().collect(), known.get(name).copied()))
             .collect();
-        let cpu_ids = cpus.exclusive(uid, &container.name).map(numbers).unwrap_or_default();
-        ContainerResources { name: container.name.clone(), devices, cpu_ids }
+        let cpu_ids = cx.cpus.exclusive(uid, &container.name).map(numbers).unwrap_or_default();
+        let memory = blocks(cx.memory.of(uid, &container.name));
+        ContainerResources { name: container.name.clone(), devices, cpu_ids, memory }
     });
     PodResources {
         name: pod.metadata.name.clone().unwrap_or_default(),
@@ -84,6 +87,14 @@ fn of_pod(cpus: &Cpus, inventory: &Inventory, pod: &Pod) -> PodResources {
 
 fn numbers(cpus: CpuSet) -> Vec<i64> {
     cpus.0.into_iter().map(i64::from).collect()
+}
+
+fn blocks(blocks: Vec<Block>) -> Vec<ContainerMemory> {
+    let told = |Block { numa_affinity, resource, size }| {
+        let nodes = numa_affinity.into_iter().map(|node| NumaNode { id: i64::from(node) }).collect();
+        ContainerMemory { memory_type: resource, size, topology: Some(TopologyInfo { nodes }) }
+    };
+    blocks.into_iter().map(told).collect()
 }
 
 /// Devices of a resource, those of one place together, as upstream lists them.

@@ -121,6 +121,7 @@ impl Manager {
             features,
             allocatable: self.cx.allocatable.list(),
             exclusive_cpus: self.cx.cpus.is_static(),
+            exclusive_memory: self.cx.memory.is_static(),
         })
     }
 }

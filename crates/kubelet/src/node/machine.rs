@@ -24,7 +24,7 @@ pub struct Machine {
     pub processes: i64,
     /// Huge pages by resource name, bytes.
     pub huge_pages: BTreeMap<String, i64>,
-    /// NUMA nodes that have processors.
+    /// NUMA nodes that have processors or memory.
     pub numa_nodes: BTreeSet<u32>,
     /// Identity for `nodeInfo`, without versions of ours.
     pub info: NodeSystemInfo,
@@ -50,8 +50,8 @@ impl Machine {
             memory_bytes: meminfo(&text("/proc/meminfo"), "MemTotal").unwrap_or(0),
             storage_bytes: disk(data_dir).map_or(0, |(disk, _)| disk.total),
             processes: processes().map_or(0, |processes| processes.total),
-            huge_pages: huge_pages(),
-            numa_nodes: text("/sys/devices/system/node/has_cpu").parse::<CpuSet>().map(|set| set.0).unwrap_or_default(),
+            huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
+            numa_nodes: ["has_cpu", "has_memory"].into_iter().flat_map(|file| numa_nodes(text, file)).collect(),
             info: NodeSystemInfo {
                 architecture: architecture(std::env::consts::ARCH).to_owned(),
                 boot_id: text("/proc/sys/kernel/random/boot_id"),
@@ -103,7 +103,8 @@ pub fn disk(path: &Path) -> Option<(Supply, Supply)> {
     Some((disk, Supply { total: number(stat.files()), available: number(stat.files_available()) }))
 }
 
-fn meminfo(text: &str, name: &str) -> Option<i64> {
+/// Bytes of what one line of `/proc/meminfo`, or of a NUMA node's, says.
+pub(crate) fn meminfo(text: &str, name: &str) -> Option<i64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: i64 = line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib * 1024)
@@ -119,8 +120,13 @@ fn processes() -> Option<Supply> {
     Some(Supply { total, available: total - used })
 }
 
-fn huge_pages() -> BTreeMap<String, i64> {
-    let entries = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+fn numa_nodes(text: impl Fn(&str) -> String, file: &str) -> BTreeSet<u32> {
+    text(&format!("/sys/devices/system/node/{file}")).parse::<CpuSet>().map(|set| set.0).unwrap_or_default()
+}
+
+/// Bytes of huge pages by resource name, as a directory of the kernel tells.
+pub(crate) fn huge_pages(directory: &Path) -> BTreeMap<String, i64> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let sizes = entries.filter_map(|entry| {
         let name = entry.file_name();
         let kib: i64 = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;

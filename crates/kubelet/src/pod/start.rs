@@ -145,7 +145,7 @@ async fn forget_old(cx: &Context, start: &Start) {
 
 /// The runtime's configuration; the error says what is wrong with the specification or its references.
 async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, String> {
-    start.refs.known().await?;
+    start.refs.known().await.map_err(|unread| unread.to_string())?;
     let files = read_files(cx, start).await?;
     let environment = environment(cx, start, &files)?;
     let profiles = cx.options.data_dir.join("seccomp");
@@ -158,6 +158,7 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
     let words = |words: &Option<Vec<String>>| words.iter().flatten().map(|word| expand(word, value)).collect();
     let mut limits = resources::container(&start.model, spec, cx.machine.memory_bytes);
     cx.cpus.confine(&mut limits, start.model.uid(), &spec.name);
+    limits.memory_nodes = cx.memory.nodes_of(start.model.uid(), &spec.name);
     let (given, of_plugins) = cx.devices.edits(&start.model, &start.member).await?;
     let named = [claims::prepare::cdi_devices(cx, &start.model, &start.member)?, of_plugins].concat();
     let mut config = ContainerConfig {

@@ -26,6 +26,7 @@ use crate::local_volumes;
 use crate::logs::{self, LogOptions};
 use crate::metrics::{Claims, State};
 use crate::spec::Model;
+use crate::stats::disks::Disks;
 use crate::stats::{self, Earlier, Snapshot};
 
 /// How long a scrape waits for the file systems of volumes.
@@ -78,6 +79,8 @@ pub struct Api {
     pods: Informer<Pod>,
     /// The CPU times of the last summary: the next one tells rates.
     earlier: Arc<Mutex<Option<Earlier>>>,
+    /// What containers had on disk when that was measured last.
+    disks: Disks,
     /// What other nodes are given of the images.
     serving: Option<Arc<Serving>>,
     /// Held while file systems of volumes are asked: one that hangs has one thread wait, not one for each scrape.
@@ -103,7 +106,7 @@ impl Api {
     pub fn new(cx: Arc<Context>) -> Self {
         let pods = cx.options.informers.of_selected(&format!("spec.nodeName={}", cx.options.node_name));
         let serving = cx.options.sharing.clone().map(|sharing| Arc::new(Serving::new(sharing)));
-        Self { cx, pods, serving, earlier: Arc::default(), measuring: Arc::default() }
+        Self { cx, pods, serving, earlier: Arc::default(), disks: Disks::default(), measuring: Arc::default() }
     }
 
     /// The kubelet's client of the API, and its node's name.
@@ -164,6 +167,13 @@ impl Api {
         Ok(stats::collect(&self.cx, &self.listed()).await?)
     }
 
+    /// The same with what containers have on disk, as it was measured a short time ago.
+    pub(super) async fn usage_with_disks(&self) -> Result<Snapshot, ApiError> {
+        let mut snapshot = self.usage().await?;
+        self.disks.scrape(&self.cx, &mut snapshot).await;
+        Ok(snapshot)
+    }
+
     /// What the kubelet's page tells of the present. Volumes are left out while one of them does not answer.
     pub(super) async fn state(&self) -> Result<State, ApiError> {
         let (sandboxes, containers) = (self.cx.runtime().sandboxes().await?, self.cx.runtime().containers(None).await?);
@@ -190,7 +200,7 @@ impl Api {
     pub(super) async fn summary(&self, only_cpu_and_memory: bool) -> Result<Value, ApiError> {
         let mut snapshot = self.usage().await?;
         if !only_cpu_and_memory {
-            stats::measure_disks(&self.cx, &mut snapshot).await;
+            self.disks.measure(&self.cx, &mut snapshot).await;
             let (cx, pods) = (self.cx.clone(), self.listed());
             let mut volumes = self.of_volumes(move || stats::volumes::read(&pods, |uid| cx.pod_dir(uid))).await;
             for pod in &mut snapshot.pods {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::Options;
 use crate::allocatable::Reserved;
 use crate::eviction::{Settings, Threshold};
+use crate::numa::{Amounts, reservation::Reservation};
 
 /// The document.
 pub(super) fn document(options: &Options) -> Value {
@@ -24,6 +25,7 @@ pub(super) fn document(options: &Options) -> Value {
         "address": options.server.as_ref().map(|server| server.listen.ip()),
         "podLogsDir": options.pod_logs_dir,
         "enableSystemLogHandler": true,
+        "enableSystemLogQuery": options.node_log_query,
         "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true}},
         "authorization": {"mode": "Webhook"},
         "evictionHard": amounts(of(true), |threshold| Some(threshold.limit_text())),
@@ -37,7 +39,17 @@ pub(super) fn document(options: &Options) -> Value {
         "imageMaximumGCAge": go(options.image_gc.maximum_age),
         "imagePullCredentialsVerificationPolicy": options.verification.parts().0.name(),
         "failSwapOn": false,
+        "cpuManagerPolicy": options.cpu_manager.name(),
+        "memoryManagerPolicy": options.memory_manager.name(),
+        "topologyManagerPolicy": options.affinity.policy.name(),
+        "topologyManagerScope": options.affinity.scope.name(),
     });
+    if let Some(cpus) = &options.reserved_cpus {
+        config["reservedSystemCPUs"] = json!(cpus.to_string());
+    }
+    if !options.reserved_memory.0.is_empty() {
+        config["reservedMemory"] = reserved_memory(&options.reserved_memory);
+    }
     let listed = options.verification.parts().1;
     if !listed.is_empty() {
         config["preloadedImagesVerificationAllowlist"] = json!(listed);
@@ -74,6 +86,12 @@ fn reserved(amounts: &Reserved) -> Map<String, Value> {
     some.map(|(name, amount, unit)| (name.to_owned(), format!("{amount}{unit}").into())).collect()
 }
 
+fn reserved_memory(reserved: &Reservation) -> Value {
+    let text = |(name, bytes): (&String, &u64)| (name.clone(), Value::from(bytes.to_string()));
+    let of = |(node, amounts): (&u32, &Amounts)| json!({"numaNode": node, "limits": Map::from_iter(amounts.iter().map(text))});
+    reserved.0.iter().map(of).collect()
+}
+
 /// A duration as Go writes it.
 fn go(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -99,6 +117,10 @@ mod tests {
 
     #[test]
     fn what_is_reserved() {
+        let of_nodes = reserved_memory(&"0:memory=1Gi;1:memory=1Mi".parse().unwrap());
+        let expected =
+            json!([{"numaNode": 0, "limits": {"memory": "1073741824"}}, {"numaNode": 1, "limits": {"memory": "1048576"}}]);
+        assert_eq!(of_nodes, expected);
         let amounts = Reserved { milli_cpu: 250, memory: 1 << 30, storage: 0, processes: 1000 };
         assert_eq!(Value::Object(reserved(&amounts)), json!({"cpu": "250m", "memory": "1073741824", "pid": "1000"}));
     }

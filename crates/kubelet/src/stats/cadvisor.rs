@@ -1,16 +1,20 @@
 //! `/metrics/cadvisor`: what dashboards know of containers. Containers, pods and the node are told apart by their labels: a pod has
 //! no `container`, the node no `pod` either.
 
-use runtime::api::{CpuUsage, IoUsage, MemoryUsage, Usage};
+use runtime::api::{CpuUsage, IoUsage, MemoryUsage, Pressure, Stall, Usage};
 
+use super::disks::Disk;
 use super::page::{Labels, Page, seconds};
 use super::{Interface, Snapshot};
+use crate::node::supply::Supply;
 
 /// Something that is measured.
 struct Row<'a> {
     labels: Labels<'a>,
     usage: Usage,
     started: f64,
+    /// What it has on disk; none is all of it.
+    disk: Option<Disk>,
 }
 
 /// The page.
@@ -46,10 +50,18 @@ pub(crate) fn cadvisor(snapshot: &Snapshot) -> String {
     let seen = ("container_last_seen", "gauge", "Last time a container was seen by the exporter");
     let now = snapshot.at.as_second() as f64;
     page.family(seen, at, rows.iter().map(|row| (row.labels.clone(), now)));
+    for (name, help, stall) in PRESSURE {
+        let known = rows.iter().filter_map(|row| Some((row.labels.clone(), stall(&row.usage.pressure)?.total.as_secs_f64())));
+        page.family((name, "counter", help), at, known);
+    }
     for (name, help, value) in DEVICES {
         let all = rows.iter().flat_map(|row| row.usage.io.iter().map(move |one| (row, one)));
         let samples = all.map(|(row, one)| ([vec![("device", one.device.as_str())], row.labels.clone()].concat(), value(one)));
         page.family((name, "counter", help), at, samples);
+    }
+    for (name, help, value) in FILE_SYSTEMS {
+        let samples = file_systems(snapshot, &rows).map(|(labels, one)| (labels, value(&one) as f64));
+        page.family((name, "gauge", help), at, samples);
     }
     for (name, help, value) in NETWORK {
         page.family((name, "counter", help), at, interfaces(snapshot).map(|(labels, interface)| (labels, value(interface))));
@@ -95,12 +107,87 @@ const GAUGES: &[Family<Usage>] = &[
     ("container_threads", "Number of threads running inside the container", |usage| usage.processes as f64),
 ];
 
+type OfPressure = (&'static str, &'static str, fn(&Pressure) -> Option<Stall>);
+
+/// Waiting is what some processes do, stalled are all of a group.
+const PRESSURE: &[OfPressure] = &[
+    (
+        "container_pressure_cpu_stalled_seconds_total",
+        "Total time duration no tasks in the container could make progress due to CPU congestion.",
+        |pressure| Some(pressure.cpu?.full),
+    ),
+    (
+        "container_pressure_cpu_waiting_seconds_total",
+        "Total time duration tasks in the container have waited due to CPU congestion.",
+        |pressure| Some(pressure.cpu?.some),
+    ),
+    (
+        "container_pressure_memory_stalled_seconds_total",
+        "Total time duration no tasks in the container could make progress due to memory congestion.",
+        |pressure| Some(pressure.memory?.full),
+    ),
+    (
+        "container_pressure_memory_waiting_seconds_total",
+        "Total time duration tasks in the container have waited due to memory congestion.",
+        |pressure| Some(pressure.memory?.some),
+    ),
+    (
+        "container_pressure_io_stalled_seconds_total",
+        "Total time duration no tasks in the container could make progress due to IO congestion.",
+        |pressure| Some(pressure.io?.full),
+    ),
+    (
+        "container_pressure_io_waiting_seconds_total",
+        "Total time duration tasks in the container have waited due to IO congestion.",
+        |pressure| Some(pressure.io?.some),
+    ),
+];
+
 const DEVICES: &[Family<IoUsage>] = &[
     ("container_fs_reads_bytes_total", "Cumulative count of bytes read", |one| one.read_bytes as f64),
     ("container_fs_reads_total", "Cumulative count of reads completed", |one| one.reads as f64),
     ("container_fs_writes_bytes_total", "Cumulative count of bytes written", |one| one.written_bytes as f64),
     ("container_fs_writes_total", "Cumulative count of writes completed", |one| one.writes as f64),
 ];
+
+type OfFileSystem = (&'static str, &'static str, fn(&FileSystem) -> i64);
+
+/// What something has of the disk with the pods' data, and what that has.
+struct FileSystem {
+    used: i64,
+    disk: Supply,
+    inodes: Supply,
+}
+
+const FILE_SYSTEMS: &[OfFileSystem] = &[
+    ("container_fs_inodes_free", "Number of available Inodes", |one| one.inodes.available),
+    ("container_fs_inodes_total", "Number of Inodes", |one| one.inodes.total),
+    ("container_fs_limit_bytes", "Number of bytes that can be consumed by the container on this filesystem.", |one| {
+        one.disk.total
+    }),
+    ("container_fs_usage_bytes", "Number of bytes that are consumed by the container on this filesystem.", |one| one.used),
+];
+
+/// The node's file system, and what of it containers have that were measured: the own files of each, and its logs.
+fn file_systems<'a>(snapshot: &'a Snapshot, rows: &'a [Row<'a>]) -> impl Iterator<Item = (Labels<'a>, FileSystem)> {
+    let (supplies, device) = (&snapshot.node.supplies, snapshot.node.device.as_str());
+    let room = supplies.disk.zip(supplies.inodes);
+    let one = move |row: &Row<'a>, used: i64| {
+        let (disk, inodes) = room?;
+        Some(([vec![("device", device)], row.labels.clone()].concat(), FileSystem { used, disk, inodes }))
+    };
+    rows.iter().filter_map(move |row| {
+        let used = match row.disk {
+            None => room.map(|(disk, _)| disk.total - disk.available)?,
+            Some(Disk { rootfs: None, logs: None }) => return None,
+            Some(Disk { rootfs, logs }) => {
+                let bytes = [rootfs, logs].into_iter().flatten().map(|usage| usage.bytes).sum::<u64>();
+                i64::try_from(bytes).unwrap_or(i64::MAX)
+            }
+        };
+        one(row, used)
+    })
+}
 
 const NETWORK: &[Family<Interface>] = &[
     ("container_network_receive_bytes_total", "Cumulative count of bytes received", |one| one.received.bytes as f64),
@@ -139,18 +226,22 @@ fn rows(snapshot: &Snapshot) -> Vec<Row<'_>> {
         page_faults: node.memory.page_faults,
         major_page_faults: node.memory.major_page_faults,
     };
-    let usage = Usage { cpu: CpuUsage { total: node.cpu, ..CpuUsage::default() }, memory, ..Usage::default() };
-    let mut rows = vec![Row { labels: labels(["", "/", "", "", "", ""]), usage, started: node.started.as_second() as f64 }];
+    let cpu = CpuUsage { total: node.cpu, ..CpuUsage::default() };
+    let usage = Usage { cpu, memory, pressure: node.pressure, ..Usage::default() };
+    let mut rows =
+        vec![Row { labels: labels(["", "/", "", "", "", ""]), usage, started: node.started.as_second() as f64, disk: None }];
     for pod in &snapshot.pods {
         rows.push(Row {
             labels: labels(["", &pod.usage.group, "", "", &pod.namespace, &pod.name]),
             usage: pod.usage.clone(),
             started: pod.started.as_second() as f64,
+            disk: Some(Disk::default()),
         });
         rows.extend(pod.containers.iter().map(|one| Row {
             labels: labels([&one.name, &one.usage.group, &one.image, &one.id, &pod.namespace, &pod.name]),
             usage: one.usage.clone(),
             started: one.started.as_second() as f64,
+            disk: Some(one.disk),
         }));
     }
     rows

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use base::stat::TICKS;
 use jiff::Timestamp;
+use runtime::api::Pressure;
 
 use super::network::{self, Interface};
 use crate::node::machine;
 use crate::node::supply::Supplies;
+use crate::volumes::points;
 
 /// CPU time, memory and room of the node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,8 +21,12 @@ pub(crate) struct NodeUsage {
     pub(crate) cpu: u64,
     pub(crate) cpus: u64,
     pub(crate) memory: Memory,
+    /// What its processes wait for.
+    pub(crate) pressure: Pressure,
     /// The disk with the pods' data, its files, and process ids.
     pub(crate) supplies: Supplies,
+    /// Name of the device of that disk.
+    pub(crate) device: String,
     /// That of the default route first.
     pub(crate) interfaces: Vec<Interface>,
 }
@@ -47,7 +53,9 @@ impl NodeUsage {
         let (started, cpu, cpus) = processors(&stat);
         let total = u64::try_from(memory_bytes).unwrap_or(0);
         let (supplies, interfaces) = (machine::supplies(data_dir), network::of_node());
-        Self { started, cpu, cpus, memory: memory(total, &meminfo, &vmstat), supplies, interfaces }
+        let device = points::source(data_dir).ok().flatten().unwrap_or_default();
+        let pressure = Pressure::read(|resource| fs::read_to_string(format!("/proc/pressure/{resource}")).ok());
+        Self { started, cpu, cpus, memory: memory(total, &meminfo, &vmstat), pressure, supplies, device, interfaces }
     }
 }
 

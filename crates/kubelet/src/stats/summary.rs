@@ -1,15 +1,17 @@
 //! `/stats/summary`, upstream's `k8s.io/kubelet/pkg/apis/stats/v1alpha1`.
 
 use std::collections::HashMap;
+use std::ops::Add;
 
 use jiff::Timestamp;
-use runtime::api::Usage;
+use runtime::DiskUsage;
+use runtime::api::{Pressure, Stall, Stalls, Usage};
 use serde_json::{Value, json};
 
 use super::network::Counters;
 use super::volumes::Used;
-use super::{Interface, PodUsage, Snapshot, VolumeUsage};
-use crate::node::supply::Supply;
+use super::{ContainerUsage, Interface, PodUsage, Snapshot, VolumeUsage};
+use crate::node::supply::{Supplies, Supply};
 
 /// CPU times of an earlier request, from which rates follow: time, and nanoseconds by identifier.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +60,7 @@ pub(crate) fn summary(snapshot: &Snapshot, earlier: Option<&Earlier>, only_cpu_a
             "pageFaults": node.memory.page_faults, "majorPageFaults": node.memory.major_page_faults},
         "swap": {"time": now, "swapUsageBytes": node.memory.swap},
     });
+    add_pressure(&mut of_node, &node.pressure, now);
     let system = snapshot.system.iter().map(|one| {
         json!({"name": one.name, "startTime": one.started, "cpu": cpu(&one.key(), one.usage.cpu.total), "memory": memory(&one.usage, now)})
     });
@@ -76,17 +79,20 @@ pub(crate) fn summary(snapshot: &Snapshot, earlier: Option<&Earlier>, only_cpu_a
     }
     let of_disk = |pod: &PodUsage, mut value: Value| {
         let disks = pod.containers.iter().map(|container| container.disk);
-        let own: u64 = disks.clone().flat_map(|disk| [disk.rootfs, disk.logs]).flatten().sum();
+        let own = disks.clone().flat_map(|disk| [disk.rootfs, disk.logs]).flatten().fold(DiskUsage::default(), Add::add);
         let ephemeral = pod.volumes.iter().filter(|volume| volume.is_ephemeral);
-        let all = ephemeral.fold(own, |all, volume| all.saturating_add_signed(volume.bytes.used));
+        let all = ephemeral.fold(own, |all, volume| DiskUsage {
+            bytes: all.bytes.saturating_add_signed(volume.bytes.used),
+            inodes: all.inodes.saturating_add_signed(volume.inodes.used),
+        });
         if !pod.volumes.is_empty() {
             value["volume"] = pod.volumes.iter().map(|one| volume(now, &pod.namespace, one)).collect();
         }
-        value["ephemeral-storage"] = used(now, all, node.supplies.disk);
+        value["ephemeral-storage"] = used(now, all, &node.supplies);
         for (index, disk) in disks.enumerate() {
-            for (name, bytes) in [("rootfs", disk.rootfs), ("logs", disk.logs)] {
-                if let Some(bytes) = bytes {
-                    value["containers"][index][name] = used(now, bytes, node.supplies.disk);
+            for (name, usage) in [("rootfs", disk.rootfs), ("logs", disk.logs)] {
+                if let Some(usage) = usage {
+                    value["containers"][index][name] = used(now, usage, &node.supplies);
                 }
             }
         }
@@ -101,20 +107,20 @@ pub(crate) fn summary(snapshot: &Snapshot, earlier: Option<&Earlier>, only_cpu_a
 }
 
 fn of_pod(pod: &PodUsage, now: Timestamp, cpu: &impl Fn(&str, u64) -> Value, only_cpu_and_memory: bool) -> Value {
-    let containers: Vec<Value> = pod
-        .containers
-        .iter()
-        .map(|container| {
-            json!({"name": container.name, "startTime": container.started,
-                "cpu": cpu(&container.id, container.usage.cpu.total), "memory": memory(&container.usage, now),
-                "swap": {"time": now, "swapUsageBytes": container.usage.memory.swap}})
-        })
-        .collect();
+    let of_container = |container: &ContainerUsage| {
+        let mut value = json!({"name": container.name, "startTime": container.started,
+            "cpu": cpu(&container.id, container.usage.cpu.total), "memory": memory(&container.usage, now),
+            "swap": {"time": now, "swapUsageBytes": container.usage.memory.swap}});
+        add_pressure(&mut value, &container.usage.pressure, now);
+        value
+    };
+    let containers: Vec<Value> = pod.containers.iter().map(of_container).collect();
     let mut value = json!({
         "podRef": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid}, "startTime": pod.started,
         "containers": containers, "cpu": cpu(&pod.sandbox, pod.usage.cpu.total), "memory": memory(&pod.usage, now),
         "swap": {"time": now, "swapUsageBytes": pod.usage.memory.swap},
     });
+    add_pressure(&mut value, &pod.usage.pressure, now);
     if !only_cpu_and_memory {
         value["process_stats"] = json!({"process_count": pod.usage.processes});
         if let Some(network) = network(now, &pod.interfaces) {
@@ -122,6 +128,23 @@ fn of_pod(pod: &PodUsage, now: Timestamp, cpu: &impl Fn(&str, u64) -> Value, onl
         }
     }
     value
+}
+
+/// What is waited for, beside what is used (KEP-4205); nothing where the kernel does not tell.
+fn add_pressure(value: &mut Value, pressure: &Pressure, now: Timestamp) {
+    let stall = |Stall { total, averages: [avg10, avg60, avg300] }: Stall| {
+        let [avg10, avg60, avg300] = [avg10, avg60, avg300].map(|hundredths| f64::from(hundredths) / 100.0);
+        json!({"total": u64::try_from(total.as_nanos()).unwrap_or(u64::MAX), "avg10": avg10, "avg60": avg60, "avg300": avg300})
+    };
+    let psi = |stalls: Stalls| json!({"full": stall(stalls.full), "some": stall(stalls.some)});
+    for (name, stalls) in [("cpu", pressure.cpu), ("memory", pressure.memory)] {
+        if let Some(stalls) = stalls {
+            value[name]["psi"] = psi(stalls);
+        }
+    }
+    if let Some(stalls) = pressure.io {
+        value["io"] = json!({"time": now, "psi": psi(stalls)});
+    }
 }
 
 fn memory(usage: &Usage, now: Timestamp) -> Value {
@@ -170,12 +193,9 @@ fn interface(one: &Interface) -> Value {
 }
 
 /// What something has on the node's disk.
-fn used(now: Timestamp, bytes: u64, disk: Option<Supply>) -> Value {
-    let mut fs = json!({"time": now, "usedBytes": bytes});
-    if let Some(disk) = disk {
-        fs["availableBytes"] = disk.available.into();
-        fs["capacityBytes"] = disk.total.into();
-    }
+fn used(now: Timestamp, usage: DiskUsage, node: &Supplies) -> Value {
+    let mut fs = file_system(now, node.disk, node.inodes);
+    (fs["usedBytes"], fs["inodesUsed"]) = (usage.bytes.into(), usage.inodes.into());
     fs
 }
 

@@ -1,7 +1,8 @@
 use super::*;
 use crate::node::supply::Supply;
 use crate::pod::testing::container;
-use runtime::api::{CpuUsage, IoUsage, MemoryUsage, PodIdentity};
+use runtime::DiskUsage;
+use runtime::api::{CpuUsage, IoUsage, MemoryUsage, PodIdentity, Pressure};
 use serde_json::{Value, json};
 
 fn sandbox(uid: &str, attempt: u32, state: SandboxState) -> Sandbox {
@@ -31,6 +32,7 @@ fn usage(cpu: u64, memory: u64) -> Usage {
             ..MemoryUsage::default()
         },
         processes: 3,
+        pressure: Pressure::default(),
         io: vec![IoUsage { device: "/dev/vda".to_owned(), read_bytes: 8192, reads: 2, ..IoUsage::default() }],
     }
 }
@@ -122,10 +124,70 @@ fn cadvisor_tells_containers_pods_and_the_node_apart() {
     assert!(page.contains("container_scrape_error 0\n"));
 }
 
+/// What dashboards of disks ask for: cAdvisor's families of a container's file system, and the node's.
+#[test]
+fn cadvisor_tells_what_containers_have_on_disk() {
+    let mut snapshot = snapshot(2000, 1);
+    let page = cadvisor(&snapshot);
+    assert!(!page.contains("container_fs_usage_bytes"), "nothing is known: {page}");
+    snapshot.node.device = "/dev/vda1".to_owned();
+    snapshot.node.supplies.disk = Some(Supply { total: 1000, available: 400 });
+    snapshot.node.supplies.inodes = Some(Supply { total: 90, available: 20 });
+    let check = |snapshot: &Snapshot, name: &str, of: &str, expected: Option<&str>| {
+        let page = cadvisor(snapshot);
+        let begin = format!("container_fs_{name}{{device=\"/dev/vda1\",container=\"{of}\",");
+        let found = page.lines().filter_map(|line| line.strip_prefix(&begin)?.split(' ').nth(1)).collect::<Vec<_>>();
+        assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{begin} in\n{page}");
+    };
+    check(&snapshot, "usage_bytes", "", Some("600"));
+    check(&snapshot, "usage_bytes", "c", None);
+    snapshot.pods[0].containers[0].disk.rootfs = Some(DiskUsage { bytes: 30, inodes: 4 });
+    snapshot.pods[0].containers[0].disk.logs = Some(DiskUsage { bytes: 12, inodes: 1 });
+    for (name, expected) in [("usage_bytes", "42"), ("limit_bytes", "1000"), ("inodes_total", "90"), ("inodes_free", "20")] {
+        check(&snapshot, name, "c", Some(expected));
+    }
+}
+
+/// KEP-4205: "PSI metrics at the node, pod and container level" in the summary and in cAdvisor's families.
+#[test]
+fn pressure_is_told_where_the_kernel_tells_it() {
+    let mut snapshot = snapshot(2000, 1);
+    let silent = (summary(&snapshot, None, true).to_string(), cadvisor(&snapshot));
+    assert!(!silent.0.contains("psi") && !silent.0.contains("\"io\"") && !silent.1.contains("container_pressure"), "{silent:?}");
+    let text = "some avg10=1.25 avg60=0.10 avg300=0.00 total=2500000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n";
+    let pressure = Pressure::read(|_| Some(text.to_owned()));
+    snapshot.node.pressure = Pressure { io: None, ..pressure };
+    snapshot.pods[0].usage.pressure = pressure;
+    snapshot.pods[0].containers[0].usage.pressure = pressure;
+    let shown = summary(&snapshot, None, true);
+    let psi = json!({"full": {"total": 500_000_000, "avg10": 0.0, "avg60": 0.0, "avg300": 0.0},
+        "some": {"total": 2_500_000_000_u64, "avg10": 1.25, "avg60": 0.1, "avg300": 0.0}});
+    for place in
+        ["/node/cpu", "/node/memory", "/pods/0/cpu", "/pods/0/io", "/pods/0/containers/0/memory", "/pods/0/containers/0/io"]
+    {
+        assert_eq!(shown.pointer(&format!("{place}/psi")), Some(&psi), "{place}");
+    }
+    assert_eq!(shown.pointer("/node/io"), None);
+    assert_eq!(shown.pointer("/pods/0/io/time"), Some(&json!(snapshot.at)));
+    let page = cadvisor(&snapshot);
+    for (name, of, value) in [
+        ("cpu_waiting", "container=\"\",id=\"/\"", "2.5"),
+        ("memory_stalled", "container=\"c\"", "0.5"),
+        ("io_waiting", "container=\"c\"", "2.5"),
+    ] {
+        let begin = format!("container_pressure_{name}_seconds_total{{{of}");
+        let found = page.lines().find(|line| line.starts_with(&begin));
+        assert!(found.is_some_and(|line| line.contains(&format!("}} {value} "))), "{begin} in\n{page}");
+    }
+}
+
 #[test]
 fn the_summary_has_rates_from_the_second_request_on() {
     let (mut first, second) = (snapshot(2000, 1000), snapshot(2010, 21_000));
-    first.pods[0].containers[0].disk = Disk { rootfs: Some(30), logs: Some(12) };
+    let on_disk = |bytes, inodes| Some(DiskUsage { bytes, inodes });
+    first.pods[0].containers[0].disk = Disk { rootfs: on_disk(30, 4), logs: on_disk(12, 1) };
+    first.node.supplies.disk = Some(Supply { total: 1000, available: 400 });
+    first.node.supplies.inodes = Some(Supply { total: 90, available: 20 });
     let room = |used: i64, total: i64| volumes::Used { used, supply: Some(Supply { total, available: total - used }) };
     let volume = |name: &str, claim: Option<&str>| VolumeUsage {
         name: name.to_owned(),
@@ -144,9 +206,15 @@ fn the_summary_has_rates_from_the_second_request_on() {
     check(&shown, "/pods/0/podRef", json!({"name": "pod-a", "namespace": "ns", "uid": "a"}));
     check(&shown, "/pods/0/memory/availableBytes", json!(500));
     check(&shown, "/pods/0/network/name", json!("eth0"));
-    check(&shown, "/pods/0/containers/0/rootfs/usedBytes", json!(30));
-    check(&shown, "/pods/0/ephemeral-storage/usedBytes", json!(50));
     let time = first.at;
+    let of = |bytes: u64, inodes: u64| {
+        json!({"time": time, "usedBytes": bytes, "availableBytes": 400, "capacityBytes": 1000,
+            "inodesUsed": inodes, "inodes": 90, "inodesFree": 20})
+    };
+    check(&shown, "/pods/0/containers/0/rootfs", of(30, 4));
+    check(&shown, "/pods/0/containers/0/logs", of(12, 1));
+    check(&shown, "/pods/0/ephemeral-storage", of(50, 7));
+    check(&shown, "/node/fs", of(600, 70));
     let one = json!({"time": time, "name": "scratch", "usedBytes": 8, "capacityBytes": 100, "availableBytes": 92,
         "inodesUsed": 2, "inodes": 10, "inodesFree": 8});
     check(&shown, "/pods/0/volume/0", one);

@@ -27,27 +27,40 @@ pub enum Error {
     Volume(String, Refusal),
 }
 
-/// What is wrong with a claim or a volume.
+/// What is wrong with a claim or a volume, in upstream's words.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// It cannot be read.
-    #[error("failed to fetch it from API server: {}", client::why(.0))]
-    Unknown(#[from] kube::Error),
-    /// It does not exist.
-    #[error("not found")]
-    Absent,
-    /// It was made for another pod, or by hand.
-    #[error("it was not created for the pod (pod is not owner)")]
-    Strange,
-    /// It will go as soon as nobody uses it.
-    #[error("it is being deleted")]
+    /// The claim cannot be read.
+    #[error("failed to fetch PVC from API server: {}", client::why(.0))]
+    UnknownClaim(kube::Error),
+    /// The claim does not exist.
+    #[error("failed to fetch PVC from API server: persistentvolumeclaims {0:?} not found")]
+    NoClaim(String),
+    /// The claim was made for another pod, or by hand.
+    #[error("PVC {0} was not created for pod {1} (pod is not owner)")]
+    Strange(String, String),
+    /// The claim will go as soon as nobody uses it.
+    #[error("PVC is being deleted")]
     Ending,
-    /// It has no volume yet.
+    /// The claim has no volume yet.
     #[error("PVC is not bound")]
     Unbound,
-    /// It has another claim.
-    #[error("it is bound to another claim")]
-    Taken,
+    /// The volume cannot be read.
+    #[error("failed to fetch PV {0} from API server: {why}", why = client::why(.1))]
+    UnknownVolume(String, kube::Error),
+    /// The volume does not exist.
+    #[error("failed to fetch PV {0} from API server: persistentvolumes {0:?} not found")]
+    NoVolume(String),
+    /// The volume has no claim, or another one.
+    #[error("found PV object {volume} but its pv.Spec.ClaimRef.UID {has} does not point to claim.UID {claim}")]
+    Taken {
+        /// The volume.
+        volume: String,
+        /// UID of the claim that it has.
+        has: String,
+        /// UID of the claim that has it.
+        claim: String,
+    },
     /// This kubelet does not offer it.
     #[error("volumes of {0} are not supported by this kubelet")]
     Unsupported(&'static str),
@@ -72,20 +85,38 @@ pub async fn find(
     let key = format!("{}/{name}", model.namespace());
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), model.namespace());
     let refused = |why: Refusal| Error::Claim(key.clone(), why);
-    let claim = claims.get_opt(name).await.map_err(|error| refused(error.into()))?.ok_or_else(|| refused(Refusal::Absent))?;
+    let found = claims.get_opt(name).await.map_err(|error| refused(Refusal::UnknownClaim(error)))?;
+    let claim = found.ok_or_else(|| refused(Refusal::NoClaim(name.to_owned())))?;
     usable(model, volume, &claim).map_err(refused)?;
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let name = rules::volume_of(&claim);
-    let refused = |why: Refusal| Error::Volume(name.to_owned(), why);
-    let found = volumes.get_opt(name).await.map_err(|error| refused(error.into()))?.ok_or_else(|| refused(Refusal::Absent))?;
-    if rules::is_for(&found, &claim) { Ok((claim, found)) } else { Err(refused(Refusal::Taken)) }
+    let found = volumes.get_opt(name).await.map_err(|error| refused(Refusal::UnknownVolume(name.to_owned(), error)))?;
+    let found = found.ok_or_else(|| refused(Refusal::NoVolume(name.to_owned())))?;
+    if rules::is_for(&found, &claim) { Ok((claim, found)) } else { Err(refused(taken(&found, &claim))) }
+}
+
+fn taken(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Refusal {
+    let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+    Refusal::Taken {
+        volume: volume.metadata.name.clone().unwrap_or_default(),
+        has: reference.and_then(|reference| reference.uid.clone()).unwrap_or_default(),
+        claim: claim.metadata.uid.clone().unwrap_or_default(),
+    }
+}
+
+/// What an event says of a claim that cannot be used: upstream's volume manager has no such volume to wait for.
+pub fn failure(volume: &str, error: &Error) -> String {
+    format!(
+        "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process volumes=[{volume}]: {error}"
+    )
 }
 
 fn usable(model: &Model, volume: &Volume, claim: &PersistentVolumeClaim) -> Result<(), Refusal> {
     let owners = claim.metadata.owner_references.iter().flatten();
     let own = owners.into_iter().any(|owner| owner.controller == Some(true) && owner.uid == model.uid());
     if volume.persistent_volume_claim.is_none() && !own {
-        return Err(Refusal::Strange);
+        let key = |name: &str| format!("{}/{name}", model.namespace());
+        return Err(Refusal::Strange(key(claim.metadata.name.as_deref().unwrap_or_default()), key(model.name())));
     }
     if claim.metadata.deletion_timestamp.is_some() {
         return Err(Refusal::Ending);
@@ -239,10 +270,37 @@ mod tests {
         check(0, json!({}), "v", "Bound", None);
         check(0, json!({}), "v", "Pending", Some("PVC is not bound"));
         check(0, json!({}), "", "Bound", Some("PVC is not bound"));
-        check(0, json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), "v", "Bound", Some("it is being deleted"));
-        check(1, json!({}), "v", "Bound", Some("it was not created for the pod (pod is not owner)"));
+        check(0, json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), "v", "Bound", Some("PVC is being deleted"));
+        check(1, json!({"name": "c"}), "v", "Bound", Some("PVC n/c was not created for pod n/p (pod is not owner)"));
         let own = json!({"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true}]});
         check(1, own, "v", "Bound", None);
+    }
+
+    /// Upstream's words of `getPVCExtractPV` and `getPVSpec`, in the event of `WaitForAttachAndMount`.
+    #[tokio::test]
+    async fn what_a_pod_waits_for_is_told_as_upstream_tells_it() {
+        let model = model(json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "x"}}]}));
+        let volume = &model.spec().volumes.as_ref().unwrap()[0];
+        let fake = client::fake::Fake::default();
+        let client = fake.client();
+        let check = async |expected: &str| {
+            let error = find(&client, &model, volume, "x").await.unwrap_err();
+            let begin = "Unable to attach or mount volumes: unmounted volumes=[data], unattached volumes=[], \
+                         failed to process volumes=[data]: error processing PVC n/x: ";
+            assert_eq!(failure("data", &error), format!("{begin}{expected}"));
+        };
+        check("failed to fetch PVC from API server: persistentvolumeclaims \"x\" not found").await;
+        let claim = json!({"metadata": {"name": "x", "namespace": "n", "uid": "u1"}, "spec": {"volumeName": "v"}, "status": {"phase": "Bound"}});
+        let claim: PersistentVolumeClaim = serde_json::from_value(claim).unwrap();
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), "n");
+        claims.create(&Default::default(), &claim).await.unwrap();
+        check("failed to fetch PV v from API server: persistentvolumes \"v\" not found").await;
+        let other = json!({"metadata": {"name": "v"}, "spec": {"claimRef": {"name": "x", "namespace": "n", "uid": "u0"}}});
+        let other: PersistentVolume = serde_json::from_value(other).unwrap();
+        Api::all(client.clone()).create(&Default::default(), &other).await.unwrap();
+        let found: PersistentVolumeClaim = claims.get("x").await.unwrap();
+        let uid = found.metadata.uid.unwrap_or_default();
+        check(&format!("found PV object v but its pv.Spec.ClaimRef.UID u0 does not point to claim.UID {uid}")).await;
     }
 
     #[test]

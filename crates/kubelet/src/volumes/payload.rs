@@ -11,6 +11,7 @@ use crate::certificates::Place;
 use crate::certificates::credential::Pair;
 use crate::env::Objects;
 use crate::fields::{self, Facts};
+use crate::refs::Unread;
 use crate::spec::Model;
 
 /// Default of `defaultMode`.
@@ -56,7 +57,7 @@ impl Sources<'_> {
         };
         let mut data: Data = map.data.iter().flatten().map(|(key, text)| (key.clone(), text.clone().into_bytes())).collect();
         data.extend(map.binary_data.iter().flatten().map(|(key, bytes)| (key.clone(), bytes.0.clone())));
-        self.pick("configmap", name, data, items, optional, mode)
+        pick("configmap references non-existent config key", data, items, optional, mode)
     }
 
     fn secret(&self, name: &str, items: Option<&[KeyToPath]>, optional: bool, mode: i32) -> Result<Payload, String> {
@@ -64,30 +65,7 @@ impl Sources<'_> {
             return if optional { Ok(Payload::new()) } else { Err(format!("secret {name:?} not found")) };
         };
         let data = secret.data.iter().flatten().map(|(key, bytes)| (key.clone(), bytes.0.clone())).collect();
-        self.pick("secret", name, data, items, optional, mode)
-    }
-
-    fn pick(
-        &self,
-        kind: &str,
-        name: &str,
-        data: Data,
-        items: Option<&[KeyToPath]>,
-        optional: bool,
-        mode: i32,
-    ) -> Result<Payload, String> {
-        let Some(items) = items.filter(|items| !items.is_empty()) else {
-            return Ok(data.into_iter().map(|(key, data)| (key, file(data, mode))).collect());
-        };
-        let mut files = Payload::new();
-        for item in items {
-            match data.get(&item.key) {
-                Some(data) => drop(files.insert(item.path.clone(), file(data.clone(), item.mode.unwrap_or(mode)))),
-                None if optional => {}
-                None => return Err(format!("{kind} references non-existent {kind} key: {} (in {:?})", item.key, name)),
-            }
-        }
-        Ok(files)
+        pick("references non-existent secret key", data, items, optional, mode)
     }
 
     fn downward(&self, items: &[DownwardAPIVolumeFile], mode: i32) -> Result<Payload, String> {
@@ -163,6 +141,44 @@ fn token_file(model: &Model, text: &str, mode: i32) -> File {
         return file(data, mode);
     }
     File { data, mode: 0o600, uid: user.and_then(|user| u32::try_from(user).ok()) }
+}
+
+/// The files of chosen keys, or of all. `absent` is what is said of a key that is not there, in upstream's words.
+fn pick(absent: &str, data: Data, items: Option<&[KeyToPath]>, optional: bool, mode: i32) -> Result<Payload, String> {
+    let Some(items) = items.filter(|items| !items.is_empty()) else {
+        return Ok(data.into_iter().map(|(key, data)| (key, file(data, mode))).collect());
+    };
+    let mut files = Payload::new();
+    for item in items {
+        match data.get(&item.key) {
+            Some(data) => drop(files.insert(item.path.clone(), file(data.clone(), item.mode.unwrap_or(mode)))),
+            None if optional => {}
+            None => return Err(format!("{absent}: {}", item.key)),
+        }
+    }
+    Ok(files)
+}
+
+/// The first volume that shows an object.
+pub fn volume_of<'a>(model: &'a Model, unread: &Unread) -> Option<&'a str> {
+    let shows = |volume: &&Volume| {
+        let projected = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+        let projected: Vec<_> = projected.collect();
+        match unread.kind {
+            "ConfigMap" => {
+                let own = volume.config_map.iter().map(|source| &source.name);
+                let parts = projected.iter().filter_map(|source| source.config_map.as_ref()).map(|source| &source.name);
+                own.chain(parts).any(|name| *name == unread.name)
+            }
+            "Secret" => {
+                let own = volume.secret.iter().filter_map(|source| source.secret_name.as_ref());
+                let parts = projected.iter().filter_map(|source| source.secret.as_ref()).map(|source| &source.name);
+                own.chain(parts).any(|name| *name == unread.name)
+            }
+            _ => projected.iter().any(|source| source.cluster_trust_bundle.is_some()),
+        }
+    };
+    model.spec().volumes.iter().flatten().find(shows).map(|volume| volume.name.as_str())
 }
 
 #[cfg(test)]

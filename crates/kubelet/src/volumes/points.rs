@@ -12,6 +12,23 @@ fn mount_points() -> io::Result<Vec<PathBuf>> {
     Ok(points.map(|point| PathBuf::from(point.replace("\\040", " "))).collect())
 }
 
+/// What is mounted where `path` is: the device of a disk, a word of the kernel's for other file systems.
+pub fn source(path: &Path) -> io::Result<Option<String>> {
+    let path = fs::canonicalize(path)?;
+    Ok(source_in(&fs::read_to_string("/proc/self/mountinfo")?, &path))
+}
+
+/// Of several mounts at one place the last one is seen (proc_pid_mountinfo(5)).
+fn source_in(table: &str, path: &Path) -> Option<String> {
+    let entry = |line: &str| {
+        let (mount, rest) = line.split_once(" - ")?;
+        let point = PathBuf::from(mount.split(' ').nth(4)?.replace("\\040", " "));
+        Some((point, rest.split(' ').nth(1)?.to_owned()))
+    };
+    let around = table.lines().filter_map(entry).filter(|(point, _)| path.starts_with(point));
+    around.max_by_key(|(point, _)| point.components().count()).map(|(_, source)| source)
+}
+
 /// `path` as the table of mounts has it: the way to it leads through no links, such as that of a data directory. None when the
 /// directory is not there.
 pub fn in_table(path: &Path) -> io::Result<Option<PathBuf>> {
@@ -74,6 +91,19 @@ mod tests {
         assert!(is_mount_point(Path::new("/proc")).unwrap());
         std::os::unix::fs::symlink("/", root.join("host")).unwrap();
         assert!(is_mount_point(&root.join("host/proc")).unwrap());
+    }
+
+    #[test]
+    fn the_disk_of_a_path_is_what_is_mounted_around_it() {
+        let table = "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n22 21 8:2 / /var rw shared:3 - xfs /dev/sda2 rw\n\
+                     23 21 8:3 / /var/lib\\040x rw - xfs /dev/sda3 rw\n24 22 0:9 / /var rw master:1 - tmpfs tmpfs rw\n";
+        let check =
+            |path: &str, expected: &str| assert_eq!(source_in(table, Path::new(path)).as_deref(), Some(expected), "{path}");
+        check("/home", "/dev/sda1");
+        check("/var/lib x/pods", "/dev/sda3");
+        check("/var/lib", "tmpfs");
+        assert_eq!(source_in("nonsense", Path::new("/")), None);
+        assert!(source(Path::new("/proc")).unwrap().is_some());
     }
 
     #[test]

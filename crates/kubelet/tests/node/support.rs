@@ -113,6 +113,7 @@ impl Node {
             volumes_dir: "/nonexistent/volumes".into(),
             pod_logs_dir: dir.path().join("logs"),
             node_logs_dir: dir.path().join("logs"),
+            node_log_query: true,
             network: tokio::sync::watch::channel(None).1,
             client: fake.client(),
             informers: Informers::new(fake.client(), tasks.clone()),
@@ -131,6 +132,8 @@ impl Node {
             kube_reserved: None,
             cpu_manager: Default::default(),
             reserved_cpus: None,
+            memory_manager: Default::default(),
+            reserved_memory: Default::default(),
             affinity: Default::default(),
             eviction: Default::default(),
             // Off: how full the disk of this machine is must not matter.

@@ -1,6 +1,7 @@
 //! What containers and pods have used of the machine.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// CPU time and memory of one control group, with all groups below it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +16,65 @@ pub struct Usage {
     pub processes: u64,
     /// What went from and to block devices, for each that was used. With cgroups of version 1, what is written later by the kernel is nobody's.
     pub io: Vec<IoUsage>,
+    /// How its processes wait for what is short.
+    pub pressure: Pressure,
+}
+
+/// What processes wait for (the kernel's PSI); nothing where the kernel does not tell, as with cgroups of version 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// For processors.
+    pub cpu: Option<Stalls>,
+    /// For memory.
+    pub memory: Option<Stalls>,
+    /// For block devices.
+    pub io: Option<Stalls>,
+}
+
+/// Waiting for one resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stalls {
+    /// Some processes wait.
+    pub some: Stall,
+    /// All that could run wait.
+    pub full: Stall,
+}
+
+/// How long that was the case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stall {
+    /// Since the group was made.
+    pub total: Duration,
+    /// Of the last 10, 60 and 300 seconds, in hundredths of a percent.
+    pub averages: [u32; 3],
+}
+
+impl Pressure {
+    /// Reads each resource's file, which `read` finds by the resource's name.
+    pub fn read(read: impl Fn(&str) -> Option<String>) -> Self {
+        let of = |resource: &str| Stalls::parse(&read(resource)?);
+        Self { cpu: of("cpu"), memory: of("memory"), io: of("io") }
+    }
+}
+
+impl Stalls {
+    /// Reads what the kernel writes (Documentation/accounting/psi.rst). For processors it says nothing of `full` before Linux 5.13.
+    pub fn parse(text: &str) -> Option<Self> {
+        let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).and_then(Stall::parse);
+        Some(Self { some: line("some ")?, full: line("full ").unwrap_or_default() })
+    }
+}
+
+impl Stall {
+    fn parse(line: &str) -> Option<Self> {
+        let value = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        let average = |name: &str| {
+            let (whole, hundredths) = value(name)?.split_once('.')?;
+            Some(whole.parse::<u32>().ok()?.checked_mul(100)? + hundredths.parse::<u32>().ok().filter(|part| *part < 100)?)
+        };
+        let total = Duration::from_micros(value("total")?.trim().parse().ok()?);
+        Some(Self { total, averages: [average("avg10")?, average("avg60")?, average("avg300")?] })
+    }
 }
 
 /// What went from and to a block device.
@@ -83,4 +143,32 @@ pub struct Usages {
     pub sandboxes: BTreeMap<String, Usage>,
     /// By container; only those that run.
     pub containers: BTreeMap<String, Usage>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Documentation/accounting/psi.rst: "some avg10=0.00 avg60=0.00 avg300=0.00 total=0".
+    #[test]
+    fn what_the_kernel_tells_of_pressure() {
+        let check = |text: &str, expected: Option<(u64, [u32; 3], u64)>| {
+            let stalls = Stalls::parse(text);
+            let shown = stalls.map(|stalls| {
+                let [some, full] = [stalls.some, stalls.full].map(|stall| u64::try_from(stall.total.as_micros()).unwrap_or(0));
+                (some, stalls.some.averages, full)
+            });
+            assert_eq!(shown, expected, "{text}");
+        };
+        let some = "some avg10=94.26 avg60=7.05 avg300=100.00 total=14826252029\n";
+        check(
+            &format!("{some}full avg10=0.00 avg60=0.00 avg300=0.00 total=12\n"),
+            Some((14_826_252_029, [9426, 705, 10_000], 12)),
+        );
+        check(some, Some((14_826_252_029, [9426, 705, 10_000], 0)));
+        check("", None);
+        check("some avg10=1 avg60=0.00 avg300=0.00 total=1\n", None);
+        let of_cpu = Pressure::read(|resource| (resource == "cpu").then(|| some.to_owned()));
+        assert!(of_cpu.cpu.is_some() && of_cpu.memory.is_none() && of_cpu.io.is_none());
+    }
 }

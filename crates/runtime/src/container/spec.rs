@@ -290,6 +290,9 @@ impl Input<'_> {
         if let Some(cpus) = &limits.cpus {
             cpu.insert("cpus".to_owned(), json!(cpus));
         }
+        if let Some(nodes) = &limits.memory_nodes {
+            cpu.insert("mems".to_owned(), json!(nodes));
+        }
         if !cpu.is_empty() {
             resources["cpu"] = Value::Object(cpu);
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::cgroup::Cgroups;
 use super::io_usage;
-use crate::api::{CpuUsage, MemoryUsage, Usage};
+use crate::api::{CpuUsage, MemoryUsage, Pressure, Usage};
 
 /// Version 1 shows a limit of this many bytes, less a page or two, where there is none.
 const NO_LIMIT: u64 = 1 << 62;
@@ -34,7 +34,12 @@ impl Cgroups {
             true => dir("io").map(|dir| io_usage::v2(&dir)),
             false => dir("blkio").map(|dir| io_usage::v1(&dir)),
         };
+        let pressure = match self.unified() {
+            true => Pressure::read(|resource| fs::read_to_string(dir(resource)?.join(format!("{resource}.pressure"))).ok()),
+            false => Pressure::default(),
+        };
         Some(Usage {
+            pressure,
             group: format!("/{group}"),
             cpu: cpu.unwrap_or_default(),
             memory: memory.unwrap_or_default(),

@@ -14,9 +14,10 @@ use super::task::{self, Task, send_signal};
 /// that it left behind can write more.
 const REST: usize = 64;
 
-/// How long the session of a command that has ended waits for more from the children that have its outputs. containerd waits for ever
-/// (`drain_exec_sync_io_timeout` is 0 unless set), so that who starts a daemon waits for its end.
-const QUIET: Duration = Duration::from_secs(10);
+/// How long the session of a command that has ended waits for more from the children that have its outputs. What they have written before is
+/// read in any case; the time is for those that end with the command, like the end of a pipeline, on a machine that is busy. containerd waits
+/// for ever (`drain_exec_sync_io_timeout` is 0 unless set), so that who starts a daemon waits for its end; Docker waits two seconds.
+const QUIET: Duration = Duration::from_secs(1);
 
 impl Server {
     pub(super) fn start(&mut self, id: u64, request: StartRequest) {

@@ -50,7 +50,7 @@ fn config_maps_and_secrets() {
     check(json!({"configMap": {"name": "none"}}), Err("configmap \"none\" not found"));
     check(json!({"configMap": {"name": "none", "optional": true}}), Ok(&[]));
     let missing = json!([{"key": "z", "path": "z"}]);
-    let error = "configmap references non-existent configmap key: z (in \"m\")";
+    let error = "configmap references non-existent config key: z";
     check(json!({"configMap": {"name": "m", "items": missing}}), Err(error));
     check(json!({"secret": {"secretName": "s", "defaultMode": 0o600}}), Ok(&["k=v(600)"]));
 }

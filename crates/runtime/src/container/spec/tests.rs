@@ -103,6 +103,9 @@ fn limits_privileges_and_scores_are_carried() {
     assert_eq!(spec["linux"]["resources"]["cpu"], Value::Null);
     assert_eq!(spec["process"]["oomScoreAdj"], 2);
     assert_eq!(made(&simple())["process"]["oomScoreAdj"], 2, "nobody asked");
+    let resources = Resources { cpus: Some("0-3".into()), memory_nodes: Some("1".into()), ..Default::default() };
+    let pinned = made(&ContainerConfig { resources, ..simple() });
+    assert_eq!(pinned["linux"]["resources"]["cpu"], json!({"cpus": "0-3", "mems": "1"}));
     assert_eq!(spec["process"]["noNewPrivileges"], Value::Null);
     let privileged = ContainerConfig { security: SecurityContext { privileged: true, ..Default::default() }, ..simple() };
     let spec = made(&privileged);
