@@ -84,6 +84,7 @@ pub(crate) fn all(
         Box::new(webhooks::MutatingAdmissionWebhook::new(authorizer.clone(), remotes.clone())),
         Box::new(policies::ValidatingAdmissionPolicy::new(authorizer.clone())),
         Box::new(webhooks::ValidatingAdmissionWebhook::new(authorizer.clone(), remotes.clone())),
+        Box::new(namespace::NamespaceStays),
         // Last: what is refused by others is not counted.
         Box::new(resource_quota::ResourceQuota),
     ];

@@ -8,6 +8,7 @@ mod tests;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use apimachinery::field::{Errors, Path};
 use apimachinery::{Reason, Status, gvk, meta};
 use async_trait::async_trait;
 use http::Request;
@@ -22,12 +23,16 @@ use crate::remote::{Endpoint, Limits, Remotes, Target};
 /// Upstream's time for a conversion, and how large its answer may be.
 const LIMITS: Limits = Limits { time: Duration::from_secs(30), bytes: 32 << 20 };
 const JSON: &str = "application/json";
+/// Versions of reviews that can be sent.
+const REVIEWS: [&str; 2] = ["v1", "v1beta1"];
 
 /// A webhook that converts.
 struct Webhook {
     registry: Weak<Registry>,
     /// What is called, or why it cannot be.
     endpoint: Result<Arc<Endpoint>, String>,
+    /// Version of the reviews that it is sent: the first of those that it names and that are known here.
+    review: &'static str,
 }
 
 /// Who converts between the versions of a definition; none where only the name of the version changes.
@@ -37,7 +42,14 @@ pub(crate) fn of(definition: &Value, registry: &Arc<Registry>, remotes: &Remotes
     }
     let config = definition.pointer("/spec/conversion/webhook/clientConfig").unwrap_or(&Value::Null);
     let endpoint = Target::of_client_config(config).map(|target| remotes.endpoint(&target)).map_err(|error| error.to_string());
-    Some(Arc::new(Webhook { registry: Arc::downgrade(registry), endpoint }))
+    Some(Arc::new(Webhook { registry: Arc::downgrade(registry), endpoint, review: review_version(definition) }))
+}
+
+/// Which reviews the webhook of a definition understands. Validation has seen to it that one of them is known.
+fn review_version(definition: &Value) -> &'static str {
+    let named = definition.pointer("/spec/conversion/webhook/conversionReviewVersions").and_then(Value::as_array);
+    let mut named = named.into_iter().flatten().filter_map(Value::as_str);
+    named.find_map(|name| REVIEWS.into_iter().find(|known| *known == name)).unwrap_or(REVIEWS[0])
 }
 
 /// Upstream's error: no reason, and no prefix.
@@ -60,7 +72,7 @@ impl Converter for Webhook {
         let registry = self.registry.upgrade().ok_or_else(|| failed(&"the server ends"))?;
         let uid = uuid::Uuid::new_v4().to_string();
         let review = json!({
-            "kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "ConversionReview", "apiVersion": format!("apiextensions.k8s.io/{}", self.review),
             "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": objects},
         });
         let path = format!("{}?timeout=30s", endpoint.target().path);
@@ -73,7 +85,7 @@ impl Converter for Webhook {
             return Err(failed(&refusal(answer.status().as_u16(), answer.body())));
         }
         let review: Value = serde_json::from_slice(answer.body()).map_err(|error| failed(&error))?;
-        let converted = response(&review, &uid).map_err(|why| failed(&why))?;
+        let converted = response(&review, self.review, &uid).map_err(|why| failed(&why))?;
         accept(&objects, converted, api_version).map_err(|why| failure(format!("conversion webhook for {of} {why}")))
     }
 }
@@ -88,10 +100,11 @@ fn refusal(code: u16, body: &[u8]) -> String {
     }
 }
 
-/// The objects of an answer.
-fn response(review: &Value, uid: &str) -> Result<Vec<Value>, String> {
+/// The objects of an answer to a review of this version. Of the type and the uid of a v1beta1 answer nothing is asked, as upstream.
+fn response(review: &Value, sent: &str, uid: &str) -> Result<Vec<Value>, String> {
     let (version, kind) = (meta::api_version(review), meta::kind(review));
-    if (version, kind) != ("apiextensions.k8s.io/v1", "ConversionReview") {
+    let named = sent == "v1";
+    if named && (version, kind) != ("apiextensions.k8s.io/v1", "ConversionReview") {
         let (group, version) = gvk::split_api_version(version).unwrap_or_default();
         return Err(format!(
             "expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got {group}/{version}, Kind={kind}"
@@ -100,7 +113,7 @@ fn response(review: &Value, uid: &str) -> Result<Vec<Value>, String> {
     let Some(response) = review.get("response").filter(|response| response.is_object()) else {
         return Err("no response provided".to_owned());
     };
-    if text(response, "/uid") != uid {
+    if named && text(response, "/uid") != uid {
         return Err(format!("expected response.uid {uid:?}, got {:?}", text(response, "/uid")));
     }
     let status = text(response, "/result/status");
@@ -152,6 +165,9 @@ fn accept_one(original: &Value, mut object: Value, api_version: &str) -> Result<
             if !texts {
                 return Err(format!("invalid {key} in converted object: they are no map of texts"));
             }
+            if original["metadata"].get(key) != Some(given) {
+                check_texts(key, given)?;
+            }
             metadata[key] = given.clone();
         } else if let Some(metadata) = metadata.as_object_mut() {
             metadata.remove(key);
@@ -159,4 +175,14 @@ fn accept_one(original: &Value, mut object: Value, api_version: &str) -> Result<
     }
     object["metadata"] = metadata;
     Ok(object)
+}
+
+/// Labels or annotations that a webhook has changed follow the rules of all labels and annotations.
+fn check_texts(key: &str, given: &Value) -> Result<(), String> {
+    let (Some(given), mut errors) = (given.as_object(), Errors::new()) else { return Ok(()) };
+    match key {
+        "labels" => meta::validate_labels(given, &Path::new("metadata.labels"), &mut errors),
+        _ => meta::validate_annotations(given, &Path::new("metadata.annotations"), &mut errors),
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors.to_string()) }
 }

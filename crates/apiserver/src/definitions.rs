@@ -47,9 +47,36 @@ pub(crate) struct Definitions {
 #[derive(Default)]
 struct Known {
     /// What its kinds were made of; none before they are served.
-    served: Option<Value>,
+    served: Option<Made>,
     /// Its objects are on their way out.
     ending: bool,
+}
+
+/// What the kinds of a definition are made of.
+#[derive(Clone, Debug, PartialEq)]
+struct Made {
+    /// Of the definition's specification.
+    generation: i64,
+    /// The names that it has got, and its uid.
+    names: Value,
+    /// Whether it goes.
+    ending: bool,
+}
+
+impl Made {
+    fn of(definition: &Value) -> Self {
+        Self {
+            generation: meta::generation(definition),
+            names: json!([definition["status"]["acceptedNames"], meta::uid(definition)]),
+            ending: meta::is_deleting(definition),
+        }
+    }
+
+    /// Whether nothing has happened since but the definition's deletion, which is a generation of its own.
+    fn only_ends(&self, before: &Self) -> bool {
+        let ends = Self { generation: before.generation + 1, ending: true, names: before.names.clone() };
+        !before.ending && *self == ends
+    }
 }
 
 /// The definitions' own kind.
@@ -260,19 +287,22 @@ impl Definitions {
 
     /// Serves the kinds of a definition, if they are not served as it says already.
     async fn serve(&mut self, definition: &Value) -> Result<Option<Renewal>, Status> {
-        let ending = meta::is_deleting(definition);
-        let generation = &definition["metadata"]["generation"];
-        let made_of = json!([generation, definition["status"]["acceptedNames"], meta::uid(definition), ending]);
+        let made_of = Made::of(definition);
         let Some(known) = self.known.get_mut(meta::name(definition)) else { return Ok(None) };
         if known.served.as_ref() == Some(&made_of) {
             return Ok(None);
         }
         let mut renewal = None;
-        match custom::versions(definition, ending) {
+        match custom::versions(definition, made_of.ending) {
             Ok(versions) => {
                 let (group, plural) = group_and_plural(definition);
                 let converter = conversion::of(definition, &self.registry, &self.remotes);
-                renewal = self.registry.define(&group, &plural, versions, converter).await.map_err(Status::internal)?;
+                if known.served.as_ref().is_some_and(|before| made_of.only_ends(before)) {
+                    // Who watches its objects sees them go.
+                    self.registry.refine(&group, &plural, versions, converter).await.map_err(Status::internal)?;
+                } else {
+                    renewal = self.registry.define(&group, &plural, versions, converter).await.map_err(Status::internal)?;
+                }
             }
             Err(error) => tracing::warn!(definition = meta::name(definition), %error, "a definition cannot be served"),
         }

@@ -244,7 +244,7 @@ fn resource_list(group: &str, version: &str, kinds: &[Arc<Served>]) -> Value {
         resource.insert("singularName".into(), json!(def.singular));
         resource.insert("namespaced".into(), def.namespaced.into());
         resource.insert("kind".into(), json!(def.kind));
-        resource.insert("verbs".into(), json!(def.verbs.names()));
+        resource.insert("verbs".into(), json!(def.offered().names()));
         if !def.short_names.is_empty() {
             resource.insert("shortNames".into(), json!(def.short_names));
         }

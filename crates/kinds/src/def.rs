@@ -133,6 +133,8 @@ pub struct KindDef {
     pub posted_to: Option<(&'static str, &'static str)>,
     /// API verbs that it takes.
     pub verbs: VerbSet,
+    /// It takes no new objects, because its definition goes.
+    pub closing: bool,
     /// Kept outside history (Events, Leases).
     pub ephemeral: bool,
     /// Seconds after which an object goes by itself.
@@ -192,6 +194,7 @@ impl KindDef {
             computed: None,
             posted_to: None,
             verbs: VerbSet::ALL,
+            closing: false,
             ephemeral: false,
             ttl_seconds: None,
             generation: false,
@@ -357,6 +360,12 @@ impl KindDef {
     pub const fn subresources(mut self, subresources: &'static [Sub]) -> Self {
         set(&mut self.subresources, Cow::Borrowed(subresources));
         self
+    }
+
+    /// The verbs that discovery tells of: of a kind that goes, those by which its objects do (upstream:
+    /// `customresource_discovery_controller.go`).
+    pub const fn offered(&self) -> VerbSet {
+        if self.closing { VerbSet::CLOSING } else { self.verbs }
     }
 
     /// Sets the verbs.

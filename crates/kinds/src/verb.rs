@@ -51,6 +51,8 @@ impl VerbSet {
     /// What a stored kind takes of which nobody may delete a whole collection.
     pub const WITHOUT_COLLECTION: Self =
         Self::of(&[Verb::Get, Verb::List, Verb::Watch, Verb::Create, Verb::Update, Verb::Patch, Verb::Delete]);
+    /// What a kind is said to take whose definition goes.
+    pub const CLOSING: Self = Self::of(&[Verb::Delete, Verb::DeleteCollection, Verb::Get, Verb::List, Verb::Watch]);
     /// What a kind takes that is answered and never kept.
     pub const CREATE: Self = Self::of(&[Verb::Create]);
     /// What a kind takes whose objects are computed.

@@ -52,12 +52,7 @@ impl Registry {
             }
             None => self.open_storage(form).await?,
         };
-        let served = versions
-            .into_iter()
-            .filter(|version| version.served)
-            .map(|version| Served::new(Rules::Custom(version.kind), storage.clone(), !version.storage, *epoch))
-            .map(|served| served.map(|served| Arc::new(served.converted_by(converter.clone()))));
-        let served = served.collect::<Result<Vec<_>, _>>().map_err(OpenError::Schema)?;
+        let served = serve(versions, &storage, *epoch, converter.as_ref())?;
         if served.is_empty() {
             // Its objects are kept, and nobody sees them.
             self.publish(self.catalog().with_versions(&prefix, Vec::new()));
@@ -67,6 +62,30 @@ impl Registry {
         self.publish(self.catalog().with_versions(&prefix, served));
         storage.cache.cut();
         Ok(changes.then(|| Renewal(storage.cache.clone())))
+    }
+
+    /// Serves a custom resource with other facts, under a definition that has not changed: its objects are as they were, and its watches go
+    /// on.
+    ///
+    /// # Errors
+    /// A schema cannot be used.
+    pub async fn refine(
+        &self,
+        group: &str,
+        plural: &str,
+        versions: Vec<CustomVersion>,
+        converter: Option<Arc<dyn Converter>>,
+    ) -> Result<(), OpenError> {
+        let _changes = self.epoch.lock().await;
+        let prefix = prefix(group, plural);
+        let catalog = self.catalog();
+        let Some(storage) = catalog.storage(&prefix).filter(|_| !catalog.is_builtin(group, plural)) else { return Ok(()) };
+        let epoch = storage.form().epoch;
+        let served = serve(versions, storage, epoch, converter.as_ref())?;
+        if !served.is_empty() {
+            self.publish(catalog.with_versions(&prefix, served));
+        }
+        Ok(())
     }
 
     /// Serves a custom resource no more.
@@ -90,4 +109,17 @@ impl Registry {
         storage.load(self.engine.as_ref(), self.revision()).await?;
         Ok(storage)
     }
+}
+
+/// Those of the versions that clients see.
+fn serve(
+    versions: Vec<CustomVersion>,
+    storage: &Arc<Storage>,
+    epoch: u64,
+    converter: Option<&Arc<dyn Converter>>,
+) -> Result<Vec<Arc<Served>>, OpenError> {
+    let seen = versions.into_iter().filter(|version| version.served);
+    let served = seen.map(|version| Served::new(Rules::Custom(version.kind), storage.clone(), !version.storage, epoch));
+    let served = served.map(|served| served.map(|served| Arc::new(served.converted_by(converter.cloned()))));
+    served.collect::<Result<_, _>>().map_err(OpenError::Schema)
 }

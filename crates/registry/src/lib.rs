@@ -10,6 +10,7 @@ mod catalog;
 mod confine;
 mod context;
 mod convert;
+mod converted;
 mod definitions;
 mod derived;
 mod entry;

@@ -5,6 +5,42 @@ use apimachinery::{Status, meta};
 use kinds::ScalePaths;
 use serde_json::{Value, json};
 
+/// A number of replicas that nobody asks for: it stands for one that the object does not say (upstream: `invalidSpecReplicas`).
+pub(crate) const UNSAID: i64 = i32::MIN as i64;
+
+/// The name of the field that a pointer leads to, as it is written in definitions.
+fn field(pointer: &str) -> String {
+    pointer.replace('/', ".").replace("~1", "/").replace("~0", "~")
+}
+
+/// The Scale of an object, for who asks for it. Defaults give a number to all kinds but custom resources.
+///
+/// # Errors
+/// The object does not say how many replicas it wants.
+pub(crate) fn show(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
+    if object.pointer(&paths.replicas).is_none_or(Value::is_null) {
+        return Err(Status::internal(format!("the spec replicas field {:?} does not exist", field(&paths.replicas))));
+    }
+    read(object, paths)
+}
+
+/// The Scale of an object, for who changes it.
+pub(crate) fn offer(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
+    let mut scale = read(object, paths)?;
+    if object.pointer(&paths.replicas).is_none_or(Value::is_null) {
+        scale["spec"]["replicas"] = UNSAID.into();
+    }
+    Ok(scale)
+}
+
+/// Refuses a Scale that says nothing of an object that says nothing either.
+pub(crate) fn check_said(scale: &Value, paths: &ScalePaths) -> Result<(), Status> {
+    match scale.pointer("/spec/replicas").and_then(Value::as_i64) {
+        Some(UNSAID) => Err(Status::bad_request(format!("the spec replicas field {:?} cannot be empty", field(&paths.replicas)))),
+        _ => Ok(()),
+    }
+}
+
 /// The Scale of an object.
 pub(crate) fn read(object: &Value, paths: &ScalePaths) -> Result<Value, Status> {
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);

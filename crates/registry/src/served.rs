@@ -10,6 +10,7 @@ use schema::Schema;
 use serde_json::Value;
 
 use crate::context::{Context, FieldValidation};
+use crate::converted::Converted;
 use crate::derived::Derived;
 use crate::entry::parts::{Apart, Fields, Rest};
 use crate::entry::{Encoding, Entry, Index};
@@ -47,6 +48,8 @@ pub struct Served {
     epoch: u64,
     /// Who converts between the versions, where it is not this program.
     converter: Option<Arc<dyn Converter>>,
+    /// What that one has converted for those who watch.
+    lately: Converted,
     /// Its parts of documents.
     pub derived: Derived,
 }
@@ -69,6 +72,7 @@ impl Served {
             converted,
             epoch,
             converter: None,
+            lately: Converted::default(),
             derived: Derived::default(),
         })
     }
@@ -155,6 +159,33 @@ impl Served {
             for (at, object) in others.into_iter().zip(objects) {
                 some[at] = self.encoded(&some[at], &object);
             }
+        }
+        Ok(())
+    }
+
+    /// Changes in this version, which others may see, too: what a webhook has converted for one of them it has converted for all.
+    pub(crate) async fn show_changes(&self, entries: &mut [Arc<Entry>]) -> Result<(), Status> {
+        if let [one] = entries {
+            *one = match self.is_shown(one) {
+                true => one.clone(),
+                false => self.lately.get(one, self.show(one)).await?,
+            };
+            return Ok(());
+        }
+        let mut missing = Vec::new();
+        for (at, entry) in entries.iter_mut().enumerate() {
+            match self.lately.known(entry) {
+                Some(shown) => *entry = shown,
+                None => missing.push(at),
+            }
+        }
+        let mut shown: Vec<Arc<Entry>> = missing.iter().map(|at| entries[*at].clone()).collect();
+        self.show_all(&mut shown).await?;
+        for (at, shown) in missing.into_iter().zip(shown) {
+            if !self.is_shown(&entries[at]) {
+                self.lately.keep(&entries[at], shown.clone());
+            }
+            entries[at] = shown;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ impl Registry {
     pub async fn get_sub(&self, res: &Served, sub: &str, namespace: &str, name: &str) -> Result<Value, Status> {
         let entry = self.get(res, namespace, name, None).await?;
         match res.behaviour(sub) {
-            Some(Behaviour::Scale) => view::read(&entry.value(), &res.def.scale),
+            Some(Behaviour::Scale) => view::show(&entry.value(), &res.def.scale),
             // It has been converted already.
             _ => Ok(entry.value()),
         }

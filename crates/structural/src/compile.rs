@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::field_path::field_path;
 use crate::formats::Format;
 use crate::node::{Additional, Kind, Limits, List, Node};
 use crate::pattern::Pattern;
@@ -64,6 +65,8 @@ pub(crate) fn node(source: &Value, depth: usize) -> Result<Node, Unusable> {
         has_unique: false,
         has_rules: false,
     };
+    let fields: Vec<String> = out.rules.iter().map(|rule| field_path(&out, &rule.field).unwrap_or_default()).collect();
+    out.rules.iter_mut().zip(fields).for_each(|(rule, field)| rule.field = field);
     out.has_defaults = out.default.is_some() || out.children().any(|child| child.has_defaults);
     out.has_embedded = out.embeds || out.children().any(|child| child.has_embedded);
     out.has_unique = out.list != List::Atomic || out.children().any(|child| child.has_unique);

@@ -10,6 +10,7 @@ mod compile;
 mod declare;
 mod defaults;
 mod embedded;
+mod field_path;
 mod formats;
 mod json_path;
 mod lists;
@@ -27,6 +28,7 @@ use apimachinery::field::{Errors, Path};
 use serde_json::Value;
 
 pub use compile::Unusable;
+pub use field_path::{Declares, field_path};
 pub use json_path::{JsonPath, PathError};
 pub use pattern::check as check_pattern;
 

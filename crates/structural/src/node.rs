@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::field_path::Declares;
 use crate::formats::Format;
 use crate::pattern::Pattern;
 use crate::rule::Rule;
@@ -108,6 +109,27 @@ impl Node {
             _ => None,
         };
         self.properties.values().chain(additional).chain(self.items.as_deref())
+    }
+}
+
+impl Declares for &Node {
+    fn has_fields(self) -> bool {
+        !self.properties.is_empty()
+    }
+
+    fn field(self, name: &str) -> Option<Self> {
+        self.properties.get(name)
+    }
+
+    fn has_entries(self) -> bool {
+        !matches!(self.additional, Additional::Unsaid)
+    }
+
+    fn entry(self) -> Option<Self> {
+        match &self.additional {
+            Additional::Of(node) => Some(node),
+            _ => None,
+        }
     }
 }
 

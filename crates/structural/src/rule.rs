@@ -13,6 +13,7 @@ pub(crate) struct Rule {
     pub(crate) message_source: String,
     pub(crate) message_expression: Option<Result<Program, String>>,
     pub(crate) kind: ErrorKind,
+    /// Where what it says is told, below the value; empty for the value itself.
     pub(crate) field: String,
     /// It is also asked when there is no old value.
     pub(crate) optional_old: bool,

@@ -174,14 +174,7 @@ impl Walk {
             None if rule.message.is_empty() => format!("failed rule: {}", rule.source),
             None => rule.message.clone(),
         };
-        let path = match rule.field.trim_start_matches('.') {
-            "" => at.path.clone(),
-            field => Path::new(&format!(
-                "{}{}{field}",
-                at.path,
-                if at.path.as_str().is_empty() || field.starts_with('[') { "" } else { "." }
-            )),
-        };
+        let path = if rule.field.is_empty() { at.path.clone() } else { at.path.child(&rule.field) };
         let shown =
             !matches!(node.kind, Kind::Object | Kind::Array) && matches!(rule.kind, ErrorKind::Invalid | ErrorKind::Duplicate);
         let value = shown.then(|| value.clone());

@@ -304,6 +304,8 @@ fn rules() {
     let told =
         json!({"rule": "self.a <= self.b", "message": "a is at most b", "reason": "FieldValueForbidden", "fieldPath": ".a"});
     check_rules(rule(told), json!({"a": 3, "b": 2}), &["spec.a: Forbidden: a is at most b"]);
+    let elsewhere = json!({"rule": "self.a <= self.b", "message": "no", "fieldPath": ".c"});
+    check_rules(rule(elsewhere), json!({"a": 3, "b": 2}), &["spec: Invalid value: no"]);
     let made = json!({"rule": "self.a <= self.b", "messageExpression": "'a is %d'.format([self.a])"});
     check_rules(rule(made), json!({"a": 3, "b": 2}), &["spec: Invalid value: a is 3"]);
     let typed = json!({"rule": "self.since.getFullYear() > 2000"});
@@ -390,4 +392,50 @@ fn rules_have_a_budget() {
     let blocked = json!({"type": "object", "required": ["a"], "x-kubernetes-validations": [{"rule": "false"}]});
     let found = compile(json!({"spec": blocked})).validate(&json!({"spec": {}}));
     assert_eq!(found.iter().map(|error| error.path.to_string()).collect::<Vec<_>>(), ["spec.a", "<nil>"]);
+}
+
+/// Upstream's table (`TestValidateFieldPath`): fields by their names, entries of maps by their keys, and nothing of lists.
+#[test]
+fn paths_of_fields() {
+    let schema = json!({"type": "object", "properties": {
+        "foo": {"type": "object", "properties": {
+            "bar": {"type": "object", "additionalProperties": {"type": "object", "properties": {"sub": {"type": "string"}}}},
+            "a.b": {"type": "string"}, "list": {"type": "array", "items": {"type": "object", "properties": {"x": {"type": "string"}}}},
+            "any": {"type": "object", "additionalProperties": true},
+            "it's": {"type": "string"},
+        }},
+    }});
+    let compiled = Structural::compile(&schema).unwrap();
+    let check = |path: &str, expected: Option<&str>| {
+        assert_eq!(crate::field_path(&compiled.root, path).as_deref(), expected, "{path}");
+    };
+    check(".foo", Some("foo"));
+    check(".foo.bar", Some("foo.bar"));
+    check("['foo']['bar']", Some("foo.bar"));
+    check(".foo['a.b']", Some("foo.a.b"));
+    check(r".foo['it\'s']", Some("foo.it's"));
+    check(".foo.bar.key", Some("foo.bar[key]"));
+    check(".foo.bar['key'].sub", Some("foo.bar[key].sub"));
+    check(".foo.any.key", Some("foo.any[key]"));
+    for wrong in [
+        "foo",
+        " .foo",
+        ".",
+        ".foo.",
+        ".nope",
+        ".foo.nope",
+        ".foo.bar.key.nope",
+        ".foo.any.key.more",
+        ".foo.list[0]",
+        ".foo.list.x",
+        ".foo['a.b",
+        ".foo['a.b'",
+        ".foo[a]",
+        r".foo['\q']",
+        ".foo]",
+        "..foo",
+        ".foo.a.b",
+    ] {
+        check(wrong, None);
+    }
 }

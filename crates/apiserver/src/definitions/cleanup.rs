@@ -7,7 +7,7 @@ use apimachinery::{Reason, Status, meta, time};
 use futures::{StreamExt, TryStreamExt, stream};
 use kinds::custom;
 use kinds::util::text;
-use registry::{DeleteOptions, Entry, ListOptions, Registry, Served};
+use registry::{DeleteOptions, Entry, EventType, ListOptions, Registry, Served};
 use serde_json::Value;
 
 use crate::bootstrap::context;
@@ -65,10 +65,12 @@ async fn empty(registry: &Arc<Registry>, served: &Arc<Served>) -> Result<(), Sta
         let mut watch = registry.watch(served, None, &options).await?;
         let deletions = list.entries.into_iter().map(|entry| delete(registry.clone(), served.clone(), entry));
         stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
-        // Those that somebody's finalizer keeps: each change may be the last.
+        // Those that somebody's finalizer keeps: each change may be the last. And those of requests that had begun before: they go, too.
         while !registry.list(served, None, &ListOptions { limit: 1, ..ListOptions::default() }).await?.entries.is_empty() {
-            if watch.next().await.is_none() {
-                break;
+            match watch.next().await {
+                None => break,
+                Some(event) if event.kind == EventType::Added => delete(registry.clone(), served.clone(), event.entry).await?,
+                Some(_) => {}
             }
         }
     }

@@ -60,7 +60,7 @@ fn resource(served: &Served) -> Arc<Told> {
             response_kind: Kind::of(def.own_kind()),
             scope: if def.namespaced { "Namespaced" } else { "Cluster" },
             singular_resource: &def.singular,
-            verbs: def.verbs.names(),
+            verbs: def.offered().names(),
             short_names: def.short_names.iter().collect(),
             categories: def.categories.iter().collect(),
             subresources: def

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, BoxError, RequestBody};
 use crate::metrics::load::Ongoing;
+use crate::respond;
 
 const HOP_BY_HOP: [HeaderName; 6] = [
     HeaderName::from_static("keep-alive"),
@@ -69,8 +70,9 @@ pub(crate) async fn exchange(
         let _ = connection.with_upgrades().await;
         Ok::<_, std::convert::Infallible>(())
     });
+    let asked = streaming::is_upgrade(request.headers());
     let mut response = sender.send_request(request).await?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+    if asked && response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let (near, far) = (upgrade_of(parts), hyper::upgrade::on(&mut response));
         let (parts, _) = response.into_parts();
         if let Some(near) = near {
@@ -84,12 +86,17 @@ pub(crate) async fn exchange(
     Ok(passed_on(response))
 }
 
-/// The answer of another server, without what concerns the connection to it.
+/// The answer of another server, without what concerns the connection to it. One that switches to another protocol unasked is not passed
+/// on: the client would take what follows on its connection for that protocol.
 pub(crate) fn passed_on<B>(response: Response<B>) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let text = "the backend tried to switch to another protocol, which was not requested";
+        return respond::text(StatusCode::BAD_GATEWAY, text.to_owned());
+    }
     let (mut parts, body) = response.into_parts();
     strip(&mut parts.headers);
     parts.headers.remove(CONNECTION);
@@ -149,5 +156,17 @@ mod tests {
             &["connection: close, upgrade", host, "upgrade: x"],
         );
         check(&[("connection", "keep-alive"), ("keep-alive", "timeout=5")], &[host]);
+    }
+
+    /// Go's `httputil.ReverseProxy`, which upstream's proxies are: "backend tried to switch protocol when none was requested".
+    #[test]
+    fn a_protocol_is_not_switched_unasked() {
+        let check = |code: u16, expected: u16| {
+            let response = Response::builder().status(code).body(Empty::<Bytes>::new()).unwrap();
+            assert_eq!(passed_on(response).status().as_u16(), expected);
+        };
+        check(101, 502);
+        check(200, 200);
+        check(426, 426);
     }
 }

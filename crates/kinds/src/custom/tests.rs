@@ -194,7 +194,9 @@ fn several_versions() {
     definition["spec"]["versions"] = json!([named("v1beta1", true), named("v1", false)]);
     let names: Vec<String> = versions(&definition, true).unwrap().iter().map(|one| one.kind.def().version.to_string()).collect();
     assert_eq!(names, ["v1", "v1beta1"]);
-    assert!(!versions(&definition, true).unwrap()[0].kind.def().verbs.contains(crate::Verb::Create));
+    let verbs = |terminating| versions(&definition, terminating).unwrap()[0].kind.def().offered().names();
+    assert_eq!(verbs(true), ["delete", "deletecollection", "get", "list", "watch"]);
+    assert_eq!(verbs(false).len(), 8);
     definition["spec"]["conversion"] = json!({"strategy": "Webhook"});
     assert_eq!(versions(&definition, false).unwrap().len(), 2, "whoever converts them");
 }

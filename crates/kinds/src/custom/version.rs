@@ -12,7 +12,6 @@ use crate::def::{KindDef, Names};
 use crate::strategy::Strategy;
 use crate::sub::{ScalePaths, Sub};
 use crate::util::text;
-use crate::verb::{Verb, VerbSet};
 
 /// A version of a custom resource.
 #[derive(Clone)]
@@ -88,10 +87,7 @@ fn def(definition: &Value, version: &Value, terminating: bool) -> KindDef {
     if let Some(scale) = version.pointer("/subresources/scale") {
         def.scale = scale_paths(scale);
     }
-    if terminating {
-        let rest: Vec<Verb> = VerbSet::ALL.iter().filter(|verb| *verb != Verb::Create).collect();
-        def.verbs = VerbSet::of(&rest);
-    }
+    def.closing = terminating;
     if version["deprecated"] == true {
         let warning = version["deprecationWarning"].as_str().map(str::to_owned);
         def.deprecated = Some(warning.unwrap_or_else(|| format!("{group}/{version_name} {} is deprecated", def.kind)).into());

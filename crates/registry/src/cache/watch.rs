@@ -47,6 +47,8 @@ pub struct Watch {
     timer: Option<Pin<Box<Sleep>>>,
     /// The kind to show objects as, where it is not the stored one.
     shown: Option<Arc<Served>>,
+    /// How many of the events that are ready have been converted by somebody else.
+    converted: usize,
     /// How often the watches of the cache had ended when this one began.
     cuts: u64,
     over: bool,
@@ -100,6 +102,7 @@ impl Watch {
             deadline: None,
             timer: None,
             shown: None,
+            converted: 0,
             cuts: cache.state.read().cuts,
             over: false,
         }
@@ -143,19 +146,37 @@ impl Watch {
         }
     }
 
-    /// The same, where somebody else converts. Who cannot be shown an object is told why, and lists again.
-    async fn show_converted(&mut self, res: &Arc<Served>, event: Event) -> Event {
-        if matches!(event.kind, EventType::Error | EventType::Bookmark) || res.is_shown(&event.entry) {
-            return Self::show(Some(res), event);
-        }
-        match res.show(&event.entry).await {
-            Ok(entry) => Event::new(event.kind, entry),
-            Err(status) => {
-                self.over = true;
-                self.ready.clear();
-                Event::error(self.cache.bookmark(0, false).entry, status)
+    /// Shows the events that wait, where somebody else converts: several at once, and each to all who watch. Who cannot be shown an object is
+    /// told why, and lists again.
+    async fn convert_ready(&mut self, res: &Arc<Served>) -> Option<Event> {
+        let asks = |event: &Event| !matches!(event.kind, EventType::Error | EventType::Bookmark);
+        // One that cannot be converted does not keep those before it back.
+        for most in [BATCH, 1] {
+            let count = most.min(self.ready.len());
+            let events = self.ready.iter().take(count);
+            let mut entries: Vec<Arc<Entry>> = events.filter(|event| asks(event)).map(|event| event.entry.clone()).collect();
+            match res.show_changes(&mut entries).await {
+                Ok(()) => {
+                    let mut entries = entries.into_iter();
+                    for event in self.ready.iter_mut().take(count) {
+                        let converted = if asks(event) { entries.next() } else { None };
+                        *event = match converted {
+                            Some(entry) => Event::new(event.kind, entry),
+                            None => Self::show(Some(res), event.clone()),
+                        };
+                    }
+                    self.converted = count;
+                    return None;
+                }
+                Err(status) if count <= 1 => {
+                    self.over = true;
+                    self.ready.clear();
+                    return Some(Event::error(self.cache.bookmark(0, false).entry, status));
+                }
+                Err(_) => {}
             }
         }
+        None
     }
 
     /// Who converts elsewhere what is watched.
@@ -166,11 +187,17 @@ impl Watch {
     /// The next event, none at the end.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
+            if let Some(res) = self.converted_elsewhere().filter(|_| !self.ready.is_empty()) {
+                if self.converted == 0
+                    && let Some(error) = self.convert_ready(&res).await
+                {
+                    return Some(error);
+                }
+                self.converted = self.converted.saturating_sub(1);
+                return self.ready.pop_front();
+            }
             if let Some(event) = self.ready.pop_front() {
-                return Some(match self.converted_elsewhere() {
-                    Some(res) => self.show_converted(&res, event).await,
-                    None => Self::show(self.shown.as_ref(), event),
-                });
+                return Some(Self::show(self.shown.as_ref(), event));
             }
             if self.over {
                 return None;

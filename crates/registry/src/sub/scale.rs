@@ -9,7 +9,7 @@ use kinds::ScalePaths;
 use serde_json::{Value, json};
 
 use crate::pipeline::check_name;
-use crate::scale::{read, set};
+use crate::scale::{check_said, offer, read, set};
 use crate::target::Target;
 use crate::verbs::{CONFLICT_ATTEMPTS, Live, apply_patch, by};
 use crate::{Entry, Patch, Registry, Written};
@@ -85,8 +85,9 @@ impl Registry {
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = target.res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
             let before = target.res.value(&current).await?;
-            let shown = read(&before, paths)?;
+            let shown = offer(&before, paths)?;
             let scale = change(shown.clone())?;
+            check_said(&scale, paths)?;
             let pinned =
                 meta::resource_version(&scale) != meta::resource_version(&shown) && !meta::resource_version(&scale).is_empty();
             match self.set_replicas(target, &current, before, &scale, paths).await {

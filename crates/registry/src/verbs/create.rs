@@ -56,6 +56,7 @@ impl Registry {
         }
         let name = meta::name(&object).to_owned();
         let target = Target { cx, res, sub: "", namespace, name: &name, how: How::Plain, apart: false };
+        self.check_open(target)?;
         res.strategy.apply_defaults(&mut object);
         if from == Created::Sent {
             // Before admission: what it adds belongs to nobody, so that nobody conflicts with it.
@@ -66,6 +67,25 @@ impl Registry {
         check_identity(&mut object, namespace, None)?;
         prepare_metadata(&mut object);
         self.insert(target, object).await
+    }
+
+    /// Whether objects of the kind may still be made. It is asked again after admission, which takes what time it likes: an object that comes
+    /// after its definition has gone would be nobody's, and the next definition's of that name.
+    fn check_open(&self, target: Target<'_>) -> Result<(), Status> {
+        let res = target.res;
+        if !res.is_custom() {
+            return Ok(());
+        }
+        let catalog = self.catalog();
+        let now = catalog.get(&res.def.group, &res.def.version, &res.def.plural);
+        match now.filter(|now| Arc::ptr_eq(&now.storage, &res.storage)) {
+            Some(now) if !now.def.closing => Ok(()),
+            Some(_) => {
+                let why = "create not allowed while custom resource definition is terminating";
+                Err(Status::forbidden(&res.group_resource, target.name, why))
+            }
+            None => Err(target.not_found()),
+        }
     }
 
     /// Notes in managedFields who set what. A webhook that does not convert keeps nobody from writing: then nobody is known to own
@@ -121,6 +141,7 @@ impl Registry {
         target.invalid(&validate_new(target.res, &mut object, &target.cx.warnings))?;
         let (admitted, holds) = self.admit(target, Operation::Create, Some(object), None).await?;
         object = admitted.unwrap_or_default();
+        self.check_open(target)?;
         // What is there is told also when nothing can be written, so that who makes sure of an object works on a full disk.
         let result = match is_there(&name) {
             true => Err(Unwritten::Store(store::Error::Conflict(None))),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use apiserver::Api;
 use base64::Engine as _;
+use futures::future::join_all;
 use http::Response;
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
@@ -193,6 +194,46 @@ async fn a_list_of_objects_of_several_stored_versions() {
     let before = hook.calls.load(Ordering::SeqCst);
     assert_eq!(get(api, &format!("{V2}/a")).await["port"], "80");
     assert_eq!(hook.calls.load(Ordering::SeqCst), before);
+}
+
+/// Upstream converts an event once for each version, in that version's watch cache, however many watch it: here the webhook is asked once,
+/// and for many objects at once by a watch that begins with them.
+#[tokio::test]
+async fn watchers_share_what_is_converted() {
+    let (server, hook) = with_hook().await;
+    let api = &server.api;
+    let calls = || hook.calls.load(Ordering::SeqCst);
+    let post = async |name: &str| ask(api, 201, &format!("POST {V1}"), &foo(name, json!({"hostPort": "h:80"}))).await;
+    let before = calls();
+    post("a").await;
+    let written = calls() - before;
+    let mut watches = join_all((0..20).map(|_| Watch::start(api, V2))).await;
+    let named = |name: &str| ("ADDED".to_owned(), name.to_owned());
+    let next = async |watches: &mut Vec<Watch>| join_all(watches.iter_mut().map(Watch::next)).await;
+    let is = |event: &Value, name: &str| event["object"]["metadata"]["name"] == name && event["object"]["host"] == "h";
+    assert!(next(&mut watches).await.iter().all(|event| is(event, "a")));
+    assert_eq!(calls() - before, written + 1);
+    let before = calls();
+    post("b").await;
+    assert!(next(&mut watches).await.iter().all(|event| is(event, "b")));
+    assert_eq!(calls() - before, written + 1);
+    // A failure is everybody's who waits, and nobody's who comes later.
+    hook.behave(|review| json!({"uid": review["request"]["uid"], "result": {"status": "Failed", "message": "no"}}));
+    post("c").await;
+    assert!(next(&mut watches).await.iter().all(|event| event["type"] == "ERROR"));
+    hook.behave(honest);
+    for index in 0..300 {
+        post(&format!("n{index:03}")).await;
+    }
+    let before = calls();
+    let mut watch = Watch::start(api, V2).await;
+    let mut seen = Vec::new();
+    for _ in 0..303 {
+        seen.push(watch.next_named().await);
+    }
+    seen.sort();
+    assert_eq!((&seen[0], &seen[2], &seen[302]), (&named("a"), &named("c"), &named("n299")));
+    assert!(calls() - before <= 3, "{}", calls() - before);
 }
 
 /// A list of large objects is converted in parts, none of which is large.

@@ -182,6 +182,15 @@ async fn lies() {
     check(|of| of["convertedObjects"][0]["metadata"]["namespace"] = "kube-system".into(), "must have the same namespace: ns != ")
         .await;
     check(|of| of["convertedObjects"][0]["metadata"]["labels"] = json!({"a": 5}), "invalid labels in converted object").await;
+    check(|of| of["convertedObjects"][0]["metadata"]["labels"] = json!({"a b": "c"}), "metadata.labels: Invalid value: \"a b\"")
+        .await;
+    check(|of| of["convertedObjects"][0]["metadata"]["labels"] = json!({"a": "-"}), "metadata.labels: Invalid value: \"-\"")
+        .await;
+    check(
+        |of| of["convertedObjects"][0]["metadata"]["annotations"] = json!({"a": "b".repeat(300 << 10)}),
+        "metadata.annotations: Too long",
+    )
+    .await;
     check(|of| of["convertedObjects"] = json!([]), "returned 0 objects, expected 1").await;
     check(|of| of["convertedObjects"] = json!("all"), "returned 0 objects, expected 1").await;
     check(|of| of["convertedObjects"][0] = json!(5), "invalid groupVersion (expected example.com/v").await;
@@ -257,7 +266,8 @@ async fn others_are_answered_meanwhile() {
     let hanging = join_all((0..96).map(|number| request(api, &asked[number % asked.len()])));
     let reading = join_all(watches.iter_mut().map(Watch::next));
     let free = async {
-        while hook.asked.load(Ordering::SeqCst) < 96 + 4 {
+        // The watches wait for one conversion.
+        while hook.asked.load(Ordering::SeqCst) < 96 + 1 {
             tokio::task::yield_now().await;
         }
         let times = others(api).await;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::webhooks::{Hooks, VALIDATING, allow, register};
 
 /// Conformance: [sig-api-machinery] CustomResourceDefinition resources [Privileged:ClusterAdmin] Simple CustomResourceDefinition creating/deleting custom resource definition objects works [Conformance]
 /// Conformance: [sig-api-machinery] CustomResourceDefinition resources [Privileged:ClusterAdmin] should include custom resource definition resources in discovery documents [Conformance]
@@ -32,9 +33,8 @@ async fn a_kind_comes_and_goes() {
     assert_eq!(watch.next().await["type"], "ADDED");
     let answer = ask(api, 200, &format!("DELETE {DEFINITIONS}/foos.example.com"), &Value::Null).await;
     assert_eq!(answer["metadata"]["finalizers"], json!(["customresourcecleanup.apiextensions.k8s.io"]));
-    while let Some(event) = watch.end_or_next().await {
-        assert_eq!((event["type"].as_str(), event["object"]["metadata"]["name"].as_str()), (Some("DELETED"), Some("a")));
-    }
+    assert_eq!(watch.next_named().await, ("DELETED".to_owned(), "a".to_owned()));
+    assert_eq!(watch.end_or_next().await, None);
     while admin(api, &format!("GET {FOOS}")).await.code != 404 {
         tokio::task::yield_now().await;
     }
@@ -45,6 +45,8 @@ async fn a_kind_comes_and_goes() {
     assert_eq!(get(api, FOOS).await["items"], json!([]));
 }
 
+/// Upstream (`customresource_handler.go`): "create not allowed while custom resource definition is terminating", in whatever way; discovery
+/// tells of the verbs by which objects go, and who watches them sees them go.
 #[tokio::test]
 async fn objects_with_finalizers_hold_up_their_definition() {
     let server = with_spec(json!({"type": "object"})).await;
@@ -52,6 +54,10 @@ async fn objects_with_finalizers_hold_up_their_definition() {
     let mut kept = foo("a", json!({}));
     kept["metadata"]["finalizers"] = json!(["example.com/keep"]);
     ask(api, 201, &format!("POST {FOOS}"), &kept).await;
+    ask(api, 201, &format!("POST {FOOS}"), &foo("free", json!({}))).await;
+    let mut watch = Watch::start(api, FOOS).await;
+    assert_eq!(watch.next_named().await.0, "ADDED");
+    assert_eq!(watch.next_named().await.0, "ADDED");
     ask(api, 200, &format!("DELETE {DEFINITIONS}/foos.example.com"), &Value::Null).await;
     let name = json!("foos.example.com");
     until(api, &name, |object| condition(object, "Terminating") == "True").await;
@@ -59,10 +65,77 @@ async fn objects_with_finalizers_hold_up_their_definition() {
         tokio::task::yield_now().await;
     }
     // No new ones meanwhile.
-    assert_eq!(send(api, &format!("POST {FOOS}"), &foo("b", json!({}))).await.code, 405);
+    let apply = format!("PATCH {FOOS}/b?fieldManager=m\ncontent-type: application/apply-patch+yaml");
+    for request in [format!("POST {FOOS}"), format!("POST {FOOS}?dryRun=All"), apply] {
+        let refused = ask(api, 403, &request, &foo("b", json!({}))).await;
+        let expected = "foos.example.com \"b\" is forbidden: create not allowed while custom resource definition is terminating";
+        assert_eq!(refused["message"], expected, "{request}");
+    }
+    let verbs = get(api, "/apis/example.com/v1").await["resources"][0]["verbs"].clone();
+    assert_eq!(verbs, json!(["delete", "deletecollection", "get", "list", "watch"]));
+    let mut seen = [watch.next_named().await, watch.next_named().await];
+    seen.sort();
+    let expected = [("DELETED", "free"), ("MODIFIED", "a")].map(|(kind, name)| (kind.to_owned(), name.to_owned()));
+    assert_eq!(seen, expected);
     let free = json!({"metadata": {"finalizers": null}});
     ask(api, 200, &format!("PATCH {FOOS}/a\ncontent-type: application/merge-patch+json"), &free).await;
+    assert_eq!(watch.next_named().await, ("DELETED".to_owned(), "a".to_owned()));
     while admin(api, &format!("GET {DEFINITIONS}/foos.example.com")).await.code != 404 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A definition goes while an object of it is admitted: the object is not made. It would keep its definition for ever, or come back with the
+/// next definition of that name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn objects_that_come_too_late() {
+    let (server, kept) = (with_spec(json!({"type": "object"})).await, [true, false]);
+    let api = &server.api;
+    let (arrive, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+    let (release, held) = std::sync::mpsc::channel();
+    let held = parking_lot::Mutex::new(held);
+    let hooks = Hooks::serve(&server.tasks, move |_, _| {
+        arrive.send(()).unwrap();
+        tokio::task::block_in_place(|| held.lock().recv()).unwrap();
+        allow()
+    })
+    .await;
+    let only = json!({"objectSelector": {"matchLabels": {"slow": "yes"}}});
+    register(api, VALIDATING, "slow", &[hooks.hook("slow", &["CREATE"], &["foos"], only)]).await;
+    let mut late = foo("late", json!({}));
+    late["metadata"]["labels"] = json!({"slow": "yes"});
+    let name = json!("foos.example.com");
+    for kept in kept {
+        if kept {
+            let mut object = foo("a", json!({}));
+            object["metadata"]["finalizers"] = json!(["example.com/keep"]);
+            ask(api, 201, &format!("POST {FOOS}"), &object).await;
+        }
+        let request = format!("POST {FOOS}");
+        let (made, ()) = tokio::join!(send(api, &request, &late), async {
+            arrived.recv().await.unwrap();
+            ask(api, 200, &format!("DELETE {DEFINITIONS}/foos.example.com"), &Value::Null).await;
+            match kept {
+                true => drop(until(api, &name, |object| condition(object, "Terminating") == "True").await),
+                false => gone(api).await,
+            }
+            release.send(()).unwrap();
+        });
+        assert_eq!(made.code, if kept { 403 } else { 404 }, "{:?}", made.body);
+        if kept {
+            let free = json!({"metadata": {"finalizers": null}});
+            ask(api, 200, &format!("PATCH {FOOS}/a\ncontent-type: application/merge-patch+json"), &free).await;
+            gone(api).await;
+        }
+        define(api, &definition("foos", "Foo", json!({"type": "object"}))).await;
+        assert_eq!(get(api, FOOS).await["items"], json!([]));
+    }
+}
+
+async fn gone(api: &Api) {
+    while admin(api, &format!("GET {DEFINITIONS}/foos.example.com")).await.code != 404
+        || admin(api, &format!("GET {FOOS}")).await.code != 404
+    {
         tokio::task::yield_now().await;
     }
 }

@@ -121,6 +121,25 @@ async fn status_and_scale() {
     assert_eq!(kept["status"]["replicas"], 2);
 }
 
+/// Upstream (`registry/customresource/etcd.go`): "the spec replicas field does not exist" is what its Scale is refused for; a change of it
+/// says a number.
+#[tokio::test]
+async fn the_scale_of_an_object_without_replicas() {
+    let server = with_definition(with_subresources()).await;
+    let api = &server.api;
+    ask(api, 201, &format!("POST {FOOS}"), &foo("a", json!({}))).await;
+    let scale = format!("{FOOS}/a/scale");
+    let refused = ask(api, 500, &format!("GET {scale}"), &Value::Null).await;
+    assert_eq!(refused["message"], "Internal error occurred: the spec replicas field \".spec.replicas\" does not exist");
+    let change = format!("PATCH {scale}\ncontent-type: application/merge-patch+json");
+    let refused = ask(api, 400, &change, &json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert_eq!(refused["message"], "the spec replicas field \".spec.replicas\" cannot be empty");
+    assert_eq!(get(api, &format!("{FOOS}/a")).await["spec"], json!({}));
+    ask(api, 200, &change, &json!({"spec": {"replicas": 0}})).await;
+    assert_eq!(get(api, &scale).await["spec"], json!({}));
+    assert_eq!(get(api, &format!("{FOOS}/a")).await["spec"], json!({"replicas": 0}));
+}
+
 /// Conformance: [sig-api-machinery] CustomResourceFieldSelectors [Privileged:ClusterAdmin] CustomResourceFieldSelectors MUST list and watch custom resources matching the field selector [Conformance]
 #[tokio::test]
 async fn tables_and_field_selectors() {

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{CONFIG_MAPS, MUTATING, Reply, VALIDATING, answer_of, collection, config_map, patch, register, send, with_hooks};
+use super::{
+    CONFIG_MAPS, MUTATING, Reply, VALIDATING, allow, answer_of, collection, config_map, patch, register, send, with_hooks,
+};
 use crate::server::admin;
 
 /// Whatever a webhook answers, the request ends in time, with its policy's outcome: with `Fail` the message ends like this.
@@ -176,4 +178,32 @@ async fn what_a_request_may_not_change() {
         (kept(&patched), &patched["spec"]["replicas"], &patched["status"]["replicas"]),
         (kept(&made), &json!(7), &json!(5))
     );
+}
+
+/// A namespace goes while a webhook thinks about an object in it: the object is not made, which nobody would delete.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_namespace_that_goes_meanwhile() {
+    for kind in [MUTATING, VALIDATING] {
+        let (arrive, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+        let (release, held) = std::sync::mpsc::channel();
+        let held = parking_lot::Mutex::new(held);
+        let (server, hooks) = with_hooks(move |_, _| {
+            arrive.send(()).unwrap();
+            tokio::task::block_in_place(|| held.lock().recv()).unwrap();
+            allow()
+        })
+        .await;
+        let api = &server.api;
+        register(api, kind, "slow", &[hooks.hook("slow", &["CREATE"], &["configmaps"], json!({}))]).await;
+        let (request, late) = (format!("POST {CONFIG_MAPS}"), config_map("late", json!({})));
+        let (made, ()) = tokio::join!(answer_of(api, &request, &late), async {
+            arrived.recv().await.unwrap();
+            send(api, 200, "DELETE /api/v1/namespaces/ns", &Value::Null).await;
+            release.send(()).unwrap();
+        });
+        let expected =
+            "configmaps \"late\" is forbidden: unable to create new content in namespace ns because it is being terminated";
+        assert_eq!((made.code, made.json()["message"].as_str()), (403, Some(expected)), "{kind}");
+        assert_eq!(answer_of(api, &format!("GET {CONFIG_MAPS}/late"), &Value::Null).await.code, 404, "{kind}");
+    }
 }

@@ -134,7 +134,7 @@ fn validate_schema(schema: &JSONSchemaProps, path: &Path, place: Place<'_>, erro
     }
     lists::validate(schema, path, errors);
     for (index, rule) in list(&schema.x_kubernetes_validations).iter().enumerate() {
-        rule::validate(rule, &path.child("x-kubernetes-validations").index(index), errors);
+        rule::validate(rule, schema, &path.child("x-kubernetes-validations").index(index), errors);
     }
 }
 

@@ -274,12 +274,13 @@ fn schemas() {
     );
     check_field(json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": true}), &[]);
     check_field(
-        json!({"type": "string", "x-kubernetes-validations": [{"rule": " "}, {"rule": "a\nb"}, {"rule": "true", "message": "a\nb"}, {"rule": "true", "reason": "Other"}]}),
+        json!({"type": "string", "x-kubernetes-validations": [{"rule": " "}, {"rule": "a\nb"}, {"rule": "true", "message": "a\nb"}, {"rule": "true", "reason": "Other"}, {"rule": "true", "fieldPath": ".a"}]}),
         &[
             ".x-kubernetes-validations[0].rule: Required value: rule is not specified",
             ".x-kubernetes-validations[1].message: Required value: message must be specified if rule contains line breaks",
             ".x-kubernetes-validations[2].message: Invalid value: \"a\\nb\": must not contain line breaks",
             ".x-kubernetes-validations[3].reason: Unsupported value: \"Other\": supported values: \"FieldValueDuplicate\", \"FieldValueForbidden\", \"FieldValueInvalid\", \"FieldValueRequired\"",
+            ".x-kubernetes-validations[4].fieldPath: Invalid value: \".a\": must be a valid path",
         ],
     );
 }

@@ -1,7 +1,10 @@
 //! `x-kubernetes-validations`: all but the expressions, which nothing compiles yet.
 
 use apimachinery::field::{Error, Errors, Path};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrBool, ValidationRule,
+};
+use structural::Declares;
 
 use crate::rules::{self, text};
 
@@ -11,7 +14,33 @@ fn breaks_lines(text: &str) -> bool {
     text.contains(['\n', '\r'])
 }
 
-pub(super) fn validate(rule: &ValidationRule, path: &Path, errors: &mut Errors) {
+/// A part of a schema, as the paths of fields are followed through it.
+#[derive(Clone, Copy)]
+struct Part<'a>(&'a JSONSchemaProps);
+
+impl Declares for Part<'_> {
+    fn has_fields(self) -> bool {
+        self.0.properties.as_ref().is_some_and(|properties| !properties.is_empty())
+    }
+
+    fn field(self, name: &str) -> Option<Self> {
+        self.0.properties.as_ref()?.get(name).map(Part)
+    }
+
+    fn has_entries(self) -> bool {
+        self.0.additional_properties.is_some()
+    }
+
+    fn entry(self) -> Option<Self> {
+        match self.0.additional_properties.as_ref()? {
+            JSONSchemaPropsOrBool::Schema(schema) => Some(Part(schema)),
+            JSONSchemaPropsOrBool::Bool(_) => None,
+        }
+    }
+}
+
+/// A rule of a part of a schema.
+pub(super) fn validate(rule: &ValidationRule, schema: &JSONSchemaProps, path: &Path, errors: &mut Errors) {
     let (message, at) = (text(&rule.message), path.child("message"));
     if rule.rule.trim().is_empty() {
         errors.push(Error::required(&path.child("rule"), "rule is not specified"));
@@ -34,5 +63,8 @@ pub(super) fn validate(rule: &ValidationRule, path: &Path, errors: &mut Errors) 
     }
     if breaks_lines(field) {
         errors.push(Error::invalid(&at, field, "must not contain line breaks"));
+    }
+    if !field.is_empty() && structural::field_path(Part(schema), field).is_none() {
+        errors.push(Error::invalid(&at, field, "must be a valid path"));
     }
 }
