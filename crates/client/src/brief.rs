@@ -1,11 +1,10 @@
 //! Writes of whose answer nothing is read but the metadata: a pod takes longer to decode than all else that a client does for it.
 
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::core::Request;
-use kube::{Api, Error, Result};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{Object, metadata, resource_version};
+use crate::{Api, metadata, resource_version};
 
 /// What is read of an object that was written.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -23,33 +22,22 @@ impl Brief {
     }
 }
 
-async fn ask<K: Object>(api: &Api<K>, request: http::Request<Vec<u8>>) -> Result<String> {
-    api.clone().into_client().request_text(request).await
-}
-
 /// Creates an object from its JSON.
-pub async fn create<K: Object>(api: &Api<K>, json: Vec<u8>) -> Result<Brief> {
-    let request = Request::new(api.resource_url()).create(&PostParams::default(), json).map_err(Error::BuildRequest)?;
-    metadata::of(ask(api, request).await?.as_bytes()).map_err(Error::SerdeError)
+pub async fn create<K>(api: &Api<K>, json: Vec<u8>) -> Result<Brief> {
+    let created = api.answer(api.request().create(&PostParams::default(), json)).await?;
+    metadata::of(created.as_bytes()).map_err(Error::SerdeError)
 }
 
 /// Patches the status of an object.
-pub async fn patch_status<K: Object>(api: &Api<K>, name: &str, patch: &Patch<impl Serialize>) -> Result<()> {
-    let request = Request::new(api.resource_url()).patch_subresource("status", name, &PatchParams::default(), patch);
-    ask(api, request.map_err(Error::BuildRequest)?).await.map(drop)
-}
-
-/// Deletes an object.
-pub async fn delete<K: Object>(api: &Api<K>, name: &str, params: &DeleteParams) -> Result<()> {
-    let request = Request::new(api.resource_url()).delete(name, params).map_err(Error::BuildRequest)?;
-    ask(api, request).await.map(drop)
+pub async fn patch_status<K>(api: &Api<K>, name: &str, patch: &Patch<impl Serialize>) -> Result<()> {
+    api.answer(api.request().patch_subresource("status", name, &PatchParams::default(), patch)).await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use k8s_openapi::api::core::v1::ConfigMap;
-    use kube::api::Preconditions;
+    use kube::api::{DeleteParams, Preconditions};
     use serde_json::json;
 
     use super::*;
@@ -70,8 +58,8 @@ mod tests {
         assert_eq!(code(patch_status(&api, "none", &patch).await), 404);
         patch_status(&api, &first.name, &patch).await.unwrap();
         let other = Preconditions { uid: Some("other".to_owned()), resource_version: None };
-        assert_eq!(code(delete(&api, &first.name, &DeleteParams::default().preconditions(other)).await), 409);
-        delete(&api, &first.name, &DeleteParams::default()).await.unwrap();
-        assert_eq!(code(delete(&api, &first.name, &DeleteParams::default()).await), 404);
+        assert_eq!(code(api.delete(&first.name, &DeleteParams::default().preconditions(other)).await), 409);
+        api.delete(&first.name, &DeleteParams::default()).await.unwrap();
+        assert_eq!(code(api.delete(&first.name, &DeleteParams::default()).await), 404);
     }
 }

@@ -6,15 +6,17 @@
 
 mod correlator;
 
+use codec::Encode;
 use std::convert::Infallible;
 use std::time::Duration;
 
+use crate::Api;
 use base::tasks::{OnFailure, Tasks};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, Resource};
+use kube::{Client, Resource};
 use tokio::sync::mpsc;
 
 use crate::brief;
@@ -129,7 +131,7 @@ impl Writer {
     }
 
     async fn write(&self, incident: &Incident, event: Event) {
-        let (api, Ok(json)) = (self.api(incident), serde_json::to_vec(&event)) else { return };
+        let (api, Ok(json)) = (self.api(incident), event.to_json()) else { return };
         for attempt in 0..ATTEMPTS {
             match brief::create(&api, json.clone()).await {
                 // The namespace ends, or the event is there: no retry helps.

@@ -17,11 +17,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use codec::Decode;
 use http::{Request, Response};
 use kube::Client;
 use kube::client::Body;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use db::Db;
@@ -62,14 +62,14 @@ impl Fake {
     }
 
     /// Objects of a kind as they are stored.
-    pub fn all<K: kube::Resource<DynamicType = ()> + DeserializeOwned>(&self) -> Vec<K> {
+    pub fn all<K: kube::Resource<DynamicType = ()> + Decode>(&self) -> Vec<K> {
         let place = path::Place {
             group: K::group(&()).into_owned(),
             version: K::version(&()).into_owned(),
             resource: K::plural(&()).into_owned(),
             namespace: None,
         };
-        self.db.list(&place).into_iter().filter_map(|value| serde_json::from_value(value).ok()).collect()
+        self.db.list(&place).into_iter().filter_map(|value| K::from_tree(&value).ok()).collect()
     }
 
     /// Announces a resource in discovery: group, version, plural, kind, namespaced.
@@ -85,7 +85,7 @@ impl Fake {
     /// Returns when `condition` holds for the objects of a kind; woken by every write.
     pub async fn until<K>(&self, mut condition: impl FnMut(&[K]) -> bool)
     where
-        K: kube::Resource<DynamicType = ()> + DeserializeOwned,
+        K: kube::Resource<DynamicType = ()> + Decode,
     {
         let mut version = self.db.subscribe();
         while !condition(&self.all::<K>()) {

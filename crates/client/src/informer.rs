@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use codec::Decode;
 use futures::StreamExt;
 use kube::{Client, Resource};
 use parking_lot::RwLock;
@@ -19,8 +20,8 @@ use crate::watch::{Event, Watch};
 use crate::{Changes, Entry, Index, Key, Lean, Values, resource_version};
 
 /// What an informer can hold.
-pub trait Object: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
-impl<K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static> Object for K {}
+pub trait Object: Resource<DynamicType = ()> + Clone + Debug + Decode + Send + Sync + 'static {}
+impl<K: Resource<DynamicType = ()> + Clone + Debug + Decode + Send + Sync + 'static> Object for K {}
 
 /// A cache of all objects of kind `K` (or of those that a field selector picks), kept current by a watch. Cheap to clone.
 pub struct Informer<K> {

@@ -55,8 +55,8 @@ impl Informers {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use crate::Api;
     use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod};
-    use kube::Api;
     use kube::api::{DeleteParams, PostParams};
     use serde_json::{Value, json};
 

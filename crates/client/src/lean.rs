@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
+use codec::Decode;
 use memchr::memmem;
-use serde::de::DeserializeOwned;
 
 const KEY: &[u8] = br#""managedFields":["#;
 
 /// Decodes an object from its JSON, without managed fields.
-pub(crate) fn decode<K: DeserializeOwned>(object: &[u8]) -> Result<K, serde_json::Error> {
-    serde_json::from_slice(&text(object))
+pub(crate) fn decode<K: Decode>(object: &[u8]) -> Result<K, serde_json::Error> {
+    K::from_json(&text(object))
 }
 
 /// The JSON of an object without its managed fields.

@@ -4,6 +4,7 @@
 //! The same code runs in the server's process, where the transport is the API server's own service, and on another
 //! machine, where it is HTTPS.
 
+mod api;
 pub mod brief;
 pub mod changes;
 pub mod custom;
@@ -26,6 +27,7 @@ mod store;
 pub mod taken_ports;
 pub mod watch;
 
+pub use api::Api;
 pub use changes::{Change, Changes, Step};
 pub use entry::Entry;
 pub use index::{Index, Lean, Values};

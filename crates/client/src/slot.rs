@@ -12,6 +12,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
+use codec::Decode;
 use kube::Resource;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -153,7 +154,7 @@ impl<K> Slot<K> {
     }
 }
 
-impl<K: Resource<DynamicType = ()> + DeserializeOwned> Slot<K> {
+impl<K: Resource<DynamicType = ()> + Decode> Slot<K> {
     /// The object; none when it is none of the kind, so that one object that cannot be read does not hold up the others.
     pub(crate) fn get(&self) -> Option<Arc<K>> {
         let mut typed = self.typed.lock();

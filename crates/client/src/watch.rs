@@ -12,12 +12,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use codec::Decode;
 use futures::{Stream, stream};
 use kube::api::WatchParams;
 use kube::core::Request;
 use kube::{Client, Resource};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::{lean, resource_version};
 use connection::Connection;
@@ -155,7 +155,7 @@ impl Watch {
     }
 
     /// The events, for ever. After an error the watch waits, longer each time, and goes on where it was.
-    pub fn events<K: Resource + DeserializeOwned>(self) -> impl Stream<Item = Result<Event<K>, Error>> {
+    pub fn events<K: Decode>(self) -> impl Stream<Item = Result<Event<K>, Error>> {
         stream::unfold(self, |mut watch| async move { Some((watch.next().await, watch)) })
     }
 
@@ -164,7 +164,7 @@ impl Watch {
         stream::unfold(self, |mut watch| async move { Some((watch.next_encoded().await, watch)) })
     }
 
-    async fn next<K: Resource + DeserializeOwned>(&mut self) -> Result<Event<K>, Error> {
+    async fn next<K: Decode>(&mut self) -> Result<Event<K>, Error> {
         // One object that cannot be read does not hold up the others: the connection stays.
         Ok(match self.next_encoded().await? {
             Event::Init => Event::Init,

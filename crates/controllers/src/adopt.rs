@@ -1,14 +1,15 @@
 //! Which objects belong to an owner: by controller reference, and by selector where nobody has claimed them.
 
+use codec::Encode;
 use std::sync::Arc;
 
 use apimachinery::labels::Selector;
+use client::Api;
 use client::kube::api::{Patch, PatchParams};
 use client::kube::core::NamespaceResourceScope;
-use client::kube::{self, Api, Resource};
+use client::kube::{self, Resource};
 use client::{Entry, Informer, Key, Object, Step};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Serialize;
 use serde_json::json;
 
 use crate::controller::{Cx, Error};
@@ -30,14 +31,14 @@ pub(crate) async fn claim<O: Owned, C: Owned>(
 }
 
 /// [`claim`] for an owner that may have very many: what is there already is not decoded.
-pub(crate) async fn claim_entries<O: Owned, C: Owned + Serialize>(
+pub(crate) async fn claim_entries<O: Owned, C: Owned + Encode>(
     cx: &Cx,
     owner: &O,
     selector: &Selector,
     cache: &Informer<C>,
 ) -> Result<Vec<Entry<C>>, Error> {
     let Claimed { mut known, adopted } = claim_as(cx, owner, selector, cache, |_| true, None).await?;
-    let entry = |object: C| serde_json::to_vec(&object).and_then(Entry::of_json).ok();
+    let entry = |object: C| object.to_json().and_then(Entry::of_json).ok();
     known.extend(adopted.into_iter().filter_map(entry));
     Ok(known)
 }

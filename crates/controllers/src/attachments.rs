@@ -6,8 +6,9 @@ mod plan;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use client::Api;
+use client::kube;
 use client::kube::api::{DeleteParams, PostParams};
-use client::kube::{self, Api};
 use client::{Entry, Index, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec};

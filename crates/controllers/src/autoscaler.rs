@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use apimachinery::labels::Selector;
 use apimachinery::quantity::Quantity;
+use client::Api;
 use client::events::Type;
-use client::kube::Api;
 use client::kube::api::PostParams;
 use client::{Informer, Informers, Key};
 use futures::future::join_all;

@@ -8,9 +8,10 @@ mod tests;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use client::Api;
 use client::events::Type;
+use client::kube;
 use client::kube::api::{DeleteParams, PostParams};
-use client::kube::{self, Api};
 use client::{Informer, Informers, Key};
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

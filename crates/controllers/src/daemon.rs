@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::labels::Selector;
+use client::Api;
 use client::events::Type;
+use client::kube;
 use client::kube::api::{Patch, PatchParams, PostParams};
-use client::kube::{self, Api};
 use client::{Change, Informer, Informers, Key};
 use futures::future::join_all;
 use jiff::Timestamp;

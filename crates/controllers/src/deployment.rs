@@ -11,9 +11,10 @@ mod tests;
 use std::sync::Arc;
 
 use apimachinery::labels::Selector;
+use client::Api;
 use client::events::Type;
+use client::kube;
 use client::kube::api::{DeleteParams, PostParams, Preconditions};
-use client::kube::{self, Api};
 use client::{Informer, Informers, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};

@@ -9,8 +9,8 @@ mod tests;
 use std::sync::Arc;
 
 use apimachinery::labels::Selector;
+use client::Api;
 use client::events::Type;
-use client::kube::Api;
 use client::kube::api::PostParams;
 use client::{Informer, Informers, Key};
 use jiff::Timestamp;

@@ -1,8 +1,9 @@
 //! Generic ephemeral volumes: a claim for each volume of a pod that has a template for one. It belongs to the pod and goes with it.
 
+use client::Api;
 use client::events::Type;
+use client::kube;
 use client::kube::api::PostParams;
-use client::kube::{self, Api};
 use client::{Entry, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimTemplate, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -1,8 +1,9 @@
 //! Deletes a pod that must go, after its status says why (the condition `DisruptionTarget`, KEP-3329).
 
+use client::Api;
 use client::events::Type;
+use client::kube;
 use client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use client::kube::{self, Api};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use serde_json::json;

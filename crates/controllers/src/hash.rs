@@ -3,6 +3,7 @@
 //! Upstream hashes a dump of Go structures; this hashes the JSON of the template. The values differ, which nobody can
 //! see: sets and revisions are found by their template, and the hash only has to be stable and distinct.
 
+use codec::Encode;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
 /// No vowels and nothing that looks like another character, as upstream encodes.
@@ -12,7 +13,7 @@ const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
     let mut hash = Fnv::default();
     // Maps are sorted and writing to memory cannot fail: the same template gives the same bytes.
-    hash.write(&serde_json::to_vec(template).unwrap_or_default());
+    hash.write(&template.to_json().unwrap_or_default());
     if collisions > 0 {
         hash.write(&collisions.to_le_bytes());
     }

@@ -21,9 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::labels::Selector;
+use client::Api;
 use client::events::Type;
+use client::kube;
 use client::kube::api::PostParams;
-use client::kube::{self, Api};
 use client::{Informer, Informers, Key};
 use futures::future::join_all;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};

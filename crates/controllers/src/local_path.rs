@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use client::Api;
 use client::events::Type;
+use client::kube;
 use client::kube::api::PostParams;
-use client::kube::{self, Api};
 use client::{Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{
     LocalVolumeSource, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim,

@@ -7,8 +7,9 @@ mod tests;
 
 use std::time::Duration;
 
+use client::Api;
+use client::kube;
 use client::kube::api::{DeleteParams, PostParams};
-use client::kube::{self, Api};
 use client::{Informer, Informers, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Pod};

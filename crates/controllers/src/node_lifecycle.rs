@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::Api;
 use client::events::Type;
-use client::kube::Api;
 use client::kube::api::{Patch, PatchParams};
 use client::{Change, Index, Informer, Informers, Key};
 use jiff::Timestamp;

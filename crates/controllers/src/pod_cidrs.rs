@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use client::kube::Api;
+use client::Api;
 use client::kube::api::{Patch, PatchParams};
 use client::{Informer, Informers, Key};
 use ipnet::IpNet;

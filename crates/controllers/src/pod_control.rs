@@ -1,9 +1,11 @@
 //! Creating and deleting the pods of an owner: with events and expectations.
 
+use codec::Encode;
 use std::sync::Arc;
 
+use client::Api;
 use client::events::Type;
-use client::kube::{self, Api};
+use client::kube;
 use client::{Key, brief};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
@@ -52,7 +54,7 @@ impl<O: Owned> PodControl<'_, O> {
 
     /// Creates `number` equal pods in growing batches.
     pub(crate) async fn create_equal(&self, number: usize, pod: &Pod) -> Outcome<usize> {
-        match serde_json::to_vec(pod).map_err(kube::Error::SerdeError) {
+        match pod.to_json().map_err(kube::Error::SerdeError) {
             Ok(json) => self.create_from(number, |_| Ok(json.clone())).await,
             Err(error) => Outcome { done: 0, failure: Some(self.failed("FailedCreate", "creating", error)) },
         }
@@ -60,7 +62,7 @@ impl<O: Owned> PodControl<'_, O> {
 
     /// Creates `number` pods in growing batches. `pod` makes the pod of each number.
     pub(crate) async fn create(&self, number: usize, pod: impl Fn(usize) -> Pod) -> Outcome<usize> {
-        self.create_from(number, |index| serde_json::to_vec(&pod(index)).map_err(kube::Error::SerdeError)).await
+        self.create_from(number, |index| pod(index).to_json().map_err(kube::Error::SerdeError)).await
     }
 
     async fn create_from(&self, number: usize, json: impl Fn(usize) -> kube::Result<Vec<u8>>) -> Outcome<usize> {

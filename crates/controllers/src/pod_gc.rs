@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use client::Api;
+use client::kube;
 use client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use client::kube::{self, Api};
 use client::{Index, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
 use serde_json::json;

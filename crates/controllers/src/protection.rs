@@ -6,11 +6,11 @@ pub(crate) mod classes;
 #[cfg(test)]
 mod tests;
 
+use client::Api;
+use client::kube;
 use client::kube::api::{ListParams, PostParams};
-use client::kube::{self, Api};
 use client::{Entry, Index, Informer, Informers, Key, Object};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
-use serde::Serialize;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::{meta, pods};
@@ -116,7 +116,7 @@ fn plan(ends: bool, protected: bool, used: bool) -> Change {
     }
 }
 
-async fn settle<K: Object + Serialize>(api: &Api<K>, object: &K, finalizer: &str, used: bool) -> Result<Action, Error> {
+async fn settle<K: Object + codec::Encode>(api: &Api<K>, object: &K, finalizer: &str, used: bool) -> Result<Action, Error> {
     let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
     match plan(meta::ends(object), finalizers.iter().any(|one| one == finalizer), used) {
         Change::Add => finalizers.push(finalizer.to_owned()),

@@ -9,8 +9,9 @@ mod tests;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use client::Api;
+use client::kube;
 use client::kube::api::PostParams;
-use client::kube::{self, Api};
 use client::{Entry, Informer, Informers, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;

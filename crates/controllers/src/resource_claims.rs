@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ::pods::claims::{self, Named};
+use client::Api;
 use client::events::Type;
+use client::kube;
 use client::kube::api::{Patch, PatchParams, PostParams};
-use client::kube::{self, Api};
 use client::{Index, Informer, Informers, Key, Values};
 use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::pods::quota::{self, Scoped, Usage};
-use client::kube::Api;
+use client::Api;
 use client::kube::api::PostParams;
 use client::{Client, Entry, Informer, Informers, Key, Step, resource_version};
 use jiff::Timestamp;

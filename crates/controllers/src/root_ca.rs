@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use client::kube::Api;
+use client::Api;
 use client::kube::api::PostParams;
 use client::{Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};

@@ -1,6 +1,6 @@
 //! Every namespace has a service account `default`.
 
-use client::kube::Api;
+use client::Api;
 use client::kube::api::PostParams;
 use client::{Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use base::readiness::Readiness;
 use base::tasks::{Failures, Tasks};
+use client::Api;
 use client::Informers;
 use client::fake::Fake;
-use client::kube::Api;
 use client::kube::api::PostParams;
 use k8s_openapi::api::core::v1::Pod;
 use serde::de::DeserializeOwned;

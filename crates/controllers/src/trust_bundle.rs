@@ -1,6 +1,6 @@
 //! The ClusterTrustBundle by which pods trust the API server: that of the signer `kubernetes.io/kube-apiserver-serving` (KEP-3257).
 
-use client::kube::Api;
+use client::Api;
 use client::kube::api::{DeleteParams, PostParams, Preconditions};
 use client::{Informer, Informers, Key};
 use k8s_openapi::api::certificates::v1beta1::{ClusterTrustBundle, ClusterTrustBundleSpec};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use client::kube::Api;
+use client::Api;
 use client::kube::api::{DeleteParams, Preconditions, PropagationPolicy};
 use client::{Informer, Informers, Key};
 use jiff::{SignedDuration, Timestamp};

@@ -7,8 +7,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use client::Api;
 use client::events::Type;
-use client::kube::Api;
 use client::kube::api::PostParams;
 use client::{Change, Index, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};

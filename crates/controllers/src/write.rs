@@ -2,9 +2,10 @@
 
 use std::future::Future;
 
+use client::Api;
+use client::Object;
+use client::kube;
 use client::kube::api::{DeleteParams, Preconditions};
-use client::kube::{self, Api};
-use client::{Object, brief};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -36,7 +37,7 @@ where
 pub(crate) async fn delete<K: Object>(api: &Api<K>, object: &K) -> kube::Result<bool> {
     let uid = object.meta().uid.clone();
     let params = DeleteParams::default().preconditions(Preconditions { uid, resource_version: None });
-    match brief::delete(api, meta::name(object), &params).await {
+    match api.delete(meta::name(object), &params).await {
         Ok(()) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
         Err(error) => Err(error),

@@ -4,8 +4,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::Api;
+use client::kube;
 use client::kube::api::{Patch, PatchParams, PostParams};
-use client::kube::{self, Api};
 use client::{Client, Informer};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;

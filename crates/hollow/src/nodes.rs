@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use client::kube::Api;
+use client::Api;
 use client::kube::api::{Patch, PatchParams, PostParams};
 use client::{Informer, Informers, Key};
 use controllers::{Action, Controller, Cx, Error, HOLLOW, Source};

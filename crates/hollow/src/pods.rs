@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use client::kube::Api;
+use client::Api;
 use client::kube::api::{DeleteParams, Patch, Preconditions};
 use client::{Informer, Informers, Key, brief};
 use controllers::{Action, Controller, Cx, Error, Source};
@@ -115,7 +115,7 @@ async fn report(api: &Api<Pod>, pod: &Pod, status: PodStatus) -> Result<(), Erro
 async fn remove(api: &Api<Pod>, pod: &Pod) -> Result<(), Error> {
     let uid = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
     let options = DeleteParams { preconditions: Some(uid), ..DeleteParams::default().grace_period(0) };
-    gone_is_fine(brief::delete(api, pod.metadata.name.as_deref().unwrap_or_default(), &options).await)
+    gone_is_fine(api.delete(pod.metadata.name.as_deref().unwrap_or_default(), &options).await)
 }
 
 /// A pod that is gone, or has made way for another one of its name, needs nothing any more.

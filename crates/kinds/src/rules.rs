@@ -8,6 +8,7 @@ pub(crate) mod resources;
 mod signer;
 mod webhook;
 
+use codec::Encode;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
 
@@ -91,7 +92,7 @@ pub(crate) fn template_metadata(path: &Path, metadata: Option<&ObjectMeta>, erro
     annotations(&path.child("annotations"), metadata.annotations.as_ref(), errors);
     labels(&path.child("labels"), metadata.labels.as_ref(), errors);
     let rest = ObjectMeta { annotations: None, labels: None, ..metadata.clone() };
-    for field in serde_json::to_value(rest).iter().filter_map(serde_json::Value::as_object).flat_map(|map| map.keys()) {
+    for field in rest.to_tree().iter().filter_map(serde_json::Value::as_object).flat_map(|map| map.keys()) {
         errors.push(Error::forbidden(&path.child(field), "cannot be set"));
     }
 }

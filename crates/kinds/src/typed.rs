@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::table::ColumnDefinition;
+use codec::Decode;
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::columns::{Cell, Column};
@@ -29,7 +29,7 @@ pub struct Requester<'a> {
 }
 
 /// A built-in kind. Every function has a default that does nothing, so that a plain kind is one constant.
-pub trait Kind: DeserializeOwned + 'static {
+pub trait Kind: Decode + 'static {
     /// Constant facts.
     const DEF: KindDef;
 
@@ -117,7 +117,7 @@ impl<K> Default for Typed<K> {
 }
 
 /// Decodes an object that the schema has accepted; a failure here is a defect of the schema table and is reported, not hidden.
-pub(crate) fn typed<K: DeserializeOwned>(object: &Value, errors: &mut Errors) -> Option<K> {
+pub(crate) fn typed<K: Decode>(object: &Value, errors: &mut Errors) -> Option<K> {
     match decode(object) {
         Ok(typed) => Some(typed),
         Err(error) => {
@@ -129,10 +129,10 @@ pub(crate) fn typed<K: DeserializeOwned>(object: &Value, errors: &mut Errors) ->
 
 /// `lastTransitionTime` of a `metav1.Condition` is null where its writer left it out, as the zero time of Go is; the type here has no
 /// such value, and takes the beginning of the epoch for it.
-fn decode<K: DeserializeOwned>(object: &Value) -> Result<K, serde_json::Error> {
-    K::deserialize(object).or_else(|error| {
+fn decode<K: Decode>(object: &Value) -> Result<K, serde_json::Error> {
+    K::from_tree(object).or_else(|error| {
         let mut object = object.clone();
-        if complete_times(&mut object) { K::deserialize(&object) } else { Err(error) }
+        if complete_times(&mut object) { K::from_tree(&object) } else { Err(error) }
     })
 }
 

@@ -3,6 +3,7 @@
 //! A pod gets what it asked for when it was admitted. When it is resized, the node decides whether there is room; until then everything
 //! on the node goes by what the pod has.
 
+use codec::Decode;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -48,7 +49,7 @@ impl Allocation {
         let mut allocation = Self::wanted(pod);
         for (name, text) in running {
             let known = allocation.containers.get_mut(name);
-            if let (Some(known), Ok(resources)) = (known, serde_json::from_str::<ResourceRequirements>(text))
+            if let (Some(known), Ok(resources)) = (known, ResourceRequirements::from_json(text.as_bytes()))
                 && resources != known.clone().unwrap_or_default()
             {
                 *known = Some(resources);

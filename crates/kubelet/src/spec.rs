@@ -1,5 +1,6 @@
 //! A pod with its containers in one list, whatever field they come from.
 
+use codec::{Decode, Encode};
 use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec};
@@ -160,13 +161,13 @@ impl Member {
 
 /// Requests and limits of a container, as JSON.
 pub fn record(container: &Container) -> String {
-    serde_json::to_string(&container.resources.clone().unwrap_or_default()).unwrap_or_default()
+    String::from_utf8(container.resources.clone().unwrap_or_default().to_json().unwrap_or_default()).unwrap_or_default()
 }
 
 fn ephemeral(container: EphemeralContainer) -> Member {
     let target = container.target_container_name.clone().filter(|name| !name.is_empty());
     // The two types have the same fields but for the target's name, which the other type ignores.
-    let spec = serde_json::to_value(&container).and_then(serde_json::from_value).unwrap_or_default();
+    let spec = container.to_json().and_then(|json| Container::from_json(&json)).unwrap_or_default();
     Member { target, ..Member::new(Role::Ephemeral, spec) }
 }
 

@@ -124,7 +124,7 @@ impl Cluster {
 
     fn without(&self, name: &str) {
         let _context = self.runtime.enter();
-        let api: client::kube::Api<NetworkPolicy> = client::kube::Api::namespaced(self.fake.client(), "x");
+        let api: client::Api<NetworkPolicy> = client::Api::namespaced(self.fake.client(), "x");
         self.runtime.block_on(api.delete(name, &client::kube::api::DeleteParams::default())).unwrap();
     }
 }

@@ -14,11 +14,12 @@ pub mod state;
 pub mod tolerations;
 pub mod volumes;
 
+use codec::Decode;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 /// The specification of a pod as it is stored; None when it is none.
 pub fn spec_of_value(pod: &serde_json::Value) -> Option<PodSpec> {
-    serde_json::from_value(pod.get("spec")?.clone()).ok()
+    PodSpec::from_tree(pod.get("spec")?).ok()
 }
 
 /// Whether an init container is a sidecar: it starts in its turn and stays beside the others (KEP-753).

@@ -72,8 +72,8 @@ pub enum Counted {
 impl Counted {
     /// An object as it is stored.
     pub fn of(group: &str, plural: &str, object: &Value) -> Self {
-        fn read<T: k8s_openapi::serde::de::DeserializeOwned>(object: &Value, of: fn(Box<T>) -> Counted) -> Option<Counted> {
-            serde_json::from_value(object.clone()).ok().map(|object| of(Box::new(object)))
+        fn read<T: codec::Decode>(object: &Value, of: fn(Box<T>) -> Counted) -> Option<Counted> {
+            T::from_tree(object).ok().map(|object| of(Box::new(object)))
         }
         let decoded = match (group, plural) {
             ("", "pods") => read(object, Self::Pod),

@@ -38,7 +38,7 @@ impl References {
 
     /// Of a pod as it is stored; of one that is none, nothing.
     pub fn of_value(pod: Value) -> Self {
-        serde_json::from_value(pod).map(|pod| Self::of(&pod)).unwrap_or_default()
+        codec::from_value(pod).map(|pod| Self::of(&pod)).unwrap_or_default()
     }
 
     /// Whether the pod refers to an object of the core group, or a ResourceClaim, by the plural of its kind.

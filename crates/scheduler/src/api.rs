@@ -104,8 +104,8 @@ impl Api {
         Self { client }
     }
 
-    fn pods(&self, pod: &PodInfo) -> kube::Api<Pod> {
-        kube::Api::namespaced(self.client.clone(), pod.namespace())
+    fn pods(&self, pod: &PodInfo) -> client::Api<Pod> {
+        client::Api::namespaced(self.client.clone(), pod.namespace())
     }
 
     /// Gives the pod its node.
@@ -294,7 +294,7 @@ async fn volumes_for(
     steps: &[Step],
     cache: &Informer<PersistentVolumeClaim>,
 ) -> Result<(), BindError> {
-    let volumes: kube::Api<PersistentVolume> = kube::Api::all(client.clone());
+    let volumes: client::Api<PersistentVolume> = client::Api::all(client.clone());
     let mut open = Vec::new();
     for step in steps {
         let (claim, provisioned) = match step {
@@ -308,7 +308,7 @@ async fn volumes_for(
             }
             Step::Provision(claim) => {
                 let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-                let api: kube::Api<PersistentVolumeClaim> = kube::Api::namespaced(client.clone(), namespace);
+                let api: client::Api<PersistentVolumeClaim> = client::Api::namespaced(client.clone(), namespace);
                 let patch = json!({"metadata": {"uid": claim.metadata.uid, "annotations": {rules::SELECTED_NODE: node}}});
                 let name = claim.metadata.name.as_deref().unwrap_or_default();
                 let told = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;

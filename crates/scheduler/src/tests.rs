@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::readiness::Readiness;
+use client::Api;
 use client::fake::Fake;
-use client::kube::Api;
 use client::kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use client::kube::client::Body;
 use http::Request;

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use client::Api;
 use client::kube::config::{KubeConfigOptions, Kubeconfig};
-use client::kube::{self, Api, Client, Config};
+use client::kube::{self, Client, Config};
 use k8s_openapi::api::core::v1::Node;
 
 use crate::cli::Status;

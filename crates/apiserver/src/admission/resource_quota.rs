@@ -69,13 +69,13 @@ async fn named_by(a: &Request<'_>, claim: &ResourceClaim) -> Devices {
         Some(classes) => a.registry.list(classes, None, &ListOptions::default()).await.ok(),
         None => None,
     };
-    let classes = list.iter().flat_map(|list| &list.entries).filter_map(|class| serde_json::from_value(class.value()).ok());
+    let classes = list.iter().flat_map(|list| &list.entries).filter_map(|class| codec::from_value(class.value()).ok());
     let extended = devices::extended(classes.collect::<Vec<DeviceClass>>().iter());
     let owner = match (devices::owner(claim), a.registry.resource("", "v1", "pods")) {
         (Some(name), Some(pods)) => a.registry.get(&pods, a.namespace, name, None).await.ok(),
         _ => None,
     };
-    Devices { extended, owner: owner.and_then(|pod| serde_json::from_value(pod.value()).ok()) }
+    Devices { extended, owner: owner.and_then(|pod| codec::from_value(pod.value()).ok()) }
 }
 
 /// The quotas of the namespace.

@@ -3,7 +3,7 @@
 //! Whether the requester may is asked of the API, as upstream's approver does: `nodeclient` and `selfnodeclient` are sub-resources that exist
 //! for that question only.
 
-use client::kube::Api;
+use client::Api;
 use client::kube::api::PostParams;
 use client::{Informer, Informers, Key};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use client::{Informer, Informers, Key, kube::Api};
+use client::{Api, Informer, Informers, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::tls::Authority;
-use client::kube::Api;
+use client::Api;
 use client::kube::api::PostParams;
 use client::{Informer, Informers, Key};
 use k8s_openapi::ByteString;

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use client::kube::Api;
+use client::Api;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use apimachinery::labels::Selector;
+use client::Api;
+use client::kube;
 use client::kube::api::{Patch, PatchParams};
-use client::kube::{self, Api};
 use client::{Entry, Informer, Informers, Key};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;

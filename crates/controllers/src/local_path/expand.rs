@@ -1,8 +1,8 @@
 //! Claims that grow. A directory has as much room as its file system, whatever its volume says: growing changes what volume and claim
 //! say, and nothing in the directory.
 
+use client::Api;
 use client::events::Type;
-use client::kube::Api;
 use client::kube::api::{Patch, PatchParams};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;

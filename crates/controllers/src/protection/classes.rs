@@ -3,7 +3,7 @@
 //! The caches alone say who uses it, as upstream: a claim that comes in the same moment may find its class gone, and waits for it then.
 
 use ::pods::volumes::attributes_classes;
-use client::kube::Api;
+use client::Api;
 use client::{Index, Informer, Informers, Key, Values};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;

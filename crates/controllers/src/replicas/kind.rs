@@ -5,12 +5,11 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStat
 use k8s_openapi::api::core::v1::{
     PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
 };
-use serde::Serialize;
 
 use crate::adopt::Owned;
 
 /// A kind that keeps a number of equal pods.
-pub(crate) trait Replicated: Owned + Serialize {
+pub(crate) trait Replicated: Owned + codec::Encode {
     const NAME: &'static str;
     const ACCOUNT: &'static str;
     const KIND: &'static str;

@@ -5,14 +5,15 @@ use std::pin::Pin;
 
 use ::pods::quota;
 use client::kube::api::ListParams;
-use client::kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
+use client::kube::core::{ApiResource, DynamicObject};
 use client::kube::{Api, Resource};
 use client::watch::{self, Event};
-use client::{Client, Informer, Key};
+use client::{Client, Informer, Key, metadata};
 use futures::stream::SelectAll;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::ResourceQuota;
 use parking_lot::Mutex;
+use serde::Deserialize;
 
 use crate::controller::Error;
 use crate::discovery::discover;
@@ -88,12 +89,17 @@ impl Others {
     }
 }
 
+/// What is read of an object that has gone.
+#[derive(Deserialize)]
+struct Place {
+    namespace: Option<String>,
+}
+
 fn deletions(client: &Client, resource: &ApiResource) -> Watch {
     let watch = watch::Watch::new(client.clone(), DynamicObject::url_path(resource, None), "").metadata_only();
-    let events = watch.events::<PartialObjectMeta<DynamicObject>>();
-    Box::pin(events.filter_map(|event| {
+    Box::pin(watch.encoded().filter_map(|event| {
         std::future::ready(match event {
-            Ok(Event::Delete(object)) => Some(object.metadata.namespace),
+            Ok(Event::Delete(object)) => metadata::of(&object).ok().map(|place: Place| place.namespace),
             // A new list: what went meanwhile is not told.
             Ok(Event::InitDone(_)) => Some(None),
             _ => None,

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use client::kube::Api;
+use client::Api;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota};
 use serde_json::{Value, json};
 

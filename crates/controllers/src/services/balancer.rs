@@ -10,8 +10,8 @@ mod condition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use client::Api;
 use client::events::Type;
-use client::kube::Api;
 use client::kube::api::{Patch, PatchParams};
 use client::taken_ports::TakenPort;
 use client::{Informer, Informers, Key};

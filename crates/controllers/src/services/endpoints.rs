@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use client::Api;
+use client::kube;
 use client::kube::api::{DeleteParams, PostParams};
-use client::kube::{self, Api};
 use client::{Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
 

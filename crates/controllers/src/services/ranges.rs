@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use client::Api;
+use client::kube;
 use client::kube::api::{ListParams, Patch, PatchParams, PostParams};
-use client::kube::{self, Api};
 use client::{Index, Informer, Informers, Key};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;

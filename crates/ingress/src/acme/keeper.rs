@@ -1,5 +1,6 @@
 //! Keeps certificates: has them issued when they are wanted, and again when two thirds of their lifetime have passed.
 
+use codec::Decode;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,9 +10,10 @@ use base::tasks::{OnFailure, Tasks};
 use base::tls::Identity;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use client::Api;
 use client::events::{Recorder, Type};
 use client::kube;
-use client::kube::api::{Api, Patch, PatchParams, PostParams};
+use client::kube::api::{Patch, PatchParams, PostParams};
 use client::{Client, Key};
 use instant_acme::{Account, AccountCredentials, NewAccount};
 use k8s_openapi::api::core::v1::Secret;
@@ -180,7 +182,7 @@ impl Keeper {
         let params = PatchParams { field_manager: Some("knarr-ingress".to_owned()), ..PatchParams::default() };
         match secrets.patch(name, &params, &Patch::Merge(object)).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => {
-                let new: Secret = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
+                let new: Secret = Secret::from_tree(object).map_err(kube::Error::SerdeError)?;
                 let params = PostParams { field_manager: Some("knarr-ingress".to_owned()), ..PostParams::default() };
                 Ok(secrets.create(&params, &new).await.map(drop)?)
             }

@@ -9,8 +9,8 @@ use client::kube::Resource;
 use client::kube::core::NamespaceResourceScope;
 use client::watch::{Event, Watch};
 use client::{Client, Key};
+use codec::Decode;
 use futures::StreamExt;
-use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -21,12 +21,11 @@ type News<K> = (Key, Option<Arc<K>>);
 
 /// What can be followed so.
 pub(super) trait Single:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Send + Sync + 'static
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Decode + Send + Sync + 'static
 {
 }
 
-impl<K> Single for K where K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Send + Sync + 'static
-{}
+impl<K> Single for K where K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Decode + Send + Sync + 'static {}
 
 /// The objects of a kind that somebody refers to.
 pub(super) struct Singles<K> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::tasks::{OnFailure, Tasks};
-use client::kube::Api;
+use client::Api;
 use client::kube::api::{Patch, PatchParams};
 use client::{Client, Informer, Key};
 use k8s_openapi::api::networking::v1::{Ingress, IngressLoadBalancerIngress};

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use client::kube::Api;
+use client::Api;
 use client::kube::client::{Body, Client};
 use http::{Method, Request};
 use ingress::issuer::Issuers;

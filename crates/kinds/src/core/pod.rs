@@ -10,6 +10,7 @@ mod validate;
 mod warnings;
 
 use apimachinery::field::Errors;
+use codec::Decode;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use pods::qos::Qos;
 use pods::state::is_last_phase;
@@ -162,7 +163,7 @@ fn gated() -> Value {
 /// containers ask for (KEP-2837).
 fn qos_class(object: &Value) -> &'static str {
     // What cannot be decoded is refused by validation.
-    let decoded = |value: Option<&Value>| serde_json::from_value::<Option<ResourceRequirements>>(value.cloned()?).ok().flatten();
+    let decoded = |value: Option<&Value>| ResourceRequirements::from_tree(value?).ok();
     let list = |key: &str| object.pointer(&format!("/spec/{key}")).and_then(Value::as_array).into_iter().flatten();
     let containers: Vec<_> = list("containers").chain(list("initContainers")).map(|c| decoded(c.get("resources"))).collect();
     let own = decoded(object.pointer("/spec/resources"));

@@ -38,7 +38,7 @@ impl Kind for FlowSchema {
         let name = self.metadata.name.as_deref().unwrap_or_default();
         let spec = self.spec.as_ref().unwrap_or(&none);
         validate_spec(name, spec, &path, errors);
-        let fixed = bootstrap::mandatory("flowschemas", name).map(serde_json::from_value::<FlowSchemaSpec>);
+        let fixed = bootstrap::mandatory("flowschemas", name).map(codec::from_value::<FlowSchemaSpec>);
         if fixed.is_some_and(|fixed| fixed.is_ok_and(|fixed| fixed != *spec)) {
             errors.push(Error::invalid(&path, json!(spec), format!("spec of '{name}' must equal the fixed value")));
         }

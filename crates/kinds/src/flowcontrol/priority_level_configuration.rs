@@ -55,7 +55,7 @@ impl Kind for PriorityLevelConfiguration {
         let name = self.metadata.name.as_deref().unwrap_or_default();
         let spec = self.spec.as_ref().unwrap_or(&none);
         validate_spec(name, spec, &path, errors);
-        let fixed = bootstrap::mandatory("prioritylevelconfigurations", name).map(serde_json::from_value);
+        let fixed = bootstrap::mandatory("prioritylevelconfigurations", name).map(codec::from_value);
         if let Some(Ok(fixed)) = fixed {
             let mut fixed: PriorityLevelConfigurationSpec = fixed;
             // How large the exempt level is, is for the administrator to say.

@@ -15,6 +15,8 @@ pub(crate) struct NodeMetrics {
     usage: Usage,
 }
 
+codec::decode!(NodeMetrics);
+
 impl Kind for NodeMetrics {
     const DEF: KindDef =
         KindDef::new("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes", "").cluster().computed(Computed::Usage);

@@ -26,6 +26,8 @@ impl PodMetrics {
     }
 }
 
+codec::decode!(PodMetrics);
+
 impl Kind for PodMetrics {
     const DEF: KindDef = KindDef::new("metrics.k8s.io", "v1beta1", "PodMetrics", "pods", "").computed(Computed::Usage);
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::tls::{KeyType, PodKey};
+use client::Api;
 use client::Informer;
 use client::events::Type;
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1beta1::PodCertificateRequest;
 use k8s_openapi::api::core::v1::{Node, PodCertificateProjection, ServiceAccount};
-use kube::Api;
 use kube::api::PostParams;
 use tokio::sync::watch;
 

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use client::Api;
 use client::Key;
 use client::events::Type;
 use csi::dra::Claim;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use kube::Api;
 use pods::claims::{self as rules, Named};
 
 use super::records::{Device, Record};

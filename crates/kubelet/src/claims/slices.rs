@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::Api;
 use k8s_openapi::api::resource::v1::ResourceSlice;
-use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 
 use super::Claims;

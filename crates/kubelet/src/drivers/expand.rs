@@ -1,9 +1,9 @@
 //! File systems that grow while they are used: the volume has become larger, and the claim does not say so yet.
 
+use client::Api;
 use client::events::Type;
 use csi::messages::{CapacityRange, NodeExpandVolumeRequest};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::Api;
 use kube::api::{Patch, PatchParams};
 use pods::volumes as rules;
 use serde_json::{Value, json};

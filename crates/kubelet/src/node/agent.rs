@@ -1,18 +1,19 @@
 //! Registers the node and keeps its status and its lease current.
 
+use codec::Encode;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::readiness::Gate;
+use client::Api;
 use client::Informer;
 use client::events::Type;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{Node, NodeStatus, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
-use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -102,7 +103,7 @@ impl Agent {
 
     /// Writes the status in the place of `old`.
     async fn send(&self, status: &NodeStatus, old: &NodeStatus) -> Result<Node, kube::Error> {
-        let mut body = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
+        let mut body = status.to_tree().map_err(kube::Error::SerdeError)?;
         let amounts = self.cx.devices.amounts();
         extended::confine(&mut body, old, status, &amounts);
         // Two addresses of one type would merge into one.

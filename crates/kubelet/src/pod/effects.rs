@@ -275,7 +275,7 @@ impl Effects {
 
     /// Deletes the API object for good, if it still is this pod.
     async fn delete(&self, model: &Model) -> Result<(), String> {
-        let api = kube::Api::<Pod>::namespaced(self.cx.options.client.clone(), model.namespace());
+        let api = client::Api::<Pod>::namespaced(self.cx.options.client.clone(), model.namespace());
         let preconditions = Preconditions { uid: Some(model.uid().to_owned()), resource_version: None };
         let params =
             DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };

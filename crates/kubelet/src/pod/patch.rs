@@ -1,5 +1,6 @@
 //! The strategic merge patch that brings the API's status of a pod to ours. Pure.
 
+use codec::Encode;
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use serde_json::{Map, Value, json};
 
@@ -29,7 +30,7 @@ pub fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value> {
 }
 
 fn object(status: &PodStatus) -> Map<String, Value> {
-    match serde_json::to_value(status) {
+    match status.to_tree() {
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
     }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::Api;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kube::Api;
 use kube::api::{Patch, PatchParams};
 
 use super::conditions::OWN;

@@ -35,7 +35,7 @@ impl Steps {
 /// The requests and limits of a running container as they are in force. None when it does not run, or nobody has recorded them.
 pub fn actual(slot: &Slot) -> Option<ResourceRequirements> {
     let current = slot.current.as_ref().filter(|_| slot.running())?;
-    serde_json::from_str(current.annotations.get(RESOURCES)?).ok()
+    codec::from_slice(current.annotations.get(RESOURCES)?.as_bytes()).ok()
 }
 
 /// Whether the running container has other requests or limits than the pod's.

@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use base::tls::Peer;
+use client::Api;
 use http::request::Parts;
 use http::{StatusCode, header};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::Client;
 use kube::api::PostParams;
-use kube::{Api, Client};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
@@ -192,7 +193,7 @@ enum Error {
 async fn create<K>(client: &Client, review: &K) -> Result<K, Error>
 where
     K: kube::Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>,
-    K: Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
+    K: codec::Decode + codec::Encode,
 {
     let (api, params) = (Api::<K>::all(client.clone()), PostParams::default());
     Ok(tokio::time::timeout(PATIENCE, api.create(&params, review)).await.map_err(|_| Error::Timeout)??)

@@ -1,5 +1,6 @@
 //! A file as a static pod. Pure.
 
+use codec::Decode;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -53,7 +54,7 @@ pub fn pod(text: &str, path: &Path, node: &str, seen: Timestamp) -> Result<Pod, 
     if let Some(problem) = problems.first() {
         return Err(Error::Invalid(format!("metadata.name {name:?}, metadata.namespace {namespace:?}: {problem}")));
     }
-    let typed = serde_json::from_value(pod.clone())?;
+    let typed = Pod::from_tree(&pod)?;
     let errors = strategy.validate(&pod, &mut Vec::new());
     if !errors.is_empty() {
         return Err(Error::Invalid(errors.to_string()));

@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use client::Api;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
-use kube::Api;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use pods::volumes as rules;

@@ -137,8 +137,11 @@ async fn request(client: &kube::Client, model: &Model, asked: Asked<'_>, now: Ti
     };
     let metadata = ObjectMeta { uid: account_uid.map(str::to_owned), ..ObjectMeta::default() };
     let request = TokenRequest { spec: Some(spec), metadata, ..TokenRequest::default() };
-    let api = kube::Api::<ServiceAccount>::namespaced(client.clone(), model.namespace());
-    let answer = api.create_token_request(&account, &PostParams::default(), &request).await.map_err(|e| e.to_string())?;
+    let api = client::Api::<ServiceAccount>::namespaced(client.clone(), model.namespace());
+    let answer = api
+        .create_subresource::<_, TokenRequest>("token", &account, &PostParams::default(), &request)
+        .await
+        .map_err(|e| e.to_string())?;
     let status = answer.status.ok_or("the API server sent no token")?;
     let (Some(text), Some(expires)) = (status.token, status.expiration_timestamp) else {
         return Err("the API server sent a token without its end".to_owned());

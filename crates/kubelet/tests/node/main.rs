@@ -4,8 +4,8 @@
 
 mod support;
 
+use client::Api;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
-use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use support::Node;

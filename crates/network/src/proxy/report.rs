@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use base::tasks::{OnFailure, Tasks};
-use client::kube::Api;
+use client::Api;
 use client::kube::api::{Patch, PatchParams};
 use client::taken_ports::{TAKEN_PORTS, TakenPort};
 use client::{Client, Informer};

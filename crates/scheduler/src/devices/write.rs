@@ -1,7 +1,8 @@
 //! Writes the devices of a pod's claims before the pod is bound, and gives them back when it cannot be.
 
+use client::Api;
+use client::kube;
 use client::kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use client::kube::{self, Api};
 use client::{Client, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;

@@ -1,6 +1,7 @@
 //! What a quota says to a request. Pure.
 
 use apimachinery::quantity::Quantity;
+use codec::Decode;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, ResourceQuotaSpec};
 use k8s_openapi::api::resource::v1::ResourceClaim;
@@ -88,7 +89,7 @@ enum Verdict {
 }
 
 fn decide(asked: &Asked<'_>, quota: &Value) -> Verdict {
-    let spec: ResourceQuotaSpec = serde_json::from_value(quota["spec"].clone()).unwrap_or_default();
+    let spec: ResourceQuotaSpec = ResourceQuotaSpec::from_tree(&quota["spec"]).unwrap_or_default();
     let hard = amounts(&quota["status"]["hard"]);
     let names: Vec<&str> =
         hard.keys().map(String::as_str).filter(|name| quota::concerns(asked.group, asked.plural, name)).collect();

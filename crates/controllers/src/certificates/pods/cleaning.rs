@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use client::{Informer, Informers, Key, kube::Api};
+use client::{Api, Informer, Informers, Key};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::certificates::v1beta1::PodCertificateRequest;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::tls::{self, Authority, PodCertificate, PodIdentity};
-use client::kube::Api;
+use client::Api;
 use client::kube::api::PostParams;
 use client::{Informer, Informers, Key};
 use jiff::Timestamp;

@@ -4,6 +4,7 @@ mod lists;
 mod rule;
 
 use apimachinery::field::{Error, Errors, Path};
+use codec::Encode;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, JSONSchemaPropsOrStringArray,
 };
@@ -59,7 +60,7 @@ pub(super) fn validate(located: &Located<'_>, errors: &mut Errors) {
 
 /// What is wrong only where the schema is used: what it cannot be compiled for, and defaults that it does not allow itself.
 fn compile(schema: &JSONSchemaProps, path: &Path, errors: &mut Errors) {
-    let source = serde_json::to_value(schema).unwrap_or_default();
+    let source = schema.to_tree().unwrap_or_default();
     match structural::Structural::compile(&source) {
         Ok(compiled) => {
             errors.extend(compiled.validate_default(path));
@@ -71,7 +72,7 @@ fn compile(schema: &JSONSchemaProps, path: &Path, errors: &mut Errors) {
 /// What is wrong with the rules of a schema, whose types and costs follow from it. It is looked at when it comes or changes: what has been
 /// accepted stays.
 pub(super) fn validate_rules(located: &Located<'_>, errors: &mut Errors) {
-    let source = serde_json::to_value(located.schema).unwrap_or_default();
+    let source = located.schema.to_tree().unwrap_or_default();
     if let Ok(compiled) = structural::Structural::compile(&source) {
         errors.extend(compiled.validate_rules(&located.path));
     }
@@ -110,7 +111,7 @@ fn validate_root(schema: &JSONSchemaProps, path: &Path, errors: &mut Errors) {
     if others.contains(&true) {
         let detail =
             format!("only [{ALLOWED_AT_ROOT}] fields are allowed at the root of the schema if the status subresource is enabled");
-        let value = serde_json::to_value(schema).unwrap_or_default();
+        let value = schema.to_tree().unwrap_or_default();
         errors.push(Error::invalid(path, value, detail));
     }
 }

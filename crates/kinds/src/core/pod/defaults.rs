@@ -1,5 +1,6 @@
 //! What a pod gets where its author said nothing (pkg/apis/core/v1 defaults).
 
+use codec::Decode;
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Value, json};
 
@@ -123,7 +124,7 @@ fn default_requests(object: &mut Value) {
 
 /// The pod as a whole asks for at least what its containers ask for, and for its limit where they ask for nothing (KEP-2837).
 fn default_pod_requests(spec: &mut Value) {
-    let Ok(typed) = serde_json::from_value::<PodSpec>(spec.clone()) else { return };
+    let Ok(typed) = PodSpec::from_tree(spec) else { return };
     let sums = pods::resources::together(&typed, pods::resources::requests);
     let limited = |name: &str| spec.pointer("/resources/limits").is_some_and(|limits| limits.get(name).is_some());
     let sums: Vec<_> = sums

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use client::Api;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::Api;
 use parking_lot::Mutex;
 
 use super::Failure;

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use base::tls::Authority;
+use client::Api;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::certificates::v1beta1::PodCertificateRequest;
 use k8s_openapi::api::core::v1::{Event, ServiceAccount};
-use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use client::Api;
 use k8s_openapi::api::core::v1::{Event, Node};
-use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 

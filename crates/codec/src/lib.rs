@@ -1,0 +1,132 @@
+//! Typed objects from JSON and to JSON, compiled once.
+//!
+//! Decoders and encoders of the API's types are generic code, which the compiler makes anew in every crate that calls them, and once more for
+//! each source: text, a tree that is kept, a tree that is given away. A Pod's decoder with all that is within a pod is hundreds of kilobytes;
+//! a program that decoded wherever it liked was half copies. So nobody calls serde for a type of the API: [`Decode`] and [`Encode`] are
+//! implemented here for each one by functions that are not generic, over one source of text and one tree. Types of the program's own that
+//! are read where the API's are get them by [`decode!`] and [`encode!`] in their own crate.
+
+mod types;
+
+use serde_json::{Error, Value};
+
+#[doc(hidden)]
+pub use serde::Deserialize;
+#[doc(hidden)]
+pub use serde_json;
+
+/// A type with a decoder that every crate shares.
+pub trait Decode: Sized {
+    /// Decodes text.
+    ///
+    /// # Errors
+    /// When it is no JSON, or none of the type.
+    fn from_json(json: &[u8]) -> Result<Self, Error>;
+
+    /// Decodes a tree.
+    ///
+    /// # Errors
+    /// When it is none of the type.
+    fn from_tree(tree: &Value) -> Result<Self, Error>;
+}
+
+/// A type with an encoder that every crate shares.
+pub trait Encode {
+    /// Encodes to text.
+    ///
+    /// # Errors
+    /// When something in it has no form in JSON.
+    fn to_json(&self) -> Result<Vec<u8>, Error>;
+
+    /// Encodes to a tree, by way of the text: only where the tree is not asked for often.
+    ///
+    /// # Errors
+    /// When something in it has no form in JSON.
+    fn to_tree(&self) -> Result<Value, Error> {
+        serde_json::from_slice(&self.to_json()?)
+    }
+}
+
+/// Decodes text, as `serde_json::from_slice` does.
+///
+/// # Errors
+/// When it is no JSON, or none of the type.
+pub fn from_slice<T: Decode>(json: &[u8]) -> Result<T, Error> {
+    T::from_json(json)
+}
+
+/// Decodes a tree, as `serde_json::from_value` does.
+///
+/// # Errors
+/// When it is none of the type.
+pub fn from_value<T: Decode>(tree: Value) -> Result<T, Error> {
+    T::from_tree(&tree)
+}
+
+/// Implements [`Decode`] for types that serde decodes. What is inlined into a caller is compiled there again: hence `inline(never)`.
+#[macro_export]
+macro_rules! decode {
+    ($($type:ty),+ $(,)?) => { $(
+        impl $crate::Decode for $type {
+            #[inline(never)]
+            fn from_json(json: &[u8]) -> Result<Self, $crate::serde_json::Error> {
+                $crate::serde_json::from_slice(json)
+            }
+
+            #[inline(never)]
+            fn from_tree(tree: &$crate::serde_json::Value) -> Result<Self, $crate::serde_json::Error> {
+                <Self as $crate::Deserialize>::deserialize(tree)
+            }
+        }
+    )+ };
+}
+
+/// Implements [`Encode`] for types that serde encodes.
+#[macro_export]
+macro_rules! encode {
+    ($($type:ty),+ $(,)?) => { $(
+        impl $crate::Encode for $type {
+            #[inline(never)]
+            fn to_json(&self) -> Result<Vec<u8>, $crate::serde_json::Error> {
+                $crate::serde_json::to_vec(self)
+            }
+        }
+    )+ };
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn text_and_tree_are_the_same_object() {
+        let check = |tree: Value| {
+            let pod = Pod::from_tree(&tree).unwrap();
+            assert_eq!(pod, from_slice(tree.to_string().as_bytes()).unwrap());
+            assert_eq!(pod, from_value(tree).unwrap());
+            assert_eq!(pod, Pod::from_json(&pod.to_json().unwrap()).unwrap());
+            assert_eq!(pod, Pod::from_tree(&pod.to_tree().unwrap()).unwrap());
+        };
+        check(json!({"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}));
+        check(json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running", "unknown": [1]}}));
+    }
+
+    #[test]
+    fn what_is_no_object_of_the_type_is_refused() {
+        let check = |text: &str| {
+            assert!(Pod::from_json(text.as_bytes()).is_err(), "{text}");
+            assert!(
+                serde_json::from_str(text).is_ok_and(|tree| Pod::from_tree(&tree).is_err()) || !text.starts_with('{'),
+                "{text}"
+            );
+        };
+        check(r#"{"kind":"Node"}"#);
+        check(r#"{"spec":[1]}"#);
+        check(r#"{"metadata":{"name":1}}"#);
+        check("]");
+    }
+}
