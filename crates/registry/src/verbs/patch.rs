@@ -41,9 +41,9 @@ impl Registry {
             };
             match result {
                 Err(status) if status == target.modified() && !pins_version(&patch) => conflict = Some(status),
-                // Somebody deleted it meanwhile: an apply creates what is missing.
+                // Somebody deleted it meanwhile: an apply creates what is missing. Who loses again and again is told of a conflict.
                 Err(status) if creates(&patch, sub) && status == target.not_found() && !pins_version(&patch) => {
-                    conflict = Some(status)
+                    conflict = Some(target.modified())
                 }
                 other => return other,
             }
