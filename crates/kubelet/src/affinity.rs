@@ -101,12 +101,19 @@ impl Scope {
 #[error("{0:?} is not one of {1}")]
 pub struct Unknown(String, &'static str);
 
+impl Unknown {
+    /// `names` are those that there are.
+    pub(crate) fn new(name: &str, names: &'static str) -> Self {
+        Self(name.to_owned(), names)
+    }
+}
+
 impl FromStr for Policy {
     type Err = Unknown;
 
     fn from_str(name: &str) -> Result<Self, Unknown> {
         let all = [Self::None, Self::BestEffort, Self::Restricted, Self::SingleNumaNode];
-        let unknown = || Unknown(name.to_owned(), "none, best-effort, restricted, single-numa-node");
+        let unknown = || Unknown::new(name, "none, best-effort, restricted, single-numa-node");
         all.into_iter().find(|policy| policy.name() == name).ok_or_else(unknown)
     }
 }
@@ -116,7 +123,7 @@ impl FromStr for Scope {
 
     fn from_str(name: &str) -> Result<Self, Unknown> {
         let found = [Self::Container, Self::Pod].into_iter().find(|scope| scope.name() == name);
-        found.ok_or_else(|| Unknown(name.to_owned(), "container, pod"))
+        found.ok_or_else(|| Unknown::new(name, "container, pod"))
     }
 }
 

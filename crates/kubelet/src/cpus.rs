@@ -24,9 +24,9 @@ use parking_lot::Mutex;
 use runtime::api::{ContainerState, Resources, Runtime};
 use tokio::sync::watch;
 
-use crate::affinity::{Hint, Mask};
-use crate::resources::{self, Qos};
-use crate::spec::{Member, Model, Role};
+use crate::affinity::{Hint, Mask, Unknown};
+use crate::resources;
+use crate::spec::{Member, Model};
 use crate::units;
 use pools::{Pools, Record, Refusal, Stale};
 use set::CpuSet;
@@ -59,16 +59,14 @@ impl Policy {
     }
 }
 
-/// No policy of this name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not one of none, static")]
-pub struct Unknown(String);
-
 impl FromStr for Policy {
     type Err = Unknown;
 
     fn from_str(name: &str) -> Result<Self, Unknown> {
-        [Self::None, Self::Static].into_iter().find(|policy| policy.name() == name).ok_or_else(|| Unknown(name.to_owned()))
+        [Self::None, Self::Static]
+            .into_iter()
+            .find(|policy| policy.name() == name)
+            .ok_or_else(|| Unknown::new(name, "none, static"))
     }
 }
 
@@ -165,8 +163,7 @@ impl Cpus {
 
     /// How many processors a container gets for itself; none where the pod has figures of its own.
     pub fn wanted(&self, model: &Model, member: &Member) -> usize {
-        let given = model.spec().resources.is_some() || member.role == Role::Ephemeral;
-        if self.0.is_none() || given || resources::qos(model) != Qos::Guaranteed {
+        if self.0.is_none() || !resources::may_have_own(model, member) {
             return 0;
         }
         let requests = member.spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());

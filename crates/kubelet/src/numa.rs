@@ -22,9 +22,9 @@ use base::files::{self, Outlives};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::affinity::{self, Hint, Mask};
-use crate::resources::{self, HUGE_PAGES, Qos};
-use crate::spec::{Member, Model, Role};
+use crate::affinity::{self, Hint, Mask, Unknown};
+use crate::resources::{self, HUGE_PAGES};
+use crate::spec::{Member, Model};
 use crate::units;
 use blocks::{Block, Blocks, Claim, Record, Refusal, Stale};
 use machine::Nodes;
@@ -60,16 +60,14 @@ impl Policy {
     }
 }
 
-/// No policy of this name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not one of None, Static")]
-pub struct Unknown(String);
-
 impl FromStr for Policy {
     type Err = Unknown;
 
     fn from_str(name: &str) -> Result<Self, Unknown> {
-        [Self::None, Self::Static].into_iter().find(|policy| policy.name() == name).ok_or_else(|| Unknown(name.to_owned()))
+        [Self::None, Self::Static]
+            .into_iter()
+            .find(|policy| policy.name() == name)
+            .ok_or_else(|| Unknown::new(name, "None, Static"))
     }
 }
 
@@ -166,8 +164,7 @@ impl Memory {
 
     /// What a container gets for itself, bytes by resource; nothing where the pod has figures of its own.
     pub fn wanted(&self, model: &Model, member: &Member) -> Amounts {
-        let given = model.spec().resources.is_some() || member.role == Role::Ephemeral;
-        if self.0.is_none() || given || resources::qos(model) != Qos::Guaranteed {
+        if self.0.is_none() || !resources::may_have_own(model, member) {
             return Amounts::new();
         }
         let requests = member.spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Container;
 pub use pods::qos::Qos;
 use runtime::api::Resources;
 
-use crate::spec::Model;
+use crate::spec::{Member, Model, Role};
 use crate::units::{self, ResourceList};
 
 /// Scheduling period of CPU quotas, microseconds.
@@ -25,6 +25,12 @@ fn requirements(container: &Container) -> (Option<&ResourceList>, Option<&Resour
 /// The class of a pod.
 pub fn qos(model: &Model) -> Qos {
     Qos::of(model.spec())
+}
+
+/// Whether a container may have processors and memory of NUMA nodes for itself: those of guaranteed pods may, but for ephemeral ones and where
+/// the pod as a whole says what it gets.
+pub fn may_have_own(model: &Model, member: &Member) -> bool {
+    model.spec().resources.is_none() && member.role != Role::Ephemeral && qos(model) == Qos::Guaranteed
 }
 
 /// The pod's cgroup, relative to the runtime's root.
