@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prost::Message;
 
-use crate::grpc::{Endpoint, Error, Messages};
+use grpc::{Endpoint, Error, Messages};
 
 /// The version of the interface, which plugins name when they register.
 pub const VERSION: &str = "v1beta1";

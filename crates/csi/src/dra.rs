@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prost::Message;
 
-use crate::grpc::{Code, Endpoint, Error};
+use grpc::{Code, Endpoint, Error};
 
 /// The type of plugins that prepare claims, when they register.
 pub const DRA: &str = "DRAPlugin";

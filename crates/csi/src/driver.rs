@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::grpc::{Endpoint, Error};
 use crate::messages::{
     Capability, Done, NodeExpandVolumeRequest, NodeExpandVolumeResponse, NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse,
     NodeGetInfoRequest, NodeGetInfoResponse, NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
     NodeUnstageVolumeRequest,
 };
+use grpc::{Endpoint, Error};
 
 /// How long a driver may take for what it does to volumes, as with upstream.
 const LIMIT: Duration = Duration::from_secs(120);

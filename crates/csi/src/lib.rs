@@ -1,9 +1,8 @@
 //! How a kubelet talks to its plugins: storage drivers (Container Storage Interface 1.x) and device plugins, and how these make themselves
-//! known to it (the kubelet's plugin registration, v1). Messages and calls only: what is called when is decided by the kubelet.
+//! known to it (the kubelet's plugin registration, v1). Messages and calls only (by [`grpc`]): what is called when is decided by the kubelet.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`grpc`] | calls over Unix sockets, both ways |
 //! | [`messages`] | what is said, by the names and numbers of `csi.proto` |
 //! | [`registration`] | `pluginregistration.Registration` |
 //! | [`driver`] | the node service of a driver, call by call |
@@ -13,10 +12,8 @@
 pub mod devices;
 pub mod dra;
 pub mod driver;
-pub mod grpc;
 pub mod messages;
 pub mod pod_resources;
 pub mod registration;
 
 pub use driver::Driver;
-pub use grpc::{Code, Error};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message;
 
-use crate::grpc::{Endpoint, Error};
+use grpc::{Endpoint, Error};
 
 /// The type of plugins that are storage drivers.
 pub const CSI: &str = "CSIPlugin";

@@ -5,7 +5,8 @@ use serde_json::Value;
 /// Every crate of the workspace with those it may depend on, from the bottom up. Uses go to entries above only.
 const LAYERS: &[(&str, &[&str])] = &[
     ("base", &[]),
-    ("csi", &[]),
+    ("grpc", &[]),
+    ("csi", &["grpc"]),
     ("fuzz", &[]),
     ("schema", &[]),
     ("codec", &[]),
@@ -23,7 +24,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hollow", &["base", "pods", "client", "controllers"]),
     ("scheduler", &["base", "apimachinery", "cel", "pods", "client"]),
     ("runtime", &["base"]),
-    ("kubelet", &["base", "codec", "apimachinery", "pods", "streaming", "kinds", "client", "csi", "runtime"]),
+    ("cri", &["base", "grpc", "streaming", "runtime"]),
+    ("kubelet", &["base", "codec", "apimachinery", "pods", "streaming", "kinds", "client", "grpc", "csi", "runtime"]),
     ("network", &["base", "apimachinery", "client"]),
     ("dns", &["base", "client"]),
     ("ingress", &["base", "codec", "apimachinery", "client"]),

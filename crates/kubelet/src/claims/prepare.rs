@@ -87,7 +87,7 @@ fn claim_of(record: &Record) -> Claim {
 
 async fn prepared_by(cx: &Context, driver: &str, record: &Record) -> Result<Vec<Device>, String> {
     let plugin = cx.claims.driver(driver)?;
-    let failed = |error: csi::Error| format!("NodePrepareResources failed for ResourceClaim {}: {error}", record.name);
+    let failed = |error: grpc::Error| format!("NodePrepareResources failed for ResourceClaim {}: {error}", record.name);
     let devices = plugin.prepare(claim_of(record)).await.map_err(failed)?;
     let device = |one: csi::dra::Device| Device {
         requests: one.request_names,
@@ -144,7 +144,7 @@ pub async fn give_back(cx: &Context, pod: &str) -> Result<(), String> {
             continue;
         }
         for driver in record.drivers.keys() {
-            let failed = |error: csi::Error| format!("NodeUnprepareResources failed for ResourceClaim {}: {error}", record.name);
+            let failed = |error: grpc::Error| format!("NodeUnprepareResources failed for ResourceClaim {}: {error}", record.name);
             cx.claims.driver(driver)?.unprepare(claim_of(&record)).await.map_err(failed)?;
         }
         cx.claims.forget(&uid).await?;

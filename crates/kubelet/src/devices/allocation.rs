@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use csi::Error as Rpc;
 use csi::devices::ContainerAllocateResponse;
+use grpc::Error as Rpc;
 use prost::Message;
 use runtime::api::ContainerEdits;
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::tasks::OnFailure;
-use csi::Error as Rpc;
 use csi::devices::{Plugin, VERSION};
-use csi::grpc::Endpoint;
+use grpc::Endpoint;
+use grpc::Error as Rpc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use csi::devices::{NumaNode, TopologyInfo};
-use csi::grpc::server;
 use csi::pod_resources::{
     ALLOCATABLE, AllocatableResourcesResponse, ContainerDevices, ContainerMemory, ContainerResources, GET,
     GetPodResourcesRequest, GetPodResourcesResponse, LIST, ListPodResourcesResponse, PodResources,
 };
-use csi::{Code, Error};
+use grpc::server;
+use grpc::{Code, Error};
 use k8s_openapi::api::core::v1::Pod;
 use prost::Message;
 use tokio::net::UnixListener;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use csi::devices::{Empty, REGISTER, RegisterRequest};
-use csi::grpc::{Endpoint, server};
-use csi::{Code, Error};
+use grpc::{Code, Error};
+use grpc::{Endpoint, server};
 use prost::Message;
 use tokio::net::UnixListener;
 

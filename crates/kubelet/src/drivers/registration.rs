@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use base::directory::Followed;
 use base::tasks::OnFailure;
+use csi::Driver;
 use csi::dra::{DRA, Plugin, Version};
-use csi::grpc::Endpoint;
 use csi::registration::{self as protocol, PluginInfo};
-use csi::{Driver, Error as Rpc};
+use grpc::Endpoint;
+use grpc::Error as Rpc;
 use tokio_util::sync::CancellationToken;
 
 use super::{announce, mount};

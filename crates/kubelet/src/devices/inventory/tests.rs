@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-use csi::grpc::Endpoint;
+use grpc::Endpoint;
 
 use super::*;
 

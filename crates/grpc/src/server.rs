@@ -17,8 +17,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::authority::AnyAuthority;
-use super::{Code, Error, frame_of, message_of, percent_encoded};
+use crate::authority::AnyAuthority;
+use crate::{Code, Error, frame_of, message_of, percent_encoded};
 
 /// Most connections at a time; more wait.
 const CONNECTIONS: usize = 32;
@@ -107,15 +107,14 @@ fn response(outcome: Result<Vec<u8>, Error>) -> Response<impl Body<Data = Bytes,
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::grpc::Endpoint;
-    use crate::messages::NodeGetInfoResponse as Text;
+    use crate::Endpoint;
 
     struct Echo;
 
     impl Service for Echo {
         async fn call(&self, method: &str, message: Bytes) -> Result<Vec<u8>, Error> {
             match method {
-                "/t.T/Echo" => Ok(decode::<Text>(message)?.encode_to_vec()),
+                "/t.T/Echo" => Ok(decode::<String>(message)?.encode_to_vec()),
                 other => Err(unimplemented(other)),
             }
         }
@@ -129,16 +128,16 @@ mod tests {
         let endpoint = Endpoint::new(path.to_str().unwrap());
         let limit = Duration::from_secs(20);
         let calls = async {
-            let text = |length: usize| Text { node_id: "n".repeat(length), ..Text::default() };
+            let text = |length: usize| "n".repeat(length);
             let call = async |method: &str, length| {
-                let answer: Result<Text, _> = endpoint.call(method, &text(length), limit).await;
-                answer.map(|answer| answer.node_id.len()).map_err(|error| error.code)
+                let answer: Result<String, _> = endpoint.call(method, &text(length), limit).await;
+                answer.map(|answer| answer.len()).map_err(|error| error.code)
             };
             assert_eq!(call("/t.T/Echo", 1000).await, Ok(1000));
             assert_eq!(call("/t.T/Other", 1).await, Err(Code::Unimplemented));
             assert_eq!(call("/t.T/Echo", REQUEST).await, Err(Code::InvalidArgument));
-            let mut messages = endpoint.stream::<_, Text>("/t.T/Echo", &text(5), limit).await.unwrap();
-            assert_eq!(messages.next().await.unwrap().map(|text| text.node_id.len()), Some(5));
+            let mut messages = endpoint.stream::<_, String>("/t.T/Echo", &text(5), limit).await.unwrap();
+            assert_eq!(messages.next().await.unwrap().map(|text| text.len()), Some(5));
             assert_eq!(messages.next().await.unwrap(), None);
         };
         tokio::select! {

@@ -26,7 +26,7 @@ const NAMES: [&[u8]; 2] = [b":authority", &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 
 const HOST: &[u8] = &[1, b'k'];
 
 /// A connection of a client whose requests are for the host `k`, whatever it says.
-pub(super) struct AnyAuthority<S> {
+pub(crate) struct AnyAuthority<S> {
     stream: S,
     /// Bytes that go through as they are, before the next head of a frame.
     passing: usize,
@@ -35,7 +35,7 @@ pub(super) struct AnyAuthority<S> {
 }
 
 impl<S> AnyAuthority<S> {
-    pub(super) fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         Self { stream, passing: PREFACE, read: BytesMut::new(), ready: BytesMut::new() }
     }
 

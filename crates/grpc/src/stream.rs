@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prost::Message;
 
-use super::{ANSWER, Connection, Error, PREFIX, Sender, judge};
+use crate::{ANSWER, Connection, Error, PREFIX, Sender, judge};
 
 /// An answer of messages. Dropping it ends the call.
 pub struct Messages<B> {
@@ -25,7 +25,7 @@ pub struct Messages<B> {
 }
 
 impl<B: Message + Default> Messages<B> {
-    pub(super) fn new(response: Response<Incoming>, sender: Sender, connection: Pin<Box<Connection>>) -> Self {
+    pub(crate) fn new(response: Response<Incoming>, sender: Sender, connection: Pin<Box<Connection>>) -> Self {
         let (head, body) = response.into_parts();
         let (read, connection) = (BytesMut::new(), Some(connection));
         Self { early: head.headers, body, read, connection, _sender: sender, kind: PhantomData }
