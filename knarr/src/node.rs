@@ -302,6 +302,14 @@ impl Node {
         let (again, changed) = mpsc::channel(1);
         network.spawn(publish, again);
         let kubelet = kubelet::start(kubelet, tasks.clone(), readiness.gate("kubelet")).await?;
+        let runtime = Arc::new(engine.clone());
+        let api = kubelet.clone();
+        let changed: cri::server::Changed = Arc::new(move || {
+            let api = api.clone();
+            Box::pin(async move { api.images_changed().await })
+        });
+        let cri = socket.with_file_name("cri.sock");
+        cri::server::start(&cri, runtime, changed, &tasks).with_context(|| cri.display().to_string())?;
         images::server::start(&socket, engine, kubelet, &tasks)?;
         Ok(changed)
     }

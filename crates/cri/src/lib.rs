@@ -4,5 +4,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`messages`] | what is said, by the names and numbers of `api.proto` |
+//! | [`server`] | the engine for clients such as crictl |
 
 pub mod messages;
+pub mod server;

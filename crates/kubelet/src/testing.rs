@@ -136,6 +136,7 @@ impl Runtime for FakeRuntime {
             netns: None,
             runtime_handler: config.runtime_handler,
             resources: config.resources,
+            ..Sandbox::default()
         };
         self.world.lock().sandboxes.insert(sandbox.id.clone(), sandbox.clone());
         self.call(format!("sandbox {}", sandbox.attempt));

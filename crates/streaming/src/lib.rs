@@ -5,6 +5,7 @@
 //! out is the same for all of them: a [`exec::Session`] or [`portforward::Connection`]s made of in-memory pipes.
 
 pub mod exec;
+pub mod join;
 pub mod logs;
 pub mod messages;
 pub mod portforward;

@@ -31,7 +31,7 @@ pub(crate) fn sandbox() -> Sandbox {
         ips: vec!["10.0.0.2".parse().unwrap()],
         netns: None,
         runtime_handler: String::new(),
-        resources: Default::default(),
+        ..Sandbox::default()
     }
 }
 

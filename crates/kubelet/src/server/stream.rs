@@ -1,69 +1,27 @@
 //! Joins the streams of a client's session with those of the runtime.
 
-use std::pin::Pin;
-
-use runtime::api::{Result as RuntimeResult, Streams};
+use runtime::api::Streams;
 use streaming::exec::{Outcome, Session};
+use streaming::join::{Process, refuse, relay};
 use streaming::portforward::Connection;
-use tokio::io::{AsyncRead, AsyncWriteExt, copy};
-use tokio::net::TcpStream;
 
 use super::api::{Api, ApiError};
 
 /// Copies until the command has ended and all its output was sent, or the client is gone. Who is `attached` learns from
 /// the pod how its container ended, not here: that is no failure of the session.
 pub async fn join(session: Session, streams: Result<Streams, ApiError>, attached: bool) {
-    let Session { stdin, stdout, stderr, resize, mut finisher } = session;
-    let streams = match streams {
-        Ok(streams) => streams,
-        Err(error) => {
-            drop((stdin, stdout, stderr));
-            return finisher.finish(Outcome::Failed(error.to_string()));
-        }
-    };
-    let Streams { stdin: to_stdin, stdout: from_stdout, stderr: from_stderr, resize: to_resize, exit } = streams;
-    let input = async {
-        if let (Some(mut from), Some(mut to)) = (stdin, to_stdin) {
-            // The command may end without reading all of it.
-            let _ = copy(&mut from, &mut to).await;
-            let _ = to.shutdown().await;
-        }
-        std::future::pending::<()>().await
-    };
-    let sizes = async {
-        let mut resize = resize;
-        while let Some(size) = resize.recv().await {
-            if to_resize.send(size).await.is_err() {
-                break;
+    let process = streams.map(|Streams { stdin, stdout, stderr, resize, exit }| {
+        let exit = async move {
+            match exit.await {
+                Ok(Ok(_)) if attached => Outcome::Exit(0),
+                Ok(Ok(code)) => Outcome::Exit(code),
+                Ok(Err(error)) => Outcome::Failed(error.to_string()),
+                Err(_) => Outcome::Failed("the session was cut off".to_owned()),
             }
-        }
-        std::future::pending::<()>().await
-    };
-    let output = async {
-        let ((), (), exit) = tokio::join!(pump(from_stdout, stdout), pump(from_stderr, stderr), exit);
-        exit
-    };
-    let exit = tokio::select! {
-        exit = output => exit,
-        () = input => return,
-        () = sizes => return,
-        () = finisher.closed() => return,
-    };
-    finisher.finish(match exit {
-        Ok(RuntimeResult::Ok(_)) if attached => Outcome::Exit(0),
-        Ok(RuntimeResult::Ok(code)) => Outcome::Exit(code),
-        Ok(Err(error)) => Outcome::Failed(error.to_string()),
-        Err(_) => Outcome::Failed("the session was cut off".to_owned()),
+        };
+        Process { stdin, stdout, stderr, resize, exit: Box::pin(exit) }
     });
-}
-
-/// Copies one output to its end and closes it at the client.
-async fn pump(from: Option<Pin<Box<dyn AsyncRead + Send>>>, to: Option<streaming::Stream>) {
-    if let (Some(mut from), Some(mut to)) = (from, to) {
-        // A terminal's end reads as an error; a client that is gone is noticed elsewhere.
-        let _ = copy(&mut from, &mut to).await;
-        let _ = to.shutdown().await;
-    }
+    streaming::join::join(session, process.map_err(|error| error.to_string())).await;
 }
 
 /// Forwards one connection to a port of the pod.
@@ -71,61 +29,8 @@ pub async fn forward(api: Api, namespace: String, pod: String, connection: Conne
     match api.dial(&namespace, &pod, connection.port).await {
         Ok(target) => relay(connection, target).await,
         Err(why) => {
-            let Connection { port, mut error, .. } = connection;
-            let text = format!("error forwarding port {port} to pod {pod}, uid : {why}");
-            let _ = error.write_all(text.as_bytes()).await;
-            let _ = error.shutdown().await;
+            let text = format!("error forwarding port {} to pod {pod}, uid : {why}", connection.port);
+            refuse(connection, &text).await;
         }
-    }
-}
-
-/// Copies in both directions until both have ended. Either end may go at any time: that is the end of the connection, not an
-/// error.
-async fn relay(connection: Connection, target: TcpStream) {
-    let Connection { data, mut error, .. } = connection;
-    let (mut from_client, mut to_client) = tokio::io::split(data);
-    let (mut from_pod, mut to_pod) = target.into_split();
-    let down = async {
-        let _ = copy(&mut from_pod, &mut to_client).await;
-        // Nothing more comes, no error either. A WebSocket whose channels have all ended is closed: its client has no other way
-        // to learn of it, and cannot end its own side.
-        let _ = to_client.shutdown().await;
-        let _ = error.shutdown().await;
-    };
-    let up = async {
-        let _ = copy(&mut from_client, &mut to_pod).await;
-        let _ = to_pod.shutdown().await;
-    };
-    tokio::join!(down, up);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, duplex};
-
-    #[tokio::test]
-    async fn the_end_of_the_pods_side_reaches_a_client_that_ends_nothing() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (mut pod, _) = listener.accept().await.unwrap();
-        let ((data, mut near), (error, mut near_error)) = (duplex(64), duplex(64));
-        let client = async {
-            near.write_all(b"ping").await.unwrap();
-            let mut ping = [0; 4];
-            pod.read_exact(&mut ping).await.unwrap();
-            pod.write_all(b"pong").await.unwrap();
-            pod.shutdown().await.unwrap();
-            let (mut text, mut errors) = (String::new(), String::new());
-            near.read_to_string(&mut text).await.unwrap();
-            near_error.read_to_string(&mut errors).await.unwrap();
-            // The other direction is open for as long as the client wants.
-            near.write_all(b"more").await.unwrap();
-            pod.read_exact(&mut ping).await.unwrap();
-            drop(near);
-            (ping, text, errors, pod.read(&mut [0]).await.unwrap())
-        };
-        let ((), seen) = tokio::join!(relay(Connection { port: 80, data, error }, target), client);
-        assert_eq!(seen, (*b"more", "pong".to_owned(), String::new(), 0));
     }
 }

@@ -15,7 +15,7 @@ fn sandbox(uid: &str, attempt: u32, state: SandboxState) -> Sandbox {
         ips: Vec::new(),
         netns: Some("/run/netns/x".into()),
         runtime_handler: String::new(),
-        resources: Default::default(),
+        ..Sandbox::default()
     }
 }
 

@@ -105,16 +105,17 @@ pub struct IdRange {
 }
 
 /// Whether a sandbox serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SandboxState {
     /// Its namespaces are held.
     Ready,
     /// It was stopped or its shim is gone.
+    #[default]
     NotReady,
 }
 
 /// A sandbox as the runtime sees it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Sandbox {
     /// Runtime-wide identifier.
     pub id: String,
@@ -135,4 +136,22 @@ pub struct Sandbox {
     /// Limits of the pod's cgroup, as they are now.
     #[serde(default)]
     pub resources: Resources,
+    /// See [`SandboxConfig::labels`].
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// See [`SandboxConfig::annotations`].
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// See [`SandboxConfig::host_network`].
+    #[serde(default)]
+    pub host_network: bool,
+    /// See [`SandboxConfig::pid`].
+    #[serde(default)]
+    pub pid: NamespaceMode,
+    /// See [`SandboxConfig::ipc`].
+    #[serde(default)]
+    pub ipc: NamespaceMode,
+    /// See [`SandboxConfig::log_directory`].
+    #[serde(default)]
+    pub log_directory: PathBuf,
 }

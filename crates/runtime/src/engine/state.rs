@@ -85,6 +85,12 @@ impl SandboxEntry {
             netns: record.netns.clone(),
             runtime_handler: record.config.runtime_handler.clone(),
             resources: record.config.resources.clone(),
+            labels: record.config.labels.clone(),
+            annotations: record.config.annotations.clone(),
+            host_network: record.config.host_network,
+            pid: record.config.pid,
+            ipc: record.config.ipc,
+            log_directory: record.config.log_directory.clone(),
         }
     }
 }

@@ -1,0 +1,153 @@
+//! Calls about containers.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use grpc::Error;
+use runtime::api;
+use serde_json::json;
+
+use super::{Server, config, errors, view};
+use crate::messages::*;
+
+/// Most bytes of each output of a command that are kept (`ExecSyncResponse`).
+const OUTPUT: usize = 16 << 20;
+/// How long a command may run that has no limit of its own.
+const FOREVER: Duration = Duration::from_secs(24 * 3600);
+
+impl Server {
+    /// The container with an identifier, or with the begin of one.
+    pub(super) async fn container(&self, id: &str) -> Result<api::Container, Error> {
+        let mut containers = self.containers().await?;
+        let id = view::meant("container", id, containers.iter().map(|container| container.id.as_str()))?;
+        let found = containers.iter().position(|container| container.id == id);
+        found.map(|at| containers.swap_remove(at)).ok_or_else(|| errors::not_found("container", &id))
+    }
+
+    async fn containers(&self) -> Result<Vec<api::Container>, Error> {
+        self.runtime.containers(None).await.map_err(errors::of)
+    }
+
+    /// Whose the sandboxes are, by identifier.
+    pub(super) async fn pods(&self) -> Result<HashMap<String, api::PodIdentity>, Error> {
+        Ok(self.sandboxes().await?.into_iter().map(|sandbox| (sandbox.id, sandbox.pod)).collect())
+    }
+
+    pub(super) async fn create_container(&self, request: CreateContainerRequest) -> Result<CreateContainerResponse, Error> {
+        let mut asked = request.config.ok_or_else(|| errors::invalid("the container has no config"))?;
+        let sandbox = self.sandbox(&request.pod_sandbox_id).await?;
+        let image = self.image_of(asked.image.as_ref()).await?;
+        for mount in asked.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
+            mount.image = self.image_of(Some(mount)).await?.id;
+        }
+        let known = self.runtime.containers(Some(&sandbox.id)).await.map_err(errors::of)?;
+        let target = target(&asked, &known)?;
+        let image = config::Image { digest: image.digests.first().cloned().unwrap_or_default(), id: image.id };
+        let config = config::container(asked, image, &sandbox, target)?;
+        if let Some(same) = known.iter().find(|one| one.name == config.name && one.attempt == config.attempt) {
+            return Err(errors::exists(format!(
+                "the sandbox has the container {} of name {:?} and attempt {}",
+                same.id, same.name, same.attempt
+            )));
+        }
+        let made = self.runtime.create_container(&sandbox.id, config).await.map_err(errors::of)?;
+        Ok(CreateContainerResponse { container_id: made.id })
+    }
+
+    pub(super) async fn start_container(&self, request: StartContainerRequest) -> Result<StartContainerResponse, Error> {
+        let container = self.container(&request.container_id).await?;
+        if container.state != api::ContainerState::Created {
+            return Err(errors::precondition(format!(
+                "container {} is {:?}: only a new one can be started",
+                container.id, container.state
+            )));
+        }
+        self.runtime.start_container(&container.id).await.map_err(errors::of)?;
+        Ok(StartContainerResponse {})
+    }
+
+    pub(super) async fn stop_container(&self, request: StopContainerRequest) -> Result<StopContainerResponse, Error> {
+        let grace = Duration::from_secs(u64::try_from(request.timeout).unwrap_or(0));
+        if let Some(container) = errors::if_there(self.container(&request.container_id).await)? {
+            errors::gone_is_fine(self.runtime.stop_container(&container.id, grace, None).await)?;
+        }
+        Ok(StopContainerResponse {})
+    }
+
+    /// "If the container is running, the container must be forcibly removed" (`RemoveContainer`).
+    pub(super) async fn remove_container(&self, request: RemoveContainerRequest) -> Result<RemoveContainerResponse, Error> {
+        if let Some(container) = errors::if_there(self.container(&request.container_id).await)? {
+            if container.state == api::ContainerState::Running {
+                errors::gone_is_fine(self.runtime.stop_container(&container.id, Duration::ZERO, None).await)?;
+            }
+            errors::gone_is_fine(self.runtime.remove_container(&container.id).await)?;
+        }
+        Ok(RemoveContainerResponse {})
+    }
+
+    pub(super) async fn list_containers(&self, request: ListContainersRequest) -> Result<ListContainersResponse, Error> {
+        let filter = request.filter.unwrap_or_default();
+        let pods = self.pods().await?;
+        let fits = |container: &Container| {
+            container.id.starts_with(&filter.id)
+                && container.pod_sandbox_id.starts_with(&filter.pod_sandbox_id)
+                && filter.state.is_none_or(|wanted| wanted.state == container.state)
+                && view::selected(&container.labels, &filter.label_selector)
+        };
+        let containers = self.containers().await?;
+        let seen = containers.iter().map(|container| view::container(container, pods.get(&container.sandbox)));
+        Ok(ListContainersResponse { containers: seen.filter(fits).collect() })
+    }
+
+    pub(super) async fn container_status(&self, request: ContainerStatusRequest) -> Result<ContainerStatusResponse, Error> {
+        let container = self.container(&request.container_id).await?;
+        let pods = self.pods().await?;
+        let info = || {
+            let info = json!({ "sandboxID": container.sandbox, "pid": container.pid, "signal": container.signal });
+            [("info".to_owned(), info.to_string())].into()
+        };
+        Ok(ContainerStatusResponse {
+            status: Some(view::container_status(&container, pods.get(&container.sandbox))),
+            info: if request.verbose { info() } else { Default::default() },
+        })
+    }
+
+    pub(super) async fn update_container(
+        &self,
+        request: UpdateContainerResourcesRequest,
+    ) -> Result<UpdateContainerResourcesResponse, Error> {
+        let container = self.container(&request.container_id).await?;
+        let linux = request.linux.ok_or_else(|| errors::invalid("no limits are given"))?;
+        let limits = config::resources(&linux)?;
+        self.runtime.update_container(&container.id, limits, container.annotations).await.map_err(errors::of)?;
+        Ok(UpdateContainerResourcesResponse {})
+    }
+
+    /// A container that runs.
+    pub(super) async fn running(&self, id: &str) -> Result<api::Container, Error> {
+        let container = self.container(id).await?;
+        match container.state {
+            api::ContainerState::Running => Ok(container),
+            state => Err(errors::precondition(format!("container {} is {state:?}: it does not run", container.id))),
+        }
+    }
+
+    pub(super) async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Error> {
+        let container = self.running(&request.container_id).await?;
+        if request.cmd.is_empty() {
+            return Err(errors::invalid("a command is required"));
+        }
+        let limit = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map_or(FOREVER, Duration::from_secs);
+        let done = self.runtime.exec_sync(&container.id, &request.cmd, limit.min(FOREVER), OUTPUT).await.map_err(errors::of)?;
+        Ok(ExecSyncResponse { stdout: done.stdout, stderr: done.stderr, exit_code: done.exit_code })
+    }
+}
+
+/// The name of the container of the sandbox whose processes are to be seen.
+fn target(asked: &ContainerConfig, known: &[api::Container]) -> Result<Option<String>, Error> {
+    let security = asked.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let spaces = security.and_then(|security| security.namespace_options.as_ref());
+    let Some(spaces) = spaces.filter(|spaces| spaces.pid() == NamespaceMode::Target) else { return Ok(None) };
+    let id = view::meant("container", &spaces.target_id, known.iter().map(|container| container.id.as_str()))?;
+    Ok(known.iter().find(|container| container.id == id).map(|container| container.name.clone()))
+}
