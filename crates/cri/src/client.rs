@@ -14,6 +14,7 @@ mod records;
 mod requests;
 mod runtime;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,11 +149,15 @@ impl Inner {
         answer
     }
 
-    /// The containers of a sandbox, or all of pods.
+    fn is_ours(&self, labels: &BTreeMap<String, String>) -> bool {
+        labels.get(requests::ROOT).is_some_and(|root| root == self.groups.root())
+    }
+
+    /// The containers of a sandbox, or all of this node.
     async fn listed(&self, sandbox: Option<&str>) -> Result<Vec<Container>> {
         let filter = ContainerFilter { pod_sandbox_id: sandbox.unwrap_or_default().to_owned(), ..Default::default() };
         let answer = self.call(ListContainersRequest { filter: Some(filter) }).await?;
-        Ok(answer.containers.into_iter().filter(|one| one.labels.contains_key(requests::POD_UID)).collect())
+        Ok(answer.containers.into_iter().filter(|one| self.is_ours(&one.labels)).collect())
     }
 
     async fn status(&self, container: &str) -> Result<ContainerStatusResponse> {
@@ -182,7 +187,7 @@ impl Inner {
 
     async fn listed_sandboxes(&self) -> Result<Vec<PodSandbox>> {
         let listed = self.call(ListPodSandboxRequest::default()).await?.items;
-        Ok(listed.into_iter().filter(|sandbox| sandbox.labels.contains_key(requests::POD_UID)).collect())
+        Ok(listed.into_iter().filter(|sandbox| self.is_ours(&sandbox.labels)).collect())
     }
 
     async fn sandboxes(&self) -> Result<Vec<::runtime::api::Sandbox>> {

@@ -23,6 +23,11 @@ impl Groups {
         Ok(Self { root, cgroups: Cgroups::detect()? })
     }
 
+    /// The root, which tells the nodes of one machine apart.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
     /// A group below the root as the whole machine names it, without a leading slash.
     pub fn path(&self, group: &str) -> String {
         format!("{}/{group}", self.root)

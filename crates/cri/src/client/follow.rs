@@ -59,10 +59,9 @@ impl Inner {
     }
 
     async fn look(&self) -> Result<Seen> {
-        let sandboxes = self.call(ListPodSandboxRequest::default()).await?;
-        let containers = self.call(ListContainersRequest::default()).await?;
-        let of_sandboxes = sandboxes.items.into_iter().map(|one| (one.labels, one.id, one.state));
-        let of_containers = containers.containers.into_iter().map(|one| (one.labels, one.id, one.state));
+        let (sandboxes, containers) = (self.listed_sandboxes().await?, self.listed(None).await?);
+        let of_sandboxes = sandboxes.into_iter().map(|one| (one.labels, one.id, one.state));
+        let of_containers = containers.into_iter().map(|one| (one.labels, one.id, one.state));
         let mut seen = BTreeMap::<String, BTreeMap<String, i32>>::new();
         for (mut labels, id, state) in of_sandboxes.chain(of_containers) {
             if let Some(uid) = labels.remove(POD_UID) {
@@ -89,7 +88,7 @@ impl Inner {
     }
 
     async fn rotate(&self, id: &str, path: &Path, files: u32) -> Result<()> {
-        let internal = super::records::internal::<io::Error>;
+        let internal = |error: io::Error| super::records::internal(error);
         let old = aside(path);
         std::fs::rename(path, &old).map_err(internal)?;
         let opened = self.call(ReopenContainerLogRequest { container_id: id.to_owned() }).await;

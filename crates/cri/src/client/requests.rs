@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use runtime::Groups;
 use runtime::api::{self, Error, Result, SandboxConfig};
 
 use crate::messages::*;
@@ -11,6 +12,8 @@ pub(super) const POD_UID: &str = "io.kubernetes.pod.uid";
 const POD_NAME: &str = "io.kubernetes.pod.name";
 const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+/// Whose it is, where several use one runtime: the cgroup of all pods of a node.
+pub(super) const ROOT: &str = "knarr.io/root";
 
 /// Paths of /proc and /sys that containers do not see (upstream's pkg/securitycontext, of the default `procMount`).
 const MASKED: [&str; 11] = [
@@ -29,13 +32,13 @@ const MASKED: [&str; 11] = [
 /// Those that they may only read.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-fn labels(pod: &api::PodIdentity) -> BTreeMap<String, String> {
-    let pairs = [(POD_NAME, &pod.name), (POD_NAMESPACE, &pod.namespace), (POD_UID, &pod.uid)];
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), value.clone())).collect()
+fn labels(pod: &api::PodIdentity, root: &str) -> BTreeMap<String, String> {
+    let pairs = [(POD_NAME, &*pod.name), (POD_NAMESPACE, &*pod.namespace), (POD_UID, &*pod.uid), (ROOT, root)];
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// A sandbox whose group is `group`, as the whole machine names it.
-pub(super) fn sandbox(config: &SandboxConfig, group: &str) -> PodSandboxConfig {
+/// A sandbox.
+pub(super) fn sandbox(config: &SandboxConfig, groups: &Groups) -> PodSandboxConfig {
     let pod = &config.pod;
     let metadata = PodSandboxMetadata {
         name: pod.name.clone(),
@@ -52,7 +55,7 @@ pub(super) fn sandbox(config: &SandboxConfig, group: &str) -> PodSandboxConfig {
         ..Default::default()
     };
     let linux = LinuxPodSandboxConfig {
-        cgroup_parent: format!("/{group}"),
+        cgroup_parent: format!("/{}", groups.path(&config.cgroup_parent)),
         security_context: Some(security),
         sysctls: config.sysctls.clone(),
         overhead: None,
@@ -64,7 +67,7 @@ pub(super) fn sandbox(config: &SandboxConfig, group: &str) -> PodSandboxConfig {
         log_directory: config.log_directory.display().to_string(),
         dns_config: config.resolv_conf.as_deref().map(dns),
         port_mappings: config.host_ports.iter().map(port).collect(),
-        labels: config.labels.clone().into_iter().chain(labels(pod)).collect(),
+        labels: config.labels.clone().into_iter().chain(labels(pod, groups.root())).collect(),
         annotations: config.annotations.clone(),
         linux: Some(linux),
     }
@@ -123,7 +126,7 @@ fn namespaces(config: &SandboxConfig, target: Option<&str>) -> NamespaceOption {
 ///
 /// # Errors
 /// It has what the interface has no words for.
-pub(super) fn container(config: &api::ContainerConfig, sandbox: &SandboxConfig) -> Result<ContainerConfig> {
+pub(super) fn container(config: &api::ContainerConfig, sandbox: &SandboxConfig, groups: &Groups) -> Result<ContainerConfig> {
     if !config.hooks.is_empty() {
         let what = "hooks of the Container Device Interface: a runtime behind --container-runtime-endpoint is not told of them";
         return Err(Error::Create(what.to_owned()));
@@ -135,7 +138,7 @@ pub(super) fn container(config: &api::ContainerConfig, sandbox: &SandboxConfig) 
         runtime_handler: sandbox.runtime_handler.clone(),
         ..Default::default()
     };
-    let mut labels = labels(&sandbox.pod);
+    let mut labels = labels(&sandbox.pod, groups.root());
     labels.insert(CONTAINER_NAME.to_owned(), config.name.clone());
     let linux = LinuxContainerConfig {
         resources: Some(resources(&config.resources)),

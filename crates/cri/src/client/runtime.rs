@@ -52,7 +52,7 @@ impl Runtime for Client {
         })
         .await?;
         let request = RunPodSandboxRequest {
-            config: Some(requests::sandbox(&config, &inner.groups.path(&config.cgroup_parent))),
+            config: Some(requests::sandbox(&config, &inner.groups)),
             runtime_handler: config.runtime_handler.clone(),
         };
         let id = inner.act(request, LIMIT).await.map_err(error)?.pod_sandbox_id;
@@ -107,8 +107,8 @@ impl Runtime for Client {
         }
         let request = CreateContainerRequest {
             pod_sandbox_id: sandbox.to_owned(),
-            config: Some(requests::container(&config, &made)?),
-            sandbox_config: Some(requests::sandbox(&made, &inner.groups.path(&made.cgroup_parent))),
+            config: Some(requests::container(&config, &made, &inner.groups)?),
+            sandbox_config: Some(requests::sandbox(&made, &inner.groups)),
         };
         let created = inner.act(request, LIMIT).await.map_err(|error| Error::Create(error.message))?;
         let record = ContainerRecord {
