@@ -4,7 +4,8 @@
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
-use testing::{Cluster, eventually, fetched};
+use testing::programs::fetched;
+use testing::{Cluster, eventually};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 
@@ -85,7 +86,7 @@ fn network(c: &Cluster, range: &str) {
 }
 
 fn end(mut child: Child) {
-    let pid = testing::child_of(child.id() as i32);
+    let pid = testing::machine::child_of(child.id() as i32);
     Command::new("kill").arg(pid.to_string()).status().unwrap();
     child.wait().unwrap();
 }
