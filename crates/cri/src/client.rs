@@ -13,6 +13,8 @@ mod follow;
 mod records;
 mod requests;
 mod runtime;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
