@@ -237,9 +237,10 @@ impl Node {
         let (policies, admissions) = Policies::channel();
         let events = Recorder::new(clients.kubelet(), "kubelet", &options.identity.name, tasks);
         let proxy_informers = Informers::new(clients.proxy(), tasks.clone());
+        let attacher = network::deferred(attachments, policies, events.clone());
         let around = Around {
             peers: other_nodes(&options, certificates, &proxy_informers, tasks)?,
-            network: network::deferred(attachments, policies, events.clone()),
+            network: attacher.clone(),
         };
         let Opened { runtime, engine } = external::open(&options, paths, around, tasks).await?;
         let informers = Informers::new(clients.kubelet(), tasks.clone());
@@ -249,6 +250,7 @@ impl Node {
             admissions,
             events,
             engine: runtime.clone(),
+            attacher,
             readiness: readiness.clone(),
             tasks: tasks.clone(),
             options: network_options(&options, paths),
