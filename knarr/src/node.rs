@@ -37,8 +37,8 @@ use crate::paths::Paths;
 use crate::process::Again;
 use crate::{cli, default_address, images, routed_address_v6};
 
-pub(crate) use self::external::{connect, endpoint_of};
 use self::external::Opened;
+pub(crate) use self::external::{connect, endpoint_of};
 
 /// How the node's components talk to the API.
 pub(crate) trait Clients {
@@ -238,10 +238,7 @@ impl Node {
         let events = Recorder::new(clients.kubelet(), "kubelet", &options.identity.name, tasks);
         let proxy_informers = Informers::new(clients.proxy(), tasks.clone());
         let attacher = network::deferred(attachments, policies, events.clone());
-        let around = Around {
-            peers: other_nodes(&options, certificates, &proxy_informers, tasks)?,
-            network: attacher.clone(),
-        };
+        let around = Around { peers: other_nodes(&options, certificates, &proxy_informers, tasks)?, network: attacher.clone() };
         let Opened { runtime, engine } = external::open(&options, paths, around, tasks).await?;
         let informers = Informers::new(clients.kubelet(), tasks.clone());
         let network = network::Start {
@@ -292,10 +289,10 @@ impl Node {
             shutdown: options.shutdown.periods()?,
             verification: verification(&options)?,
             credential_providers: credential_providers(&options)?,
-            sharing: engine.clone().filter(|_| options.sharing != ShareImages::Off).map(|engine| kubelet::sharing::Sharing {
-                images: Arc::new(engine),
-                names: options.sharing == ShareImages::All,
-            }),
+            sharing: engine
+                .clone()
+                .filter(|_| options.sharing != ShareImages::Off)
+                .map(|engine| kubelet::sharing::Sharing { images: Arc::new(engine), names: options.sharing == ShareImages::All }),
             static_pods: options.static_pods.clone(),
             labels: options.labels.iter().cloned().collect(),
             taints: options.taints.clone(),

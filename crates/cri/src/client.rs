@@ -81,7 +81,8 @@ impl Client {
         check_driver(&channel).await?;
         let disks = call(&channel, ImageFsInfoRequest::default(), LIMIT).await.map_err(error)?;
         let mounted = disks.image_filesystems.into_iter().find_map(|disk| disk.fs_id).map(|disk| disk.mountpoint);
-        let plain = status.runtime_handlers.iter().find(|handler| handler.name.is_empty()).and_then(|handler| handler.features.clone());
+        let plain =
+            status.runtime_handlers.iter().find(|handler| handler.name.is_empty()).and_then(|handler| handler.features.clone());
         let inner = Arc::new(Inner {
             channel,
             records: Records::open(options.directory).map_err(internal)?,

@@ -28,8 +28,8 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use self::events::Events;
-pub(crate) use self::sessions::dial;
 use self::sealed::Sealed;
+pub(crate) use self::sessions::dial;
 use self::state::{ContainerEntry, SandboxEntry};
 use crate::api::{Credentials, Error, Image, PodNetwork, Result};
 use crate::container::caps::Available;

@@ -23,7 +23,9 @@ pub(super) async fn open(options: &Options, paths: &Paths, around: Around, tasks
     let before = endpoint_of(paths)?;
     let Some(endpoint) = &options.runtime_endpoint else {
         if let Some(before) = before {
-            bail!("the pods of this data directory run at {before}: give it with --container-runtime-endpoint, or run `knarr killall` first");
+            bail!(
+                "the pods of this data directory run at {before}: give it with --container-runtime-endpoint, or run `knarr killall` first"
+            );
         }
         let engine = open_runtime(options, paths, around, tasks).await?;
         return Ok(Opened { runtime: Arc::new(engine.clone()), engine: Some(engine) });
@@ -44,11 +46,8 @@ pub(super) async fn open(options: &Options, paths: &Paths, around: Around, tasks
 
 /// The runtime at a socket.
 pub(crate) async fn connect(endpoint: &str, paths: &Paths, tasks: &Tasks) -> Result<cri::client::Client> {
-    let options = cri::client::Options {
-        endpoint: endpoint.to_owned(),
-        directory: paths.runtime_records(),
-        cgroup_root: paths.cgroup(),
-    };
+    let options =
+        cri::client::Options { endpoint: endpoint.to_owned(), directory: paths.runtime_records(), cgroup_root: paths.cgroup() };
     let connected = cri::client::Client::connect(options, tasks).await;
     connected.with_context(|| format!("container runtime at {endpoint}"))
 }

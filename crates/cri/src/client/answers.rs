@@ -32,7 +32,8 @@ fn netns(info: &Value) -> Option<PathBuf> {
 pub(super) fn sandbox(answer: PodSandboxStatusResponse, resources: api::Resources) -> Option<api::Sandbox> {
     let (status, told) = (answer.status?, info(&answer.info));
     let metadata = status.metadata.unwrap_or_default();
-    let on_host = status.linux.and_then(|linux| linux.namespaces?.options).is_some_and(|o| o.network == NamespaceMode::Node as i32);
+    let on_host =
+        status.linux.and_then(|linux| linux.namespaces?.options).is_some_and(|o| o.network == NamespaceMode::Node as i32);
     let network = status.network.unwrap_or_default();
     let ips = std::iter::once(network.ip).chain(network.additional_ips.into_iter().map(|ip| ip.ip));
     Some(api::Sandbox {
@@ -118,19 +119,24 @@ mod tests {
 
     #[test]
     fn what_is_told_of_a_sandbox() {
-        let told = r#"{"pid": 7, "runtimeSpec": {"linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/run/n"}]}}}"#;
+        let told =
+            r#"{"pid": 7, "runtimeSpec": {"linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/run/n"}]}}}"#;
         let answer = |network: NamespaceMode| {
             let options = NamespaceOption { network: network as i32, ..Default::default() };
             let status = PodSandboxStatus {
                 id: "s".into(),
                 state: PodSandboxState::Ready as i32,
                 created_at: 1_000_000_000,
-                network: Some(PodSandboxNetworkStatus { ip: "10.0.0.2".into(), additional_ips: vec![PodIp { ip: "fd00::2".into() }] }),
+                network: Some(PodSandboxNetworkStatus {
+                    ip: "10.0.0.2".into(),
+                    additional_ips: vec![PodIp { ip: "fd00::2".into() }],
+                }),
                 linux: Some(LinuxPodSandboxStatus { namespaces: Some(Namespace { options: Some(options) }) }),
                 ..Default::default()
             };
             let info = BTreeMap::from([("info".to_owned(), told.to_owned())]);
-            sandbox(PodSandboxStatusResponse { status: Some(status), info, ..Default::default() }, api::Resources::default()).unwrap()
+            sandbox(PodSandboxStatusResponse { status: Some(status), info, ..Default::default() }, api::Resources::default())
+                .unwrap()
         };
         let own = answer(NamespaceMode::Pod);
         assert_eq!(own.ips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.2", "fd00::2"]);

@@ -75,7 +75,9 @@ impl Inner {
     async fn rotate_logs(&self) {
         let Ok(containers) = self.listed(None).await else { return };
         for container in containers.into_iter().filter(|one| one.state == ContainerState::Running as i32) {
-            let Some((bytes, files)) = self.records.container(&container.id).and_then(|record| record.log_limit) else { continue };
+            let Some((bytes, files)) = self.records.container(&container.id).and_then(|record| record.log_limit) else {
+                continue;
+            };
             let Ok(status) = self.status(&container.id).await else { continue };
             let path = PathBuf::from(status.status.unwrap_or_default().log_path);
             if std::fs::metadata(&path).map_or(true, |found| found.len() <= bytes) {

@@ -140,10 +140,8 @@ pub(super) fn container(config: &api::ContainerConfig, sandbox: &SandboxConfig, 
     };
     let mut labels = labels(&sandbox.pod, groups.root());
     labels.insert(CONTAINER_NAME.to_owned(), config.name.clone());
-    let linux = LinuxContainerConfig {
-        resources: Some(resources(&config.resources)),
-        security_context: Some(security(config, sandbox)),
-    };
+    let linux =
+        LinuxContainerConfig { resources: Some(resources(&config.resources)), security_context: Some(security(config, sandbox)) };
     Ok(ContainerConfig {
         metadata: Some(ContainerMetadata { name: config.name.clone(), attempt: config.attempt }),
         image: Some(image),
@@ -191,7 +189,8 @@ fn mount(mount: &api::Mount, sandbox: &SandboxConfig) -> Mount {
 fn device(device: &api::Device) -> Result<Device> {
     if device.numbers.is_some() || device.mode.is_some() || device.uid.is_some() || device.gid.is_some() {
         let path = device.container_path.display();
-        let what = format!("device {path}: a runtime behind --container-runtime-endpoint makes devices only as they are on the node");
+        let what =
+            format!("device {path}: a runtime behind --container-runtime-endpoint makes devices only as they are on the node");
         return Err(Error::Create(what));
     }
     Ok(Device {

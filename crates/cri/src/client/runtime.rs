@@ -46,11 +46,12 @@ impl Runtime for Client {
         if let Some(id) = inner.leftover(&config).await? {
             return inner.sandbox(&id).await;
         }
-        inner.blocking({
-            let (group, limits) = (config.cgroup_parent.clone(), config.resources.clone());
-            move |groups| groups.create(&group, &limits)
-        })
-        .await?;
+        inner
+            .blocking({
+                let (group, limits) = (config.cgroup_parent.clone(), config.resources.clone());
+                move |groups| groups.create(&group, &limits)
+            })
+            .await?;
         let request = RunPodSandboxRequest {
             config: Some(requests::sandbox(&config, &inner.groups)),
             runtime_handler: config.runtime_handler.clone(),
@@ -131,16 +132,14 @@ impl Runtime for Client {
     async fn update_container(&self, id: &str, resources: Resources, annotations: BTreeMap<String, String>) -> Result<()> {
         let record = self.0.records.container(id).ok_or_else(|| Error::NotFound(format!("container {id}")))?;
         let linux = Some(requests::resources(&resources));
-        let request =
-            UpdateContainerResourcesRequest { container_id: id.to_owned(), linux, annotations: annotations.clone() };
+        let request = UpdateContainerResourcesRequest { container_id: id.to_owned(), linux, annotations: annotations.clone() };
         self.0.call(request).await?;
         self.0.records.keep_container(id, &ContainerRecord { resources, annotations, ..record })
     }
 
     async fn pin_container(&self, id: &str, cpus: &str) -> Result<()> {
         let linux = LinuxContainerResources { cpuset_cpus: cpus.to_owned(), ..Default::default() };
-        let request =
-            UpdateContainerResourcesRequest { container_id: id.to_owned(), linux: Some(linux), ..Default::default() };
+        let request = UpdateContainerResourcesRequest { container_id: id.to_owned(), linux: Some(linux), ..Default::default() };
         self.0.call(request).await.map(drop)
     }
 
@@ -298,10 +297,7 @@ impl Runtime for Client {
 
 impl Inner {
     /// Works on cgroups.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Groups) -> std::io::Result<T> + Send + 'static,
-    ) -> Result<T> {
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Groups) -> std::io::Result<T> + Send + 'static) -> Result<T> {
         let groups = self.groups.clone();
         tokio::task::spawn_blocking(move || work(&groups)).await.map_err(internal)?.map_err(internal)
     }
@@ -343,7 +339,8 @@ impl Inner {
             }
             Some(api::User::Id(_)) => Ok(()),
             Some(user) => {
-                let text = format!("container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root");
+                let text =
+                    format!("container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root");
                 Err(Error::Create(text))
             }
         }

@@ -24,17 +24,14 @@ impl Service for Small {
             features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces }),
         };
         Ok(match method {
-            VersionRequest::METHOD => VersionResponse {
-                runtime_name: "small".into(),
-                runtime_version: "1.2".into(),
-                ..Default::default()
+            VersionRequest::METHOD => {
+                VersionResponse { runtime_name: "small".into(), runtime_version: "1.2".into(), ..Default::default() }
+                    .encode_to_vec()
             }
-            .encode_to_vec(),
-            StatusRequest::METHOD => StatusResponse {
-                runtime_handlers: vec![handler("", false), handler("kata", true)],
-                ..Default::default()
+            StatusRequest::METHOD => {
+                StatusResponse { runtime_handlers: vec![handler("", false), handler("kata", true)], ..Default::default() }
+                    .encode_to_vec()
             }
-            .encode_to_vec(),
             RuntimeConfigRequest::METHOD => {
                 let driver = self.driver.ok_or_else(|| unimplemented(method))?;
                 let linux = LinuxRuntimeConfiguration { cgroup_driver: driver as i32 };
@@ -111,7 +108,9 @@ async fn images_are_pulled_with_any_of_the_credentials() {
         let user = |name: &str| Credentials { username: name.into(), password: "p".into() };
         let pulled = client.pull_image("r/i:1", &[user("other"), user("known")]).await.unwrap();
         assert_eq!((pulled.id.as_str(), pulled.user.unwrap().to_string().as_str()), ("sha256:1", "www"));
-        assert!(matches!(client.pull_image("r/i:1", &[user("other")]).await, Err(Error::ImagePull(text)) if text.contains("401")));
+        assert!(
+            matches!(client.pull_image("r/i:1", &[user("other")]).await, Err(Error::ImagePull(text)) if text.contains("401"))
+        );
         assert!(matches!(client.pull_image("r/i:1", &[]).await, Err(Error::ImageNotFound(_))));
         assert!(client.image("sha256:2").await.unwrap().is_none());
         assert!(matches!(client.remove_image("sha256:1").await, Err(Error::InUse(_))));
