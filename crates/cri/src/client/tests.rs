@@ -49,7 +49,7 @@ impl Service for Small {
             ImageStatusRequest::METHOD => {
                 let asked: ImageStatusRequest = decode(message)?;
                 let there = asked.image.is_some_and(|image| image.image == "sha256:1");
-                let image = Image { id: "sha256:1".into(), username: "www".into(), ..Default::default() };
+                let image = crate::messages::Image { id: "sha256:1".into(), username: "www".into(), ..Default::default() };
                 ImageStatusResponse { image: there.then_some(image), ..Default::default() }.encode_to_vec()
             }
             ListContainersRequest::METHOD => {
