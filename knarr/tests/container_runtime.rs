@@ -125,7 +125,7 @@ fn containerd_runs_the_pods() {
     c.k("wait --for=condition=Ready pod/host pod/web --timeout=60s");
     assert_eq!(c.k(seen), before, "Knarr finds its pods again");
     end(runtime);
-    let _runtime = containerd(&c);
+    let runtime = containerd(&c);
     // It answers when it has read what it had.
     eventually("new pods are made again", || {
         let line = "run once --image=127.0.0.1:5000/busybox:1.36 --restart=Never --command -- true";
@@ -144,4 +144,5 @@ fn containerd_runs_the_pods() {
     });
     let records = c.data_dir().join("cri");
     eventually("what was kept of the pods is gone", || (fs::read_dir(&records).unwrap().count() == 0).then_some(()));
+    end(runtime);
 }
