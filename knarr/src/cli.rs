@@ -138,7 +138,7 @@ pub(crate) struct Server {
     /// Admission plugins that work besides those that always do: AlwaysPullImages, DenyServiceExternalIPs, EventRateLimit.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) enable_admission_plugins: Vec<String>,
-    /// File of an AdmissionConfiguration: what PodSecurity takes for granted, and whom it does not concern; limits of EventRateLimit.
+    /// File of an AdmissionConfiguration: what PodSecurity takes for granted, and whom it does not concern; limits of EventRateLimit; what ResourceQuota lets nobody have without a quota.
     #[arg(long)]
     pub(crate) admission_control_config_file: Option<PathBuf>,
     /// File of an EncryptionConfiguration: what is stored encrypted, and with which keys. It is followed when it changes. By default

@@ -53,7 +53,7 @@ pub(crate) fn all(
     authorizer: &Arc<Authorizer>,
     remotes: &Arc<Remotes>,
 ) -> Result<Vec<Box<dyn Admission>>, Error> {
-    let Configuration { pod_security, event_rate, enabled } = configuration;
+    let Configuration { pod_security, event_rate, limited, enabled } = configuration;
     let limits = event_rate.unwrap_or_default();
     let plugins: Vec<Box<dyn Admission>> = vec![
         Box::new(namespace::NamespaceLifecycle),
@@ -86,7 +86,7 @@ pub(crate) fn all(
         Box::new(webhooks::ValidatingAdmissionWebhook::new(authorizer.clone(), remotes.clone())),
         Box::new(namespace::NamespaceStays),
         // Last: what is refused by others is not counted.
-        Box::new(resource_quota::ResourceQuota),
+        Box::new(resource_quota::ResourceQuota(limited)),
     ];
     if let Some(unknown) = enabled.iter().find(|name| !plugins.iter().any(|plugin| plugin.name() == name.as_str())) {
         return Err(Error::Unknown(unknown.clone()));

@@ -3,8 +3,10 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`client`] | another program's runtime, for the kubelet |
 //! | [`messages`] | what is said, by the names and numbers of `api.proto` |
 //! | [`server`] | the engine for clients such as crictl |
 
+pub mod client;
 pub mod messages;
 pub mod server;

@@ -5,7 +5,7 @@ use std::path::Path;
 use apimachinery::yaml;
 use serde_json::Value;
 
-use super::{EVENT_RATE, event_rate, pod_security};
+use super::{EVENT_RATE, event_rate, pod_security, resource_quota};
 use crate::file::{self, FileError};
 
 /// What plugins are told.
@@ -14,6 +14,8 @@ pub(crate) struct Configuration {
     pub(super) pod_security: pod_security::Configuration,
     /// Limits of Events.
     pub(super) event_rate: Option<Vec<event_rate::Limit>>,
+    /// What nobody may have without a quota.
+    pub(super) limited: Vec<resource_quota::Limited>,
     /// Plugins that are to work, besides those that always do.
     pub(super) enabled: Vec<String>,
 }
@@ -69,10 +71,15 @@ impl Configuration {
                     configuration.event_rate =
                         Some(event_rate::parse(&own).map_err(|why| wrong(format!("plugin {name}: {why}")))?);
                 }
+                "ResourceQuota" => {
+                    configuration.limited = resource_quota::parse(&own).map_err(|why| wrong(format!("plugin {name}: {why}")))?;
+                }
                 EVENT_RATE => return Err(wrong(format!("plugin {name} is not enabled (--enable-admission-plugins)"))),
                 // What is not acted upon must not look as if it were.
                 _ => {
-                    return Err(wrong(format!("plugin {name:?} takes no configuration here; PodSecurity and EventRateLimit do")));
+                    return Err(wrong(format!(
+                        "plugin {name:?} takes no configuration here; PodSecurity, EventRateLimit and ResourceQuota do"
+                    )));
                 }
             }
         }
@@ -107,7 +114,10 @@ mod tests {
         check("", Ok(false));
         check(&format!("{{name: PodSecurity, configuration: {own}}}"), Ok(true));
         check("{name: PodSecurity, path: own.yaml}", Ok(true));
-        check("{name: Other}", Err("file: plugin \"Other\" takes no configuration here; PodSecurity and EventRateLimit do"));
+        check(
+            "{name: Other}",
+            Err("file: plugin \"Other\" takes no configuration here; PodSecurity, EventRateLimit and ResourceQuota do"),
+        );
         check("{name: EventRateLimit}", Err("file: plugin EventRateLimit is not enabled (--enable-admission-plugins)"));
         check(
             "{name: PodSecurity, configuration: {kind: Pod}}",

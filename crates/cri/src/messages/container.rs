@@ -4,21 +4,11 @@ use std::collections::BTreeMap;
 
 use prost::{Enumeration, Message};
 
-use super::images::ImageSpec;
+use super::names::{ContainerMetadata, ImageSpec};
 use super::resources::{ContainerResources, LinuxContainerResources};
 use super::sandbox::PodSandboxConfig;
 use super::security::{IdMapping, LinuxContainerSecurityContext};
 use super::signal::Signal;
-
-/// Which container of a pod one is.
-#[derive(Clone, PartialEq, Message)]
-pub struct ContainerMetadata {
-    #[prost(string, tag = "1")]
-    pub name: String,
-    /// Counts the containers of that name in a sandbox, from 0.
-    #[prost(uint32, tag = "2")]
-    pub attempt: u32,
-}
 
 /// An environment variable.
 #[derive(Clone, PartialEq, Message)]

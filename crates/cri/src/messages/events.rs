@@ -1,4 +1,6 @@
-//! What happens to containers.
+//! What happens to containers, and how a pod is with all of them.
+
+use std::collections::BTreeMap;
 
 use prost::{Enumeration, Message};
 
@@ -33,4 +35,20 @@ pub enum ContainerEventType {
     Started = 1,
     Stopped = 2,
     Deleted = 3,
+}
+
+/// The state of one sandbox.
+#[derive(Clone, PartialEq, Message)]
+pub struct PodSandboxStatusResponse {
+    #[prost(message, optional, tag = "1")]
+    pub status: Option<PodSandboxStatus>,
+    /// JSON by name, for who looks for faults.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub info: BTreeMap<String, String>,
+    /// Filled by runtimes that tell events.
+    #[prost(message, repeated, tag = "3")]
+    pub containers_statuses: Vec<ContainerStatus>,
+    /// When all of this was so, nanoseconds since 1970.
+    #[prost(int64, tag = "4")]
+    pub timestamp: i64,
 }

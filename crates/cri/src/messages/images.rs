@@ -4,26 +4,10 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
+use super::names::ImageSpec;
 use super::sandbox::PodSandboxConfig;
 use super::security::Int64Value;
 use super::stats::FilesystemUsage;
-
-/// An image.
-#[derive(Clone, PartialEq, Message)]
-pub struct ImageSpec {
-    /// Its reference or identifier.
-    #[prost(string, tag = "1")]
-    pub image: String,
-    #[prost(btree_map = "string, string", tag = "2")]
-    pub annotations: BTreeMap<String, String>,
-    /// As the pod has it.
-    #[prost(string, tag = "18")]
-    pub user_specified_image: String,
-    #[prost(string, tag = "19")]
-    pub runtime_handler: String,
-    #[prost(string, tag = "20")]
-    pub image_ref: String,
-}
 
 /// Which images are meant.
 #[derive(Clone, PartialEq, Message)]

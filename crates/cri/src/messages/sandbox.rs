@@ -4,23 +4,9 @@ use std::collections::BTreeMap;
 
 use prost::{Enumeration, Message};
 
-use super::container::ContainerStatus;
+use super::names::PodSandboxMetadata;
 use super::resources::LinuxContainerResources;
 use super::security::{Int64Value, NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy};
-
-/// Which pod a sandbox is of.
-#[derive(Clone, PartialEq, Message)]
-pub struct PodSandboxMetadata {
-    #[prost(string, tag = "1")]
-    pub name: String,
-    #[prost(string, tag = "2")]
-    pub uid: String,
-    #[prost(string, tag = "3")]
-    pub namespace: String,
-    /// Counts the sandboxes of a pod, from 0.
-    #[prost(uint32, tag = "4")]
-    pub attempt: u32,
-}
 
 /// What is written into resolv.conf.
 #[derive(Clone, PartialEq, Message)]
@@ -234,22 +220,6 @@ pub struct PodSandboxStatus {
     pub annotations: BTreeMap<String, String>,
     #[prost(string, tag = "9")]
     pub runtime_handler: String,
-}
-
-/// The state of one sandbox.
-#[derive(Clone, PartialEq, Message)]
-pub struct PodSandboxStatusResponse {
-    #[prost(message, optional, tag = "1")]
-    pub status: Option<PodSandboxStatus>,
-    /// JSON by name, for who looks for faults.
-    #[prost(btree_map = "string, string", tag = "2")]
-    pub info: BTreeMap<String, String>,
-    /// Filled by runtimes that tell events.
-    #[prost(message, repeated, tag = "3")]
-    pub containers_statuses: Vec<ContainerStatus>,
-    /// When all of this was so, nanoseconds since 1970.
-    #[prost(int64, tag = "4")]
-    pub timestamp: i64,
 }
 
 /// A state that a filter asks for.

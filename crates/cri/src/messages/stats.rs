@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
-use super::container::ContainerMetadata;
-use super::sandbox::PodSandboxMetadata;
+use super::names::{ContainerMetadata, PodSandboxMetadata};
 
 /// A number that may be missing.
 #[derive(Clone, PartialEq, Message)]

@@ -91,7 +91,7 @@ impl Server {
         let fits = |container: &Container| {
             container.id.starts_with(&filter.id)
                 && container.pod_sandbox_id.starts_with(&filter.pod_sandbox_id)
-                && filter.state.is_none_or(|wanted| wanted.state == container.state)
+                && filter.state.as_ref().is_none_or(|wanted| wanted.state == container.state)
                 && view::selected(&container.labels, &filter.label_selector)
         };
         let containers = self.containers().await?;

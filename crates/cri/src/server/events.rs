@@ -44,11 +44,11 @@ impl Follower {
                 return Ok(Some(event));
             }
             if self.seen.is_none() {
-                let (sandboxes, containers) = self.look().await?;
+                let (sandboxes, containers) = look(&self.server).await?;
                 self.seen = Some(seen(&sandboxes, &containers));
             }
             let Some(RuntimeEvent { pod_uid }) = self.changes.next().await else { return Ok(None) };
-            let (sandboxes, containers) = self.look().await?;
+            let (sandboxes, containers) = look(&self.server).await?;
             let now = seen(&sandboxes, &containers);
             let happened = changes(self.seen.get_or_insert_default(), &now, &pod_uid);
             let sandbox = sandboxes.iter().filter(|sandbox| sandbox.pod.uid == pod_uid).max_by_key(|sandbox| sandbox.attempt);
@@ -63,11 +63,10 @@ impl Follower {
             }));
         }
     }
+}
 
-    async fn look(&self) -> Result<(Vec<Sandbox>, Vec<Container>), Error> {
-        let runtime = &self.server.runtime;
-        tokio::try_join!(runtime.sandboxes(), runtime.containers(None)).map_err(errors::of)
-    }
+async fn look(server: &Server) -> Result<(Vec<Sandbox>, Vec<Container>), Error> {
+    tokio::try_join!(server.runtime.sandboxes(), server.runtime.containers(None)).map_err(errors::of)
 }
 
 fn seen(sandboxes: &[Sandbox], containers: &[Container]) -> Seen {

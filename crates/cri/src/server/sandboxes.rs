@@ -83,7 +83,7 @@ impl Server {
         let filter = request.filter.unwrap_or_default();
         let fits = |sandbox: &PodSandbox| {
             sandbox.id.starts_with(&filter.id)
-                && filter.state.is_none_or(|wanted| wanted.state == sandbox.state)
+                && filter.state.as_ref().is_none_or(|wanted| wanted.state == sandbox.state)
                 && view::selected(&sandbox.labels, &filter.label_selector)
         };
         Ok(ListPodSandboxResponse { items: self.sandboxes().await?.iter().map(view::sandbox).filter(fits).collect() })

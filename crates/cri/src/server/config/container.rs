@@ -21,12 +21,12 @@ pub(crate) fn container(
     sandbox: &api::Sandbox,
     target: Option<String>,
 ) -> Result<api::ContainerConfig, Error> {
+    refuse(!config.cdi_devices.is_empty(), "devices by names of the Container Device Interface")?;
+    refuse(config.stop_signal() != Signal::RuntimeDefault, "stop_signal: a container stops by its image's")?;
     let metadata = config.metadata.ok_or_else(|| invalid("the container has no metadata"))?;
     if metadata.name.is_empty() || metadata.name.contains('/') {
         return Err(invalid(format!("metadata.name {:?} is not a name", metadata.name)));
     }
-    refuse(!config.cdi_devices.is_empty(), "devices by names of the Container Device Interface")?;
-    refuse(config.stop_signal() != Signal::RuntimeDefault, "stop_signal: a container stops by its image's")?;
     let linux = config.linux.unwrap_or_default();
     let written =
         config.image.map(|image| if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image });

@@ -140,7 +140,7 @@ mod tests {
             let [servers, searches, options] = ["10.0.0.10", "a.b", "ndots:5"].map(|text| vec![text.to_owned()]);
             config.dns_config = Some(DnsConfig { servers, searches, options });
             let range = IdMapping { host_id: 65536, container_id: 0, length: 65536 };
-            let users = UserNamespace { mode: NamespaceMode::Pod.into(), uids: vec![range], gids: vec![range] };
+            let users = UserNamespace { mode: NamespaceMode::Pod.into(), uids: vec![range.clone()], gids: vec![range] };
             *spaces(config) = NamespaceOption {
                 network: NamespaceMode::Node.into(),
                 pid: NamespaceMode::Container.into(),
