@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::inventory::{Connected, TooLong, TooMany};
 use crate::context::Context;
-use crate::node::extended;
 
 /// Delay before a plugin is asked again whose list has ended, doubling up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -56,7 +55,7 @@ pub fn attach<'a>(
     if !versions.contains(&VERSION) {
         return Err(Refused::Version(versions.join(", ")));
     }
-    if !extended::is_extended(name) || !apimachinery::names::qualified_name(name).is_empty() {
+    if !pods::resources::is_extended(name) || !apimachinery::names::qualified_name(name).is_empty() {
         return Err(Refused::Resource(name.to_owned()));
     }
     let serial = cx.devices.inventory.lock().expect(name)?;
