@@ -5,11 +5,13 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`options`] | options of the policy, pure |
 //! | [`set`] | sets of processors as texts, pure |
 //! | [`topology`] | cores, sockets and NUMA nodes |
 //! | [`take`] | which processors are taken, pure |
 //! | [`pools`] | who has which, pure |
 
+pub mod options;
 pub mod pools;
 pub mod set;
 pub mod take;
@@ -28,6 +30,7 @@ use crate::affinity::{Hint, Mask, Unknown};
 use crate::resources;
 use crate::spec::{Member, Model};
 use crate::units;
+use options::Options;
 use pools::{Pools, Record, Refusal, Stale};
 use set::CpuSet;
 use topology::Topology;
@@ -87,6 +90,9 @@ pub enum Error {
     /// There are no such processors.
     #[error("the processors {0} of --reserved-cpus are not all there: this machine has {1}")]
     NotThere(CpuSet, CpuSet),
+    /// They are of another policy.
+    #[error("None policy: received unsupported options={0}")]
+    Options(String),
     /// What is written down does not fit.
     #[error("{0}: drain the node and remove {1}")]
     Stale(Stale, PathBuf),
@@ -126,12 +132,15 @@ impl Cpus {
     ///
     /// # Errors
     /// The options do not fit the machine, or what was done before.
-    pub fn open(policy: Policy, data_dir: &Path, reserved: Result<&CpuSet, i64>) -> Result<Self, Error> {
+    pub fn open(policy: Policy, options: Options, data_dir: &Path, reserved: Result<&CpuSet, i64>) -> Result<Self, Error> {
         let path = data_dir.join(FILE);
         let record = read(&path).map_err(|error| Error::File(path.clone(), error))?;
         let then = record.as_ref().map(|record| record.policy_name.clone());
         let differs = |now: &'static str| Error::OtherPolicy { now, then: then.clone().unwrap_or_default(), file: path.clone() };
         if policy == Policy::None {
+            if options != Options::default() {
+                return Err(Error::Options(options.names().collect::<Vec<_>>().join(",")));
+            }
             return if record.is_some_and(|record| record.policy_name != "none") { Err(differs("none")) } else { Ok(Self(None)) };
         }
         let topology = Topology::read(Path::new(SYSTEM)).map_err(Error::Topology)?;
@@ -146,7 +155,7 @@ impl Cpus {
         if reserved.is_empty() {
             return Err(Error::NothingReserved);
         }
-        let mut pools = Pools::new(topology, reserved);
+        let mut pools = Pools::new(topology, reserved, options);
         match record {
             Some(record) if record.policy_name != STATIC => return Err(differs(STATIC)),
             Some(record) => pools.restore(record).map_err(|stale| Error::Stale(stale, path.clone()))?,
@@ -327,7 +336,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn of_machine(policy: Policy, directory: &Path) -> Result<Cpus, String> {
-        Cpus::open(policy, directory, Err(1000)).map_err(|error| error.to_string())
+        Cpus::open(policy, Options::default(), directory, Err(1000)).map_err(|error| error.to_string())
     }
 
     /// Upstream's static policy: "containers in Guaranteed pods with integer CPU requests".
@@ -366,11 +375,17 @@ mod tests {
                 "the policy \"none\" differs from \"static\", by which processors were given: drain the node and remove {file}"
             )
         );
-        let nothing = Cpus::open(Policy::Static, directory.path(), Err(0)).err().unwrap();
+        let nothing = Cpus::open(Policy::Static, Options::default(), directory.path(), Err(0)).err().unwrap();
         assert!(matches!(nothing, Error::NothingReserved), "{nothing}");
         let absent = "8000".parse::<CpuSet>().unwrap();
-        assert!(matches!(Cpus::open(Policy::Static, directory.path(), Ok(&absent)), Err(Error::NotThere(..))));
+        assert!(matches!(
+            Cpus::open(Policy::Static, Options::default(), directory.path(), Ok(&absent)),
+            Err(Error::NotThere(..))
+        ));
+        let options = Options { full_cores: true, ..Options::default() };
+        let refused = Cpus::open(Policy::None, options, &directory.path().join("none"), Err(1000)).err().unwrap();
+        assert_eq!(refused.to_string(), "None policy: received unsupported options=full-pcpus-only");
         fs::write(&own.path, "{").unwrap();
-        assert!(matches!(Cpus::open(Policy::Static, directory.path(), Err(1000)), Err(Error::File(..))));
+        assert!(matches!(Cpus::open(Policy::Static, Options::default(), directory.path(), Err(1000)), Err(Error::File(..))));
     }
 }
