@@ -136,7 +136,7 @@ pub(crate) struct Server {
     #[command(flatten)]
     pub(crate) authorization: Authorization,
     /// Admission plugins that work besides those that always do: AlwaysPullImages, DenyServiceExternalIPs, EventRateLimit,
-    /// ExtendedResourceToleration, LimitPodHardAntiAffinityTopology, NamespaceAutoProvision, NamespaceExists, OwnerReferencesPermissionEnforcement,
+    /// ExtendedResourceToleration, LimitPodHardAntiAffinityTopology, NamespaceAutoProvision, OwnerReferencesPermissionEnforcement,
     /// PodNodeSelector, PodTolerationRestriction.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) enable_admission_plugins: Vec<String>,

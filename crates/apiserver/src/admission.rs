@@ -48,9 +48,8 @@ pub(crate) use configuration::{Configuration, Error};
 pub(crate) use policies::status as policy_status;
 
 /// Plugins that work only where they are enabled.
-const OPTIONAL: [&str; 10] = [
+const OPTIONAL: [&str; 9] = [
     "NamespaceAutoProvision",
-    "NamespaceExists",
     "LimitPodHardAntiAffinityTopology",
     "AlwaysPullImages",
     POD_NODE_SELECTOR,
@@ -65,9 +64,10 @@ const POD_NODE_SELECTOR: &str = "PodNodeSelector";
 const POD_TOLERATION_RESTRICTION: &str = "PodTolerationRestriction";
 
 /// Plugins of upstream that cannot be enabled, and why.
-const LEFT_OUT: [(&str, &str); 6] = [
+const LEFT_OUT: [(&str, &str); 7] = [
     ("AlwaysAdmit", "it does nothing, and upstream has deprecated it"),
     ("AlwaysDeny", "it refuses every request, and upstream has deprecated it"),
+    ("NamespaceExists", "NamespaceLifecycle, which always works, refuses the same"),
     ("ImagePolicyWebhook", "a ValidatingWebhookConfiguration for pods does what it does"),
     ("PodGroupProtection", FEATURE),
     ("PodGroupWorkloadExists", FEATURE),
@@ -89,7 +89,6 @@ pub(crate) fn all(
     let plugins: Vec<Box<dyn Admission>> = vec![
         Box::new(namespace_provision::NamespaceAutoProvision),
         Box::new(namespace::NamespaceLifecycle),
-        Box::new(namespace_provision::NamespaceExists),
         Box::new(anti_affinity::LimitPodHardAntiAffinityTopology),
         Box::new(limit_ranger::LimitRanger),
         Box::new(service_account::ServiceAccount),
@@ -201,6 +200,26 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    /// `--enable-admission-plugins` takes upstream's names; of those that cannot be enabled it says why.
+    #[tokio::test]
+    async fn what_cannot_be_enabled() {
+        let remotes = Arc::new(Remotes::new(base::tasks::Tasks::new(), Arc::default()));
+        let check = |name: &str, expected: Option<&str>| {
+            let configuration = Configuration { enabled: vec![name.to_owned()], ..Configuration::default() };
+            let plugins = all(configuration, &Arc::default(), &remotes);
+            assert_eq!(plugins.err().map(|error| error.to_string()).as_deref(), expected, "{name}");
+        };
+        for name in OPTIONAL.into_iter().chain(["NamespaceLifecycle", "ResourceQuota"]) {
+            check(name, None);
+        }
+        check(
+            "AlwaysAdmit",
+            Some("the admission plugin AlwaysAdmit cannot be enabled: it does nothing, and upstream has deprecated it"),
+        );
+        let known = OPTIONAL.join(", ");
+        check("Other", Some(&format!("there is no admission plugin \"Other\"; those that can be enabled are {known}")));
+    }
 
     #[test]
     fn the_newest_of_several_defaults_counts() {

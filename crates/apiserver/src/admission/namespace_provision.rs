@@ -1,14 +1,13 @@
-//! NamespaceAutoProvision and NamespaceExists, where they are enabled: a namespace comes with the first object in it, or everything that names a
-//! namespace which is not there is refused, also what NamespaceLifecycle lets through.
+//! NamespaceAutoProvision, where it is enabled: a namespace comes with the first object in it.
 
 use apimachinery::status::Reason;
 use apimachinery::{Status, meta};
 use async_trait::async_trait;
-use registry::{Admission, Operation, Request};
+use registry::{Admission, Request};
 use serde_json::json;
 
 use super::namespace::makes;
-use super::{failed, forbidden, is, namespace_of};
+use super::{failed, forbidden, namespace_of};
 use crate::bootstrap::context;
 
 pub(super) struct NamespaceAutoProvision;
@@ -36,23 +35,5 @@ impl Admission for NamespaceAutoProvision {
             Err(status) if !status.is(Reason::AlreadyExists) => Err(forbidden(a, status.message)),
             _ => Ok(()),
         }
-    }
-}
-
-pub(super) struct NamespaceExists;
-
-#[async_trait]
-impl Admission for NamespaceExists {
-    fn name(&self) -> &'static str {
-        "NamespaceExists"
-    }
-
-    fn handles(&self, a: &Request<'_>) -> bool {
-        let changes = matches!(a.operation, Operation::Create | Operation::Update | Operation::Delete);
-        changes && !a.namespace.is_empty() && !is(a, "", "namespaces")
-    }
-
-    async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {
-        namespace_of(a).await.map(drop)
     }
 }

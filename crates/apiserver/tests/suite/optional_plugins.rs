@@ -196,18 +196,6 @@ async fn namespaces_come_with_what_is_in_them() {
     assert!((400..500).contains(&wrong.code), "{:?}", wrong.body);
 }
 
-/// Docs "Admission Control in Kubernetes", NamespaceExists: also what is not stored in a namespace is refused where there is none.
-#[tokio::test]
-async fn namespaces_must_exist() {
-    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "LocalSubjectAccessReview",
-        "metadata": {"namespace": "none"}, "spec": {"user": "u", "resourceAttributes": {"namespace": "none", "verb": "get", "resource": "pods"}}});
-    let request = format!("POST /apis/authorization.k8s.io/v1/namespaces/none/localsubjectaccessreviews\n\n{review}");
-    let server = with(&["NamespaceExists"], json!([])).await;
-    let answer = admin(&server.api, &request).await.json();
-    assert_eq!((&answer["code"], &answer["message"]), (&json!(404), &json!("namespaces \"none\" not found")));
-    assert_eq!(admin(&start(true).await.api, &request).await.code, 201);
-}
-
 /// Docs "Admission Control in Kubernetes", OwnerReferencesPermissionEnforcement: "only users with delete permission to the object can change it",
 /// and "only users with update permission to the finalizers subresource of the referenced owner can change" blockOwnerDeletion.
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Who has processors for itself, and what is left for all others. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,7 @@ use super::set::CpuSet;
 use super::take::{TooFew, take};
 use super::topology::Topology;
 use crate::affinity::{Hint, Mask, hints};
+use crate::holdings::{Entries, Held, Parts, Wait};
 
 /// What is written down, in the fields of upstream's `cpu_manager_state`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +18,7 @@ pub(super) struct Record {
     pub(super) policy_name: String,
     pub(super) default_cpu_set: CpuSet,
     #[serde(default)]
-    pub(super) entries: BTreeMap<String, BTreeMap<String, CpuSet>>,
+    pub(super) entries: Entries<CpuSet>,
 }
 
 /// Why what is written down cannot be gone on with.
@@ -106,16 +107,14 @@ pub(super) struct Pools {
     pub(super) reserved: CpuSet,
     /// For all containers that have none for themselves, and for the rest of the system.
     pub(super) shared: CpuSet,
-    held: BTreeMap<String, BTreeMap<String, CpuSet>>,
-    /// Pods on their way out, by UID.
-    leaving: BTreeSet<String>,
+    held: Held<CpuSet>,
 }
 
 impl Pools {
     /// A machine of which nothing is given.
     pub(super) fn new(topology: Topology, reserved: CpuSet, options: Options) -> Self {
         let shared = if options.strict_reservation { topology.all().difference(&reserved) } else { topology.all() };
-        Self { topology, options, reserved, shared, held: BTreeMap::new(), leaving: BTreeSet::new() }
+        Self { topology, options, reserved, shared, held: Held::default() }
     }
 
     /// Goes on with what was written down, as upstream checks it.
@@ -146,23 +145,19 @@ impl Pools {
         if then != now {
             return Err(Stale::Machine { now, then });
         }
-        (self.shared, self.held) = (shared, record.entries);
+        (self.shared, self.held) = (shared, record.entries.into());
         Ok(())
-    }
-
-    /// What is to be written down.
-    pub(super) fn record(&self) -> Record {
-        Record { policy_name: super::STATIC.to_owned(), default_cpu_set: self.shared.clone(), entries: self.held.clone() }
     }
 
     /// What a container has for itself.
     pub(super) fn of(&self, uid: &str, container: &str) -> Option<&CpuSet> {
-        self.held.get(uid)?.get(container)
+        self.held.of(uid, container)
     }
 
-    /// The pods that have something.
-    pub(super) fn pods(&self) -> impl Iterator<Item = &String> {
-        self.held.keys()
+    /// What containers have, and what they could have.
+    pub(super) fn allocatable(&self) -> CpuSet {
+        let held = self.held.entries().values().flat_map(BTreeMap::values);
+        held.fold(self.shared.difference(&self.reserved), |all, cpus| all.union(cpus))
     }
 
     /// Those that a container can get. Of a core of which something is reserved, nothing is a whole core.
@@ -212,8 +207,7 @@ impl Pools {
         }
         let free = self.free(reusable);
         if free.len() < count {
-            let leaving = self.held.iter().filter(|(pod, _)| self.leaving.contains(*pod)).flat_map(|(_, held)| held.values());
-            let later = leaving.fold(free.clone(), |all, cpus| all.union(cpus));
+            let later = self.held.leaving().fold(free.clone(), |all, cpus| all.union(cpus));
             return Err(if later.len() >= count { Refusal::Later } else { self.too_few(count, free.len()) });
         }
         let aligned = affinity.map(|mask| free.intersection(&self.topology.of_nodes(mask))).unwrap_or_default();
@@ -221,28 +215,37 @@ impl Pools {
         let rest = take(&self.topology, &free.difference(&first), count - first.len())?;
         let taken = first.union(&rest);
         self.shared = self.shared.difference(&taken);
-        self.held.entry(uid.to_owned()).or_default().insert(container.to_owned(), taken);
+        self.held.of_pod_mut(uid).insert(container.to_owned(), taken);
         Ok(true)
     }
+}
 
-    /// Whether a pod that has something is on its way out.
-    pub(super) fn has_leaving(&self) -> bool {
-        !self.leaving.is_empty()
+impl Parts for Pools {
+    type Part = CpuSet;
+    type Record = Record;
+
+    fn held(&mut self) -> &mut Held<CpuSet> {
+        &mut self.held
     }
 
-    /// A pod is on its way out.
-    pub(super) fn leave(&mut self, uid: &str) {
-        if self.held.contains_key(uid) {
-            self.leaving.insert(uid.to_owned());
+    fn record(&self) -> Record {
+        Record {
+            policy_name: super::STATIC.to_owned(),
+            default_cpu_set: self.shared.clone(),
+            entries: self.held.entries().clone(),
         }
     }
 
-    /// Takes back what a pod has; whether it had something.
-    pub(super) fn release(&mut self, uid: &str) -> bool {
-        self.leaving.remove(uid);
-        let Some(held) = self.held.remove(uid) else { return false };
+    fn release(&mut self, uid: &str) -> bool {
+        let Some(held) = self.held.release(uid) else { return false };
         self.shared = held.values().fold(self.shared.clone(), |shared, cpus| shared.union(cpus));
         true
+    }
+}
+
+impl Wait for Refusal {
+    fn is_for_leaving(&self) -> bool {
+        *self == Self::Later
     }
 }
 
@@ -274,7 +277,7 @@ mod tests {
         assert_eq!(pools.shared.to_string(), "0,2-3,8,10-11");
         let few = TooFew { requested: 5, available: 4 };
         assert_eq!(give(&mut pools, "c", "c", 5, ""), Err(Refusal::TooFew(few)));
-        pools.leave("a");
+        pools.held().leave("a");
         assert_eq!(give(&mut pools, "c", "c", 5, ""), Err(Refusal::Later));
         assert!(pools.release("a") && !pools.release("a"));
         assert_eq!(give(&mut pools, "c", "c", 5, "").unwrap().parse::<CpuSet>().unwrap().len(), 5);
@@ -306,7 +309,7 @@ mod tests {
         let text = "SMT Alignment Error: not enough free physical CPUs: available physical CPUs = 6, requested CPUs = 8, CPUs per core = 2";
         assert_eq!(few.to_string(), text);
         assert_eq!(give(&mut pools, "a", "c", 4, "").as_deref(), Ok("1-2,5-6"));
-        pools.leave("a");
+        pools.held().leave("a");
         assert_eq!(give(&mut pools, "b", "c", 4, ""), Err(Refusal::Later));
         assert!(pools.release("a"));
         assert_eq!(give(&mut pools, "b", "c", 6, "").as_deref(), Ok("1-3,5-7"));
