@@ -204,7 +204,8 @@ mod tests {
     /// `--enable-admission-plugins` takes upstream's names; of those that cannot be enabled it says why.
     #[tokio::test]
     async fn what_cannot_be_enabled() {
-        let remotes = Arc::new(Remotes::new(base::tasks::Tasks::new(), Arc::default()));
+        let (tasks, _failures) = base::tasks::Tasks::root();
+        let remotes = Arc::new(Remotes::new(tasks, Arc::default()));
         let check = |name: &str, expected: Option<&str>| {
             let configuration = Configuration { enabled: vec![name.to_owned()], ..Configuration::default() };
             let plugins = all(configuration, &Arc::default(), &remotes);
