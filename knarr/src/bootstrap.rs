@@ -13,14 +13,18 @@ use anyhow::{Context, Result, bail};
 use client::Api;
 use client::Client;
 use client::kube;
+use client::kube::Resource;
 use client::kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use codec::{Decode, Encode};
+use futures::future::try_join_all;
+use futures::{TryFutureExt, try_join};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::IngressClass;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::api::storage::v1::StorageClass;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const SYSTEM: &str = "kube-system";
 
@@ -98,25 +102,28 @@ pub(crate) async fn local_storage(client: Client) -> Result<()> {
     // Directories are made and removed by the kubelets of their nodes; these verbs run nothing there.
     let role = json!({"metadata": {"name": "knarr:local-path-directories"},
         "rules": [{"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["update", "delete"]}]});
-    let classes: Api<StorageClass> = Api::all(client.clone());
-    present(classes.create(&PostParams::default(), &serde_json::from_value(class)?).await).context("storage class local-path")?;
-    let roles: Api<ClusterRole> = Api::all(client.clone());
     // What grows says so in its volume and in its claim.
     let growth = json!({"metadata": {"name": "knarr:local-path-expansion"}, "rules": [
         {"apiGroups": [""], "resources": ["persistentvolumes", "persistentvolumeclaims/status"], "verbs": ["patch"]}]});
-    for role in [role, growth] {
-        present(roles.create(&PostParams::default(), &serde_json::from_value(role)?).await).context("rights of local-path")?;
-    }
-    let bindings: Api<ClusterRoleBinding> = Api::all(client);
-    for binding in [
+    let bindings = [
         binding("knarr:local-path-provisioner", "system:persistent-volume-provisioner"),
         binding("knarr:local-path-directories", "knarr:local-path-directories"),
         binding("knarr:local-path-expansion", "knarr:local-path-expansion"),
-    ] {
-        present(bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await)
-            .context("rights of local-path")?;
-    }
-    Ok(())
+    ];
+    let class = made::<StorageClass>(&client, class).map_err(|error| error.context("storage class local-path"));
+    let roles = try_join_all([role, growth].map(|role| made::<ClusterRole>(&client, role)));
+    let bindings = try_join_all(bindings.map(|binding| made::<ClusterRoleBinding>(&client, binding)));
+    let rights = async { try_join!(roles, bindings).context("rights of local-path") };
+    try_join!(class, rights).map(drop)
+}
+
+/// Creates an object of the cluster, unless it is there.
+async fn made<K>(client: &Client, object: Value) -> Result<()>
+where
+    K: Decode + Encode + Resource<DynamicType = ()>,
+{
+    let created = Api::<K>::all(client.clone()).create(&PostParams::default(), &codec::from_value(object)?).await;
+    Ok(present(created)?)
 }
 
 /// The class of Ingresses that Knarr serves, the default one unless there is another, and the rights of ingress. A class that is there
@@ -155,13 +162,13 @@ pub(crate) async fn ingress(client: Client) -> Result<()> {
     roles.patch(NAME, &params, &Patch::Apply(&role)).await.context("rights of ingress")?;
     let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
     bindings.patch(NAME, &params, &Patch::Apply(&binding)).await.context("rights of ingress")?;
-    let classes: Api<IngressClass> = Api::all(client);
+    let classes: Api<IngressClass> = Api::all(client.clone());
     let default = !classes.list(&ListParams::default()).await?.iter().any(::ingress::classes::is_default);
     let class = json!({
         "metadata": {"name": ::ingress::classes::CLASS, "annotations": {(::ingress::classes::DEFAULT): default.to_string()}},
         "spec": {"controller": ::ingress::classes::CONTROLLER},
     });
-    present(classes.create(&PostParams::default(), &serde_json::from_value(class)?).await).context("ingress class knarr")
+    made::<IngressClass>(&client, class).await.context("ingress class knarr")
 }
 
 /// Where ingress listens: a node, and the addresses there, at most one of each family.

@@ -141,7 +141,7 @@ pub(crate) struct Server {
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) enable_admission_plugins: Vec<String>,
     /// File of an AdmissionConfiguration: what PodSecurity takes for granted, and whom it does not concern; limits of EventRateLimit;
-    /// selectors and tolerations of PodNodeSelector and PodTolerationRestriction.
+    /// selectors and tolerations of PodNodeSelector and PodTolerationRestriction; what ResourceQuota lets nobody have without a quota.
     #[arg(long)]
     pub(crate) admission_control_config_file: Option<PathBuf>,
     /// File of an EncryptionConfiguration: what is stored encrypted, and with which keys. It is followed when it changes. By default

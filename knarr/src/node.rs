@@ -4,6 +4,7 @@
 //! process the clients are function calls and the authority issues the certificates; on another machine the clients are
 //! HTTPS and the certificates come by requests. A node never holds the authority's key.
 
+mod external;
 mod network;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,9 @@ use crate::cli::ShareImages;
 use crate::paths::Paths;
 use crate::process::Again;
 use crate::{cli, default_address, images, routed_address_v6};
+
+use self::external::Opened;
+pub(crate) use self::external::{connect, endpoint_of};
 
 /// How the node's components talk to the API.
 pub(crate) trait Clients {
@@ -87,6 +91,8 @@ pub(crate) struct Options {
     pub(crate) flags: Flags,
     /// Ports of the machine that no service and no pod gets, besides the kubelet's and that of the way to other nodes.
     pub(crate) reserved_ports: Vec<(::network::Protocol, u16)>,
+    /// Socket of the container runtime; none is the built-in one.
+    pub(crate) runtime_endpoint: Option<String>,
     pub(crate) registries: Option<PathBuf>,
     /// Where network plugins are.
     pub(crate) cni: ::network::cni::Directories,
@@ -178,6 +184,7 @@ impl Options {
             listen: SocketAddr::new(bind, options.kubelet_port),
             flags: options.flags.clone(),
             reserved_ports: Vec::new(),
+            runtime_endpoint: options.container_runtime_endpoint.clone(),
             registries: options.registries.clone(),
             cni: ::network::cni::Directories {
                 configuration: options.cni_conf_dir.clone(),
@@ -207,7 +214,8 @@ impl Options {
 pub(crate) struct Node {
     network: network::Start,
     kubelet: kubelet::Options,
-    engine: runtime::Engine,
+    /// The built-in runtime, where it is that.
+    engine: Option<runtime::Engine>,
     /// Where `knarr image` asks.
     socket: PathBuf,
     publish: watch::Sender<Option<::network::PodNetwork>>,
@@ -229,18 +237,17 @@ impl Node {
         let (policies, admissions) = Policies::channel();
         let events = Recorder::new(clients.kubelet(), "kubelet", &options.identity.name, tasks);
         let proxy_informers = Informers::new(clients.proxy(), tasks.clone());
-        let around = Around {
-            peers: other_nodes(&options, certificates, &proxy_informers, tasks)?,
-            network: network::deferred(attachments, policies, events.clone()),
-        };
-        let engine = open_runtime(&options, paths, around, tasks).await?;
+        let attacher = network::deferred(attachments, policies, events.clone());
+        let around = Around { peers: other_nodes(&options, certificates, &proxy_informers, tasks)?, network: attacher.clone() };
+        let Opened { runtime, engine } = external::open(&options, paths, around, tasks).await?;
         let informers = Informers::new(clients.kubelet(), tasks.clone());
         let network = network::Start {
             informers: informers.clone(),
             proxy_informers,
             admissions,
             events,
-            engine: Arc::new(engine.clone()),
+            engine: runtime.clone(),
+            attacher,
             readiness: readiness.clone(),
             tasks: tasks.clone(),
             options: network_options(&options, paths),
@@ -263,7 +270,7 @@ impl Node {
             node_log_query: options.log_query,
             client: clients.kubelet(),
             informers,
-            runtime: Arc::new(engine.clone()),
+            runtime,
             cluster_dns: kubelet::dns::Cluster { servers: options.cluster.dns.clone(), domain: options.cluster.domain.clone() },
             resolv_conf: "/etc/resolv.conf".into(),
             version: format!("{}+knarr", apiserver::VERSION),
@@ -283,10 +290,10 @@ impl Node {
             shutdown: options.shutdown.periods()?,
             verification: verification(&options)?,
             credential_providers: credential_providers(&options)?,
-            sharing: (options.sharing != ShareImages::Off).then(|| kubelet::sharing::Sharing {
-                images: Arc::new(engine.clone()),
-                names: options.sharing == ShareImages::All,
-            }),
+            sharing: engine
+                .clone()
+                .filter(|_| options.sharing != ShareImages::Off)
+                .map(|engine| kubelet::sharing::Sharing { images: Arc::new(engine), names: options.sharing == ShareImages::All }),
             static_pods: options.static_pods.clone(),
             labels: options.labels.iter().cloned().collect(),
             taints: options.taints.clone(),
@@ -303,7 +310,10 @@ impl Node {
         let (again, changed) = mpsc::channel(1);
         network.spawn(publish, again);
         let kubelet = kubelet::start(kubelet, tasks.clone(), readiness.gate("kubelet")).await?;
-        images::server::start(&socket, engine, kubelet, &tasks)?;
+        // `knarr image` is for images of the built-in runtime.
+        if let Some(engine) = engine {
+            images::server::start(&socket, engine, kubelet, &tasks)?;
+        }
         Ok(changed)
     }
 }

@@ -76,6 +76,16 @@ impl Paths {
         self.root.join("runtime")
     }
 
+    /// The socket of the runtime that runs the pods, where it is not the built-in one.
+    pub(crate) fn runtime_endpoint(&self) -> PathBuf {
+        self.root.join("container-runtime-endpoint")
+    }
+
+    /// What the runtime at that socket does not give back of pods.
+    pub(crate) fn runtime_records(&self) -> PathBuf {
+        self.root.join("cri")
+    }
+
     /// Leases of pod addresses.
     pub(crate) fn network(&self) -> PathBuf {
         self.root.join("network")

@@ -56,8 +56,12 @@ async fn serve(options: cli::Server) -> Result<()> {
         make_private(&part)?;
     }
     let store = store::Options { idle: runtime::memory::idle, ..store::Options::new(paths.store()) };
-    let engine = store::Fjall::open(store, &storage).await?;
-    let ended = ending.wait(start(&options, &paths, engine.clone(), &api_tasks, &components)).await;
+    // Side by side: both wait for the disk when they are new.
+    let pki = paths.pki();
+    let authority = tokio::task::spawn_blocking(move || Authority::load_or_create(&pki, "ca", "knarr-ca"));
+    let (engine, authority) = tokio::join!(store::Fjall::open(store, &storage), authority);
+    let (engine, authority) = (engine?, Arc::new(authority??));
+    let ended = ending.wait(start(&options, &paths, (engine.clone(), authority), &api_tasks, &components)).await;
     // An error tells of itself; one at the start has stopped nothing.
     if ended.is_ok() {
         tracing::info!("stopping; pods keep running");
@@ -75,7 +79,13 @@ async fn serve(options: cli::Server) -> Result<()> {
 }
 
 /// Starts everything, each part when what it needs is there, and ends only when all has to be built anew.
-async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_tasks: &Tasks, components: &Tasks) -> Result<()> {
+async fn start(
+    options: &cli::Server,
+    paths: &Paths,
+    (engine, authority): (store::Fjall, Arc<Authority>),
+    api_tasks: &Tasks,
+    components: &Tasks,
+) -> Result<()> {
     let readiness = Readiness::default();
     // Before anybody is answered: an agent that finds the server ready reads what the cluster is.
     let told = readiness.gate("cluster");
@@ -86,7 +96,6 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     let cluster = cluster(options, dns);
     let scheduling = scheduling(options)?;
     let identity = node::Identity::of(&options.node)?.within(&cluster)?;
-    let authority = Arc::new(Authority::load_or_create(&paths.pki(), "ca", "knarr-ca")?);
 
     let database = paths.store();
     Page::Server.observe(
@@ -106,11 +115,16 @@ async fn start(options: &cli::Server, paths: &Paths, engine: store::Fjall, api_t
     .await?;
     let handle = service.handle()?;
     api_tasks.spawn("apiserver", OnFailure::Shutdown, service.run(api_tasks.clone()));
-    bootstrap::cluster_dns(identity::apiserver(&handle.api), &cluster.dns).await?;
-    bootstrap::pod_ranges(identity::apiserver(&handle.api), &cluster.pods).await?;
     let client = identity::apiserver(&handle.api);
     let mut refusals = Refusals::default();
-    if refusals.tell(bootstrap::local_storage(client.clone()).await) {
+    // At once: the store writes what comes together with one disk synchronisation.
+    let (dns, ranges, storage) = tokio::join!(
+        bootstrap::cluster_dns(client.clone(), &cluster.dns),
+        bootstrap::pod_ranges(client.clone(), &cluster.pods),
+        bootstrap::local_storage(client.clone()),
+    );
+    dns.and(ranges)?;
+    if refusals.tell(storage) {
         components.spawn_until_cancelled("class of local volumes", OnFailure::Shutdown, async move {
             while refusals.again(bootstrap::local_storage(client.clone()).await).await {}
             Ok::<_, Infallible>(())

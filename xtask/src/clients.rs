@@ -15,12 +15,13 @@ pub struct Options {
 
 /// Fetches and builds the clients and runs their tests.
 pub fn run(options: &Options) -> Result<()> {
-    tools::install(&["curl"])?;
+    tools::install(&["curl", "runc"])?;
     kubectl::path()?;
     python::path()?;
     golang::build("informers", "knarr/tests/informers")?;
     golang::build("wardle", "knarr/tests/wardle")?;
     debian::programs("etcd-server", "etcd", "etcd")?;
+    debian::programs("containerd", "containerd", "containerd")?;
     let mut nextest = tools::cargo();
     nextest.args(["nextest", "run", "--package", "knarr", "--locked", "--run-ignored", "only"]).args(&options.nextest);
     bench::with_registry(|| tools::run(&mut nextest))

@@ -84,7 +84,7 @@ pub(crate) fn all(
     authorizer: &Arc<Authorizer>,
     remotes: &Arc<Remotes>,
 ) -> Result<Vec<Box<dyn Admission>>, Error> {
-    let Configuration { pod_security, event_rate, node_selector, tolerations, enabled } = configuration;
+    let Configuration { pod_security, event_rate, node_selector, tolerations, limited, enabled } = configuration;
     let limits = event_rate.unwrap_or_default();
     let plugins: Vec<Box<dyn Admission>> = vec![
         Box::new(namespace_provision::NamespaceAutoProvision),
@@ -123,7 +123,7 @@ pub(crate) fn all(
         Box::new(webhooks::ValidatingAdmissionWebhook::new(authorizer.clone(), remotes.clone())),
         Box::new(namespace::NamespaceStays),
         // Last: what is refused by others is not counted.
-        Box::new(resource_quota::ResourceQuota),
+        Box::new(resource_quota::ResourceQuota(limited)),
     ];
     if let Some(unknown) = enabled.iter().find(|name| !plugins.iter().any(|plugin| plugin.name() == name.as_str())) {
         return Err(match LEFT_OUT.iter().find(|(name, _)| name == unknown) {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use apimachinery::{Status, fields, meta};
 use base::readiness::Gate;
-use futures::StreamExt;
+use futures::future::try_join_all;
 use futures::stream::{self, SelectAll};
+use futures::{StreamExt, try_join};
 use ipnet::IpNet;
 use registry::{Context, ListOptions, Registry, Served};
 use serde_json::{Value, json};
@@ -29,9 +30,22 @@ pub(crate) fn context() -> Context {
 
 /// Creates what is missing. `advertised` is where pods reach this server.
 pub(crate) async fn run(registry: &Registry, service_cidrs: &[IpNet], advertised: SocketAddr) -> Result<(), Status> {
-    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-        ensure(registry, "", "namespaces", "", json!({"metadata": {"name": name}})).await?;
+    // At once what needs nothing of the other: the store writes what comes together with one disk synchronisation.
+    let ranges = publish_ranges(registry, service_cidrs);
+    try_join!(namespaces(registry), priority_classes(registry), flow_control::run(registry), ranges)?;
+    match service_cidrs.first() {
+        Some(first) => publish(registry, first, advertised).await,
+        None => Err(Status::internal("services have no range of addresses")),
     }
+}
+
+async fn namespaces(registry: &Registry) -> Result<(), Status> {
+    let names = ["default", "kube-system", "kube-public", "kube-node-lease"];
+    let made = names.map(|name| ensure(registry, "", "namespaces", "", json!({"metadata": {"name": name}})));
+    try_join_all(made).await.map(drop)
+}
+
+async fn priority_classes(registry: &Registry) -> Result<(), Status> {
     let classes = [
         ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
         (
@@ -40,16 +54,11 @@ pub(crate) async fn run(registry: &Registry, service_cidrs: &[IpNet], advertised
             "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
         ),
     ];
-    for (name, value, description) in classes {
+    let made = classes.map(|(name, value, description)| {
         let class = json!({"metadata": {"name": name}, "value": value, "description": description});
-        ensure(registry, "scheduling.k8s.io", "priorityclasses", "", class).await?;
-    }
-    flow_control::run(registry).await?;
-    publish_ranges(registry, service_cidrs).await?;
-    match service_cidrs.first() {
-        Some(first) => publish(registry, first, advertised).await,
-        None => Err(Status::internal("services have no range of addresses")),
-    }
+        ensure(registry, "scheduling.k8s.io", "priorityclasses", "", class)
+    });
+    try_join_all(made).await.map(drop)
 }
 
 /// Puts these objects back when somebody deletes or changes them (`kubectl delete all --all` takes the `kubernetes` Service, too),
@@ -133,16 +142,19 @@ async fn publish(registry: &Registry, services: &IpNet, advertised: SocketAddr) 
         "type": "ClusterIP", "clusterIP": own, "sessionAffinity": "None",
         "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": advertised.port()}],
     }});
-    ensure(registry, "", "services", "default", service).await?;
     let address = advertised.ip().to_string();
     let port = json!({"name": "https", "port": advertised.port(), "protocol": "TCP"});
     let skip = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
     let endpoints = json!({"metadata": {"name": "kubernetes", "labels": skip}, "subsets": [{"addresses": [{"ip": address}], "ports": [port]}]});
-    replace(registry, "", "endpoints", endpoints, "subsets").await?;
     let family = if advertised.is_ipv6() { "IPv6" } else { "IPv4" };
     let slice = json!({"metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
         "addressType": family, "endpoints": [{"addresses": [address], "conditions": {"ready": true}}], "ports": [port]});
-    replace(registry, "discovery.k8s.io", "endpointslices", slice, "endpoints").await
+    try_join!(
+        ensure(registry, "", "services", "default", service),
+        replace(registry, "", "endpoints", endpoints, "subsets"),
+        replace(registry, "discovery.k8s.io", "endpointslices", slice, "endpoints"),
+    )
+    .map(drop)
 }
 
 async fn ensure(registry: &Registry, group: &str, plural: &str, namespace: &str, object: Value) -> Result<(), Status> {

@@ -117,10 +117,10 @@ impl Core {
         classes.ready();
         readiness.gate("poststarthook/priority-and-fairness-config-producer").ready();
         let budgets = crate::stages::Budgets::default();
-        fairness::follow::start(&registry, &budgets.fairness).await.map_err(Error::Policy)?;
+        let fairness = fairness::follow::start(&registry, &budgets.fairness);
+        let (definitions, policy) = (Definitions::start(&registry, remotes.clone()), authz::start(&registry, &authorizer));
+        let ((), definitions, ()) = futures::try_join!(fairness, definitions, policy).map_err(Error::Policy)?;
         metrics::fairness::observe(Arc::downgrade(&budgets.fairness));
-        let definitions = Definitions::start(&registry, remotes.clone()).await.map_err(Error::Policy)?;
-        authz::start(&registry, &authorizer).await.map_err(Error::Policy)?;
         roles.ready();
         let audit = options.audit.as_ref().map(|options| audit(options, &registry, &remotes, tasks)).transpose()?;
         let servers = Arc::new(Servers::new(remotes.clone(), &options.pki)?);

@@ -3,6 +3,8 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`client`] | another program's runtime, for the kubelet |
 //! | [`messages`] | what is said, by the names and numbers of `api.proto` |
 
+pub mod client;
 pub mod messages;

@@ -1,11 +1,14 @@
-//! gRPC over Unix sockets, both ways: how a kubelet and its plugins talk. As a client there is a connection for each call, since calls are few and plugins are replaced while we run.
+//! gRPC over Unix sockets, both ways: how a kubelet and its plugins talk. As a client of plugins there is a connection for
+//! each call, since calls are few and plugins are replaced while we run; of a container runtime there is one for all.
 //!
 //! | module | what |
 //! |---|---|
+//! | [`channel`] | one connection for all calls |
 //! | [`stream`] | the messages of an answer that goes on |
 //! | [`server`] | unary calls that plugins make |
 
 mod authority;
+pub mod channel;
 pub mod server;
 pub mod stream;
 
@@ -20,6 +23,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use prost::Message;
 use tokio::net::UnixStream;
 
+pub use channel::Channel;
 pub use stream::Messages;
 
 /// Most bytes of an answer; the limit of other gRPC clients.

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::resources::{self, Amounts};
 use crate::state;
-pub use scopes::{Scoped, selects};
+pub use scopes::{Scoped, is_in, scopes_of, selects};
 
 /// Amounts by the names that quotas have for them.
 pub type Usage = BTreeMap<String, Quantity>;

@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::events::Events;
 use self::sealed::Sealed;
+pub(crate) use self::sessions::dial;
 use self::state::{ContainerEntry, SandboxEntry};
 use crate::api::{Credentials, Error, Image, PodNetwork, Result};
 use crate::container::caps::Available;

@@ -7,6 +7,7 @@ pub mod api;
 mod container;
 mod disk;
 mod engine;
+mod groups;
 pub mod images;
 mod kernel_log;
 mod keyed;
@@ -16,6 +17,7 @@ mod stall;
 
 pub use disk::{DiskUsage, disk_usage};
 pub use engine::{Engine, Options};
+pub use groups::{Groups, dial};
 pub use images::registry::Registries;
 pub use images::{LayerStream, Observer, Outcome, PeerError, Peers, Progress, Shared};
 pub use kernel_log::KernelLog;

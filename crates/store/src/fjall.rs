@@ -18,6 +18,7 @@
 mod compaction;
 mod database;
 mod directory;
+mod draft;
 mod encoding;
 mod expiry;
 mod hub;
@@ -153,6 +154,7 @@ impl Fjall {
 
 fn start(options: &Options) -> Result<(Arc<Shared>, Directory), Error> {
     let directory = Directory::open(&options.dir)?;
+    directory.draft()?;
     // fjall trusts some of what it reads without a check.
     let opened = std::panic::catch_unwind(|| Shared::open(&directory, options.history));
     let shared = opened.unwrap_or_else(|panic| Err(Error::Damaged(panic_text(&*panic))))?;

@@ -23,6 +23,10 @@ pub(crate) struct Node {
     /// Port of the kubelet.
     #[arg(long, default_value_t = 10250)]
     pub(crate) kubelet_port: u16,
+    /// Socket of a runtime of the Container Runtime Interface that runs the pods in place of the built-in one, such as
+    /// unix:///run/containerd/containerd.sock; its pods are connected by network plugins (--pod-network cni).
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) container_runtime_endpoint: Option<String>,
     /// Mirrors of image registries and how to talk to them (YAML).
     #[arg(long)]
     pub(crate) registries: Option<PathBuf>,

@@ -10,7 +10,7 @@ use base::tasks::Tasks;
 use runtime::api::{PodNetwork, Runtime};
 
 use crate::cli::Killall;
-use crate::node::runtime_options;
+use crate::node::{connect, endpoint_of, runtime_options};
 use crate::paths::Paths;
 use crate::{preflight, process};
 
@@ -32,12 +32,11 @@ pub(crate) fn run(options: &Killall) -> Result<()> {
             true => Some(store::Fjall::open(store::Options::new(paths.store()), &tasks).await.context("stop the server first")?),
             false => None,
         };
-        let no_network: Option<Arc<dyn PodNetwork>> = None;
-        let engine = runtime::Engine::open(runtime_options(&paths, runtime::Registries::default(), no_network, &tasks)).await?;
-        for sandbox in engine.sandboxes().await? {
+        let runtime = opened(&paths, &tasks).await?;
+        for sandbox in runtime.sandboxes().await? {
             println!("stopping {}/{}", sandbox.pod.namespace, sandbox.pod.name);
-            engine.stop_sandbox(&sandbox.id).await?;
-            engine.remove_sandbox(&sandbox.id).await?;
+            runtime.stop_sandbox(&sandbox.id).await?;
+            runtime.remove_sandbox(&sandbox.id).await?;
         }
         if let Some(other) = network::teardown(network::Options::new(paths.network(), Vec::new(), Vec::new())).await? {
             println!(
@@ -50,6 +49,11 @@ pub(crate) fn run(options: &Killall) -> Result<()> {
         }
         remove_cgroups(&paths.cgroup())?;
         remove(&paths.run())?;
+        remove(&paths.runtime_records())?;
+        match std::fs::remove_file(paths.runtime_endpoint()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
         remove_logs(&paths)?;
         if let Some(store) = store {
             store.close().await;
@@ -57,6 +61,16 @@ pub(crate) fn run(options: &Killall) -> Result<()> {
         tasks.drain(Duration::from_secs(5)).await;
         Ok(())
     })
+}
+
+/// The runtime that has the pods.
+async fn opened(paths: &Paths, tasks: &Tasks) -> Result<Arc<dyn Runtime>> {
+    if let Some(endpoint) = endpoint_of(paths)? {
+        return Ok(Arc::new(connect(&endpoint, paths, tasks).await?));
+    }
+    let no_network: Option<Arc<dyn PodNetwork>> = None;
+    let options = runtime_options(paths, runtime::Registries::default(), no_network, tasks);
+    Ok(Arc::new(runtime::Engine::open(options).await?))
 }
 
 /// Unmounts what pods had mounted below the data directory, the deepest first.

@@ -36,6 +36,8 @@ pub(super) struct Start {
     pub(super) admissions: Admissions,
     pub(super) events: Recorder,
     pub(super) engine: Arc<dyn Runtime>,
+    /// What the built-in runtime connects pods with. Policies are followed as long as pods may be, also where plugins do it.
+    pub(super) attacher: Arc<dyn PodNetwork>,
     pub(super) readiness: Readiness,
     pub(super) tasks: Tasks,
     pub(super) options: network::Options,
@@ -51,6 +53,7 @@ impl Start {
     }
 
     async fn run(self, publish: watch::Sender<Option<network::PodNetwork>>, again: mpsc::Sender<Again>) -> Result<()> {
+        let _attacher = self.attacher;
         let gate = self.readiness.gate("pod-network");
         let (proxy_gate, dns_gate) = (self.readiness.gate("service-proxy"), self.readiness.gate("dns"));
         let policies_gate = self.readiness.gate("network-policies");

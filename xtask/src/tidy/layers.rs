@@ -5,7 +5,7 @@ use serde_json::Value;
 /// Every crate of the workspace with those it may depend on, from the bottom up. Uses go to entries above only.
 const LAYERS: &[(&str, &[&str])] = &[
     ("base", &[]),
-    ("grpc", &[]),
+    ("grpc", &["base"]),
     ("csi", &["grpc"]),
     ("fuzz", &[]),
     ("schema", &[]),

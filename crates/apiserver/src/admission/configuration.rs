@@ -6,7 +6,8 @@ use apimachinery::yaml;
 use serde_json::Value;
 
 use super::{
-    EVENT_RATE, POD_NODE_SELECTOR, POD_TOLERATION_RESTRICTION, event_rate, node_selector, pod_security, toleration_restriction,
+    EVENT_RATE, POD_NODE_SELECTOR, POD_TOLERATION_RESTRICTION, event_rate, node_selector, pod_security, resource_quota,
+    toleration_restriction,
 };
 use crate::file::{self, FileError};
 
@@ -21,6 +22,8 @@ pub(crate) struct Configuration {
     pub(super) event_rate: Option<Vec<event_rate::Limit>>,
     pub(super) node_selector: node_selector::Configuration,
     pub(super) tolerations: toleration_restriction::Configuration,
+    /// What nobody may have without a quota.
+    pub(super) limited: Vec<resource_quota::Limited>,
     /// Plugins that are to work, besides those that always do.
     pub(super) enabled: Vec<String>,
 }
@@ -86,10 +89,13 @@ impl Configuration {
                     configuration.tolerations =
                         toleration_restriction::Configuration::parse(&own).map_err(|why| of_plugin(&why))?;
                 }
+                "ResourceQuota" => configuration.limited = resource_quota::parse(&own).map_err(|why| of_plugin(&why))?,
                 // What is not acted upon must not look as if it were.
                 _ => {
                     let others = OF_OPTIONAL.join(", ");
-                    return Err(wrong(format!("plugin {name:?} takes no configuration here; PodSecurity, {others} do")));
+                    return Err(wrong(format!(
+                        "plugin {name:?} takes no configuration here; PodSecurity, ResourceQuota, {others} do"
+                    )));
                 }
             }
         }
@@ -127,7 +133,7 @@ mod tests {
         check(
             "{name: Other}",
             Err(
-                "file: plugin \"Other\" takes no configuration here; PodSecurity, EventRateLimit, PodNodeSelector, PodTolerationRestriction do",
+                "file: plugin \"Other\" takes no configuration here; PodSecurity, ResourceQuota, EventRateLimit, PodNodeSelector, PodTolerationRestriction do",
             ),
         );
         for name in OF_OPTIONAL {

@@ -5,6 +5,7 @@
 //! gives back what was added for an object that was not written after all.
 
 mod decide;
+mod limited;
 
 use std::sync::Arc;
 
@@ -18,11 +19,13 @@ use serde_json::Value;
 
 use super::{forbidden, is};
 use decide::{Asked, Devices};
+pub(super) use limited::{Limited, parse};
 
 /// How often it is tried again when another request was counted meanwhile.
 const ATTEMPTS: usize = 50;
 
-pub(super) struct ResourceQuota;
+/// With what nobody may have without a quota.
+pub(super) struct ResourceQuota(pub(super) Vec<Limited>);
 
 #[async_trait]
 impl Admission for ResourceQuota {
@@ -44,7 +47,7 @@ impl Admission for ResourceQuota {
     async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {
         let Some(object) = a.object() else { return Ok(()) };
         let quotas = quotas(a).await;
-        if quotas.is_empty() {
+        if quotas.is_empty() && self.0.is_empty() {
             return Ok(());
         }
         let (group, plural) = (&a.resource.def.group, &a.resource.def.plural);
@@ -52,6 +55,7 @@ impl Admission for ResourceQuota {
         if let Some(claim) = asked.claim() {
             asked.devices = named_by(a, claim).await;
         }
+        limited::check(&self.0, &asked, &quotas).map_err(|lacking| lacking.status(|why| forbidden(a, why)))?;
         charge(a, &asked, quotas).await
     }
 }

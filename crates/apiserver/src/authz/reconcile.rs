@@ -5,7 +5,7 @@ use std::sync::Arc;
 use apimachinery::{Status, meta};
 use base::readiness::Gate;
 use futures::StreamExt;
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use futures::stream::SelectAll;
 use registry::{ListOptions, Registry, Served};
 use serde_json::Value;
@@ -75,12 +75,9 @@ async fn refresh(registry: &Registry, authorizer: &Authorizer) -> Result<(), Sta
         bindings: all(registry, "rolebindings").await?,
     };
     authorizer.replace(Index::new(&objects));
-    for role in &objects.cluster_roles {
-        let Some(rules) = aggregate(role, &objects.cluster_roles) else { continue };
-        if Rule::read_all(role) != rules {
-            write_rules(registry, role, &rules).await;
-        }
-    }
+    let aggregated = objects.cluster_roles.iter().filter_map(|role| Some((role, aggregate(role, &objects.cluster_roles)?)));
+    let changed = aggregated.filter(|(role, rules)| Rule::read_all(role) != *rules);
+    join_all(changed.map(|(role, rules)| async move { write_rules(registry, role, &rules).await })).await;
     Ok(())
 }
 

@@ -18,17 +18,30 @@ pub enum Scoped<'a> {
 
 /// Whether a quota is about the object.
 pub fn selects(quota: &ResourceQuotaSpec, object: Scoped<'_>) -> bool {
+    scopes(quota).all(|(scope, expression)| is_in(object, scope, expression))
+}
+
+/// The scopes of a quota that the object is in.
+pub fn scopes_of(quota: &ResourceQuotaSpec, object: Scoped<'_>) -> impl Iterator<Item = String> {
+    scopes(quota).filter(move |(scope, expression)| is_in(object, scope, *expression)).map(|(scope, _)| scope.to_owned())
+}
+
+fn scopes(quota: &ResourceQuotaSpec) -> impl Iterator<Item = (&str, Option<&ScopedResourceSelectorRequirement>)> {
     let plain = quota.scopes.iter().flatten().map(|scope| (scope.as_str(), None));
     let expressions = quota.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten());
-    let valued = expressions.map(|expression| (expression.scope_name.as_str(), Some(expression)));
-    plain.chain(valued).all(|(scope, expression)| match object {
+    plain.chain(expressions.map(|expression| (expression.scope_name.as_str(), Some(expression))))
+}
+
+/// Whether an object is in a scope, of which an expression may ask for values.
+pub fn is_in(object: Scoped<'_>, scope: &str, expression: Option<&ScopedResourceSelectorRequirement>) -> bool {
+    match object {
         Scoped::Pod(pod) => has_pod(pod, scope, expression),
         // A quota on any class of the claim is about it: that it leaves as well as that it gets.
         Scoped::Claim(claim) => {
             scope == "VolumeAttributesClass" && has_value(&attributes_classes(claim).collect::<Vec<_>>(), expression)
         }
         Scoped::Other => false,
-    })
+    }
 }
 
 fn has_pod(pod: &Pod, scope: &str, expression: Option<&ScopedResourceSelectorRequirement>) -> bool {

@@ -119,18 +119,23 @@ impl Inner {
             return Err(Error::NotFound(format!("sandbox {sandbox} is not ready: it")));
         }
         let netns = entry.record.lock().netns.clone();
-        let (sender, receiver) = oneshot::channel();
-        // A thread of its own: it never comes back from the pod's network namespace.
-        std::thread::Builder::new()
-            .name("dial".to_owned())
-            .stack_size(128 << 10)
-            .spawn(move || drop(sender.send(connect_inside(netns, port))))
-            .map_err(super::internal)?;
-        let stream = receiver.await.map_err(|_| Error::Internal("the dialling thread ended".to_owned()))?;
-        let stream = stream.map_err(|error| Error::Internal(format!("port {port} of the pod: {error}")))?;
-        stream.set_nonblocking(true).map_err(super::internal)?;
-        tokio::net::TcpStream::from_std(stream).map_err(super::internal)
+        dial(netns, port).await
     }
+}
+
+/// Connects to a port in a network namespace, that of the node when none is given.
+pub(crate) async fn dial(netns: Option<PathBuf>, port: u16) -> Result<tokio::net::TcpStream> {
+    let (sender, receiver) = oneshot::channel();
+    // A thread of its own: it never comes back from the pod's network namespace.
+    std::thread::Builder::new()
+        .name("dial".to_owned())
+        .stack_size(128 << 10)
+        .spawn(move || drop(sender.send(connect_inside(netns, port))))
+        .map_err(super::internal)?;
+    let stream = receiver.await.map_err(|_| Error::Internal("the dialling thread ended".to_owned()))?;
+    let stream = stream.map_err(|error| Error::Internal(format!("port {port} of the pod: {error}")))?;
+    stream.set_nonblocking(true).map_err(super::internal)?;
+    tokio::net::TcpStream::from_std(stream).map_err(super::internal)
 }
 
 fn connect_inside(netns: Option<PathBuf>, port: u16) -> std::io::Result<std::net::TcpStream> {

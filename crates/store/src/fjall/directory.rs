@@ -9,6 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::statvfs;
 
+use super::draft;
 use crate::{Error, Revision};
 
 /// The format that this version writes. Raise it when an older version could not read the result.
@@ -102,6 +103,15 @@ impl Directory {
     /// Where the database lives.
     pub(super) fn database(&self) -> PathBuf {
         self.root.join("db")
+    }
+
+    /// Makes an empty database where there is none.
+    pub(super) fn draft(&self) -> Result<(), Error> {
+        let database = self.database();
+        if database.exists() {
+            return Ok(());
+        }
+        draft::make(&database).map(drop).map_err(|error| failed(&self.root, &error))
     }
 
     /// Says that the database is complete, durably.

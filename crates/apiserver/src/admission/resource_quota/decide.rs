@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, ResourceQuotaSpec};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use pods::quota::devices::Extended;
-use pods::quota::{self, Counted, Usage};
+use pods::quota::{self, Counted, Scoped, Usage};
 use serde_json::{Map, Value, json};
 
 /// What a request asks for.
@@ -41,6 +41,26 @@ impl<'a> Asked<'a> {
             Counted::Devices(claim) => Some(claim),
             _ => None,
         }
+    }
+
+    /// The group and resource of the object.
+    pub(super) fn resource(&self) -> (&str, &str) {
+        (self.group, self.plural)
+    }
+
+    /// The object as scopes see it.
+    pub(super) fn scoped(&self) -> Scoped<'_> {
+        self.object.scoped()
+    }
+
+    /// What the request takes more than before, whatever quotas there are.
+    pub(super) fn more(&self) -> Usage {
+        let mut more = self.usage(&self.object);
+        for (name, amount) in self.old.as_ref().map(|old| self.usage(old)).unwrap_or_default() {
+            *more.entry(name).or_default() -= amount;
+        }
+        more.retain(|_, amount| amount.signum() > 0);
+        more
     }
 
     fn usage(&self, object: &Counted) -> Usage {
@@ -142,7 +162,7 @@ fn count(asked: &Usage, quota: &Value, name: &str, hard: &Usage, mut used: Usage
     Verdict::Charged(next)
 }
 
-fn amounts(value: &Value) -> Usage {
+pub(super) fn amounts(value: &Value) -> Usage {
     let list = value.as_object().into_iter().flatten();
     list.filter_map(|(name, amount)| Some((name.clone(), Quantity::from_value(amount).ok()?))).collect()
 }

@@ -1,0 +1,182 @@
+//! Changes of pods, and the size of logs.
+//!
+//! A runtime is asked for all that it has once a second, and at once after what the kubelet itself has done. The interface has a stream of
+//! events, which CRI-O and containerd serve only where they are configured to, and in which what happened while nobody was connected is lost:
+//! who follows it has to ask for everything anyway, as upstream does (KEP-3386, "Generic PLEG"). This is the one place of Knarr where
+//! something is looked at again and again.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use runtime::api::{Result, RuntimeEvent};
+use tokio::sync::watch;
+
+use super::Inner;
+use super::requests::POD_UID;
+use crate::messages::*;
+
+/// Time between two looks; upstream's.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Looks between two at the size of logs; upstream's `containerLogMonitorInterval` is 10 s.
+const LOGS: u32 = 10;
+
+/// What each pod has, by its UID: identifiers and states of sandboxes and containers.
+pub(super) type Seen = Arc<BTreeMap<String, BTreeMap<String, i32>>>;
+
+impl Inner {
+    /// Looks for changes until it is dropped.
+    pub(super) async fn follow(self: Arc<Self>) {
+        let mut told = false;
+        for look in 1_u32.. {
+            match self.look().await {
+                Ok(seen) => {
+                    told = false;
+                    self.seen.send_if_modified(|known| {
+                        let changed = *known != seen;
+                        *known = seen;
+                        changed
+                    });
+                }
+                // Nothing of what runs is taken for gone.
+                Err(error) if !told => {
+                    told = true;
+                    tracing::warn!(%error, "the container runtime does not answer");
+                }
+                Err(_) => {}
+            }
+            if look % LOGS == 0 {
+                self.rotate_logs().await;
+            }
+            // Who acted wants to be told at once.
+            let _ = tokio::time::timeout(AGAIN, self.acted.notified()).await;
+        }
+    }
+
+    async fn look(&self) -> Result<Seen> {
+        let (sandboxes, containers) = (self.listed_sandboxes().await?, self.listed(None).await?);
+        let of_sandboxes = sandboxes.into_iter().map(|one| (one.labels, one.id, one.state));
+        let of_containers = containers.into_iter().map(|one| (one.labels, one.id, one.state));
+        let mut seen = BTreeMap::<String, BTreeMap<String, i32>>::new();
+        for (mut labels, id, state) in of_sandboxes.chain(of_containers) {
+            if let Some(uid) = labels.remove(POD_UID) {
+                seen.entry(uid).or_default().insert(id, state);
+            }
+        }
+        Ok(Arc::new(seen))
+    }
+
+    /// Moves logs away that have become too long. The runtime writes them, and opens them again when it is told to.
+    async fn rotate_logs(&self) {
+        let Ok(containers) = self.listed(None).await else { return };
+        for container in containers.into_iter().filter(|one| one.state == ContainerState::Running as i32) {
+            let Some((bytes, files)) = self.records.container(&container.id).and_then(|record| record.log_limit) else {
+                continue;
+            };
+            let Ok(status) = self.status(&container.id).await else { continue };
+            let path = PathBuf::from(status.status.unwrap_or_default().log_path);
+            if std::fs::metadata(&path).map_or(true, |found| found.len() <= bytes) {
+                continue;
+            }
+            if let Err(error) = self.rotate(&container.id, &path, files).await {
+                tracing::warn!(container = container.id, %error, "the log cannot be rotated");
+            }
+        }
+    }
+
+    async fn rotate(&self, id: &str, path: &Path, files: u32) -> Result<()> {
+        let internal = |error: io::Error| super::records::internal(error);
+        let old = aside(path);
+        std::fs::rename(path, &old).map_err(internal)?;
+        let opened = self.call(ReopenContainerLogRequest { container_id: id.to_owned() }).await;
+        if let Err(error) = opened {
+            // It goes on under its name.
+            let _ = std::fs::rename(&old, path);
+            return Err(error);
+        }
+        remove_surplus(path, files).map_err(internal)
+    }
+}
+
+/// Where a log goes: `NAME.TIME`, as upstream and the built-in runtime have it.
+fn aside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stamp: String = format!("{:.9}", Timestamp::now()).chars().filter(char::is_ascii_digit).collect();
+    let (date, time) = stamp.split_at(8);
+    path.with_file_name(format!("{name}.{date}-{time}"))
+}
+
+/// Removes the oldest of the files that were moved away, so that `files` are left with the open one.
+fn remove_surplus(path: &Path, files: u32) -> io::Result<()> {
+    let prefix = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy());
+    let directory = std::fs::read_dir(path.parent().unwrap_or(Path::new(".")))?;
+    let found = directory.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    let mut old: Vec<PathBuf> = found.map(|entry| entry.path()).collect();
+    old.sort();
+    let surplus = (old.len() + 1).saturating_sub(files.max(1) as usize);
+    old.iter().take(surplus).try_for_each(std::fs::remove_file)
+}
+
+/// The pods that change from now on. A slow reader compares what it saw last with what is there now: it misses none.
+pub(super) fn events(mut seen: watch::Receiver<Seen>) -> BoxStream<'static, RuntimeEvent> {
+    let known = seen.borrow_and_update().clone();
+    let changes = stream::unfold((seen, known), |(mut seen, known)| async move {
+        seen.changed().await.ok()?;
+        let now = seen.borrow_and_update().clone();
+        let changed: Vec<_> = changed(&known, &now).into_iter().map(|pod_uid| RuntimeEvent { pod_uid }).collect();
+        Some((stream::iter(changed), (seen, now)))
+    });
+    changes.flatten().boxed()
+}
+
+fn changed(known: &Seen, now: &Seen) -> Vec<String> {
+    let gone = known.keys().filter(|uid| !now.contains_key(*uid));
+    let others = now.iter().filter(|(uid, has)| known.get(*uid) != Some(*has)).map(|(uid, _)| uid);
+    gone.chain(others).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn seen(pods: &[(&str, &[(&str, i32)])]) -> Seen {
+        let has = |ids: &[(&str, i32)]| ids.iter().map(|(id, state)| ((*id).to_owned(), *state)).collect();
+        Arc::new(pods.iter().map(|(uid, ids)| ((*uid).to_owned(), has(ids))).collect())
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_misses_no_pod() {
+        let (sender, receiver) = watch::channel(seen(&[("a", &[("1", 0)]), ("b", &[("2", 1)]), ("c", &[])]));
+        let mut events = events(receiver);
+        sender.send_replace(seen(&[("a", &[("1", 1)]), ("b", &[("2", 1)])]));
+        sender.send_replace(seen(&[("a", &[("1", 1)]), ("b", &[("2", 1)]), ("d", &[("3", 0)])]));
+        let mut told = Vec::new();
+        for _ in 0..3 {
+            told.push(events.next().await.unwrap().pod_uid);
+        }
+        told.sort();
+        assert_eq!(told, ["a", "c", "d"]);
+        drop(sender);
+        assert!(events.next().await.is_none());
+    }
+
+    #[test]
+    fn the_oldest_logs_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("0.log");
+        for name in ["0.log", "0.log.20260101-1", "0.log.20260101-2", "0.log.20260102-1", "1.log.20250101-1"] {
+            std::fs::write(directory.path().join(name), "").unwrap();
+        }
+        remove_surplus(&path, 2).unwrap();
+        let mut left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["0.log", "0.log.20260102-1", "1.log.20250101-1"]);
+        assert!(aside(&path).to_string_lossy().contains("0.log.20"));
+    }
+}
