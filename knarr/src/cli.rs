@@ -135,10 +135,13 @@ pub(crate) struct Server {
     pub(crate) authentication: Authentication,
     #[command(flatten)]
     pub(crate) authorization: Authorization,
-    /// Admission plugins that work besides those that always do: AlwaysPullImages, DenyServiceExternalIPs, EventRateLimit.
+    /// Admission plugins that work besides those that always do: AlwaysPullImages, DenyServiceExternalIPs, EventRateLimit,
+    /// ExtendedResourceToleration, LimitPodHardAntiAffinityTopology, NamespaceAutoProvision, OwnerReferencesPermissionEnforcement,
+    /// PodNodeSelector, PodTolerationRestriction.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) enable_admission_plugins: Vec<String>,
-    /// File of an AdmissionConfiguration: what PodSecurity takes for granted, and whom it does not concern; limits of EventRateLimit; what ResourceQuota lets nobody have without a quota.
+    /// File of an AdmissionConfiguration: what PodSecurity takes for granted, and whom it does not concern; limits of EventRateLimit;
+    /// selectors and tolerations of PodNodeSelector and PodTolerationRestriction; what ResourceQuota lets nobody have without a quota.
     #[arg(long)]
     pub(crate) admission_control_config_file: Option<PathBuf>,
     /// File of an EncryptionConfiguration: what is stored encrypted, and with which keys. It is followed when it changes. By default

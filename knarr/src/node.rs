@@ -280,6 +280,7 @@ impl Node {
             system_reserved: options.pressure.system_reserved()?,
             kube_reserved: options.pressure.kube_reserved()?,
             cpu_manager: options.pressure.cpu_manager(),
+            cpu_options: options.pressure.cpu_options(),
             reserved_cpus: options.pressure.reserved_cpus(),
             memory_manager: options.pressure.memory_manager(),
             reserved_memory: options.pressure.reserved_memory()?,

@@ -65,6 +65,15 @@ fn node_has(c: &Cluster, capacity: &str, allocatable: &str) {
     eventually("the node's berths", || (c.k(&query) == format!("{capacity}/{allocatable}")).then_some(()));
 }
 
+/// Waits until the status of a pod with the first berth says how that is.
+fn is_told(c: &Cluster, pod: &str, health: &str) {
+    let expected = json!([{"name": NAME, "resources": [{"resourceID": "berth-0", "health": health}]}]);
+    let query = format!("get pod {pod} -o jsonpath={{.status.containerStatuses[0].allocatedResourcesStatus}}");
+    eventually("the health of the pod's berth", || {
+        (serde_json::from_str::<serde_json::Value>(&c.k(&query)).ok() == Some(expected.clone())).then_some(())
+    });
+}
+
 fn ready(c: &Cluster, pod: &str) {
     c.k(&format!("wait --for=condition=Ready pod/{pod} --timeout=90s"));
 }
@@ -130,8 +139,14 @@ fn devices_of_a_plugin_are_given_to_pods() {
     // What is not healthy cannot be had.
     harbour.running.write("berth-1 unhealthy\n");
     node_has(&c, "3", "2");
+    // Who has it is told, in the status of the pod (KEP-4680).
+    is_told(&c, "three", "Healthy");
+    harbour.running.write("berth-0 unhealthy\n");
+    node_has(&c, "3", "1");
+    is_told(&c, "three", "Unhealthy");
     harbour.end();
     node_has(&c, "3", "0");
+    is_told(&c, "three", "Unknown");
     assert_eq!(c.k("get pod three -o jsonpath={.status.phase}"), "Running");
 }
 

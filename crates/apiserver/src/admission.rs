@@ -1,6 +1,7 @@
 //! Admission plugins, in upstream's order.
 
 mod always_pull_images;
+mod anti_affinity;
 mod attributes;
 mod authority;
 mod certificates;
@@ -11,11 +12,15 @@ mod criteria;
 mod current;
 mod device_access;
 mod event_rate;
+mod extended_resources;
 mod external_ips;
 mod ingress_class;
 mod limit_ranger;
 mod namespace;
+mod namespace_provision;
 mod node_restriction;
+mod node_selector;
+mod owner_references;
 mod pod_security;
 mod policies;
 mod priority;
@@ -25,13 +30,15 @@ mod service_account;
 mod storage_class;
 mod storage_protection;
 mod taints;
+mod toleration_restriction;
 mod tolerations;
 mod topology_labels;
 mod webhooks;
 
 use std::sync::Arc;
 
-use apimachinery::Status;
+use apimachinery::status::Reason;
+use apimachinery::{GroupResource, Status};
 use registry::{Admission, Operation, Request};
 use serde_json::Value;
 
@@ -41,8 +48,32 @@ pub(crate) use configuration::{Configuration, Error};
 pub(crate) use policies::status as policy_status;
 
 /// Plugins that work only where they are enabled.
-const OPTIONAL: [&str; 3] = ["AlwaysPullImages", EVENT_RATE, "DenyServiceExternalIPs"];
+const OPTIONAL: [&str; 9] = [
+    "NamespaceAutoProvision",
+    "LimitPodHardAntiAffinityTopology",
+    "AlwaysPullImages",
+    POD_NODE_SELECTOR,
+    POD_TOLERATION_RESTRICTION,
+    EVENT_RATE,
+    "ExtendedResourceToleration",
+    "OwnerReferencesPermissionEnforcement",
+    "DenyServiceExternalIPs",
+];
 const EVENT_RATE: &str = "EventRateLimit";
+const POD_NODE_SELECTOR: &str = "PodNodeSelector";
+const POD_TOLERATION_RESTRICTION: &str = "PodTolerationRestriction";
+
+/// Plugins of upstream that cannot be enabled, and why.
+const LEFT_OUT: [(&str, &str); 7] = [
+    ("AlwaysAdmit", "it does nothing, and upstream has deprecated it"),
+    ("AlwaysDeny", "it refuses every request, and upstream has deprecated it"),
+    ("NamespaceExists", "NamespaceLifecycle, which always works, refuses the same"),
+    ("ImagePolicyWebhook", "a ValidatingWebhookConfiguration for pods does what it does"),
+    ("PodGroupProtection", FEATURE),
+    ("PodGroupWorkloadExists", FEATURE),
+    ("JobValidation", FEATURE),
+];
+const FEATURE: &str = "it is of a feature that is off by default in this version";
 
 /// The list of plugins. Order matters: mutation happens in it.
 ///
@@ -53,21 +84,27 @@ pub(crate) fn all(
     authorizer: &Arc<Authorizer>,
     remotes: &Arc<Remotes>,
 ) -> Result<Vec<Box<dyn Admission>>, Error> {
-    let Configuration { pod_security, event_rate, limited, enabled } = configuration;
+    let Configuration { pod_security, event_rate, node_selector, tolerations, limited, enabled } = configuration;
     let limits = event_rate.unwrap_or_default();
     let plugins: Vec<Box<dyn Admission>> = vec![
+        Box::new(namespace_provision::NamespaceAutoProvision),
         Box::new(namespace::NamespaceLifecycle),
+        Box::new(anti_affinity::LimitPodHardAntiAffinityTopology),
         Box::new(limit_ranger::LimitRanger),
         Box::new(service_account::ServiceAccount),
         Box::new(node_restriction::NodeRestriction(authorizer.clone())),
         Box::new(taints::TaintNodesByCondition),
         Box::new(always_pull_images::AlwaysPullImages),
         Box::new(pod_security::PodSecurity(pod_security)),
+        Box::new(node_selector::PodNodeSelector(node_selector)),
         Box::new(priority::Priority::new()),
         Box::new(tolerations::DefaultTolerationSeconds),
+        Box::new(toleration_restriction::PodTolerationRestriction(tolerations)),
         Box::new(event_rate::EventRateLimit::new(limits)),
+        Box::new(extended_resources::ExtendedResourceToleration),
         Box::new(storage_class::DefaultStorageClass),
         Box::new(storage_protection::StorageObjectInUseProtection),
+        Box::new(owner_references::OwnerReferencesPermissionEnforcement(authorizer.clone())),
         Box::new(storage_class::PersistentVolumeClaimResize),
         Box::new(runtime_class::RuntimeClass),
         Box::new(certificates::CertificateApproval(authorizer.clone())),
@@ -89,7 +126,10 @@ pub(crate) fn all(
         Box::new(resource_quota::ResourceQuota(limited)),
     ];
     if let Some(unknown) = enabled.iter().find(|name| !plugins.iter().any(|plugin| plugin.name() == name.as_str())) {
-        return Err(Error::Unknown(unknown.clone()));
+        return Err(match LEFT_OUT.iter().find(|(name, _)| name == unknown) {
+            Some((name, why)) => Error::LeftOut(name, why),
+            None => Error::Unknown(unknown.clone()),
+        });
     }
     let is_on = |name: &str| !OPTIONAL.contains(&name) || enabled.iter().any(|enabled| enabled == name);
     Ok(plugins.into_iter().filter(|plugin| is_on(plugin.name())).collect())
@@ -108,6 +148,17 @@ fn is(a: &Request<'_>, group: &str, plural: &str) -> bool {
 fn forbidden(a: &Request<'_>, why: impl std::fmt::Display) -> Status {
     let own = a.object().map(apimachinery::meta::name).unwrap_or_default();
     Status::forbidden(&a.resource.group_resource, if a.name.is_empty() { own } else { a.name }, why)
+}
+
+/// 500 in the plugin's words: what upstream answers where a plugin fails in another way than by a Status.
+fn failed(why: impl std::fmt::Display) -> Status {
+    Status::new(500, Reason::Other("".into()), why.to_string())
+}
+
+/// The namespace of the request.
+async fn namespace_of(a: &Request<'_>) -> Result<Value, Status> {
+    let namespace = find(a, "", "namespaces", "", a.namespace).await;
+    namespace.ok_or_else(|| Status::not_found(&GroupResource::new("", "namespaces"), a.namespace))
 }
 
 /// Another object, none when it does not exist.
@@ -149,6 +200,27 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    /// `--enable-admission-plugins` takes upstream's names; of those that cannot be enabled it says why.
+    #[tokio::test]
+    async fn what_cannot_be_enabled() {
+        let (tasks, _failures) = base::tasks::Tasks::root();
+        let remotes = Arc::new(Remotes::new(tasks, Arc::default()));
+        let check = |name: &str, expected: Option<&str>| {
+            let configuration = Configuration { enabled: vec![name.to_owned()], ..Configuration::default() };
+            let plugins = all(configuration, &Arc::default(), &remotes);
+            assert_eq!(plugins.err().map(|error| error.to_string()).as_deref(), expected, "{name}");
+        };
+        for name in OPTIONAL.into_iter().chain(["NamespaceLifecycle", "ResourceQuota"]) {
+            check(name, None);
+        }
+        check(
+            "AlwaysAdmit",
+            Some("the admission plugin AlwaysAdmit cannot be enabled: it does nothing, and upstream has deprecated it"),
+        );
+        let known = OPTIONAL.join(", ");
+        check("Other", Some(&format!("there is no admission plugin \"Other\"; those that can be enabled are {known}")));
+    }
 
     #[test]
     fn the_newest_of_several_defaults_counts() {

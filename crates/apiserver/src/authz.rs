@@ -201,8 +201,16 @@ impl Authorizer {
 
     /// Allowed, or the 403.
     pub async fn decide(&self, registry: &Registry, attributes: &Attributes<'_>) -> Result<(), Status> {
+        match self.refusal(registry, attributes).await {
+            None => Ok(()),
+            Some(why) => Err(attributes.forbidden(&why)),
+        }
+    }
+
+    /// Why the request is not allowed, in the words of the authorizers, which may say nothing; none when it is.
+    pub async fn refusal(&self, registry: &Registry, attributes: &Attributes<'_>) -> Option<String> {
         if attributes.user.groups.iter().any(|group| group == MASTERS) {
-            return Ok(());
+            return None;
         }
         let mut reasons = Vec::new();
         let steps = self.steps.load_full();
@@ -216,13 +224,13 @@ impl Authorizer {
                 Step::Webhook(webhook) => Box::pin(webhook.opinion(registry, attributes)).await,
             };
             match opinion {
-                Opinion::Allow => return Ok(()),
-                Opinion::Deny(why) => return Err(attributes.forbidden(&why)),
+                Opinion::Allow => return None,
+                Opinion::Deny(why) => return Some(why),
                 Opinion::None(why) if why.is_empty() => {}
                 Opinion::None(why) => reasons.push(why),
             }
         }
-        Err(attributes.forbidden(&reasons.join("\n")))
+        Some(reasons.join("\n"))
     }
 
     fn by_rules(&self, attributes: &Attributes<'_>) -> Opinion {

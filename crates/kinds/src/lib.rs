@@ -43,6 +43,7 @@ mod scheduling;
 mod storage;
 mod workload;
 
+pub use self::core::pod::tolerations as validate_tolerations;
 pub use admissionregistration::expressions;
 pub use columns::{Column, scale_columns, scale_row};
 pub use conversion::Conversion;

@@ -5,29 +5,31 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`options`] | options of the policy, pure |
 //! | [`set`] | sets of processors as texts, pure |
 //! | [`topology`] | cores, sockets and NUMA nodes |
 //! | [`take`] | which processors are taken, pure |
 //! | [`pools`] | who has which, pure |
 
+pub mod options;
 pub mod pools;
 pub mod set;
 pub mod take;
 pub mod topology;
 
-use base::files::{self, Outlives};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use parking_lot::Mutex;
 use runtime::api::{ContainerState, Resources, Runtime};
 use tokio::sync::watch;
 
 use crate::affinity::{Hint, Mask, Unknown};
+use crate::holdings::{self, Ledger};
 use crate::resources;
 use crate::spec::{Member, Model};
 use crate::units;
+use options::Options;
 use pools::{Pools, Record, Refusal, Stale};
 use set::CpuSet;
 use topology::Topology;
@@ -87,6 +89,9 @@ pub enum Error {
     /// There are no such processors.
     #[error("the processors {0} of --reserved-cpus are not all there: this machine has {1}")]
     NotThere(CpuSet, CpuSet),
+    /// They are of another policy.
+    #[error("None policy: received unsupported options={0}")]
+    Options(String),
     /// What is written down does not fit.
     #[error("{0}: drain the node and remove {1}")]
     Stale(Stale, PathBuf),
@@ -108,30 +113,24 @@ pub enum Error {
     Runtime(#[from] runtime::api::Error),
 }
 
-struct Static {
-    path: PathBuf,
-    pools: Mutex<Pools>,
-    /// Changes when a pod has given its processors back.
-    released: watch::Sender<()>,
-    /// The file is written, and containers are moved, by one at a time.
-    settling: tokio::sync::Mutex<()>,
-}
-
 /// The processors of this node.
 #[derive(Default)]
-pub struct Cpus(Option<Static>);
+pub struct Cpus(Option<Ledger<Pools>>);
 
 impl Cpus {
     /// Reads who has which. `reserved` are those that no container gets for itself: these, or so many thousandths. Blocking.
     ///
     /// # Errors
     /// The options do not fit the machine, or what was done before.
-    pub fn open(policy: Policy, data_dir: &Path, reserved: Result<&CpuSet, i64>) -> Result<Self, Error> {
+    pub fn open(policy: Policy, options: Options, data_dir: &Path, reserved: Result<&CpuSet, i64>) -> Result<Self, Error> {
         let path = data_dir.join(FILE);
-        let record = read(&path).map_err(|error| Error::File(path.clone(), error))?;
+        let record = holdings::read::<Record>(&path).map_err(|error| Error::File(path.clone(), error))?;
         let then = record.as_ref().map(|record| record.policy_name.clone());
         let differs = |now: &'static str| Error::OtherPolicy { now, then: then.clone().unwrap_or_default(), file: path.clone() };
         if policy == Policy::None {
+            if options != Options::default() {
+                return Err(Error::Options(options.names().collect::<Vec<_>>().join(",")));
+            }
             return if record.is_some_and(|record| record.policy_name != "none") { Err(differs("none")) } else { Ok(Self(None)) };
         }
         let topology = Topology::read(Path::new(SYSTEM)).map_err(Error::Topology)?;
@@ -146,14 +145,13 @@ impl Cpus {
         if reserved.is_empty() {
             return Err(Error::NothingReserved);
         }
-        let mut pools = Pools::new(topology, reserved);
+        let mut pools = Pools::new(topology, reserved, options);
         match record {
             Some(record) if record.policy_name != STATIC => return Err(differs(STATIC)),
             Some(record) => pools.restore(record).map_err(|stale| Error::Stale(stale, path.clone()))?,
             None => {}
         }
-        let (released, _) = watch::channel(());
-        Ok(Self(Some(Static { path, pools: Mutex::new(pools), released, settling: tokio::sync::Mutex::default() })))
+        Ok(Self(Some(Ledger::new(path, pools))))
     }
 
     /// Whether containers may have processors for themselves.
@@ -173,7 +171,7 @@ impl Cpus {
 
     /// From which NUMA nodes a container could get so many; none where it has no wish.
     pub fn hints(&self, uid: &str, container: &str, count: usize, reusable: &CpuSet) -> Option<Vec<Hint>> {
-        let pools = self.0.as_ref().filter(|_| count > 0)?.pools.lock();
+        let pools = self.0.as_ref().filter(|_| count > 0)?.lock();
         Some(pools.hints(pools.of(uid, container), reusable, count))
     }
 
@@ -186,15 +184,7 @@ impl Cpus {
         if count == 0 {
             return Ok(false);
         }
-        let mut released = own.released.subscribe();
-        loop {
-            let given = own.pools.lock().give((model.uid(), &member.spec.name), count, affinity, reusable);
-            match given {
-                // An error would mean that this kubelet is no more.
-                Err(Refusal::Later) => drop(released.changed().await),
-                given => return Ok(given?),
-            }
-        }
+        Ok(own.give(|pools| pools.give((model.uid(), &member.spec.name), count, affinity, reusable)).await?)
     }
 
     /// Writes down who has which, and moves the containers that share the rest.
@@ -203,10 +193,8 @@ impl Cpus {
     /// It cannot be written, or containers cannot be moved.
     pub async fn settle(&self, runtime: &dyn Runtime) -> Result<(), Error> {
         let Some(own) = &self.0 else { return Ok(()) };
-        let _one = own.settling.lock().await;
-        let (path, record) = (own.path.clone(), own.pools.lock().record());
-        let written = tokio::task::spawn_blocking(move || write(&path, &record)).await.unwrap_or_else(|error| Err(error.into()));
-        written.map_err(|error| Error::File(own.path.clone(), error))?;
+        let _one = own.settling().await;
+        own.write().await.map_err(|error| Error::File(own.path().to_owned(), error))?;
         let (sandboxes, containers) = tokio::try_join!(runtime.sandboxes(), runtime.containers(None))?;
         for container in containers.iter().filter(|container| container.state != ContainerState::Exited) {
             let Some(sandbox) = sandboxes.iter().find(|sandbox| sandbox.id == container.sandbox) else { continue };
@@ -218,33 +206,28 @@ impl Cpus {
 
     /// The processors that a container runs on, as a text; none where nobody says.
     pub fn of(&self, uid: &str, container: &str) -> Option<String> {
-        let pools = self.0.as_ref()?.pools.lock();
+        let pools = self.0.as_ref()?.lock();
         Some(pools.of(uid, container).unwrap_or(&pools.shared).to_string())
     }
 
     /// What a container has for itself.
     pub fn exclusive(&self, uid: &str, container: &str) -> Option<CpuSet> {
-        self.0.as_ref()?.pools.lock().of(uid, container).cloned()
+        self.0.as_ref()?.lock().of(uid, container).cloned()
     }
 
     /// Whether a container of the pod has processors for itself.
     pub fn has_exclusive(&self, uid: &str) -> bool {
-        self.0.as_ref().is_some_and(|own| own.pools.lock().pods().any(|pod| pod == uid))
+        self.0.as_ref().is_some_and(|own| own.pods().iter().any(|pod| pod == uid))
     }
 
     /// The pods that have some.
     pub fn pods(&self) -> Vec<String> {
-        self.0.as_ref().map(|own| own.pools.lock().pods().cloned().collect()).unwrap_or_default()
+        self.0.as_ref().map(Ledger::pods).unwrap_or_default()
     }
 
     /// Those that containers can get.
     pub fn allocatable(&self) -> CpuSet {
-        let of = |own: &Static| {
-            let pools = own.pools.lock();
-            let held = pools.record().entries.into_values().flat_map(std::collections::BTreeMap::into_values);
-            held.fold(pools.shared.difference(&pools.reserved), |all, cpus| all.union(&cpus))
-        };
-        self.0.as_ref().map(of).unwrap_or_default()
+        self.0.as_ref().map(|own| own.lock().allocatable()).unwrap_or_default()
     }
 
     /// Limits of a container that is about to start. Who has processors for itself is not held back on them, as upstream
@@ -276,26 +259,22 @@ impl Cpus {
 
     /// Changes when a pod has given its processors back; none when no pod that has some is on its way out.
     pub fn leaving(&self) -> Option<watch::Receiver<()>> {
-        let own = self.0.as_ref()?;
-        let released = own.released.subscribe();
-        own.pools.lock().has_leaving().then_some(released)
+        self.0.as_ref()?.leaving()
     }
 
     /// A pod is on its way out: who needs what it has waits for that.
     pub fn leave(&self, uid: &str) {
         if let Some(own) = &self.0 {
-            own.pools.lock().leave(uid);
+            own.leave(uid);
         }
     }
 
     /// Takes back what a pod has. Idempotent.
     pub async fn release(&self, runtime: &dyn Runtime, uid: &str) {
         let Some(own) = &self.0 else { return };
-        if !own.pools.lock().release(uid) {
-            return;
-        }
-        own.released.send_replace(());
-        if let Err(error) = self.settle(runtime).await {
+        if own.release(uid)
+            && let Err(error) = self.settle(runtime).await
+        {
             tracing::warn!(uid, %error, "the processors of a pod are free, and not all know of that");
         }
     }
@@ -309,15 +288,6 @@ async fn move_one(runtime: &dyn Runtime, id: &str, cpus: &str) -> Result<(), run
     }
 }
 
-fn read(path: &Path) -> io::Result<Option<Record>> {
-    base::records::read_json(path)
-}
-
-/// Replaces the file, also when the machine crashes. Blocking.
-fn write(path: &Path, record: &Record) -> io::Result<()> {
-    files::replace(path, &serde_json::to_vec(record)?, Outlives::Machine)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -327,7 +297,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn of_machine(policy: Policy, directory: &Path) -> Result<Cpus, String> {
-        Cpus::open(policy, directory, Err(1000)).map_err(|error| error.to_string())
+        Cpus::open(policy, Options::default(), directory, Err(1000)).map_err(|error| error.to_string())
     }
 
     /// Upstream's static policy: "containers in Guaranteed pods with integer CPU requests".
@@ -350,27 +320,33 @@ mod tests {
         check("2", Some("1Gi"), json!({"resources": {"limits": {"cpu": "2"}}}), 0);
     }
 
-    #[test]
-    fn another_policy_is_refused_while_something_is_written_down() {
+    #[tokio::test]
+    async fn another_policy_is_refused_while_something_is_written_down() {
         let directory = tempfile::tempdir().unwrap();
         let cpus = of_machine(Policy::Static, directory.path()).unwrap();
         assert!(of_machine(Policy::None, directory.path()).is_ok());
         let own = cpus.0.as_ref().unwrap();
-        write(&own.path, &own.pools.lock().record()).unwrap();
+        own.write().await.unwrap();
         assert!(of_machine(Policy::Static, directory.path()).is_ok());
         let refused = of_machine(Policy::None, directory.path()).err().unwrap();
-        let file = own.path.display();
+        let file = own.path().display();
         assert_eq!(
             refused,
             format!(
                 "the policy \"none\" differs from \"static\", by which processors were given: drain the node and remove {file}"
             )
         );
-        let nothing = Cpus::open(Policy::Static, directory.path(), Err(0)).err().unwrap();
+        let nothing = Cpus::open(Policy::Static, Options::default(), directory.path(), Err(0)).err().unwrap();
         assert!(matches!(nothing, Error::NothingReserved), "{nothing}");
         let absent = "8000".parse::<CpuSet>().unwrap();
-        assert!(matches!(Cpus::open(Policy::Static, directory.path(), Ok(&absent)), Err(Error::NotThere(..))));
-        fs::write(&own.path, "{").unwrap();
-        assert!(matches!(Cpus::open(Policy::Static, directory.path(), Err(1000)), Err(Error::File(..))));
+        assert!(matches!(
+            Cpus::open(Policy::Static, Options::default(), directory.path(), Ok(&absent)),
+            Err(Error::NotThere(..))
+        ));
+        let options = Options { full_cores: true, ..Options::default() };
+        let refused = Cpus::open(Policy::None, options, &directory.path().join("none"), Err(1000)).err().unwrap();
+        assert_eq!(refused.to_string(), "None policy: received unsupported options=full-pcpus-only");
+        fs::write(own.path(), "{").unwrap();
+        assert!(matches!(Cpus::open(Policy::Static, Options::default(), directory.path(), Err(1000)), Err(Error::File(..))));
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`inventory`] | which devices there are and who has them, pure |
 //! | [`allocation`] | a pod gets its devices before it is admitted |
+//! | [`health`] | how the devices of containers are, for their statuses |
 //! | [`edits`] | what a container gets with its devices, pure |
 //! | [`plugin`] | one plugin: what it registers as, and its list of devices |
 //! | [`registration`] | the socket at which plugins register |
@@ -12,6 +13,7 @@
 
 mod allocation;
 mod edits;
+mod health;
 mod inventory;
 mod plugin;
 pub mod pod_resources;
@@ -40,6 +42,8 @@ pub struct Devices {
     followed: Mutex<HashMap<String, (u64, CancellationToken)>>,
     /// Changes when a pod has given its devices back.
     released: watch::Sender<()>,
+    /// Changes with what plugins say of their devices.
+    news: watch::Sender<()>,
     /// The file is written by one at a time.
     writing: tokio::sync::Mutex<()>,
 }
@@ -63,6 +67,11 @@ impl Devices {
     /// The API has been told of these amounts.
     pub fn told(&self, amounts: &Amounts) {
         self.inventory.lock().told(amounts.iter().filter(|(_, amount)| amount.is_none()).map(|(name, _)| name));
+    }
+
+    /// Changes with what plugins say of their devices.
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
     }
 
     /// Changes when a pod has given its devices back; none when no pod that has some is on its way out.

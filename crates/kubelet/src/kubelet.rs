@@ -100,9 +100,9 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
     if let Some(set) = &options.reserved_cpus {
         reserved.milli_cpu = 1000 * i64::try_from(set.len()).unwrap_or(i64::MAX / 1000);
     }
-    let (data_dir, policy, set, milli) =
-        (options.data_dir.clone(), options.cpu_manager, options.reserved_cpus.clone(), reserved.milli_cpu);
-    let open = move || Cpus::open(policy, &data_dir, set.as_ref().ok_or(milli));
+    let (policy, of_policy) = (options.cpu_manager, options.cpu_options);
+    let (data_dir, set, milli) = (options.data_dir.clone(), options.reserved_cpus.clone(), reserved.milli_cpu);
+    let open = move || Cpus::open(policy, of_policy, &data_dir, set.as_ref().ok_or(milli));
     let cpus = tokio::task::spawn_blocking(open).await.map_err(|error| Error::Blocking(error.into()))??;
     let allocatable = Allocatable::of(&machine, options.max_pods, &reserved, &options.eviction.thresholds)?;
     let (data_dir, policy, set) = (options.data_dir.clone(), options.memory_manager, options.reserved_memory.clone());

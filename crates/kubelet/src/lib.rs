@@ -47,6 +47,7 @@ pub mod env;
 pub mod eviction;
 pub mod expand;
 pub mod fields;
+mod holdings;
 pub mod hooks;
 pub mod hosts;
 pub mod images;

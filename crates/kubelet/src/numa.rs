@@ -18,11 +18,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use base::files::{self, Outlives};
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::affinity::{self, Hint, Mask, Unknown};
+use crate::holdings::{self, Ledger};
 use crate::resources::{self, HUGE_PAGES};
 use crate::spec::{Member, Model};
 use crate::units;
@@ -104,18 +103,9 @@ pub enum Error {
     File(PathBuf, io::Error),
 }
 
-struct Static {
-    path: PathBuf,
-    blocks: Mutex<Blocks>,
-    /// Changes when a pod has given its memory back.
-    released: watch::Sender<()>,
-    /// The file is written by one at a time.
-    settling: tokio::sync::Mutex<()>,
-}
-
 /// The memory of this node's NUMA nodes.
 #[derive(Default)]
-pub struct Memory(Option<Static>);
+pub struct Memory(Option<Ledger<Blocks>>);
 
 impl Memory {
     /// Reads who has what. `kept` is the memory that pods do not get of the machine, all NUMA nodes together. Blocking.
@@ -128,7 +118,7 @@ impl Memory {
             return Self::with(nodes, data_dir, reserved, kept);
         }
         let path = data_dir.join(FILE);
-        let record = base::records::read_json::<Record>(&path).map_err(|error| Error::File(path.clone(), error))?;
+        let record = holdings::read::<Record>(&path).map_err(|error| Error::File(path.clone(), error))?;
         match record {
             Some(Record { policy_name: then, .. }) if then != policy.name() => {
                 Err(Error::OtherPolicy { now: policy.name(), then, file: path })
@@ -145,7 +135,7 @@ impl Memory {
         reserved.check(&nodes, kept)?;
         let path = data_dir.join(FILE);
         let mut blocks = Blocks::new(&nodes, reserved);
-        let record = base::records::read_json::<Record>(&path).map_err(|error| Error::File(path.clone(), error))?;
+        let record = holdings::read::<Record>(&path).map_err(|error| Error::File(path.clone(), error))?;
         match record {
             Some(Record { policy_name: then, .. }) if then != STATIC => {
                 return Err(Error::OtherPolicy { now: STATIC, then, file: path });
@@ -153,8 +143,7 @@ impl Memory {
             Some(record) => blocks.restore(record).map_err(|stale| Error::Stale(Box::new(stale), path.clone()))?,
             None => {}
         }
-        let (released, _) = watch::channel(());
-        Ok(Self(Some(Static { path, blocks: Mutex::new(blocks), released, settling: tokio::sync::Mutex::default() })))
+        Ok(Self(Some(Ledger::new(path, blocks))))
     }
 
     /// Whether containers may have memory for themselves.
@@ -177,7 +166,7 @@ impl Memory {
     /// which is said when it asks for it.
     pub fn hints(&self, claim: &Claim<'_>) -> Vec<(String, Vec<Hint>)> {
         let Some(own) = self.0.as_ref().filter(|_| !claim.amounts.is_empty()) else { return Vec::new() };
-        let hints = own.blocks.lock().hints(claim);
+        let hints = own.lock().hints(claim);
         if hints.is_empty() {
             return Vec::new();
         }
@@ -191,15 +180,7 @@ impl Memory {
     /// There is not as much.
     pub async fn give(&self, claim: &Claim<'_>, affinity: Option<Mask>, is_strict: bool) -> Result<bool, Error> {
         let Some(own) = self.0.as_ref().filter(|_| !claim.amounts.is_empty()) else { return Ok(false) };
-        let mut released = own.released.subscribe();
-        loop {
-            let given = own.blocks.lock().give(claim, affinity, is_strict);
-            match given {
-                // An error would mean that this kubelet is no more.
-                Err(Refusal::Later) => drop(released.changed().await),
-                given => return Ok(given?),
-            }
-        }
+        Ok(own.give(|blocks| blocks.give(claim, affinity, is_strict)).await?)
     }
 
     /// Writes down who has what.
@@ -208,11 +189,8 @@ impl Memory {
     /// It cannot be written.
     pub async fn settle(&self) -> Result<(), Error> {
         let Some(own) = &self.0 else { return Ok(()) };
-        let _one = own.settling.lock().await;
-        let (path, record) = (own.path.clone(), own.blocks.lock().record());
-        let write = move || files::replace(&path, &serde_json::to_vec(&record)?, Outlives::Machine);
-        let written = tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(error.into()));
-        written.map_err(|error| Error::File(own.path.clone(), error))
+        let _one = own.settling().await;
+        own.write().await.map_err(|error| Error::File(own.path().to_owned(), error))
     }
 
     /// The NUMA nodes of which a container may use memory, as the kernel writes them; none where nobody says.
@@ -223,41 +201,37 @@ impl Memory {
 
     /// What a container has for itself.
     pub fn of(&self, uid: &str, container: &str) -> Vec<Block> {
-        self.0.as_ref().map(|own| own.blocks.lock().of(uid, container).to_vec()).unwrap_or_default()
+        self.0.as_ref().map(|own| own.lock().of(uid, container).to_vec()).unwrap_or_default()
     }
 
     /// The pods that have some.
     pub fn pods(&self) -> Vec<String> {
-        self.0.as_ref().map(|own| own.blocks.lock().pods().cloned().collect()).unwrap_or_default()
+        self.0.as_ref().map(Ledger::pods).unwrap_or_default()
     }
 
     /// What containers can get, each NUMA node's by itself.
     pub fn allocatable(&self) -> Vec<Block> {
-        self.0.as_ref().map(|own| own.blocks.lock().allocatable()).unwrap_or_default()
+        self.0.as_ref().map(|own| own.lock().allocatable()).unwrap_or_default()
     }
 
     /// Changes when a pod has given its memory back; none when no pod that has some is on its way out.
     pub fn leaving(&self) -> Option<watch::Receiver<()>> {
-        let own = self.0.as_ref()?;
-        let released = own.released.subscribe();
-        own.blocks.lock().has_leaving().then_some(released)
+        self.0.as_ref()?.leaving()
     }
 
     /// A pod is on its way out: who needs what it has waits for that.
     pub fn leave(&self, uid: &str) {
         if let Some(own) = &self.0 {
-            own.blocks.lock().leave(uid);
+            own.leave(uid);
         }
     }
 
     /// Takes back what a pod has. Idempotent.
     pub async fn release(&self, uid: &str) {
         let Some(own) = &self.0 else { return };
-        if !own.blocks.lock().release(uid) {
-            return;
-        }
-        own.released.send_replace(());
-        if let Err(error) = self.settle().await {
+        if own.release(uid)
+            && let Err(error) = self.settle().await
+        {
             tracing::warn!(uid, %error, "the memory of a pod is free, and that is not written down");
         }
     }

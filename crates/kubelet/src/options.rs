@@ -66,6 +66,8 @@ pub struct Options {
     pub kube_reserved: Option<Reserved>,
     /// Who gets processors for itself.
     pub cpu_manager: cpus::Policy,
+    /// How they are given.
+    pub cpu_options: cpus::options::Options,
     /// Processors that no container gets for itself, in the place of as many as are reserved.
     pub reserved_cpus: Option<CpuSet>,
     /// Who gets memory of NUMA nodes for itself.

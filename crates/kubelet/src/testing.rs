@@ -457,6 +457,7 @@ impl Cell {
             system_reserved: Default::default(),
             kube_reserved: None,
             cpu_manager: Default::default(),
+            cpu_options: Default::default(),
             reserved_cpus: None,
             memory_manager: Default::default(),
             reserved_memory: Default::default(),

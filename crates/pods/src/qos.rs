@@ -1,7 +1,9 @@
 //! The quality of service class of a pod (docs "Pod Quality of Service Classes", KEP-2837 for resources of the pod itself).
 
 use apimachinery::quantity::Quantity;
+use codec::Decode as _;
 use k8s_openapi::api::core::v1::{PodSpec, ResourceRequirements};
+use serde_json::Value;
 
 use crate::resources::{ResourceList, parse};
 
@@ -29,6 +31,15 @@ impl Qos {
     /// The class of a pod.
     pub fn of(spec: &PodSpec) -> Self {
         Self::of_resources(spec.resources.as_ref(), crate::containers(spec).map(|container| container.resources.as_ref()))
+    }
+
+    /// The class of a pod that may not have been validated: what of it cannot be decoded counts as missing.
+    pub fn of_object(pod: &Value) -> Self {
+        let decoded = |value: Option<&Value>| ResourceRequirements::from_tree(value?).ok();
+        let list = |key: &str| pod.pointer(&format!("/spec/{key}")).and_then(Value::as_array).into_iter().flatten();
+        let containers: Vec<_> = list("containers").chain(list("initContainers")).map(|c| decoded(c.get("resources"))).collect();
+        let own = decoded(pod.pointer("/spec/resources"));
+        Self::of_resources(own.as_ref(), containers.iter().map(Option::as_ref))
     }
 
     /// The class by the pod's own resources, where it has them, or those of its containers and init containers.

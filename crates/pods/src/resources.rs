@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use apimachinery::names;
 use apimachinery::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
@@ -14,6 +15,16 @@ pub type ResourceList = BTreeMap<String, ApiQuantity>;
 
 /// Amounts by resource.
 pub type Amounts<'a> = BTreeMap<&'a str, Quantity>;
+
+/// Resources of Kubernetes itself, and not of somebody's device plugin.
+pub fn is_native(name: &str) -> bool {
+    !name.contains('/') || name.contains("kubernetes.io/")
+}
+
+/// The name of a resource of somebody's device plugin, or of dynamic resources.
+pub fn is_extended(name: &str) -> bool {
+    !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
+}
 
 /// The amount; nothing when it is none (the API has validated it).
 pub fn parse(quantity: &ApiQuantity) -> Quantity {
@@ -219,5 +230,20 @@ mod tests {
         check(json!({"containers": [both], "initContainers": [cpu]}), json!({"cpu": 2000}));
         check(json!({"containers": [both], "overhead": {"cpu": "1"}}), json!({"cpu": 2000, "memory": 1_000_000}));
         check(json!({"containers": [{"name": "c"}], "resources": {"limits": {"memory": "2k"}}}), json!({"memory": 2_000_000}));
+    }
+
+    #[test]
+    fn names_of_others() {
+        for (name, extended) in [
+            ("cpu", false),
+            ("hugepages-2Mi", false),
+            ("example.com/foo", true),
+            ("scheduling.k8s.io/foo", true),
+            ("kubernetes.io/batch-cpu", false),
+            ("requests.example.com/foo", false),
+            ("example.com/-", false),
+        ] {
+            assert_eq!(is_extended(name), extended, "{name}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::resources::is_extended;
+use pods::resources::is_extended;
 
 /// The highest score of a node, as for all plugins.
 const MAX_SCORE: i64 = 100;

@@ -63,11 +63,6 @@ impl Resources {
     }
 }
 
-/// The name of a resource of somebody's device plugin, and not of Kubernetes itself.
-pub(crate) fn is_extended(name: &str) -> bool {
-    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
-}
-
 /// How many pods a list of allocatable resources allows.
 pub(crate) fn pods_in(list: &ResourceList) -> usize {
     list.get("pods").map_or(0, |quantity| usize::try_from(pods::resources::parse(quantity).as_i64()).unwrap_or(0))

@@ -30,6 +30,9 @@ pub(crate) struct Pressure {
     /// Who gets processors for itself: none, or static (containers of guaranteed pods that ask for whole ones).
     #[arg(long, value_name = "POLICY", default_value = "none")]
     cpu_manager_policy: cpus::Policy,
+    /// How the policy static gives processors: full-pcpus-only=true (whole cores), strict-cpu-reservation=true (no container runs on reserved ones).
+    #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
+    cpu_manager_policy_options: Vec<cpus::options::Setting>,
     /// Who gets memory and huge pages of NUMA nodes for itself: None, or Static (containers of guaranteed pods).
     #[arg(long, value_name = "POLICY", default_value = "None")]
     memory_manager_policy: numa::Policy,
@@ -87,6 +90,11 @@ impl Pressure {
     /// Who gets processors for itself.
     pub(crate) fn cpu_manager(&self) -> cpus::Policy {
         self.cpu_manager_policy
+    }
+
+    /// How processors are given.
+    pub(crate) fn cpu_options(&self) -> cpus::options::Options {
+        cpus::options::Options::of(&self.cpu_manager_policy_options)
     }
 
     /// Who gets memory of NUMA nodes for itself.

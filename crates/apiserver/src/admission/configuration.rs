@@ -5,8 +5,14 @@ use std::path::Path;
 use apimachinery::yaml;
 use serde_json::Value;
 
-use super::{EVENT_RATE, event_rate, pod_security, resource_quota};
+use super::{
+    EVENT_RATE, POD_NODE_SELECTOR, POD_TOLERATION_RESTRICTION, event_rate, node_selector, pod_security, resource_quota,
+    toleration_restriction,
+};
 use crate::file::{self, FileError};
+
+/// Plugins that are told something where they are enabled.
+const OF_OPTIONAL: [&str; 3] = [EVENT_RATE, POD_NODE_SELECTOR, POD_TOLERATION_RESTRICTION];
 
 /// What plugins are told.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +20,8 @@ pub(crate) struct Configuration {
     pub(super) pod_security: pod_security::Configuration,
     /// Limits of Events.
     pub(super) event_rate: Option<Vec<event_rate::Limit>>,
+    pub(super) node_selector: node_selector::Configuration,
+    pub(super) tolerations: toleration_restriction::Configuration,
     /// What nobody may have without a quota.
     pub(super) limited: Vec<resource_quota::Limited>,
     /// Plugins that are to work, besides those that always do.
@@ -29,6 +37,9 @@ pub enum Error {
     /// A name.
     #[error("there is no admission plugin {0:?}; those that can be enabled are {all}", all = super::OPTIONAL.join(", "))]
     Unknown(String),
+    /// A name that upstream knows.
+    #[error("the admission plugin {0} cannot be enabled: {1}")]
+    LeftOut(&'static str, &'static str),
     /// Limits are missing.
     #[error("EventRateLimit has no limits: --admission-control-config-file names them")]
     Unlimited,
@@ -62,23 +73,28 @@ impl Configuration {
                 Some(other) => parse(&path.parent().unwrap_or(Path::new("")).join(other))?,
                 None => plugin["configuration"].clone(),
             };
+            let of_plugin = |why: &dyn std::fmt::Display| wrong(format!("plugin {name}: {why}"));
+            if OF_OPTIONAL.contains(&name) && !enabled.iter().any(|enabled| enabled == name) {
+                return Err(wrong(format!("plugin {name} is not enabled (--enable-admission-plugins)")));
+            }
             match name {
                 "PodSecurity" => {
-                    let found = pod_security::Configuration::parse(own);
-                    configuration.pod_security = found.map_err(|why| wrong(format!("plugin {name}: {why}")))?;
+                    configuration.pod_security = pod_security::Configuration::parse(own).map_err(|why| of_plugin(&why))?
                 }
-                EVENT_RATE if enabled.iter().any(|enabled| enabled == name) => {
-                    configuration.event_rate =
-                        Some(event_rate::parse(&own).map_err(|why| wrong(format!("plugin {name}: {why}")))?);
+                EVENT_RATE => configuration.event_rate = Some(event_rate::parse(&own).map_err(|why| of_plugin(&why))?),
+                POD_NODE_SELECTOR => {
+                    configuration.node_selector = node_selector::Configuration::parse(&own).map_err(|why| of_plugin(&why))?;
                 }
-                "ResourceQuota" => {
-                    configuration.limited = resource_quota::parse(&own).map_err(|why| wrong(format!("plugin {name}: {why}")))?;
+                POD_TOLERATION_RESTRICTION => {
+                    configuration.tolerations =
+                        toleration_restriction::Configuration::parse(&own).map_err(|why| of_plugin(&why))?;
                 }
-                EVENT_RATE => return Err(wrong(format!("plugin {name} is not enabled (--enable-admission-plugins)"))),
+                "ResourceQuota" => configuration.limited = resource_quota::parse(&own).map_err(|why| of_plugin(&why))?,
                 // What is not acted upon must not look as if it were.
                 _ => {
+                    let others = OF_OPTIONAL.join(", ");
                     return Err(wrong(format!(
-                        "plugin {name:?} takes no configuration here; PodSecurity, EventRateLimit and ResourceQuota do"
+                        "plugin {name:?} takes no configuration here; PodSecurity, ResourceQuota, {others} do"
                     )));
                 }
             }
@@ -116,9 +132,14 @@ mod tests {
         check("{name: PodSecurity, path: own.yaml}", Ok(true));
         check(
             "{name: Other}",
-            Err("file: plugin \"Other\" takes no configuration here; PodSecurity, EventRateLimit and ResourceQuota do"),
+            Err(
+                "file: plugin \"Other\" takes no configuration here; PodSecurity, ResourceQuota, EventRateLimit, PodNodeSelector, PodTolerationRestriction do",
+            ),
         );
-        check("{name: EventRateLimit}", Err("file: plugin EventRateLimit is not enabled (--enable-admission-plugins)"));
+        for name in OF_OPTIONAL {
+            let why = format!("file: plugin {name} is not enabled (--enable-admission-plugins)");
+            check(&format!("{{name: {name}}}"), Err(&why));
+        }
         check(
             "{name: PodSecurity, configuration: {kind: Pod}}",
             Err("file: plugin PodSecurity: it is not a PodSecurityConfiguration of pod-security.admission.config.k8s.io/v1"),

@@ -21,7 +21,7 @@ async fn is_settled(a: &Request<'_>) -> bool {
 }
 
 /// Whether a request makes something that is kept in a namespace.
-fn makes(a: &Request<'_>) -> bool {
+pub(super) fn makes(a: &Request<'_>) -> bool {
     !is(a, "", "namespaces") && !a.namespace.is_empty() && a.operation == Operation::Create && a.resource.def.stored
 }
 

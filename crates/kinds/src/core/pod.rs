@@ -10,8 +10,7 @@ mod validate;
 mod warnings;
 
 use apimachinery::field::Errors;
-use codec::Decode;
-use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::Pod;
 use pods::qos::Qos;
 use pods::state::is_last_phase;
 use serde_json::{Value, json};
@@ -19,9 +18,9 @@ use serde_json::{Value, json};
 pub(crate) use defaults::default_template;
 pub(crate) use warnings::{of_template, renamed_label};
 
+pub use validate::tolerations;
 pub(crate) use validate::{
-    PROTOCOLS, TAINT_EFFECTS, host_path, node_selector, tolerations, validate_overhead, validate_template,
-    validate_template_metadata,
+    PROTOCOLS, TAINT_EFFECTS, host_path, node_selector, validate_overhead, validate_template, validate_template_metadata,
 };
 
 use crate::columns::Column;
@@ -82,7 +81,7 @@ impl Kind for Pod {
     }
 
     fn prepare_create(object: &mut Value) {
-        let class = qos_class(object);
+        let class = Qos::of_object(object).name();
         object["status"] = json!({"phase": "Pending", "qosClass": class});
         if object.pointer("/spec/schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty()) {
             object["status"]["conditions"] = json!([gated()]);
@@ -157,17 +156,6 @@ fn gated() -> Value {
         "type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "lastProbeTime": null, "lastTransitionTime": null,
         "message": "Scheduling is blocked due to non-empty scheduling gates",
     })
-}
-
-/// Quality of service class: Guaranteed, Burstable or BestEffort. What the pod asks for as a whole counts instead of what its
-/// containers ask for (KEP-2837).
-fn qos_class(object: &Value) -> &'static str {
-    // What cannot be decoded is refused by validation.
-    let decoded = |value: Option<&Value>| ResourceRequirements::from_tree(value?).ok();
-    let list = |key: &str| object.pointer(&format!("/spec/{key}")).and_then(Value::as_array).into_iter().flatten();
-    let containers: Vec<_> = list("containers").chain(list("initContainers")).map(|c| decoded(c.get("resources"))).collect();
-    let own = decoded(object.pointer("/spec/resources"));
-    Qos::of_resources(own.as_ref(), containers.iter().map(Option::as_ref)).name()
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::api::resource::v1::DeviceClass;
+use pods::resources::is_extended;
 
 use super::claim::MAX_CONFIG;
 use super::{configuration, each, selectors};
 use crate::def::KindDef;
 use crate::rules::list;
-use crate::rules::resources::is_extended;
 use crate::typed::Kind;
 
 impl Kind for DeviceClass {

@@ -4,6 +4,7 @@ use apimachinery::field::{Error, Errors, Path};
 use apimachinery::names;
 use apimachinery::quantity::Quantity;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+use pods::resources::{is_extended, is_native};
 
 use super::NEGATIVE;
 
@@ -35,16 +36,6 @@ const HUGE_PAGES: &str = "hugepages-";
 /// Whether it is memory in huge pages.
 pub(crate) fn is_huge_pages(name: &str) -> bool {
     name.starts_with(HUGE_PAGES)
-}
-
-/// Resources of Kubernetes itself, and not of somebody's device plugin.
-fn is_native(name: &str) -> bool {
-    !name.contains('/') || name.contains("kubernetes.io/")
-}
-
-/// The name of a resource of somebody's device plugin, or of dynamic resources.
-pub(crate) fn is_extended(name: &str) -> bool {
-    !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
 /// Whether a request may be lower than the limit.

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{Mask, Misaligned, Policy, Scope, Wishes, lists};
 use crate::context::Context;
-use crate::cpus::set::CpuSet;
+use crate::cpus::{pools::Refusal as PoolsRefusal, set::CpuSet};
 use crate::devices::Reusable;
 use crate::numa::{Amounts, blocks::Claim};
 use crate::spec::{Member, Model, Role};
@@ -17,12 +17,23 @@ use crate::spec::{Member, Model, Role};
 enum Refused {
     #[error(transparent)]
     Misaligned(#[from] Misaligned),
+    #[error(transparent)]
+    Cores(PoolsRefusal),
     #[error("Allocate failed due to {0}, which is unexpected")]
-    Cpus(#[from] crate::cpus::Error),
+    Cpus(crate::cpus::Error),
     #[error("Allocate failed due to {0}, which is unexpected")]
     Memory(#[from] crate::numa::Error),
     #[error("Allocate failed due to {0}, which is unexpected")]
     Devices(#[from] crate::devices::AllocationError),
+}
+
+impl From<crate::cpus::Error> for Refused {
+    fn from(error: crate::cpus::Error) -> Self {
+        match error {
+            crate::cpus::Error::Refused(refusal) if refusal.is_of_cores() => Self::Cores(refusal),
+            error => Self::Cpus(error),
+        }
+    }
 }
 
 /// What init containers that end have had: those that come after them get it first.
@@ -46,6 +57,7 @@ pub async fn admit(cx: &Context, model: &Model) -> Result<(), (String, String)> 
             cx.give_back(model.uid()).await;
             let reason = match &refused {
                 Refused::Misaligned(_) => "TopologyAffinityError",
+                Refused::Cores(_) => "SMTAlignmentError",
                 Refused::Cpus(_) | Refused::Memory(_) | Refused::Devices(_) => "UnexpectedAdmissionError",
             };
             Err((reason.to_owned(), refused.to_string()))

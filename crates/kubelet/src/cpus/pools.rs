@@ -1,13 +1,15 @@
 //! Who has processors for itself, and what is left for all others. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::options::Options;
 use super::set::CpuSet;
 use super::take::{TooFew, take};
 use super::topology::Topology;
 use crate::affinity::{Hint, Mask, hints};
+use crate::holdings::{Entries, Held, Parts, Wait};
 
 /// What is written down, in the fields of upstream's `cpu_manager_state`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +18,7 @@ pub(super) struct Record {
     pub(super) policy_name: String,
     pub(super) default_cpu_set: CpuSet,
     #[serde(default)]
-    pub(super) entries: BTreeMap<String, BTreeMap<String, CpuSet>>,
+    pub(super) entries: Entries<CpuSet>,
 }
 
 /// Why what is written down cannot be gone on with.
@@ -26,6 +28,14 @@ pub enum Stale {
     #[error("not all reserved cpus: \"{reserved}\" are present in defaultCpuSet: \"{shared}\"")]
     Reserved {
         /// Those that no container may have.
+        reserved: CpuSet,
+        /// Those that are written down as shared.
+        shared: CpuSet,
+    },
+    /// Containers that share the rest had them before that was forbidden.
+    #[error("some of strictly reserved cpus: \"{reserved}\" are present in defaultCpuSet: \"{shared}\"")]
+    Strict {
+        /// Those that no container may run on.
         reserved: CpuSet,
         /// Those that are written down as shared.
         shared: CpuSet,
@@ -56,35 +66,65 @@ pub enum Refusal {
     /// They are not there.
     #[error(transparent)]
     TooFew(#[from] TooFew),
+    /// A part of a core is asked for.
+    #[error("SMT Alignment Error: requested {requested} cpus not multiple cpus per core = {threads}")]
+    PartOfCore {
+        /// How many are asked for.
+        requested: usize,
+        /// How many a core has.
+        threads: usize,
+    },
+    /// There are not as many whole cores.
+    #[error(
+        "SMT Alignment Error: not enough free physical CPUs: available physical CPUs = {available}, requested CPUs = {requested}, CPUs per core = {threads}"
+    )]
+    TooFewCores {
+        /// How many are asked for.
+        requested: usize,
+        /// How many are free, of cores of which nothing is reserved.
+        available: usize,
+        /// How many a core has.
+        threads: usize,
+    },
     /// They will be free when pods have ended that are on their way out.
     #[error("processors are not free before pods have ended that are on their way out")]
     Later,
+}
+
+impl Refusal {
+    /// Whether it is because cores are given as a whole.
+    pub fn is_of_cores(&self) -> bool {
+        matches!(self, Self::PartOfCore { .. } | Self::TooFewCores { .. })
+    }
 }
 
 /// The processors of a node.
 #[derive(Clone, Debug)]
 pub(super) struct Pools {
     topology: Topology,
+    options: Options,
     /// No container has one of them for itself.
     pub(super) reserved: CpuSet,
     /// For all containers that have none for themselves, and for the rest of the system.
     pub(super) shared: CpuSet,
-    held: BTreeMap<String, BTreeMap<String, CpuSet>>,
-    /// Pods on their way out, by UID.
-    leaving: BTreeSet<String>,
+    held: Held<CpuSet>,
 }
 
 impl Pools {
     /// A machine of which nothing is given.
-    pub(super) fn new(topology: Topology, reserved: CpuSet) -> Self {
-        let shared = topology.all();
-        Self { topology, reserved, shared, held: BTreeMap::new(), leaving: BTreeSet::new() }
+    pub(super) fn new(topology: Topology, reserved: CpuSet, options: Options) -> Self {
+        let shared = if options.strict_reservation { topology.all().difference(&reserved) } else { topology.all() };
+        Self { topology, options, reserved, shared, held: Held::default() }
     }
 
     /// Goes on with what was written down, as upstream checks it.
     pub(super) fn restore(&mut self, record: Record) -> Result<(), Stale> {
         let shared = record.default_cpu_set;
-        if !self.reserved.0.is_subset(&shared.0) {
+        if self.options.strict_reservation {
+            if !self.reserved.intersection(&shared).is_empty() {
+                return Err(Stale::Strict { reserved: self.reserved.clone(), shared });
+            }
+        } else if !self.reserved.0.is_subset(&shared.0) {
             return Err(Stale::Reserved { reserved: self.reserved.clone(), shared });
         }
         let mut then = shared.clone();
@@ -100,31 +140,38 @@ impl Pools {
             }
             then = then.union(&of_pod);
         }
-        let now = self.topology.all();
+        let now =
+            if self.options.strict_reservation { self.topology.all().difference(&self.reserved) } else { self.topology.all() };
         if then != now {
             return Err(Stale::Machine { now, then });
         }
-        (self.shared, self.held) = (shared, record.entries);
+        (self.shared, self.held) = (shared, record.entries.into());
         Ok(())
-    }
-
-    /// What is to be written down.
-    pub(super) fn record(&self) -> Record {
-        Record { policy_name: super::STATIC.to_owned(), default_cpu_set: self.shared.clone(), entries: self.held.clone() }
     }
 
     /// What a container has for itself.
     pub(super) fn of(&self, uid: &str, container: &str) -> Option<&CpuSet> {
-        self.held.get(uid)?.get(container)
+        self.held.of(uid, container)
     }
 
-    /// The pods that have something.
-    pub(super) fn pods(&self) -> impl Iterator<Item = &String> {
-        self.held.keys()
+    /// What containers have, and what they could have.
+    pub(super) fn allocatable(&self) -> CpuSet {
+        let held = self.held.entries().values().flat_map(BTreeMap::values);
+        held.fold(self.shared.difference(&self.reserved), |all, cpus| all.union(cpus))
     }
 
+    /// Those that a container can get. Of a core of which something is reserved, nothing is a whole core.
     fn free(&self, reusable: &CpuSet) -> CpuSet {
-        self.shared.difference(&self.reserved).union(reusable)
+        let kept = if self.options.full_cores { &self.topology.whole_cores(&self.reserved) } else { &self.reserved };
+        self.shared.difference(kept).union(reusable)
+    }
+
+    fn too_few(&self, requested: usize, available: usize) -> Refusal {
+        let threads = self.topology.threads();
+        match self.options.full_cores {
+            true => Refusal::TooFewCores { requested, available, threads },
+            false => TooFew { requested, available }.into(),
+        }
     }
 
     /// Where `count` processors could be had; `known` are those that the container has already.
@@ -154,43 +201,51 @@ impl Pools {
         if self.of(uid, container).is_some() {
             return Ok(false);
         }
+        let threads = self.topology.threads();
+        if self.options.full_cores && count % threads != 0 {
+            return Err(Refusal::PartOfCore { requested: count, threads });
+        }
         let free = self.free(reusable);
         if free.len() < count {
-            let leaving = self.held.iter().filter(|(pod, _)| self.leaving.contains(*pod)).flat_map(|(_, held)| held.values());
-            let later = leaving.fold(free.clone(), |all, cpus| all.union(cpus));
-            return Err(if later.len() >= count {
-                Refusal::Later
-            } else {
-                TooFew { requested: count, available: free.len() }.into()
-            });
+            let later = self.held.leaving().fold(free.clone(), |all, cpus| all.union(cpus));
+            return Err(if later.len() >= count { Refusal::Later } else { self.too_few(count, free.len()) });
         }
         let aligned = affinity.map(|mask| free.intersection(&self.topology.of_nodes(mask))).unwrap_or_default();
         let first = take(&self.topology, &aligned, aligned.len().min(count))?;
         let rest = take(&self.topology, &free.difference(&first), count - first.len())?;
         let taken = first.union(&rest);
         self.shared = self.shared.difference(&taken);
-        self.held.entry(uid.to_owned()).or_default().insert(container.to_owned(), taken);
+        self.held.of_pod_mut(uid).insert(container.to_owned(), taken);
         Ok(true)
     }
+}
 
-    /// Whether a pod that has something is on its way out.
-    pub(super) fn has_leaving(&self) -> bool {
-        !self.leaving.is_empty()
+impl Parts for Pools {
+    type Part = CpuSet;
+    type Record = Record;
+
+    fn held(&mut self) -> &mut Held<CpuSet> {
+        &mut self.held
     }
 
-    /// A pod is on its way out.
-    pub(super) fn leave(&mut self, uid: &str) {
-        if self.held.contains_key(uid) {
-            self.leaving.insert(uid.to_owned());
+    fn record(&self) -> Record {
+        Record {
+            policy_name: super::STATIC.to_owned(),
+            default_cpu_set: self.shared.clone(),
+            entries: self.held.entries().clone(),
         }
     }
 
-    /// Takes back what a pod has; whether it had something.
-    pub(super) fn release(&mut self, uid: &str) -> bool {
-        self.leaving.remove(uid);
-        let Some(held) = self.held.remove(uid) else { return false };
+    fn release(&mut self, uid: &str) -> bool {
+        let Some(held) = self.held.release(uid) else { return false };
         self.shared = held.values().fold(self.shared.clone(), |shared, cpus| shared.union(cpus));
         true
+    }
+}
+
+impl Wait for Refusal {
+    fn is_for_leaving(&self) -> bool {
+        *self == Self::Later
     }
 }
 
@@ -199,8 +254,12 @@ mod tests {
     use super::*;
     use crate::cpus::topology::machine;
 
+    fn with(options: Options) -> Pools {
+        Pools::new(machine(2, 1, 4), "0,8".parse().unwrap(), options)
+    }
+
     fn pools() -> Pools {
-        Pools::new(machine(2, 1, 4), "0,8".parse().unwrap())
+        with(Options::default())
     }
 
     fn give(pools: &mut Pools, uid: &str, container: &str, count: usize, reusable: &str) -> Result<String, Refusal> {
@@ -218,7 +277,7 @@ mod tests {
         assert_eq!(pools.shared.to_string(), "0,2-3,8,10-11");
         let few = TooFew { requested: 5, available: 4 };
         assert_eq!(give(&mut pools, "c", "c", 5, ""), Err(Refusal::TooFew(few)));
-        pools.leave("a");
+        pools.held().leave("a");
         assert_eq!(give(&mut pools, "c", "c", 5, ""), Err(Refusal::Later));
         assert!(pools.release("a") && !pools.release("a"));
         assert_eq!(give(&mut pools, "c", "c", 5, "").unwrap().parse::<CpuSet>().unwrap().len(), 5);
@@ -228,15 +287,50 @@ mod tests {
 
     #[test]
     fn processors_of_init_containers_are_used_again() {
-        let mut pools = Pools::new(machine(1, 1, 2), "0,2".parse().unwrap());
+        let mut pools = Pools::new(machine(1, 1, 2), "0,2".parse().unwrap(), Options::default());
         assert_eq!(give(&mut pools, "a", "init", 2, "").as_deref(), Ok("1,3"));
         assert!(give(&mut pools, "a", "main", 2, "").is_err());
         assert_eq!(give(&mut pools, "a", "main", 2, "1,3").as_deref(), Ok("1,3"));
         let record = pools.record();
-        let mut again = Pools::new(machine(1, 1, 2), "0,2".parse().unwrap());
+        let mut again = Pools::new(machine(1, 1, 2), "0,2".parse().unwrap(), Options::default());
         again.restore(record).unwrap();
         assert!(again.release("a"));
         assert_eq!(again.shared.to_string(), "0-3");
+    }
+
+    /// KEP-2625: "the pod will be rejected with SMTAlignmentError" where it asks for a part of a core; siblings of reserved processors are nobody's.
+    #[test]
+    fn whole_cores_only() {
+        let options = Options { full_cores: true, ..Options::default() };
+        let mut pools = Pools::new(machine(1, 1, 4), "0".parse().unwrap(), options);
+        assert_eq!(give(&mut pools, "a", "c", 3, ""), Err(Refusal::PartOfCore { requested: 3, threads: 2 }));
+        let few = Refusal::TooFewCores { requested: 8, available: 6, threads: 2 };
+        assert_eq!(give(&mut pools, "a", "c", 8, ""), Err(few.clone()));
+        let text = "SMT Alignment Error: not enough free physical CPUs: available physical CPUs = 6, requested CPUs = 8, CPUs per core = 2";
+        assert_eq!(few.to_string(), text);
+        assert_eq!(give(&mut pools, "a", "c", 4, "").as_deref(), Ok("1-2,5-6"));
+        pools.held().leave("a");
+        assert_eq!(give(&mut pools, "b", "c", 4, ""), Err(Refusal::Later));
+        assert!(pools.release("a"));
+        assert_eq!(give(&mut pools, "b", "c", 6, "").as_deref(), Ok("1-3,5-7"));
+        assert_eq!(pools.shared.to_string(), "0,4");
+    }
+
+    /// KEP-4540: "reserved CPUs will be strictly used for system daemons": no container runs on them.
+    #[test]
+    fn reserved_processors_are_nobodys_where_that_is_strict() {
+        let strict = Options { strict_reservation: true, ..Options::default() };
+        let mut pools = with(strict);
+        assert_eq!(pools.shared.to_string(), "1-7,9-15");
+        assert_eq!(give(&mut pools, "a", "c", 2, "").as_deref(), Ok("1,9"));
+        let record = pools.record();
+        assert!(with(strict).restore(record.clone()).is_ok());
+        let refused = with(Options::default()).restore(record).map_err(|stale| stale.to_string());
+        assert_eq!(refused, Err("not all reserved cpus: \"0,8\" are present in defaultCpuSet: \"2-7,10-15\"".to_owned()));
+        let refused = with(strict).restore(with(Options::default()).record()).map_err(|stale| stale.to_string());
+        assert_eq!(refused, Err("some of strictly reserved cpus: \"0,8\" are present in defaultCpuSet: \"0-15\"".to_owned()));
+        assert!(pools.release("a"));
+        assert_eq!(pools.shared.to_string(), "1-7,9-15");
     }
 
     #[test]

@@ -61,6 +61,18 @@ impl Topology {
         self.0.values().map(|place| place.node).collect()
     }
 
+    /// The cores that these processors are of, wholly.
+    pub fn whole_cores(&self, cpus: &CpuSet) -> CpuSet {
+        let cores: BTreeSet<u32> = cpus.0.iter().filter_map(|cpu| self.0.get(cpu)).map(|place| place.core).collect();
+        self.0.iter().filter(|(_, place)| cores.contains(&place.core)).map(|(cpu, _)| *cpu).collect()
+    }
+
+    /// How many processors a core has.
+    pub fn threads(&self) -> usize {
+        let cores: BTreeSet<u32> = self.0.values().map(|place| place.core).collect();
+        (self.0.len() / cores.len().max(1)).max(1)
+    }
+
     /// The processors of these NUMA nodes.
     pub fn of_nodes(&self, mask: Mask) -> CpuSet {
         self.0.iter().filter(|(_, place)| mask.has(place.node)).map(|(cpu, _)| *cpu).collect()

@@ -381,6 +381,16 @@ impl Inventory {
         owned.map(|(owner, held)| (owner.resource.as_str(), held)).collect()
     }
 
+    /// How a device is, in the words of a pod's status: nobody knows while there is no plugin that says so.
+    pub(super) fn health(&self, resource: &str, id: &str) -> &'static str {
+        let resource = self.resources.get(resource).filter(|resource| resource.plugin.is_some());
+        match resource.and_then(|resource| resource.devices.get(id)) {
+            Some(device) if device.healthy => "Healthy",
+            Some(_) => "Unhealthy",
+            None => "Unknown",
+        }
+    }
+
     /// All that has been given.
     pub(super) fn held(&self) -> impl Iterator<Item = (&Owner, &Assignment)> {
         self.held.iter()

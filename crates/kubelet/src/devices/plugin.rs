@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::inventory::{Connected, TooLong, TooMany};
 use crate::context::Context;
-use crate::node::extended;
 
 /// Delay before a plugin is asked again whose list has ended, doubling up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -56,7 +55,7 @@ pub fn attach<'a>(
     if !versions.contains(&VERSION) {
         return Err(Refused::Version(versions.join(", ")));
     }
-    if !extended::is_extended(name) || !apimachinery::names::qualified_name(name).is_empty() {
+    if !pods::resources::is_extended(name) || !apimachinery::names::qualified_name(name).is_empty() {
         return Err(Refused::Resource(name.to_owned()));
     }
     let serial = cx.devices.inventory.lock().expect(name)?;
@@ -95,7 +94,7 @@ impl Follower {
             if !self.cx.devices.inventory.lock().disconnect(&self.name, self.serial) {
                 return Ok(());
             }
-            self.cx.node_changed.notify_one();
+            self.tell();
             let Some((has_begun, why)) = watched else { break };
             tracing::warn!(resource = self.name, error = %why, "a device plugin does not say what it has any more");
             if has_begun {
@@ -111,9 +110,15 @@ impl Follower {
         tokio::time::sleep_until(since + GRACE).await;
         if self.cx.devices.inventory.lock().forget(&self.name, self.serial) {
             tracing::warn!(resource = self.name, "a device plugin is gone, and its devices with it");
-            self.cx.node_changed.notify_one();
+            self.tell();
         }
         Ok(())
+    }
+
+    /// The node and the pods tell the API of the devices.
+    fn tell(&self) {
+        self.cx.node_changed.notify_one();
+        self.cx.devices.news.send_replace(());
     }
 
     /// Reads the plugin's list until that ends; says why it did, and whether there was one.
@@ -134,7 +139,7 @@ impl Follower {
         while let Some(list) = lists.next().await? {
             let is_news = devices.inventory.lock().report(&self.name, self.serial, list.devices)?;
             if is_news {
-                self.cx.node_changed.notify_one();
+                self.tell();
             }
             // That there is such a resource is known from then on, also to the next kubelet.
             if !std::mem::replace(has_begun, true)

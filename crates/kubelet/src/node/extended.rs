@@ -3,15 +3,11 @@
 
 use k8s_openapi::api::core::v1::NodeStatus;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use pods::resources::is_extended;
 use serde_json::{Value, json};
 
 pub(super) use crate::devices::Amounts as Owned;
 use crate::units::{ResourceList, quantity};
-
-/// Whether others than Kubernetes name the resource.
-pub(crate) fn is_extended(name: &str) -> bool {
-    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
-}
 
 fn of(list: Option<&ResourceList>) -> impl Iterator<Item = (&String, &Quantity)> {
     list.into_iter().flatten().filter(|(name, _)| is_extended(name))
@@ -121,19 +117,5 @@ mod tests {
         confine(&mut patch, &found, &new, &owned);
         let allocatable = json!({"cpu": "1", "example.com/foo": null, "example.com/bar": "1"});
         assert_eq!(patch, json!({"capacity": {"cpu": "2", "example.com/foo": null}, "allocatable": allocatable}));
-    }
-
-    #[test]
-    fn names() {
-        for (name, extended) in [
-            ("cpu", false),
-            ("hugepages-2Mi", false),
-            ("example.com/foo", true),
-            ("scheduling.k8s.io/foo", true),
-            ("kubernetes.io/batch-cpu", false),
-            ("requests.example.com/foo", false),
-        ] {
-            assert_eq!(is_extended(name), extended, "{name}");
-        }
     }
 }

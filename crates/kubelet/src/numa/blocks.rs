@@ -3,7 +3,7 @@
 //! Only what containers have is kept; what the nodes have left follows from it. A node gives memory either to containers that need no other
 //! node, or to those of one group of nodes: who fits into one node would otherwise find it filled by who does not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,7 @@ use super::machine::Nodes;
 use super::reservation::Reservation;
 use super::{Amounts, MEMORY, STATIC};
 use crate::affinity::{Hint, Mask, hints};
+use crate::holdings::{self, Parts, Wait};
 
 /// What of one resource a container has, in the fields of upstream's `memory_manager_state`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,8 +47,8 @@ struct Node {
     cells: Vec<u32>,
 }
 
-/// What containers have, by UID of the pod and by name.
-type Held = BTreeMap<String, BTreeMap<String, Vec<Block>>>;
+/// What containers have.
+type Entries = holdings::Entries<Vec<Block>>;
 
 /// What is written down, in the fields of upstream's `memory_manager_state`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +58,7 @@ pub(super) struct Record {
     #[serde(default)]
     machine_state: BTreeMap<u32, Node>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    entries: Held,
+    entries: Entries,
 }
 
 /// Why what is written down cannot be gone on with.
@@ -114,9 +115,7 @@ pub struct Claim<'a> {
 pub(super) struct Blocks {
     /// The nodes as they are before anything is given of them.
     machine: BTreeMap<u32, Node>,
-    held: Held,
-    /// Pods on their way out, by UID.
-    leaving: BTreeSet<String>,
+    held: holdings::Held<Vec<Block>>,
 }
 
 impl Node {
@@ -162,12 +161,12 @@ fn place(nodes: &mut BTreeMap<u32, Node>, block: &Block) -> u64 {
     missing
 }
 
-fn blocks_of<'a>(held: &'a Held, uid: &str, container: &str) -> &'a [Block] {
+fn blocks_of<'a>(held: &'a Entries, uid: &str, container: &str) -> &'a [Block] {
     held.get(uid).and_then(|containers| containers.get(container)).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// Bytes that init containers of a claim's pod have of these nodes.
-fn reusable(held: &Held, claim: &Claim<'_>, mask: Mask, resource: &str) -> u64 {
+fn reusable(held: &Entries, claim: &Claim<'_>, mask: Mask, resource: &str) -> u64 {
     let nodes = members(mask);
     let blocks = claim.init.iter().flat_map(|name| blocks_of(held, claim.uid, name));
     blocks.filter(|block| block.resource == resource && block.numa_affinity == nodes).map(|block| block.size).sum()
@@ -177,7 +176,7 @@ impl Blocks {
     /// A machine of which nothing is given.
     pub(super) fn new(nodes: &Nodes, reserved: &Reservation) -> Self {
         let node = |(number, amounts): (&u32, &Amounts)| (*number, Node::new(*number, amounts, reserved));
-        Self { machine: nodes.iter().map(node).collect(), held: Held::new(), leaving: BTreeSet::new() }
+        Self { machine: nodes.iter().map(node).collect(), held: holdings::Held::default() }
     }
 
     /// Goes on with what was written down, if the machine still has it. Upstream also refuses when the machine has more than it had.
@@ -196,17 +195,12 @@ impl Blocks {
                 }
             }
         }
-        self.held = record.entries;
+        self.held = record.entries.into();
         Ok(())
     }
 
-    /// What is to be written down.
-    pub(super) fn record(&self) -> Record {
-        Record { policy_name: STATIC.to_owned(), machine_state: self.state(&self.held), entries: self.held.clone() }
-    }
-
     /// The nodes without what is held of them.
-    fn state(&self, held: &Held) -> BTreeMap<u32, Node> {
+    fn state(&self, held: &Entries) -> BTreeMap<u32, Node> {
         let mut nodes = self.machine.clone();
         for block in held.values().flat_map(BTreeMap::values).flatten() {
             place(&mut nodes, block);
@@ -216,12 +210,7 @@ impl Blocks {
 
     /// What a container has for itself.
     pub(super) fn of(&self, uid: &str, container: &str) -> &[Block] {
-        blocks_of(&self.held, uid, container)
-    }
-
-    /// The pods that have something.
-    pub(super) fn pods(&self) -> impl Iterator<Item = &String> {
-        self.held.keys()
+        blocks_of(self.held.entries(), uid, container)
     }
 
     /// What containers can get, each node's by itself.
@@ -242,18 +231,18 @@ impl Blocks {
     pub(super) fn hints(&self, claim: &Claim<'_>) -> Vec<Hint> {
         let known = match claim.container {
             Some(container) => self.of(claim.uid, container).first(),
-            None => self.held.get(claim.uid).and_then(|containers| containers.values().flatten().next()),
+            None => self.held.entries().get(claim.uid).and_then(|containers| containers.values().flatten().next()),
         };
         match known {
             Some(block) => {
                 let mask = Mask::of(&block.numa_affinity.iter().copied().collect());
                 vec![Hint { mask: Some(mask), preferred: true }]
             }
-            None => self.possible(&self.held, claim),
+            None => self.possible(self.held.entries(), claim),
         }
     }
 
-    fn possible(&self, held: &Held, claim: &Claim<'_>) -> Vec<Hint> {
+    fn possible(&self, held: &Entries, claim: &Claim<'_>) -> Vec<Hint> {
         let nodes = self.state(held);
         let has = |mask: Mask, amount: fn(&Table) -> u64, more: &dyn Fn(&str) -> u64| {
             claim.amounts.iter().all(|(resource, wanted)| {
@@ -270,7 +259,7 @@ impl Blocks {
     }
 
     /// The nodes that a claim gets its memory from.
-    fn choose(&self, held: &Held, claim: &Claim<'_>, affinity: Option<Mask>, is_strict: bool) -> Result<Mask, Refusal> {
+    fn choose(&self, held: &Entries, claim: &Claim<'_>, affinity: Option<Mask>, is_strict: bool) -> Result<Mask, Refusal> {
         let here = Mask::of(&self.machine.keys().copied().collect());
         let possible = self.possible(held, claim);
         // Hints are in the order of the numbers of nodes: of equally good ones it is that of the lower nodes.
@@ -301,10 +290,9 @@ impl Blocks {
         if !self.of(claim.uid, container).is_empty() {
             return Ok(false);
         }
-        let mask = self.choose(&self.held, claim, affinity, is_strict).map_err(|refusal| {
-            let mut later = self.held.clone();
-            later.retain(|uid, _| !self.leaving.contains(uid));
-            let waits = later.len() < self.held.len() && self.choose(&later, claim, affinity, is_strict).is_ok();
+        let mask = self.choose(self.held.entries(), claim, affinity, is_strict).map_err(|refusal| {
+            let later = self.held.staying();
+            let waits = later.is_some_and(|later| self.choose(&later, claim, affinity, is_strict).is_ok());
             if waits { Refusal::Later } else { refusal }
         })?;
         let numa_affinity = members(mask);
@@ -314,30 +302,36 @@ impl Blocks {
             size: *size,
         };
         let blocks: Vec<Block> = claim.amounts.iter().map(block).collect();
-        let containers = self.held.entry(claim.uid.to_owned()).or_default();
+        let containers = self.held.of_pod_mut(claim.uid);
         for block in &blocks {
             pass_on(containers, claim.init, block);
         }
         containers.insert(container.to_owned(), blocks);
         Ok(true)
     }
+}
 
-    /// Whether a pod that has something is on its way out.
-    pub(super) fn has_leaving(&self) -> bool {
-        !self.leaving.is_empty()
+impl Parts for Blocks {
+    type Part = Vec<Block>;
+    type Record = Record;
+
+    fn held(&mut self) -> &mut holdings::Held<Vec<Block>> {
+        &mut self.held
     }
 
-    /// A pod is on its way out.
-    pub(super) fn leave(&mut self, uid: &str) {
-        if self.held.contains_key(uid) {
-            self.leaving.insert(uid.to_owned());
-        }
+    fn record(&self) -> Record {
+        let entries = self.held.entries();
+        Record { policy_name: STATIC.to_owned(), machine_state: self.state(entries), entries: entries.clone() }
     }
 
-    /// Takes back what a pod has; whether it had something.
-    pub(super) fn release(&mut self, uid: &str) -> bool {
-        self.leaving.remove(uid);
-        self.held.remove(uid).is_some()
+    fn release(&mut self, uid: &str) -> bool {
+        self.held.release(uid).is_some()
+    }
+}
+
+impl Wait for Refusal {
+    fn is_for_leaving(&self) -> bool {
+        *self == Self::Later
     }
 }
 

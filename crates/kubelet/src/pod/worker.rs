@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use pods::resources::is_extended;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +59,8 @@ pub struct Worker {
     drivers: watch::Receiver<u64>,
     /// Changes with the requests for the pod's certificates; none where it has no such volume.
     certificates: Option<watch::Receiver<()>>,
+    /// Changes with what plugins say of their devices; none where the pod asks for none.
+    devices: Option<watch::Receiver<()>>,
     effects: Effects,
     running: FuturesUnordered<BoxFuture<'static, Outcome>>,
     observing: bool,
@@ -86,6 +89,12 @@ async fn rounds(cx: &Context, model: &Model) -> BTreeMap<String, u32> {
 /// Waits for a change, where there is something that can change.
 async fn changed(receiver: &mut Option<watch::Receiver<()>>) -> Option<()> {
     receiver.as_mut()?.changed().await.ok()
+}
+
+/// Whether a container asks for devices.
+fn has_devices(model: &Model) -> bool {
+    let limits = model.members.iter().filter_map(|member| member.spec.resources.as_ref()?.limits.as_ref());
+    limits.flat_map(|limits| limits.keys()).any(|name| is_extended(name))
 }
 
 impl Worker {
@@ -119,6 +128,7 @@ impl Worker {
         let (probes, drivers) = (Probes::new(cx.clone(), sender), cx.drivers.arrivals());
         let certified = certificates::sources(core.model()).next().is_some();
         let certificates = certified.then(|| cx.certificates.changes(core.model().uid()));
+        let devices = has_devices(core.model()).then(|| cx.devices.news());
         let running = FuturesUnordered::new();
         Self {
             cx,
@@ -128,6 +138,7 @@ impl Worker {
             references_changed,
             drivers,
             certificates,
+            devices,
             effects,
             running,
             observing: false,
@@ -219,7 +230,10 @@ impl Worker {
             known if state.ending.is_none() && found::ended(known) && statics::is_static(model.uid()) => &fresh,
             known => known,
         };
-        let wanted = status::generate(model, state, base, &self.cx.options.node_ips, now);
+        let mut wanted = status::generate(model, state, base, &self.cx.options.node_ips, now);
+        if self.devices.is_some() {
+            self.cx.devices.tell_health(model.uid(), &mut wanted, base);
+        }
         let is_running = |status: &PodStatus| status.phase.as_deref() == Some("Running");
         // A pod that ran before this kubelet did has not been started by it.
         if is_running(&wanted)
@@ -283,6 +297,7 @@ impl Worker {
             // A volume may have waited for it.
             Ok(()) = self.drivers.changed() => Some(Event::ReferencesChanged),
             Some(()) = changed(&mut self.certificates) => Some(Event::ReferencesChanged),
+            Some(()) = changed(&mut self.devices) => Some(Event::Wake),
             Some(outcome) = self.running.next(), if !self.running.is_empty() => Some(self.done(outcome)),
             Some(verdict) = self.verdicts.recv() => Some(Event::Probed(verdict)),
             () = self.reporter.sent() => Some(Event::Wake),

@@ -44,6 +44,10 @@ pub(super) fn document(options: &Options) -> Value {
         "topologyManagerPolicy": options.affinity.policy.name(),
         "topologyManagerScope": options.affinity.scope.name(),
     });
+    let of_policy: Map<String, Value> = options.cpu_options.names().map(|name| (name.to_owned(), json!("true"))).collect();
+    if !of_policy.is_empty() {
+        config["cpuManagerPolicyOptions"] = Value::Object(of_policy);
+    }
     if let Some(cpus) = &options.reserved_cpus {
         config["reservedSystemCPUs"] = json!(cpus.to_string());
     }

@@ -130,6 +130,7 @@ impl Node {
             sharing: None,
             system_reserved: Default::default(),
             kube_reserved: None,
+            cpu_options: Default::default(),
             cpu_manager: Default::default(),
             reserved_cpus: None,
             memory_manager: Default::default(),

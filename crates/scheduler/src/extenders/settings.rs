@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use serde::{Deserialize, Deserializer};
 
 use crate::queue::Lane;
-use crate::resources::is_extended;
+use pods::resources::is_extended;
 
 /// The time of a call that the configuration says nothing of.
 const PATIENCE: Duration = Duration::from_secs(5);

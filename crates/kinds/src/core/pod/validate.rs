@@ -38,7 +38,7 @@ pub(super) use container::image_is_trimmed;
 pub(crate) use ports::PROTOCOLS;
 pub(crate) use resources::validate_overhead;
 pub(crate) use scheduling::TAINT_EFFECTS;
-pub(crate) use scheduling::tolerations;
+pub use scheduling::tolerations;
 use scope::Scope;
 pub(crate) use volumes::host_path;
 

@@ -140,3 +140,16 @@ fn devices_of_init_containers_are_used_again() {
     let too_few = format!("requested number of devices unavailable for {NAME}. Requested: 1, Available: 0");
     check(&mut inventory, &owner("u", "other"), 2, (&["b"], &[]), Err(&too_few));
 }
+
+/// KEP-4680: "Unknown: the status cannot be determined. For example, Device Plugin got unregistered and hasn't been re-registered since".
+#[test]
+fn health_is_as_the_plugin_says() {
+    let (mut inventory, serial) = inventory();
+    let health = |inventory: &Inventory| ["a", "c", "d"].map(|id| inventory.health(NAME, id));
+    assert_eq!(health(&inventory), ["Healthy", "Unhealthy", "Unknown"]);
+    assert_eq!(inventory.health("example.com/other", "a"), "Unknown");
+    assert!(inventory.report(NAME, serial, list(&[("a", "Unhealthy"), ("c", "Healthy")])).unwrap());
+    assert_eq!(health(&inventory), ["Unhealthy", "Healthy", "Unknown"]);
+    assert!(inventory.disconnect(NAME, serial));
+    assert_eq!(health(&inventory), ["Unknown"; 3]);
+}

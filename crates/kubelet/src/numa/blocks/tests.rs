@@ -63,9 +63,9 @@ fn a_node_is_of_one_group() {
     assert_eq!(give(&mut blocks, "b", 3, None, false), Ok(vec![2]));
     assert_eq!(shown(&blocks, &gibs(4)), []);
     assert_eq!(give(&mut blocks, "c", 4, None, false), Err(Refusal::NoNodes));
-    blocks.leave("b");
+    blocks.held().leave("b");
     assert_eq!(give(&mut blocks, "c", 4, None, false), Err(Refusal::Later));
-    assert!(blocks.release("b") && !blocks.release("b") && !blocks.has_leaving());
+    assert!(blocks.release("b") && !blocks.release("b") && !blocks.held().has_leaving());
     assert_eq!(give(&mut blocks, "c", 4, None, false), Ok(vec![2, 3]));
     // Those of one group share it.
     assert_eq!(give(&mut blocks, "d", 2, None, false), Ok(vec![2, 3]));
@@ -132,10 +132,10 @@ fn memory_of_init_containers_is_used_again() {
     assert_eq!(next("main", 1), (Ok(true), [Some(0), Some(1)]));
     assert_eq!(next("other", 2).0, Err(Refusal::NoNodes));
     assert_eq!(next("other", 1), (Ok(true), [Some(0), Some(0)]));
-    let node = &blocks.state(&blocks.held)[&0];
+    let node = &blocks.state(blocks.held.entries())[&0];
     assert_eq!(node.table(MEMORY).free, 0);
     assert!(blocks.release("a"));
-    assert_eq!(blocks.state(&blocks.held), blocks.machine);
+    assert_eq!(blocks.state(blocks.held.entries()), blocks.machine);
 }
 
 #[test]

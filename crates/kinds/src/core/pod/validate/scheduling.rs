@@ -27,7 +27,7 @@ pub(super) fn gates(gates: &[PodSchedulingGate], path: &Path, errors: &mut Error
 }
 
 /// Which taints a pod bears.
-pub(crate) fn tolerations(tolerations: &[Toleration], path: &Path, errors: &mut Errors) {
+pub fn tolerations(tolerations: &[Toleration], path: &Path, errors: &mut Errors) {
     for (index, toleration) in tolerations.iter().enumerate() {
         validate_toleration(toleration, &path.index(index), errors);
     }

@@ -1,0 +1,109 @@
+//! Options of the policy `static`, in upstream's words. Pure.
+
+use std::str::FromStr;
+
+const FULL_CORES: &str = "full-pcpus-only";
+const STRICT: &str = "strict-cpu-reservation";
+/// Those that need a feature gate which is off by default.
+const ALPHA: [&str; 2] = ["align-by-socket", "distribute-cpus-across-cores"];
+/// Those that there are not yet.
+const LEFT_OUT: [&str; 2] = ["distribute-cpus-across-numa", "prefer-align-cpus-by-uncorecache"];
+
+/// Why options cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// It is not KEY=VALUE.
+    #[error("expected KEY=VALUE: {0:?}")]
+    Form(String),
+    /// Nobody knows it.
+    #[error("unknown CPU Manager Policy option: {0:?}")]
+    Unknown(String),
+    /// It is of a feature that is off.
+    #[error("CPU Manager Policy Alpha-level Options not enabled, but option {0:?} provided")]
+    Alpha(String),
+    /// Upstream has it.
+    #[error("the CPU Manager Policy option {0:?} is not there; those that are: {FULL_CORES}, {STRICT}")]
+    LeftOut(String),
+    /// Its value is neither true nor false.
+    #[error("bad value for option {0:?}: {1:?} is neither true nor false")]
+    Value(String, String),
+}
+
+/// One option and whether it is on, as the command line has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    name: &'static str,
+    is_on: bool,
+}
+
+/// How processors are given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Whole cores only, so that no two containers share one (KEP-2625).
+    pub full_cores: bool,
+    /// No container runs on reserved processors, also of those that share the rest (KEP-4540).
+    pub strict_reservation: bool,
+}
+
+impl Options {
+    /// What is set; of several settings of one option the last one counts.
+    pub fn of(settings: &[Setting]) -> Self {
+        let is_on = |name: &str| settings.iter().rev().find(|setting| setting.name == name).is_some_and(|setting| setting.is_on);
+        Self { full_cores: is_on(FULL_CORES), strict_reservation: is_on(STRICT) }
+    }
+
+    /// The names of those that are on.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let all = [(FULL_CORES, self.full_cores), (STRICT, self.strict_reservation)];
+        all.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name)
+    }
+}
+
+impl FromStr for Setting {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let (name, value) = text.split_once('=').ok_or_else(|| Invalid::Form(text.to_owned()))?;
+        let own = || name.to_owned();
+        let Some(known) = [FULL_CORES, STRICT].into_iter().find(|known| *known == name) else {
+            return Err(match name {
+                name if ALPHA.contains(&name) => Invalid::Alpha(own()),
+                name if LEFT_OUT.contains(&name) => Invalid::LeftOut(own()),
+                _ => Invalid::Unknown(own()),
+            });
+        };
+        // The words of Go's ParseBool.
+        let is_on = match value {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
+            _ => return Err(Invalid::Value(own(), value.to_owned())),
+        };
+        Ok(Self { name: known, is_on })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Docs "Control CPU Management Policies on the Node", static policy options.
+    #[test]
+    fn settings() {
+        let check = |texts: &[&str], expected: Result<&[&str], &str>| {
+            let found: Result<Vec<Setting>, _> = texts.iter().map(|text| text.parse()).collect();
+            let found = found.map(|settings| Options::of(&settings).names().collect::<Vec<_>>());
+            assert_eq!(found.map_err(|why| why.to_string()), expected.map(<[_]>::to_vec).map_err(str::to_owned), "{texts:?}");
+        };
+        check(&[], Ok(&[]));
+        check(&["full-pcpus-only=true"], Ok(&["full-pcpus-only"]));
+        check(&["strict-cpu-reservation=1", "full-pcpus-only=T"], Ok(&["full-pcpus-only", "strict-cpu-reservation"]));
+        check(&["full-pcpus-only=true", "full-pcpus-only=false"], Ok(&[]));
+        check(&["full-pcpus-only"], Err("expected KEY=VALUE: \"full-pcpus-only\""));
+        check(&["full-pcpus-only=yes"], Err("bad value for option \"full-pcpus-only\": \"yes\" is neither true nor false"));
+        check(&["other=true"], Err("unknown CPU Manager Policy option: \"other\""));
+        let alpha = "CPU Manager Policy Alpha-level Options not enabled, but option \"align-by-socket\" provided";
+        check(&["align-by-socket=true"], Err(alpha));
+        let left_out = "the CPU Manager Policy option \"distribute-cpus-across-numa\" is not there; those that are: full-pcpus-only, strict-cpu-reservation";
+        check(&["distribute-cpus-across-numa=true"], Err(left_out));
+    }
+}
