@@ -25,9 +25,8 @@ impl Admission for ExtendedResourceToleration {
 
     async fn mutate(&self, a: &mut Request<'_>) -> Result<(), Status> {
         let wanted = a.object().map(asked).unwrap_or_default();
-        match a.object_mut().filter(|_| !wanted.is_empty()) {
-            Some(pod) => tolerate(pod, &wanted),
-            None => {}
+        if let Some(pod) = a.object_mut().filter(|_| !wanted.is_empty()) {
+            tolerate(pod, &wanted);
         }
         Ok(())
     }

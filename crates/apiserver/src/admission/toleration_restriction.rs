@@ -136,7 +136,7 @@ fn covers(wide: &Value, narrow: &Value) -> bool {
     let same = |field: &str| text(wide, field) == text(narrow, field);
     let (key, effect) = (text(wide, "/key"), text(wide, "/effect"));
     let operator_of_wide = operator(wide);
-    if !same("/key") && !(key.is_empty() && operator_of_wide == "Exists") || !same("/effect") && !effect.is_empty() {
+    if !(same("/key") || key.is_empty() && operator_of_wide == "Exists") || !same("/effect") && !effect.is_empty() {
         return false;
     }
     if let (Some(most), "NoExecute") = (seconds(wide), effect)

@@ -202,7 +202,7 @@ impl Pools {
             return Ok(false);
         }
         let threads = self.topology.threads();
-        if self.options.full_cores && count % threads != 0 {
+        if self.options.full_cores && !count.is_multiple_of(threads) {
             return Err(Refusal::PartOfCore { requested: count, threads });
         }
         let free = self.free(reusable);
