@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -10,6 +11,23 @@ use crate::sockets;
 
 /// Connections that wait to be accepted; the kernel may allow fewer.
 const BACKLOG: u32 = 4096;
+
+/// Pause after a connection could not be accepted.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The next connection, asked for until there is one. An error is of a client that has left, or of descriptors that are short: connections
+/// that end free some, nothing tells when, and asking at once would spin.
+pub async fn accepted<T, F: Future<Output = io::Result<T>>>(mut accept: impl FnMut() -> F) -> T {
+    loop {
+        match accept().await {
+            Ok(connection) => return connection,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
 
 /// A listening socket. Clients of both families are seen with their own addresses.
 #[derive(Debug)]
@@ -70,6 +88,13 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test]
+    async fn who_cannot_be_accepted_is_asked_for_again() {
+        let mut answers = vec![Ok(7), Err(io::Error::from_raw_os_error(nix::libc::EMFILE))];
+        let accept = || std::future::ready(answers.pop().unwrap_or_else(|| Err(io::ErrorKind::Other.into())));
+        assert_eq!(accepted(accept).await, 7);
+    }
     use nix::sys::socket::getsockopt;
 
     /// Where a client that connects to `target` is seen, when `address` is listened on.

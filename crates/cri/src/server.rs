@@ -68,7 +68,10 @@ pub fn start(socket: &Path, runtime: Arc<dyn Runtime>, images_changed: Changed, 
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
     let streams = Arc::new(streams::Sessions::new(runtime.clone(), tasks.clone()));
     let server = Arc::new(Server { runtime, streams, images_changed });
-    tasks.spawn_until_cancelled("container runtime interface", OnFailure::Log, grpc::server::serve(listener, server, LIMITS));
+    tasks.spawn_until_cancelled("container runtime interface", OnFailure::Log, async move {
+        // It never ends.
+        Err::<(), _>(grpc::server::serve(listener, server, LIMITS).await)
+    });
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use base::listen::accepted;
 use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
 use client::{Informers, ServiceWatch};
@@ -269,15 +270,7 @@ fn forward_udp(
 
 async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) -> std::io::Result<()> {
     loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            // The client left between its connection and our accept, or descriptors are short for a moment.
-            Err(error) => {
-                tracing::debug!(%error, "no connection accepted");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                continue;
-            }
-        };
+        let (stream, peer) = accepted(|| listener.accept()).await;
         let shared = shared.clone();
         let client = peer.ip().to_canonical();
         let (number, ends) = shared.places.lock().enter(client);

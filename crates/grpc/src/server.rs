@@ -2,10 +2,10 @@
 //! connections, calls, messages and times are bounded.
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::listen::accepted;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{BoxStream, FuturesUnordered};
@@ -80,15 +80,12 @@ pub fn decode<A: Message + Default>(message: Bytes) -> Result<A, Error> {
 }
 
 /// Serves until it is dropped.
-///
-/// # Errors
-/// The socket is of no use any more.
-pub async fn serve<S: Service>(listener: UnixListener, service: Arc<S>, limits: Limits) -> Result<(), io::Error> {
+pub async fn serve<S: Service>(listener: UnixListener, service: Arc<S>, limits: Limits) -> Infallible {
     let mut connections = FuturesUnordered::new();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < limits.connections => {
-                connections.push(connection(accepted?.0, service.clone(), limits));
+            (stream, _) = accepted(|| listener.accept()), if connections.len() < limits.connections => {
+                connections.push(connection(stream, service.clone(), limits));
             }
             Some(()) = connections.next(), if !connections.is_empty() => {}
         }

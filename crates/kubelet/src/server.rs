@@ -18,7 +18,7 @@ use std::time::Duration;
 use apimachinery::Status;
 use base::budgets::connections::{Connections, Limits, Place};
 use base::budgets::descriptors;
-use base::listen::Listener;
+use base::listen::{self, Listener};
 use base::metrics::{Format, Page};
 use base::tasks::{OnFailure, Tasks};
 use base::zpages;
@@ -70,15 +70,7 @@ pub async fn serve(server: Server, listener: Listener, api: Api, tasks: Tasks) -
     let (client, node) = api.identity();
     let auth = Arc::new(Auth::new(client, node, server.callers.clone()));
     loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, as a rule: closing connections will help, spinning does not.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
+        let (stream, peer) = listen::accepted(|| listener.accept()).await;
         let Some(place) = connections.admit(peer.ip()).map(Arc::new) else { continue };
         let (server, api, auth, streams) = (server.clone(), api.clone(), auth.clone(), tasks.clone());
         tasks.spawn_until_cancelled("kubelet connection", OnFailure::Log, async move {

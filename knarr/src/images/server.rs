@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use base::listen::accepted;
 use base::tasks::{OnFailure, Tasks};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -29,8 +30,6 @@ use super::{Arguments, EXPORT, Entry, IMPORT, LIST, NAME, PRUNE, PULL, REMOVE, p
 
 /// Most requests at a time.
 const CONNECTIONS: usize = 16;
-/// Time until connections are taken again after one could not be.
-const AGAIN: Duration = Duration::from_secs(1);
 /// Time for the headers of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Largest request without an archive, bytes.
@@ -56,15 +55,7 @@ async fn serve(listener: UnixListener, node: Arc<NodeImages>, tasks: Tasks) -> R
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            // This process lacks something, such as a descriptor: nothing tells when it has it.
-            Err(error) => {
-                tracing::warn!(%error, "cannot take a connection of knarr image");
-                tokio::time::sleep(AGAIN).await;
-                continue;
-            }
-        };
+        let (stream, _) = accepted(|| listener.accept()).await;
         let (node, group) = (node.clone(), tasks.clone());
         tasks.spawn_until_cancelled("connection of knarr image", OnFailure::Log, async move {
             if is_ours(&stream) {

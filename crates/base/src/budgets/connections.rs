@@ -8,17 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Meter;
-use crate::listen::Listener;
-
-/// After a connection could not be accepted.
-const PAUSE: Duration = Duration::from_millis(50);
+use crate::listen::{Listener, accepted};
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,17 +66,9 @@ impl Connections {
     /// the queue could not make room for anybody.
     pub async fn accept(&self, listener: &Listener, end: &CancellationToken) -> Option<(TcpStream, SocketAddr, Place)> {
         loop {
-            match end.run_until_cancelled(listener.accept()).await? {
-                Ok((stream, peer)) => {
-                    if let Some(place) = self.admit(peer.ip()) {
-                        return Some((stream, peer, place));
-                    }
-                }
-                Err(error) => {
-                    // Out of file descriptors, most likely: connections that end free some.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(PAUSE).await;
-                }
+            let (stream, peer) = end.run_until_cancelled(accepted(|| listener.accept())).await?;
+            if let Some(place) = self.admit(peer.ip()) {
+                return Some((stream, peer, place));
             }
         }
     }

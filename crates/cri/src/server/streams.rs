@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::listen::accepted;
 use base::tasks::{OnFailure, Tasks};
 use bytes::Bytes;
 use grpc::Error;
@@ -127,11 +128,11 @@ fn wanted(ask: api::ExecRequest) -> Result<api::ExecRequest, Error> {
     Ok(ask)
 }
 
-async fn serve(listener: TcpListener, sessions: Arc<Sessions>) -> Result<(), std::io::Error> {
+async fn serve(listener: TcpListener, sessions: Arc<Sessions>) -> Result<(), Infallible> {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-        let (stream, _) = listener.accept().await?;
+        let (stream, _) = accepted(|| listener.accept()).await;
         let known = sessions.clone();
         sessions.tasks.spawn_until_cancelled("connection of a session", OnFailure::Log, async move {
             connection(stream, known).await;

@@ -122,5 +122,5 @@ pub async fn run(cx: Arc<Context>) -> Result<(), io::Error> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    server::serve(UnixListener::bind(socket)?, Arc::new(Lister(cx)), server::Limits::few(LIFE)).await
+    match server::serve(UnixListener::bind(socket)?, Arc::new(Lister(cx)), server::Limits::few(LIFE)).await {}
 }

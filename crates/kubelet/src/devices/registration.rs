@@ -53,7 +53,7 @@ pub async fn run(cx: Arc<Context>) -> Result<(), io::Error> {
     tokio::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o750)).await?;
     remove_sockets(&directory)?;
     let listener = UnixListener::bind(directory.join("kubelet.sock"))?;
-    server::serve(listener, Arc::new(Registration(cx)), server::Limits::few(LIFE)).await
+    match server::serve(listener, Arc::new(Registration(cx)), server::Limits::few(LIFE)).await {}
 }
 
 /// Removes what an earlier kubelet and its plugins have left.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base::listen::accepted;
 use base::tasks::{OnFailure, Tasks};
 use client::Key;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,7 +61,7 @@ async fn serve(service: Key, port: u16, endpoints: Arc<AtomicUsize>) -> std::io:
         Err(_) => TcpListener::bind(("0.0.0.0", port)).await?,
     };
     loop {
-        let (stream, _) = listener.accept().await?;
+        let (stream, _) = accepted(|| listener.accept()).await;
         let reply = reply(&service, endpoints.load(Ordering::Relaxed));
         // A probe that fails is the prober's to notice.
         let _ = tokio::time::timeout(REQUEST_TIMEOUT, answer(stream, &reply)).await;
