@@ -159,7 +159,7 @@ fn an_extender_decides_about_its_pods_and_holds_up_no_others() {
     );
     let reason = "get pod first -o jsonpath={.status.conditions[?(@.type==\"PodScheduled\")].reason}";
     eventually("the condition says it", || (c.k(reason) == "SchedulerError").then_some(()));
-    c.k("run plain --image=none --restart=Never");
+    c.k("run plain --image=none");
     c.k("wait --for=jsonpath={.status.phase}=Running pod/plain --timeout=30s");
 
     // It comes: its pods go where it says, by its hand, though no node has the resource.
