@@ -1,4 +1,4 @@
-//! Another program as the runtime of a node: [`runtime::api::Runtime`] over the Container Runtime Interface.
+//! Another program as the runtime of a node: [`::runtime::api::Runtime`] over the Container Runtime Interface.
 //!
 //! | module | what |
 //! |---|---|

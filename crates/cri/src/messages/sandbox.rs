@@ -154,7 +154,7 @@ pub struct RemovePodSandboxResponse {}
 pub struct PodSandboxStatusRequest {
     #[prost(string, tag = "1")]
     pub pod_sandbox_id: String,
-    /// Wants [`PodSandboxStatusResponse::info`].
+    /// Wants [`super::PodSandboxStatusResponse::info`].
     #[prost(bool, tag = "2")]
     pub verbose: bool,
 }
