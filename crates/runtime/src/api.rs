@@ -19,8 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
 pub use container::{
-    Container, ContainerConfig, ContainerState, Features, ImageSource, Mount, ProcessUser, Propagation, Seccomp, SecurityContext,
-    User,
+    Container, ContainerConfig, ContainerState, Features, ImageSource, MASKED_PATHS, Mount, ProcessUser, Propagation,
+    READONLY_PATHS, Seccomp, SecurityContext, User,
 };
 pub(crate) use edits::RESERVED;
 pub use edits::{ContainerEdits, Device, DeviceKind, DeviceNumbers};

@@ -12,6 +12,7 @@ pub mod images;
 mod kernel_log;
 mod keyed;
 pub mod memory;
+pub mod rotation;
 mod shim;
 mod stall;
 

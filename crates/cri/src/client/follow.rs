@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
-use jiff::Timestamp;
 use runtime::api::{Result, RuntimeEvent};
+use runtime::rotation;
 use tokio::sync::watch;
 
 use super::Inner;
@@ -91,7 +91,7 @@ impl Inner {
 
     async fn rotate(&self, id: &str, path: &Path, files: u32) -> Result<()> {
         let internal = |error: io::Error| super::records::internal(error);
-        let old = aside(path);
+        let old = rotation::aside(path);
         std::fs::rename(path, &old).map_err(internal)?;
         let opened = self.call(ReopenContainerLogRequest { container_id: id.to_owned() }).await;
         if let Err(error) = opened {
@@ -99,27 +99,8 @@ impl Inner {
             let _ = std::fs::rename(&old, path);
             return Err(error);
         }
-        remove_surplus(path, files).map_err(internal)
+        rotation::remove_surplus(path, files).map_err(internal)
     }
-}
-
-/// Where a log goes: `NAME.TIME`, as upstream and the built-in runtime have it.
-fn aside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let stamp: String = format!("{:.9}", Timestamp::now()).chars().filter(char::is_ascii_digit).collect();
-    let (date, time) = stamp.split_at(8);
-    path.with_file_name(format!("{name}.{date}-{time}"))
-}
-
-/// Removes the oldest of the files that were moved away, so that `files` are left with the open one.
-fn remove_surplus(path: &Path, files: u32) -> io::Result<()> {
-    let prefix = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy());
-    let directory = std::fs::read_dir(path.parent().unwrap_or(Path::new(".")))?;
-    let found = directory.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
-    let mut old: Vec<PathBuf> = found.map(|entry| entry.path()).collect();
-    old.sort();
-    let surplus = (old.len() + 1).saturating_sub(files.max(1) as usize);
-    old.iter().take(surplus).try_for_each(std::fs::remove_file)
 }
 
 /// The pods that change from now on. A slow reader compares what it saw last with what is there now: it misses none.
@@ -164,19 +145,5 @@ mod tests {
         assert_eq!(told, ["a", "c", "d"]);
         drop(sender);
         assert!(events.next().await.is_none());
-    }
-
-    #[test]
-    fn the_oldest_logs_go() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("0.log");
-        for name in ["0.log", "0.log.20260101-1", "0.log.20260101-2", "0.log.20260102-1", "1.log.20250101-1"] {
-            std::fs::write(directory.path().join(name), "").unwrap();
-        }
-        remove_surplus(&path, 2).unwrap();
-        let mut left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["0.log", "0.log.20260102-1", "1.log.20250101-1"]);
-        assert!(aside(&path).to_string_lossy().contains("0.log.20"));
     }
 }

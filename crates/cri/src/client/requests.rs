@@ -15,23 +15,6 @@ const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 /// Whose it is, where several use one runtime: the cgroup of all pods of a node.
 pub(super) const ROOT: &str = "knarr.io/root";
 
-/// Paths of /proc and /sys that containers do not see (upstream's pkg/securitycontext, of the default `procMount`).
-const MASKED: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/firmware",
-];
-/// Those that they may only read.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
 fn labels(pod: &api::PodIdentity, root: &str) -> BTreeMap<String, String> {
     let pairs = [(POD_NAME, &*pod.name), (POD_NAMESPACE, &*pod.namespace), (POD_UID, &*pod.uid), (ROOT, root)];
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
@@ -228,8 +211,8 @@ fn security(config: &api::ContainerConfig, sandbox: &SandboxConfig) -> LinuxCont
         supplemental_groups: security.supplemental_groups.clone(),
         supplemental_groups_policy: policy as i32,
         no_new_privs: security.no_new_privs,
-        masked_paths: paths(&MASKED),
-        readonly_paths: paths(&READ_ONLY),
+        masked_paths: paths(api::MASKED_PATHS),
+        readonly_paths: paths(api::READONLY_PATHS),
         seccomp: Some(SecurityProfile { profile_type: seccomp.0 as i32, localhost_ref: seccomp.1 }),
         ..Default::default()
     }

@@ -55,8 +55,6 @@ calls! { Call, Answer, "RuntimeService",
     "UpdateRuntimeConfig" UpdateRuntimeConfigRequest => UpdateRuntimeConfigResponse,
     "Status" StatusRequest => StatusResponse,
     "CheckpointContainer" CheckpointContainerRequest => CheckpointContainerResponse,
-    "ListMetricDescriptors" ListMetricDescriptorsRequest => ListMetricDescriptorsResponse,
-    "ListPodSandboxMetrics" ListPodSandboxMetricsRequest => ListPodSandboxMetricsResponse,
     "RuntimeConfig" RuntimeConfigRequest => RuntimeConfigResponse,
     "UpdatePodSandboxResources" UpdatePodSandboxResourcesRequest => UpdatePodSandboxResourcesResponse,
 }
@@ -75,7 +73,6 @@ calls! { StreamCall, Part, "RuntimeService",
     "StreamContainers" StreamContainersRequest => StreamContainersResponse,
     "StreamContainerStats" StreamContainerStatsRequest => StreamContainerStatsResponse,
     "StreamPodSandboxStats" StreamPodSandboxStatsRequest => StreamPodSandboxStatsResponse,
-    "StreamPodSandboxMetrics" StreamPodSandboxMetricsRequest => StreamPodSandboxMetricsResponse,
 }
 
 calls! { StreamCall, Part, "ImageService",

@@ -11,7 +11,7 @@ use super::cgroup::{Cgroups, Hierarchy};
 use super::dev_volume::{DEV, Dev};
 use super::devices::{self, Node};
 use crate::api::{
-    ContainerConfig, Error, HookStage, Mount, NamespaceMode, ProcessUser, Propagation, RESERVED, Result, SandboxConfig,
+    self, ContainerConfig, Error, HookStage, Mount, NamespaceMode, ProcessUser, Propagation, RESERVED, Result, SandboxConfig,
 };
 use crate::images::manifest::ImageConfig;
 
@@ -19,25 +19,6 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 
 /// Annotation for the helper: load the seccomp filter and keep these capabilities.
 const CONFINED: &str = "knarr.runtime/confined";
-
-/// Kernel files that containers do not see.
-const MASKED: &[&str] = &[
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-
-/// Kernel files that containers cannot change.
-const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Annotation for the helper: the volume at /dev.
 const VOLUME_AT_DEV: &str = "knarr.runtime/dev";
@@ -104,8 +85,8 @@ impl Input<'_> {
         }
         let security = &self.config.security;
         if !security.privileged && !security.unmasked_proc {
-            linux["maskedPaths"] = json!(MASKED);
-            linux["readonlyPaths"] = json!(READONLY);
+            linux["maskedPaths"] = json!(api::MASKED_PATHS);
+            linux["readonlyPaths"] = json!(api::READONLY_PATHS);
         }
         let (given, _) = devices::split(self.devices, self.has_users);
         let mut nodes = if security.privileged { devices::of_host() } else { Vec::new() };

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use base::files;
 use jiff::Timestamp;
 
+use crate::rotation;
+
 /// Longest text of one log line, bytes; longer ones are split.
 const LINE_LIMIT: usize = 16 << 10;
 
@@ -95,24 +97,12 @@ impl LogWriter {
 
     /// Renames the file to `NAME.TIME` and starts a new one; `files` counts both.
     fn rotate(&mut self, files: u32) -> io::Result<()> {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let stamp: String = format!("{:.9}", Timestamp::now()).chars().filter(char::is_ascii_digit).collect();
-        let (date, time) = stamp.split_at(8);
-        let old = self.path.with_file_name(format!("{name}.{date}-{time}"));
+        let old = rotation::aside(&self.path);
         files::rename(&self.path, &old)?;
         // On a full disk the old file goes on under its name.
         self.file = open(&self.path).inspect_err(|_| drop(fs::rename(&old, &self.path)))?;
         self.size = 0;
-        let prefix = format!("{name}.");
-        let directory = self.path.parent().unwrap_or(Path::new("."));
-        let mut old: Vec<PathBuf> = fs::read_dir(directory)?
-            .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-            .map(|entry| entry.path())
-            .collect();
-        old.sort();
-        let surplus = (old.len() + 1).saturating_sub(files.max(1) as usize);
-        old.iter().take(surplus).try_for_each(|file| files::remove(file))
+        rotation::remove_surplus(&self.path, files)
     }
 }
 
