@@ -1,11 +1,12 @@
 //! The server and shims are killed at random moments of pods' lives: nothing runs twice, nothing is lost, nothing is left.
 //!
 //! A few rounds by default; `cargo xtask kills` makes many. A seed makes the same pods and pauses again, though not the same moments of
-//! the machine.
+//! the machine. With `--other BINARY` each server is of the other build than the one before it: upgrades and ways back, with pods that
+//! begin, run and end.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -68,8 +69,12 @@ fn pods(c: &Cluster) -> Vec<Value> {
     c.api().object("/api/v1/namespaces/default/pods")["items"].as_array().unwrap().clone()
 }
 
-fn restart(c: &mut Cluster) {
+/// Kills the server and starts it again, of the `other` build where there is one, which is the running one's from then on.
+fn restart(c: &mut Cluster, other: &mut Option<PathBuf>) {
     c.kill_server();
+    if let Some(other) = other {
+        *other = c.set_binary(&*other);
+    }
     c.start_server();
 }
 
@@ -108,7 +113,7 @@ fn traces(c: &Cluster) -> String {
 }
 
 /// Makes pods, kills the server somewhere in their begin, and sees that each came to be once.
-fn begin(c: &mut Cluster, random: &mut Random, round: u64) -> BTreeMap<String, u64> {
+fn begin(c: &mut Cluster, other: &mut Option<PathBuf>, random: &mut Random, round: u64) -> BTreeMap<String, u64> {
     let mut codes = BTreeMap::new();
     let kill_at = random.below(PODS as u64);
     for number in 0..PODS as u64 {
@@ -124,7 +129,7 @@ fn begin(c: &mut Cluster, random: &mut Random, round: u64) -> BTreeMap<String, u
         if number == kill_at {
             let pause = random.below(700);
             pass(c, pause);
-            restart(c);
+            restart(c, other);
         }
     }
     codes
@@ -175,22 +180,23 @@ fn kill_a_shim(c: &Cluster, random: &mut Random) -> bool {
 fn nothing_is_lost_and_nothing_is_left() {
     let (rounds, seed) = (setting("KNARR_KILLS", 2), setting("KNARR_SEED", 1));
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut other = std::env::var_os("KNARR_OTHER").map(PathBuf::from);
     let mut c = Cluster::start(KNARR);
     for round in 0..rounds {
         eprintln!("round {round} of {rounds}, seed {seed}");
-        let codes = begin(&mut c, &mut random, round);
+        let codes = begin(&mut c, &mut other, &mut random, round);
         check_begun(&c, &codes);
         let kills_shim = random.below(2) == 0 && kill_a_shim(&c, &mut random);
         if kills_shim {
             let pause = random.below(300);
             pass(&c, pause);
-            restart(&mut c);
+            restart(&mut c, &mut other);
             eventually("the containers of the killed shim run again", || traces(&c).contains("sleep 100000").then_some(()));
         }
         c.k("delete pods --all --wait=false");
         let pause = random.below(1200);
         pass(&c, pause);
-        restart(&mut c);
+        restart(&mut c, &mut other);
         c.k("wait --for=delete pod --all --timeout=60s");
         let mut shown = String::new();
         eventually("nothing is left of the pods", || {

@@ -96,6 +96,11 @@ impl Cluster {
         command
     }
 
+    /// Servers and commands are of this binary from now on, and the one before is given back: an upgrade, or the way back.
+    pub fn set_binary(&mut self, binary: impl Into<PathBuf>) -> PathBuf {
+        std::mem::replace(&mut self.binary, binary.into())
+    }
+
     /// An environment variable of `knarr` commands, and of servers that start from now on.
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
