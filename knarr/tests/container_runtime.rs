@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use testing::kubectl::Background;
 use testing::programs::fetched;
 use testing::{Cluster, eventually};
 
@@ -35,6 +36,17 @@ spec:
       image: 127.0.0.1:5000/busybox:1.36
       command: [sh, -c, "echo begun; mkdir /www; echo served > /www/index.html; exec httpd -f -p 8080 -h /www"]
       readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: echo}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: main
+      image: 127.0.0.1:5000/busybox:1.36
+      stdin: true
+      command: [sh, -c, "while read -r line; do echo got $line; done; echo over; exec sleep 1000"]
 "#;
 
 /// Its process, which ends with the machine; and what it logs.
@@ -93,6 +105,50 @@ fn end(mut child: Child) {
     child.wait().unwrap();
 }
 
+/// Commands run as with the built-in runtime: with outputs, exit codes, input that ends, terminals, and clients that go away.
+fn sessions(c: &Cluster) {
+    let shell = |script: &str| c.try_kubectl(&["exec", "web", "--", "sh", "-c", script]);
+    let both = shell("echo out; echo err >&2; exit 3");
+    assert_eq!((both.stdout.as_str(), both.code), ("out\n", Some(3)), "{}", both.stderr);
+    assert!(both.stderr.starts_with("err\n"), "{}", both.stderr);
+    let missing = c.try_kubectl(&["exec", "web", "--", "no-such-command"]);
+    assert!(missing.code != Some(0) && missing.stderr.contains("no-such-command"), "{missing:?}");
+
+    // More than fits any buffer on the way; the command ends because its input does.
+    let large: String = (0..1 << 18).map(|number| format!("{number:015}\n")).collect();
+    assert!(c.k_with("exec -i web -- cat", &large) == large);
+    let count = shell("head -c 20000000 /dev/zero | tr '\\0' x");
+    assert_eq!((count.stdout.len(), count.code), (20_000_000, Some(0)), "{}", count.stderr);
+
+    let until = "until [ \\\"$(stty size)\\\" = \\\"33 77\\\" ]; do sleep 0.1; done; echo sized; tty; read x; exit 5";
+    let kubectl = testing::kubectl::program();
+    let line = format!("version --client; stty rows 33 cols 77; {} exec -it web -- sh -c \"{until}\"", kubectl.display());
+    let mut terminal = c.on_terminal(&line);
+    terminal.line("sized");
+    terminal.line("/dev/pts/");
+    terminal.write("\n");
+    assert_eq!(terminal.finish().1, Some(5));
+
+    let mut gone = Background::spawn(&mut c.kubectl_command(&["exec", "-i", "web", "--", "sh", "-c", "cat; true"]));
+    gone.write("here\n");
+    gone.line("here");
+    let runs = || c.kubectl(&["exec", "web", "--", "ps"]).contains("cat; true");
+    assert!(runs());
+    gone.stop();
+    eventually("a command whose client has gone ends", || (!runs()).then_some(()));
+}
+
+/// Input reaches the container, and what it says comes back; it goes on when the client has gone.
+fn attached(c: &Cluster) {
+    for word in ["hello", "again"] {
+        let mut client = c.background("attach -i echo");
+        client.write(&format!("{word}\n"));
+        client.line(&format!("got {word}"));
+        client.stop();
+    }
+    assert_eq!(c.k("logs echo"), "got hello\ngot again\n");
+}
+
 /// Pods are made, probed, reached and removed; neither a restart of Knarr nor one of containerd restarts a container.
 #[test]
 #[ignore = "needs containerd and runc: cargo xtask clients"]
@@ -112,11 +168,11 @@ fn containerd_runs_the_pods() {
         (c.try_kubectl(&["get", "serviceaccount", "default"]).code == Some(0)).then_some(())
     });
     c.k_with("apply -f -", PODS);
-    c.k("wait --for=condition=Ready pod/host pod/web --timeout=60s");
+    c.k("wait --for=condition=Ready pod/host pod/web pod/echo --timeout=60s");
     assert_eq!(c.k("logs host").trim(), "begun");
     assert!(c.k("get pod web -o jsonpath={.status.podIP}").starts_with("10.42.0."));
-    let refused = c.try_kubectl(&["exec", "web", "--", "true"]);
-    assert!(refused.code != Some(0) && refused.stderr.contains("not supported yet"), "{}", refused.stderr);
+    sessions(&c);
+    attached(&c);
 
     let seen = "get pods -o jsonpath={.items[*].status.containerStatuses[0]['containerID','restartCount']}";
     let before = c.k(seen);
@@ -137,7 +193,7 @@ fn containerd_runs_the_pods() {
     let still = before.split(' ').filter(|word| word.starts_with("containerd://")).all(|container| after.contains(container));
     assert!(still && !before.contains(" 1"), "containers of before still run: {before}, {after}");
 
-    c.k("delete pod host web once");
+    c.k("delete pod host web echo once");
     eventually("nothing is left", || {
         let programs = c.machine().processes();
         (!programs.iter().any(|(_, line)| line.contains("httpd") || line.contains("containerd-shim"))).then_some(())

@@ -100,13 +100,22 @@ fn clients_of_the_container_runtime_interface() {
     );
     assert!(status.network.unwrap().ip.starts_with("10.42."));
 
+    let script = "trap 'echo again' USR2; trap 'exit 4' USR1; echo $$ > /tmp/pid; echo $V $(hostname) $(id -u); while :; do sleep 1000 & wait; done";
+    let mount = |host_path: &str| Mount {
+        host_path: host_path.into(),
+        container_path: "/m".into(),
+        readonly: true,
+        ..Default::default()
+    };
     let container = ContainerConfig {
         metadata: Some(ContainerMetadata { name: "c".into(), attempt: 0 }),
         image: image(),
-        command: ["sh", "-c", "echo $V $(hostname) $(id -u); sleep 1000 & wait"].map(str::to_owned).into(),
+        command: ["sh", "-c", script].map(str::to_owned).into(),
         envs: vec![KeyValue { key: "V".into(), value: "said".into() }],
         labels: [("l".into(), "1".into())].into(),
         log_path: "c.log".into(),
+        mounts: vec![mount(logs.to_str().unwrap())],
+        stop_signal: Signal::SigUsr1.into(),
         linux: Some(LinuxContainerConfig {
             security_context: Some(LinuxContainerSecurityContext {
                 run_as_user: Some(Int64Value { value: 7 }),
@@ -118,6 +127,11 @@ fn clients_of_the_container_runtime_interface() {
     };
     let create =
         CreateContainerRequest { pod_sandbox_id: pod_sandbox_id.clone(), config: Some(container), sandbox_config: Some(config) };
+    let lacks = CreateContainerRequest {
+        config: create.config.clone().map(|config| ContainerConfig { mounts: vec![mount("/no/such/path")], ..config }),
+        ..create.clone()
+    };
+    assert_eq!(client.ask(&lacks).unwrap_err().code, Code::InvalidArgument);
     let container_id = client.say(&create).container_id;
     client.say(&StartContainerRequest { container_id: container_id.clone() });
     eventually("the container says something", || {
@@ -135,11 +149,29 @@ fn clients_of_the_container_runtime_interface() {
         .say(&ExecRequest { container_id: container_id.clone(), cmd: vec!["true".into()], stdout: true, ..Default::default() })
         .url;
     assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+    let status = || client.say(&ContainerStatusRequest { container_id: container_id.clone(), verbose: false }).status.unwrap();
+    let (mounts, limit) = (status().mounts, LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() });
+    assert_eq!((mounts.len(), mounts[0].container_path.as_str(), mounts[0].readonly), (1, "/m", true));
+    assert_eq!(status().stop_signal(), Signal::SigUsr1);
+    client.say(&UpdateContainerResourcesRequest { container_id: container_id.clone(), linux: Some(limit), ..Default::default() });
+    let limits = status().resources.unwrap().linux.unwrap();
+    assert_eq!(limits.memory_limit_in_bytes, 64 << 20, "the one that it has now");
+
+    // Who moves a log away says so, and it goes on under its name.
+    fs::rename(logs.join("c.log"), logs.join("c.old")).unwrap();
+    client.say(&ReopenContainerLogRequest { container_id: container_id.clone() });
+    client.say(&exec(&["sh", "-c", "kill -USR2 $(cat /tmp/pid)"], 10));
+    eventually("the log goes on", || {
+        fs::read_to_string(logs.join("c.log")).is_ok_and(|log| log.ends_with("stdout F again\n")).then_some(())
+    });
+    assert!(!fs::read_to_string(logs.join("c.old")).unwrap().contains("again"));
     let stats = client.say(&ContainerStatsRequest { container_id: container_id.clone() }).stats.unwrap();
     assert!(stats.memory.unwrap().working_set_bytes.unwrap().value > 0);
-    client.say(&StopContainerRequest { container_id: container_id.clone(), timeout: 0 });
-    let ended = client.say(&ContainerStatusRequest { container_id: container_id.clone(), verbose: false }).status.unwrap();
-    assert_eq!((ended.state(), ended.exit_code), (ContainerState::Exited, 137));
+    client.say(&StopContainerRequest { container_id: container_id.clone(), timeout: 60 });
+    let ended = status();
+    assert_eq!((ended.state(), ended.exit_code), (ContainerState::Exited, 4), "by its own signal");
+    let reopen = ReopenContainerLogRequest { container_id: container_id.clone() };
+    assert_eq!(client.ask(&reopen).unwrap_err().code, Code::Other(9), "what has ended writes no more");
     for _ in 0..2 {
         client.say(&RemoveContainerRequest { container_id: container_id.clone() });
         client.say(&StopPodSandboxRequest { pod_sandbox_id: pod_sandbox_id.clone() });

@@ -6,6 +6,7 @@
 //! | [`answers`] | the way back |
 //! | [`records`] | what the interface does not give back, in files |
 //! | [`follow`] | changes, and the rotation of logs |
+//! | [`streams`] | sessions of exec and attach, at the runtime's streaming server |
 //! | [`runtime`] | the calls of the kubelet |
 
 mod answers;
@@ -13,6 +14,7 @@ mod follow;
 mod records;
 mod requests;
 mod runtime;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -59,6 +61,8 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     channel: Channel,
+    /// Sessions are among them.
+    tasks: Tasks,
     records: Records,
     groups: Groups,
     version: String,
@@ -83,9 +87,12 @@ impl Client {
         let mounted = disks.image_filesystems.into_iter().find_map(|disk| disk.fs_id).map(|disk| disk.mountpoint);
         let plain =
             status.runtime_handlers.iter().find(|handler| handler.name.is_empty()).and_then(|handler| handler.features.clone());
+        let directory = options.directory;
+        let records = tokio::task::spawn_blocking(|| Records::open(directory)).await.map_err(internal)?.map_err(internal)?;
         let inner = Arc::new(Inner {
             channel,
-            records: Records::open(options.directory).map_err(internal)?,
+            tasks: tasks.clone(),
+            records,
             groups: Groups::detect(options.cgroup_root).map_err(internal)?,
             version: format!("{}://{}", told.runtime_name, told.runtime_version),
             features: Features {
@@ -168,7 +175,7 @@ impl Inner {
     }
 
     async fn container(&self, id: &str) -> Result<::runtime::api::Container> {
-        let record = self.records.container(id).unwrap_or_default();
+        let record = self.records.containers.get(id).unwrap_or_default();
         answers::container(self.status(id).await?, record).ok_or_else(|| Error::NotFound(format!("container {id}")))
     }
 
@@ -184,7 +191,7 @@ impl Inner {
 
     async fn sandbox(&self, id: &str) -> Result<::runtime::api::Sandbox> {
         let answer = self.call(PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: true }).await?;
-        let resources = self.records.sandbox(id).map(|config| config.resources).unwrap_or_default();
+        let resources = self.records.sandboxes.get(id).map(|config| config.resources).unwrap_or_default();
         answers::sandbox(answer, resources).ok_or_else(|| Error::NotFound(format!("sandbox {id}")))
     }
 

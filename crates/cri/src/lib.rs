@@ -4,9 +4,11 @@
 //! | module | what |
 //! |---|---|
 //! | [`client`] | another program's runtime, for the kubelet |
+//! | [`convert`] | parts of containers as both write them |
 //! | [`messages`] | what is said, by the names and numbers of `api.proto` |
 //! | [`server`] | the engine for clients such as crictl |
 
 pub mod client;
+mod convert;
 pub mod messages;
 pub mod server;

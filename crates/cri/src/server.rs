@@ -48,6 +48,7 @@ const PART: usize = 100;
 #[derive(Clone)]
 struct Server {
     runtime: Arc<dyn Runtime>,
+    tasks: Tasks,
     streams: Arc<streams::Sessions>,
     images_changed: Changed,
 }
@@ -67,7 +68,7 @@ pub fn start(socket: &Path, runtime: Arc<dyn Runtime>, images_changed: Changed, 
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
     let streams = Arc::new(streams::Sessions::new(runtime.clone(), tasks.clone()));
-    let server = Arc::new(Server { runtime, streams, images_changed });
+    let server = Arc::new(Server { runtime, tasks: tasks.clone(), streams, images_changed });
     tasks.spawn_until_cancelled("container runtime interface", OnFailure::Log, async move {
         // It never ends.
         Err::<(), _>(grpc::server::serve(listener, server, LIMITS).await)
@@ -104,6 +105,7 @@ impl grpc::server::Service for Server {
             ListContainersRequest list_containers,
             ContainerStatusRequest container_status,
             UpdateContainerResourcesRequest update_container,
+            ReopenContainerLogRequest reopen_log,
             ExecSyncRequest exec_sync,
             ExecRequest exec,
             AttachRequest attach,
@@ -119,9 +121,6 @@ impl grpc::server::Service for Server {
             ImageFsInfoRequest image_fs_info,
         }
         Err(match method {
-            ReopenContainerLogRequest::METHOD => {
-                errors::unsupported("logs are rotated by the runtime itself, which keeps its files open")
-            }
             CheckpointContainerRequest::METHOD => errors::unsupported("checkpoints of containers"),
             _ => unimplemented(method),
         })

@@ -276,6 +276,14 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
+    async fn reopen_log(&self, _id: &str) -> Result<()> {
+        Err(Error::Unsupported("logs of containers that there are not".to_owned()))
+    }
+
+    async fn container_config(&self, _id: &str) -> Result<ContainerConfig> {
+        Err(Error::Unsupported("the making of containers that there are not".to_owned()))
+    }
+
     async fn container(&self, id: &str) -> Result<Container> {
         self.world.lock().containers.get(id).cloned().ok_or_else(|| Error::NotFound(id.to_owned()))
     }

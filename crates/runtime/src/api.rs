@@ -212,8 +212,12 @@ pub trait Runtime: Send + Sync {
     async fn pin_container(&self, id: &str, cpus: &str) -> Result<()>;
     /// What a container changed of its image, on disk.
     async fn container_disk_usage(&self, id: &str) -> Result<DiskUsage>;
-    /// Sends the image's stop signal (or `signal`), after `grace` SIGKILL; returns when the container has ended. Idempotent.
+    /// Sends `signal`, or that of [`ContainerConfig::stop_signal`], or the image's; after `grace` SIGKILL; returns when the container has ended. Idempotent.
     async fn stop_container(&self, id: &str, grace: Duration, signal: Option<&str>) -> Result<()>;
+    /// Opens the log of a running container again: its file was moved away.
+    async fn reopen_log(&self, id: &str) -> Result<()>;
+    /// What a container was made from, with the limits and annotations that it has now. Only the built-in runtime tells.
+    async fn container_config(&self, id: &str) -> Result<ContainerConfig>;
     /// Removes an ended container. Idempotent.
     async fn remove_container(&self, id: &str) -> Result<()>;
     /// One container.

@@ -27,6 +27,7 @@ use futures::Stream;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use self::container::signal_number;
 use self::events::Events;
 use self::sealed::Sealed;
 pub(crate) use self::sessions::dial;

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::api::{Resources, Result, Usage};
+use crate::api::{Error, Resources, Result, Usage};
 use crate::container::cgroup::Cgroups;
 
 /// The cgroups below one root. All calls block.
@@ -77,4 +77,14 @@ impl Groups {
 /// Nobody listens there, or the namespace is gone.
 pub async fn dial(netns: Option<PathBuf>, port: u16) -> Result<tokio::net::TcpStream> {
     crate::engine::dial(netns, port).await
+}
+
+/// Sends a process a signal by its name, such as `SIGTERM` or `SIGRTMIN+3`; one that is gone needs none.
+///
+/// # Errors
+/// There is no signal of that name.
+pub fn send_signal(pid: i32, name: &str) -> Result<()> {
+    let number = crate::engine::signal_number(name).ok_or_else(|| Error::Unsupported(format!("signal {name:?}")))?;
+    crate::shim::task::send_signal(pid, number);
+    Ok(())
 }

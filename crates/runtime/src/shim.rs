@@ -11,7 +11,7 @@ mod log;
 mod namespaces;
 pub(crate) mod protocol;
 mod server;
-mod task;
+pub(crate) mod task;
 
 use std::fs;
 use std::io::{self, Write};

@@ -1,5 +1,7 @@
 //! Exec and attach: standard streams, terminal sizes, and how it ended.
 
+pub mod client;
+
 use std::future::Future;
 
 use base::tasks::{OnFailure, Tasks};

@@ -1,4 +1,5 @@
-//! The server's end of `kubectl exec`, `attach`, `port-forward`, and of logs and watches over WebSocket.
+//! The server's end of `kubectl exec`, `attach`, `port-forward`, and of logs and watches over WebSocket; and the client's end of
+//! exec and attach at a container runtime ([`exec::client`]).
 //!
 //! Two transports carry several byte streams over one upgraded connection: WebSocket with a channel byte per message
 //! (KEP-4006) and SPDY/3.1 with a SYN_STREAM per stream, which can itself travel inside WebSocket messages. What comes

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use crate::Error;
 
 pub(crate) const SPDY: &str = "SPDY/3.1";
-const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+pub(crate) const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 /// Larger than any message that kubectl sends; a peer cannot make us buffer more.
 const MAX_MESSAGE: usize = 16 << 20;
 
@@ -54,7 +54,12 @@ pub fn is_upgrade(headers: &HeaderMap) -> bool {
 
 /// Whether the request asks for WebSocket.
 pub fn is_websocket(headers: &HeaderMap) -> bool {
-    is_upgrade(headers) && tokens(headers, &UPGRADE).any(|token| token.eq_ignore_ascii_case("websocket"))
+    is_upgrade(headers) && upgrades_to(headers, "websocket")
+}
+
+/// Whether a protocol is among those that are switched to.
+pub(crate) fn upgrades_to(headers: &HeaderMap, protocol: &str) -> bool {
+    tokens(headers, &UPGRADE).any(|token| token.eq_ignore_ascii_case(protocol))
 }
 
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
@@ -77,7 +82,7 @@ pub(crate) fn negotiate<B>(
         let protocol = if offered.is_empty() && websocket.contains(&"") { Some("") } else { choose(&offered, websocket) };
         let protocol = protocol.ok_or_else(|| unsupported(&offered, websocket))?;
         (Transport::WebSocket, protocol, websocket_response(headers, protocol)?)
-    } else if tokens(headers, &UPGRADE).any(|token| token.eq_ignore_ascii_case(SPDY)) {
+    } else if upgrades_to(headers, SPDY) {
         let offered: Vec<_> = tokens(headers, &STREAM_PROTOCOL).collect();
         let protocol = choose(&offered, spdy).ok_or_else(|| unsupported(&offered, spdy))?;
         (Transport::Spdy, protocol, spdy_response(protocol))

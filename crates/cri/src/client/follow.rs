@@ -6,8 +6,6 @@
 //! something is looked at again and again.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +16,7 @@ use runtime::rotation;
 use tokio::sync::watch;
 
 use super::Inner;
+use super::records::{Log, internal};
 use super::requests::POD_UID;
 use crate::messages::*;
 
@@ -51,7 +50,8 @@ impl Inner {
                 Err(_) => {}
             }
             if look % LOGS == 0 {
-                self.rotate_logs().await;
+                let seen = self.seen.borrow().clone();
+                self.rotate_logs(&seen).await;
             }
             // Who acted wants to be told at once.
             let _ = tokio::time::timeout(AGAIN, self.acted.notified()).await;
@@ -72,34 +72,31 @@ impl Inner {
     }
 
     /// Moves logs away that have become too long. The runtime writes them, and opens them again when it is told to.
-    async fn rotate_logs(&self) {
-        let Ok(containers) = self.listed(None).await else { return };
-        for container in containers.into_iter().filter(|one| one.state == ContainerState::Running as i32) {
-            let Some((bytes, files)) = self.records.container(&container.id).and_then(|record| record.log_limit) else {
-                continue;
-            };
-            let Ok(status) = self.status(&container.id).await else { continue };
-            let path = PathBuf::from(status.status.unwrap_or_default().log_path);
-            if std::fs::metadata(&path).map_or(true, |found| found.len() <= bytes) {
-                continue;
-            }
-            if let Err(error) = self.rotate(&container.id, &path, files).await {
-                tracing::warn!(container = container.id, %error, "the log cannot be rotated");
+    async fn rotate_logs(&self, seen: &Seen) {
+        let running = seen.values().flatten().filter(|(_, state)| **state == ContainerState::Running as i32);
+        // What has a sandbox's number is none of a container.
+        let logs: Vec<_> = running.filter_map(|(id, _)| Some((id.clone(), self.records.containers.get(id)?.log?))).collect();
+        let long = move |(_, log): &(String, Log)| std::fs::metadata(&log.path).is_ok_and(|found| found.len() > log.bytes);
+        let too_long = tokio::task::spawn_blocking(move || logs.into_iter().filter(long).collect::<Vec<_>>()).await;
+        for (id, log) in too_long.unwrap_or_default() {
+            if let Err(error) = self.rotate(&id, log).await {
+                tracing::warn!(container = id, %error, "the log cannot be rotated");
             }
         }
     }
 
-    async fn rotate(&self, id: &str, path: &Path, files: u32) -> Result<()> {
-        let internal = |error: io::Error| super::records::internal(error);
-        let old = rotation::aside(path);
-        std::fs::rename(path, &old).map_err(internal)?;
+    async fn rotate(&self, id: &str, log: Log) -> Result<()> {
+        let Log { path, files, .. } = log;
+        let old = rotation::aside(&path);
+        tokio::fs::rename(&path, &old).await.map_err(internal)?;
         let opened = self.call(ReopenContainerLogRequest { container_id: id.to_owned() }).await;
         if let Err(error) = opened {
             // It goes on under its name.
-            let _ = std::fs::rename(&old, path);
+            let _ = tokio::fs::rename(&old, &path).await;
             return Err(error);
         }
-        rotation::remove_surplus(path, files).map_err(internal)
+        let removed = tokio::task::spawn_blocking(move || rotation::remove_surplus(&path, files)).await;
+        removed.map_err(internal)?.map_err(internal)
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use runtime::Groups;
 use runtime::api::{self, Error, Result, SandboxConfig};
 
+use crate::convert::{mount, resources};
 use crate::messages::*;
 
 /// Labels by which kubelets find what is theirs again (kubernetes/kubernetes, pkg/kubelet/types/labels.go).
@@ -14,6 +15,8 @@ const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 /// Whose it is, where several use one runtime: the cgroup of all pods of a node.
 pub(super) const ROOT: &str = "knarr.io/root";
+/// The cgroup of a sandbox's pod below [`ROOT`], which is to be removed with the sandbox, whatever else is known of it.
+pub(super) const GROUP: &str = "knarr.io/group";
 
 fn labels(pod: &api::PodIdentity, root: &str) -> BTreeMap<String, String> {
     let pairs = [(POD_NAME, &*pod.name), (POD_NAMESPACE, &*pod.namespace), (POD_UID, &*pod.uid), (ROOT, root)];
@@ -37,6 +40,7 @@ pub(super) fn sandbox(config: &SandboxConfig, groups: &Groups) -> PodSandboxConf
         seccomp: Some(SecurityProfile { profile_type: ProfileType::RuntimeDefault as i32, ..Default::default() }),
         ..Default::default()
     };
+    let group = (GROUP.to_owned(), config.cgroup_parent.clone());
     let linux = LinuxPodSandboxConfig {
         cgroup_parent: format!("/{}", groups.path(&config.cgroup_parent)),
         security_context: Some(security),
@@ -50,7 +54,7 @@ pub(super) fn sandbox(config: &SandboxConfig, groups: &Groups) -> PodSandboxConf
         log_directory: config.log_directory.display().to_string(),
         dns_config: config.resolv_conf.as_deref().map(dns),
         port_mappings: config.host_ports.iter().map(port).collect(),
-        labels: config.labels.clone().into_iter().chain(labels(pod, groups.root())).collect(),
+        labels: config.labels.clone().into_iter().chain(labels(pod, groups.root())).chain([group]).collect(),
         annotations: config.annotations.clone(),
         linux: Some(linux),
     }
@@ -132,7 +136,7 @@ pub(super) fn container(config: &api::ContainerConfig, sandbox: &SandboxConfig, 
         args: config.args.clone(),
         working_dir: config.working_dir.clone(),
         envs: config.env.iter().map(|(key, value)| KeyValue { key: key.clone(), value: value.clone() }).collect(),
-        mounts: config.mounts.iter().map(|one| mount(one, sandbox)).collect(),
+        mounts: config.mounts.iter().map(|one| mount(one, &sandbox.runtime_handler)).collect(),
         devices: config.devices.iter().map(device).collect::<Result<_>>()?,
         labels,
         annotations: config.annotations.clone(),
@@ -141,32 +145,9 @@ pub(super) fn container(config: &api::ContainerConfig, sandbox: &SandboxConfig, 
         stdin_once: config.stdin_once,
         tty: config.tty,
         linux: Some(linux),
+        stop_signal: config.stop_signal.as_deref().and_then(Signal::named).unwrap_or(Signal::RuntimeDefault) as i32,
         ..Default::default()
     })
-}
-
-fn mount(mount: &api::Mount, sandbox: &SandboxConfig) -> Mount {
-    let propagation = match mount.propagation {
-        api::Propagation::Private => MountPropagation::Private,
-        api::Propagation::HostToContainer => MountPropagation::HostToContainer,
-        api::Propagation::Bidirectional => MountPropagation::Bidirectional,
-    };
-    let image = mount.image.as_ref();
-    let of = |source: &api::ImageSource| ImageSpec {
-        image: source.id.clone(),
-        runtime_handler: sandbox.runtime_handler.clone(),
-        ..Default::default()
-    };
-    Mount {
-        container_path: mount.container_path.display().to_string(),
-        host_path: if image.is_some() { String::new() } else { mount.host_path.display().to_string() },
-        readonly: mount.readonly,
-        propagation: propagation as i32,
-        recursive_read_only: mount.recursive_readonly,
-        image: image.map(of),
-        image_sub_path: image.map(|source| source.sub_path.clone()).unwrap_or_default(),
-        ..Default::default()
-    }
 }
 
 fn device(device: &api::Device) -> Result<Device> {
@@ -214,26 +195,6 @@ fn security(config: &api::ContainerConfig, sandbox: &SandboxConfig) -> LinuxCont
         masked_paths: paths(api::MASKED_PATHS),
         readonly_paths: paths(api::READONLY_PATHS),
         seccomp: Some(SecurityProfile { profile_type: seccomp.0 as i32, localhost_ref: seccomp.1 }),
-        ..Default::default()
-    }
-}
-
-/// Limits; what is 0 or empty is left as it is.
-pub(super) fn resources(limits: &api::Resources) -> LinuxContainerResources {
-    let whole = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok()).unwrap_or(0);
-    LinuxContainerResources {
-        cpu_period: whole(limits.cpu_period),
-        cpu_quota: limits.cpu_quota.unwrap_or(0),
-        cpu_shares: whole(limits.cpu_shares),
-        memory_limit_in_bytes: limits.memory_limit.unwrap_or(0),
-        oom_score_adj: limits.oom_score_adj.unwrap_or(0).into(),
-        cpuset_cpus: limits.cpus.clone().unwrap_or_default(),
-        cpuset_mems: limits.memory_nodes.clone().unwrap_or_default(),
-        hugepage_limits: limits
-            .huge_pages
-            .iter()
-            .map(|(size, limit)| HugepageLimit { page_size: size.clone(), limit: *limit })
-            .collect(),
         ..Default::default()
     }
 }

@@ -13,8 +13,9 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use grpc::Code;
 
-use super::records::{ContainerRecord, internal};
+use super::records::{ContainerRecord, Log, internal};
 use super::{Client, Inner, LIMIT, PULL, error, follow, requests};
+use crate::convert;
 use crate::messages::*;
 
 /// Time between two looks at a container that was sent a signal.
@@ -56,9 +57,20 @@ impl Runtime for Client {
             config: Some(requests::sandbox(&config, &inner.groups)),
             runtime_handler: config.runtime_handler.clone(),
         };
-        let id = inner.act(request, LIMIT).await.map_err(error)?.pod_sandbox_id;
-        inner.records.keep_sandbox(&id, &config)?;
-        inner.sandbox(&id).await
+        let made = match inner.act(request, LIMIT).await {
+            Ok(made) => inner.keep(made.pod_sandbox_id, &config).await,
+            Err(refused) => Err(error(refused)),
+        };
+        match made {
+            Ok(id) => inner.sandbox(&id).await,
+            Err(error) => {
+                // The runtime may still make it, in its own time: what is then in the group stays there, and the group with it.
+                if let Err(left) = inner.remove_group(&config.pod.uid, config.cgroup_parent).await {
+                    tracing::warn!(pod = config.pod.uid, error = %left, "the cgroup of a pod without a sandbox is left");
+                }
+                Err(error)
+            }
+        }
     }
 
     async fn stop_sandbox(&self, id: &str) -> Result<()> {
@@ -68,16 +80,18 @@ impl Runtime for Client {
     async fn remove_sandbox(&self, id: &str) -> Result<()> {
         let inner = &self.0;
         let containers = inner.listed(Some(id)).await?;
+        // A sandbox that was made in spite of an answer that says no has no record.
+        let listed = inner.listed_sandboxes().await?.into_iter().find(|sandbox| sandbox.id == id);
         gone(inner.act(RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() }, LIMIT).await)?;
-        containers.iter().for_each(|container| inner.records.forget_container(&container.id));
-        if let Some(config) = inner.records.sandbox(id) {
-            // Another sandbox of the pod may be in it already.
-            let others = inner.listed_sandboxes().await?;
-            if !others.iter().any(|other| other.metadata.as_ref().is_some_and(|metadata| metadata.uid == config.pod.uid)) {
-                inner.blocking(move |groups| groups.remove(&config.cgroup_parent)).await?;
-            }
+        for container in &containers {
+            inner.records.containers.forget(&container.id).await;
         }
-        inner.records.forget_sandbox(id);
+        let recorded = inner.records.sandboxes.get(id).map(|config| (config.pod.uid, config.cgroup_parent));
+        let labelled = listed.and_then(|mut sandbox| Some((sandbox.metadata?.uid, sandbox.labels.remove(requests::GROUP)?)));
+        if let Some((uid, group)) = recorded.or(labelled) {
+            inner.remove_group(&uid, group).await?;
+        }
+        inner.records.sandboxes.forget(id).await;
         Ok(())
     }
 
@@ -90,7 +104,7 @@ impl Runtime for Client {
         let (group, limits) = (config.cgroup_parent.clone(), resources.clone());
         self.0.blocking(move |groups| groups.update(&group, &limits)).await?;
         config.resources = resources;
-        self.0.records.keep_sandbox(id, &config)
+        self.0.records.sandboxes.keep(id, config).await
     }
 
     async fn limit_group(&self, group: &str, limits: Resources) -> Result<()> {
@@ -103,8 +117,9 @@ impl Runtime for Client {
         let made = inner.made(sandbox)?;
         inner.check_user(&config).await?;
         // The runtime makes the file, not its directory.
-        if let Some(directory) = made.log_directory.join(&config.log_path).parent() {
-            std::fs::create_dir_all(directory).map_err(internal)?;
+        let log_path = made.log_directory.join(&config.log_path);
+        if let Some(directory) = log_path.parent() {
+            tokio::fs::create_dir_all(directory).await.map_err(internal)?;
         }
         let request = CreateContainerRequest {
             pod_sandbox_id: sandbox.to_owned(),
@@ -117,10 +132,10 @@ impl Runtime for Client {
             annotations: config.annotations,
             image_reference: config.image_reference,
             image_digest: config.image_digest,
-            log_limit: config.log_limit,
+            log: config.log_limit.map(|(bytes, files)| Log { path: log_path, bytes, files }),
             resources: config.resources,
         };
-        inner.records.keep_container(&created.container_id, &record)?;
+        inner.records.containers.keep(&created.container_id, record).await?;
         inner.container(&created.container_id).await
     }
 
@@ -130,11 +145,11 @@ impl Runtime for Client {
     }
 
     async fn update_container(&self, id: &str, resources: Resources, annotations: BTreeMap<String, String>) -> Result<()> {
-        let record = self.0.records.container(id).ok_or_else(|| Error::NotFound(format!("container {id}")))?;
-        let linux = Some(requests::resources(&resources));
+        let record = self.0.records.containers.get(id).ok_or_else(|| Error::NotFound(format!("container {id}")))?;
+        let linux = Some(convert::resources(&resources));
         let request = UpdateContainerResourcesRequest { container_id: id.to_owned(), linux, annotations: annotations.clone() };
         self.0.call(request).await?;
-        self.0.records.keep_container(id, &ContainerRecord { resources, annotations, ..record })
+        self.0.records.containers.keep(id, ContainerRecord { resources, annotations, ..record }).await
     }
 
     async fn pin_container(&self, id: &str, cpus: &str) -> Result<()> {
@@ -152,17 +167,27 @@ impl Runtime for Client {
 
     async fn stop_container(&self, id: &str, grace: Duration, signal: Option<&str>) -> Result<()> {
         let grace = match signal {
-            Some(signal) => self.0.send(id, signal, grace).await?,
-            None => grace,
+            Some(signal) if !self.0.stops_by(id, signal).await => self.0.send(id, signal, grace).await?,
+            _ => grace,
         };
         let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
         let request = StopContainerRequest { container_id: id.to_owned(), timeout: i64::try_from(seconds).unwrap_or(i64::MAX) };
         gone(self.0.act(request, grace.saturating_add(LIMIT)).await)
     }
 
+    async fn reopen_log(&self, id: &str) -> Result<()> {
+        self.0.call(ReopenContainerLogRequest { container_id: id.to_owned() }).await.map(drop)
+    }
+
+    async fn container_config(&self, _: &str) -> Result<ContainerConfig> {
+        Err(Error::Unsupported(
+            "a runtime behind --container-runtime-endpoint does not tell what its containers were made from".to_owned(),
+        ))
+    }
+
     async fn remove_container(&self, id: &str) -> Result<()> {
         gone(self.0.act(RemoveContainerRequest { container_id: id.to_owned() }, LIMIT).await)?;
-        self.0.records.forget_container(id);
+        self.0.records.containers.forget(id).await;
         Ok(())
     }
 
@@ -179,7 +204,7 @@ impl Runtime for Client {
         let sandboxes: Vec<_> = inner.listed_sandboxes().await?.into_iter().map(|sandbox| sandbox.id).collect();
         let containers = inner.listed(None).await?.into_iter().filter(|one| one.state == ContainerState::Running as i32);
         let groups: BTreeMap<_, _> =
-            sandboxes.into_iter().filter_map(|id| Some((id.clone(), inner.records.sandbox(&id)?.cgroup_parent))).collect();
+            sandboxes.into_iter().filter_map(|id| Some((id.clone(), inner.records.sandboxes.get(&id)?.cgroup_parent))).collect();
         let containers: Vec<_> = containers.map(|one| (one.id, one.pod_sandbox_id)).collect();
         let read = move |cgroups: &Groups| {
             let of_container = |id: &str, sandbox: &str| {
@@ -221,12 +246,12 @@ impl Runtime for Client {
         Ok(ExecOutput { exit_code: answer.exit_code, stdout: first(answer.stdout), stderr: first(answer.stderr) })
     }
 
-    async fn exec(&self, _: &str, _: api::ExecRequest) -> Result<Streams> {
-        Err(no_streams("exec"))
+    async fn exec(&self, id: &str, request: api::ExecRequest) -> Result<Streams> {
+        self.0.exec(id, request).await
     }
 
-    async fn attach(&self, _: &str, _: api::ExecRequest) -> Result<Streams> {
-        Err(no_streams("attach"))
+    async fn attach(&self, id: &str, request: api::ExecRequest) -> Result<Streams> {
+        self.0.attach(id, &request).await
     }
 
     /// Connects in the pod's network namespace, as the runtime's own port forwarding does, without its streams in between.
@@ -304,7 +329,27 @@ impl Inner {
 
     /// With what a sandbox was made.
     fn made(&self, sandbox: &str) -> Result<SandboxConfig> {
-        self.records.sandbox(sandbox).ok_or_else(|| Error::NotFound(format!("record of sandbox {sandbox}")))
+        self.records.sandboxes.get(sandbox).ok_or_else(|| Error::NotFound(format!("record of sandbox {sandbox}")))
+    }
+
+    /// Keeps with what a sandbox was made. One that is not kept cannot be used, and goes.
+    async fn keep(&self, sandbox: String, config: &SandboxConfig) -> Result<String> {
+        match self.records.sandboxes.keep(&sandbox, config.clone()).await {
+            Ok(()) => Ok(sandbox),
+            Err(error) => {
+                gone(self.act(RemovePodSandboxRequest { pod_sandbox_id: sandbox }, LIMIT).await)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the cgroup of a pod, unless it has a sandbox, which is in it.
+    async fn remove_group(&self, pod: &str, group: String) -> Result<()> {
+        let sandboxes = self.listed_sandboxes().await?;
+        if sandboxes.iter().any(|sandbox| sandbox.metadata.as_ref().is_some_and(|metadata| metadata.uid == pod)) {
+            return Ok(());
+        }
+        self.blocking(move |groups| groups.remove(&group)).await
     }
 
     /// The sandbox that a run before has made, where it serves. One that does not is in the way: names are taken.
@@ -315,7 +360,7 @@ impl Inner {
                 continue;
             }
             if found.state == PodSandboxState::Ready as i32 {
-                self.records.keep_sandbox(&found.id, config)?;
+                self.records.sandboxes.keep(&found.id, config.clone()).await?;
                 return Ok(Some(found.id));
             }
             gone(self.act(StopPodSandboxRequest { pod_sandbox_id: found.id.clone() }, LIMIT).await)?;
@@ -346,18 +391,21 @@ impl Inner {
         }
     }
 
-    /// Sends a signal of the pod's, which the interface takes only with the container's configuration, and gives what is left of the time.
+    /// Whether the runtime sends a container this signal first. Runtimes from before KEP-4960 do not know the one that it was made with,
+    /// and tell none.
+    async fn stops_by(&self, id: &str, signal: &str) -> bool {
+        let told = self.status(id).await.ok().and_then(|answer| answer.status);
+        told.is_some_and(|status| Signal::named(signal) == Some(status.stop_signal()))
+    }
+
+    /// Sends a signal of the pod's in place of a runtime that knows only the image's, and gives what is left of the time.
     async fn send(&self, id: &str, signal: &str, grace: Duration) -> Result<Duration> {
         let container = match self.container(id).await {
             Err(Error::NotFound(_)) => return Ok(Duration::ZERO),
             container => container?,
         };
         let Some(pid) = container.pid.and_then(|pid| i32::try_from(pid).ok()) else { return Ok(grace) };
-        let signal: nix::sys::signal::Signal =
-            signal.parse().map_err(|_| Error::Unsupported(format!("signal {signal} for a runtime behind a socket")))?;
-        if nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).is_err() {
-            return Ok(Duration::ZERO);
-        }
+        ::runtime::send_signal(pid, signal)?;
         let ended = async {
             while self.container(id).await.is_ok_and(|container| container.state == api::ContainerState::Running) {
                 tokio::time::sleep(ENDING).await;
@@ -375,10 +423,6 @@ fn gone<T>(answer: std::result::Result<T, grpc::Error>) -> Result<()> {
         Err(refused) if refused.code == Code::NotFound => Ok(()),
         answer => answer.map(drop).map_err(error),
     }
-}
-
-fn no_streams(what: &str) -> Error {
-    Error::Unsupported(format!("{what}: the streams of a runtime behind --container-runtime-endpoint are not supported yet"))
 }
 
 /// Why an image was not pulled.

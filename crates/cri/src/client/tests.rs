@@ -3,17 +3,23 @@
 
 use std::path::Path;
 
-use ::runtime::api::{Credentials, Error, Runtime};
+use ::runtime::api::{self, Credentials, Error, Runtime};
 use bytes::Bytes;
 use grpc::server::{Limits, Service, decode, serve, unimplemented};
 use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
 use super::*;
 
 /// A runtime with one image, which it gives to one user.
+#[derive(Default)]
 struct Small {
     driver: Option<CgroupDriver>,
+    /// The process of its container, if it runs one.
+    process: Option<u32>,
+    /// With what times it was told to stop that.
+    stops: Arc<parking_lot::Mutex<Vec<i64>>>,
 }
 
 impl Service for Small {
@@ -57,6 +63,25 @@ impl Service for Small {
                 ListContainersResponse { containers: vec![container] }.encode_to_vec()
             }
             ListPodSandboxRequest::METHOD => ListPodSandboxResponse::default().encode_to_vec(),
+            ExecRequest::METHOD => {
+                let asked: ExecRequest = decode(message)?;
+                assert!(!(asked.tty && asked.stderr), "a terminal has one output");
+                ExecResponse { url: asked.cmd.concat() }.encode_to_vec()
+            }
+            ContainerStatusRequest::METHOD if self.process.is_some() => {
+                let pid = self.process.unwrap();
+                let state =
+                    if Path::new(&format!("/proc/{pid}")).exists() { ContainerState::Running } else { ContainerState::Exited };
+                let (state, stop_signal) = (state as i32, Signal::SigUsr1 as i32);
+                let status = ContainerStatus { id: "c".into(), state, stop_signal, ..Default::default() };
+                let info = [("info".to_owned(), format!("{{\"pid\": {pid}}}"))].into();
+                ContainerStatusResponse { status: Some(status), info }.encode_to_vec()
+            }
+            StopContainerRequest::METHOD => {
+                self.stops.lock().push(decode::<StopContainerRequest>(message)?.timeout);
+                StopContainerResponse::default().encode_to_vec()
+            }
+            AttachRequest::METHOD => return Err(refused(Code::NotFound, "container \"c\"")),
             other => return Err(unimplemented(other)),
         })
     }
@@ -64,9 +89,13 @@ impl Service for Small {
 
 /// Serves while `work` is done with a client of it.
 async fn with<T>(driver: Option<CgroupDriver>, work: impl AsyncFnOnce(Result<Client>) -> T) -> T {
+    with_runtime(Small { driver, ..Default::default() }, work).await
+}
+
+async fn with_runtime<T>(runtime: Small, work: impl AsyncFnOnce(Result<Client>) -> T) -> T {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s.sock");
-    let server = serve(UnixListener::bind(&path).unwrap(), Arc::new(Small { driver }), Limits::few(Duration::from_secs(60)));
+    let server = serve(UnixListener::bind(&path).unwrap(), Arc::new(runtime), Limits::few(Duration::from_secs(60)));
     let (tasks, _failures) = Tasks::root();
     let options = Options {
         endpoint: format!("unix://{}", path.display()),
@@ -119,15 +148,93 @@ async fn images_are_pulled_with_any_of_the_credentials() {
     .await;
 }
 
+/// A session at `address`, which the runtime gives for the command of that name.
+async fn session(address: &str) -> Result<(String, i32)> {
+    with(None, async |client| {
+        let command = vec![address.to_owned()];
+        let asked = api::ExecRequest { command, tty: false, stdin: true, stdout: true, stderr: true };
+        let api::Streams { stdin, stdout, exit, .. } = client.unwrap().exec("c", asked).await?;
+        let (mut stdin, mut stdout, mut text) = (stdin.unwrap(), stdout.unwrap(), String::new());
+        stdin.write_all(b"typed").await.unwrap();
+        stdin.shutdown().await.unwrap();
+        stdout.read_to_string(&mut text).await.unwrap();
+        Ok((text, exit.await.unwrap()?))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn sessions_are_where_the_runtime_says() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/exec/token", listener.local_addr().unwrap());
+    let (tasks, _failures) = Tasks::root();
+    let serving = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        let service = hyper::service::service_fn(|mut request: http::Request<hyper::body::Incoming>| {
+            let all = streaming::exec::Streams { stdin: true, stdout: true, stderr: true, tty: false };
+            let (response, session) = streaming::exec::accept(&mut request, all, &tasks).unwrap();
+            tasks.spawn_until_cancelled("command", OnFailure::Log, async move {
+                let mut session = session.await?;
+                tokio::io::copy(session.stdin.as_mut().unwrap(), session.stdout.as_mut().unwrap()).await?;
+                drop((session.stdout, session.stderr));
+                session.finisher.finish(streaming::exec::Outcome::Exit(4));
+                Ok::<_, streaming::Error>(())
+            });
+            async move { Ok::<_, std::convert::Infallible>(response.map(|()| http_body_util::Empty::<Bytes>::new())) }
+        });
+        let io = hyper_util::rt::TokioIo::new(stream);
+        hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades().await.unwrap();
+    };
+    let (seen, ()) = tokio::join!(session(&address), serving);
+    assert_eq!(seen.unwrap(), ("typed".to_owned(), 4));
+    assert!(tasks.drain(Duration::from_secs(5)).await);
+
+    let told = |seen: Result<(String, i32)>| seen.unwrap_err().to_string();
+    assert!(told(session("https://127.0.0.1:1/exec/token").await).contains("TLS"));
+    assert!(told(session("/exec/token").await).contains("http://HOST:PORT/PATH"));
+    let asked = api::ExecRequest { stdout: true, ..Default::default() };
+    let attached = with(None, async |client| client.unwrap().attach("c", asked).await.map(drop)).await;
+    assert!(matches!(attached, Err(Error::NotFound(_))));
+}
+
+/// A runtime that tells the signal with which the container was made stops it by that (KEP-4960); any other is sent by the kubelet, and the
+/// runtime ends what is left.
+#[tokio::test]
+async fn signals_that_stop_a_container() {
+    let mut process = tokio::process::Command::new("sleep").arg("1000").kill_on_drop(true).spawn().unwrap();
+    let stops = Arc::default();
+    let runtime = Small { process: process.id(), stops: Arc::clone(&stops), ..Default::default() };
+    with_runtime(runtime, async |client| {
+        let client = client.unwrap();
+        client.stop_container("c", Duration::from_millis(6500), Some("SIGUSR1")).await.unwrap();
+        client.stop_container("c", Duration::from_secs(3), None).await.unwrap();
+        assert!(process.try_wait().unwrap().is_none(), "it was sent nothing");
+        let (stopped, ended) =
+            tokio::join!(client.stop_container("c", Duration::from_secs(60), Some("SIGRTMIN+3")), process.wait());
+        stopped.unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended.unwrap()), Some(37));
+    })
+    .await;
+    assert_eq!(*stops.lock(), [7, 3, 0]);
+}
+
 /// What is kept of a container is there for a kubelet that starts again, and goes with it.
-#[test]
-fn records_are_found_again() {
+#[tokio::test]
+async fn records_are_found_again() {
     let directory = tempfile::tempdir().unwrap();
-    let open = || Records::open(directory.path().to_owned()).unwrap();
-    let record = records::ContainerRecord { sandbox: "s".into(), image_reference: "i".into(), ..Default::default() };
-    open().keep_container("../c", &record).unwrap();
+    let open = || Records::open(directory.path().to_owned()).unwrap().containers;
+    let log = Some(records::Log { path: "/l".into(), bytes: 1, files: 2 });
+    let record = records::ContainerRecord { sandbox: "s".into(), image_reference: "i".into(), log, ..Default::default() };
+    let first = open();
+    first.keep("../c", record.clone()).await.unwrap();
+    first.keep("d", record.clone()).await.unwrap();
     assert!(!Path::new("/c").exists() && directory.path().join("container-___c.json").exists());
-    assert_eq!(open().container("../c").unwrap().image_reference, "i");
-    open().forget_container("../c");
-    assert!(open().container("../c").is_none());
+    std::fs::write(directory.path().join("container-d.json"), "{").unwrap();
+    let again = open();
+    let found = again.get("../c").unwrap();
+    assert_eq!((found.image_reference, found.log), (record.image_reference, record.log));
+    assert!(again.get("d").is_none(), "what cannot be read is not there");
+    again.forget("../c").await;
+    assert!(again.get("../c").is_none() && open().get("../c").is_none());
+    assert!(Records::open(directory.path().to_owned()).unwrap().sandboxes.get("d").is_none());
 }

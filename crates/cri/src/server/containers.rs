@@ -40,6 +40,11 @@ impl Server {
         for mount in asked.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
             mount.image = self.image_of(Some(mount)).await?.id;
         }
+        for path in asked.mounts.iter().filter(|mount| mount.image.is_none()).map(|mount| &mount.host_path) {
+            if !tokio::fs::try_exists(path).await.unwrap_or(false) {
+                return Err(errors::invalid(format!("host_path {path:?} is not there")));
+            }
+        }
         let known = self.runtime.containers(Some(&sandbox.id)).await.map_err(errors::of)?;
         let target = target(&asked, &known)?;
         let image = config::Image { digest: image.digests.first().cloned().unwrap_or_default(), id: image.id };
@@ -106,8 +111,9 @@ impl Server {
             let info = json!({ "sandboxID": container.sandbox, "pid": container.pid, "signal": container.signal });
             [("info".to_owned(), info.to_string())].into()
         };
+        let made = self.runtime.container_config(&container.id).await.map_err(errors::of)?;
         Ok(ContainerStatusResponse {
-            status: Some(view::container_status(&container, pods.get(&container.sandbox))),
+            status: Some(view::made_from(made, view::container_status(&container, pods.get(&container.sandbox)))),
             info: if request.verbose { info() } else { Default::default() },
         })
     }
@@ -121,6 +127,14 @@ impl Server {
         let limits = config::resources(&linux)?;
         self.runtime.update_container(&container.id, limits, container.annotations).await.map_err(errors::of)?;
         Ok(UpdateContainerResourcesResponse {})
+    }
+
+    /// "If the container is not running, container runtime can choose to either create a new log file and return nil, or return an
+    /// error" (`ReopenContainerLog`).
+    pub(super) async fn reopen_log(&self, request: ReopenContainerLogRequest) -> Result<ReopenContainerLogResponse, Error> {
+        let container = self.running(&request.container_id).await?;
+        self.runtime.reopen_log(&container.id).await.map_err(errors::of)?;
+        Ok(ReopenContainerLogResponse {})
     }
 
     /// A container that runs.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base::tasks::OnFailure;
 use grpc::Error;
 use jiff::Timestamp;
 use runtime::api;
@@ -9,6 +10,10 @@ use serde_json::json;
 
 use super::{Server, config, errors, view};
 use crate::messages::*;
+
+/// How long a sandbox lives that a client has made, and that it does not remove: upstream's kubelet, which removes it within seconds, leaves
+/// no time to look at it.
+const LIFE: Duration = Duration::from_secs(3600);
 
 impl Server {
     pub(super) async fn sandboxes(&self) -> Result<Vec<api::Sandbox>, Error> {
@@ -36,7 +41,18 @@ impl Server {
             )));
         }
         let made = self.runtime.run_sandbox(config).await.map_err(errors::of)?;
+        self.remove_later(made.id.clone());
         Ok(RunPodSandboxResponse { pod_sandbox_id: made.id })
+    }
+
+    /// "On a running Kubernetes cluster, the sandbox will eventually be stopped and deleted by the Kubelet" (kubernetes.io, "Debugging
+    /// Kubernetes nodes with crictl"): what a client has forgotten does not stay. After a restart, the kubelet removes it at once.
+    fn remove_later(&self, pod_sandbox_id: String) {
+        let server = self.clone();
+        self.tasks.spawn_until_cancelled(format!("sandbox {pod_sandbox_id} of a client"), OnFailure::Log, async move {
+            tokio::time::sleep(LIFE).await;
+            server.remove_sandbox(RemovePodSandboxRequest { pod_sandbox_id }).await.map(drop)
+        });
     }
 
     pub(super) async fn stop_sandbox(&self, request: StopPodSandboxRequest) -> Result<StopPodSandboxResponse, Error> {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use runtime::api;
 
 use super::errors;
+use crate::convert;
 use crate::messages::*;
 
 /// Annotations that begin so are the node's own, and shown to nobody.
@@ -165,6 +166,17 @@ pub(super) fn container_status(from: &api::Container, pod: Option<&api::PodIdent
     }
 }
 
+/// A status with what the container was made from, too.
+pub(super) fn made_from(config: api::ContainerConfig, status: ContainerStatus) -> ContainerStatus {
+    let linux = Some(convert::resources(&config.resources));
+    ContainerStatus {
+        mounts: config.mounts.iter().map(|mount| convert::mount(mount, "")).collect(),
+        resources: Some(ContainerResources { linux }),
+        stop_signal: config.stop_signal.as_deref().and_then(Signal::named).unwrap_or(Signal::RuntimeDefault).into(),
+        ..status
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +193,33 @@ mod tests {
         check("ab", Err(grpc::Code::InvalidArgument));
         check("x", Err(grpc::Code::NotFound));
         check("", Err(grpc::Code::InvalidArgument));
+    }
+
+    /// `ContainerStatus`: "Mounts for the container", "Resource limits configuration of the container", and the signal (KEP-4960).
+    #[test]
+    fn a_status_has_what_the_container_was_made_from() {
+        let mounts = vec![
+            api::Mount { host_path: "/a".into(), container_path: "/b".into(), readonly: true, ..Default::default() },
+            api::Mount {
+                container_path: "/c".into(),
+                image: Some(api::ImageSource { id: "sha256:1".into(), sub_path: "d".into() }),
+                propagation: api::Propagation::HostToContainer,
+                ..Default::default()
+            },
+        ];
+        let resources = api::Resources { memory_limit: Some(1 << 20), cpu_shares: Some(512), ..Default::default() };
+        let config = api::ContainerConfig { mounts, resources, stop_signal: Some("quit".to_owned()), ..Default::default() };
+        let status = made_from(config, ContainerStatus { id: "c".to_owned(), ..Default::default() });
+        let paths = |mount: &Mount| (mount.host_path.clone(), mount.container_path.clone(), mount.readonly);
+        let seen: Vec<_> = status.mounts.iter().map(paths).collect();
+        let own = |text: &str| text.to_owned();
+        assert_eq!(seen, [(own("/a"), own("/b"), true), (String::new(), own("/c"), false)]);
+        let image = status.mounts[1].image.as_ref().map(|image| image.image.as_str());
+        assert_eq!((image, status.mounts[1].image_sub_path.as_str()), (Some("sha256:1"), "d"));
+        assert_eq!(status.mounts[1].propagation(), MountPropagation::HostToContainer);
+        let linux = status.resources.as_ref().and_then(|resources| resources.linux.as_ref()).unwrap();
+        assert_eq!((linux.memory_limit_in_bytes, linux.cpu_shares, linux.cpu_quota), (1 << 20, 512, 0));
+        assert_eq!((status.id.as_str(), status.stop_signal()), ("c", Signal::SigQuit));
     }
 
     #[test]

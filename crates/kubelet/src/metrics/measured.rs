@@ -179,6 +179,14 @@ impl Runtime for Measured {
         measure("stop_container", self.0.stop_container(id, grace, signal)).await
     }
 
+    async fn reopen_log(&self, id: &str) -> Result<()> {
+        measure("reopen_container_log", self.0.reopen_log(id)).await
+    }
+
+    async fn container_config(&self, id: &str) -> Result<ContainerConfig> {
+        self.0.container_config(id).await
+    }
+
     async fn remove_container(&self, id: &str) -> Result<()> {
         measure("remove_container", self.0.remove_container(id)).await
     }

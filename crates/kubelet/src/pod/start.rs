@@ -181,6 +181,7 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
         security,
         annotations: BTreeMap::from([(RESOURCES.to_owned(), start.member.record().to_owned())]),
         target: start.member.target.clone(),
+        stop_signal: spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
         log_limit: Some(LOG_LIMIT),
         env: environment.variables,
     };

@@ -164,6 +164,9 @@ pub struct ContainerConfig {
     /// of its own.
     #[serde(default)]
     pub target: Option<String>,
+    /// The signal that stops it, such as `SIGTERM` or `SIGRTMIN+3`; none is the image's.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
     /// Most bytes of a log file before it is rotated, and how many files are kept.
     pub log_limit: Option<(u64, u32)>,
 }

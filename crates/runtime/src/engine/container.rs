@@ -266,7 +266,7 @@ impl Inner {
             return Ok(());
         }
         if !grace.is_zero() {
-            let number = stop_signal(signal, &entry.record.image.stop_signal)?;
+            let number = stop_signal(signal.or(entry.record.config.stop_signal.as_deref()), &entry.record.image.stop_signal)?;
             self.kill(&entry, number, false).await?;
             if ended(&entry, grace).await {
                 return Ok(());
@@ -306,6 +306,12 @@ impl Inner {
             }
             result => result,
         }
+    }
+
+    /// See [`crate::api::Runtime::reopen_log`].
+    pub(super) async fn reopen_log(&self, id: &str) -> Result<()> {
+        let entry = self.container(id)?;
+        client::call(&self.sandbox_dir(&entry.record.sandbox), &Request::ReopenLog { id: id.to_owned() }, ANSWER).await
     }
 
     /// See [`crate::api::Runtime::remove_container`].
@@ -390,7 +396,8 @@ fn stop_signal(wanted: Option<&str>, image: &str) -> Result<i32> {
     signal_number(name).ok_or_else(|| Error::Internal(format!("unknown stop signal {name:?}")))
 }
 
-fn signal_number(name: &str) -> Option<i32> {
+/// The number of a signal by its name, such as `SIGTERM`, `quit` or `SIGRTMIN+3`.
+pub(crate) fn signal_number(name: &str) -> Option<i32> {
     if let Ok(number) = name.parse::<i32>() {
         return (1..=64).contains(&number).then_some(number);
     }

@@ -93,6 +93,15 @@ impl Runtime for Engine {
         self.0.stop_container(id, grace, signal).await
     }
 
+    async fn reopen_log(&self, id: &str) -> Result<()> {
+        self.0.reopen_log(id).await
+    }
+
+    async fn container_config(&self, id: &str) -> Result<ContainerConfig> {
+        let entry = self.0.container(id)?;
+        blocking(move || entry.config()).await?.map_err(super::internal)
+    }
+
     async fn remove_container(&self, id: &str) -> Result<()> {
         let id = id.to_owned();
         self.0.finish("remove container", |inner| async move { inner.remove_container(&id).await }).await

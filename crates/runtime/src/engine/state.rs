@@ -153,6 +153,11 @@ impl ContainerEntry {
         })
     }
 
+    /// What it was made from, with what has changed since: see `update_container`. Blocking.
+    pub(super) fn config(&self) -> io::Result<ContainerConfig> {
+        Ok(read_json::<ContainerRecord>(&self.dir.join("container.json"))?.config)
+    }
+
     pub(super) fn view(&self) -> Container {
         let (record, state) = (&self.record, self.state.borrow());
         let phase = phase(&state);

@@ -77,6 +77,15 @@ impl Server {
         Reply::Ok
     }
 
+    pub(super) fn reopen_log(&mut self, container: &str) -> Reply {
+        let running = self.running(container).and_then(|number| self.tasks.get_mut(&number));
+        let Some(Task { role: task::Role::Container { log, .. }, .. }) = running else { return not_running(container) };
+        match log.reopen() {
+            Ok(()) => Reply::Ok,
+            Err(error) => Reply::Error { kind: Failure::Other, message: format!("the log of container {container}: {error}") },
+        }
+    }
+
     /// The number of the container's task, from its start to its end.
     fn running(&self, container: &str) -> Option<u64> {
         self.tasks.iter().find(|(_, task)| task.is_container() && task.container_id() == container).map(|(number, _)| *number)

@@ -95,6 +95,14 @@ impl LogWriter {
         }
     }
 
+    /// Goes on in the file that has the log's name now, or in a new one.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        let file = open(&self.path)?;
+        self.size = file.metadata()?.len();
+        self.file = file;
+        Ok(())
+    }
+
     /// Renames the file to `NAME.TIME` and starts a new one; `files` counts both.
     fn rotate(&mut self, files: u32) -> io::Result<()> {
         let old = rotation::aside(&self.path);
@@ -157,6 +165,23 @@ mod tests {
         let (head, tail) = long.split_at(LINE_LIMIT);
         check(&[(0, &long), (0, "\n")], &[("stdout", "P", head), ("stdout", "F", tail)]);
         check(&[(0, head), (0, "\n")], &[("stdout", "F", head)]);
+    }
+
+    /// `ReopenContainerLog`: "this is often called after the log file has been rotated" by who moved it away.
+    #[test]
+    fn a_log_goes_on_under_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, aside) = (dir.path().join("0.log"), dir.path().join("0.log.old"));
+        let mut log = LogWriter::open(&path, None).unwrap();
+        log.write(0, b"one\nha", Timestamp::now()).unwrap();
+        fs::rename(&path, &aside).unwrap();
+        log.reopen().unwrap();
+        log.write(0, b"lf\n", Timestamp::now()).unwrap();
+        let last = |path: &Path| fs::read_to_string(path).unwrap().split(' ').next_back().unwrap().to_owned();
+        assert_eq!((last(&aside), last(&path)), ("one\n".to_owned(), "half\n".to_owned()));
+        // What is there already is continued, and stays when a write fails.
+        log.reopen().unwrap();
+        assert_eq!(log.size, fs::metadata(&path).unwrap().len());
     }
 
     #[test]

@@ -166,6 +166,7 @@ pub(crate) struct ExecSession {
 pub(crate) enum Request {
     Start(StartRequest),
     Kill { id: String, signal: i32, all: bool },
+    ReopenLog { id: String },
     Exec(ExecSession),
     Attach { container: String, stdin: bool, stdout: bool, stderr: bool },
     Watch,

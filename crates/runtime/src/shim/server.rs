@@ -190,6 +190,7 @@ impl Server {
             }
             Request::Watch => return self.watch(id),
             Request::Kill { id: container, signal, all } => self.kill(&container, signal, all),
+            Request::ReopenLog { id: container } => self.reopen_log(&container),
             Request::Shutdown => {
                 self.stopping = true;
                 self.tasks.values_mut().filter(|task| task.status.is_none()).for_each(|task| task.signal(libc::SIGKILL));

@@ -379,7 +379,7 @@ fn program(argument: &str) -> Command {
 }
 
 /// Sends a signal; a process that is gone needs none.
-pub(super) fn send_signal(pid: i32, signal: i32) {
+pub(crate) fn send_signal(pid: i32, signal: i32) {
     // SAFETY: takes integers only.
     unsafe { libc::kill(pid, signal) };
 }

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::frame::{Frame, Head, Reader, Writer};
 use super::headers::Headers;
@@ -15,6 +15,8 @@ use crate::{PIPE, Stream};
 
 const MAX_STREAMS: usize = 4096;
 const CHUNK: usize = 16 << 10;
+/// Frames that wait to be sent; more than a client opens streams.
+const FRAMES: usize = 32;
 const REFUSED_STREAM: u32 = 3;
 const INVALID_STREAM: u32 = 2;
 
@@ -32,6 +34,15 @@ impl Opened {
     }
 }
 
+/// The direction in which a client uses a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// To the server.
+    Out,
+    /// From the server.
+    In,
+}
+
 type Outgoing = (u32, ReadHalf<Stream>);
 
 /// Drives the connection until the client closes it.
@@ -39,10 +50,54 @@ pub(crate) async fn serve<S>(io: S, opened: mpsc::Sender<Opened>) -> io::Result<
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let (frames, sending) = mpsc::channel(FRAMES);
+    drive(io, HashMap::new(), Role::Server(opened), frames, sending).await
+}
+
+/// Opens one stream for each kind, which is its header `streamtype`. The future drives the connection until the server has ended all
+/// streams that come from it; the receiver is told when the server has accepted all streams, and closed when it has not.
+pub(crate) fn open<S>(
+    io: S,
+    kinds: &[(&str, Direction)],
+) -> (Vec<Stream>, oneshot::Receiver<()>, impl Future<Output = io::Result<()>> + use<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (frames, sending) = mpsc::channel(FRAMES);
+    let (accepted, ready) = oneshot::channel();
+    let (mut ours, mut streams, mut unanswered, mut opening) = (Vec::new(), HashMap::new(), HashMap::new(), Vec::new());
+    for (id, (kind, direction)) in (1..).step_by(2).zip(kinds) {
+        let (near, far) = tokio::io::duplex(PIPE);
+        let (read, write) = tokio::io::split(near);
+        opening.push(Frame::Open { stream: id, headers: vec![("streamtype", (*kind).to_owned())] });
+        unanswered.insert(id, (*direction == Direction::Out).then_some(read));
+        if *direction == Direction::In {
+            streams.insert(id, write);
+        }
+        ours.push(far);
+    }
+    let driving = async move {
+        for frame in opening {
+            frames.send(frame).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        }
+        drive(io, streams, Role::Client { unanswered, accepted: Some(accepted) }, frames, sending).await
+    };
+    (ours, ready, driving)
+}
+
+async fn drive<S>(
+    io: S,
+    streams: HashMap<u32, WriteHalf<Stream>>,
+    role: Role,
+    frames: mpsc::Sender<Frame>,
+    sending: mpsc::Receiver<Frame>,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (read, write) = tokio::io::split(io);
-    let (frames, sending) = mpsc::channel(32);
     let (pumps, new_pumps) = mpsc::channel(16);
-    let receiver = Receiver { reader: Reader::new(read), streams: HashMap::new(), opened, frames: frames.clone(), pumps };
+    let receiver = Receiver { reader: Reader::new(read), streams, role, frames: frames.clone(), pumps };
     tokio::select! {
         result = receiver.run() => result,
         result = send(Writer::new(write)?, sending) => result,
@@ -50,10 +105,24 @@ where
     }
 }
 
+/// Which end of the connection this is.
+enum Role {
+    /// Hands on the streams that the peer opens.
+    Server(mpsc::Sender<Opened>),
+    /// Has opened all streams itself.
+    Client {
+        /// Streams that the server has not accepted yet, with what goes out on them: servers drop data that comes before.
+        unanswered: HashMap<u32, Option<ReadHalf<Stream>>>,
+        /// Told when the last one was accepted.
+        accepted: Option<oneshot::Sender<()>>,
+    },
+}
+
 struct Receiver<R> {
     reader: Reader<R>,
+    /// Streams that the peer has not ended.
     streams: HashMap<u32, WriteHalf<Stream>>,
-    opened: mpsc::Sender<Opened>,
+    role: Role,
     frames: mpsc::Sender<Frame>,
     pumps: mpsc::Sender<Outgoing>,
 }
@@ -63,21 +132,39 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         while let Some(head) = self.reader.next().await? {
             match head {
                 Head::Open { stream, fin, headers } => self.open(stream, fin, headers).await?,
+                Head::Reply { stream, fin } => self.accepted(stream, fin).await?,
                 Head::Data { stream, fin, length } => self.data(stream, fin, length).await?,
                 Head::Ping(id) => self.send(Frame::Ping(id)).await?,
-                Head::Reset { stream } | Head::Ignored { fin: Some(stream) } => self.end(stream).await,
-                Head::GoAway | Head::Reply { .. } | Head::Ignored { fin: None } => {}
+                Head::Reset { stream } => self.reset(stream).await?,
+                Head::Ignored { fin: Some(stream) } => self.end(stream).await,
+                Head::GoAway | Head::Ignored { fin: None } => {}
+            }
+            if self.is_done() {
+                break;
             }
         }
         Ok(())
+    }
+
+    /// A server serves until its client goes; a client has what it came for when nothing more can come.
+    fn is_done(&self) -> bool {
+        matches!(self.role, Role::Client { .. }) && self.streams.is_empty()
     }
 
     async fn send(&mut self, frame: Frame) -> io::Result<()> {
         self.frames.send(frame).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
+    async fn pump(&mut self, id: u32, from: ReadHalf<Stream>) -> io::Result<()> {
+        self.pumps.send((id, from)).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
     async fn open(&mut self, id: u32, fin: bool, headers: Headers) -> io::Result<()> {
-        if id.is_multiple_of(2) || self.streams.len() >= MAX_STREAMS || self.streams.contains_key(&id) {
+        let opened = match &self.role {
+            Role::Server(opened) if !id.is_multiple_of(2) => opened.clone(),
+            _ => return self.send(Frame::Reset { stream: id, status: REFUSED_STREAM }).await,
+        };
+        if self.streams.len() >= MAX_STREAMS || self.streams.contains_key(&id) {
             return self.send(Frame::Reset { stream: id, status: REFUSED_STREAM }).await;
         }
         let (near, far) = tokio::io::duplex(PIPE);
@@ -88,11 +175,43 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         } else {
             self.streams.insert(id, write);
         }
-        self.pumps.send((id, read)).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        if self.opened.send(Opened { id, headers, stream: far }).await.is_err() {
+        self.pump(id, read).await?;
+        if opened.send(Opened { id, headers, stream: far }).await.is_err() {
             self.end(id).await;
         }
         Ok(())
+    }
+
+    /// The peer has accepted a stream.
+    async fn accepted(&mut self, id: u32, fin: bool) -> io::Result<()> {
+        if let Role::Client { unanswered, accepted } = &mut self.role {
+            let outgoing = unanswered.remove(&id).flatten();
+            if unanswered.is_empty()
+                && let Some(accepted) = accepted.take()
+            {
+                // Whoever opened the streams may have given up.
+                let _ = accepted.send(());
+            }
+            if let Some(from) = outgoing {
+                self.pump(id, from).await?;
+            }
+        }
+        if fin {
+            self.end(id).await;
+        }
+        Ok(())
+    }
+
+    async fn reset(&mut self, id: u32) -> io::Result<()> {
+        match &self.role {
+            Role::Client { unanswered, .. } if unanswered.contains_key(&id) => {
+                Err(io::Error::new(io::ErrorKind::ConnectionRefused, format!("stream {id} was refused")))
+            }
+            _ => {
+                self.end(id).await;
+                Ok(())
+            }
+        }
     }
 
     async fn data(&mut self, id: u32, fin: bool, length: usize) -> io::Result<()> {

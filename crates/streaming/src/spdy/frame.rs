@@ -29,6 +29,7 @@ pub(crate) enum Head {
     },
     Reply {
         stream: u32,
+        fin: bool,
     },
     Reset {
         stream: u32,
@@ -48,7 +49,6 @@ pub(crate) enum Head {
 
 /// A frame to send.
 #[derive(Debug)]
-#[cfg_attr(not(test), allow(dead_code))] // Only a client opens streams.
 pub(crate) enum Frame {
     Open { stream: u32, headers: Vec<(&'static str, String)> },
     Reply { stream: u32 },
@@ -108,7 +108,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             SYN_REPLY => {
                 // The compression state spans all blocks: each must be read.
                 self.inflater.read(block(4)?)?;
-                Head::Reply { stream: stream()? }
+                Head::Reply { stream: stream()?, fin }
             }
             RST_STREAM => Head::Reset { stream: stream()? },
             PING => Head::Ping(word(payload, 0)?),
@@ -184,6 +184,12 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         self.output.flush().await
     }
+
+    /// Writes what may be no frame.
+    #[cfg(test)]
+    pub(crate) async fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.output.write_all(bytes).await
+    }
 }
 
 #[cfg(test)]
@@ -205,7 +211,7 @@ mod tests {
         let headers = vec![("streamtype", "data".to_owned())];
         let expected = vec![("streamtype".to_owned(), "data".to_owned())];
         check(Frame::Open { stream: 1, headers }, Head::Open { stream: 1, fin: false, headers: expected }).await;
-        check(Frame::Reply { stream: 3 }, Head::Reply { stream: 3 }).await;
+        check(Frame::Reply { stream: 3 }, Head::Reply { stream: 3, fin: false }).await;
         check(Frame::Reset { stream: 5, status: 1 }, Head::Reset { stream: 5 }).await;
         check(Frame::Ping(7), Head::Ping(7)).await;
         let data = Bytes::from_static(b"abc");

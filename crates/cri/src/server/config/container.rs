@@ -22,7 +22,7 @@ pub(crate) fn container(
     target: Option<String>,
 ) -> Result<api::ContainerConfig, Error> {
     refuse(!config.cdi_devices.is_empty(), "devices by names of the Container Device Interface")?;
-    refuse(config.stop_signal() != Signal::RuntimeDefault, "stop_signal: a container stops by its image's")?;
+    let stop_signal = config.stop_signal().name();
     let metadata = config.metadata.ok_or_else(|| invalid("the container has no metadata"))?;
     if metadata.name.is_empty() || metadata.name.contains('/') {
         return Err(invalid(format!("metadata.name {:?} is not a name", metadata.name)));
@@ -51,6 +51,7 @@ pub(crate) fn container(
         security: linux.security_context.map(|security| of_security(security, sandbox)).transpose()?.unwrap_or_default(),
         annotations: annotations(config.annotations, &config.labels)?,
         target,
+        stop_signal,
         log_limit: None,
     })
 }
@@ -80,9 +81,6 @@ fn mount(mount: Mount) -> Result<api::Mount, Error> {
         return Err(invalid("recursive_read_only is for mounts that are readonly and private"));
     }
     let host_path = if mount.image.is_some() { PathBuf::new() } else { path(&mount.host_path, "host_path")? };
-    if mount.image.is_none() && !host_path.exists() {
-        return Err(invalid(format!("host_path {:?} is not there", mount.host_path)));
-    }
     Ok(api::Mount {
         host_path,
         container_path: path(&mount.container_path, "container_path")?,
@@ -195,6 +193,7 @@ mod tests {
         let config = asked(|config| {
             config.log_path = "c/0.log".to_owned();
             config.labels.insert("a".to_owned(), "b".to_owned());
+            config.stop_signal = Signal::SigRtminPlus3.into();
             let host_path = "/".to_owned();
             config.mounts = vec![Mount { host_path, container_path: "/host".to_owned(), readonly: true, ..Default::default() }];
             let security = security(config);
@@ -209,9 +208,11 @@ mod tests {
         assert_eq!((config.log_path.to_str(), config.attempt, config.image.as_str()), (Some("c/0.log"), 2, "sha256:1"));
         assert_eq!((config.security.run_as_user, config.security.seccomp), (Some(7), Some(api::Seccomp::RuntimeDefault)));
         assert_eq!(config.security.add_capabilities, ["NET_RAW"]);
+        assert_eq!(config.stop_signal.as_deref(), Some("SIGRTMIN+3"));
         assert_eq!((config.resources.memory_limit, config.resources.cpu_quota), (Some(1 << 20), None));
         assert_eq!(config.annotations.get("knarr.io/cri-labels").map(String::as_str), Some(r#"{"a":"b"}"#));
-        assert_eq!(asked(|_| ()).unwrap().log_path, Path::new("/dev/null"));
+        let plain = asked(|_| ()).unwrap();
+        assert_eq!((plain.log_path.as_path(), plain.stop_signal), (Path::new("/dev/null"), None));
     }
 
     #[test]
@@ -223,15 +224,14 @@ mod tests {
             container_path: inside.to_owned(),
             ..Default::default()
         };
-        let mounts = [mount("/no/such/path", "/a"), mount("relative", "/a"), mount("/", "a")];
+        let mounts = [mount("relative", "/a"), mount("/", "a")];
         for mount in mounts {
             assert_eq!(asked(|config| config.mounts.push(mount.clone())).map(drop), Err(InvalidArgument), "{mount:?}");
         }
-        let checks: [(Change, grpc::Code); 13] = [
+        let checks: [(Change, grpc::Code); 12] = [
             (|config| config.metadata = None, InvalidArgument),
             (|config| config.log_path = "../0.log".to_owned(), InvalidArgument),
             (|config| config.log_path = "/etc/passwd".to_owned(), InvalidArgument),
-            (|config| config.stop_signal = Signal::SigHup.into(), Unimplemented),
             (|config| config.cdi_devices.push(CdiDevice::default()), Unimplemented),
             (|config| security(config).run_as_username = "root".to_owned(), Unimplemented),
             (|config| security(config).run_as_group = Some(Int64Value { value: 1 }), InvalidArgument),
