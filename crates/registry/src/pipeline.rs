@@ -295,7 +295,6 @@ fn name_rule(res: &Served) -> names::NameFn {
     match res.def.name {
         kinds::NameRule::Subdomain => names::name_is_subdomain,
         kinds::NameRule::Label => names::name_is_label,
-        kinds::NameRule::Label1035 => names::name_is_1035_label,
         kinds::NameRule::PathSegment => names::name_is_path_segment,
         kinds::NameRule::IpAddress => names::name_is_ip,
     }
