@@ -73,6 +73,8 @@ async fn what_the_policy_says_is_told() {
         (&refused["impersonatedUser"]["username"], &refused["annotations"]["authorization.k8s.io/decision"]),
         (&json!("jane"), &json!("forbid"))
     );
+    // KEP-5284: the event says which constrained verb was used.
+    assert_eq!(refused["authenticationMetadata"], json!({"impersonationConstraint": "impersonate:user-info"}));
     assert_eq!((&refused["responseStatus"]["code"], &refused["responseStatus"]["reason"]), (&json!(403), &json!("Forbidden")));
     let unknown = of("/version");
     assert_eq!((&unknown["responseStatus"]["code"], unknown["user"].get("username")), (&json!(401), None));
