@@ -10,6 +10,7 @@
 //! | [`storage`] | what is stored |
 
 pub(crate) mod admission;
+pub(crate) mod aggregation;
 pub(crate) mod fairness;
 pub(crate) mod identity;
 pub(crate) mod load;
