@@ -30,7 +30,8 @@ pub(crate) struct Pressure {
     /// Who gets processors for itself: none, or static (containers of guaranteed pods that ask for whole ones).
     #[arg(long, value_name = "POLICY", default_value = "none")]
     cpu_manager_policy: cpus::Policy,
-    /// How the policy static gives processors: full-pcpus-only=true (whole cores), strict-cpu-reservation=true (no container runs on reserved ones).
+    /// How the policy static gives processors: full-pcpus-only=true (whole cores), strict-cpu-reservation=true (no container runs on reserved ones),
+    /// distribute-cpus-across-numa=true (evenly where one NUMA node is not enough), prefer-align-cpus-by-uncorecache=true (from few caches).
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
     cpu_manager_policy_options: Vec<cpus::options::Setting>,
     /// Who gets memory and huge pages of NUMA nodes for itself: None, or Static (containers of guaranteed pods).

@@ -211,8 +211,8 @@ impl Pools {
             return Err(if later.len() >= count { Refusal::Later } else { self.too_few(count, free.len()) });
         }
         let aligned = affinity.map(|mask| free.intersection(&self.topology.of_nodes(mask))).unwrap_or_default();
-        let first = take(&self.topology, &aligned, aligned.len().min(count))?;
-        let rest = take(&self.topology, &free.difference(&first), count - first.len())?;
+        let first = take(&self.topology, &aligned, aligned.len().min(count), self.options)?;
+        let rest = take(&self.topology, &free.difference(&first), count - first.len(), self.options)?;
         let taken = first.union(&rest);
         self.shared = self.shared.difference(&taken);
         self.held.of_pod_mut(uid).insert(container.to_owned(), taken);
