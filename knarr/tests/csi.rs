@@ -193,7 +193,7 @@ fn the_count_of_volumes_follows_the_driver() {
     let file = |name: &str| c.machine().path(&c.data_dir().join(name));
     let _shore = Shore::start(&c);
     let counted = |expected: &str| {
-        let count = || c.k("get csinode -o jsonpath={.items[0].spec.drivers[0].allocatable.count}");
+        let count = || c.k("get csinode -o jsonpath={.items[*].spec.drivers[*].allocatable.count}");
         eventually(expected, || (count() == expected).then_some(()));
     };
     counted("7");

@@ -61,6 +61,7 @@ impl Claims {
         let same = drivers.get(name).is_some_and(|(_, number)| *number == socket);
         if same {
             drivers.remove(name);
+            self.forget_findings(name);
         }
         same
     }

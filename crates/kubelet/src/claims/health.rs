@@ -89,9 +89,7 @@ pub async fn follow(cx: &Context, name: &str, plugin: &Plugin) {
     let mut delay = RETRY.0;
     loop {
         let ended = read(cx, name, plugin, &mut delay).await;
-        if cx.claims.findings.lock().forget(name) {
-            cx.claims.news.send_replace(());
-        }
+        cx.claims.forget_findings(name);
         match ended {
             Err(error) if error.code == Code::Unimplemented => return,
             Err(error) => tracing::debug!(driver = name, %error, "a driver does not say how its devices are any more"),
@@ -127,6 +125,13 @@ async fn read(cx: &Context, name: &str, plugin: &Plugin, delay: &mut Duration) -
 }
 
 impl Claims {
+    /// Nobody knows how the devices of a driver are any more.
+    pub(super) fn forget_findings(&self, driver: &str) {
+        if self.findings.lock().forget(driver) {
+            self.news.send_replace(());
+        }
+    }
+
     /// Says in a pod's status how the claimed devices of its containers are. What is told of a claim that has been given back stays as in `old`.
     pub fn tell_health(&self, model: &Model, status: &mut PodStatus, old: &PodStatus) {
         let lists = [

@@ -241,8 +241,9 @@ fn warnings() {
     );
     check(
         json!({"clusterIP": "None", "clusterIPs": ["None"], "externalIPs": ["10.0.0.1"]}),
-        &["spec.externalIPs is ignored for headless services"],
+        &["spec.externalIPs is ignored for headless services", "spec.externalIPs is deprecated"],
     );
+    check(json!({"externalIPs": ["10.0.0.1"]}), &["spec.externalIPs is deprecated"]);
 }
 
 /// KEP-5311: "Service names ... validated with NameIsDNSLabel()", so they may begin with a digit.
