@@ -90,11 +90,13 @@ pub(super) fn finished(job: &Job, end: &JobCondition) {
     METRICS.finished.get_or_create(&Finished { completion_mode: mode(job), result, reason }).inc();
 }
 
+/// A number of pods in a status.
+type Number = fn(&JobStatus) -> Option<i32>;
+
 /// A job's status counts more pods than before.
 pub(super) fn counted(job: &Job, before: Option<&JobStatus>, after: Option<&JobStatus>) {
-    let count = |status: Option<&JobStatus>, of: fn(&JobStatus) -> Option<i32>| status.and_then(of).unwrap_or(0);
-    let results: [(&'static str, fn(&JobStatus) -> Option<i32>); 2] =
-        [("succeeded", |status| status.succeeded), ("failed", |status| status.failed)];
+    let count = |status: Option<&JobStatus>, of: Number| status.and_then(of).unwrap_or(0);
+    let results: [(&'static str, Number); 2] = [("succeeded", |status| status.succeeded), ("failed", |status| status.failed)];
     for (result, of) in results {
         let more = count(after, of) - count(before, of);
         if let Some(more) = u64::try_from(more).ok().filter(|more| *more > 0) {

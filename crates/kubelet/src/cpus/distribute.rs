@@ -4,7 +4,7 @@
 //! shares, processors are packed as without the option.
 
 use super::set::CpuSet;
-use super::take::{TooFew, packed};
+use super::take::{self, TooFew};
 use super::topology::Topology;
 use crate::affinity::Mask;
 
@@ -30,19 +30,19 @@ pub(super) fn take(topology: &Topology, free: &CpuSet, needed: usize, group: usi
     nodes.retain(|(count, _)| *count > 0);
     nodes.sort_unstable();
     if needed == 0 || !needed.is_multiple_of(group) || free.len() < needed || nodes.len() > MOST_NODES {
-        return packed(topology, &free, needed, by_cache);
+        return take::take(topology, &free, needed, by_cache);
     }
     let counts: Vec<usize> = nodes.iter().map(|(count, _)| *count).collect();
     let groups = needed / group;
     let of_each = topology.0.len().div_ceil(group).div_ceil(topology.nodes().len().max(1)).max(1);
     let sizes = groups.div_ceil(of_each)..=groups.min(nodes.len());
     let Some(plan) = sizes.into_iter().find_map(|size| best(&counts, size, needed, group)) else {
-        return packed(topology, &free, needed, by_cache);
+        return take::take(topology, &free, needed, by_cache);
     };
     let share = share(needed, plan.nodes.len(), group);
     let mut taken = CpuSet::default();
     for node in &plan.nodes {
-        taken = taken.union(&packed(topology, &of_node(nodes[*node].1), share, by_cache)?);
+        taken = taken.union(&take::take(topology, &of_node(nodes[*node].1), share, by_cache)?);
     }
     for node in plan.more.iter().cycle() {
         if taken.len() >= needed {
@@ -50,7 +50,7 @@ pub(super) fn take(topology: &Topology, free: &CpuSet, needed: usize, group: usi
         }
         let left = of_node(nodes[*node].1).difference(&taken);
         if left.len() >= group {
-            taken = taken.union(&packed(topology, &left, group, by_cache)?);
+            taken = taken.union(&take::take(topology, &left, group, by_cache)?);
         }
     }
     Ok(taken)

@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::distribute;
-use super::options::Options;
 use super::set::CpuSet;
 use super::topology::{Place, Topology};
 
@@ -96,23 +94,11 @@ impl Packer<'_> {
     }
 }
 
-/// Takes `needed` of the processors in `free`, as the options say.
-///
-/// # Errors
-/// There are not as many.
-pub fn take(topology: &Topology, free: &CpuSet, needed: usize, options: Options) -> Result<CpuSet, TooFew> {
-    let group = if options.full_cores { topology.threads() } else { 1 };
-    match options.across_nodes {
-        true => distribute::take(topology, free, needed, group, options.by_cache),
-        false => packed(topology, free, needed, options.by_cache),
-    }
-}
-
 /// Takes `needed` of the processors in `free` so that the others fit others best.
 ///
 /// # Errors
 /// There are not as many.
-pub(super) fn packed(topology: &Topology, free: &CpuSet, needed: usize, by_cache: bool) -> Result<CpuSet, TooFew> {
+pub(super) fn take(topology: &Topology, free: &CpuSet, needed: usize, by_cache: bool) -> Result<CpuSet, TooFew> {
     let free = free.intersection(&topology.all());
     if free.len() < needed {
         return Err(TooFew { requested: needed, available: free.len() });
@@ -148,7 +134,7 @@ mod tests {
 
     #[track_caller]
     fn check(topology: &Topology, free: &str, needed: usize, expected: &str) {
-        let taken = take(topology, &free.parse().unwrap(), needed, Options::default()).map(|set| set.to_string());
+        let taken = take(topology, &free.parse().unwrap(), needed, false).map(|set| set.to_string());
         assert_eq!(taken.unwrap_or_else(|error| error.to_string()), expected);
     }
 
@@ -199,8 +185,7 @@ mod tests {
         machine.0.values_mut().for_each(|place| place.cache = place.core / 2);
         let check = |free: &str, needed: usize, plain: &str, by_cache: &str| {
             for (is_on, expected) in [(false, plain), (true, by_cache)] {
-                let options = Options { by_cache: is_on, ..Options::default() };
-                let taken = take(&machine, &free.parse().unwrap(), needed, options).map(|set| set.to_string());
+                let taken = take(&machine, &free.parse().unwrap(), needed, is_on).map(|set| set.to_string());
                 assert_eq!(taken.as_deref(), Ok(expected), "by cache: {is_on}");
             }
         };
