@@ -361,7 +361,11 @@ impl Inner {
         if !matches!(handler, Handler::Connect(_)) {
             routed.negotiated.as_ref().map_err(Status::clone)?;
         }
-        resource.def.deprecated.iter().for_each(|text| call.warnings.push(text.as_ref()));
+        if let Some(text) = &resource.def.deprecated {
+            call.warnings.push(text.as_ref());
+            call.annotations.add("k8s.io/deprecated", "true");
+            crate::metrics::deprecated::asked(&resource.def, target.sub);
+        }
         self.handle(&On { call, target, resource }, handler, body).await
     }
 
