@@ -8,6 +8,7 @@
 //! | [`policy`] | what a driver's CSIDriver object asks for, pure |
 //! | [`records`] | what was begun, on disk before it is begun |
 //! | [`mount`] | staging and publishing, and the way back |
+//! | [`operations`] | how long drivers take, for the node's page |
 //! | [`expand`] | file systems that grow |
 //! | [`count`] | how many volumes the node can have, asked again |
 
@@ -15,6 +16,7 @@ pub mod announce;
 pub mod count;
 pub mod expand;
 pub mod mount;
+pub(crate) mod operations;
 pub mod policy;
 pub mod records;
 pub mod registration;

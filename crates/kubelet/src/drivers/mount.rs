@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::Api;
 use csi::Driver;
@@ -14,6 +14,7 @@ use csi::messages::{
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 
+use super::operations::operated;
 use super::policy::Policy;
 use super::records::{self, Record};
 use super::source::{Context as Pairs, SecretName, Source};
@@ -249,7 +250,10 @@ pub async fn tear_down(cx: &Context, pod_dir: &Path) -> Result<(), String> {
     let all = blocking(move || records::list(&directory)).await?;
     for (target, record) in all {
         let failed = |error: String| format!("UnmountVolume.TearDown failed for volume {:?} : {error}", record.spec_name);
-        take_away(cx, target, &record).await.map_err(failed)?;
+        let started = Instant::now();
+        let result = take_away(cx, target, &record).await;
+        operated(&record.driver_name, "volume_unmount", started.elapsed(), &result);
+        result.map_err(failed)?;
         cx.node_changed.notify_one();
     }
     let directory = records::of_pod(pod_dir);
