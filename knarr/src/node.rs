@@ -4,6 +4,7 @@
 //! process the clients are function calls and the authority issues the certificates; on another machine the clients are
 //! HTTPS and the certificates come by requests. A node never holds the authority's key.
 
+pub(crate) mod expiry;
 mod external;
 mod network;
 
@@ -37,6 +38,7 @@ use crate::paths::Paths;
 use crate::process::Again;
 use crate::{cli, default_address, images, routed_address_v6};
 
+use self::expiry::Certificate;
 use self::external::Opened;
 pub(crate) use self::external::{connect, endpoint_of};
 
@@ -420,6 +422,8 @@ fn network_state(options: &Options, tasks: &Tasks) -> watch::Receiver<Option<Str
 /// The kubelet's endpoint serves the API server, and whom the API lets.
 fn endpoint(options: &Options, certificates: &dyn Certificates) -> Result<kubelet::Server> {
     let verifier = Verifier::new(&certificates.bundle())?;
-    let tls = tls::server(certificates.serving(&options.identity)?, Some(verifier.clone()))?;
+    let serving = certificates.serving(&options.identity)?;
+    expiry::follow(Certificate::Serving, &serving);
+    let tls = tls::server(serving, Some(verifier.clone()))?;
     Ok(kubelet::Server { listen: options.listen, tls, verifier, callers: vec!["system:kube-apiserver".to_owned()] })
 }

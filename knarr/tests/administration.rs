@@ -173,6 +173,7 @@ fn metrics_have_upstreams_names() {
         ("rest_client_requests_total", &[r#"code="200""#, r#"method="GET""#]),
         ("scheduler_schedule_attempts_total", &[r#"result="scheduled""#, r#"profile="default-scheduler""#]),
         ("scheduler_pending_pods", &[r#"queue="active""#]),
+        ("scheduler_framework_extension_point_duration_seconds_bucket", &[r#"extension_point="Filter""#, r#"le="0.0001""#]),
         ("scheduler_pod_scheduling_sli_duration_seconds_count", &[r#"attempts="1""#]),
         ("leader_election_master_status", &[r#"name="kube-scheduler""#]),
         ("kubernetes_build_info", &[r#"git_version="v1.36.4""#]),

@@ -191,6 +191,38 @@ fn claimed_devices_are_given_to_pods() {
     eventually("the end of the slices", || c.k("get resourceslices -o name").is_empty().then_some(()));
 }
 
+/// KEP-4680: "the health of devices that are allocated to a Pod ... as part of Pod Status", also of drivers of claimed devices.
+#[test]
+fn the_health_of_claimed_devices_is_told() {
+    let c = Cluster::start(KNARR);
+    let mut driver = Driver::start(&c, "");
+    class(&c, None);
+    create(
+        &c,
+        &json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "any"}, "spec": request(None)}),
+    );
+    create(&c, &pod("one", SLEEP, 1, &json!({"resourceClaimName": "any"})));
+    ready(&c, "one");
+    let told = |health: &str, message: Value| {
+        eventually(health, || {
+            let told = c.k("get pod one -o jsonpath={.status.containerStatuses[0].allocatedResourcesStatus}");
+            let told: Value = serde_json::from_str(&told).ok()?;
+            let device = &told[0]["resources"][0];
+            let is = told[0]["name"] == "claim:crane" && device["health"] == health && device["message"] == message;
+            is.then(|| device["resourceID"].as_str().unwrap_or_default().to_owned())
+        })
+    };
+    let id = told("Healthy", Value::Null);
+    assert!(id.contains("/crane="), "the device has the name by which the container got it: {id}");
+    driver.running.write("sick\n");
+    assert_eq!(told("Unhealthy", json!("the rope is worn")), id);
+    driver.running.write("well\n");
+    told("Healthy", Value::Null);
+    // Of a driver that is gone nobody knows how its devices are.
+    driver.leave(&c);
+    told("Unknown", Value::Null);
+}
+
 /// Extended resources that a class stands for (KEP-5004), by its own name and by the implicit one: the scheduler makes a claim, containers get
 /// the devices of their requests, and the claim goes with the pod.
 /// [sig-node] [DRA] must run a pod with extended resource with one container one resource; must run a pod with both implicit and explicit

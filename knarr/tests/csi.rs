@@ -181,6 +181,32 @@ fn a_volume_of_a_driver_from_its_creation_to_its_end() {
     assert_eq!(std::fs::read_dir(stages).unwrap().count(), 0);
 }
 
+/// KEP-4876: "periodically update CSINode.Spec.Drivers[*].Allocatable.Count", and "ResourceExhausted ... immediately updates"; the pod fails,
+/// so that another in its place finds another node.
+#[test]
+fn the_count_of_volumes_follows_the_driver() {
+    let c = Cluster::start(KNARR);
+    c.k_with(
+        "apply -f -",
+        &CLASS.replace("podInfoOnMount: true", "podInfoOnMount: true\n  nodeAllocatableUpdatePeriodSeconds: 10"),
+    );
+    let file = |name: &str| c.machine().path(&c.data_dir().join(name));
+    let _shore = Shore::start(&c);
+    let counted = |expected: &str| {
+        let count = || c.k("get csinode -o jsonpath={.items[*].spec.drivers[*].allocatable.count}");
+        eventually(expected, || (count() == expected).then_some(()));
+    };
+    counted("7");
+    std::fs::write(file("shore-room"), "3").unwrap();
+    counted("3");
+    std::fs::write(file("shore-full"), "").unwrap();
+    c.k_with("create -f -", &pod("one", &claimed(), &json!({"restartPolicy": "Never"})));
+    c.k("wait --for=jsonpath={.status.phase}=Failed pod/one --timeout=90s");
+    let status = c.k("get pod one -o jsonpath={.status.reason}:{.status.message}");
+    assert!(status.starts_with("VolumeAttachmentLimitExceeded:"), "{status}");
+    assert!(status.ends_with("all berths are taken"), "{status}");
+}
+
 /// KEP-596: a volume that a pod describes itself comes and goes with it, where its driver offers that.
 #[test]
 fn volumes_in_pods() {

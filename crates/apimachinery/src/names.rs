@@ -318,7 +318,7 @@ pub fn name_is_label(name: &str, prefix: bool) -> Vec<String> {
     dns1123_label(&mask_trailing_dash(name, prefix))
 }
 
-/// [`NameFn`] of services in older versions.
+/// [`NameFn`] of services before names could begin with a digit (KEP-5311), which CEL still knows.
 pub fn name_is_1035_label(name: &str, prefix: bool) -> Vec<String> {
     dns1035_label(&mask_trailing_dash(name, prefix))
 }

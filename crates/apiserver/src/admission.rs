@@ -21,6 +21,7 @@ mod namespace_provision;
 mod node_restriction;
 mod node_selector;
 mod owner_references;
+mod pod_changes;
 mod pod_security;
 mod policies;
 mod priority;
@@ -116,6 +117,8 @@ pub(crate) fn all(
         Box::new(device_access::AdminAccess),
         Box::new(claim_status::ClaimStatus(authorizer.clone())),
         Box::new(topology_labels::PodTopologyLabels),
+        Box::new(pod_changes::NodeDeclaredFeatureValidator),
+        Box::new(pod_changes::PodResizeValidator),
         Box::new(EscalationCheck::new(authorizer.clone())),
         Box::new(policies::MutatingAdmissionPolicy::new(authorizer.clone())),
         Box::new(webhooks::MutatingAdmissionWebhook::new(authorizer.clone(), remotes.clone())),

@@ -17,6 +17,7 @@ use http_body_util::{BodyExt, Empty};
 use kinds::Verb;
 use registry::{Annotations, Registry, Remote, Served, User, Warnings};
 
+use crate::authn::impersonate::modes::{MODES, Mode};
 use crate::authn::{self, ANONYMOUS, Identity, impersonate};
 use crate::authz::Attributes;
 use crate::body::{Body, BoxError, RequestBody};
@@ -274,8 +275,7 @@ impl Inner {
         }
         call.user = user?;
         if call.parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-            Box::pin(self.impersonate(call)).await?;
-            call.record.iter().for_each(|record| record.impersonates(&call.user));
+            Box::pin(self.impersonate(call, routed)).await?;
         }
         stages::prove(call.parts, &call.user)?;
         match self.enter(call, routed) {
@@ -361,16 +361,49 @@ impl Inner {
         if !matches!(handler, Handler::Connect(_)) {
             routed.negotiated.as_ref().map_err(Status::clone)?;
         }
-        resource.def.deprecated.iter().for_each(|text| call.warnings.push(text.as_ref()));
+        if let Some(text) = &resource.def.deprecated {
+            call.warnings.push(text.as_ref());
+            call.annotations.add("k8s.io/deprecated", "true");
+            crate::metrics::deprecated::asked(&resource.def, target.sub);
+        }
         self.handle(&On { call, target, resource }, handler, body).await
     }
 
-    async fn impersonate(&self, call: &mut Call<'_>) -> Result<(), Status> {
+    /// Makes the request one of the user whom the caller wants to be, in the first mode that is allowed.
+    async fn impersonate(&self, call: &mut Call<'_>, routed: &Routed<'_>) -> Result<(), Status> {
         let Some(wanted) = impersonate::wanted(&call.parts.headers)? else { return Ok(()) };
-        for attributes in impersonate::requirements(&call.user, &wanted) {
+        let mut refused = None;
+        for mode in MODES.into_iter().filter(|mode| mode.fits(&call.user, &wanted)) {
+            match self.may_impersonate(call, routed, mode, &wanted).await {
+                Ok(()) => {
+                    call.user = Arc::new(mode.complete(wanted));
+                    call.record.iter().for_each(|record| record.impersonates(&call.user, mode));
+                    return Ok(());
+                }
+                // What the first mode lacks is told, as upstream.
+                Err(status) => refused = refused.or(Some(status)),
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    async fn may_impersonate(&self, call: &Call<'_>, routed: &Routed<'_>, mode: Mode, wanted: &User) -> Result<(), Status> {
+        let Routed { route, plan, .. } = routed;
+        let (seen, name) = (mode.seen(&call.user), self.selected(call, route, plan));
+        for verb in plan.verbs.iter().filter_map(|verb| mode.verb_on(verb)) {
+            let attributes = Attributes { user: &seen, ..self.attributes(call, route, &verb, &name) };
             self.authorizer.decide(&self.registry, &attributes).await?;
         }
-        call.user = Arc::new(impersonate::complete(wanted));
+        for checks in mode.requirements(&seen, wanted)? {
+            if let Some(wide) = &checks.wide
+                && self.authorizer.decide(&self.registry, wide).await.is_ok()
+            {
+                continue;
+            }
+            for attributes in &checks.each {
+                self.authorizer.decide(&self.registry, attributes).await?;
+            }
+        }
         Ok(())
     }
 

@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use registry::{Annotations, Registry, User};
 use serde_json::{Map, Value, json};
 
+use crate::authn::impersonate::modes::Mode;
 use crate::body::{Body, BoxError, RequestBody};
 use crate::remote::Remotes;
 use crate::route::{Route, Target};
@@ -259,9 +260,13 @@ impl Record {
         }
     }
 
-    /// Tells who is impersonated.
-    pub(crate) fn impersonates(&self, user: &User) {
-        self.event.lock()["impersonatedUser"] = named(user);
+    /// Tells who is impersonated, and by which verb where that is a constrained one.
+    pub(crate) fn impersonates(&self, user: &User, mode: Mode) {
+        let mut event = self.event.lock();
+        event["impersonatedUser"] = named(user);
+        if mode != Mode::Legacy {
+            event["authenticationMetadata"] = json!({"impersonationConstraint": mode.verb()});
+        }
     }
 
     /// Keeps what is read of a body, if it is to be told.

@@ -79,8 +79,8 @@ impl Identity {
         match peer {
             Peer::Anonymous => None,
             Peer::Invalid(why) => Some(Self::Invalid(why.into())),
-            Peer::User { name, groups, fingerprint } => {
-                let mut user = user(name, groups);
+            Peer::User { name, groups, uid, fingerprint } => {
+                let mut user = User { uid, ..user(name, groups) };
                 user.extra.insert(CREDENTIAL_ID.into(), vec![credential(&fingerprint)]);
                 Some(Self::User(Arc::new(user)))
             }

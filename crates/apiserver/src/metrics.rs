@@ -4,12 +4,15 @@
 //! |---|---|
 //! | this one | requests that were answered |
 //! | [`admission`] | calls of admission webhooks |
+//! | [`deprecated`] | deprecated APIs that were asked for |
 //! | [`fairness`] | priority levels: limits, requests that wait and that are executed |
 //! | [`load`] | requests under way, and those that last: watches and connections |
 //! | [`identity`] | authentication and authorization |
 //! | [`storage`] | what is stored |
 
 pub(crate) mod admission;
+pub(crate) mod aggregation;
+pub(crate) mod deprecated;
 pub(crate) mod fairness;
 pub(crate) mod identity;
 pub(crate) mod load;

@@ -1,5 +1,6 @@
 //! CronJobs: jobs by the clock.
 
+mod metrics;
 mod plan;
 mod starts;
 #[cfg(test)]
@@ -162,6 +163,7 @@ impl Look<'_> {
         let job = match self.api.create(&PostParams::default(), &job).await {
             Ok(job) => {
                 self.controller.of_jobs.written(self.key, &job);
+                metrics::started(at, self.cx.clock.now());
                 self.tell(vec![(Type::Normal, "SuccessfulCreate", format!("Created job {}", meta::name(&job)))]);
                 job
             }

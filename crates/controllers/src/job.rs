@@ -7,6 +7,7 @@ mod backoff;
 mod conditions;
 mod indexes;
 mod member;
+mod metrics;
 mod orphans;
 mod plan;
 mod policy;
@@ -30,6 +31,7 @@ use futures::future::join_all;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::adopt;
 use crate::controller::{Action, Controller, Cx, Error, Source};
@@ -120,11 +122,28 @@ impl Jobs {
     }
 
     async fn look(&self, cx: &Cx, key: &Key, observed: &Observed<'_>) -> Result<Action, Error> {
+        let (began, decision) = (Instant::now(), plan::decide(observed));
+        let mut action = metrics::action(&decision.act);
+        let looked = self.carry_out(cx, key, observed, decision, &mut action).await;
+        metrics::synced(observed.job, action, looked.is_ok(), began.elapsed());
+        looked
+    }
+
+    async fn carry_out(
+        &self,
+        cx: &Cx,
+        key: &Key,
+        observed: &Observed<'_>,
+        decision: plan::Decision,
+        action: &mut &'static str,
+    ) -> Result<Action, Error> {
         let job = observed.job;
-        let decision = plan::decide(observed);
         let (again, record) = (decision.again, decision.record.clone());
         let (done, failure) = self.act(cx, key, observed, &decision.act).await;
         let settled = settle::settle(observed, decision, &done);
+        if *action == metrics::RECONCILING && !settled.untrack.is_empty() {
+            *action = metrics::TRACKING;
+        }
         let written = self.write_status(cx, key, job, settled.status.clone()).await?;
         self.records.lock().insert(key.clone(), (meta::uid(job).to_owned(), record));
         self.track(cx, key, &written, settled).await?;
@@ -171,6 +190,7 @@ impl Jobs {
         let ended = settle::finish(&mut status, end.as_ref());
         let job = self.write_status(cx, key, job, status).await?;
         if let Some(end) = end.filter(|_| ended) {
+            metrics::finished(&job, &end);
             tell_end(cx, &job, &end);
         }
         error.map_or(Ok(()), Err)
@@ -203,6 +223,7 @@ impl Jobs {
         let next = Job { status: Some(status), ..job.clone() };
         let api: Api<Job> = Api::namespaced(cx.client.clone(), key.ns());
         let written = api.replace_status(&key.name, &PostParams::default(), &next).await?;
+        metrics::counted(job, job.status.as_ref(), next.status.as_ref());
         self.of_jobs.written(key, &written);
         Ok(written)
     }

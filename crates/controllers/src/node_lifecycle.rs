@@ -1,6 +1,7 @@
 //! Nodes that fall silent: their conditions become unknown, taints keep pods away and drive them away after the time that
 //! they tolerate. Timers wait for exactly the next thing that can happen.
 
+mod metrics;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -160,6 +161,9 @@ impl Controller for NodeLifecycle {
             });
             // The change that this makes leads to the next look.
             api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+            if !plan::evicting(&node).any(plan::is_of_silence) && taints.iter().any(plan::is_of_silence) {
+                metrics::evicted(&node);
+            }
             return Ok(Action::after(silence));
         }
         if plan::condition(&node, "Ready").is_none_or(|ready| ready.status != "True") {

@@ -11,6 +11,7 @@ mod slices;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod topology;
 mod triggers;
 
 use std::collections::BTreeMap;

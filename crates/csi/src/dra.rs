@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prost::Message;
 
-use grpc::{Code, Endpoint, Error};
+use grpc::{Code, Endpoint, Error, Messages};
 
 /// The type of plugins that prepare claims, when they register.
 pub const DRA: &str = "DRAPlugin";
@@ -98,6 +98,59 @@ struct UnpreparedClaim {
     error: String,
 }
 
+/// Where a device is among those of its driver.
+#[derive(Clone, PartialEq, Message)]
+pub struct DeviceName {
+    /// Its pool.
+    #[prost(string, tag = "1")]
+    pub pool_name: String,
+    /// Its name.
+    #[prost(string, tag = "2")]
+    pub device_name: String,
+}
+
+/// How a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+pub enum HealthStatus {
+    /// Nobody can say.
+    Unknown = 0,
+    /// As it should be.
+    Healthy = 1,
+    /// It has a problem.
+    Unhealthy = 2,
+}
+
+/// How a device is, as its driver has found it.
+#[derive(Clone, PartialEq, Message)]
+pub struct DeviceHealth {
+    /// Which.
+    #[prost(message, optional, tag = "1")]
+    pub device: Option<DeviceName>,
+    /// How.
+    #[prost(enumeration = "HealthStatus", tag = "2")]
+    pub health: i32,
+    /// When that was found, in seconds since the epoch.
+    #[prost(int64, tag = "3")]
+    pub last_updated_time: i64,
+    /// After so many seconds nobody can say any more; as many as the kubelet wants where there are none.
+    #[prost(int64, tag = "4")]
+    pub health_check_timeout_seconds: i64,
+    /// For people.
+    #[prost(string, tag = "5")]
+    pub message: String,
+}
+
+/// How all devices of a driver are.
+#[derive(Clone, PartialEq, Message)]
+pub struct Healths {
+    /// One by one.
+    #[prost(message, repeated, tag = "1")]
+    pub devices: Vec<DeviceHealth>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WatchHealth {}
+
 /// A driver of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plugin {
@@ -129,6 +182,14 @@ impl Plugin {
         let (uid, method) = (claim.uid.clone(), self.version.method("NodePrepareResources"));
         let mut answer: Prepared = self.endpoint.call(&method, &Claims { claims: vec![claim] }, LIMIT).await?;
         Ok(said(answer.claims.remove(&uid), |one| &one.error)?.devices)
+    }
+
+    /// How its devices are, from now on (`DRAResourceHealth` of the kubelet's `dra-health` interface, `v1alpha1`).
+    ///
+    /// # Errors
+    /// The driver does not answer. One that does not watch its devices says so in the answer: [`Code::Unimplemented`].
+    pub async fn watch_health(&self) -> Result<Messages<Healths>, Error> {
+        self.endpoint.stream("/v1alpha1.DRAResourceHealth/NodeWatchResources", &WatchHealth {}, LIMIT).await
     }
 
     /// Undoes [`Self::prepare`]. Idempotent.

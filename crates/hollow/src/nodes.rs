@@ -129,6 +129,7 @@ fn node(number: usize, version: &str, now: Timestamp) -> Node {
         addresses: Some(vec![of_type("InternalIP", address(number).to_string()), of_type("Hostname", name.clone())]),
         conditions: Some(conditions(now)),
         node_info: Some(info),
+        declared_features: Some(pods::features::FEATURES.iter().map(|feature| feature.name.to_owned()).collect()),
         ..Default::default()
     };
     let labels = labels.map(|(key, value)| (key.to_owned(), value)).into();

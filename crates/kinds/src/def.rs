@@ -62,8 +62,6 @@ pub enum NameRule {
     Subdomain,
     /// RFC 1123 label.
     Label,
-    /// RFC 1035 label (Services).
-    Label1035,
     /// Anything that is one path segment (RBAC).
     PathSegment,
     /// An IP address in its canonical form.
@@ -76,7 +74,6 @@ impl NameRule {
         match self {
             Self::Subdomain => names::name_is_subdomain(name, prefix),
             Self::Label => names::name_is_label(name, prefix),
-            Self::Label1035 => names::name_is_1035_label(name, prefix),
             Self::PathSegment => names::name_is_path_segment(name, prefix),
             Self::IpAddress => names::name_is_ip(name, prefix),
         }

@@ -4,11 +4,13 @@
 //! [`fn@admit`].
 
 mod admit;
+pub mod options;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 pub use admit::admit;
+use options::Distances;
 
 /// Most NUMA nodes with a policy, as upstream: hints are for all sets of them.
 pub const NODES: usize = 8;
@@ -60,6 +62,15 @@ pub fn hints(
     let least = sets.iter().filter(|mask| total(**mask) >= count).map(|mask| mask.count()).min();
     let can = sets.into_iter().filter(|mask| free(*mask).is_some_and(|free| free >= count));
     can.map(|mask| Hint { mask: Some(mask), preferred: Some(mask.count()) == least }).collect()
+}
+
+/// The machine's NUMA nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Nodes<'a> {
+    /// All of them.
+    pub all: Mask,
+    /// How far they are from each other, where that counts.
+    pub distances: Option<&'a Distances>,
 }
 
 /// What a pod is refused for.
@@ -142,7 +153,7 @@ impl Policy {
     ///
     /// # Errors
     /// The pod is refused.
-    pub fn decide(self, nodes: Mask, lists: &[Vec<Hint>]) -> Result<Option<Mask>, Misaligned> {
+    pub fn decide(self, machine: Nodes<'_>, lists: &[Vec<Hint>]) -> Result<Option<Mask>, Misaligned> {
         if self == Self::None {
             return Ok(None);
         }
@@ -151,11 +162,11 @@ impl Policy {
             Self::SingleNumaNode => lists.iter().map(|list| list.iter().filter(single).copied().collect()).collect(),
             _ => lists.to_vec(),
         };
-        let best = merge(nodes, &kept);
+        let best = merge(machine, &kept);
         if self != Self::BestEffort && !best.preferred {
             return Err(Misaligned);
         }
-        Ok(best.mask.filter(|mask| self != Self::SingleNumaNode || *mask != nodes))
+        Ok(best.mask.filter(|mask| self != Self::SingleNumaNode || *mask != machine.all))
     }
 }
 
@@ -170,8 +181,8 @@ type Merged = (Mask, bool, bool);
 
 /// The best that one hint of each list comes to. All choices are merged at once, list by list: there are never more than four times as many
 /// results as sets of nodes.
-fn merge(nodes: Mask, lists: &[Vec<Hint>]) -> Hint {
-    let mut merged: BTreeSet<Merged> = BTreeSet::from([(nodes, false, true)]);
+fn merge(machine: Nodes<'_>, lists: &[Vec<Hint>]) -> Hint {
+    let mut merged: BTreeSet<Merged> = BTreeSet::from([(machine.all, false, true)]);
     for list in lists {
         let with = |(mask, named, preferred): Merged, hint: &Hint| match hint.mask {
             None => (mask, named, preferred && hint.preferred),
@@ -181,13 +192,14 @@ fn merge(nodes: Mask, lists: &[Vec<Hint>]) -> Hint {
     }
     let widest_need = lists.iter().filter_map(|list| list.iter().filter_map(|hint| Some(hint.mask?.count())).min()).max();
     let results = merged.into_iter().filter(|(mask, ..)| mask.count() > 0).map(|(mask, _, preferred)| (mask, preferred));
-    let best = results.min_by_key(|(mask, preferred)| rank(*mask, *preferred, widest_need.unwrap_or(0)));
-    best.map_or(Hint { mask: Some(nodes), preferred: false }, |(mask, preferred)| Hint { mask: Some(mask), preferred })
+    let distance = |mask: Mask| machine.distances.map_or(0, |distances| distances.within(mask));
+    let best = results.min_by_key(|(mask, preferred)| rank(*mask, *preferred, widest_need.unwrap_or(0), distance(*mask)));
+    best.map_or(Hint { mask: Some(machine.all), preferred: false }, |(mask, preferred)| Hint { mask: Some(mask), preferred })
 }
 
 /// The lower, the better. Of preferred sets the narrowest is best. Of others the best has as many nodes as the resource needs that needs most;
-/// then come smaller ones, the largest first, then larger ones.
-fn rank(mask: Mask, preferred: bool, needed: u32) -> (bool, u8, i64, u64) {
+/// then come smaller ones, the largest first, then larger ones. Of sets that are as large the closer one is best, then that of the lower nodes.
+fn rank(mask: Mask, preferred: bool, needed: u32, distance: u64) -> (bool, u8, i64, u64, u64) {
     let count = mask.count();
     let (class, order) = match count.cmp(&needed) {
         _ if preferred => (0, i64::from(count)),
@@ -195,7 +207,7 @@ fn rank(mask: Mask, preferred: bool, needed: u32) -> (bool, u8, i64, u64) {
         std::cmp::Ordering::Less => (1, -i64::from(count)),
         std::cmp::Ordering::Greater => (2, i64::from(count)),
     };
-    (!preferred, class, order, mask.0)
+    (!preferred, class, order, distance, mask.0)
 }
 
 /// Hints of resources by name, as their owners say them: none has no wish.
@@ -227,7 +239,8 @@ mod tests {
     #[track_caller]
     fn check(lists: &[&[Hint]], best: u64, restricted: bool, single: Option<Option<u64>>) {
         let lists: Vec<Vec<Hint>> = lists.iter().map(|list| list.to_vec()).collect();
-        let decide = |policy: Policy| policy.decide(Mask(15), &lists).map(|mask| mask.map(|mask| mask.0));
+        let nodes = Nodes { all: Mask(15), distances: None };
+        let decide = |policy: Policy| policy.decide(nodes, &lists).map(|mask| mask.map(|mask| mask.0));
         assert_eq!(decide(Policy::None), Ok(None));
         assert_eq!(decide(Policy::BestEffort), Ok(Some(best)));
         assert_eq!(decide(Policy::Restricted), if restricted { Ok(Some(best)) } else { Err(Misaligned) });
@@ -265,7 +278,37 @@ mod tests {
         let all = hints(&nodes, 1, |mask| mask.count() as usize, |mask| Some(mask.count() as usize));
         assert_eq!(all.len(), 255);
         let lists = vec![all; 16];
-        assert_eq!(Policy::Restricted.decide(Mask::of(&nodes), &lists), Ok(Some(Mask(1))));
+        let all = Nodes { all: Mask::of(&nodes), distances: None };
+        assert_eq!(Policy::Restricted.decide(all, &lists), Ok(Some(Mask(1))));
+    }
+
+    /// KEP-3545: "prefer-closest-numa-nodes ... favors sets of NUMA nodes with shorter distance between them when making admission decisions".
+    #[test]
+    fn close_nodes_are_better_where_that_counts() {
+        // Nodes 0 and 3 are neighbours, and 1 and 2.
+        let distances = Distances::read(&(0..4).collect(), |from| {
+            let to = |to| {
+                if from == to {
+                    "10"
+                } else if from + to == 3 {
+                    "12"
+                } else {
+                    "30"
+                }
+            };
+            (0..4).map(to).collect::<Vec<_>>().join(" ")
+        });
+        let check = |lists: &[Vec<Hint>], plain: u64, closest: u64| {
+            for (distances, expected) in [(None, plain), (Some(&distances), closest)] {
+                let nodes = Nodes { all: Mask(15), distances };
+                assert_eq!(Policy::BestEffort.decide(nodes, lists), Ok(Some(Mask(expected))));
+            }
+        };
+        let pairs = |preferred| [0b0011, 0b0101, 0b1001, 0b0110].map(|mask| hint(mask, preferred)).to_vec();
+        check(&[pairs(true)], 0b0011, 0b0110);
+        check(&[pairs(false)], 0b0011, 0b0110);
+        // A smaller set is better than a close one.
+        check(&[vec![hint(0b0110, true), hint(0b1000, true)]], 0b1000, 0b1000);
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! | module | what |
 //! |---|---|
 //! | [`prepare`] | a pod's claims are prepared, and given back when it has ended |
+//! | [`health`] | how devices are, as drivers say |
 //! | [`records`] | what was begun with which driver, on disk before it is begun |
 //! | [`slices`] | those of a driver go with it |
 
+pub mod health;
 pub mod prepare;
 mod records;
 pub mod slices;
@@ -16,9 +18,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use csi::dra::Plugin;
+use health::Findings;
 use parking_lot::Mutex;
 use records::Record;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, watch};
 
 type Locks = HashMap<String, Arc<tokio::sync::Mutex<()>>>;
 
@@ -32,6 +35,8 @@ pub struct Claims {
     records: Mutex<BTreeMap<String, Record>>,
     /// One thing at a time is done to a claim.
     locks: Mutex<Locks>,
+    findings: Mutex<Findings>,
+    news: watch::Sender<()>,
 }
 
 impl Claims {
@@ -56,8 +61,14 @@ impl Claims {
         let same = drivers.get(name).is_some_and(|(_, number)| *number == socket);
         if same {
             drivers.remove(name);
+            self.forget_findings(name);
         }
         same
+    }
+
+    /// Changes with what drivers say of their devices.
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
     }
 
     fn driver(&self, name: &str) -> Result<Plugin, String> {

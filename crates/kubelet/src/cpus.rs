@@ -11,6 +11,7 @@
 //! | [`take`] | which processors are taken, pure |
 //! | [`pools`] | who has which, pure |
 
+mod distribute;
 pub mod options;
 pub mod pools;
 pub mod set;
@@ -139,7 +140,7 @@ impl Cpus {
             Ok(set) => return Err(Error::NotThere(set.clone(), topology.all())),
             Err(milli) => {
                 let count = usize::try_from(milli.max(0)).unwrap_or(0).div_ceil(1000);
-                take::take(&topology, &topology.all(), count).map_err(Refusal::from)?
+                take::take(&topology, &topology.all(), count, false).map_err(Refusal::from)?
             }
         };
         if reserved.is_empty() {

@@ -8,11 +8,15 @@
 //! | [`policy`] | what a driver's CSIDriver object asks for, pure |
 //! | [`records`] | what was begun, on disk before it is begun |
 //! | [`mount`] | staging and publishing, and the way back |
+//! | [`operations`] | how long drivers take, for the node's page |
 //! | [`expand`] | file systems that grow |
+//! | [`count`] | how many volumes the node can have, asked again |
 
 pub mod announce;
+pub mod count;
 pub mod expand;
 pub mod mount;
+pub(crate) mod operations;
 pub mod policy;
 pub mod records;
 pub mod registration;
@@ -45,6 +49,8 @@ pub struct Drivers {
     arrivals: watch::Sender<u64>,
     /// How often a volume stayed staged that no pod has any more.
     left: watch::Sender<u64>,
+    /// How often a volume could not be attached since the node can have no more of its driver.
+    full: watch::Sender<u64>,
     /// Drivers come and go one after the other.
     registering: tokio::sync::Mutex<()>,
     /// One thing at a time is done to a volume; by the directory where it is staged.
@@ -66,6 +72,10 @@ impl Drivers {
     /// Changes when a driver comes.
     pub fn arrivals(&self) -> watch::Receiver<u64> {
         self.arrivals.subscribe()
+    }
+
+    fn no_room(&self) {
+        self.full.send_modify(|number| *number += 1);
     }
 
     fn stage_left(&self) {

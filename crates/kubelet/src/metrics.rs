@@ -8,6 +8,7 @@ mod measured;
 mod plugins;
 mod probes;
 mod state;
+mod volumes;
 
 use std::fmt::Debug;
 use std::hash::Hash;

@@ -107,6 +107,8 @@ pub struct Alignment {
     pub policy: affinity::Policy,
     /// What is aligned.
     pub scope: affinity::Scope,
+    /// How well sets of NUMA nodes do.
+    pub options: affinity::options::Options,
 }
 
 /// The kubelet's HTTPS endpoint.

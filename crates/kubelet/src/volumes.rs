@@ -19,6 +19,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Volume};
@@ -28,6 +29,7 @@ use tokio::sync::Mutex;
 use crate::certificates::pod::PodCertificates;
 use crate::context::Context;
 use crate::drivers::mount::{self as csi_mount, Mounted};
+use crate::drivers::operations::operated;
 use crate::drivers::source::Source;
 use crate::drivers::{expand, records};
 use crate::refs::PodReferences;
@@ -200,7 +202,10 @@ impl Volumes {
     }
 
     async fn of_driver(&self, model: &Model, volume: &Volume, source: &Source) -> Result<Mounted, String> {
-        let mounted = csi_mount::set_up(&self.cx, model, source).await?;
+        let started = Instant::now();
+        let result = csi_mount::set_up(&self.cx, model, source).await;
+        operated(&source.driver, "volume_mount", started.elapsed(), &result);
+        let mounted = result?;
         self.mounted.lock().insert(volume.name.clone(), mounted.clone());
         Ok(mounted)
     }

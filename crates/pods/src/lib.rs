@@ -4,6 +4,7 @@
 
 pub mod claims;
 pub mod csi;
+pub mod features;
 pub mod nodes;
 pub mod qos;
 pub mod quota;

@@ -15,6 +15,7 @@ use crate::entry::object_path;
 use crate::entry::parts::Rest;
 use crate::entry::{Entry, Index};
 use crate::metrics;
+use crate::metrics::admission::{self as measured, Step};
 use crate::target::{How, Target};
 use crate::{Operation, Registry, Served};
 
@@ -67,14 +68,18 @@ impl Registry {
         old: Option<&Value>,
     ) -> Result<Option<Value>, Status> {
         let mut request = Request::new(self, target, operation, object, old);
-        // A second time when what has changed the object concerns the plugins before it, and never a third time.
-        while request.begin_round() {
-            for plugin in &self.admission {
-                if self.concerns(plugin.as_ref(), target, &request) {
-                    plugin.mutate(&mut request).await?;
+        measured::step(operation, Step::Admit, async {
+            // A second time when what has changed the object concerns the plugins before it, and never a third time.
+            while request.begin_round() {
+                for plugin in &self.admission {
+                    if self.concerns(plugin.as_ref(), target, &request) {
+                        measured::plugin(plugin.name(), operation, Step::Admit, plugin.mutate(&mut request)).await?;
+                    }
                 }
             }
-        }
+            Ok::<_, Status>(())
+        })
+        .await?;
         let changed = request.changed();
         let mut object = request.into_object();
         if let (true, Some(object)) = (changed, &mut object) {
@@ -102,11 +107,15 @@ impl Registry {
                 holds.extend(plugin.reserve(&mut request).await?);
             }
         }
-        for plugin in &self.admission {
-            if self.concerns(plugin.as_ref(), target, &request) {
-                plugin.validate(&request).await?;
+        measured::step(operation, Step::Validate, async {
+            for plugin in &self.admission {
+                if self.concerns(plugin.as_ref(), target, &request) {
+                    measured::plugin(plugin.name(), operation, Step::Validate, plugin.validate(&request)).await?;
+                }
             }
-        }
+            Ok::<_, Status>(())
+        })
+        .await?;
         Ok((request.into_object(), holds))
     }
 
@@ -295,7 +304,6 @@ fn name_rule(res: &Served) -> names::NameFn {
     match res.def.name {
         kinds::NameRule::Subdomain => names::name_is_subdomain,
         kinds::NameRule::Label => names::name_is_label,
-        kinds::NameRule::Label1035 => names::name_is_1035_label,
         kinds::NameRule::PathSegment => names::name_is_path_segment,
         kinds::NameRule::IpAddress => names::name_is_ip,
     }

@@ -18,16 +18,8 @@ use crate::plugins::PLUGINS;
 use crate::profile::{DEFAULT, Fit, Ignored, Profile, Strategy};
 
 /// Plugins of upstream that stand for what is done here always, or for what there is nothing of.
-const OTHERS: [&str; 8] = [
-    "PrioritySort",
-    "SchedulingGates",
-    "NodeVolumeLimits",
-    "VolumeZone",
-    PREEMPTION,
-    "DefaultBinder",
-    "NodeDeclaredFeatures",
-    "GangScheduling",
-];
+const OTHERS: [&str; 7] =
+    ["PrioritySort", "SchedulingGates", "NodeVolumeLimits", "VolumeZone", PREEMPTION, "DefaultBinder", "GangScheduling"];
 const PREEMPTION: &str = "DefaultPreemption";
 /// Without these a profile does nothing.
 const NEEDED: [&str; 2] = ["PrioritySort", "DefaultBinder"];

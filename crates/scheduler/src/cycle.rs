@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::time::Instant;
 
 use crate::cluster::{Cluster, NodeInfo};
 use crate::extenders::opinion::Opinion;
 use crate::filtering::{Filters, FitError};
 use crate::framework::Verdict;
+use crate::metrics;
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
 
@@ -46,12 +48,15 @@ pub(crate) struct Candidates {
 
 /// The filters for a pod; why none are needed when it is refused whatever node it is.
 fn filters<'a>(pod: &'a PodInfo, cluster: &'a Cluster) -> Result<Filters<'a>, FitError> {
-    let profile = cluster.profile(pod);
+    let (started, profile) = (Instant::now(), cluster.profile(pod));
     let mut filtering = PLUGINS.iter().enumerate().filter(|(index, _)| profile.is_none_or(|profile| profile.filters(*index)));
-    match filtering.find_map(|(index, plugin)| Some((index, plugin.refuse(pod, cluster)?))) {
-        Some((plugin, reason)) => Err(FitError::everywhere(cluster.len(), plugin, reason)),
-        None => Ok(Filters::prepare(pod, cluster)),
-    }
+    let refused = filtering.find_map(|(index, plugin)| Some((index, plugin.refuse(pod, cluster)?)));
+    let (answer, status) = match refused {
+        Some((plugin, reason)) => (Err(FitError::everywhere(cluster.len(), plugin, reason)), "UnschedulableAndUnresolvable"),
+        None => (Ok(Filters::prepare(pod, cluster)), "Success"),
+    };
+    metrics::ran("PreFilter", pod.scheduler(), status, started.elapsed());
+    answer
 }
 
 /// The node that the pod was promised, if it will do.
@@ -103,7 +108,7 @@ impl Chooser {
 
     /// The nodes that pass, as many as are enough, and why others do not.
     fn feasible<'a>(&mut self, pod: &PodInfo, cluster: &'a Cluster, filters: &Filters<'_>) -> (Vec<&'a NodeInfo>, FitError) {
-        let profile = cluster.profile(pod);
+        let (started, profile) = (Instant::now(), cluster.profile(pod));
         let mut error = FitError::of(cluster.len());
         let percentage = profile.map_or(0, |profile| profile.percentage);
         let (slots, limit) = (cluster.slots(), enough(cluster.len(), percentage));
@@ -122,6 +127,8 @@ impl Chooser {
             }
         }
         self.start = if slots.is_empty() { 0 } else { (self.start + seen) % slots.len() };
+        // For all nodes together; that none will do is a success too, as upstream.
+        metrics::ran("Filter", pod.scheduler(), "Success", started.elapsed());
         (feasible, error)
     }
 
@@ -148,7 +155,7 @@ impl Chooser {
     ) -> &'a NodeInfo {
         let mut totals = vec![0_i64; nodes.len()];
         let mut scores = Vec::with_capacity(nodes.len());
-        let profile = cluster.profile(pod);
+        let (started, profile) = (Instant::now(), cluster.profile(pod));
         for (index, plugin) in PLUGINS.iter().enumerate() {
             let weight = profile.map_or(plugin.weight(), |profile| profile.weight(index, plugin.weight()));
             let Some(score) = Some(plugin).filter(|_| weight > 0).and_then(|plugin| plugin.score(pod, cluster, nodes)) else {
@@ -161,6 +168,7 @@ impl Chooser {
                 *total += score * weight;
             }
         }
+        metrics::ran("Score", pod.scheduler(), "Success", started.elapsed());
         if !extra.is_empty() {
             for (total, node) in totals.iter_mut().zip(nodes) {
                 *total = total.saturating_add(extra.get(&node.name).copied().unwrap_or(0));

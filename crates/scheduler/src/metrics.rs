@@ -28,10 +28,18 @@ struct Waiting {
     queue: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ran {
+    extension_point: &'static str,
+    profile: String,
+    status: &'static str,
+}
+
 struct Metrics {
     attempts: Family<Attempt, Counter>,
     attempt_seconds: Family<Attempt, Histogram, fn() -> Histogram>,
     algorithm_seconds: Histogram,
+    point_seconds: Family<Ran, Histogram, fn() -> Histogram>,
     sli_seconds: Family<Attempts, Histogram, fn() -> Histogram>,
     pod_attempts: Histogram,
     pending: Family<Waiting, Gauge>,
@@ -59,6 +67,11 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
         "scheduler_scheduling_algorithm_duration_seconds",
         "Scheduling algorithm latency in seconds",
         seconds(),
+    ),
+    point_seconds: Page::Server.register(
+        "scheduler_framework_extension_point_duration_seconds",
+        "Latency for running all plugins of a specific extension point.",
+        Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0001, 2.0, 12))),
     ),
     sli_seconds: Page::Server.register(
         "scheduler_pod_scheduling_sli_duration_seconds",
@@ -99,6 +112,12 @@ pub(crate) enum Outcome {
 /// One decision was made.
 pub(crate) fn decided(took: Duration) {
     METRICS.algorithm_seconds.observe(took.as_secs_f64());
+}
+
+/// All plugins were asked at a point of the framework that is named as upstream's, with the code that came of it.
+pub(crate) fn ran(extension_point: &'static str, profile: &str, status: &'static str, took: Duration) {
+    let labels = Ran { extension_point, profile: profile.to_owned(), status };
+    METRICS.point_seconds.get_or_create(&labels).observe(took.as_secs_f64());
 }
 
 /// One attempt is over.

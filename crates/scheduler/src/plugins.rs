@@ -22,6 +22,7 @@ pub(crate) static PLUGINS: &[&dyn Plugin] = &[
     &node::TaintToleration,
     &node::NodeAffinity,
     &node::NodePorts,
+    &node::NodeDeclaredFeatures,
     &resources::NodeResourcesFit,
     &resources::NodeResourcesBalancedAllocation,
     &volumes::VolumeRestrictions,

@@ -468,7 +468,10 @@ async fn until(due: Option<Instant>) {
 
 /// Whether nothing changed that scheduling looks at. Heartbeats change a node all the time.
 fn same_node(old: &Node, new: &Node) -> bool {
-    let status = |node: &Node| node.status.as_ref().map(|status| (status.allocatable.clone(), status.images.clone()));
+    let status = |node: &Node| {
+        let status = node.status.as_ref();
+        status.map(|status| (status.allocatable.clone(), status.images.clone(), status.declared_features.clone()))
+    };
     old.metadata.labels == new.metadata.labels && old.spec == new.spec && status(old) == status(new)
 }
 

@@ -58,6 +58,9 @@ async fn binds_reports_and_tries_again() {
     };
     fake.until::<Pod>(refused).await;
     fake.until::<Event>(|events| events.iter().any(|event| event.reason.as_deref() == Some("Scheduled"))).await;
+    let page = base::metrics::Page::Server.encode(base::metrics::Format::Text);
+    let ran = "scheduler_framework_extension_point_duration_seconds_count{extension_point=\"Filter\",profile=\"default-scheduler\",status=\"Success\"}";
+    assert!(page.contains(ran));
     assert_eq!(node_of(&fake.all::<Pod>(), "gated"), None);
 
     // Room for the second comes with a new node; it is taken after the back-off.

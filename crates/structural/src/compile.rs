@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::field_path::field_path;
 use crate::formats::Format;
-use crate::node::{Additional, Kind, Limits, List, Node};
+use crate::node::{Additional, Kind, Limits, List, Node, NumberFormat};
 use crate::pattern::Pattern;
 use crate::prune;
 use crate::rule::Rule;
@@ -108,6 +108,7 @@ fn texts(list: Option<&Value>) -> Vec<String> {
 }
 
 fn limits(map: &Map<String, Value>, depth: usize) -> Result<Limits, Unusable> {
+    let kind = map.get("type").and_then(Value::as_str).unwrap_or_default();
     let number = |name: &str| map.get(name).and_then(Value::as_f64);
     let size = |name: &str| map.get(name).and_then(Value::as_u64);
     let flag = |name: &str| map.get(name).and_then(Value::as_bool).unwrap_or(false);
@@ -133,7 +134,8 @@ fn limits(map: &Map<String, Value>, depth: usize) -> Result<Limits, Unusable> {
         min_properties: size("minProperties"),
         unique_items: flag("uniqueItems"),
         pattern: text("pattern").map(Pattern::new),
-        format: text("format").and_then(Format::named),
+        format: text("format").filter(|_| matches!(kind, "" | "string")).and_then(Format::named),
+        number_format: text("format").and_then(|format| NumberFormat::named(kind, format)),
         format_as_written: text("format").unwrap_or_default().to_owned(),
         all_of: nodes("allOf")?,
         any_of: nodes("anyOf")?,

@@ -133,6 +133,28 @@ impl Declares for &Node {
     }
 }
 
+/// Formats of numbers that restrict them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NumberFormat {
+    Int32,
+    Int64,
+    Float,
+    Double,
+}
+
+impl NumberFormat {
+    /// A format of a type; what upstream does not know has no effect.
+    pub(crate) fn named(kind: &str, name: &str) -> Option<Self> {
+        match (kind, name) {
+            ("integer", "int32") => Some(Self::Int32),
+            ("integer", "int64") => Some(Self::Int64),
+            ("number", "float") => Some(Self::Float),
+            ("number", "double") => Some(Self::Double),
+            _ => None,
+        }
+    }
+}
+
 /// What values are restricted to beyond their type.
 #[derive(Debug, Default)]
 pub(crate) struct Limits {
@@ -152,6 +174,7 @@ pub(crate) struct Limits {
     pub(crate) unique_items: bool,
     pub(crate) pattern: Option<Pattern>,
     pub(crate) format: Option<Format>,
+    pub(crate) number_format: Option<NumberFormat>,
     /// As messages name it: with dashes, or without.
     pub(crate) format_as_written: String,
     pub(crate) all_of: Vec<Node>,
@@ -173,6 +196,7 @@ impl Limits {
             && !self.unique_items
             && self.pattern.is_none()
             && self.format.is_none()
+            && self.number_format.is_none()
             && junctors.iter().all(|parts| parts.is_empty())
             && self.not.is_none()
     }

@@ -109,6 +109,24 @@ fn limits() {
     check_rules(number.clone(), json!(3), &[]);
     check_rules(number.clone(), json!(0), &["spec: Invalid value: 0: spec in body should be greater than or equal to 1"]);
     check_rules(number, json!(6), &["spec: Invalid value: 6: spec in body should be less than or equal to 5"]);
+    let beyond = |format: &str| format!("<nil>: Invalid value: \"\": Checked value must be of type {format} in spec");
+    // v1.36: "CRD validation now strictly enforces ranges for numeric formats".
+    let small = json!({"type": "integer", "format": "int32"});
+    check_rules(small.clone(), json!(2_147_483_647_i64), &[]);
+    check_rules(small.clone(), json!(2_147_483_648_i64), &[&beyond("integer with format int32")]);
+    check_rules(small, json!(true), &["spec: Invalid value: \"\": spec in body must be of type int32: \"\""]);
+    let large = json!({"type": "integer", "format": "int64"});
+    check_rules(large.clone(), json!(i64::MIN), &[]);
+    check_rules(large, json!(u64::MAX), &[&beyond("integer with format int64")]);
+    check_rules(json!({"type": "integer"}), json!(u64::MAX), &[&beyond("integer (default format)")]);
+    check_rules(json!({"type": "integer", "format": "uint8"}), json!(256), &[]);
+    let float = json!({"type": "number", "format": "float"});
+    check_rules(float.clone(), json!(3.4e38), &[]);
+    check_rules(float, json!(3.5e38), &[&beyond("number with format float")]);
+    check_rules(json!({"type": "number", "format": "double"}), json!(3.5e38), &[]);
+    let limit = json!({"type": "integer", "format": "int32", "maximum": 4_294_967_295_i64});
+    let text = "<nil>: Invalid value: \"\": Maximum boundary value must be of type integer with format int32 in spec";
+    check_rules(limit, json!(1), &[text]);
     let open = json!({"type": "number", "minimum": 0.5, "exclusiveMinimum": true, "multipleOf": 0.5});
     check_rules(open.clone(), json!(0.5), &["spec: Invalid value: 0.5: spec in body should be greater than 0.5"]);
     check_rules(open, json!(0.7), &["spec: Invalid value: 0.7: spec in body should be a multiple of 0.5"]);

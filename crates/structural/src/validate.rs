@@ -60,7 +60,7 @@ fn kind_of(value: &Value) -> &'static str {
 
 /// The types of which a value has to be and is. Where a format is said, it is told of instead, as upstream's formats of Go's types.
 fn expected_and_given<'v>(node: &'v Node, value: &'v Value) -> (&'v str, &'static str) {
-    let limits = node.limits.as_ref().filter(|limits| limits.format.is_some());
+    let limits = node.limits.as_ref().filter(|limits| limits.format.is_some() || limits.number_format.is_some());
     let given = match value {
         Value::Bool(_) | Value::Object(_) => "",
         Value::Number(number) if number.is_f64() => "float64",
@@ -101,15 +101,17 @@ fn check(node: &Node, value: &Value, old: Option<&Value>, at: &At<'_>, found: &m
         let (kind, given) = expected_and_given(node, value);
         let detail = format!("{at} in body must be of type {kind}: \"{given}\"");
         found.errors.push(Error::type_invalid(&field(at), given, detail));
-        if value.is_number() && node.kind == Kind::Integer {
-            limits::beyond("Checked", at, found);
-        }
+    }
+    if let Value::Number(number) = value
+        && !limits::in_range(node, number)
+    {
+        limits::beyond(node, "Checked", at, found);
     }
     if let Some(limits) = &node.limits {
         if !value.is_null() {
             limits::junctors(limits, value, old, at, found);
         }
-        limits::check(limits, node.kind, value, at, found);
+        limits::check(limits, node, value, at, found);
     }
     found.right += 1;
     match value {

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::join::{self, AGENT};
 use crate::cli;
 use crate::node;
+use crate::node::expiry::{self, Certificate};
 use crate::paths::Paths;
 use crate::token::JoinToken;
 
@@ -42,6 +43,13 @@ impl Kind {
         match self {
             Self::Client => "kubelet-client",
             Self::Serving => "kubelet",
+        }
+    }
+
+    fn measured(self) -> Certificate {
+        match self {
+            Self::Client => Certificate::Client,
+            Self::Serving => Certificate::Serving,
         }
     }
 
@@ -113,6 +121,7 @@ impl Member {
     pub(super) fn connection(&self) -> Result<(Server, ClientConfig)> {
         let (certificate, key) = self.files(Kind::Client);
         let resolver = Resolver::files(&certificate, &key)?;
+        expiry::follow(Certificate::Client, &resolver);
         Ok((self.server.clone(), tls::client(&self.bundle, Some(resolver))?))
     }
 
@@ -213,6 +222,7 @@ impl Member {
                     tokio::time::sleep(RETRY.1).await;
                 }
                 Err(error) => {
+                    expiry::failed(kind.measured());
                     tracing::warn!(%error, certificate = kind.name(), "the certificate cannot be renewed yet, trying again");
                     tokio::time::sleep(delay).await;
                     delay = (delay * 2).min(RETRY.1);

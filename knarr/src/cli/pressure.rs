@@ -30,7 +30,8 @@ pub(crate) struct Pressure {
     /// Who gets processors for itself: none, or static (containers of guaranteed pods that ask for whole ones).
     #[arg(long, value_name = "POLICY", default_value = "none")]
     cpu_manager_policy: cpus::Policy,
-    /// How the policy static gives processors: full-pcpus-only=true (whole cores), strict-cpu-reservation=true (no container runs on reserved ones).
+    /// How the policy static gives processors: full-pcpus-only=true (whole cores), strict-cpu-reservation=true (no container runs on reserved ones),
+    /// distribute-cpus-across-numa=true (evenly where one NUMA node is not enough), prefer-align-cpus-by-uncorecache=true (from few caches).
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
     cpu_manager_policy_options: Vec<cpus::options::Setting>,
     /// Who gets memory and huge pages of NUMA nodes for itself: None, or Static (containers of guaranteed pods).
@@ -46,6 +47,9 @@ pub(crate) struct Pressure {
     /// What is from the same NUMA nodes: container (each by itself) or pod.
     #[arg(long, value_name = "SCOPE", default_value = "container")]
     topology_manager_scope: affinity::Scope,
+    /// How the policy chooses NUMA nodes: prefer-closest-numa-nodes=true (of sets that are as large the one whose nodes are closest).
+    #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
+    topology_manager_policy_options: Vec<affinity::options::Setting>,
     /// Below what pods are evicted at once; memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,
     /// imagefs.available<15%,imagefs.inodesFree<5%,pid.available<5% by default, where 1Gi of a disk is always enough.
     #[arg(long)]
@@ -109,7 +113,8 @@ impl Pressure {
 
     /// Whether containers get their parts from the same NUMA nodes.
     pub(crate) fn affinity(&self) -> Alignment {
-        Alignment { policy: self.topology_manager_policy, scope: self.topology_manager_scope }
+        let options = affinity::options::Options::of(&self.topology_manager_policy_options);
+        Alignment { policy: self.topology_manager_policy, scope: self.topology_manager_scope, options }
     }
 
     /// When pods are evicted.

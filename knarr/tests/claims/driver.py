@@ -1,12 +1,14 @@
 """A driver of claimed devices as others write them: its devices are cranes, each a node of the device /dev/loop-control.
 
 It publishes a ResourceSlice, makes itself known by a socket in the kubelet's directory, and prepares claims by writing a file of the Container
-Device Interface. Every call is written to standard output as a line of JSON. Lines on standard input: `fail`, `work`.
+Device Interface. Every call is written to standard output as a line of JSON. Lines on standard input: `fail`, `work`,
+and how all cranes are: `sick`, `well`.
 """
 
 import argparse
 import json
 import pathlib
+import queue
 import sys
 import tempfile
 import threading
@@ -26,15 +28,15 @@ def compiled():
     directory = tempfile.mkdtemp()
     include = pathlib.Path(protoc.__file__).parent / "_proto"
     paths = [f"-I{HERE}", f"-I{HERE.parent / 'csi'}", f"-I{include}", f"--python_out={directory}", f"--grpc_python_out={directory}"]
-    if protoc.main(["protoc", *paths, "dra.proto", "registration.proto"]) != 0:
+    if protoc.main(["protoc", *paths, "dra.proto", "health.proto", "registration.proto"]) != 0:
         sys.exit("protoc failed")
     sys.path.insert(0, directory)
-    import dra_pb2, dra_pb2_grpc, registration_pb2, registration_pb2_grpc
+    import dra_pb2, dra_pb2_grpc, health_pb2, health_pb2_grpc, registration_pb2, registration_pb2_grpc
 
-    return dra_pb2, dra_pb2_grpc, registration_pb2, registration_pb2_grpc
+    return dra_pb2, dra_pb2_grpc, health_pb2, health_pb2_grpc, registration_pb2, registration_pb2_grpc
 
 
-api, rpc, registration, registration_rpc = compiled()
+api, rpc, health, health_rpc, registration, registration_rpc = compiled()
 WRITING = threading.Lock()
 
 
@@ -80,6 +82,26 @@ class Driver(rpc.DRAPluginServicer):
         return api.NodeUnprepareResourcesResponse(claims={claim.uid: api.NodeUnprepareResourceResponse() for claim in request.claims})
 
 
+class Health(health_rpc.DRAResourceHealthServicer):
+    def __init__(self, options):
+        self.options, self.told, self.sick = options, queue.Queue(), False
+
+    def found(self):
+        status = health.UNHEALTHY if self.sick else health.HEALTHY
+        answer = health.NodeWatchResourcesResponse()
+        for number in range(self.options.cranes):
+            device = health.DeviceIdentifier(pool_name=self.options.node, device_name=f"crane-{number}")
+            message = "the rope is worn" if self.sick else ""
+            answer.devices.add(device=device, health=status, health_check_timeout_seconds=600, message=message)
+        return answer
+
+    def NodeWatchResources(self, request, context):
+        say("NodeWatchResources", request)
+        while context.is_active():
+            yield self.found()
+            self.told.get()
+
+
 class Watched(registration_rpc.RegistrationServicer):
     def GetInfo(self, request, context):
         return registration.PluginInfo(type="DRAPlugin", name=NAME, supported_versions=["v1.DRAPlugin"])
@@ -108,12 +130,16 @@ def main():
     driver = Driver(options)
     server = grpc.server(futures.ThreadPoolExecutor(16))
     rpc.add_DRAPluginServicer_to_server(driver, server)
+    cranes = Health(options)
+    health_rpc.add_DRAResourceHealthServicer_to_server(cranes, server)
     registration_rpc.add_RegistrationServicer_to_server(Watched(), server)
     server.add_insecure_port(f"unix://{options.kubelet}/plugins_registry/cranes.sock")
     server.start()
     say("serving")
     for line in sys.stdin:
         driver.fails = line.strip() == "fail"
+        cranes.sick = line.strip() == "sick"
+        cranes.told.put(None)
         say(line.strip())
 
 

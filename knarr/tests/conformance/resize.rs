@@ -139,7 +139,7 @@ fn pods_are_resized_while_they_run() {
 }
 
 /// KEP-1287: "RestartContainer: restart the container to apply new resource values"
-/// KEP-1287: "Infeasible - the proposed resize is not feasible and is rejected; it may not be re-evaluated"
+/// KEP-1287: "Deferred - the proposed resize is feasible in theory (it fits on this node) but is not possible right now"
 #[test]
 fn a_resize_may_restart_a_container_or_have_to_wait() {
     let mut c = Cluster::start(KNARR);
@@ -165,16 +165,16 @@ fn a_resize_may_restart_a_container_or_have_to_wait() {
         let amounts = json!({"cpu": cpu, "memory": "48Mi"});
         let change = json!({"spec": {"containers": [{"name": "c1", "resources": {"requests": amounts, "limits": amounts}}]}});
         let kind = "application/strategic-merge-patch+json";
-        assert_eq!(c.api().send(Method::PATCH, &format!("{path}/resize"), kind, change.to_string()).status, 200);
+        c.api().send(Method::PATCH, &format!("{path}/resize"), kind, change.to_string())
     };
-    patch(&c, format!("{}", cpus + 1));
-    condition(&c, "Infeasible");
+    let refused = patch(&c, format!("{}", cpus + 1));
+    assert_eq!(refused.status, 403, "PodResizeValidator knows what the node can give");
     let mut other = super::pod("other", "sleep 1000", &json!({}), &json!({}));
     other["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": format!("{}m", cpus * 1000 - 500)}});
     create(&c, &core("pods"), &other);
     let other = format!("{}/other", core("pods"));
     eventually("the other pod runs", || (c.api().object(&other)["status"]["phase"] == "Running").then_some(()));
-    patch(&c, "900m".to_owned());
+    assert_eq!(patch(&c, "900m".to_owned()).status, 200);
     let pod = condition(&c, "Deferred");
     assert_eq!(pod["status"]["containerStatuses"][0]["allocatedResources"]["cpu"], "20m");
     // A server that starts again knows what the pod has, and gives it the rest when there is room.

@@ -153,6 +153,8 @@ class Driver(csi_rpc.IdentityServicer, csi_rpc.ControllerServicer, csi_rpc.NodeS
             facts = self.facts(request.volume_id, context)
             if request.node_id != self.options.node_id:
                 context.abort(grpc.StatusCode.NOT_FOUND, f"no node {request.node_id}")
+            if pathlib.Path(f"{self.options.state}-full").exists():
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "all berths are taken")
             facts["nodes"] = [request.node_id]
             self.keep(request.volume_id, facts)
             return csi.ControllerPublishVolumeResponse(publish_context={"berth": request.node_id})
@@ -175,7 +177,9 @@ class Driver(csi_rpc.IdentityServicer, csi_rpc.ControllerServicer, csi_rpc.NodeS
 
     def NodeGetInfo(self, request, context):
         place = csi.Topology(segments={TOPOLOGY: self.options.node_id})
-        return csi.NodeGetInfoResponse(node_id=self.options.node_id, max_volumes_per_node=7, accessible_topology=place)
+        room = pathlib.Path(f"{self.options.state}-room")
+        most = int(room.read_text()) if room.exists() else 7
+        return csi.NodeGetInfoResponse(node_id=self.options.node_id, max_volumes_per_node=most, accessible_topology=place)
 
     def NodeGetCapabilities(self, request, context):
         kinds = csi.NodeServiceCapability.RPC

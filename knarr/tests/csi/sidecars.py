@@ -1,5 +1,6 @@
 """The controller's part of a driver, as the external provisioner, attacher and resizer are: it follows the API and asks the driver."""
 
+import datetime
 import threading
 import time
 
@@ -127,7 +128,14 @@ class Sidecars:
         volume = self.core.read_persistent_volume(attachment.spec.source.persistent_volume_name)
         request = self.csi.ControllerPublishVolumeRequest(volume_id=volume.spec.csi.volume_handle, volume_capability=self.capability(volume.spec.volume_mode))
         request.node_id = self.driver_node(attachment)
-        answer = self.driver.ControllerPublishVolume(request)
+        try:
+            answer = self.driver.ControllerPublishVolume(request)
+        except grpc.RpcError as error:
+            now = datetime.datetime.now(datetime.timezone.utc).isoformat()
+            failure = {"time": now, "message": error.details(), "errorCode": error.code().value[0]}
+            status = {"status": {"attached": False, "attachError": failure}}
+            self.storage.patch_volume_attachment_status(attachment.metadata.name, status)
+            raise
         status = {"status": {"attached": True, "attachmentMetadata": dict(answer.publish_context)}}
         self.storage.patch_volume_attachment_status(attachment.metadata.name, status)
 

@@ -1,6 +1,6 @@
 //! APIServices come into force: their servers are looked at, and what they serve becomes part of the catalog.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::probe::{self, Found};
 use super::{Servers, configuration, local};
 use crate::bootstrap::context;
+use crate::metrics;
 use crate::remote::ca_bundle;
 
 const GROUP: &str = "apiregistration.k8s.io";
@@ -33,6 +34,8 @@ pub(crate) struct Aggregation {
     /// Whose client certificates are good here, in PEM.
     clients: String,
     known: HashMap<String, Known>,
+    /// Names of the APIServices that metrics tell of.
+    measured: BTreeSet<String>,
     /// The APIServices of the program have been made.
     started: bool,
 }
@@ -86,7 +89,7 @@ enum Change {
 impl Aggregation {
     /// Nothing is known yet.
     pub(crate) fn new(registry: Arc<Registry>, servers: Arc<Servers>, clients: String) -> Self {
-        Self { registry, servers, clients, known: HashMap::new(), started: false }
+        Self { registry, servers, clients, known: HashMap::new(), measured: BTreeSet::new(), started: false }
     }
 
     /// Follows APIServices until the registry ends.
@@ -205,6 +208,8 @@ impl Aggregation {
         self.take_in(&all);
         // Known before it is asked: its paths lead nowhere else meanwhile.
         self.publish().await;
+        self.measured.iter().filter(|name| !all.contains_key(*name)).for_each(|name| metrics::aggregation::gone(name));
+        self.measured = all.keys().cloned().collect();
         let local = Found::local();
         for (name, object) in all.iter().filter(|(_, object)| remote(object).is_none()) {
             if let Err(error) = tell(&self.registry, &resource, object, &local).await {
@@ -379,8 +384,12 @@ fn remote(object: &Value) -> Option<Remote> {
 
 /// Writes the condition `Available`, if it does not stand there.
 async fn tell(registry: &Registry, resource: &Served, object: &Value, found: &Found) -> Result<(), Status> {
+    let name = meta::name(object).to_owned();
+    metrics::aggregation::found(&name, found.available);
     let Some(object) = with_condition(object, found, &time::now()) else { return Ok(()) };
-    let name = meta::name(&object).to_owned();
+    if !found.available {
+        metrics::aggregation::lost(&name, found.reason);
+    }
     match registry.update(&context(), resource, "status", "", &name, object).await {
         Err(status) if status.is(Reason::NotFound) => Ok(()),
         other => other.map(drop),

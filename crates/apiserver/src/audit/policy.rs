@@ -225,7 +225,7 @@ impl Rule {
 
 impl Resources {
     fn matches(&self, asked: &Asked<'_>) -> bool {
-        if self.group != asked.group {
+        if self.group != "*" && self.group != asked.group {
             return false;
         }
         if self.resources.is_empty() {
@@ -272,6 +272,8 @@ rules:
   resources: [{group: "", resources: [secrets, "pods/log", "*/status"], resourceNames: [a]}]
 - level: RequestResponse
   resources: [{group: apps}]
+- level: Metadata
+  resources: [{group: "*", resources: ["*/scale"]}]
 "#;
 
     fn check(policy: &Policy, user: &str, request: &str, expected: Level) {
@@ -304,6 +306,9 @@ rules:
         check(&policy, "jane", "get  pods n a", Level::None);
         check(&policy, "jane", "update  nodes/status  a", Level::Metadata);
         check(&policy, "jane", "create apps deployments n d", Level::RequestResponse);
+        // v1.36: "specifying `group: "*"` in resource rules to match all API groups".
+        check(&policy, "jane", "update example.com webs/scale n w", Level::Metadata);
+        check(&policy, "jane", "update example.com webs n w", Level::None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Acting as somebody else: the `Impersonate-*` headers.
 
+pub mod modes;
+
 use std::collections::BTreeMap;
 
 use apimachinery::{Status, names};
@@ -7,7 +9,6 @@ use http::{HeaderMap, HeaderValue};
 use registry::User;
 
 use super::ANONYMOUS;
-use crate::authz::Attributes;
 use crate::route;
 
 const EXTRA: &str = "impersonate-extra-";
@@ -37,32 +38,8 @@ pub fn wanted(headers: &HeaderMap) -> Result<Option<User>, Status> {
     Ok(Some(User { name, uid, groups, extra }))
 }
 
-/// What the caller must be allowed to do to become that user.
-pub fn requirements<'a>(caller: &'a User, wanted: &'a User) -> Vec<Attributes<'a>> {
-    let base = Attributes { user: caller, verb: "impersonate", is_resource: true, ..Attributes::new(caller) };
-    let mut all = Vec::new();
-    match account(&wanted.name) {
-        Some((namespace, name)) => all.push(Attributes { resource: "serviceaccounts", namespace, name, ..base }),
-        None => all.push(Attributes { resource: "users", name: &wanted.name, ..base }),
-    }
-    all.extend(wanted.groups.iter().map(|group| Attributes { resource: "groups", name: group, ..base }));
-    let authentication = Attributes { group: AUTHENTICATION, version: "v1", ..base };
-    if !wanted.uid.is_empty() {
-        all.push(Attributes { resource: "uids", name: &wanted.uid, ..authentication });
-    }
-    for (key, values) in &wanted.extra {
-        all.extend(values.iter().map(|value| Attributes {
-            resource: "userextras",
-            subresource: key,
-            name: value,
-            ..authentication
-        }));
-    }
-    all
-}
-
 /// The user with the groups that follow from its name.
-pub fn complete(mut wanted: User) -> User {
+fn complete(mut wanted: User) -> User {
     if let (Some((namespace, _)), true) = (account(&wanted.name), wanted.groups.is_empty()) {
         wanted.groups = vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{namespace}")];
     }
@@ -85,6 +62,7 @@ fn account(user: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::modes::Mode;
     use super::*;
 
     #[test]
@@ -96,8 +74,9 @@ mod tests {
         headers.insert("impersonate-user", "system:serviceaccount:n:a".parse().unwrap());
         headers.insert("impersonate-extra-scopes%2fa", "x".parse().unwrap());
         let (caller, wanted) = (User::default(), wanted(&headers).unwrap().unwrap());
-        let asked: Vec<_> =
-            requirements(&caller, &wanted).iter().map(|a| (a.resource, a.subresource, a.namespace, a.name)).collect();
+        let asked = Mode::Legacy.requirements(&caller, &wanted).unwrap();
+        let asked = asked.iter().flat_map(|checks| &checks.each);
+        let asked: Vec<_> = asked.map(|a| (a.resource, a.subresource, a.namespace, a.name)).collect();
         assert_eq!(asked, [("serviceaccounts", "", "n", "a"), ("groups", "", "", "g"), ("userextras", "scopes/a", "", "x")]);
         assert_eq!(complete(wanted).groups, ["g", "system:authenticated"]);
     }
@@ -108,7 +87,8 @@ mod tests {
             let headers = HeaderMap::from_iter([("impersonate-user".parse().unwrap(), HeaderValue::from_bytes(name).unwrap())]);
             let wanted = wanted(&headers).map(Option::unwrap).map_err(|status| status.code);
             let caller = User::default();
-            let asked = wanted.as_ref().map(|wanted| requirements(&caller, wanted)[0].resource).map_err(|code| *code);
+            let first = |wanted| Mode::Legacy.requirements(&caller, wanted).unwrap()[0].each[0].resource;
+            let asked = wanted.as_ref().map(first).map_err(|code| *code);
             assert_eq!(asked, expected, "{}", String::from_utf8_lossy(name));
         };
         check(b"jane", Ok("users"));

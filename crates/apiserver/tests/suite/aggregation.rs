@@ -272,6 +272,21 @@ async fn what_is_not_there_is_unavailable() {
         (&condition["reason"], &condition["message"]),
         (&json!("ServiceNotFound"), &json!("service/api in \"ns\" is not present"))
     );
+    // What the alerts KubeAggregatedAPIDown and KubeAggregatedAPIErrors of kube-prometheus ask for.
+    let page = base::metrics::Page::Server.encode(base::metrics::Format::Text);
+    let value = |line: &str| page.lines().find_map(|found| found.strip_prefix(line)).map(str::trim);
+    assert_eq!(value("aggregator_unavailable_apiservice{name=\"v1.wardle.example.com\"}"), Some("1"));
+    assert_eq!(value("aggregator_unavailable_apiservice{name=\"v1.apps\"}"), Some("0"));
+    for reason in ["FailedDiscoveryCheck", "ServiceNotFound"] {
+        let line = format!("aggregator_unavailable_apiservice_total{{name=\"v1.wardle.example.com\",reason=\"{reason}\"}}");
+        assert!(value(&line).is_some_and(|count| count != "0"), "{reason}");
+    }
+    let gone = format!("DELETE {SERVICES}/v1.wardle.example.com");
+    assert_eq!(admin(api, &gone).await.code, 200);
+    let told = || base::metrics::Page::Server.encode(base::metrics::Format::Text);
+    while told().contains("aggregator_unavailable_apiservice{name=\"v1.wardle.example.com\"}") {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// There is an APIService for each group version that is served here, those of custom resources included.

@@ -41,6 +41,7 @@ async fn what_the_policy_says_is_told() {
     assert_eq!(admin(api, &format!("GET {maps}/none\nimpersonate-user: jane")).await.code, 403);
     assert_eq!(ask(api, "", "GET /version\nauthorization: Bearer x").await.code, 401);
     admin(api, "GET /readyz").await;
+    assert_eq!(admin(api, "GET /api/v1/namespaces/n/endpoints").await.code, 200);
     assert_eq!(admin(api, "DELETE /api/v1/namespaces/n/configmaps/m").await.code, 200);
     let events = loop {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -73,7 +74,11 @@ async fn what_the_policy_says_is_told() {
         (&refused["impersonatedUser"]["username"], &refused["annotations"]["authorization.k8s.io/decision"]),
         (&json!("jane"), &json!("forbid"))
     );
+    // KEP-5284: the event says which constrained verb was used.
+    assert_eq!(refused["authenticationMetadata"], json!({"impersonationConstraint": "impersonate:user-info"}));
     assert_eq!((&refused["responseStatus"]["code"], &refused["responseStatus"]["reason"]), (&json!(403), &json!("Forbidden")));
+    // KEP-1693: "k8s.io/deprecated":"true"
+    assert_eq!(of("/api/v1/namespaces/n/endpoints")["annotations"]["k8s.io/deprecated"], "true");
     let unknown = of("/version");
     assert_eq!((&unknown["responseStatus"]["code"], unknown["user"].get("username")), (&json!(401), None));
     assert!(!events.iter().any(|event| event["requestURI"] == "/readyz" || event["stage"] == "RequestReceived"));

@@ -72,4 +72,9 @@ async fn clients_are_warned_of_what_is_deprecated() {
     let missing = admin(&server.api, "GET /api/v1/namespaces/default/endpoints/none").await;
     let code = missing.code;
     assert_eq!((code, warnings(missing)), (404, vec![text.to_owned()]), "who is refused is warned too");
+    // KEP-1693: the metric "apiserver_requested_deprecated_apis" has a "group, version, resource, subresource, removed_release".
+    let page = base::metrics::Page::Server.encode(base::metrics::Format::Text);
+    let labels = r#"{group="",version="v1",resource="endpoints",subresource="",removed_release=""}"#;
+    assert!(page.contains(&format!("apiserver_requested_deprecated_apis{labels} 1\n")));
+    assert!(!page.contains("resource=\"configmaps\",subresource=\"\",removed_release"));
 }

@@ -17,6 +17,7 @@ mod noise;
 mod oidc;
 mod operations;
 mod optional_plugins;
+mod pod_changes;
 mod pod_security;
 mod policies;
 mod requests;

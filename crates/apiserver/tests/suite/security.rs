@@ -36,6 +36,39 @@ async fn tokens_and_reviews() {
     assert_eq!(ask(api, "", &format!("GET /api\nauthorization: Bearer {token}")).await.code, 401, "the account is gone");
 }
 
+/// KEP-5284: "an impersonator can be limited to impersonate another user only for specific actions on specific resources".
+#[tokio::test]
+async fn impersonation_is_constrained() {
+    let server = serve().await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let get = async |caller: &str, wanted: &str, path: &str| {
+        let answer = ask(api, caller, &format!("GET {path}\nimpersonate-user: {wanted}")).await;
+        (answer.code, answer.json()["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let (maps, pods) = ("/api/v1/namespaces/n/configmaps", "/api/v1/namespaces/n/pods");
+    let may_list = json!([{"verbs": ["list"], "apiGroups": [""], "resources": ["configmaps", "pods"]}]);
+    grant(api, "jane", may_list, &format!("GET {maps}")).await;
+    let (code, why) = get("deputy", "jane", maps).await;
+    let lacks =
+        "User \"deputy\" cannot impersonate-on:user-info:list resource \"configmaps\" in API group \"\" in the namespace \"n\"";
+    assert!(code == 403 && why.contains(lacks), "{why}");
+    let constrained = json!([
+        {"verbs": ["impersonate:user-info"], "apiGroups": ["authentication.k8s.io"], "resources": ["users"], "resourceNames": ["jane"]},
+        {"verbs": ["impersonate-on:user-info:list"], "apiGroups": [""], "resources": ["configmaps"]},
+    ]);
+    grant(api, "deputy", constrained, &format!("GET {maps}\nimpersonate-user: jane")).await;
+    assert_eq!(get("deputy", "jane", maps).await.0, 200);
+    assert_eq!(get("deputy", "jane", pods).await.0, 403, "jane may list pods, and the deputy may not as her");
+    let (code, why) = get("deputy", "joe", maps).await;
+    let lacks = "cannot impersonate:user-info resource \"users\" in API group \"authentication.k8s.io\" at the cluster scope";
+    assert!(code == 403 && why.contains(lacks), "{why}");
+    // The verb that was there before allows all, as ever.
+    let legacy = json!([{"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"], "resourceNames": ["jane"]}]);
+    grant(api, "old", legacy, &format!("GET {maps}\nimpersonate-user: jane")).await;
+    assert_eq!(get("old", "jane", pods).await.0, 200);
+}
+
 #[tokio::test]
 async fn roles_apply_and_do_not_escalate() {
     let mut server = start(true).await;

@@ -8,9 +8,14 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use x509_parser::certificate::X509Certificate;
+use x509_parser::der_parser::oid;
+use x509_parser::der_parser::oid::Oid;
 use x509_parser::extensions::GeneralName;
 
 use super::{Error, PodIdentity};
+
+/// The attribute of a subject that is a user's UID.
+const UID: Oid<'static> = oid!(1.3.6.1.4.1.57683.2);
 
 /// The client of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +30,8 @@ pub enum Peer {
         name: String,
         /// Organizations.
         groups: Vec<String>,
+        /// What the subject says in Kubernetes' own attribute, empty where it does not (upstream: `AllowParsingUserUIDFromCertAuth`).
+        uid: String,
         /// The certificate's SHA-256, hex, as upstream's credential id extra carries it.
         fingerprint: String,
     },
@@ -80,7 +87,16 @@ fn user(leaf: &CertificateDer<'_>) -> Option<Peer> {
     let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().ok().map(str::to_owned);
     let name = certificate.subject().iter_common_name().find_map(text).filter(|name| !name.is_empty())?;
     let groups = certificate.subject().iter_organization().filter_map(text).collect();
-    Some(Peer::User { name, groups, fingerprint })
+    let mut uids = certificate.subject().iter_by_oid(&UID);
+    let uid = match (uids.next(), uids.next()) {
+        (None, _) => String::new(),
+        (Some(uid), None) => match text(uid) {
+            Some(uid) => uid,
+            None => return Some(Peer::Invalid("unable to parse UID into a string".into())),
+        },
+        (Some(_), Some(_)) => return Some(Peer::Invalid("expected 1 UID, but found multiple".into())),
+    };
+    Some(Peer::User { name, groups, uid, fingerprint })
 }
 
 /// The DNS names and IP addresses of a certificate, as text.
@@ -136,5 +152,30 @@ impl ClientCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+
+    /// The feature `AllowParsingUserUIDFromCertAuth`: "the UID attribute (1.3.6.1.4.1.57683.2) of the certificate's subject".
+    #[test]
+    fn uids() {
+        let check = |uid: Option<&str>, expected: &str| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, "jane");
+            if let Some(uid) = uid {
+                params.distinguished_name.push(DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]), uid);
+            }
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            let Some(Peer::User { name, uid, .. }) = user(certificate.der()) else { panic!("a user") };
+            assert_eq!((name.as_str(), uid.as_str()), ("jane", expected));
+        };
+        check(None, "");
+        check(Some("1234"), "1234");
     }
 }

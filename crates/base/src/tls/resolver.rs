@@ -94,6 +94,15 @@ impl Resolver {
     }
 }
 
+impl Resolver {
+    /// When the current certificate expires; none while there is none.
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.current()?;
+        let state = self.state.read();
+        state.certified.as_ref().and_then(|(_, identity)| identity.validity().ok()).map(|(_, expires)| expires)
+    }
+}
+
 impl Source {
     fn load(&self) -> Result<State, Error> {
         let changed = self.changed();

@@ -120,6 +120,11 @@ pub(super) fn evicting(node: &Node) -> impl Iterator<Item = &Taint> {
     taints.filter(|taint| taint.effect == "NoExecute")
 }
 
+/// Whether the taint drives pods from a node that is not ready.
+pub(super) fn is_of_silence(taint: &Taint) -> bool {
+    [NOT_READY, UNREACHABLE].contains(&taint.key.as_str()) && taint.effect == "NoExecute"
+}
+
 /// In how long the node's NoExecute taints drive the pod away. None: never; zero: now. `since` says from when on a taint
 /// counts; it does not before the pod was there.
 pub(super) fn eviction_in(pod: &Pod, node: &Node, since: impl Fn(&Taint) -> Timestamp, now: Timestamp) -> Option<Duration> {

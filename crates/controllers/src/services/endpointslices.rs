@@ -1,15 +1,19 @@
 //! EndpointSlices of services with a selector.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use client::events::Type;
 use client::{Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone};
 
+use parking_lot::Mutex;
+
 use super::keeper::Keeper;
 use super::slices::{Frame, Group, MANAGED_BY, SERVICE_NAME};
 use super::targets::{self, Family};
+use super::topology;
 use super::triggers::Triggers;
 use super::{labels_of, of_pods, picks, selector};
 use crate::controller::{Action, Controller, Cx, Error, Source};
@@ -24,6 +28,8 @@ pub(crate) struct EndpointSlices {
     nodes: Informer<Node>,
     keeper: Keeper,
     triggers: Triggers,
+    /// The services and families of addresses whose endpoints have hints by the zones' processors.
+    with_hints: Mutex<BTreeSet<(Key, &'static str)>>,
 }
 
 impl EndpointSlices {
@@ -34,6 +40,7 @@ impl EndpointSlices {
             nodes: informers.of(),
             keeper: Keeper::new(informers, MANAGER),
             triggers: Triggers::default(),
+            with_hints: Mutex::default(),
         }
     }
 }
@@ -43,12 +50,16 @@ impl Controller for EndpointSlices {
     const ACCOUNT: &'static str = "endpointslice-controller";
 
     fn sources(&self) -> Vec<Source> {
-        let nodes = self.nodes.clone();
-        let ready = Source {
-            synced: Box::pin(async move { nodes.synced().await }),
-            feed: Box::new(|_| Box::pin(std::future::pending())),
-        };
-        vec![Source::own(&self.services), of_pods(&self.pods, &self.services), self.keeper.source(), ready]
+        let services = self.services.clone();
+        // Zones and processors of nodes say who should use which endpoints, where a service asks for that.
+        let of_nodes = Source::mapped(&self.nodes, move |change, queue| {
+            let weight = |node: &Option<Arc<Node>>| node.as_ref().and_then(|node| topology::weight(node));
+            if weight(&change.old) != weight(&change.new) {
+                let asking = services.list().into_iter().filter(|service| topology::is_wanted(service));
+                asking.for_each(|service| queue.add(Key::of(service.as_ref())));
+            }
+        });
+        vec![Source::own(&self.services), of_pods(&self.pods, &self.services), self.keeper.source(), of_nodes]
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
@@ -56,6 +67,7 @@ impl Controller for EndpointSlices {
             // The slices go with their owner.
             self.keeper.forget(key);
             self.triggers.forget(key);
+            self.with_hints.lock().retain(|(service, _)| service != key);
             return Ok(Action::Done);
         };
         let Some(selector) = selector(&service) else { return Ok(Action::Done) };
@@ -70,10 +82,47 @@ impl Controller for EndpointSlices {
             let node = self.nodes.get(None, node)?;
             node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned()
         };
-        let wanted = (frame(&service), groups(&service, &pods, zone));
+        let mut groups = groups(&service, &pods, zone);
+        self.give_hints(cx, key, &service, &mut groups);
+        let wanted = (frame(&service), groups);
         let trigger = self.triggers.since_last(key, &service, &pods);
         self.keeper.keep(cx, key, Some(wanted), trigger).await?;
         Ok(Action::Done)
+    }
+}
+
+impl EndpointSlices {
+    /// Gives endpoints to zones where the service asks for it, and tells when that begins, fails or ends.
+    fn give_hints(&self, cx: &Cx, key: &Key, service: &Service, groups: &mut BTreeMap<&'static str, Vec<Group>>) {
+        let wanted = topology::is_wanted(service);
+        let shares = wanted.then(|| topology::Shares::of(&self.nodes.list()));
+        for (family, groups) in groups {
+            let given = shares.clone().map(|shares| shares.and_then(|shares| shares.give(groups)));
+            let mut with_hints = self.with_hints.lock();
+            let known = (key.clone(), *family);
+            let tell = |kind, reason: &str, message: String| {
+                cx.events.about(service, kind, reason, format!("{message}, addressType: {family}"));
+            };
+            match given {
+                Some(Ok(())) => {
+                    if with_hints.insert(known) {
+                        let message = "Topology Aware Hints has been enabled".to_owned();
+                        tell(Type::Normal, "TopologyAwareHintsEnabled", message);
+                    }
+                }
+                Some(Err(why)) => {
+                    let had = with_hints.remove(&known);
+                    tracing::debug!(service = %key, %why, had, "endpoints are for all zones");
+                    tell(Type::Warning, "TopologyAwareHintsDisabled", why.to_string());
+                }
+                None => {
+                    if with_hints.remove(&known) {
+                        let message = "Topology Aware Hints has been disabled".to_owned();
+                        tell(Type::Warning, "TopologyAwareHintsDisabled", message);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -92,11 +141,11 @@ fn frame(service: &Service) -> Frame {
 }
 
 /// The endpoints of a service by family, those with the same ports together.
-pub(super) fn groups<'a>(
+pub(super) fn groups(
     service: &Service,
     pods: &[Arc<Pod>],
     zone: impl Fn(&str) -> Option<String>,
-) -> BTreeMap<&'a str, Vec<Group>> {
+) -> BTreeMap<&'static str, Vec<Group>> {
     let mut families = BTreeMap::new();
     for family in targets::families(service) {
         let groups: &mut Vec<Group> = families.entry(family.as_str()).or_default();
@@ -145,6 +194,9 @@ fn endpoint(service: &Service, pod: &Pod, family: Family, zone: impl Fn(&str) ->
 
 /// Who should use the endpoint, as `spec.trafficDistribution` asks (KEP-4444, KEP-3015).
 fn hints(service: &Service, node: Option<&String>, zone: Option<&String>) -> Option<EndpointHints> {
+    if topology::is_wanted(service) {
+        return None;
+    }
     let wish = service.spec.as_ref()?.traffic_distribution.as_deref()?;
     let node = match wish {
         "PreferSameNode" => node,

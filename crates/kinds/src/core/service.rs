@@ -24,7 +24,7 @@ impl Kind for Service {
     const DEF: KindDef = KindDef::new("", "v1", "Service", "services", "service")
         .short(&["svc"])
         .in_all()
-        .name(NameRule::Label1035)
+        .name(NameRule::Label)
         .create_on_update()
         .returns_deleted()
         .subresources(&[Sub::connect("proxy", Some(("", "v1", "ServiceProxyOptions")), Connect::Proxy), Sub::STATUS]);

@@ -224,7 +224,7 @@ fn validate_service(service: &IngressServiceBackend, path: &Path, errors: &mut E
     let at = path.child("service.name");
     match service.name.as_str() {
         "" => errors.push(Error::required(&at, "")),
-        name => errors.invalid_each(&at, name, names::name_is_1035_label(name, false)),
+        name => errors.invalid_each(&at, name, names::name_is_label(name, false)),
     }
     let port = service.port.clone().unwrap_or_default();
     let (name, number) = (text(&port.name), port.number.unwrap_or(0));

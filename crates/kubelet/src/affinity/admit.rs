@@ -5,7 +5,7 @@ use std::ops::Add;
 
 use tokio::sync::watch;
 
-use super::{Mask, Misaligned, Policy, Scope, Wishes, lists};
+use super::{Mask, Misaligned, Nodes, Policy, Scope, Wishes, lists};
 use crate::context::Context;
 use crate::cpus::{pools::Refusal as PoolsRefusal, set::CpuSet};
 use crate::devices::Reusable;
@@ -68,7 +68,8 @@ pub async fn admit(cx: &Context, model: &Model) -> Result<(), (String, String)> 
 async fn give(cx: &Context, model: &Model) -> Result<(), Refused> {
     let (mut passed, mut has_devices, mut has_cpus, mut has_memory) = (PassedOn::default(), false, false, false);
     let options = &cx.options.affinity;
-    let nodes = Mask::of(&cx.machine.numa_nodes);
+    let distances = options.options.closest.then_some(&cx.machine.numa_distances);
+    let nodes = Nodes { all: Mask::of(&cx.machine.numa_nodes), distances };
     let of_pod = match (options.policy, options.scope) {
         (Policy::None, _) | (_, Scope::Container) => None,
         (_, Scope::Pod) => Some(decide(cx, nodes, || of_pod(cx, model)).await?),
@@ -114,7 +115,7 @@ fn claim<'a>(model: &'a Model, member: Option<&'a Member>, amounts: &'a Amounts,
 }
 
 /// What the policy says of wishes; as long as pods are on their way out that have something of their own, a refusal is none yet.
-async fn decide(cx: &Context, nodes: Mask, wishes: impl Fn() -> Wishes) -> Result<Option<Mask>, Misaligned> {
+async fn decide(cx: &Context, nodes: Nodes<'_>, wishes: impl Fn() -> Wishes) -> Result<Option<Mask>, Misaligned> {
     loop {
         // Before the wishes: what is given back after them counts the next time.
         let leaving = [cx.cpus.leaving(), cx.memory.leaving(), cx.devices.leaving()];

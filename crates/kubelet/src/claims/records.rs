@@ -36,12 +36,21 @@ impl Record {
         self.drivers.values().all(Option::is_some)
     }
 
-    /// What the devices of a request are called, of all devices without one.
-    pub(super) fn cdi(&self, request: Option<&str>) -> impl Iterator<Item = &str> {
-        let concerns = move |device: &&Device| {
+    /// The devices of a request, each with its driver; all devices without one.
+    pub(super) fn devices(&self, request: Option<&str>) -> impl Iterator<Item = (&str, &Device)> {
+        let concerns = move |device: &Device| {
             device.requests.is_empty() || device.requests.iter().any(|one| pods::claims::is_of_request(one, request))
         };
-        self.drivers.values().flatten().flatten().filter(concerns).flat_map(|device| device.cdi.iter().map(String::as_str))
+        let all = self
+            .drivers
+            .iter()
+            .flat_map(|(driver, devices)| devices.iter().flatten().map(move |device| (driver.as_str(), device)));
+        all.filter(move |(_, device)| concerns(device))
+    }
+
+    /// What the devices of a request are called, of all devices without one.
+    pub(super) fn cdi(&self, request: Option<&str>) -> impl Iterator<Item = &str> {
+        self.devices(request).flat_map(|(_, device)| device.cdi.iter().map(String::as_str))
     }
 }
 

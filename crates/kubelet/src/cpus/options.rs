@@ -6,8 +6,8 @@ const FULL_CORES: &str = "full-pcpus-only";
 const STRICT: &str = "strict-cpu-reservation";
 /// Those that need a feature gate which is off by default.
 const ALPHA: [&str; 2] = ["align-by-socket", "distribute-cpus-across-cores"];
-/// Those that there are not yet.
-const LEFT_OUT: [&str; 2] = ["distribute-cpus-across-numa", "prefer-align-cpus-by-uncorecache"];
+const ACROSS_NODES: &str = "distribute-cpus-across-numa";
+const BY_CACHE: &str = "prefer-align-cpus-by-uncorecache";
 
 /// Why options cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,9 +21,6 @@ pub enum Invalid {
     /// It is of a feature that is off.
     #[error("CPU Manager Policy Alpha-level Options not enabled, but option {0:?} provided")]
     Alpha(String),
-    /// Upstream has it.
-    #[error("the CPU Manager Policy option {0:?} is not there; those that are: {FULL_CORES}, {STRICT}")]
-    LeftOut(String),
     /// Its value is neither true nor false.
     #[error("bad value for option {0:?}: {1:?} is neither true nor false")]
     Value(String, String),
@@ -43,18 +40,32 @@ pub struct Options {
     pub full_cores: bool,
     /// No container runs on reserved processors, also of those that share the rest (KEP-4540).
     pub strict_reservation: bool,
+    /// Evenly from several NUMA nodes where one is not enough (KEP-2902).
+    pub across_nodes: bool,
+    /// From as few caches of the last level as can be (KEP-4800).
+    pub by_cache: bool,
 }
 
 impl Options {
     /// What is set; of several settings of one option the last one counts.
     pub fn of(settings: &[Setting]) -> Self {
         let is_on = |name: &str| settings.iter().rev().find(|setting| setting.name == name).is_some_and(|setting| setting.is_on);
-        Self { full_cores: is_on(FULL_CORES), strict_reservation: is_on(STRICT) }
+        Self {
+            full_cores: is_on(FULL_CORES),
+            strict_reservation: is_on(STRICT),
+            across_nodes: is_on(ACROSS_NODES),
+            by_cache: is_on(BY_CACHE),
+        }
     }
 
     /// The names of those that are on.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        let all = [(FULL_CORES, self.full_cores), (STRICT, self.strict_reservation)];
+        let all = [
+            (FULL_CORES, self.full_cores),
+            (STRICT, self.strict_reservation),
+            (ACROSS_NODES, self.across_nodes),
+            (BY_CACHE, self.by_cache),
+        ];
         all.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name)
     }
 }
@@ -65,10 +76,9 @@ impl FromStr for Setting {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let (name, value) = text.split_once('=').ok_or_else(|| Invalid::Form(text.to_owned()))?;
         let own = || name.to_owned();
-        let Some(known) = [FULL_CORES, STRICT].into_iter().find(|known| *known == name) else {
+        let Some(known) = [FULL_CORES, STRICT, ACROSS_NODES, BY_CACHE].into_iter().find(|known| *known == name) else {
             return Err(match name {
                 name if ALPHA.contains(&name) => Invalid::Alpha(own()),
-                name if LEFT_OUT.contains(&name) => Invalid::LeftOut(own()),
                 _ => Invalid::Unknown(own()),
             });
         };
@@ -103,7 +113,7 @@ mod tests {
         check(&["other=true"], Err("unknown CPU Manager Policy option: \"other\""));
         let alpha = "CPU Manager Policy Alpha-level Options not enabled, but option \"align-by-socket\" provided";
         check(&["align-by-socket=true"], Err(alpha));
-        let left_out = "the CPU Manager Policy option \"distribute-cpus-across-numa\" is not there; those that are: full-pcpus-only, strict-cpu-reservation";
-        check(&["distribute-cpus-across-numa=true"], Err(left_out));
+        let both = ["distribute-cpus-across-numa", "prefer-align-cpus-by-uncorecache"];
+        check(&["distribute-cpus-across-numa=true", "prefer-align-cpus-by-uncorecache=true"], Ok(&both));
     }
 }

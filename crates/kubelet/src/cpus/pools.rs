@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::distribute;
 use super::options::Options;
 use super::set::CpuSet;
 use super::take::{TooFew, take};
@@ -211,12 +212,22 @@ impl Pools {
             return Err(if later.len() >= count { Refusal::Later } else { self.too_few(count, free.len()) });
         }
         let aligned = affinity.map(|mask| free.intersection(&self.topology.of_nodes(mask))).unwrap_or_default();
-        let first = take(&self.topology, &aligned, aligned.len().min(count))?;
-        let rest = take(&self.topology, &free.difference(&first), count - first.len())?;
+        let first = self.take(&aligned, aligned.len().min(count))?;
+        let rest = self.take(&free.difference(&first), count - first.len())?;
         let taken = first.union(&rest);
         self.shared = self.shared.difference(&taken);
         self.held.of_pod_mut(uid).insert(container.to_owned(), taken);
         Ok(true)
+    }
+
+    /// Takes processors as the options say.
+    fn take(&self, free: &CpuSet, count: usize) -> Result<CpuSet, TooFew> {
+        let Options { full_cores, across_nodes, by_cache, .. } = self.options;
+        let group = if full_cores { self.topology.threads() } else { 1 };
+        match across_nodes {
+            true => distribute::take(&self.topology, free, count, group, by_cache),
+            false => take(&self.topology, free, count, by_cache),
+        }
     }
 }
 

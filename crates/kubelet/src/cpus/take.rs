@@ -52,6 +52,34 @@ impl Packer<'_> {
         all.filter(|unit| seen.insert(*unit)).collect()
     }
 
+    /// Takes whole caches, and then the rest from one cache, if one has as many whole cores free (KEP-4800).
+    fn take_caches(&mut self) {
+        let (cache, core): (Unit, Unit) = (|place| place.cache, |place| place.core);
+        let caches = self.ordered(None, cache);
+        self.take_whole(&caches, cache);
+        let threads = self.topology.threads();
+        for number in self.ordered(None, cache) {
+            if self.needed == 0 {
+                return;
+            }
+            let cores = self.ordered(Some((cache, number)), core).into_iter().filter(|number| self.is_free(*number));
+            let cores: BTreeSet<u32> = cores.take(self.needed.div_ceil(threads)).collect();
+            let of_cores = self.topology.0.iter().filter(|(_, place)| cores.contains(&place.core));
+            // The second thread of the last core stays free where it is not needed: those of one core stand together.
+            let mut cpus: Vec<(u32, u32)> = of_cores.map(|(cpu, place)| (place.core, *cpu)).collect();
+            cpus.sort_unstable();
+            if cpus.len() >= self.needed {
+                let rest: CpuSet = cpus.into_iter().take(self.needed).map(|(_, cpu)| cpu).collect();
+                self.take(&rest);
+            }
+        }
+    }
+
+    /// Whether all processors of a core are free.
+    fn is_free(&self, core: u32) -> bool {
+        self.topology.0.iter().filter(|(_, place)| place.core == core).all(|(cpu, _)| self.free.0.contains(cpu))
+    }
+
     /// Takes each of the units that is wholly free and not too large.
     fn take_whole(&mut self, units: &[u32], unit: Unit) {
         let mut members: BTreeMap<u32, CpuSet> = BTreeMap::new();
@@ -66,11 +94,11 @@ impl Packer<'_> {
     }
 }
 
-/// Takes `needed` of the processors in `free`.
+/// Takes `needed` of the processors in `free` so that the others fit others best.
 ///
 /// # Errors
 /// There are not as many.
-pub fn take(topology: &Topology, free: &CpuSet, needed: usize) -> Result<CpuSet, TooFew> {
+pub(super) fn take(topology: &Topology, free: &CpuSet, needed: usize, by_cache: bool) -> Result<CpuSet, TooFew> {
     let free = free.intersection(&topology.all());
     if free.len() < needed {
         return Err(TooFew { requested: needed, available: free.len() });
@@ -84,6 +112,9 @@ pub fn take(topology: &Topology, free: &CpuSet, needed: usize) -> Result<CpuSet,
     packer.take_whole(&units, outer);
     let units = packer.nested(&packer.ordered(None, outer), outer, inner);
     packer.take_whole(&units, inner);
+    if by_cache {
+        packer.take_caches();
+    }
     let inner_units = packer.nested(&packer.ordered(None, outer), outer, inner);
     let cores = packer.nested(&inner_units, inner, core);
     packer.take_whole(&cores, core);
@@ -103,13 +134,13 @@ mod tests {
 
     #[track_caller]
     fn check(topology: &Topology, free: &str, needed: usize, expected: &str) {
-        let taken = take(topology, &free.parse().unwrap(), needed).map(|set| set.to_string());
+        let taken = take(topology, &free.parse().unwrap(), needed, false).map(|set| set.to_string());
         assert_eq!(taken.unwrap_or_else(|error| error.to_string()), expected);
     }
 
     /// Two sockets of three cores, numbered as some machines do: even ones are in the first socket.
     fn alternating() -> Topology {
-        let place = |cpu: u32| Place { core: cpu % 6, socket: cpu % 2, node: cpu % 2 };
+        let place = |cpu: u32| Place { core: cpu % 6, socket: cpu % 2, node: cpu % 2, cache: cpu % 2 };
         Topology((0..12).map(|cpu| (cpu, place(cpu))).collect())
     }
 
@@ -144,5 +175,25 @@ mod tests {
         check(&large, "10-39,50-79", 20, "10-19,50-59");
         check(&large, "0-79", 60, "0-29,40-69");
         check(&large, "0-79", 80, "0-79");
+    }
+
+    /// KEP-4800: "allocate CPUs to containers in a way that minimizes the number of uncore caches" (prefer-align-cpus-by-uncorecache).
+    #[test]
+    fn containers_share_as_few_caches_as_can_be() {
+        // One socket of eight cores, two of which share a cache: 0-1,8-9 and so on.
+        let mut machine = machine(1, 1, 8);
+        machine.0.values_mut().for_each(|place| place.cache = place.core / 2);
+        let check = |free: &str, needed: usize, plain: &str, by_cache: &str| {
+            for (is_on, expected) in [(false, plain), (true, by_cache)] {
+                let taken = take(&machine, &free.parse().unwrap(), needed, is_on).map(|set| set.to_string());
+                assert_eq!(taken.as_deref(), Ok(expected), "by cache: {is_on}");
+            }
+        };
+        check("0-15", 4, "0-1,8-9", "0-1,8-9");
+        check("1-15", 4, "1-2,9-10", "2-3,10-11");
+        check("1-15", 3, "1,8-9", "2-3,10");
+        check("1-7,9-15", 2, "1,9", "1,9");
+        // No cache has as much: they come from where they are.
+        check("1,3,5,7,9,11,13,15", 4, "1,3,9,11", "1,3,9,11");
     }
 }

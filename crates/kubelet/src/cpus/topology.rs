@@ -17,6 +17,8 @@ pub struct Place {
     pub socket: u32,
     /// Its NUMA node.
     pub node: u32,
+    /// The cache of the last level, by the lowest number of the processors that share it.
+    pub cache: u32,
 }
 
 /// The processors that are online.
@@ -46,7 +48,11 @@ impl Topology {
             let core = threads.0.first().copied().unwrap_or(cpu);
             // Virtual machines have -1 where they do not know.
             let socket = u32::try_from(socket).unwrap_or(0);
-            Ok((cpu, Place { core, socket, node: nodes.get(&cpu).copied().unwrap_or(0) }))
+            // Where the kernel tells of no such cache, those of a node share one, as upstream has it.
+            let node = nodes.get(&cpu).copied().unwrap_or(0);
+            let shared = set(&system.join(format!("cpu/cpu{cpu}/cache/index3/shared_cpu_list"))).ok();
+            let cache = shared.and_then(|cpus| cpus.0.first().copied()).unwrap_or(u32::MAX - node);
+            Ok((cpu, Place { core, socket, node, cache }))
         };
         online.0.into_iter().map(place).collect::<io::Result<_>>().map(Self)
     }
@@ -83,7 +89,7 @@ impl Topology {
 #[cfg(test)]
 pub(super) fn machine(sockets: u32, nodes: u32, cores: u32) -> Topology {
     let all = sockets * nodes * cores;
-    let place = |core: u32| Place { core, socket: core / (nodes * cores), node: core / cores };
+    let place = |core: u32| Place { core, socket: core / (nodes * cores), node: core / cores, cache: core / cores };
     Topology((0..2 * all).map(|cpu| (cpu, place(cpu % all))).collect())
 }
 
@@ -104,12 +110,14 @@ mod tests {
             write(&format!("cpu/cpu{cpu}/topology/physical_package_id"), socket);
             write(&format!("cpu/cpu{cpu}/topology/thread_siblings_list"), threads);
         }
-        assert_eq!(Topology::read(system.path()).unwrap().0[&3], Place { core: 1, socket: 0, node: 0 });
+        assert_eq!(Topology::read(system.path()).unwrap().0[&3], Place { core: 1, socket: 0, node: 0, cache: u32::MAX });
         write("node/node0/cpulist", "0,2\n");
         write("node/node1/cpulist", "1,3\n");
         let found = Topology::read(system.path()).unwrap();
-        assert_eq!(found.0[&3], Place { core: 1, socket: 0, node: 1 });
+        assert_eq!(found.0[&3], Place { core: 1, socket: 0, node: 1, cache: u32::MAX - 1 });
         assert_eq!(found.of_nodes(Mask(2)).to_string(), "1,3");
+        write("cpu/cpu3/cache/index3/shared_cpu_list", "2-3\n");
+        assert_eq!(Topology::read(system.path()).unwrap().0[&3].cache, 2);
         write("cpu/online", "0-4\n");
         assert!(Topology::read(system.path()).is_err());
     }

@@ -122,6 +122,21 @@ pub async fn announce(cx: &Context, name: &str, info: &NodeGetInfoResponse) -> R
     put(cx, &node, name, Some(entry(name, info))).await
 }
 
+/// Tells how many volumes the node can have by now. All else of a driver stays as it was announced.
+pub async fn recount(cx: &Context, name: &str, info: &NodeGetInfoResponse) -> Result<(), Error> {
+    let _one = cx.drivers.registering.lock().await;
+    let api = Api::<CSINode>::all(cx.options.client.clone());
+    let Some(mut object) = api.get_opt(&cx.options.node_name).await? else { return Ok(()) };
+    let counted = entry(name, info).allocatable;
+    let Some(driver) = object.spec.drivers.iter_mut().find(|driver| driver.name == name) else { return Ok(()) };
+    if driver.allocatable == counted {
+        return Ok(());
+    }
+    driver.allocatable = counted;
+    api.replace(&cx.options.node_name, &PostParams::default(), &object).await?;
+    Ok(())
+}
+
 /// Tells that a driver is gone. Where the node is stays true.
 pub async fn withdraw(cx: &Context, name: &str) -> Result<(), Error> {
     let node = node(cx).await?;

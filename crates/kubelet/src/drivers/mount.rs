@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::Api;
 use csi::Driver;
@@ -14,16 +14,21 @@ use csi::messages::{
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 
+use super::operations::operated;
 use super::policy::Policy;
 use super::records::{self, Record};
 use super::source::{Context as Pairs, SecretName, Source};
 use crate::context::Context;
+use crate::pod::state::Evicted;
 use crate::spec::Model;
 use crate::volumes::claims::give;
 use crate::volumes::tokens;
 
 /// Key of the tokens of the pod's service account, in the context or among the secrets.
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
+
+/// The code with which a driver says that a node can have no more of its volumes.
+const RESOURCE_EXHAUSTED: i32 = 8;
 
 /// How often an attachment is looked at before its pod is told that it waits, and how long is waited in between.
 const LOOKS: u32 = 10;
@@ -69,7 +74,17 @@ pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Moun
     let driver = cx.drivers.find(&source.driver)?;
     let policy = policy(cx, &source.driver).await?;
     source.refused_by(&policy)?;
-    let context = attachment(cx, source, &policy).await?;
+    let context = match attachment(cx, source, &policy).await {
+        Ok(context) => context,
+        Err(Detached { why, no_room }) => {
+            if no_room {
+                cx.drivers.no_room();
+                let message = format!("volume attachment limit exceeded on node {}: {why}", cx.options.node_name);
+                cx.evictions.evict(model.uid(), Evicted::for_attachments(message)).await;
+            }
+            return Err(why);
+        }
+    };
     let abilities = driver.capabilities().await.map_err(|error| error.to_string())?;
     let plan = Plan { driver, policy, abilities, group };
     let pod_dir = cx.pod_dir(model.uid());
@@ -111,32 +126,45 @@ fn staging(cx: &Context, source: &Source, plan: &Plan) -> Option<PathBuf> {
 }
 
 /// What a driver's object asks for.
-async fn policy(cx: &Context, driver: &str) -> Result<Policy, String> {
+pub(super) async fn policy(cx: &Context, driver: &str) -> Result<Policy, String> {
     let drivers = Api::<CSIDriver>::all(cx.options.client.clone());
     let object = drivers.get_opt(driver).await.map_err(|error| client::why(&error))?;
     Ok(Policy::of(object.as_ref()))
 }
 
+/// Why a volume is not attached to this node yet.
+struct Detached {
+    why: String,
+    /// The node can have no more of the driver's volumes.
+    no_room: bool,
+}
+
+impl From<String> for Detached {
+    fn from(why: String) -> Self {
+        Self { why, no_room: false }
+    }
+}
+
 /// What came of the attachment to this node, empty when none is needed. It takes a few seconds, and a node may not watch it.
-async fn attachment(cx: &Context, source: &Source, policy: &Policy) -> Result<Pairs, String> {
+async fn attachment(cx: &Context, source: &Source, policy: &Policy) -> Result<Pairs, Detached> {
     if source.ephemeral || !policy.attach {
         return Ok(Pairs::new());
     }
     let mut looks = 0;
     loop {
         match attached(cx, source).await {
-            Err(_) if looks < LOOKS => looks += 1,
+            Err(Detached { no_room: false, .. }) if looks < LOOKS => looks += 1,
             other => return other,
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
-async fn attached(cx: &Context, source: &Source) -> Result<Pairs, String> {
+async fn attached(cx: &Context, source: &Source) -> Result<Pairs, Detached> {
     let name = pods::csi::attachment_name(&source.driver, &source.handle, &cx.options.node_name);
     let attachments = Api::<VolumeAttachment>::all(cx.options.client.clone());
     let found = attachments.get_opt(&name).await.map_err(|error| client::why(&error))?;
-    let waiting = |why: &str| format!("volume attachment is being waited for: {name}{why}");
+    let waiting = |why: &str| Detached::from(format!("volume attachment is being waited for: {name}{why}"));
     let Some(found) = found else { return Err(waiting(" does not exist yet")) };
     if found.metadata.deletion_timestamp.is_some() {
         return Err(waiting(" is being deleted"));
@@ -144,8 +172,10 @@ async fn attached(cx: &Context, source: &Source) -> Result<Pairs, String> {
     match found.status {
         Some(status) if status.attached => Ok(status.attachment_metadata.unwrap_or_default().into_iter().collect()),
         Some(status) => {
-            let why = status.attach_error.and_then(|error| error.message).map(|message| format!(": {message}"));
-            Err(waiting(&why.unwrap_or_default()))
+            let error = status.attach_error.unwrap_or_default();
+            let why = error.message.map(|message| format!(": {message}"));
+            let no_room = error.error_code == Some(RESOURCE_EXHAUSTED);
+            Err(Detached { no_room, ..waiting(&why.unwrap_or_default()) })
         }
         None => Err(waiting("")),
     }
@@ -220,7 +250,10 @@ pub async fn tear_down(cx: &Context, pod_dir: &Path) -> Result<(), String> {
     let all = blocking(move || records::list(&directory)).await?;
     for (target, record) in all {
         let failed = |error: String| format!("UnmountVolume.TearDown failed for volume {:?} : {error}", record.spec_name);
-        take_away(cx, target, &record).await.map_err(failed)?;
+        let started = Instant::now();
+        let result = take_away(cx, target, &record).await;
+        operated(&record.driver_name, "volume_unmount", started.elapsed(), &result);
+        result.map_err(failed)?;
         cx.node_changed.notify_one();
     }
     let directory = records::of_pod(pod_dir);

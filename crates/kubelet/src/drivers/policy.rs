@@ -1,5 +1,7 @@
 //! What the CSIDriver object of a driver asks of kubelets. Without one, defaults hold.
 
+use std::time::Duration;
+
 use k8s_openapi::api::storage::v1::{CSIDriver, TokenRequest};
 
 /// See the module.
@@ -21,6 +23,8 @@ pub struct Policy {
     pub tokens: Vec<TokenRequest>,
     /// They come with the secrets, not with the context.
     pub tokens_are_secret: bool,
+    /// How often the driver is asked how many volumes the node can have; none: when one cannot be attached for want of room.
+    pub recount: Option<Duration>,
 }
 
 /// `fsGroupPolicy`
@@ -52,6 +56,10 @@ impl Policy {
             republish: spec.requires_republish.unwrap_or(false),
             tokens: spec.token_requests.unwrap_or_default(),
             tokens_are_secret: spec.service_account_token_in_secrets.unwrap_or(false),
+            recount: spec
+                .node_allocatable_update_period_seconds
+                .and_then(|seconds| u64::try_from(seconds).ok().filter(|seconds| *seconds > 0))
+                .map(Duration::from_secs),
         }
     }
 
@@ -83,6 +91,8 @@ mod tests {
         let none = Policy::of(None);
         assert_eq!(policy(json!({})), none);
         assert_eq!((none.attach, none.pod_info, none.ephemeral, none.persistent), (true, false, false, true));
+        assert_eq!(none.recount, None);
+        assert_eq!(policy(json!({"nodeAllocatableUpdatePeriodSeconds": 30})).recount, Some(Duration::from_secs(30)));
         let only = policy(json!({"volumeLifecycleModes": ["Ephemeral"], "attachRequired": false, "podInfoOnMount": true}));
         assert_eq!((only.attach, only.pod_info, only.ephemeral, only.persistent), (false, true, true, false));
     }

@@ -17,8 +17,8 @@ use grpc::Endpoint;
 use grpc::Error as Rpc;
 use tokio_util::sync::CancellationToken;
 
-use super::{announce, mount};
-use crate::claims::slices;
+use super::{announce, count, mount};
+use crate::claims::{health, slices};
 use crate::context::Context;
 use crate::devices;
 
@@ -53,7 +53,7 @@ enum Registered {
     /// A device plugin by its resource, with its number.
     Devices(String, u64),
     /// A driver of claimed devices by its name.
-    Claims(String),
+    Claims(String, Plugin),
 }
 
 /// Follows the sockets in the directory.
@@ -124,7 +124,11 @@ async fn follow(cx: Arc<Context>, socket: PathBuf, number: u64, gone: Cancellati
     };
     if let Registered::Driver(name) = &registered {
         tracing::info!(driver = name, "registered a driver");
-        gone.run_until_cancelled(mount::keep_unstaging(&cx, name)).await;
+        let kept = async { tokio::join!(mount::keep_unstaging(&cx, name), count::keep(&cx, name)) };
+        gone.run_until_cancelled(kept).await;
+    }
+    if let Registered::Claims(name, plugin) = &registered {
+        gone.run_until_cancelled(health::follow(&cx, name, plugin)).await;
     }
     gone.cancelled().await;
     // At the end of this process the plugin stays: the next one finds its socket.
@@ -132,7 +136,7 @@ async fn follow(cx: Arc<Context>, socket: PathBuf, number: u64, gone: Cancellati
         match registered {
             Registered::Driver(name) => forget(&cx, &name, number).await,
             Registered::Devices(name, serial) => devices::detach(&cx, &name, serial),
-            Registered::Claims(name) => {
+            Registered::Claims(name, _) => {
                 if cx.claims.remove(&name, number) {
                     tracing::info!(driver = name, "the driver is gone");
                     cx.tasks.spawn_until_cancelled(
@@ -207,9 +211,10 @@ async fn enlist(cx: &Arc<Context>, socket: &Endpoint, number: u64, info: &Plugin
     }
     let versions = info.supported_versions.iter().map(String::as_str);
     if let Some(version) = Version::best(versions).filter(|_| info.kind == DRA) {
-        cx.claims.insert(&info.name, Plugin::new(endpoint, version), number);
+        let plugin = Plugin::new(endpoint, version);
+        cx.claims.insert(&info.name, plugin.clone(), number);
         tracing::info!(driver = info.name, "registered a driver of claimed devices");
-        return Ok(Registered::Claims(info.name.clone()));
+        return Ok(Registered::Claims(info.name.clone(), plugin));
     }
     let driver = Driver::new(endpoint);
     let about = driver.info().await?;

@@ -12,32 +12,45 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use runtime::api::{Container, ContainerState, Sandbox, SandboxState};
 
+use super::volumes::Numbers;
 use crate::node::machine;
 use crate::node::supply::Supply;
 use crate::spec::Model;
 use crate::statics;
 use crate::volumes::{claims, path};
 
-/// Volumes behind claims, and how full their file systems are: bytes and inodes. What is kept for root counts as used.
+/// Volumes behind claims, and how full their file systems are: bytes and inodes. What is kept for root counts as used. And how many volumes
+/// of any kind there are.
 #[derive(Debug, Default)]
-pub(crate) struct Claims(BTreeMap<(String, String), (Supply, Supply)>);
+pub(crate) struct Claims {
+    used: BTreeMap<(String, String), (Supply, Supply)>,
+    numbers: Numbers,
+}
 
 impl Claims {
     /// Of the pods of a node; what is not mounted is left out. Blocks for as long as a file system does.
     pub(crate) fn read(pods: &[Arc<Pod>], pod_dir: impl Fn(&str) -> std::path::PathBuf) -> Self {
-        let mut read = BTreeMap::new();
+        let mut read = Self::default();
         for model in pods.iter().cloned().map(Model::new) {
             let dir = pod_dir(model.uid());
+            if is_active(&model.pod) {
+                read.numbers.add(model.spec(), &dir);
+            }
             for volume in model.spec().volumes.iter().flatten() {
                 let Some(claim) = claims::name(&model, volume) else { continue };
                 let key = (model.namespace().to_owned(), claim);
                 if let Some(used) = mounted(&path(&dir, volume)) {
-                    read.insert(key, used);
+                    read.used.insert(key, used);
                 }
             }
         }
-        Self(read)
+        read
     }
+}
+
+/// Whether it has not ended.
+fn is_active(pod: &Pod) -> bool {
+    !matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
 fn mounted(path: &Path) -> Option<(Supply, Supply)> {
@@ -77,8 +90,6 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(node: &str, pods: &[Arc<Pod>], sandboxes: &[Sandbox], containers: &[Container], claims: Claims) -> Self {
-        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
-        let is_active = |pod: &&Arc<Pod>| !matches!(phase(pod).as_deref(), Some("Succeeded" | "Failed"));
         let mut by_state = BTreeMap::new();
         for container in containers {
             let state = match container.state {
@@ -91,7 +102,7 @@ impl State {
         Self {
             node: node.to_owned(),
             desired: Counts::of(pods),
-            active: Counts::of(pods.iter().filter(is_active)),
+            active: Counts::of(pods.iter().filter(|pod| is_active(pod))),
             sandboxes: sandboxes.iter().filter(|sandbox| sandbox.state == SandboxState::Ready).count(),
             containers: by_state,
             claims,
@@ -146,8 +157,9 @@ impl Collector for State {
         gauges(e, ("kubelet_running_pods", "Number of pods that have a running pod sandbox"), running)?;
         let containers = self.containers.iter().map(|(state, count)| (vec![("container_state", *state)], *count as f64));
         gauges(e, ("kubelet_running_containers", "Number of containers currently running"), containers)?;
+        gauges(e, ("volume_manager_total_volumes", "Number of volumes in Volume Manager"), self.claims.numbers.samples())?;
         for (name, help, share) in CLAIMS {
-            let samples = self.claims.0.iter().map(|((namespace, claim), used)| {
+            let samples = self.claims.used.iter().map(|((namespace, claim), used)| {
                 (vec![("namespace", namespace.as_str()), ("persistentvolumeclaim", claim.as_str())], share(used) as f64)
             });
             gauges(e, (name, help), samples)?;

@@ -8,6 +8,7 @@ use apimachinery::quantity::{Format, Quantity};
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 
 use super::supply::{Supplies, Supply};
+use crate::affinity::options::Distances;
 use crate::cpus::set::CpuSet;
 use crate::units::{ResourceList, quantity};
 
@@ -26,6 +27,8 @@ pub struct Machine {
     pub huge_pages: BTreeMap<String, i64>,
     /// NUMA nodes that have processors or memory.
     pub numa_nodes: BTreeSet<u32>,
+    /// How far they are from each other.
+    pub numa_distances: Distances,
     /// Identity for `nodeInfo`, without versions of ours.
     pub info: NodeSystemInfo,
     /// The kernel's host name.
@@ -52,6 +55,9 @@ impl Machine {
             processes: processes().map_or(0, |processes| processes.total),
             huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             numa_nodes: ["has_cpu", "has_memory"].into_iter().flat_map(|file| numa_nodes(text, file)).collect(),
+            numa_distances: Distances::read(&numa_nodes(text, "online"), |node| {
+                text(&format!("/sys/devices/system/node/node{node}/distance"))
+            }),
             info: NodeSystemInfo {
                 architecture: architecture(std::env::consts::ARCH).to_owned(),
                 boot_id: text("/proc/sys/kernel/random/boot_id"),

@@ -230,6 +230,8 @@ pub enum EvictedFor {
     CriticalPod,
     /// The machine shuts down.
     Shutdown,
+    /// Volumes for which the node has no room.
+    Attachments,
 }
 
 impl EvictedFor {
@@ -239,6 +241,7 @@ impl EvictedFor {
             Self::Limits | Self::Pressure => EVICTED,
             Self::CriticalPod => "Preempting",
             Self::Shutdown => "Terminated",
+            Self::Attachments => "VolumeAttachmentLimitExceeded",
         }
     }
 }
@@ -280,10 +283,15 @@ impl Evicted {
         Self { cause: EvictedFor::Shutdown, message, grace: Some(grace) }
     }
 
+    /// Since its volumes cannot be attached to this node: another pod in its place may find another node (KEP-4876).
+    pub fn for_attachments(message: String) -> Self {
+        Self { cause: EvictedFor::Attachments, message, grace: Some(AT_ONCE) }
+    }
+
     /// What the condition `DisruptionTarget` says (KEP-3329); none where the pod itself is at fault.
     pub fn disruption(&self) -> Option<String> {
         match self.cause {
-            EvictedFor::Limits => None,
+            EvictedFor::Limits | EvictedFor::Attachments => None,
             EvictedFor::Pressure | EvictedFor::Shutdown => Some(self.message.clone()),
             EvictedFor::CriticalPod => Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned()),
         }

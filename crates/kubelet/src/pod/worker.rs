@@ -61,6 +61,8 @@ pub struct Worker {
     certificates: Option<watch::Receiver<()>>,
     /// Changes with what plugins say of their devices; none where the pod asks for none.
     devices: Option<watch::Receiver<()>>,
+    /// Changes with what drivers say of claimed devices; none where the pod claims none.
+    claims: Option<watch::Receiver<()>>,
     effects: Effects,
     running: FuturesUnordered<BoxFuture<'static, Outcome>>,
     observing: bool,
@@ -129,6 +131,7 @@ impl Worker {
         let certified = certificates::sources(core.model()).next().is_some();
         let certificates = certified.then(|| cx.certificates.changes(core.model().uid()));
         let devices = has_devices(core.model()).then(|| cx.devices.news());
+        let claims = pods::claims::has_any(&core.model().pod).then(|| cx.claims.news());
         let running = FuturesUnordered::new();
         Self {
             cx,
@@ -139,6 +142,7 @@ impl Worker {
             drivers,
             certificates,
             devices,
+            claims,
             effects,
             running,
             observing: false,
@@ -234,6 +238,9 @@ impl Worker {
         if self.devices.is_some() {
             self.cx.devices.tell_health(model.uid(), &mut wanted, base);
         }
+        if self.claims.is_some() {
+            self.cx.claims.tell_health(model, &mut wanted, base);
+        }
         let is_running = |status: &PodStatus| status.phase.as_deref() == Some("Running");
         // A pod that ran before this kubelet did has not been started by it.
         if is_running(&wanted)
@@ -298,6 +305,7 @@ impl Worker {
             Ok(()) = self.drivers.changed() => Some(Event::ReferencesChanged),
             Some(()) = changed(&mut self.certificates) => Some(Event::ReferencesChanged),
             Some(()) = changed(&mut self.devices) => Some(Event::Wake),
+            Some(()) = changed(&mut self.claims) => Some(Event::Wake),
             Some(outcome) = self.running.next(), if !self.running.is_empty() => Some(self.done(outcome)),
             Some(verdict) = self.verdicts.recv() => Some(Event::Probed(verdict)),
             () = self.reporter.sent() => Some(Event::Wake),

@@ -249,7 +249,7 @@ mod tests {
     }
 
     fn peer(name: &str) -> Peer {
-        Peer::User { name: name.to_owned(), groups: vec![], fingerprint: String::new() }
+        Peer::User { name: name.to_owned(), groups: vec![], uid: String::new(), fingerprint: String::new() }
     }
 
     #[tokio::test]

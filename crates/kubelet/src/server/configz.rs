@@ -48,6 +48,11 @@ pub(super) fn document(options: &Options) -> Value {
     if !of_policy.is_empty() {
         config["cpuManagerPolicyOptions"] = Value::Object(of_policy);
     }
+    let of_policy: Map<String, Value> =
+        options.affinity.options.named().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    if !of_policy.is_empty() {
+        config["topologyManagerPolicyOptions"] = Value::Object(of_policy);
+    }
     if let Some(cpus) = &options.reserved_cpus {
         config["reservedSystemCPUs"] = json!(cpus.to_string());
     }

@@ -166,7 +166,10 @@ async fn the_page_has_what_dashboards_ask_for() {
     let adjust = |options: &mut crate::Options| (options.server, options.static_pods) = (Some(server), Some(directory.clone()));
     cell.start_as(adjust).await;
     cell.until("fixed-n1", |status| crate::testing::condition(status, "Ready") == "True").await;
-    cell.put("figures", json!({"containers": [{"name": "a", "readinessProbe": {"exec": {"command": ["true"]}}}]}));
+    let mounts = json!([{"name": "v", "mountPath": "/v"}]);
+    let container = json!({"name": "a", "readinessProbe": {"exec": {"command": ["true"]}}, "volumeMounts": mounts});
+    let volumes = json!([{"name": "v", "emptyDir": {}}, {"name": "unused", "emptyDir": {}}]);
+    cell.put("figures", json!({"containers": [container], "volumes": volumes}));
     cell.ready("figures").await;
     let page = async |path: &str| get(&authority, Some("kube-apiserver-kubelet-client"), address, path).await.1;
     let node = page("/metrics").await;
@@ -177,6 +180,8 @@ async fn the_page_has_what_dashboards_ask_for() {
         "kubelet_active_pods{static=\"\"}",
         "kubelet_desired_pods{static=\"true\"}",
         "kubelet_active_pods{static=\"true\"}",
+        "volume_manager_total_volumes{plugin_name=\"kubernetes.io/empty-dir\",state=\"desired_state_of_world\"}",
+        "volume_manager_total_volumes{plugin_name=\"kubernetes.io/empty-dir\",state=\"actual_state_of_world\"}",
     ];
     for sample in present {
         assert_eq!(value(sample), Some(1.0), "{sample}: {node}");

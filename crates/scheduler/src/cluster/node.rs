@@ -31,6 +31,8 @@ pub(crate) struct NodeInfo {
     pub(crate) ports: Vec<HostPort>,
     /// Sizes of the images that are there, by name.
     pub(crate) images: HashMap<String, i64>,
+    /// What it can do, as it says (KEP-5328).
+    pub(crate) features: Vec<String>,
     /// False while only pods are known that say they are on it.
     pub(super) present: bool,
 }
@@ -55,6 +57,7 @@ impl NodeInfo {
             pods: Vec::new(),
             ports: Vec::new(),
             images: HashMap::new(),
+            features: Vec::new(),
             present: false,
         }
     }
@@ -82,6 +85,7 @@ impl NodeInfo {
                 self.images.insert(name.clone(), image.size_bytes.unwrap_or(0));
             }
         }
+        self.features = pods::features::declared(node).to_vec();
         self.present = true;
     }
 

@@ -5,9 +5,9 @@ use crate::framework::{MAX_SCORE, Plugin, Score};
 use crate::pod::PodInfo;
 
 const MB: i64 = 1024 * 1024;
-/// Below this nothing is gained; above it, for each container, nothing more.
+/// Below this nothing is gained; above it, for each image, nothing more.
 const MIN: i64 = 23 * MB;
-const MAX_PER_CONTAINER: i64 = 1000 * MB;
+const MAX_PER_IMAGE: i64 = 1000 * MB;
 
 pub(super) struct ImageLocality;
 
@@ -21,8 +21,10 @@ impl Plugin for ImageLocality {
             return None;
         }
         let spec = pod.spec()?;
-        let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-        let images: Vec<String> = containers.filter_map(|one| one.image.as_deref()).map(normalized).collect();
+        let containers = pods::containers(spec).filter_map(|one| one.image.as_deref());
+        // Images that are mounted count as those that run (KEP-4639).
+        let volumes = spec.volumes.iter().flatten().filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
+        let images: Vec<String> = containers.chain(volumes).map(normalized).collect();
         let total = cluster.len().max(1);
         let known: Vec<(String, f64)> = images
             .iter()
@@ -31,21 +33,22 @@ impl Plugin for ImageLocality {
                 Some((name.clone(), nodes as f64 / total as f64))
             })
             .collect();
-        let containers = i64::try_from(images.len()).unwrap_or(1);
-        (!known.is_empty()).then(|| Box::new(Images { known, containers }) as Box<dyn Score>)
+        let wanted = i64::try_from(images.len()).unwrap_or(1);
+        (!known.is_empty()).then(|| Box::new(Images { known, wanted }) as Box<dyn Score>)
     }
 }
 
 struct Images {
     /// With the share of nodes that have it.
     known: Vec<(String, f64)>,
-    containers: i64,
+    /// How many images the pod has.
+    wanted: i64,
 }
 
 impl Score for Images {
     fn score(&self, node: &NodeInfo) -> i64 {
         let sizes = self.known.iter().filter_map(|(name, share)| Some(*node.images.get(name)? as f64 * share));
-        let max = MAX_PER_CONTAINER * self.containers;
+        let max = MAX_PER_IMAGE * self.wanted;
         let sum = (sizes.sum::<f64>() as i64).clamp(MIN, max);
         MAX_SCORE * (sum - MIN) / (max - MIN)
     }

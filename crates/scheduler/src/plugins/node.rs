@@ -130,6 +130,21 @@ impl Score for PreferredNodes<'_> {
     }
 }
 
+pub(super) struct NodeDeclaredFeatures;
+
+impl Plugin for NodeDeclaredFeatures {
+    fn name(&self) -> &'static str {
+        "NodeDeclaredFeatures"
+    }
+
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+        let needed = pod.spec().map(pods::features::to_run).filter(|needed| !needed.is_empty())?;
+        filter("node(s) didn't match Pod's required features", Verdict::Unfit, move |node| {
+            needed.iter().all(|name| node.features.iter().any(|feature| feature == name))
+        })
+    }
+}
+
 pub(super) struct NodePorts;
 
 impl Plugin for NodePorts {

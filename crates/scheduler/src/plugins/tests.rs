@@ -135,6 +135,16 @@ fn host_ports_are_used_once() {
     check(&mut used, json!({}), port("127.0.0.2"), "a b c");
 }
 
+/// KEP-5328: a pod goes to nodes that declare the features that it needs.
+#[test]
+fn nodes_declare_features() {
+    let rules = json!({"containers": [{"name": "c", "restartPolicyRules": [{"action": "RestartAllContainers"}]}]});
+    let declares = |feature: &str| json!({"status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}, "declaredFeatures": [feature]}});
+    let nodes = [json!({}), declares("RestartAllContainersOnContainerExits"), declares("GuaranteedQoSPodCPUResize")];
+    check(&mut cluster(nodes), json!({}), rules.clone(), "b");
+    check(&mut plain(), json!({}), rules, "0/3 nodes are available: 3 node(s) didn't match Pod's required features.");
+}
+
 fn term(app: &str, key: &str) -> Value {
     json!({"topologyKey": key, "labelSelector": {"matchLabels": {"app": app}}})
 }
@@ -260,6 +270,9 @@ fn images_that_are_there_attract() {
     };
     let mut nodes = cluster([json!({}), image("registry/app:latest"), image("other:1")]);
     check(&mut nodes, json!({}), json!({"containers": [{"name": "c", "image": "registry/app"}]}), "b");
+    // KEP-4639: so do images that are mounted.
+    let mounted = json!([{"name": "v", "image": {"reference": "other:1"}}]);
+    check(&mut nodes, json!({}), json!({"containers": [{"name": "c", "image": "none"}], "volumes": mounted}), "c");
 }
 
 #[test]

@@ -8,13 +8,13 @@ use apimachinery::text;
 use serde_json::{Number, Value};
 
 use super::{At, Found, check as check_node, field};
-use crate::node::{Kind, Limits, Node};
+use crate::node::{Kind, Limits, Node, NumberFormat};
 
 /// Enum, and what the kind of value can be restricted to.
-pub(super) fn check(limits: &Limits, kind: Kind, value: &Value, at: &At<'_>, found: &mut Found) {
+pub(super) fn check(limits: &Limits, node: &Node, value: &Value, at: &At<'_>, found: &mut Found) {
     match value {
         Value::String(text) => check_text(limits, text, at, found),
-        Value::Number(number) => check_number(limits, kind, number, at, found),
+        Value::Number(number) => check_number(limits, node, number, at, found),
         Value::Array(items) => check_list(limits, items, at, found),
         _ => {}
     }
@@ -52,18 +52,40 @@ fn check_text(limits: &Limits, text: &str, at: &At<'_>, found: &mut Found) {
     }
 }
 
-/// A number, or a limit of numbers, that is not of the type which its schema says.
-pub(super) fn beyond(what: &str, at: &At<'_>, found: &mut Found) {
-    found.say(format!("{what} value must be of type integer (default format) in {at}"));
+/// A number, or a limit of numbers, that is not of the type and the format which its schema says.
+pub(super) fn beyond(node: &Node, what: &str, at: &At<'_>, found: &mut Found) {
+    let kind = node.kind.as_str();
+    let format = match node.limits.as_ref().filter(|limits| limits.number_format.is_some()) {
+        Some(limits) => format!("with format {}", limits.format_as_written),
+        None => "(default format)".to_owned(),
+    };
+    found.say(format!("{what} value must be of type {kind} {format} in {at}"));
 }
 
-fn check_number(limits: &Limits, kind: Kind, number: &Number, at: &At<'_>, found: &mut Found) {
+/// Whether a number is of the type and the format that a schema says.
+pub(super) fn in_range(node: &Node, number: &Number) -> bool {
+    let format = node.limits.as_ref().and_then(|limits| limits.number_format);
+    match (node.kind, format) {
+        (Kind::Integer, format) => {
+            let real = || number.as_f64().filter(|real| real.fract() == 0.0 && real.abs() < BEYOND_INT64);
+            let whole = number.as_i64().or_else(|| real().map(|real| real as i64));
+            whole.is_some_and(|whole| format != Some(NumberFormat::Int32) || i32::try_from(whole).is_ok())
+        }
+        (_, Some(NumberFormat::Float)) => number.as_f64().is_some_and(|real| (real as f32).is_finite()),
+        _ => true,
+    }
+}
+
+/// The first number above all of an int64.
+const BEYOND_INT64: f64 = 9_223_372_036_854_775_808.0;
+
+fn check_number(limits: &Limits, node: &Node, number: &Number, at: &At<'_>, found: &mut Found) {
     let Some(value) = number.as_f64() else { return };
     let mut compare = |limit: Option<f64>, what: &str, wrong: fn(Pair) -> bool, words: &str| {
         let Some(limit) = limit else { return };
-        let fits = kind != Kind::Integer || limit.fract() == 0.0;
+        let fits = Number::from_f64(limit).is_some_and(|limit| in_range(node, &limit));
         if !fits {
-            beyond(what, at, found);
+            beyond(node, what, at, found);
         }
         let pair = match number.as_i64().filter(|_| fits) {
             Some(value) => Pair::Whole(value, limit as i64),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use apimachinery::field::{Error, Errors, Path};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use pods::qos::Qos;
 use serde_json::Value;
@@ -109,17 +109,12 @@ fn validate_order(new: &PodSpec, old: &PodSpec, path: &Path, errors: &mut Errors
     }
 }
 
-fn is_sidecar(container: &Container) -> bool {
-    text(&container.restart_policy) == "Always"
-}
-
 fn validate_resources(new: &PodSpec, old: &PodSpec, path: &Path, errors: &mut Errors) {
     let before = errors.len();
     validate_kept(new.resources.as_ref(), old.resources.as_ref(), &path.child("resources"), errors);
     let init: Vec<_> = list(&new.init_containers).iter().zip(list(&old.init_containers)).collect();
     let main: Vec<_> = new.containers.iter().zip(&old.containers).collect();
-    let sidecars = init.iter().enumerate().filter(|(_, (_, old))| is_sidecar(old));
-    for (index, (new, old)) in sidecars {
+    for (index, (new, old)) in init.iter().enumerate() {
         let path = path.child("initContainers").index(index).child("resources");
         validate_kept(new.resources.as_ref(), old.resources.as_ref(), &path, errors);
     }
@@ -136,13 +131,11 @@ fn validate_resources(new: &PodSpec, old: &PodSpec, path: &Path, errors: &mut Er
         }
     }
     for (container, (_, old)) in same.init_containers.iter_mut().flatten().zip(&init) {
-        if is_sidecar(container) {
-            container.resources = without_resizable(container.resources.as_ref(), old.resources.as_ref());
-            if container != *old {
-                errors.push(Error::forbidden(path, "only cpu and memory resources for sidecar containers are mutable"));
-            }
-        } else if container != *old {
-            errors.push(Error::forbidden(path, "resources for non-sidecar init containers are immutable"));
+        container.resources = without_resizable(container.resources.as_ref(), old.resources.as_ref());
+        if container != *old {
+            let detail =
+                if pods::is_sidecar(old) { "only cpu and memory resources for sidecar containers are mutable" } else { ONLY };
+            errors.push(Error::forbidden(path, detail));
         }
     }
     if errors.len() == before && same != *old {

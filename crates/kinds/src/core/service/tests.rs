@@ -241,6 +241,20 @@ fn warnings() {
     );
     check(
         json!({"clusterIP": "None", "clusterIPs": ["None"], "externalIPs": ["10.0.0.1"]}),
-        &["spec.externalIPs is ignored for headless services"],
+        &["spec.externalIPs is ignored for headless services", "spec.externalIPs is deprecated"],
     );
+    check(json!({"externalIPs": ["10.0.0.1"]}), &["spec.externalIPs is deprecated"]);
+}
+
+/// KEP-5311: "Service names ... validated with NameIsDNSLabel()", so they may begin with a digit.
+#[test]
+fn names() {
+    let check = |name: &str, good: bool| assert_eq!(Service::DEF.name.check(name, false).is_empty(), good, "{name}");
+    check("web", true);
+    check("1password", true);
+    check("42", true);
+    check("1-", false);
+    check("a.b", false);
+    check("Web", false);
+    check(&"a".repeat(64), false);
 }

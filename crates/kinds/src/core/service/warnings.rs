@@ -26,6 +26,10 @@ pub(super) fn of(service: &Service) -> Vec<String> {
         let ignored = ignored.into_iter().filter(|(_, set)| *set);
         warnings.extend(ignored.map(|(field, _)| format!("{field} is ignored for headless services")));
     }
+    // KEP-5707: who may write Services may take any address by it.
+    if external_ips {
+        warnings.push("spec.externalIPs is deprecated".to_owned());
+    }
     if external_name && external_ips {
         warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
     }

@@ -75,8 +75,22 @@ fn containers_stay() {
     let mut other = containers(json!({"requests": {"cpu": "100m"}}));
     other["containers"][0]["name"] = json!("e");
     check(json!({}), other, &["spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize"]);
-    let init = json!({"initContainers": [{"name": "i", "image": "x:1", "resources": {"requests": {"cpu": "1"}}}]});
-    check(json!({}), init, &["spec: Forbidden: resources for non-sidecar init containers are immutable"]);
+}
+
+/// KEP-1287, v1.36: init containers that are no sidecars get other resources, too, while they run and before.
+#[test]
+fn init_containers() {
+    let init = |resources: Value| json!({"initContainers": [{"name": "i", "image": "x:1", "resources": resources}]});
+    let had = || json!({"spec": init(json!({"requests": {"cpu": "1"}}))});
+    check(json!({}), init(json!({"requests": {"cpu": "1"}})), &[]);
+    check(had(), init(json!({"requests": {"cpu": "2"}})), &[]);
+    check(
+        had(),
+        init(json!({"requests": {"cpu": null, "memory": "1Mi"}})),
+        &["spec.initContainers[0].resources.requests: Forbidden: resource requests cannot be removed"],
+    );
+    let disk = init(json!({"requests": {"cpu": "1", "ephemeral-storage": "1Gi"}}));
+    check(had(), disk, &["spec: Forbidden: only cpu and memory resources are mutable"]);
 }
 
 #[test]

@@ -1,0 +1,62 @@
+//! Volumes that pods want and have, under upstream's name (`pkg/kubelet/volumemanager/metrics`).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{PodSpec, Volume};
+
+use crate::drivers::operations::plugin_of;
+use crate::drivers::records;
+use crate::volumes::{block, path};
+
+/// How many volumes are wanted, and how many are there, by plugin.
+#[derive(Debug, Default)]
+pub(super) struct Numbers(BTreeMap<String, [usize; 2]>);
+
+impl Numbers {
+    /// Those of one pod that its containers use. Blocking.
+    pub(super) fn add(&mut self, spec: &PodSpec, pod_dir: &Path) {
+        // Which driver is behind which claim is not asked of anybody: those that have begun stand on disk.
+        let begun = records::list(pod_dir).unwrap_or_default();
+        let mut begun = begun.into_iter().map(|(_, record)| record).filter(|record| record.volume_lifecycle_mode == "Persistent");
+        for volume in spec.volumes.iter().flatten().filter(|volume| is_used(spec, &volume.name)) {
+            let is_claim = volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
+            let driver = if is_claim { begun.next().map(|record| record.driver_name) } else { None };
+            let Some(plugin) = driver.map(|driver| plugin_of(&driver)).or_else(|| plugin(volume)) else { continue };
+            let [wanted, there] = self.0.entry(plugin).or_default();
+            *wanted += 1;
+            *there += usize::from(path(pod_dir, volume).exists() || block::is_mapped(pod_dir, &volume.name));
+        }
+    }
+
+    /// Each with its labels.
+    pub(super) fn samples(&self) -> impl Iterator<Item = (Vec<(&'static str, &str)>, f64)> {
+        self.0.iter().flat_map(|(plugin, numbers)| {
+            let states = ["desired_state_of_world", "actual_state_of_world"];
+            let samples = states.into_iter().zip(numbers);
+            samples.map(|(state, number)| (vec![("plugin_name", plugin.as_str()), ("state", state)], *number as f64))
+        })
+    }
+}
+
+fn is_used(spec: &PodSpec, name: &str) -> bool {
+    spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(|container| {
+        container.volume_mounts.iter().flatten().any(|mount| mount.name == name)
+            || container.volume_devices.iter().flatten().any(|device| device.name == name)
+    })
+}
+
+/// The plugin of a volume; none for images, which are the runtime's.
+fn plugin(volume: &Volume) -> Option<String> {
+    let name = match () {
+        () if volume.host_path.is_some() => "host-path",
+        () if volume.empty_dir.is_some() => "empty-dir",
+        () if volume.config_map.is_some() => "configmap",
+        () if volume.secret.is_some() => "secret",
+        () if volume.downward_api.is_some() => "downward-api",
+        () if volume.projected.is_some() => "projected",
+        () if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() => "local-volume",
+        () => return volume.csi.as_ref().map(|csi| plugin_of(&csi.driver)),
+    };
+    Some(format!("kubernetes.io/{name}"))
+}
