@@ -43,6 +43,8 @@ impl Limits {
 
 /// How long a call may take to be read.
 const READ: Duration = Duration::from_secs(10);
+/// Most bytes of the text of a failure, in a header.
+const MESSAGE: usize = 4096;
 
 /// What answers calls.
 pub trait Service: Send + Sync + 'static {
@@ -136,12 +138,25 @@ fn response(outcome: Result<Answer, Error>) -> Response<AnswerBody> {
     response
 }
 
+/// The text of a failure as a header has it. What does not fit is cut off: clients refuse an answer whose headers are too long, with its code.
+fn message(text: &str) -> String {
+    let mut header = String::new();
+    for character in text.chars() {
+        let encoded = percent_encoded(character.encode_utf8(&mut [0; 4]));
+        if header.len() + encoded.len() > MESSAGE {
+            return header + "...";
+        }
+        header.push_str(&encoded);
+    }
+    header
+}
+
 fn trailers(outcome: Result<(), Error>) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     let code = match outcome {
         Ok(()) => 0,
         Err(error) => {
-            if let Ok(text) = HeaderValue::from_str(&percent_encoded(&error.message)) {
+            if let Ok(text) = HeaderValue::from_str(&message(&error.message)) {
                 trailers.insert("grpc-message", text);
             }
             error.code.number()
@@ -170,6 +185,10 @@ mod tests {
         fn messages(&self, method: &str, message: &Bytes) -> Option<Messages> {
             let encoded = |text: &str| Ok(text.to_owned().encode_to_vec());
             match (method, decode::<String>(message.clone()).ok()?.as_str()) {
+                ("/t.T/Many", "long") => {
+                    let error = Error { code: Code::NotFound, message: "\u{e4} ".repeat(1 << 20) };
+                    Some(futures::stream::iter([Err(error)]).boxed())
+                }
                 ("/t.T/Many", "fail") => Some(futures::stream::iter([encoded("one"), Err(unimplemented("two"))]).boxed()),
                 ("/t.T/Many", text) => {
                     Some(futures::stream::iter(text.chars().map(|c| encoded(&c.to_string())).collect::<Vec<_>>()).boxed())
@@ -213,6 +232,11 @@ mod tests {
             assert_eq!(messages.next().await.unwrap(), None);
             assert_eq!(read(&endpoint, "abc").await, (["a", "b", "c"].map(str::to_owned).to_vec(), None));
             assert_eq!(read(&endpoint, "fail").await, (vec!["one".to_owned()], Some(Code::Unimplemented)));
+            // gRPC's C library takes headers of 8 KiB (`GRPC_ARG_MAX_METADATA_SIZE`).
+            let mut messages = endpoint.stream::<_, String>("/t.T/Many", &"long".to_owned(), limit).await.unwrap();
+            let error = messages.next().await.unwrap_err();
+            assert_eq!(error.code, Code::NotFound);
+            assert!(error.message.ends_with("...") && error.message.len() < 4096, "{}", error.message.len());
         };
         tokio::select! {
             ended = server => panic!("{ended:?}"),

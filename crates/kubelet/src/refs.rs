@@ -110,6 +110,10 @@ impl References {
         let pods::references::References { config_maps, secrets, trust_bundles, .. } =
             pods::references::References::of(&model.pod);
         let namespace = model.namespace();
+        // Once for a pod: it may refer to more objects than can be looked at for each of them.
+        forget_unused(&self.config_maps);
+        forget_unused(&self.secrets);
+        forget_unused(&self.bundles);
         let maps = config_maps.into_iter().map(|name| (name.clone(), self.entry(&self.config_maps, namespace, &name, changed)));
         let secrets = secrets.into_iter().map(|name| (name.clone(), self.entry(&self.secrets, namespace, &name, changed)));
         let bundles = trust_bundles.then(|| self.all_bundles(changed));
@@ -143,7 +147,6 @@ impl References {
         follow: impl FnOnce(Weak<Entry<K>>) -> F,
     ) -> Arc<Entry<K>> {
         let mut entries = shared.lock();
-        entries.retain(|_, entry| entry.strong_count() > 0);
         let key = (namespace.to_owned(), name.to_owned());
         let entry = entries.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
             let token = self.tasks.token().child_token();
@@ -167,6 +170,11 @@ impl References {
         drop(listeners);
         entry
     }
+}
+
+/// Forgets what no pod holds any more.
+fn forget_unused<K>(shared: &Shared<K>) {
+    shared.lock().retain(|_, entry| entry.strong_count() > 0);
 }
 
 async fn follow<K: Object>(watch: Watch, kind: &'static str, name: String, entry: Weak<Entry<K>>) {
@@ -273,5 +281,20 @@ mod tests {
             references.of_pod(&model, &Arc::new(Notify::new()));
         }
         assert!(held.secrets["s"].listeners.lock().len() <= 2);
+    }
+
+    /// A pod has room for more references than can be looked at for each of them.
+    #[tokio::test]
+    async fn many_references_take_no_longer_than_they_are_many() {
+        let (tasks, _failures) = Tasks::root();
+        let references = References::new(client::fake::Fake::default().client(), tasks);
+        let many = 40_000;
+        let secrets: Vec<_> = (0..many).map(|number| json!({"name": format!("s{number}")})).collect();
+        let pod = json!({"metadata": {"namespace": "n"}, "spec": {"imagePullSecrets": secrets, "containers": []}});
+        let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
+        let begin = std::time::Instant::now();
+        let held = references.of_pod(&model, &Arc::new(Notify::new()));
+        assert_eq!(held.secrets.len(), many);
+        assert!(begin.elapsed() < std::time::Duration::from_secs(20), "each was compared with each: {:?}", begin.elapsed());
     }
 }

@@ -6,7 +6,8 @@
 
 pub(crate) mod parts;
 
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, OnceLock};
 
 use apimachinery::labels::Labels;
 use apimachinery::meta;
@@ -33,6 +34,8 @@ pub(crate) struct Index {
     fields: Box<[(usize, Box<str>)]>,
     /// That of the form that this is of.
     pub(crate) epoch: u64,
+    /// See [`Entry::derived`].
+    derived: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Index {
@@ -60,6 +63,7 @@ impl Index {
             labels: labels.map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into())).collect(),
             fields: fields.map(|(position, value)| (position, value.into())).collect(),
             epoch,
+            derived: OnceLock::new(),
         }
     }
 
@@ -101,6 +105,13 @@ impl Entry {
     /// Name.
     pub fn name(&self) -> &str {
         self.index.name()
+    }
+
+    /// What follows from the object as it is, kept as long as this version of it: who asks again and again does not decode it each time.
+    /// For kinds of one form, such as pods: all forms share it. There is one such thing for a kind; another type is made each time.
+    pub fn derived<T: Send + Sync + 'static>(&self, of: impl Fn(Value) -> T) -> Arc<T> {
+        let known = self.index.derived.get_or_init(|| Arc::new(of(self.value())));
+        known.clone().downcast().unwrap_or_else(|_| Arc::new(of(self.value())))
     }
 
     /// Decodes the object.
@@ -272,6 +283,14 @@ mod tests {
         expected["metadata"]["resourceVersion"] = "42".into();
         assert_eq!(entry.value(), expected);
         assert_eq!((entry.label("x"), entry.field(strategy.selectable(), "metadata.name")), (Some("y"), "m"));
+        let decoded = std::sync::atomic::AtomicUsize::new(0);
+        let labels =
+            |object: Value| (decoded.fetch_add(1, std::sync::atomic::Ordering::Relaxed), object["metadata"]["labels"].clone());
+        assert_eq!(
+            [entry.derived(labels), entry.clone().derived(labels)].map(|known| (known.0, known.1["x"] == "y")),
+            [(0, true); 2]
+        );
+        assert_eq!(*entry.derived(|_| 7), 7);
         expected["metadata"]["resourceVersion"] = "1007".into();
         assert_eq!(encoding.restamp(&entry, 1007).value(), expected);
     }

@@ -42,15 +42,10 @@ fn asked(pod: &Value) -> BTreeSet<String> {
 
 fn tolerate(pod: &mut Value, resources: &BTreeSet<String>) {
     let Some(tolerations) = pod.get_mut("spec").and_then(|spec| list_mut(spec, "tolerations")) else { return };
-    for name in resources {
-        let is_there = |own: &Value| {
-            ["/key", "/operator", "/value", "/effect"].map(|field| text(own, field))
-                == [name.as_str(), "Exists", "", "NoSchedule"]
-        };
-        if !tolerations.iter().any(is_there) {
-            tolerations.push(json!({"key": name, "operator": "Exists", "effect": "NoSchedule"}));
-        }
-    }
+    let of_node = |own: &&Value| ["/operator", "/value", "/effect"].map(|field| text(own, field)) == ["Exists", "", "NoSchedule"];
+    let known: BTreeSet<String> = tolerations.iter().filter(of_node).map(|own| text(own, "/key").to_owned()).collect();
+    let missing = resources.difference(&known);
+    tolerations.extend(missing.map(|name| json!({"key": name, "operator": "Exists", "effect": "NoSchedule"})));
 }
 
 #[cfg(test)]

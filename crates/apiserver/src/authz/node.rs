@@ -231,14 +231,17 @@ async fn used(registry: &Registry, node: &str, namespace: &str, resource: &str, 
     let options =
         ListOptions { fields: Some(apimachinery::fields::Selector::equals("spec.nodeName", node)), ..ListOptions::default() };
     let pods = registry.list(&pods, Some(namespace), &options).await.map(|list| list.entries).unwrap_or_default();
-    pods.iter().any(|entry| refers(entry.value(), resource, name))
+    // A kubelet reads everything that a pod refers to by itself.
+    pods.iter().any(|entry| entry.derived(references).contains(resource, name))
 }
 
-/// Whether a pod refers to an object of its namespace.
-fn refers(pod: Value, resource: &str, name: &str) -> bool {
+/// What a pod gives its node the right to read, in its namespace.
+fn references(pod: Value) -> References {
     // A kubelet makes mirror pods itself: they give it no rights.
-    apimachinery::meta::annotation(&pod, "kubernetes.io/config.mirror").is_none()
-        && References::of_value(pod).contains(resource, name)
+    match apimachinery::meta::annotation(&pod, "kubernetes.io/config.mirror") {
+        Some(_) => References::default(),
+        None => References::of_value(pod),
+    }
 }
 
 #[cfg(test)]
@@ -247,7 +250,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn references() {
+    fn what_pods_refer_to() {
         let pod = json!({"metadata": {"name": "p"}, "spec": {
             "serviceAccountName": "sa",
             "imagePullSecrets": [{"name": "pull"}],
@@ -260,7 +263,7 @@ mod tests {
         }});
         let check = |resource: &str, names: &[&str]| {
             for name in ["sa", "pull", "s1", "s2", "s3", "c1", "c2", "c3", "claim", "p-e", "none"] {
-                assert_eq!(refers(pod.clone(), resource, name), names.contains(&name), "{resource} {name}");
+                assert_eq!(references(pod.clone()).contains(resource, name), names.contains(&name), "{resource} {name}");
             }
         };
         check("secrets", &["pull", "s1", "s2", "s3"]);
@@ -269,7 +272,7 @@ mod tests {
         check("persistentvolumeclaims", &["claim", "p-e"]);
         let mirror =
             json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}, "spec": {"serviceAccountName": "sa"}});
-        assert!(!refers(mirror, "serviceaccounts", "sa"));
+        assert!(!references(mirror).contains("serviceaccounts", "sa"));
     }
 
     #[test]

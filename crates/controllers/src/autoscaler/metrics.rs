@@ -55,6 +55,9 @@ enum Failure {
     Object { metric: String, object: String, error: Box<SourceError> },
     #[error("unable to get external metric {0}: {1}")]
     External(String, SourceError),
+    /// What of a resource: its usage, or its utilization.
+    #[error("failed to get {resource} {what}: {error}")]
+    OfResource { resource: String, what: &'static str, error: Box<Failure> },
     #[error("invalid {0} metric source: neither {1} was set")]
     NoTarget(&'static str, &'static str),
 }
@@ -77,7 +80,7 @@ impl Evaluation<'_> {
                 return Err(Invalid { reason: "InvalidMetricSourceType", about: String::new(), message });
             }
         };
-        let about = format!("failed to get {what} metric value: ");
+        let about = format!("failed to get {what} metric value: {}", of_external(spec));
         result.map_err(|error| Invalid { reason, about, message: error.to_string() })
     }
 
@@ -91,12 +94,15 @@ impl Evaluation<'_> {
         let kind = if container.is_some() { "container resource" } else { "resource" };
         let fetched = self.sources.resource(self.about, name, container);
         let fetched = async { fetched.await.map_err(|error| Failure::Resource(name.clone(), error)) };
+        let failed = |what| move |error: Failure| Failure::OfResource { resource: name.clone(), what, error: Box::new(error) };
         let (replicas, said, current) = if let Some(average) = &target.average_value {
-            let (replicas, average) = self.scaled.by_average(fetched.await?, milli(average), Some(name))?;
+            let found = fetched.await.and_then(|pods| Ok(self.scaled.by_average(pods, milli(average), Some(name))?));
+            let (replicas, average) = found.map_err(failed("usage"))?;
             (replicas, format!("{name} {kind}"), MetricValueStatus { average_value: text(average), ..Default::default() })
         } else {
             let percent = target.average_utilization.ok_or(NO_RESOURCE_TARGET)?;
-            let one = self.scaled.by_utilization(fetched.await?, percent, name, container)?;
+            let found = fetched.await.and_then(|pods| Ok(self.scaled.by_utilization(pods, percent, name, container)?));
+            let one = found.map_err(failed("utilization"))?;
             let current =
                 MetricValueStatus { average_utilization: Some(one.utilization), average_value: text(one.average), value: None };
             (one.replicas, format!("{name} {kind} utilization (percentage of request)"), current)
@@ -185,6 +191,17 @@ fn container_resource(spec: &MetricSpec) -> &str {
     spec.container_resource.as_ref().map_or("", |source| source.name.as_str())
 }
 
+/// What is said of an external metric where all metrics are spoken of; its own condition does without.
+fn of_external(spec: &MetricSpec) -> String {
+    let Some(source) = &spec.external else { return String::new() };
+    let name = &source.metric.name;
+    match (&source.target.average_value, &source.target.value) {
+        (Some(_), _) => format!("failed to get {name} external metric: "),
+        (None, Some(_)) => format!("failed to get external metric {name}: "),
+        (None, None) => String::new(),
+    }
+}
+
 /// A metric with the series of it that count.
 fn said(metric: &MetricIdentifier) -> String {
     let selector = apimachinery::labels::Selector::from_label_selector(metric.selector.as_ref());
@@ -200,4 +217,52 @@ fn milli(quantity: &Quantity) -> i64 {
 
 fn text(milli: i64) -> Option<Quantity> {
     Some(Quantity(Amount::from_milli(milli, Format::DecimalSi).to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::super::replicas::Tolerances;
+    use super::*;
+    use crate::testing::{World, object};
+
+    /// Upstream's events: FailedGetResourceMetric and its kin, and FailedComputeMetricsReplicas, which begins with more.
+    #[tokio::test]
+    async fn what_is_said_of_metrics_that_cannot_be_had() {
+        let (world, resources) = (World::new(), Resources::default());
+        let options = world.options();
+        let sources = Sources::new(options.informers.of(), options.informers.of());
+        let (client, tolerances) = ((options.clients)("autoscaler"), Tolerances { up: 0.1, down: 0.1 });
+        let evaluation = Evaluation {
+            sources: &sources,
+            resources: &resources,
+            about: About { client: &client, namespace: "ns", selector: "a=b" },
+            scaled: Scaled { pods: &[], replicas: 1, tolerances, now: Timestamp::UNIX_EPOCH },
+            present: 1,
+        };
+        let check = async |spec: Value, about: &str, message: &str| {
+            let spec: MetricSpec = object(spec);
+            let found = evaluation.propose(&spec).await.unwrap_err();
+            assert_eq!(found.about, about);
+            assert!(found.message.starts_with(message), "{}", found.message);
+        };
+        let (usage, utilization) =
+            (json!({"type": "Value", "averageValue": "1"}), json!({"type": "Utilization", "averageUtilization": 50}));
+        let resource = |target: &Value| json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
+        let about = "failed to get cpu resource metric value: ";
+        check(resource(&usage), about, "failed to get cpu usage: unable to get metrics for resource cpu: ").await;
+        check(resource(&utilization), about, "failed to get cpu utilization: unable to get metrics for resource cpu: ").await;
+        check(resource(&json!({"type": "Value"})), about, "invalid resource metric source: neither an average utilization").await;
+        let source = json!({"name": "memory", "container": "c", "target": utilization});
+        let container = json!({"type": "ContainerResource", "containerResource": source});
+        check(container, "failed to get memory container metric value: ", "failed to get memory utilization: ").await;
+        let external = |target: Value| json!({"type": "External", "external": {"metric": {"name": "m"}, "target": target}});
+        let about = "failed to get external metric value: failed to get m external metric: ";
+        check(external(usage), about, "unable to get external metric m: ").await;
+        let about = "failed to get external metric value: failed to get external metric m: ";
+        check(external(json!({"type": "Value", "value": "1"})), about, "unable to get external metric m: ").await;
+    }
 }

@@ -26,9 +26,22 @@ fn number<T: TryFrom<i64>>(value: i64, what: &str) -> Result<T, Error> {
     T::try_from(value).map_err(|_| invalid(format!("{what}: {value} is out of range")))
 }
 
+/// A name of `metadata`.
+fn plain(text: &str, what: &str) -> Result<(), Error> {
+    let is_plain = text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && text.len() <= 253;
+    let why = || format!("metadata.{what} {text:?} is not a name: letters, digits, and '-', '_', '.' between them");
+    if is_plain { Ok(()) } else { Err(invalid(why())) }
+}
+
 /// An absolute path, which is required.
 fn path(path: &str, what: &str) -> Result<std::path::PathBuf, Error> {
-    if path.starts_with('/') { Ok(path.into()) } else { Err(invalid(format!("{what} {path:?} is not an absolute path"))) }
+    if path.starts_with('/') && !path.contains('\0') {
+        Ok(path.into())
+    } else {
+        Err(invalid(format!("{what} {path:?} is not an absolute path")))
+    }
 }
 
 /// Limits; 0 is none.

@@ -10,8 +10,9 @@ use serde_json::json;
 use super::{Server, config, errors, view};
 use crate::messages::*;
 
-/// Most bytes of each output of a command that are kept (`ExecSyncResponse`).
-const OUTPUT: usize = 16 << 20;
+/// Most bytes of both outputs of a command that are kept: "The runtime should cap the output of this response to 16MB" (`ExecSyncResponse`).
+/// The kubelet and crictl take messages of 16 MiB, with what goes around the outputs.
+const OUTPUT: usize = (16 << 20) - 1024;
 /// How long a command may run that has no limit of its own.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
 
@@ -153,8 +154,17 @@ impl Server {
         }
         let limit = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map_or(FOREVER, Duration::from_secs);
         let done = self.runtime.exec_sync(&container.id, &request.cmd, limit.min(FOREVER), OUTPUT).await.map_err(errors::of)?;
-        Ok(ExecSyncResponse { stdout: done.stdout, stderr: done.stderr, exit_code: done.exit_code })
+        Ok(capped(ExecSyncResponse { stdout: done.stdout, stderr: done.stderr, exit_code: done.exit_code }))
     }
+}
+
+/// Without the end of the longer output, or half of each, where both are too much for an answer.
+fn capped(mut answer: ExecSyncResponse) -> ExecSyncResponse {
+    let room = |other: usize| (OUTPUT - other.min(OUTPUT)).max(OUTPUT / 2);
+    let (stdout, stderr) = (room(answer.stderr.len()), room(answer.stdout.len()));
+    answer.stdout.truncate(stdout);
+    answer.stderr.truncate(stderr);
+    answer
 }
 
 /// The name of the container of the sandbox whose processes are to be seen.
@@ -164,4 +174,26 @@ fn target(asked: &ContainerConfig, known: &[api::Container]) -> Result<Option<St
     let Some(spaces) = spaces.filter(|spaces| spaces.pid() == NamespaceMode::Target) else { return Ok(None) };
     let id = view::meant("container", &spaces.target_id, known.iter().map(|container| container.id.as_str()))?;
     Ok(known.iter().find(|container| container.id == id).map(|container| container.name.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn answers_of_commands_fit_into_a_message() {
+        let check = |outputs: [usize; 2], expected: [usize; 2]| {
+            let [stdout, stderr] = outputs.map(|length| vec![b'x'; length]);
+            let answer = capped(ExecSyncResponse { stdout, stderr, exit_code: -1 });
+            assert_eq!([answer.stdout.len(), answer.stderr.len()], expected, "{outputs:?}");
+            assert!(answer.encoded_len() <= 16 << 20);
+        };
+        check([5, 0], [5, 0]);
+        check([OUTPUT, 0], [OUTPUT, 0]);
+        check([OUTPUT, 10], [OUTPUT - 10, 10]);
+        check([10, OUTPUT], [10, OUTPUT - 10]);
+        check([OUTPUT, OUTPUT], [OUTPUT / 2, OUTPUT / 2]);
+    }
 }

@@ -4,6 +4,7 @@
 //! `/dev`; runc leaves a `/dev` alone that is a bind mount. Therefore libcontainer gets the usual `/dev`, and the volume comes on top when it is
 //! done, before the container's command runs; what is mounted below `/dev` comes on top of the volume again.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -34,7 +35,7 @@ pub(super) struct Dev {
 
 impl Dev {
     /// Of the volume's mount, and where all other mounts of the container are.
-    pub(super) fn new(mount: &Mount, others: &[PathBuf]) -> Self {
+    pub(super) fn new(mount: &Mount, others: &BTreeSet<PathBuf>) -> Self {
         let propagation = match mount.propagation {
             Propagation::Private => libc::MS_PRIVATE,
             Propagation::HostToContainer => libc::MS_SLAVE,
@@ -42,8 +43,8 @@ impl Dev {
         };
         let mut above: Vec<PathBuf> = Vec::new();
         for place in others.iter().filter(|place| place.starts_with(DEV) && **place != *DEV) {
-            // What is mounted below a mount goes with it.
-            if !above.iter().any(|known| place.starts_with(known)) {
+            // What is mounted below a mount goes with it, and comes right after it.
+            if above.last().is_none_or(|known| !place.starts_with(known)) {
                 above.push(place.clone());
             }
         }

@@ -1,8 +1,11 @@
 //! The OCI configuration of a container (OCI runtime specification, config.md and config-linux.md).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use indexmap::IndexMap;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde_json::{Value, json};
 
@@ -16,6 +19,21 @@ use crate::api::{
 use crate::images::manifest::ImageConfig;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Files below /proc that a mount may replace, as runc has it: what lxcfs shows a container of its own.
+const PROC_FILES: [&str; 11] = [
+    "cpuinfo",
+    "diskstats",
+    "loadavg",
+    "meminfo",
+    "net/dev",
+    "slabinfo",
+    "stat",
+    "swaps",
+    "sys/crypto/fips_enabled",
+    "sys/kernel/ns_last_pid",
+    "uptime",
+];
 
 /// Annotation for the helper: load the seccomp filter and keep these capabilities.
 const CONFINED: &str = "knarr.runtime/confined";
@@ -67,7 +85,7 @@ pub(crate) struct Input<'a> {
     /// Devices that the container is given.
     pub(crate) devices: &'a [Node],
     /// Where a destination leads in the container's root file system, given what is mounted before it.
-    pub(crate) resolve: &'a dyn Fn(&Path, &[PathBuf]) -> io::Result<PathBuf>,
+    pub(crate) resolve: &'a dyn Fn(&Path, &BTreeSet<PathBuf>) -> io::Result<PathBuf>,
 }
 
 impl Input<'_> {
@@ -205,19 +223,14 @@ impl Input<'_> {
     }
 
     fn env(&self, terminal: bool) -> Vec<String> {
-        let mut env: Vec<String> = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", self.sandbox.hostname)];
-        if terminal {
-            env.push("TERM=xterm".to_owned());
-        }
+        let ours = [DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", self.sandbox.hostname)];
+        let ours = ours.into_iter().chain(terminal.then(|| "TERM=xterm".to_owned()));
         let pod = self.config.env.iter().map(|(name, value)| format!("{name}={value}"));
-        for entry in self.image.env.iter().cloned().chain(pod) {
-            let name = entry.split('=').next().unwrap_or_default().len();
-            match env.iter_mut().find(|known| known.split('=').next() == entry.get(..name)) {
-                Some(known) => *known = entry,
-                None => env.push(entry),
-            }
-        }
-        env
+        let all = ours.chain(self.image.env.iter().cloned()).chain(pod);
+        // The last one of a name counts, at the place of the first.
+        let env: IndexMap<String, String> =
+            all.map(|entry| (entry.split('=').next().unwrap_or_default().to_owned(), entry)).collect();
+        env.into_values().collect()
     }
 
     /// The working directory.
@@ -316,13 +329,13 @@ impl Input<'_> {
         // Those below a volume come after it.
         let is_below = |ours: &mut Value| own.iter().any(|mount| destination(ours).starts_with(&mount.container_path));
         let mut placed: Vec<Value> = mounts.extract_if(.., is_below).collect();
-        let mut taken: Vec<PathBuf> = mounts.iter().chain(&placed).map(destination).collect();
+        let mut taken: BTreeSet<PathBuf> = mounts.iter().chain(&placed).map(destination).collect();
         let mut wanted: Vec<Value> = files.into_iter().chain(own.iter().map(|mount| pod_mount(mount))).collect();
         wanted.sort_by_key(depth);
         for mut bind in wanted {
-            let place = self.place(&destination(&bind), &taken)?;
+            let place = self.place(&bind, &taken)?;
             bind["destination"] = json!(place);
-            taken.push(place);
+            taken.insert(place);
             placed.push(bind);
         }
         // Again: a link in the image may lead below what the pod mounts.
@@ -331,14 +344,25 @@ impl Input<'_> {
         Ok((mounts, dev.map(|mount| Dev::new(mount, &taken))))
     }
 
-    /// Where the destination of a mount leads. An image whose links lead into the kernel's files is refused, as runc does.
-    fn place(&self, named: &Path, taken: &[PathBuf]) -> Result<PathBuf> {
+    /// Where the destination of a mount leads. An image whose links lead into the kernel's files is refused, as runc does, and what
+    /// would hide the files of processes.
+    fn place(&self, mount: &Value, taken: &BTreeSet<PathBuf>) -> Result<PathBuf> {
+        let named = destination(mount);
         let failed = |text: String| Error::Create(format!("mount destination {}: {text}", named.display()));
-        let place = (self.resolve)(named, taken).map_err(|error| failed(error.to_string()))?;
+        let place = (self.resolve)(&named, taken).map_err(|error| failed(error.to_string()))?;
         let led_into = |root: &str| place.starts_with(root) && !named.starts_with(root);
-        match ["/proc", "/sys"].into_iter().find(|root| led_into(root)) {
-            Some(root) => Err(failed(format!("it leads to {}, which is inside of {root}", place.display()))),
-            None => Ok(place),
+        if let Some(root) = ["/proc", "/sys"].into_iter().find(|root| led_into(root)) {
+            return Err(failed(format!("it leads to {}, which is inside of {root}", place.display())));
+        }
+        if place == Path::new("/") {
+            return Err(failed("it is the root of the container, where its image is".to_owned()));
+        }
+        match place.strip_prefix("/proc").map(Path::to_str) {
+            Ok(Some("")) if !is_proc(mount) => Err(failed("only a file system of type proc can be mounted there".to_owned())),
+            Ok(inside) if !inside.is_some_and(|inside| inside.is_empty() || PROC_FILES.contains(&inside)) => {
+                Err(failed("it is inside of /proc".to_owned()))
+            }
+            _ => Ok(place),
         }
     }
 
@@ -387,6 +411,12 @@ impl Input<'_> {
         }
         mounts
     }
+}
+
+/// Whether what is mounted is of the type proc.
+fn is_proc(mount: &Value) -> bool {
+    let source = mount["source"].as_str().unwrap_or_default();
+    statfs(source).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
 fn destination(mount: &Value) -> PathBuf {

@@ -1,6 +1,7 @@
 //! Containers: made, started, stopped and removed.
 
 use base::files::{self, Outlives};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,8 +141,7 @@ impl Inner {
             }
         }
         let devices = devices::resolve(&config.devices).map_err(|error| Error::Create(error.to_string()))?;
-        let resolve =
-            |path: &Path, taken: &[PathBuf]| tree.resolve(path, &|place: &Path| taken.iter().any(|mount| mount == place));
+        let resolve = |path: &Path, taken: &BTreeSet<PathBuf>| tree.resolve(path, &|place: &Path| taken.contains(place));
         let input = Input {
             config: &config,
             image: &image.config,

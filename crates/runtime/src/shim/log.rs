@@ -9,6 +9,8 @@ use jiff::Timestamp;
 
 use crate::rotation;
 
+/// The log of a container that has none.
+const NOWHERE: &str = "/dev/null";
 /// Longest text of one log line, bytes; longer ones are split.
 const LINE_LIMIT: usize = 16 << 10;
 
@@ -114,9 +116,14 @@ impl LogWriter {
     }
 }
 
+/// Opens a file of a log. Pods that can write where logs are may have put something else there: a link, by which any file of the host
+/// would be written, or a pipe, whose other end would be waited for while the containers of the pod wait for their shim.
 fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().create(true).append(true).mode(0o640).custom_flags(flags).open(path)?;
+    let is_log = path == Path::new(NOWHERE) || file.metadata()?.is_file();
+    if is_log { Ok(file) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")) }
 }
 
 #[cfg(test)]
@@ -153,6 +160,24 @@ mod tests {
         }
         log.write(0, b"last\n", now).unwrap();
         assert!(fs::read_to_string(&path).unwrap().contains("last"));
+    }
+
+    #[test]
+    fn what_is_no_log_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::os::unix::fs::symlink(path("elsewhere"), path("link")).unwrap();
+        nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        nix::unistd::mkfifo(&path("read"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let reader = OpenOptions::new().read(true).write(true).open(path("read")).unwrap();
+        fs::create_dir(path("directory")).unwrap();
+        for name in ["link", "pipe", "read", "directory"] {
+            assert!(LogWriter::open(&path(name), None).is_err(), "{name}");
+        }
+        drop(reader);
+        assert!(!path("elsewhere").exists());
+        let mut none = LogWriter::open(Path::new(NOWHERE), None).unwrap();
+        none.write(0, b"text\n", Timestamp::now()).unwrap();
     }
 
     #[test]

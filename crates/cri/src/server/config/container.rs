@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use grpc::Error;
 use runtime::api;
 
-use super::{annotations, invalid, path, refuse, resources, unsupported};
+use super::{annotations, invalid, path, plain, refuse, resources, unsupported};
 use crate::messages::*;
 
 /// The image that a container is of.
@@ -24,9 +24,7 @@ pub(crate) fn container(
     refuse(!config.cdi_devices.is_empty(), "devices by names of the Container Device Interface")?;
     let stop_signal = config.stop_signal().name();
     let metadata = config.metadata.ok_or_else(|| invalid("the container has no metadata"))?;
-    if metadata.name.is_empty() || metadata.name.contains('/') {
-        return Err(invalid(format!("metadata.name {:?} is not a name", metadata.name)));
-    }
+    plain(&metadata.name, "name")?;
     let linux = config.linux.unwrap_or_default();
     let written =
         config.image.map(|image| if image.user_specified_image.is_empty() { image.image } else { image.user_specified_image });
@@ -62,7 +60,8 @@ fn log_path(log: &str, sandbox: &api::Sandbox) -> Result<PathBuf, Error> {
         return Ok(PathBuf::from("/dev/null"));
     }
     let path = Path::new(log);
-    if path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+    let is_below = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if is_below && path.file_name().is_some() && !log.contains('\0') {
         return Ok(path.to_owned());
     }
     Err(invalid(format!("log_path {log:?} is not below the sandbox's directory of logs")))
@@ -228,10 +227,14 @@ mod tests {
         for mount in mounts {
             assert_eq!(asked(|config| config.mounts.push(mount.clone())).map(drop), Err(InvalidArgument), "{mount:?}");
         }
-        let checks: [(Change, grpc::Code); 12] = [
+        let checks: [(Change, grpc::Code); 16] = [
             (|config| config.metadata = None, InvalidArgument),
             (|config| config.log_path = "../0.log".to_owned(), InvalidArgument),
             (|config| config.log_path = "/etc/passwd".to_owned(), InvalidArgument),
+            (|config| config.log_path = ".".to_owned(), InvalidArgument),
+            (|config| config.log_path = "a\0b".to_owned(), InvalidArgument),
+            (|config| config.metadata.as_mut().unwrap().name = "..".to_owned(), InvalidArgument),
+            (|config| config.metadata.as_mut().unwrap().name = "a\0b".to_owned(), InvalidArgument),
             (|config| config.cdi_devices.push(CdiDevice::default()), Unimplemented),
             (|config| security(config).run_as_username = "root".to_owned(), Unimplemented),
             (|config| security(config).run_as_group = Some(Int64Value { value: 1 }), InvalidArgument),

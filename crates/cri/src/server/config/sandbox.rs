@@ -5,7 +5,7 @@ use std::fmt::Write;
 use grpc::Error;
 use runtime::api;
 
-use super::{annotations, invalid, number, path, refuse, resources, unsupported};
+use super::{annotations, invalid, number, path, plain, refuse, resources, unsupported};
 use crate::messages::*;
 
 /// Where pods of clients are that name no cgroup: below the limits that the kubelet sets for pods without requests.
@@ -15,16 +15,8 @@ const GROUP: &str = "kubepods/besteffort";
 pub(crate) fn sandbox(config: PodSandboxConfig, handler: String, resolv_conf: &str) -> Result<api::SandboxConfig, Error> {
     let PodSandboxMetadata { name, uid, namespace, attempt } =
         config.metadata.ok_or_else(|| invalid("the sandbox has no metadata"))?;
-    let plain = |text: &str| {
-        text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-    };
     for (what, text) in [("name", &name), ("uid", &uid), ("namespace", &namespace)] {
-        if !plain(text) || text.len() > 253 {
-            return Err(invalid(format!(
-                "metadata.{what} {text:?} is not a name: letters, digits, and '-', '_', '.' between them"
-            )));
-        }
+        plain(text, what)?;
     }
     let linux = config.linux.unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
@@ -71,11 +63,13 @@ fn mode(mode: NamespaceMode, what: &str) -> Result<api::NamespaceMode, Error> {
 fn group(parent: &str, uid: &str) -> Result<String, Error> {
     refuse(parent.ends_with(".slice"), "cgroups of systemd")?;
     let parent = parent.trim_matches('/');
-    if parent.split('/').any(|part| matches!(part, "." | "..")) {
+    if parent.contains('\0') || parent.split('/').any(|part| matches!(part, "." | "..")) {
         return Err(invalid(format!("cgroup_parent {parent:?} is not a path of a cgroup")));
     }
     let parent = if parent.is_empty() { GROUP } else { parent };
-    Ok(if parent.ends_with(uid) { parent.to_owned() } else { format!("{parent}/pod{uid}") })
+    // The kubelet names the pod's own.
+    let is_own = parent.rsplit('/').next().and_then(|last| last.strip_prefix("pod")) == Some(uid);
+    Ok(if is_own { parent.to_owned() } else { format!("{parent}/pod{uid}") })
 }
 
 fn users(users: &UserNamespace) -> Result<Option<api::IdRange>, Error> {
@@ -106,7 +100,10 @@ fn resolver(dns: &DnsConfig) -> String {
             let _ = writeln!(text, "{word} {}", values.join(" "));
         }
     }
-    dns.servers.iter().fold(text, |text, server| format!("{text}nameserver {server}\n"))
+    for server in &dns.servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -132,6 +129,17 @@ mod tests {
         assert_eq!((config.hostname.as_str(), config.cgroup_parent.as_str()), ("web", "kubepods/besteffort/podu1"));
         assert_eq!(config.resolv_conf.as_deref(), Some("nameserver 192.0.2.1\n"));
         assert_eq!((config.pid, config.ipc, config.host_network), (api::NamespaceMode::Pod, api::NamespaceMode::Pod, false));
+    }
+
+    /// A group is removed with its sandbox, with all that runs in it: only that of the sandbox itself is its own.
+    #[test]
+    fn the_group_of_a_sandbox_is_its_own() {
+        let check = |parent: &str, uid: &str, expected: &str| assert_eq!(group(parent, uid).unwrap(), expected, "{parent} {uid}");
+        check("", "u", "kubepods/besteffort/podu");
+        check("/kubepods/burstable/podu", "u", "kubepods/burstable/podu");
+        check("/kubepods", "kubepods", "kubepods/podkubepods");
+        check("/kubepods/besteffort", "t", "kubepods/besteffort/podt");
+        check("/kubepods/podab", "b", "kubepods/podab/podb");
     }
 
     #[test]
@@ -165,13 +173,14 @@ mod tests {
     fn what_sandboxes_cannot_have() {
         use grpc::Code::{InvalidArgument, Unimplemented};
         type Change = fn(&mut PodSandboxConfig);
-        let checks: [(Change, grpc::Code); 9] = [
+        let checks: [(Change, grpc::Code); 10] = [
             (|config| config.metadata = None, InvalidArgument),
             (|config| config.metadata.as_mut().unwrap().uid = "../x".to_owned(), InvalidArgument),
             (|config| config.metadata.as_mut().unwrap().namespace = "a/b".to_owned(), InvalidArgument),
             (|config| config.log_directory = "logs".to_owned(), InvalidArgument),
             (|config| drop(config.annotations.insert("knarr.io/x".to_owned(), String::new())), InvalidArgument),
             (|config| config.linux.get_or_insert_default().cgroup_parent = "/a/../..".to_owned(), InvalidArgument),
+            (|config| config.linux.get_or_insert_default().cgroup_parent = "/a\0b".to_owned(), InvalidArgument),
             (|config| config.linux.get_or_insert_default().cgroup_parent = "a.slice".to_owned(), Unimplemented),
             (|config| spaces(config).network = NamespaceMode::Container.into(), Unimplemented),
             (|config| spaces(config).pid = NamespaceMode::Target.into(), Unimplemented),

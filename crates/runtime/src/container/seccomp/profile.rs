@@ -95,10 +95,13 @@ pub(crate) fn runtime_default(capabilities: &[String]) -> Value {
     json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ARCHITECTURES, "syscalls": rules})
 }
 
+/// Most bytes of a profile.
+const LONGEST: u64 = 1 << 20;
+
 /// The profile in the file at `path`. The error says what is wrong with it.
 pub(crate) fn from_file(path: &Path) -> Result<Value, String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot load seccomp profile {}: {error}", path.display());
-    let bytes = std::fs::read(path).map_err(|error| failed(&error))?;
+    let bytes = base::records::read_file(path, LONGEST).map_err(|error| failed(&error))?;
     let document: Value = serde_json::from_slice(&bytes).map_err(|error| failed(&error))?;
     let profile: LinuxSeccomp = serde_json::from_value(document.clone()).map_err(|error| failed(&error))?;
     program::compile(&profile).map_err(|error| failed(&error))?;
