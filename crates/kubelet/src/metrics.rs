@@ -28,7 +28,7 @@ pub(crate) use probes::Probed;
 pub(crate) use state::{Claims, State};
 
 /// A family of histograms whose buckets all members share.
-type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+pub(crate) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Started {

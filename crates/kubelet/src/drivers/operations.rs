@@ -8,6 +8,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
+use crate::metrics::Histograms;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Operation {
     volume_plugin: String,
@@ -18,7 +20,7 @@ struct Operation {
 
 const BUCKETS: [f64; 13] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 50.0, 120.0, 300.0, 600.0];
 
-static OPERATIONS: LazyLock<Family<Operation, Histogram, fn() -> Histogram>> = LazyLock::new(|| {
+static OPERATIONS: LazyLock<Histograms<Operation>> = LazyLock::new(|| {
     let family = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
     Page::Node.register("storage_operation_duration_seconds", "Storage operation duration", family)
 });
