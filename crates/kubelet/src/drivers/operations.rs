@@ -18,7 +18,9 @@ struct Operation {
 
 const BUCKETS: [f64; 13] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 50.0, 120.0, 300.0, 600.0];
 
-static OPERATIONS: LazyLock<Family<Operation, Histogram, fn() -> Histogram>> = LazyLock::new(|| {
+type Seconds = Family<Operation, Histogram, fn() -> Histogram>;
+
+static OPERATIONS: LazyLock<Seconds> = LazyLock::new(|| {
     let family = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
     Page::Node.register("storage_operation_duration_seconds", "Storage operation duration", family)
 });
