@@ -9,6 +9,9 @@ use crate::drivers::operations::plugin_of;
 use crate::drivers::records;
 use crate::volumes::{block, path};
 
+/// A sample with its labels.
+type Sample<'a> = (Vec<(&'static str, &'a str)>, f64);
+
 /// How many volumes are wanted, and how many are there, by plugin.
 #[derive(Debug, Default)]
 pub(super) struct Numbers(BTreeMap<String, [usize; 2]>);
@@ -30,7 +33,7 @@ impl Numbers {
     }
 
     /// Each with its labels.
-    pub(super) fn samples(&self) -> impl Iterator<Item = (Vec<(&'static str, &str)>, f64)> {
+    pub(super) fn samples(&self) -> impl Iterator<Item = Sample<'_>> {
         self.0.iter().flat_map(|(plugin, numbers)| {
             let states = ["desired_state_of_world", "actual_state_of_world"];
             let samples = states.into_iter().zip(numbers);
