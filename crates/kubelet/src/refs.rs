@@ -89,6 +89,10 @@ type Shared<K> = Arc<Mutex<HashMap<(String, String), Weak<Entry<K>>>>>;
 /// By name.
 type Bundles = BTreeMap<String, ClusterTrustBundle>;
 
+/// Most ConfigMaps and Secrets that one pod may refer to. A server lets a user have 2,000 watches, and those of a node are for all of its
+/// pods: one that refers to more than a few hundred objects would leave the others none.
+const OF_POD: usize = 250;
+
 /// All watches of one kubelet.
 #[derive(Clone)]
 pub struct References {
@@ -109,7 +113,12 @@ impl References {
     pub fn of_pod(&self, model: &Model, changed: &Arc<Notify>) -> PodReferences {
         let pods::references::References { config_maps, secrets, trust_bundles, .. } =
             pods::references::References::of(&model.pod);
-        let namespace = model.namespace();
+        let (namespace, count) = (model.namespace(), config_maps.len() + secrets.len());
+        if count > OF_POD {
+            let why = format!("the pod refers to {count} of them, and a node reads at most {OF_POD} for one pod");
+            let unread = Unread { kind: "ConfigMaps and Secret", name: String::new(), why };
+            return PodReferences { refused: Some(unread), ..PodReferences::default() };
+        }
         // Once for a pod: it may refer to more objects than can be looked at for each of them.
         forget_unused(&self.config_maps);
         forget_unused(&self.secrets);
@@ -117,7 +126,7 @@ impl References {
         let maps = config_maps.into_iter().map(|name| (name.clone(), self.entry(&self.config_maps, namespace, &name, changed)));
         let secrets = secrets.into_iter().map(|name| (name.clone(), self.entry(&self.secrets, namespace, &name, changed)));
         let bundles = trust_bundles.then(|| self.all_bundles(changed));
-        PodReferences { config_maps: maps.collect(), secrets: secrets.collect(), bundles }
+        PodReferences { config_maps: maps.collect(), secrets: secrets.collect(), bundles, refused: None }
     }
 
     fn entry<K>(&self, shared: &Shared<K>, namespace: &str, name: &str, changed: &Arc<Notify>) -> Arc<Entry<K>>
@@ -232,11 +241,16 @@ pub struct PodReferences {
     config_maps: BTreeMap<String, Arc<Entry<ConfigMap>>>,
     secrets: BTreeMap<String, Arc<Entry<Secret>>>,
     bundles: Option<Arc<Entry<Bundles>>>,
+    /// Why nothing of all that is read.
+    refused: Option<Unread>,
 }
 
 impl PodReferences {
     /// Returns when all of them have been read, or says why one cannot be.
     pub async fn known(&self) -> Result<(), Unread> {
+        if let Some(unread) = &self.refused {
+            return Err(unread.clone());
+        }
         for entry in self.config_maps.values() {
             entry.known().await?;
         }
@@ -285,7 +299,7 @@ mod tests {
 
     /// A pod has room for more references than can be looked at for each of them.
     #[tokio::test]
-    async fn many_references_take_no_longer_than_they_are_many() {
+    async fn more_references_than_others_can_do_without_are_refused() {
         let (tasks, _failures) = Tasks::root();
         let references = References::new(client::fake::Fake::default().client(), tasks);
         let many = 40_000;
@@ -294,7 +308,9 @@ mod tests {
         let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
         let begin = std::time::Instant::now();
         let held = references.of_pod(&model, &Arc::new(Notify::new()));
-        assert_eq!(held.secrets.len(), many);
+        let refused = held.known().await.unwrap_err().to_string();
+        let expected = "cannot read ConfigMaps and Secrets: the pod refers to 40000 of them, and a node reads at most 250 for one pod";
+        assert_eq!((refused.as_str(), references.secrets.lock().len()), (expected, 0));
         assert!(begin.elapsed() < std::time::Duration::from_secs(20), "each was compared with each: {:?}", begin.elapsed());
     }
 }

@@ -3,6 +3,7 @@
 mod columns;
 mod defaults;
 pub(crate) mod diff;
+mod label_keys;
 mod resize;
 mod status;
 mod update;
@@ -89,6 +90,7 @@ impl Kind for Pod {
         if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
             spec.remove("ephemeralContainers");
         }
+        label_keys::merge(object);
     }
 
     fn prepare_update(object: &mut Value, old: &Value) {

@@ -95,7 +95,7 @@ impl State {
                 slot.hook = Step::Done(());
                 if let (Err(message), true) = (result, slot.running()) {
                     slot.unhealthy = Some(("postStart", None));
-                    slot.failure = Some(slot.start_failure("PostStartHookError".to_owned(), message, now));
+                    slot.failure = Some(slot.start_failure("PostStartHookError".to_owned(), message, true, now));
                 }
             }
             Outcome::PreStop(name) => self.slot(&name).pre_stop = Step::Done(()),
@@ -238,9 +238,12 @@ impl Slot {
         };
     }
 
-    /// A failed start waits like a crash. Missing references are looked at again every 10 s, and when they change.
-    fn start_failure(&mut self, reason: String, message: String, now: Timestamp) -> Failure {
-        let retry = if reason == "CreateContainerConfigError" {
+    /// A failed start. Where there was a container (`made`), it has crashed, and its end says when another one is started. Missing references
+    /// are looked at again every 10 s, and when they change.
+    fn start_failure(&mut self, reason: String, message: String, made: bool, now: Timestamp) -> Failure {
+        let retry = if made {
+            now
+        } else if reason == "CreateContainerConfigError" {
             now.saturating_add(signed(crate::backoff::BASE)).unwrap_or(now)
         } else {
             self.restarts.next(now);
@@ -258,7 +261,7 @@ impl Slot {
                 self.observe(container);
             }
             Err((reason, message, made)) => {
-                self.failure = Some(self.start_failure(reason, message.clone(), now));
+                self.failure = Some(self.start_failure(reason, message.clone(), made.is_some(), now));
                 if let Some(mut made) = made {
                     if made.state == ContainerState::Created {
                         made.state = ContainerState::Exited;
@@ -298,5 +301,7 @@ mod tests {
         let slot = &state.slots["c"];
         assert_eq!(slot.exited().unwrap().exit_code, Some(128));
         assert!(!slot.starting && slot.failure.is_some());
+        // As after any other end, the first time another one is started at once.
+        assert_eq!(slot.crash_backoff(Timestamp::UNIX_EPOCH), None);
     }
 }

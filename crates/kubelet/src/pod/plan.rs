@@ -326,8 +326,8 @@ fn begin_start(slot: &mut Slot) {
     if let Some(finished) = slot.exited().map(|ended| ended.finished.unwrap_or(ended.created)) {
         if slot.renewed {
             slot.restarts = Backoff::default();
-        // A failed start has moved the back-off already.
-        } else if slot.failure.is_none() {
+        // A start that failed without a container waits by itself.
+        } else if slot.failure.as_ref().is_none_or(|failure| failure.retry <= failure.at) {
             slot.restarts.next(finished);
         }
     }

@@ -122,6 +122,27 @@ fn crash_loops_wait() {
     assert_eq!(plan(&model, &state, at(13)).actions, [Action::EnsureImage("a".to_owned())]);
 }
 
+/// A hook that fails and a program that is not there end a container like a crash: the first restart comes at once, the second after 10 s
+/// (Pod Lifecycle, "Container restart policy").
+#[test]
+fn failed_starts_wait_like_crashes() {
+    let model = model(json!({"containers": [{"name": "a", "image": "img"}]}));
+    let failed = |made: Container| Err(("RunContainerError".to_owned(), "no such file".to_owned(), Some(Box::new(made))));
+    let mut state = state(&model, vec![]);
+    let mut start = |made: Container, second: i64| {
+        let actions = plan(&model, &state, at(second)).actions;
+        assert_eq!(actions, [Action::Start("a".to_owned())], "second {second}");
+        begin(&mut state, &actions, at(second));
+        state.apply(Outcome::Started("a".to_owned(), failed(made)), at(second));
+        state.slot("a").image = Step::Done(Image::default());
+        plan(&model, &state, at(second)).wake
+    };
+    let created = |id: &str, attempt| container(id, "a", attempt, runtime::api::ContainerState::Created);
+    assert_eq!(start(created("1", 0), 5), None);
+    assert_eq!(start(created("2", 1), 5), Some(at(15)));
+    assert_eq!(start(created("3", 2), 15), Some(at(35)));
+}
+
 /// Upstream's e2e test: "should have their auto-restart back-off timer reset on image update".
 #[test]
 fn back_off_belongs_to_what_failed() {

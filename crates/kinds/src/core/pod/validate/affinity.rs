@@ -166,7 +166,7 @@ fn validate_keys(term: &PodAffinityTerm, path: &Path, errors: &mut Errors) {
 }
 
 /// The selector has got one expression for each key already; a second mention is the author's.
-fn selected_twice(selector: &LabelSelector, keys: &[String], path: &Path, errors: &mut Errors) {
+pub(super) fn selected_twice(selector: &LabelSelector, keys: &[String], path: &Path, errors: &mut Errors) {
     let mut mentioned: HashSet<&str> = selector.match_labels.iter().flatten().map(|(key, _)| key.as_str()).collect();
     // From the end, so that the first mention of a key counts.
     let positions: HashMap<_, _> = keys.iter().enumerate().rev().map(|(index, key)| (key.as_str(), index)).collect();

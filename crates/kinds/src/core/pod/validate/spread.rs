@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::validate_label_selector;
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use super::affinity::selected_twice;
 use crate::rules::{self, NOT_POSITIVE, list};
 
 pub(super) fn validate(constraints: &[TopologySpreadConstraint], path: &Path, errors: &mut Errors) {
@@ -52,19 +52,13 @@ fn validate_min_domains(constraint: &TopologySpreadConstraint, path: &Path, erro
 
 fn validate_keys(constraint: &TopologySpreadConstraint, path: &Path, errors: &mut Errors) {
     let keys = list(&constraint.match_label_keys);
-    let selector = constraint.label_selector.as_ref();
-    if !keys.is_empty() && selector.is_none() {
+    if !keys.is_empty() && constraint.label_selector.is_none() {
         errors.push(Error::forbidden(path, "must not be specified when labelSelector is not set"));
     }
     for (index, key) in keys.iter().enumerate() {
         rules::qualified_name(&path.index(index), key, errors);
-        if selector.is_some_and(|selector| selects_on(selector, key)) {
-            errors.push(Error::invalid(&path.index(index), key.as_str(), "exists in both matchLabelKeys and labelSelector"));
-        }
     }
-}
-
-fn selects_on(selector: &LabelSelector, key: &str) -> bool {
-    selector.match_labels.as_ref().is_some_and(|labels| labels.contains_key(key))
-        || list(&selector.match_expressions).iter().any(|expression| expression.key == key)
+    if let Some(selector) = &constraint.label_selector {
+        selected_twice(selector, keys, path, errors);
+    }
 }

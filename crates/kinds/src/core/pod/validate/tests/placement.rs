@@ -156,8 +156,14 @@ fn spreading() {
         json!({"topologySpreadConstraints": [constraint(json!({})), constraint(json!({}))]}),
         &[&format!("{at}.{{topologyKey, whenUnsatisfiable}}: Duplicate value: \"{{zone, DoNotSchedule}}\"")],
     );
+    // The first expression is the one that a new pod gets for its key.
+    let a = json!({"key": "a", "operator": "In", "values": ["b"]});
     check(
-        json!({"topologySpreadConstraints": [constraint(json!({"matchLabelKeys": ["a"], "labelSelector": {"matchLabels": {"a": "b"}}}))]}),
+        json!({"topologySpreadConstraints": [constraint(json!({"matchLabelKeys": ["a"], "labelSelector": {"matchExpressions": [a]}}))]}),
+        &[],
+    );
+    check(
+        json!({"topologySpreadConstraints": [constraint(json!({"matchLabelKeys": ["a"], "labelSelector": {"matchLabels": {"a": "b"}, "matchExpressions": [a]}}))]}),
         &[&format!("{at}.matchLabelKeys[0]: Invalid value: \"a\": exists in both matchLabelKeys and labelSelector")],
     );
 }
