@@ -309,7 +309,8 @@ mod tests {
         let begin = std::time::Instant::now();
         let held = references.of_pod(&model, &Arc::new(Notify::new()));
         let refused = held.known().await.unwrap_err().to_string();
-        let expected = "cannot read ConfigMaps and Secrets: the pod refers to 40000 of them, and a node reads at most 250 for one pod";
+        let expected =
+            "cannot read ConfigMaps and Secrets: the pod refers to 40000 of them, and a node reads at most 250 for one pod";
         assert_eq!((refused.as_str(), references.secrets.lock().len()), (expected, 0));
         assert!(begin.elapsed() < std::time::Duration::from_secs(20), "each was compared with each: {:?}", begin.elapsed());
     }
