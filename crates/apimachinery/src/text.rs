@@ -4,6 +4,15 @@ use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 
+/// The words of Go's `strconv.ParseBool`; none is neither true nor false.
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 /// Quotes as Go's `%q` does.
 pub fn quote(s: &str) -> String {
     let mut out = String::with_capacity(s.len() + 2);
@@ -67,6 +76,14 @@ pub fn json(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Go's documentation of `strconv.ParseBool`: "It accepts 1, t, T, TRUE, true, True, 0, f, F, FALSE, false, False."
+    #[test]
+    fn words_for_true_and_false() {
+        assert_eq!(["1", "t", "T", "TRUE", "true", "True"].map(parse_bool), [Some(true); 6]);
+        assert_eq!(["0", "f", "F", "FALSE", "false", "False"].map(parse_bool), [Some(false); 6]);
+        assert_eq!(["", "yes", "tRUE", "on", "01"].map(parse_bool), [None; 5]);
+    }
 
     #[test]
     fn numbers_like_go() {

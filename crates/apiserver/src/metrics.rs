@@ -24,7 +24,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use base::metrics::Page;
+use base::metrics::{Histograms, Page};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http_body::Body as _;
@@ -161,8 +161,6 @@ fn verb(plan: &Plan, parts: &Parts) -> &'static str {
 const SECONDS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
 ];
-
-type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 struct Metrics {
     requests: Family<Answered, Counter>,

@@ -2,6 +2,7 @@
 //! (`k8s.io/apiserver/pkg/endpoints/handlers/negotiation`).
 
 use apimachinery::Status;
+use apimachinery::text::parse_bool;
 use base::accept::{Clause, clauses};
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
@@ -137,8 +138,7 @@ fn is_pretty(query: &str, agent: &str) -> bool {
         let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         let said = pairs.map(|(name, value)| (route::decode(name, true), value)).find(|(name, _)| name == "pretty");
         if let Some((_, value)) = said.filter(|(_, value)| !value.is_empty()) {
-            // What Go's ParseBool takes for true.
-            return matches!(&*route::decode(value, true), "1" | "t" | "T" | "true" | "TRUE" | "True");
+            return parse_bool(&route::decode(value, true)) == Some(true);
         }
     }
     ["curl", "Wget", "Mozilla/5.0"].iter().any(|known| agent.starts_with(known))

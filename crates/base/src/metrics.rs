@@ -14,8 +14,13 @@ use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text as text_format};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
+
+/// A family of histograms whose buckets all members share.
+pub type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// What one scrape gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -15,7 +15,7 @@ use std::hash::Hash;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use base::metrics::Page;
+use base::metrics::{Histograms, Page};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -26,9 +26,6 @@ pub(crate) use measured::Measured;
 pub(crate) use plugins::{plugin_ran, plugins_configured};
 pub(crate) use probes::Probed;
 pub(crate) use state::{Claims, State};
-
-/// A family of histograms whose buckets all members share.
-pub(crate) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Started {

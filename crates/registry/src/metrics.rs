@@ -6,7 +6,7 @@ use std::future::Future;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use base::metrics::Page;
+use base::metrics::{Histograms, Page};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -22,7 +22,7 @@ struct Labels {
 }
 
 struct Metrics {
-    seconds: Family<Labels, Histogram, fn() -> Histogram>,
+    seconds: Histograms<Labels>,
     requests: Family<Labels, Counter>,
     errors: Family<Labels, Counter>,
 }

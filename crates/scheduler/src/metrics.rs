@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use base::metrics::Page;
+use base::metrics::{Histograms, Page};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -37,10 +37,10 @@ struct Ran {
 
 struct Metrics {
     attempts: Family<Attempt, Counter>,
-    attempt_seconds: Family<Attempt, Histogram, fn() -> Histogram>,
+    attempt_seconds: Histograms<Attempt>,
     algorithm_seconds: Histogram,
-    point_seconds: Family<Ran, Histogram, fn() -> Histogram>,
-    sli_seconds: Family<Attempts, Histogram, fn() -> Histogram>,
+    point_seconds: Histograms<Ran>,
+    sli_seconds: Histograms<Attempts>,
     pod_attempts: Histogram,
     pending: Family<Waiting, Gauge>,
     preemptions: Counter,

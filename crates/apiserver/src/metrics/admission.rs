@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use base::metrics::Page;
+use base::metrics::{Histograms, Page};
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
-
-use super::Histograms;
 
 /// Most webhooks and policies that have series of their own. Administrators name them, and each name costs memory for good.
 const NAMES: usize = 200;

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use base::metrics::Page;
+use base::metrics::{Histograms, Page};
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -34,7 +34,7 @@ struct Counted {
 }
 
 struct Metrics {
-    seconds: Family<Synced, Histogram, fn() -> Histogram>,
+    seconds: Histograms<Synced>,
     syncs: Family<Synced, Counter>,
     finished: Family<Finished, Counter>,
     pods: Family<Counted, Counter>,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock, Weak};
 
-use base::metrics::Page;
+use base::metrics::{Histograms, Page};
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -18,18 +18,17 @@ struct Labels {
     name: &'static str,
 }
 
-type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
-
 struct Metrics {
     adds: Family<Labels, Counter>,
     retries: Family<Labels, Counter>,
     depth: Family<Labels, Gauge>,
-    waited: Histograms,
-    worked: Histograms,
+    waited: Histograms<Labels>,
+    worked: Histograms<Labels>,
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
-    let histograms = || -> Histograms { Family::new_with_constructor(|| Histogram::new(exponential_buckets(1e-8, 10.0, 10))) };
+    let histograms =
+        || -> Histograms<Labels> { Family::new_with_constructor(|| Histogram::new(exponential_buckets(1e-8, 10.0, 10))) };
     Page::Server.observe(
         "workqueue_unfinished_work_seconds",
         "How many seconds of work has been done that is in progress and hasn't been observed by work_duration.",

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
+use apimachinery::text::parse_bool;
+
 use super::{Mask, NODES};
 
 const CLOSEST: &str = "prefer-closest-numa-nodes";
@@ -46,10 +48,7 @@ impl FromStr for Setting {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let (name, value) = text.split_once('=').ok_or_else(|| Invalid::Form(text.to_owned()))?;
         match (name, value) {
-            // The words of Go's ParseBool.
-            (CLOSEST, "1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Self::Closest(true)),
-            (CLOSEST, "0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Self::Closest(false)),
-            (CLOSEST, other) => Err(Invalid::Value(other.to_owned())),
+            (CLOSEST, word) => parse_bool(word).map(Self::Closest).ok_or_else(|| Invalid::Value(word.to_owned())),
             (MOST, number) => match number.parse::<usize>().map_err(|_| Invalid::Number(number.to_owned()))? {
                 NODES => Ok(Self::Most),
                 fewer if fewer < NODES => Err(Invalid::Few),

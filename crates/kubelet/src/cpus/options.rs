@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use apimachinery::text::parse_bool;
+
 const FULL_CORES: &str = "full-pcpus-only";
 const STRICT: &str = "strict-cpu-reservation";
 /// Those that need a feature gate which is off by default.
@@ -82,12 +84,7 @@ impl FromStr for Setting {
                 _ => Invalid::Unknown(own()),
             });
         };
-        // The words of Go's ParseBool.
-        let is_on = match value {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-            _ => return Err(Invalid::Value(own(), value.to_owned())),
-        };
+        let is_on = parse_bool(value).ok_or_else(|| Invalid::Value(own(), value.to_owned()))?;
         Ok(Self { name: known, is_on })
     }
 }

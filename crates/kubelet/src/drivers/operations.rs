@@ -3,12 +3,10 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use base::metrics::Page;
+use base::metrics::{Histograms, Page};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
-
-use crate::metrics::Histograms;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Operation {

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use base::metrics::Page;
+use base::metrics::{Histograms, Page};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -27,8 +27,8 @@ struct OfStep {
 }
 
 struct Metrics {
-    plugins: Family<OfPlugin, Histogram, fn() -> Histogram>,
-    steps: Family<OfStep, Histogram, fn() -> Histogram>,
+    plugins: Histograms<OfPlugin>,
+    steps: Histograms<OfStep>,
 }
 
 fn histogram() -> Histogram {
@@ -66,10 +66,6 @@ impl Step {
     }
 }
 
-fn told(rejected: bool) -> &'static str {
-    if rejected { "true" } else { "false" }
-}
-
 /// Measures what one plugin does in a step.
 pub(crate) async fn plugin<T, E>(
     name: &'static str,
@@ -77,19 +73,28 @@ pub(crate) async fn plugin<T, E>(
     step: Step,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
-    let started = Instant::now();
-    let result = work.await;
-    let (operation, rejected, r#type) = (operation.as_str(), told(result.is_err()), step.name());
-    let labels = OfPlugin { name, operation, rejected, r#type };
-    METRICS.plugins.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
-    result
+    timed(work, |rejected| {
+        let labels = OfPlugin { name, operation: operation.as_str(), rejected, r#type: step.name() };
+        METRICS.plugins.get_or_create_owned(&labels)
+    })
+    .await
 }
 
 /// Measures a step of all plugins.
 pub(crate) async fn step<T, E>(operation: Operation, step: Step, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    timed(work, |rejected| {
+        METRICS.steps.get_or_create_owned(&OfStep { operation: operation.as_str(), rejected, r#type: step.name() })
+    })
+    .await
+}
+
+/// Observes how long work took in the histogram for whether it `rejected`, as labels say that.
+async fn timed<T, E>(
+    work: impl Future<Output = Result<T, E>>,
+    histogram: impl FnOnce(&'static str) -> Histogram,
+) -> Result<T, E> {
     let started = Instant::now();
     let result = work.await;
-    let (operation, rejected, r#type) = (operation.as_str(), told(result.is_err()), step.name());
-    METRICS.steps.get_or_create(&OfStep { operation, rejected, r#type }).observe(started.elapsed().as_secs_f64());
+    histogram(if result.is_err() { "true" } else { "false" }).observe(started.elapsed().as_secs_f64());
     result
 }
