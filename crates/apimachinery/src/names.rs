@@ -283,6 +283,14 @@ pub fn http_header_name(s: &str) -> Vec<String> {
     vec![regex_error(message, "[-A-Za-z0-9]+", &["X-Header-Name"])]
 }
 
+/// A path behind a domain, as in `acme.io/foo`: what a URL's path is made of (RFC 3986), without the slash before it.
+pub fn url_path(s: &str) -> Vec<String> {
+    if !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
+        return Vec::new();
+    }
+    vec![regex_error("Invalid path", r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", &[])]
+}
+
 /// A name that can stand in a URL path (RBAC and others): not `.` or `..`, without `/` and `%`.
 pub fn path_segment_name(s: &str) -> Vec<String> {
     match s {

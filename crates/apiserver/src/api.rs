@@ -384,7 +384,7 @@ impl Inner {
                 Err(status) => refused = refused.or(Some(status)),
             }
         }
-        refused.map_or(Ok(()), Err)
+        Err(refused.unwrap_or_else(|| Attributes::new(&call.user).forbidden("no mode of impersonation is allowed")))
     }
 
     async fn may_impersonate(&self, call: &Call<'_>, routed: &Routed<'_>, mode: Mode, wanted: &User) -> Result<(), Status> {

@@ -118,6 +118,18 @@ pub(crate) fn dns_subdomain(path: &Path, value: &str, errors: &mut Errors) {
     errors.invalid_each(path, value, names::dns1123_subdomain(value));
 }
 
+/// `acme.io/foo`: a domain and what its owner calls it.
+pub(crate) fn domain_prefixed_path(path: &Path, value: &str, errors: &mut Errors) {
+    match value.split_once('/') {
+        _ if value.is_empty() => errors.push(Error::required(path, "")),
+        Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
+            dns_subdomain(path, domain, errors);
+            errors.invalid_each(path, rest, names::url_path(rest));
+        }
+        _ => errors.push(Error::invalid(path, value, "must be a domain-prefixed path (such as \"acme.io/foo\")")),
+    }
+}
+
 pub(crate) fn qualified_name(path: &Path, value: &str, errors: &mut Errors) {
     errors.invalid_each(path, value, names::qualified_name(value));
 }

@@ -2,10 +2,9 @@
 //!
 //! A node of an older version says nothing of what it cannot do. The names are upstream's, whose nodes and schedulers read them, too.
 
-use k8s_openapi::api::core::v1::{Container, Node, PodSpec};
+use k8s_openapi::api::core::v1::{Node, PodSpec};
 
-use crate::qos::Qos;
-use crate::{containers, is_sidecar, resources};
+use crate::{containers, is_sidecar};
 
 /// One feature, and what needs it.
 pub struct Feature {
@@ -23,14 +22,10 @@ impl Feature {
     }
 }
 
-/// A guaranteed pod gets more or fewer processors while it runs: not where processors are given to containers alone.
-pub const GUARANTEED_CPU_RESIZE: &str = "GuaranteedQoSPodCPUResize";
-
 /// All of them, by name.
-pub static FEATURES: [Feature; 5] = [
+pub static FEATURES: [Feature; 4] = [
     // Whether the kubelet answers WebSockets itself (KEP-4006); no pod asks for it.
     Feature::new("ExtendWebSocketsToKubelet"),
-    Feature { to_change: resizes_guaranteed_cpus, ..Feature::new(GUARANTEED_CPU_RESIZE) },
     Feature {
         to_change: |old, new| old.resources.clone().unwrap_or_default() != new.resources.clone().unwrap_or_default(),
         ..Feature::new("InPlacePodLevelResourcesVerticalScaling")
@@ -44,14 +39,6 @@ pub static FEATURES: [Feature; 5] = [
         ..Feature::new("RestartAllContainersOnContainerExits")
     },
 ];
-
-fn resizes_guaranteed_cpus(old: &PodSpec, new: &PodSpec) -> bool {
-    let cpu = |container: &Container| {
-        let requests = container.resources.as_ref()?.requests.as_ref()?;
-        requests.get("cpu").map(resources::parse)
-    };
-    Qos::of(old) == Qos::Guaranteed && old.containers.iter().zip(&new.containers).any(|(old, new)| cpu(old) != cpu(new))
-}
 
 fn resizes_init_containers(old: &PodSpec, new: &PodSpec) -> bool {
     let pairs = old.init_containers.iter().flatten().zip(new.init_containers.iter().flatten());
@@ -107,12 +94,10 @@ mod tests {
     fn needs_of_changes() {
         let check = |old: Value, new: Value, expected: &[&str]| assert_eq!(to_change(&spec(old), &spec(new)), expected);
         let list = |cpu: &str| json!({"cpu": cpu, "memory": "1Gi"});
+        // kubernetes/kubernetes#136759: older nodes that can do it say nothing of it.
         let guaranteed =
             |cpu: &str| json!({"containers": [{"name": "c", "resources": {"requests": list(cpu), "limits": list(cpu)}}]});
-        let burstable = |cpu: &str| json!({"containers": [{"name": "c", "resources": {"requests": list(cpu)}}]});
-        check(guaranteed("1"), guaranteed("2"), &["GuaranteedQoSPodCPUResize"]);
-        check(guaranteed("1"), guaranteed("1000m"), &[]);
-        check(burstable("1"), burstable("2"), &[]);
+        check(guaranteed("1"), guaranteed("2"), &[]);
         let whole = |cpu: &str| json!({"containers": [], "resources": {"requests": list(cpu)}});
         check(whole("1"), whole("2"), &["InPlacePodLevelResourcesVerticalScaling"]);
         check(json!({"containers": []}), json!({"containers": [], "resources": {}}), &[]);

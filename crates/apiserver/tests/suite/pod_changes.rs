@@ -38,7 +38,7 @@ async fn resizes_that_no_node_can_do_are_refused() {
     let api = &server.api;
     populated_namespace(api, "n").await;
     for (name, os) in [("node", "linux"), ("other", "windows")] {
-        node(api, name, os, json!(["GuaranteedQoSPodCPUResize"])).await;
+        node(api, name, os, json!([])).await;
     }
     let check = async |name: &str, node: &str, to: Value, expected: (u16, &str, Value)| {
         let spec = json!({"nodeName": node, "containers": asking(&json!({"cpu": "1", "memory": "64Mi"}))});
@@ -63,7 +63,7 @@ async fn changes_need_features_of_the_node() {
     let api = &server.api;
     populated_namespace(api, "n").await;
     node(api, "old", "linux", json!([])).await;
-    node(api, "new", "linux", json!(["GuaranteedQoSPodCPUResize", "InPlacePodVerticalScalingInitContainers"])).await;
+    node(api, "new", "linux", json!(["InPlacePodVerticalScalingInitContainers"])).await;
     let check = async |name: &str, node: &str, from: Value, to: Value, lacking: Option<&str>| {
         let mut spec = from;
         spec["nodeName"] = json!(node);
@@ -75,8 +75,7 @@ async fn changes_need_features_of_the_node() {
         assert_eq!((code, message), (code_expected, expected.unwrap_or_default()), "{name}");
     };
     let guaranteed = |cpu: &str| json!({"containers": asking(&json!({"cpu": cpu, "memory": "64Mi"}))});
-    check("a", "old", guaranteed("1"), guaranteed("2"), Some("GuaranteedQoSPodCPUResize")).await;
-    check("b", "new", guaranteed("1"), guaranteed("2"), None).await;
+    check("a", "old", guaranteed("1"), guaranteed("2"), None).await;
     let init = |cpu: &str| {
         json!({"containers": [{"name": "c", "image": "i"}],
             "initContainers": [{"name": "i", "image": "i", "resources": {"requests": {"cpu": cpu}}}]})

@@ -1,7 +1,6 @@
 //! IngressClass: who serves an Ingress.
 
 use apimachinery::field::{Error, Errors, Path};
-use apimachinery::names;
 use k8s_openapi::api::networking::v1::{IngressClass, IngressClassParametersReference};
 use serde_json::Value;
 
@@ -12,7 +11,6 @@ use crate::typed::Kind;
 use crate::util::set_default;
 
 const MAX_CONTROLLER: usize = 250;
-const PATH_FMT: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
 
 impl Kind for IngressClass {
     const DEF: KindDef = KindDef::of::<Self>("ingressclass").cluster().generation();
@@ -29,7 +27,7 @@ impl Kind for IngressClass {
         if controller.len() > MAX_CONTROLLER {
             errors.push(Error::too_long(&path, MAX_CONTROLLER));
         }
-        domain_prefixed_path(&path, controller, errors);
+        rules::domain_prefixed_path(&path, controller, errors);
         if let Some(parameters) = &spec.parameters {
             validate_parameters(parameters, &Path::new("spec.parameters"), errors);
         }
@@ -61,20 +59,6 @@ fn show(parameters: &IngressClassParametersReference) -> String {
     match &parameters.api_group {
         Some(group) => format!("{kind}.{group}/{name}"),
         None => format!("{kind}/{name}"),
-    }
-}
-
-/// `acme.io/foo`: a domain and what its owner calls it.
-fn domain_prefixed_path(path: &Path, value: &str, errors: &mut Errors) {
-    match value.split_once('/') {
-        _ if value.is_empty() => errors.push(Error::required(path, "")),
-        Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
-            rules::dns_subdomain(path, host, errors);
-            if !rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
-                errors.push(Error::invalid(path, rest, names::regex_error("Invalid path", PATH_FMT, &[])));
-            }
-        }
-        _ => errors.push(Error::invalid(path, value, "must be a domain-prefixed path (such as \"acme.io/foo\")")),
     }
 }
 

@@ -91,18 +91,13 @@ pub fn status(cx: &Context, health: &Health, old: &NodeStatus, now: Timestamp) -
         volumes_in_use: (!used.is_empty() || old.volumes_in_use.is_some()).then_some(used),
         // Who asks for `supplementalGroupsPolicy: Strict` looks here whether it holds.
         features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
-        declared_features: Some(declared_features(cx.cpus.is_static())),
+        // What pods may ask of this node (KEP-5328).
+        declared_features: Some(pods::features::FEATURES.iter().map(|feature| feature.name.to_owned()).collect()),
         runtime_handlers: Some(vec![NodeRuntimeHandler { name: Some(String::new()), features: Some(features) }]),
         ..NodeStatus::default()
     };
     extended::take_over(&mut status, old, &cx.devices.amounts());
     status
-}
-
-/// What pods may ask of this node (KEP-5328): containers that have processors alone keep as many as they began with.
-fn declared_features(exclusive_cpus: bool) -> Vec<String> {
-    let names = pods::features::FEATURES.iter().map(|feature| feature.name);
-    names.filter(|name| !(exclusive_cpus && *name == pods::features::GUARANTEED_CPU_RESIZE)).map(str::to_owned).collect()
 }
 
 fn addresses(ips: &[IpAddr], name: &str) -> Vec<NodeAddress> {
@@ -237,14 +232,6 @@ mod tests {
         let shown = conditions(&health, &NodeStatus::default(), Timestamp::UNIX_EPOCH);
         let shown: Vec<_> = shown.iter().map(|c| format!("{}={}:{}", c.type_, c.status, c.reason.as_deref().unwrap())).collect();
         assert_eq!(shown, expected);
-    }
-
-    #[test]
-    fn features_are_declared() {
-        let resize = "GuaranteedQoSPodCPUResize".to_owned();
-        let (shared, exclusive) = (declared_features(false), declared_features(true));
-        assert!(shared.contains(&resize) && shared.is_sorted());
-        assert_eq!(exclusive, shared.into_iter().filter(|name| *name != resize).collect::<Vec<_>>());
     }
 
     #[test]

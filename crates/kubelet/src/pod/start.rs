@@ -75,7 +75,8 @@ async fn begin(cx: &Arc<Context>, start: Start) -> Result<Container, Failed> {
             last_words::add(cx, model, &mut container).await;
             Ok(container)
         }
-        Err(error) => Err(("RunContainerError".to_owned(), error.to_string(), Some(Box::new(made)))),
+        // It runs, and is found when it is looked for again: nothing says that it has ended.
+        Err(error) => Err(("RunContainerError".to_owned(), error.to_string(), None)),
     }
 }
 

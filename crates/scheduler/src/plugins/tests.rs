@@ -140,7 +140,8 @@ fn host_ports_are_used_once() {
 fn nodes_declare_features() {
     let rules = json!({"containers": [{"name": "c", "restartPolicyRules": [{"action": "RestartAllContainers"}]}]});
     let declares = |feature: &str| json!({"status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}, "declaredFeatures": [feature]}});
-    let nodes = [json!({}), declares("RestartAllContainersOnContainerExits"), declares("GuaranteedQoSPodCPUResize")];
+    let nodes =
+        [json!({}), declares("RestartAllContainersOnContainerExits"), declares("InPlacePodVerticalScalingInitContainers")];
     check(&mut cluster(nodes), json!({}), rules.clone(), "b");
     check(&mut plain(), json!({}), rules, "0/3 nodes are available: 3 node(s) didn't match Pod's required features.");
 }

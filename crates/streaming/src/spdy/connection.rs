@@ -90,17 +90,24 @@ async fn drive<S>(
     streams: HashMap<u32, WriteHalf<Stream>>,
     role: Role,
     frames: mpsc::Sender<Frame>,
-    sending: mpsc::Receiver<Frame>,
+    mut sending: mpsc::Receiver<Frame>,
 ) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (read, write) = tokio::io::split(io);
     let (pumps, new_pumps) = mpsc::channel(16);
+    let (is_client, writer) = (matches!(role, Role::Client { .. }), Writer::new(write)?);
+    let sending = async {
+        let result = send(writer, &mut sending).await;
+        // A server goes without having read all of the input: what it has said before is still to be read.
+        while is_client && sending.recv().await.is_some() {}
+        result
+    };
     let receiver = Receiver { reader: Reader::new(read), streams, role, frames: frames.clone(), pumps };
     tokio::select! {
         result = receiver.run() => result,
-        result = send(Writer::new(write)?, sending) => result,
+        result = sending => result,
         () = pump_all(new_pumps, frames) => Ok(()),
     }
 }
@@ -246,7 +253,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
     }
 }
 
-async fn send<W: AsyncWrite + Unpin>(mut writer: Writer<W>, mut frames: mpsc::Receiver<Frame>) -> io::Result<()> {
+async fn send<W: AsyncWrite + Unpin>(mut writer: Writer<W>, frames: &mut mpsc::Receiver<Frame>) -> io::Result<()> {
     while let Some(frame) = frames.recv().await {
         writer.write(frame).await?;
         while let Ok(frame) = frames.try_recv() {

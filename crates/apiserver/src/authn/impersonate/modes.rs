@@ -155,12 +155,15 @@ fn refuse_groups(groups: Attributes<'_>, wanted: &User) -> Result<(), Status> {
 
 fn refuse_extra(extras: Attributes<'_>, wanted: &User) -> Result<(), Status> {
     for (key, values) in &wanted.extra {
-        let prefixed =
-            key.split_once('/').is_some_and(|(domain, path)| names::dns1123_subdomain(domain).is_empty() && !path.is_empty());
+        let prefixed = key
+            .split_once('/')
+            .is_some_and(|(domain, path)| names::dns1123_subdomain(domain).is_empty() && names::url_path(path).is_empty());
         let why = if key.is_empty() {
             "impersonating the empty string key in extra is not allowed".to_owned()
         } else if !prefixed {
             format!("impersonating an invalid key in extra is not allowed: {key:?} must be a domain-prefixed path")
+        } else if key.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            format!("impersonating a key in extra that is not lower case is not allowed: {key:?}")
         } else if values.iter().any(String::is_empty) {
             "impersonating the empty string value in extra is not allowed".to_owned()
         } else {
@@ -268,6 +271,12 @@ mod tests {
             &user("jane", &[], &[("scopes", "x")]),
             Some("impersonating an invalid key in extra is not allowed: \"scopes\" must be a domain-prefixed path"),
         );
+        check(
+            &user("jane", &[], &[("a.b/c d", "v")]),
+            Some("impersonating an invalid key in extra is not allowed: \"a.b/c d\" must be a domain-prefixed path"),
+        );
+        let upper = "impersonating a key in extra that is not lower case is not allowed: \"a.b/Admin\"";
+        check(&user("jane", &[], &[("a.b/Admin", "v")]), Some(upper));
         check(&user("jane", &["a"], &[("a.b/c", "d")]), None);
     }
 

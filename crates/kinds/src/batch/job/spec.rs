@@ -2,7 +2,6 @@
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::{Selector, validate_label_selector};
-use apimachinery::names;
 use k8s_openapi::api::batch::v1::{JobSpec, JobTemplateSpec};
 use serde_json::json;
 
@@ -39,7 +38,7 @@ pub(super) fn validate(spec: &JobSpec, path: &Path, errors: &mut Errors) {
         errors.push(Error::required(&path.child("backoffLimitPerIndex"), "when maxFailedIndexes is specified"));
     }
     if let Some(manager) = &spec.managed_by {
-        domain_prefixed_path(&path.child("managedBy"), manager, errors);
+        rules::domain_prefixed_path(&path.child("managedBy"), manager, errors);
         if manager.len() > MAX_MANAGER_BYTES {
             errors.push(Error::too_long(&path.child("managedBy"), MAX_MANAGER_BYTES));
         }
@@ -133,21 +132,5 @@ pub(in crate::batch) fn validate_template_spec(template: &JobTemplateSpec, path:
     }
     if spec.manual_selector == Some(true) {
         errors.push(Error::not_supported(&path.child("manualSelector"), true, &["nil", "false"]));
-    }
-}
-
-/// A domain and a path in it, such as `acme.io/foo`.
-fn domain_prefixed_path(path: &Path, value: &str, errors: &mut Errors) {
-    const PATTERN: &str = "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+";
-    let is_path = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
-    match value.split_once('/') {
-        _ if value.is_empty() => errors.push(Error::required(path, "")),
-        Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
-            rules::dns_subdomain(path, domain, errors);
-            if !rest.bytes().all(is_path) {
-                errors.push(Error::invalid(path, rest, names::regex_error("Invalid path", PATTERN, &[])));
-            }
-        }
-        _ => errors.push(Error::invalid(path, value, "must be a domain-prefixed path (such as \"acme.io/foo\")")),
     }
 }

@@ -281,6 +281,49 @@ async fn servers_that_break_off() {
     failed(half.await, "in no known form");
 }
 
+/// `yes | kubectl exec -i pod -- head -1`: the command ends before its input does, and the server closes with input that nobody has read.
+#[tokio::test]
+async fn input_that_is_not_taken_costs_no_output() {
+    let (client_reads, server_writes) = duplex(4096);
+    let (client_writes, server_reads) = duplex(4096);
+    let output = "x".repeat(256 << 10);
+    let server = async {
+        let mut reader = Reader::new(server_reads);
+        let mut writer = Writer::new(server_writes).unwrap();
+        for stream in [1, 3, 5] {
+            assert!(matches!(reader.next().await, Ok(Some(Head::Open { stream: opened, .. })) if opened == stream));
+            writer.write(Frame::Reply { stream }).await.unwrap();
+            writer.flush().await.unwrap();
+        }
+        assert!(matches!(reader.next().await, Ok(Some(Head::Data { stream: 3, .. }))));
+        // From here on the client cannot write.
+        drop(reader);
+        let report = br#"{"status":"Success"}"#;
+        for (stream, data) in [(5, output.as_bytes()), (1, report)] {
+            for part in data.chunks(8192) {
+                writer.write(Frame::Data { stream, fin: false, data: Bytes::copy_from_slice(part) }).await.unwrap();
+            }
+            writer.write(Frame::Data { stream, fin: true, data: Bytes::new() }).await.unwrap();
+            writer.flush().await.unwrap();
+        }
+    };
+    let client = async {
+        let streams = Streams { stdin: true, ..OUTPUT };
+        let io = tokio::io::join(client_reads, client_writes);
+        let Process { stdin, stdout, exit, .. } = open(io, streams, PATIENCE).await.unwrap();
+        let (mut stdin, mut stdout, mut text) = (stdin.unwrap(), stdout.unwrap(), String::new());
+        let typing = async { while stdin.write_all(&[b'y'; 1024]).await.is_ok() {} };
+        let seen = async { tokio::join!(stdout.read_to_string(&mut text), exit).1 };
+        let outcome = tokio::select! {
+            outcome = seen => outcome,
+            () = async { typing.await; std::future::pending().await } => unreachable!(),
+        };
+        (text, outcome)
+    };
+    let (text, outcome) = tokio::join!(server, client).1;
+    assert_eq!((text.len(), outcome), (output.len(), Outcome::Exit(0)));
+}
+
 /// As containerd ends a session: with the report, and with resets in place of ends.
 #[tokio::test]
 async fn servers_that_reset_at_the_end() {
