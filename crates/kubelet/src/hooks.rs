@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::LifecycleHandler;
+use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler};
 
 use crate::context::Context;
 use crate::probes::OUTPUT;
-use crate::probes::http::Get;
+use crate::probes::http::{Get, Purpose};
 use crate::spec::Member;
 
 /// Runs `handler` in or against the container, at most for `limit`. The error is for an event.
@@ -29,8 +29,7 @@ pub async fn run(
         return Err(format!("command '{}' exited with {}: {text}", command.join(" "), output.exit_code));
     }
     if let Some(action) = &handler.http_get {
-        let (status, _) = Get::new(action, &member.spec, ip)?.send(limit).await?;
-        return if status < 400 { Ok(()) } else { Err(format!("HTTP hook failed with statuscode: {status}")) };
+        return get(action, &member.spec, ip, limit).await;
     }
     if let Some(action) = &handler.sleep {
         // The hook is the sleep: nothing is awaited by it.
@@ -40,4 +39,45 @@ pub async fn run(
             .map_err(|_| "the grace period ended first".to_owned());
     }
     Err("a tcpSocket hook does nothing: use exec, httpGet or sleep".to_owned())
+}
+
+/// Asks over HTTP. Any answer will do, as upstream: a hook tells the container something, and does not ask how it is.
+async fn get(action: &HTTPGetAction, container: &Container, ip: Option<IpAddr>, limit: Duration) -> Result<(), String> {
+    Get::new(action, container, ip, Purpose::Hook)?.send(limit).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// pkg/kubelet/lifecycle/handlers.go: the answer's status is not looked at.
+    #[tokio::test]
+    async fn any_answer_to_an_http_hook_will_do() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let action = |port: u16| serde_json::from_value(json!({"port": port, "path": "/up"})).unwrap();
+        let container: Container = serde_json::from_value(json!({"name": "c"})).unwrap();
+        let limit = Duration::from_secs(20);
+        for status in ["200 OK", "404 Not Found", "500 Internal Server Error"] {
+            let action = action(address.port());
+            let ask = get(&action, &container, Some(address.ip()), limit);
+            let answer = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let count = stream.read(&mut request).await.unwrap();
+                let text = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                stream.write_all(text.as_bytes()).await.unwrap();
+                String::from_utf8_lossy(&request[..count]).to_lowercase()
+            };
+            let (result, request) = tokio::join!(ask, answer);
+            assert_eq!(result, Ok(()), "{status}");
+            assert!(request.contains("get /up ") && request.contains("user-agent: kube-lifecycle/"), "{request}");
+        }
+        drop(listener);
+        get(&action(address.port()), &container, Some(address.ip()), limit).await.unwrap_err();
+    }
 }

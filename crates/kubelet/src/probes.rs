@@ -238,7 +238,7 @@ async fn once(cx: &Context, target: &Target, probe: &Probe) -> Outcome {
         return exec(cx, target, action.command.as_deref().unwrap_or_default(), timeout).await.map(|()| None);
     }
     if let Some(action) = &probe.http_get {
-        let get = http::Get::new(action, &target.member.spec, target.ip).map_err(Trouble::Unknown)?;
+        let get = http::Get::new(action, &target.member.spec, target.ip, http::Purpose::Probe).map_err(Trouble::Unknown)?;
         let (status, body) = get.send(timeout).await.map_err(Trouble::Failed)?;
         return judge(status, &body);
     }

@@ -3,7 +3,7 @@
 //! A node may read only what its pods refer to, so nothing is listed: each reference is a watch on one name, which
 //! lives as long as some pod holds it. ClusterTrustBundles are for everybody: there is one watch of all of them, while some pod refers to any.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Weak};
 
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::env::Objects;
-use crate::spec::Model;
+use crate::spec::{Member, Model, Role};
 
 /// What is known of a referenced object.
 #[derive(Debug)]
@@ -109,24 +109,36 @@ impl References {
         Self { client, tasks, config_maps: Arc::default(), secrets: Arc::default(), bundles: Arc::default() }
     }
 
-    /// The references of one pod. `changed` is notified when one of them changes.
+    /// The references of one pod. `changed` is notified when one of them changes. Where ephemeral containers make them too many, it is theirs
+    /// that are not read.
     pub fn of_pod(&self, model: &Model, changed: &Arc<Notify>) -> PodReferences {
-        let pods::references::References { config_maps, secrets, trust_bundles, .. } =
-            pods::references::References::of(&model.pod);
-        let (namespace, count) = (model.namespace(), config_maps.len() + secrets.len());
-        if count > OF_POD {
-            let why = format!("the pod refers to {count} of them, and a node reads at most {OF_POD} for one pod");
-            let unread = Unread { kind: "ConfigMaps and Secret", name: String::new(), why };
-            return PodReferences { refused: Some(unread), ..PodReferences::default() };
+        let lasting = Names::of(pods::references::References::lasting(&model.pod));
+        if lasting.count() > OF_POD {
+            return PodReferences { refused: Some(lasting.refused()), ..PodReferences::default() };
         }
         // Once for a pod: it may refer to more objects than can be looked at for each of them.
         forget_unused(&self.config_maps);
         forget_unused(&self.secrets);
         forget_unused(&self.bundles);
-        let maps = config_maps.into_iter().map(|name| (name.clone(), self.entry(&self.config_maps, namespace, &name, changed)));
-        let secrets = secrets.into_iter().map(|name| (name.clone(), self.entry(&self.secrets, namespace, &name, changed)));
-        let bundles = trust_bundles.then(|| self.all_bundles(changed));
-        PodReferences { config_maps: maps.collect(), secrets: secrets.collect(), bundles, refused: None }
+        let all = Names::of(pods::references::References::of(&model.pod));
+        let refused = (all.count() > OF_POD).then(|| all.refused());
+        let late = if refused.is_some() { Held::default() } else { self.hold(all.without(&lasting), model.namespace(), changed) };
+        let bundles = lasting.bundles.then(|| self.all_bundles(changed));
+        PodReferences {
+            lasting: self.hold(lasting, model.namespace(), changed),
+            late,
+            bundles,
+            refused: None,
+            late_refused: refused,
+        }
+    }
+
+    fn hold(&self, names: Names, namespace: &str, changed: &Arc<Notify>) -> Held {
+        let maps = names.config_maps.into_iter();
+        let maps = maps.map(|name| (name.clone(), self.entry(&self.config_maps, namespace, &name, changed))).collect();
+        let secrets = names.secrets.into_iter();
+        let secrets = secrets.map(|name| (name.clone(), self.entry(&self.secrets, namespace, &name, changed))).collect();
+        Held { config_maps: maps, secrets }
     }
 
     fn entry<K>(&self, shared: &Shared<K>, namespace: &str, name: &str, changed: &Arc<Notify>) -> Arc<Entry<K>>
@@ -235,42 +247,102 @@ async fn follow_all(watch: Watch, entry: Weak<Entry<Bundles>>) {
     }
 }
 
-/// What one pod refers to.
-#[derive(Default)]
-pub struct PodReferences {
-    config_maps: BTreeMap<String, Arc<Entry<ConfigMap>>>,
-    secrets: BTreeMap<String, Arc<Entry<Secret>>>,
-    bundles: Option<Arc<Entry<Bundles>>>,
-    /// Why nothing of all that is read.
-    refused: Option<Unread>,
+/// Names of ConfigMaps and Secrets, and whether there are ClusterTrustBundles beside them.
+struct Names {
+    config_maps: BTreeSet<String>,
+    secrets: BTreeSet<String>,
+    bundles: bool,
 }
 
-impl PodReferences {
-    /// Returns when all of them have been read, or says why one cannot be.
-    pub async fn known(&self) -> Result<(), Unread> {
-        if let Some(unread) = &self.refused {
-            return Err(unread.clone());
-        }
+impl Names {
+    fn of(all: pods::references::References) -> Self {
+        Self { config_maps: all.config_maps, secrets: all.secrets, bundles: all.trust_bundles }
+    }
+
+    fn count(&self) -> usize {
+        self.config_maps.len() + self.secrets.len()
+    }
+
+    fn without(self, others: &Self) -> Self {
+        Self { config_maps: &self.config_maps - &others.config_maps, secrets: &self.secrets - &others.secrets, ..self }
+    }
+
+    fn refused(&self) -> Unread {
+        let why = format!("the pod refers to {} of them, and a node reads at most {OF_POD} for one pod", self.count());
+        Unread { kind: "ConfigMaps and Secret", name: String::new(), why }
+    }
+}
+
+/// Objects by name.
+#[derive(Default)]
+struct Held {
+    config_maps: BTreeMap<String, Arc<Entry<ConfigMap>>>,
+    secrets: BTreeMap<String, Arc<Entry<Secret>>>,
+}
+
+impl Held {
+    async fn known(&self) -> Result<(), Unread> {
         for entry in self.config_maps.values() {
             entry.known().await?;
         }
         for entry in self.secrets.values() {
             entry.known().await?;
         }
+        Ok(())
+    }
+}
+
+/// What one pod refers to.
+#[derive(Default)]
+pub struct PodReferences {
+    lasting: Held,
+    /// What only ephemeral containers refer to.
+    late: Held,
+    bundles: Option<Arc<Entry<Bundles>>>,
+    /// Why nothing of all that is read.
+    refused: Option<Unread>,
+    /// Why nothing is read that only ephemeral containers refer to.
+    late_refused: Option<Unread>,
+}
+
+impl PodReferences {
+    /// Returns when all of them have been read that the pod has for all its life, or says why one cannot be. Ephemeral containers hold up nothing
+    /// but themselves.
+    pub async fn known(&self) -> Result<(), Unread> {
+        if let Some(unread) = &self.refused {
+            return Err(unread.clone());
+        }
+        self.lasting.known().await?;
         match &self.bundles {
             Some(entry) => entry.known().await,
             None => Ok(()),
+        }
+    }
+
+    /// The same for what the container starts with.
+    pub async fn known_to(&self, member: &Member) -> Result<(), Unread> {
+        self.known().await?;
+        if member.role != Role::Ephemeral {
+            return Ok(());
+        }
+        let own = Names::of(pods::references::References::of_variables(&member.spec));
+        let is_late = own.config_maps.iter().any(|name| !self.lasting.config_maps.contains_key(name))
+            || own.secrets.iter().any(|name| !self.lasting.secrets.contains_key(name));
+        match &self.late_refused {
+            Some(unread) if is_late => Err(unread.clone()),
+            _ if is_late => self.late.known().await,
+            _ => Ok(()),
         }
     }
 }
 
 impl Objects for PodReferences {
     fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>> {
-        self.config_maps.get(name)?.present()
+        self.lasting.config_maps.get(name).or_else(|| self.late.config_maps.get(name))?.present()
     }
 
     fn secret(&self, name: &str) -> Option<Arc<Secret>> {
-        self.secrets.get(name)?.present()
+        self.lasting.secrets.get(name).or_else(|| self.late.secrets.get(name))?.present()
     }
 
     fn trust_bundles(&self) -> Arc<Bundles> {
@@ -294,7 +366,7 @@ mod tests {
         for _ in 0..10 {
             references.of_pod(&model, &Arc::new(Notify::new()));
         }
-        assert!(held.secrets["s"].listeners.lock().len() <= 2);
+        assert!(held.lasting.secrets["s"].listeners.lock().len() <= 2);
     }
 
     /// A pod has room for more references than can be looked at for each of them.
@@ -313,5 +385,40 @@ mod tests {
             "cannot read ConfigMaps and Secrets: the pod refers to 40000 of them, and a node reads at most 250 for one pod";
         assert_eq!((refused.as_str(), references.secrets.lock().len()), (expected, 0));
         assert!(begin.elapsed() < std::time::Duration::from_secs(20), "each was compared with each: {:?}", begin.elapsed());
+    }
+
+    /// A pod that runs keeps what it has whatever somebody debugs it with.
+    #[tokio::test]
+    async fn ephemeral_containers_are_refused_alone() {
+        let (tasks, _failures) = Tasks::root();
+        let references = References::new(client::fake::Fake::default().client(), tasks);
+        let from = |range: std::ops::Range<usize>| -> Vec<_> {
+            range.map(|number| json!({"secretRef": {"name": format!("s{number}")}})).collect()
+        };
+        let pod = |debugger: std::ops::Range<usize>| {
+            let pod = json!({"metadata": {"namespace": "n"}, "spec": {
+                "containers": [{"name": "app", "envFrom": from(0..200)}],
+                "ephemeralContainers": [{"name": "few", "envFrom": from(0..2)}, {"name": "many", "envFrom": from(debugger)}]}});
+            Model::new(Arc::new(serde_json::from_value(pod).unwrap()))
+        };
+        let check = |debugger: std::ops::Range<usize>, expected: usize, refused: &[&str]| {
+            let model = pod(debugger);
+            let held = references.of_pod(&model, &Arc::new(Notify::new()));
+            assert_eq!((held.lasting.secrets.len(), held.late.secrets.len()), (200, expected));
+            // What the pod has for all its life has been read, and nothing else.
+            held.lasting.secrets.values().for_each(|entry| entry.set(View::Absent));
+            for member in &*model.members {
+                let known = futures::FutureExt::now_or_never(held.known_to(member));
+                let name = member.spec.name.as_str();
+                match &known {
+                    Some(Ok(())) => assert_ne!(name, "many"),
+                    Some(Err(unread)) => assert!(unread.to_string().contains("at most 250"), "{unread}"),
+                    None => assert_eq!(name, "many"),
+                }
+                assert_eq!(matches!(known, Some(Err(_))), refused.contains(&name), "{name}: {known:?}");
+            }
+        };
+        check(150..250, 50, &[]);
+        check(150..251, 0, &["many"]);
     }
 }

@@ -261,7 +261,7 @@ fn make_all(pod_dir: &Path, sources: &Sources<'_>, backings: &HashMap<String, Ba
             let files = files.map_err(failed)?;
             if volume.config_map.is_none() {
                 // Secrets and tokens stay off the disk.
-                memory(&at, "").map_err(|error| failed(error.to_string()))?;
+                memory(&at, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "").map_err(|error| failed(error.to_string()))?;
             }
             let written = atomic::write(&at, &files, group);
             let below = nested::below(sources.model.spec(), &volume.name);
@@ -288,12 +288,11 @@ fn is_mounted(path: &Path) -> bool {
 }
 
 /// Makes `at` a file system in memory, unless it is one already.
-fn memory(at: &Path, options: &str) -> io::Result<()> {
+fn memory(at: &Path, flags: MsFlags, options: &str) -> io::Result<()> {
     fs::create_dir_all(at)?;
     if is_mounted(at) {
         return Ok(());
     }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     Ok(mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options))?)
 }
 
@@ -304,7 +303,9 @@ fn empty_dir(at: &Path, source: &EmptyDirVolumeSource, sources: &Sources<'_>, gr
         "" => fs::create_dir_all(at)?,
         "Memory" if is_mounted(at) => return Ok(()),
         "Memory" => {
-            memory(at, &format!("size={}", memory_size(source, sources.model, sources.facts.allocatable_memory)))?;
+            // What containers build in it may have set-user-id bits and device files, as on a disk.
+            let size = memory_size(source, sources.model, sources.facts.allocatable_memory);
+            memory(at, MsFlags::empty(), &format!("size={size}"))?;
         }
         medium if medium.starts_with(huge_pages::MEDIUM) => {
             if is_mounted(at) {
@@ -313,7 +314,7 @@ fn empty_dir(at: &Path, source: &EmptyDirVolumeSource, sources: &Sources<'_>, gr
             let options =
                 huge_pages::options(medium, sources.model).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
             fs::create_dir_all(at)?;
-            mount(Some("nodev"), at, Some("hugetlbfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str()))?;
+            mount(Some("nodev"), at, Some("hugetlbfs"), MsFlags::empty(), Some(options.as_str()))?;
         }
         other => return Err(io::Error::new(io::ErrorKind::Unsupported, format!("medium {other:?} is not supported"))),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, Pod, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, Pod, PodSpec, Volume};
 use serde_json::Value;
 
 /// Names of objects in the pod's namespace.
@@ -25,15 +25,35 @@ pub struct References {
 impl References {
     /// Of a pod.
     pub fn of(pod: &Pod) -> Self {
+        let mut found = Self::lasting(pod);
+        for container in pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten()) {
+            found.environment(container.env.as_deref(), container.env_from.as_deref());
+        }
+        found.named()
+    }
+
+    /// Of a pod without its ephemeral containers: these are the same for all its life.
+    pub fn lasting(pod: &Pod) -> Self {
         let mut found = Self::default();
         if let Some(spec) = &pod.spec {
             found.spec(spec, pod.metadata.name.as_deref().unwrap_or_default());
         }
         found.resource_claims = crate::claims::names(pod).map(str::to_owned).collect();
-        found.config_maps.remove("");
-        found.secrets.remove("");
-        found.claims.remove("");
-        found
+        found.named()
+    }
+
+    /// Of the variables of one container.
+    pub fn of_variables(container: &Container) -> Self {
+        let mut found = Self::default();
+        found.environment(container.env.as_deref(), container.env_from.as_deref());
+        found.named()
+    }
+
+    fn named(mut self) -> Self {
+        for names in [&mut self.config_maps, &mut self.secrets, &mut self.claims] {
+            names.remove("");
+        }
+        self
     }
 
     /// Of a pod as it is stored; of one that is none, nothing.
@@ -57,9 +77,6 @@ impl References {
         self.service_account = spec.service_account_name.clone().unwrap_or_default();
         self.secrets.extend(spec.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone()));
         for container in crate::containers(spec) {
-            self.environment(container.env.as_deref(), container.env_from.as_deref());
-        }
-        for container in spec.ephemeral_containers.iter().flatten() {
             self.environment(container.env.as_deref(), container.env_from.as_deref());
         }
         for volume in spec.volumes.iter().flatten() {

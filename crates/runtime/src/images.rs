@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 
 use self::export::Export;
 use self::layer::{LayerError, Piece, PieceReader, digest_of, unpack_layer};
-use self::manifest::{ACCEPT, ConfigFile, Descriptor, Manifest, check_digest};
+use self::manifest::{ACCEPT, ConfigFile, Descriptor, Manifest, NESTED, check_digest};
 use self::peers::Sources;
 pub use self::peers::{LayerStream, Outcome, PeerError, Peers, Shared};
 use self::registry::{Endpoint, Registries, explain};
@@ -107,7 +107,10 @@ impl Images {
         let failed = |error| explain(&endpoint.reference, &error);
         let (bytes, digest) = endpoint.manifest(ACCEPT).await?;
         let mut manifest = Manifest::parse(&bytes)?;
-        if !manifest.manifests.is_empty() {
+        for _ in 0..NESTED {
+            if !manifest.is_index() {
+                break;
+            }
             let chosen = manifest.for_this_machine()?.digest.clone();
             check_digest(&chosen)?;
             let child = endpoint.reference.clone_with_digest(chosen);

@@ -125,7 +125,8 @@ impl Server {
     ) -> Result<UpdateContainerResourcesResponse, Error> {
         let container = self.container(&request.container_id).await?;
         let linux = request.linux.ok_or_else(|| errors::invalid("no limits are given"))?;
-        let limits = config::resources(&linux)?;
+        let had = self.runtime.container_config(&container.id).await.map_err(errors::of)?.resources;
+        let limits = config::updated(had, &linux)?;
         self.runtime.update_container(&container.id, limits, container.annotations).await.map_err(errors::of)?;
         Ok(UpdateContainerResourcesResponse {})
     }

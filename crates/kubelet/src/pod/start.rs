@@ -146,7 +146,7 @@ async fn forget_old(cx: &Context, start: &Start) {
 
 /// The runtime's configuration; the error says what is wrong with the specification or its references.
 async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, String> {
-    start.refs.known().await.map_err(|unread| unread.to_string())?;
+    start.refs.known_to(&start.member).await.map_err(|unread| unread.to_string())?;
     let files = read_files(cx, start).await?;
     let environment = environment(cx, start, &files)?;
     let profiles = cx.options.data_dir.join("seccomp");

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::{DigitallySignedStruct, SignatureScheme};
@@ -31,6 +32,45 @@ pub fn port(reference: &IntOrString, container: &Container) -> Result<u16, Strin
     u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| format!("invalid port number: {number}"))
 }
 
+/// Octets that a query has none of. Others, such as braces, are sent as they are.
+const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>');
+/// Octets that a path has none of.
+const PATH: &AsciiSet = &QUERY.add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+/// The same, of a path that is no URL.
+const PLAIN: &AsciiSet = &PATH.add(b'%').add(b'?').add(b'#');
+
+/// `path` as it stands in a request. It is a URL, which may have a query and octets that are escaped already; where their escapes make no sense it is
+/// a plain path.
+fn escape(path: &str) -> String {
+    let is_hex = |at: usize| path.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
+    if path.bytes().enumerate().any(|(at, byte)| byte == b'%' && !(is_hex(at + 1) && is_hex(at + 2))) {
+        return utf8_percent_encode(path, PLAIN).to_string();
+    }
+    let path = path.split_once('#').map_or(path, |(path, _)| path);
+    match path.split_once('?') {
+        Some((path, query)) => format!("{}?{}", utf8_percent_encode(path, PATH), utf8_percent_encode(query, QUERY)),
+        None => utf8_percent_encode(path, PATH).to_string(),
+    }
+}
+
+/// Who asks: it is part of the user agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Whether a container works.
+    Probe,
+    /// A lifecycle hook.
+    Hook,
+}
+
+impl Purpose {
+    fn agent(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Probe => "kube-probe/1.36",
+            Self::Hook => "kube-lifecycle/1.36",
+        })
+    }
+}
+
 /// A request of a probe or hook.
 #[derive(Clone, Debug)]
 pub struct Get {
@@ -40,7 +80,7 @@ pub struct Get {
 
 impl Get {
     /// Prepares the request of `action`, to the pod's address where it names no host.
-    pub fn new(action: &HTTPGetAction, container: &Container, pod_ip: Option<IpAddr>) -> Result<Self, String> {
+    pub fn new(action: &HTTPGetAction, container: &Container, pod_ip: Option<IpAddr>, purpose: Purpose) -> Result<Self, String> {
         let host = match action.host.clone().filter(|host| !host.is_empty()) {
             Some(host) => host,
             None => pod_ip.ok_or("the pod has no address")?.to_string(),
@@ -48,12 +88,12 @@ impl Get {
         let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
         let scheme = action.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
         let port = port(&action.port, container)?;
-        let path = action.path.as_deref().unwrap_or("/");
+        let path = escape(action.path.as_deref().unwrap_or("/"));
         let slash = if path.starts_with('/') { "" } else { "/" };
         let uri = format!("{scheme}://{host}:{port}{slash}{path}");
         let uri = uri.parse().map_err(|error| format!("{uri:?} is no URL: {error}"))?;
         let mut headers = HeaderMap::new();
-        headers.insert(header::USER_AGENT, HeaderValue::from_static("kube-probe/1.36"));
+        headers.insert(header::USER_AGENT, purpose.agent());
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         for own in action.http_headers.iter().flatten() {
@@ -82,7 +122,7 @@ impl Get {
         let mut uri = self.uri.clone();
         for _ in 0..REDIRECTS {
             let answer = request(&uri, &self.headers).await?;
-            let location = answer.location.as_deref().filter(|_| (300..400).contains(&answer.status));
+            let location = answer.location.as_deref().filter(|_| matches!(answer.status, 301..=303 | 307 | 308));
             match location.and_then(|location| redirect(&uri, location)) {
                 Some(next) if next.host() == self.uri.host() => uri = next,
                 _ => return Ok((answer.status, answer.body)),
@@ -241,7 +281,7 @@ mod tests {
     fn check(action: Value, expected: Result<&str, &str>) {
         let container = serde_json::from_value(json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]})).unwrap();
         let action = serde_json::from_value(action).unwrap();
-        let get = Get::new(&action, &container, Some("10.0.0.2".parse().unwrap()));
+        let get = Get::new(&action, &container, Some("10.0.0.2".parse().unwrap()), Purpose::Probe);
         assert_eq!(get.map(|get| get.uri.to_string()), expected.map(str::to_owned).map_err(str::to_owned));
     }
 
@@ -250,6 +290,10 @@ mod tests {
         check(json!({"port": 80}), Ok("http://10.0.0.2:80/"));
         check(json!({"port": "web", "path": "health?x=1", "scheme": "HTTPS"}), Ok("https://10.0.0.2:8080/health?x=1"));
         check(json!({"port": 80, "host": "::1"}), Ok("http://[::1]:80/"));
+        check(json!({"port": 80, "path": "/a b/ü"}), Ok("http://10.0.0.2:80/a%20b/%C3%BC"));
+        check(json!({"port": 80, "path": "/a%20b?q=up{x=\"y z\"}|1#top"}), Ok("http://10.0.0.2:80/a%20b?q=up{x=%22y%20z%22}|1"));
+        check(json!({"port": 80, "path": "/100%?x"}), Ok("http://10.0.0.2:80/100%25%3Fx"));
+        check(json!({"port": 80, "path": "/a{b}|c"}), Ok("http://10.0.0.2:80/a%7Bb%7D%7Cc"));
         check(json!({"port": "other"}), Err("couldn't find port: \"other\""));
         check(json!({"port": 0}), Err("invalid port number: 0"));
     }

@@ -140,8 +140,22 @@ fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
+/// How often a binding is tried whose source is replaced meanwhile, as files of ConfigMaps are.
+const TRIES: usize = 5;
+
 /// Binds `sub_path` of the volume at `root` to `target`, replacing an older binding.
 pub fn bind(root: &Path, sub_path: &str, target: &Path) -> io::Result<()> {
+    for _ in 1..TRIES {
+        match bind_once(root, sub_path, target) {
+            // The link has been read, and what it leads to is gone: by now it leads elsewhere.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => return result,
+        }
+    }
+    bind_once(root, sub_path, target)
+}
+
+fn bind_once(root: &Path, sub_path: &str, target: &Path) -> io::Result<()> {
     let handle = resolve(root, sub_path)?;
     let source = format!("/proc/self/fd/{}", handle.0);
     unbind(target)?;
@@ -234,6 +248,41 @@ mod tests {
         });
         assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o7777, 0o700);
         assert_eq!(fs::read_dir(&secret).unwrap().count(), 0);
+    }
+
+    /// kubernetes/kubernetes#127602: a ConfigMap that is changed while its file is bound.
+    #[test]
+    fn a_file_that_is_replaced_meanwhile_is_bound() {
+        use super::super::atomic::{File, Payload, write};
+        if !nix::unistd::Uid::effective().is_root() {
+            eprintln!("SKIPPED: binding needs root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (root, target) = (directory.path().join("volume"), directory.path().join("target"));
+        let content = |number: usize| {
+            let file = File { data: number.to_string().into_bytes(), mode: 0o644, uid: None };
+            Payload::from([("a".to_owned(), file)])
+        };
+        write(&root, &content(0), None).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let failed = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 1.. {
+                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        break;
+                    }
+                    write(&root, &content(number), None).unwrap();
+                }
+            });
+            let failed = (0..500).find_map(|_| bind(&root, "a", &target).err());
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            failed
+        });
+        let read = fs::read_to_string(&target);
+        unbind(&target).unwrap();
+        assert!(failed.is_none(), "{failed:?}");
+        read.unwrap().parse::<usize>().unwrap();
     }
 
     #[test]

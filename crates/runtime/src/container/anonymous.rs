@@ -76,7 +76,7 @@ mod tests {
         };
         check(&["/data", "var/lib/x/", "/data/"], &["/other"], &["/data", "/var/lib/x"]);
         check(&["/data", "/data/sub"], &["/data/"], &["/data/sub"]);
-        check(&["/", "", "/a/../b", "/sys/fs/cgroup", "/dev/x", "/devices"], &[], &["/devices"]);
+        check(&["/", "", "/a/../b", "/../c", "/sys/fs/cgroup", "/dev/x", "/devices"], &[], &["/b", "/devices"]);
     }
 
     #[test]

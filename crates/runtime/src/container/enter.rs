@@ -179,7 +179,7 @@ fn prepare(process: &Process, terminal: Option<OwnedFd>, confined: Option<&Confi
         // SAFETY: takes integers only.
         unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     }
-    let home = user::home(uid);
+    let env = user::environment(process);
     let (path, args) = command(process)?;
     let bounding = process.capabilities().as_ref().and_then(|caps| caps.bounding().as_ref());
     let own: Vec<String> =
@@ -192,10 +192,6 @@ fn prepare(process: &Process, terminal: Option<OwnedFd>, confined: Option<&Confi
     // SAFETY: takes integers only. Everything but the standard streams is closed by the exec.
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     super::birth::complete();
-    let mut env = process.env().clone().unwrap_or_default();
-    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
-        env.push(format!("HOME={home}"));
-    }
     let to_c = |texts: Vec<String>| {
         texts.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
     };

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::enter::{self, Target};
 use super::report::{self, START, report, report_start};
-use super::streams;
+use super::{streams, user};
 use crate::api::IdRange;
 use crate::shim::protocol::{Failure, HelperResult};
 
@@ -179,15 +179,15 @@ impl Executor for Exec {
         let to_c = |text: &str| std::ffi::CString::new(text).map_err(|_| ExecutorError::InvalidArg);
         let args = args.iter().map(|arg| to_c(arg)).collect::<Result<Vec<_>, _>>()?;
         let path = to_c(&program)?;
+        let env = user::environment(process).iter().map(|entry| to_c(entry)).collect::<Result<Vec<_>, _>>()?;
         if let Some((kept, profile)) = super::spec::confinement(spec)
             && let Err(error) = super::seccomp::confine(&kept, &profile)
         {
             report_start(&format!("loading the seccomp filter: {error}"));
             return Err(ExecutorError::Other(format!("loading the seccomp filter: {error}")));
         }
-        // The environment was set by `setup_envs`.
         super::birth::complete();
-        let Err(error) = nix::unistd::execv(&path, &args);
+        let Err(error) = nix::unistd::execve(&path, &args, &env);
         report_start(&format!("exec {program:?}: {}", describe(error)));
         Err(ExecutorError::Other(format!("exec {program:?}: {}", error.desc())))
     }

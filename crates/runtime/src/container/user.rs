@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
+use oci_spec::runtime::Process;
 
 use crate::api::{Error, ProcessUser, Result, SecurityContext, User as Name};
 use crate::images::tree::Tree;
@@ -17,8 +18,25 @@ pub(crate) fn resolve(rootfs: &Path, image_user: &str, security: &SecurityContex
     decide(&read(&tree, "etc/passwd"), &read(&tree, "etc/group"), image_user, security)
 }
 
+/// The environment of a process, in its order, by the files of the root that the calling process sees. HOME is always there, as with runc:
+/// the directory of the user, or `/` when nobody in the files has the user's number.
+pub(super) fn environment(process: &Process) -> Vec<String> {
+    let env = process.env().clone().unwrap_or_default();
+    with_home(env, || home(process.user().uid()))
+}
+
+/// An empty HOME is none.
+fn with_home(mut env: Vec<String>, home: impl FnOnce() -> String) -> Vec<String> {
+    let own = env.iter().rev().find_map(|entry| entry.strip_prefix("HOME="));
+    if own.is_none_or(str::is_empty) {
+        env.retain(|entry| !entry.starts_with("HOME="));
+        env.push(format!("HOME={}", home()));
+    }
+    env
+}
+
 /// The home directory of a user, by the files of the root that this process sees.
-pub(super) fn home(uid: u32) -> String {
+fn home(uid: u32) -> String {
     let passwd = Tree::open(Path::new("/")).map(|tree| read(&tree, "etc/passwd")).unwrap_or_default();
     let home = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|e| field(e, 2) == Some(uid));
     home.and_then(|entry| entry.get(5).map(|home| (*home).to_owned())).filter(|home| !home.is_empty()).unwrap_or("/".to_owned())
@@ -112,6 +130,18 @@ fn memberships(group: &str, login: &str) -> Vec<u32> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn home_is_always_there() {
+        let check = |env: &[&str], expected: &[&str]| {
+            let env = env.iter().map(|entry| (*entry).to_owned()).collect();
+            assert_eq!(with_home(env, || "/".to_owned()), expected);
+        };
+        check(&["A=1", "PATH=/bin"], &["A=1", "PATH=/bin", "HOME=/"]);
+        check(&["HOME=/data", "A=1"], &["HOME=/data", "A=1"]);
+        check(&["HOME=", "A=1"], &["A=1", "HOME=/"]);
+        check(&["HOMELESS=1"], &["HOMELESS=1", "HOME=/"]);
+    }
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/var/www:/bin/false\ntoor:x:0:0::/:\n\
         broken:x:4294967295:0::/:\n4294967296:x:0:0::/:\n-1:x:0:0::/:\n";

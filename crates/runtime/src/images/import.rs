@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::layer::{LayerError, decompress, digest_of, unpack_layer};
-use super::manifest::{ConfigFile, Descriptor, Manifest, check_digest};
+use super::manifest::{ConfigFile, Descriptor, Manifest, NESTED, check_digest};
 use super::metered::{HEADERS, Metered};
 use super::store::{Record, Store};
 use super::tree::parts;
@@ -159,7 +159,10 @@ impl Archive {
 
     fn layout_image(&self, entry: &Descriptor) -> Result<Found> {
         let mut manifest = Manifest::parse(&self.blob(&entry.digest)?)?;
-        if !manifest.manifests.is_empty() {
+        for _ in 0..NESTED {
+            if !manifest.is_index() {
+                break;
+            }
             let chosen = manifest.for_this_machine()?.digest.clone();
             manifest = Manifest::parse(&self.blob(&chosen)?)?;
         }

@@ -14,6 +14,9 @@ pub(crate) const ACCEPT: &[&str] = &[
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
 
+/// Most indexes within each other.
+pub(crate) const NESTED: usize = 4;
+
 /// A reference to a blob or manifest.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -29,11 +32,13 @@ pub(crate) struct Descriptor {
 impl Descriptor {
     /// Whether it is of an image for this machine.
     pub(crate) fn is_for_this_machine(&self) -> bool {
-        match &self.platform {
-            Some(platform) => platform.os == "linux" && platform.architecture == architecture(),
-            // Indexes of a layout name no platform; attestations say "unknown".
-            None => true,
-        }
+        // Indexes of a layout name no platform; attestations say "unknown".
+        self.platform.as_ref().is_none_or(|platform| platform.rank().is_some())
+    }
+
+    /// How well it suits this machine, where less is better; none when it does not run here.
+    fn rank(&self) -> Option<usize> {
+        self.platform.as_ref().map_or(Some(usize::MAX), Platform::rank)
     }
 }
 
@@ -43,6 +48,30 @@ impl Descriptor {
 pub(crate) struct Platform {
     pub(crate) os: String,
     pub(crate) architecture: String,
+    #[serde(deserialize_with = "null")]
+    pub(crate) variant: String,
+}
+
+impl Platform {
+    /// The place of its variant among those that every machine of this architecture runs, best first. Others need a newer processor: who
+    /// wants them names their digest.
+    fn rank(&self) -> Option<usize> {
+        let variants: &[&str] = match architecture() {
+            "amd64" => &["v1", ""],
+            "arm64" => &["v8", "v8.0", ""],
+            "arm" => &["v7", "", "v6", "v5"],
+            _ => &[""],
+        };
+        let is_here = self.os == "linux" && self.architecture == architecture();
+        variants.iter().position(|variant| is_here && *variant == self.variant)
+    }
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let slash = if self.variant.is_empty() { "" } else { "/" };
+        write!(f, "{}/{}{slash}{}", self.os, self.architecture, self.variant)
+    }
 }
 
 /// A manifest or an index, whichever was served.
@@ -117,13 +146,19 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The manifest of an index that fits this machine.
+    /// Whether it is an index, maybe one of nothing.
+    pub(crate) fn is_index(&self) -> bool {
+        !self.manifests.is_empty() || (self.config.is_none() && self.layers.is_empty())
+    }
+
+    /// The manifest of an index that fits this machine best; the first of those that fit as well.
     pub(crate) fn for_this_machine(&self) -> Result<&Descriptor> {
         let wanted = architecture();
-        self.manifests.iter().find(|entry| entry.is_for_this_machine()).ok_or_else(|| {
-            let offered: Vec<String> =
-                self.manifests.iter().flat_map(|m| &m.platform).map(|p| format!("{}/{}", p.os, p.architecture)).collect();
-            Error::ImagePull(format!("no match for platform linux/{wanted} in the image index: it has {}", offered.join(", ")))
+        let fitting = self.manifests.iter().filter_map(|entry| Some((entry.rank()?, entry)));
+        fitting.min_by_key(|(rank, _)| *rank).map(|(_, entry)| entry).ok_or_else(|| {
+            let offered: Vec<String> = self.manifests.iter().flat_map(|m| &m.platform).map(ToString::to_string).collect();
+            let offered = if offered.is_empty() { "nothing".to_owned() } else { offered.join(", ") };
+            Error::ImagePull(format!("no match for platform linux/{wanted} in the image index: it has {offered}"))
         })
     }
 }
@@ -179,6 +214,28 @@ mod tests {
             architecture()
         );
         assert_eq!(Manifest::parse(index.as_bytes()).unwrap().for_this_machine().unwrap().digest, "b");
+        let check = |entries: &[(&str, &str)], expected: std::result::Result<&str, &str>| {
+            let entries: Vec<String> = entries
+                .iter()
+                .map(|(digest, platform)| {
+                    format!(r#"{{"digest":"{digest}","platform":{{"os":"linux","architecture":{platform}}}}}"#)
+                })
+                .collect();
+            let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(",")).replace("HERE", architecture());
+            let index = Manifest::parse(index.as_bytes()).unwrap();
+            let chosen = index.for_this_machine().map(|entry| entry.digest.as_str()).map_err(|error| error.to_string());
+            match (chosen, expected) {
+                (Ok(chosen), Ok(expected)) => assert_eq!(chosen, expected),
+                (Err(error), Err(text)) => assert!(error.contains(text), "{error}"),
+                (chosen, _) => panic!("{chosen:?}"),
+            }
+        };
+        // A variant that not every processor runs is not for every machine, wherever in the index it stands.
+        check(&[("new", r#""HERE","variant":"v99""#), ("all", r#""HERE""#)], Ok("all"));
+        check(&[("new", r#""HERE","variant":"v99""#)], Err("/v99"));
+        check(&[("first", r#""HERE""#), ("second", r#""HERE""#)], Ok("first"));
+        check(&[("null", r#""HERE","variant":null"#)], Ok("null"));
+        check(&[], Err("it has nothing"));
         let other = br#"{"schemaVersion":2,"manifests":[{"digest":"a","platform":{"os":"linux","architecture":"vax"}}]}"#;
         let error = Manifest::parse(other).unwrap().for_this_machine().unwrap_err().to_string();
         assert!(error.contains("it has linux/vax"), "{error}");

@@ -112,10 +112,18 @@ impl Tree {
         let parent = self.make(parent)?;
         match mkdirat(Some(parent.as_raw_fd()), name, Mode::from_bits_truncate(0o755)) {
             Ok(()) => self.made.push(path.to_owned()),
-            Err(Errno::EEXIST) => {}
+            // A link to what is not here, such as `/run` of a layer below: the directory is made where it leads.
+            Err(Errno::EEXIST) => return self.make_behind(path),
             Err(error) => return Err(error.into()),
         }
         Ok(self.open_beneath(path, OFlag::O_PATH | OFlag::O_DIRECTORY)?)
+    }
+
+    /// Makes the directory that the links of `path` lead to.
+    fn make_behind(&mut self, path: &Path) -> io::Result<OwnedFd> {
+        let place = self.resolve(path, &|_| false)?;
+        let place = place.strip_prefix("/").unwrap_or(&place);
+        if place == path { Ok(self.open_beneath(path, OFlag::O_PATH | OFlag::O_DIRECTORY)?) } else { self.make(place) }
     }
 
     /// Removes `name` from the open directory `dir`, with everything below it.
@@ -179,13 +187,14 @@ pub(crate) fn create_at(dir: RawFd, name: &OsStr) -> io::Result<std::fs::File> {
     Ok(owned(openat(Some(dir), name, flags, Mode::from_bits_truncate(0o600))?).into())
 }
 
-/// The path without `.` and leading `/`; none when it climbs with `..`.
+/// The path without `.`, leading `/` and `..`, which takes away the name before it; none when it climbs out.
 pub(crate) fn normalize(path: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {
             Component::Normal(name) => clean.push(name),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+            Component::ParentDir if clean.pop() => {}
             Component::ParentDir => return None,
         }
     }

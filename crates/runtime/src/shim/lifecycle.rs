@@ -300,10 +300,11 @@ fn exit_of(status: i32) -> (i32, Option<i32>) {
     (libc::WEXITSTATUS(status), None)
 }
 
+/// Whoever of the container's processes it was that memory ran out for is told, also when the first one went on and ended well, as containerd does.
 fn reason(code: i32, oom: bool) -> &'static str {
     match code {
-        0 => "Completed",
         _ if oom => "OOMKilled",
+        0 => "Completed",
         _ => "Error",
     }
 }
@@ -317,7 +318,8 @@ mod tests {
         assert_eq!(exit_of(3 << 8), (3, None));
         assert_eq!(exit_of(libc::SIGKILL), (137, Some(libc::SIGKILL)));
         let check = |code, oom, expected| assert_eq!(reason(code, oom), expected);
-        check(0, true, "Completed");
+        check(0, true, "OOMKilled");
+        check(0, false, "Completed");
         check(137, true, "OOMKilled");
         check(1, false, "Error");
     }

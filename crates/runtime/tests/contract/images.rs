@@ -33,6 +33,11 @@ async fn layers_stack_and_are_fetched_once() {
     assert_eq!((image.user.clone(), &image.tags[..]), (Some(User::Name("web".into())), &[reference.clone()][..]));
     assert!(image.digests[0].starts_with(&format!("{}@sha256:", reference.trim_end_matches(":1"))));
 
+    // An index may be in another one.
+    let nested = engine.pull_image(&node.registry.reference("stack:1-nested"), &[]).await.unwrap();
+    assert_eq!(nested.id, image.id);
+    check_failure(&node, &node.registry.reference("stack:1-empty"), &["no match for platform", "it has nothing"]).await;
+
     let sandbox = node.sandbox("stack").await;
     let mut config = node.config("main", "echo /bin/l* /etc/*");
     config.image = image.id.clone();

@@ -106,8 +106,15 @@ impl Registry {
             {"mediaType": media, "digest": sha256(b"other"), "size": 5, "platform": {"os": "linux", "architecture": "s390x"}},
             {"mediaType": media, "digest": manifest, "size": size, "platform": {"os": "linux", "architecture": goarch()}},
         ]});
-        let index = self.put("application/vnd.oci.image.index.v1+json", index.to_string().into_bytes());
+        let media = "application/vnd.oci.image.index.v1+json";
+        let index = self.put(media, index.to_string().into_bytes());
         self.tag(&format!("{name}:{tag}"), &index);
+        let outer =
+            json!({"schemaVersion": 2, "mediaType": media, "manifests": [{"mediaType": media, "digest": index, "size": 1}]});
+        let outer = self.put(media, outer.to_string().into_bytes());
+        self.tag(&format!("{name}:{tag}-nested"), &outer);
+        let empty = self.put(media, json!({"schemaVersion": 2, "mediaType": media, "manifests": []}).to_string().into_bytes());
+        self.tag(&format!("{name}:{tag}-empty"), &empty);
         digests
     }
 

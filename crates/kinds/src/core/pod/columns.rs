@@ -73,7 +73,10 @@ fn reason(pod: &Pod) -> String {
     } else {
         pod_status.reason.clone().filter(|reason| !reason.is_empty()).unwrap_or(phase.clone())
     };
-    let shown = init_reason(pod).unwrap_or_else(|| container_reason(pod, first));
+    let shown = match init_reason(pod) {
+        Some(reason) if !is_initialized(pod) => reason,
+        reason => container_reason(pod, reason.unwrap_or(first)),
+    };
     if pod.metadata.deletion_timestamp.is_none() {
         return shown;
     }
@@ -82,6 +85,12 @@ fn reason(pod: &Pod) -> String {
         _ if pods::state::is_last_phase(&phase) => shown,
         _ => "Terminating".to_owned(),
     }
+}
+
+/// Whether the init containers were done once: a sidecar that has ended since, as all do after the others, changes nothing of it.
+fn is_initialized(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Initialized" && condition.status == "True")
 }
 
 /// The state of init containers, while they are not done.
@@ -135,7 +144,7 @@ fn container_reason(pod: &Pod, mut reason: String) -> String {
 
 fn restarts(pod: &Pod, now: Timestamp) -> String {
     let inits = init_statuses(pod);
-    let done = init_reason(pod).is_none();
+    let done = init_reason(pod).is_none() || is_initialized(pod);
     let names = sidecars(pod);
     let counted = inits.iter().filter(|status| !done || names.contains(status.name.as_str()));
     let all: Vec<_> = if done { counted.chain(statuses(pod)).collect() } else { counted.collect() };
@@ -161,4 +170,82 @@ fn gates(pod: &Pod) -> Value {
         .iter()
         .filter(|gate| conditions().any(|condition| condition.type_ == gate.condition_type && condition.status == "True"));
     format!("{}/{}", met.count(), gates.len()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    /// `printPod` (pkg/printers/internalversion/printers.go), of the cases in `TestPrintPod` and `TestPrintPodWithRestartableInitContainers`.
+    #[test]
+    fn how_pods_are_shown() {
+        let check = |status: Value, expected: (&str, &str, &str)| {
+            let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status, "spec": {
+                "initContainers": [{"name": "init"}, {"name": "sidecar", "restartPolicy": "Always"}],
+                "containers": [{"name": "a"}, {"name": "b"}]}}))
+            .unwrap();
+            let shown = (ready(&pod), reason(&pod), restarts(&pod, Timestamp::UNIX_EPOCH));
+            assert_eq!((shown.0.as_str(), shown.1.as_str(), shown.2.as_str()), expected, "{status}");
+        };
+        let ended = |code: i32, reason: &str| json!({"terminated": {"exitCode": code, "reason": reason}});
+        let waits = |reason: &str| json!({"waiting": {"reason": reason}});
+        let runs = || json!({"running": {}});
+        let of = |name: &str, state: &Value, up: bool, restarts: i32| json!({"name": name, "state": state, "ready": up, "started": up, "restartCount": restarts, "image": "", "imageID": ""});
+        let initialized = |status: &str| json!([{"type": "Initialized", "status": status}]);
+        let pod = |phase: &str, done: &str, inits: [Value; 2], containers: [Value; 2]| json!({"phase": phase, "conditions": initialized(done), "initContainerStatuses": inits, "containerStatuses": containers});
+        let done = || of("init", &ended(0, "Completed"), false, 0);
+        let waiting = || [of("a", &waits("PodInitializing"), false, 0), of("b", &waits("PodInitializing"), false, 0)];
+        let both = |state: &Value| [of("a", state, false, 0), of("b", state, false, 0)];
+
+        check(json!({"phase": "Pending"}), ("0/3", "Pending", "0"));
+        check(
+            pod(
+                "Pending",
+                "False",
+                [of("init", &runs(), false, 0), of("sidecar", &waits("PodInitializing"), false, 0)],
+                waiting(),
+            ),
+            ("0/3", "Init:0/2", "0"),
+        );
+        check(
+            pod(
+                "Pending",
+                "False",
+                [of("init", &waits("CrashLoopBackOff"), false, 3), of("sidecar", &waits("PodInitializing"), false, 0)],
+                waiting(),
+            ),
+            ("0/3", "Init:CrashLoopBackOff", "3"),
+        );
+        check(
+            pod(
+                "Failed",
+                "False",
+                [of("init", &ended(7, ""), false, 0), of("sidecar", &waits("PodInitializing"), false, 0)],
+                waiting(),
+            ),
+            ("0/3", "Init:ExitCode:7", "0"),
+        );
+        check(
+            pod(
+                "Running",
+                "True",
+                [done(), of("sidecar", &runs(), true, 2)],
+                [of("a", &runs(), true, 1), of("b", &runs(), true, 0)],
+            ),
+            ("3/3", "Running", "3"),
+        );
+        // Sidecars end after the others, mostly by a signal: what counts is how the others have ended.
+        let killed = of("sidecar", &ended(137, "Error"), false, 2);
+        check(pod("Succeeded", "True", [done(), killed.clone()], both(&ended(0, "Completed"))), ("0/3", "Completed", "2"));
+        check(pod("Failed", "True", [done(), killed], both(&ended(1, "Error"))), ("0/3", "Error", "2"));
+        // One that fails while the others run is told.
+        let failing = of("sidecar", &waits("CrashLoopBackOff"), false, 4);
+        check(
+            pod("Running", "True", [done(), failing], [of("a", &runs(), true, 0), of("b", &runs(), true, 0)]),
+            ("2/3", "Init:CrashLoopBackOff", "4"),
+        );
+    }
 }

@@ -65,6 +65,20 @@ fn layers_unpack_and_hostile_ones_stay_inside() {
         Ok(&[("in/f", "x")]),
     );
     check(&[(T::Symlink, "l", "../..", 0o777), (T::Regular, "l/f", "x", 0o644)], Ok(&[("f", "x")]));
+    // A link to what only a layer below has: the directory is made where it leads, as containerd does.
+    check(
+        &[(T::Symlink, "var/run", "/run", 0o777), (T::Regular, "var/run/a/f", "x", 0o644), (T::Regular, "run/g", "y", 0o644)],
+        Ok(&[("run/a/f", "x"), ("run/g", "y")]),
+    );
+    check(
+        &[(T::Symlink, "l", "m/n", 0o777), (T::Symlink, "m", "../o", 0o777), (T::Regular, "l/f", "x", 0o644)],
+        Ok(&[("o/n/f", "x")]),
+    );
+    check(&[(T::Symlink, "l", "l", 0o777), (T::Regular, "l/f", "x", 0o644)], Err(""));
+    check(&[(T::Regular, "f", "", 0o644), (T::Symlink, "l", "f", 0o777), (T::Regular, "l/f", "x", 0o644)], Err(""));
+    // Names before `..` are no matter.
+    check(&[(T::Regular, "a/../b", "x", 0o644), (T::Link, "c", "z/../b", 0o644)], Ok(&[("b", "x"), ("c", "x")]));
+    check(&[(T::Regular, "a/../../b", "x", 0o644)], Err("leaves the layer"));
     // A directory in the way of a file, with content.
     check(&[(T::Regular, "d/e/f", "x", 0o644), (T::Regular, "d", "file", 0o644)], Ok(&[("d", "file")]));
 }
