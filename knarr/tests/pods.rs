@@ -252,3 +252,43 @@ spec:
     assert_eq!(c.kubectl(&["exec", "gang", "-c", "worker", "--", "cat", "/shared/rounds"]), "round\nround\n");
     assert_eq!(field(".status.containerStatuses[1].lastState.terminated.exitCode"), "42");
 }
+
+/// A user of no name, memory of its own at a path, a probe of a path with spaces, a hook whose answer nobody looks at, and a sidecar that ends badly
+/// when all is done.
+#[test]
+fn users_without_a_name_hooks_and_sidecars() {
+    let c = Cluster::start(KNARR);
+    let server = "{apiVersion: v1, kind: Pod, metadata: {name: server}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: main, image: '127.0.0.1:5000/busybox:1.36', command: [httpd, -f, -p, '8080', -h, /etc], readinessProbe: {httpGet: {path: '/host%6eame?a b', port: 8080}, periodSeconds: 1}}]}}";
+    c.k_with("apply -f -", server);
+    c.k("wait --for=condition=Ready pod/server --timeout=60s");
+    let ip = c.k("get pod server -o jsonpath={.status.podIP}");
+    let pod = format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: app}}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  securityContext: {{runAsUser: 12345}}
+  initContainers:
+    - {{name: sidecar, restartPolicy: Always, image: "127.0.0.1:5000/busybox:1.36", command: [sh, -c, "trap 'exit 7' TERM; while :; do sleep 0.1; done"]}}
+  containers:
+    - name: main
+      image: 127.0.0.1:5000/busybox:1.36
+      env: [{{name: Z, value: "1"}}, {{name: A, value: "2"}}]
+      command: [sh, -c, "tr '\0' '\n' < /proc/1/environ | grep -E '^(Z|A|HOME)='; grep ' /memory ' /proc/mounts | cut -d ' ' -f 4; until [ -e /memory/go ]; do sleep 0.1; done"]
+      lifecycle: {{postStart: {{httpGet: {{host: "{ip}", port: 8080, path: /nothing-of-this-name}}}}}}
+      volumeMounts: [{{name: memory, mountPath: /memory}}]
+  volumes: [{{name: memory, emptyDir: {{medium: Memory, sizeLimit: 1Mi}}}}]
+"#
+    );
+    c.k_with("apply -f -", &pod);
+    c.k("wait --for=condition=Ready pod/app --timeout=60s");
+    assert_eq!(c.k("logs app -c main"), "Z=1\nA=2\nHOME=/\nrw,relatime,size=1024k\n");
+    c.kubectl(&["exec", "app", "-c", "main", "--", "touch", "/memory/go"]);
+    c.k("wait --for=jsonpath={.status.phase}=Succeeded pod/app --timeout=60s");
+    let shown = c.k("get pod app --no-headers");
+    assert!(shown.contains("Completed"), "{shown}");
+    assert_eq!(c.k("get pod app -o jsonpath={.status.initContainerStatuses[0].state.terminated.exitCode}"), "7");
+}

@@ -3,6 +3,8 @@
 //! A node may read only what its pods refer to, so nothing is listed: each reference is a watch on one name, which
 //! lives as long as some pod holds it. ClusterTrustBundles are for everybody: there is one watch of all of them, while some pod refers to any.
 
+mod room;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Weak};
@@ -18,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::room::{Place, Room};
 use crate::env::Objects;
 use crate::spec::{Member, Model, Role};
 
@@ -48,6 +51,7 @@ struct Entry<K> {
     view: watch::Sender<View<K>>,
     listeners: Mutex<Vec<Weak<Notify>>>,
     token: CancellationToken,
+    _place: Place,
 }
 
 impl<K> Drop for Entry<K> {
@@ -89,8 +93,7 @@ type Shared<K> = Arc<Mutex<HashMap<(String, String), Weak<Entry<K>>>>>;
 /// By name.
 type Bundles = BTreeMap<String, ClusterTrustBundle>;
 
-/// Most ConfigMaps and Secrets that one pod may refer to. A server lets a user have 2,000 watches, and those of a node are for all of its
-/// pods: one that refers to more than a few hundred objects would leave the others none.
+/// Most ConfigMaps and Secrets that one pod may refer to: with more it would leave too little to the others ([`room`]).
 const OF_POD: usize = 250;
 
 /// All watches of one kubelet.
@@ -101,16 +104,24 @@ pub struct References {
     config_maps: Shared<ConfigMap>,
     secrets: Shared<Secret>,
     bundles: Shared<Bundles>,
+    room: Arc<Room>,
 }
 
 impl References {
     /// Watches with `client`, under `tasks`.
     pub fn new(client: kube::Client, tasks: Tasks) -> Self {
-        Self { client, tasks, config_maps: Arc::default(), secrets: Arc::default(), bundles: Arc::default() }
+        Self {
+            client,
+            tasks,
+            config_maps: Arc::default(),
+            secrets: Arc::default(),
+            bundles: Arc::default(),
+            room: Arc::default(),
+        }
     }
 
-    /// The references of one pod. `changed` is notified when one of them changes. Where ephemeral containers make them too many, it is theirs
-    /// that are not read.
+    /// The references of one pod. `changed` is notified when one of them changes, or when there is room for those that had none. Where ephemeral
+    /// containers make them too many, it is theirs that are not read.
     pub fn of_pod(&self, model: &Model, changed: &Arc<Notify>) -> PodReferences {
         let lasting = Names::of(pods::references::References::lasting(&model.pod));
         if lasting.count() > OF_POD {
@@ -120,17 +131,42 @@ impl References {
         forget_unused(&self.config_maps);
         forget_unused(&self.secrets);
         forget_unused(&self.bundles);
+        let _turn = self.room.turn.lock();
         let all = Names::of(pods::references::References::of(&model.pod));
-        let refused = (all.count() > OF_POD).then(|| all.refused());
-        let late = if refused.is_some() { Held::default() } else { self.hold(all.without(&lasting), model.namespace(), changed) };
-        let bundles = lasting.bundles.then(|| self.all_bundles(changed));
-        PodReferences {
-            lasting: self.hold(lasting, model.namespace(), changed),
-            late,
-            bundles,
-            refused: None,
-            late_refused: refused,
+        let (namespace, count, is_too_many) = (model.namespace(), all.count(), all.count() > OF_POD);
+        let room = |names: &Names| {
+            let told = self.room.has(count, self.missing(names, namespace), changed);
+            told.map_err(|why| Unread { kind: "ConfigMaps and Secret", name: String::new(), why })
+        };
+        if let Err(unread) = room(&lasting) {
+            return PodReferences { refused: Some(unread), waits: true, ..PodReferences::default() };
         }
+        let refused = is_too_many.then(|| all.refused());
+        let late = all.without(&lasting);
+        let bundles = lasting.bundles.then(|| self.all_bundles(changed));
+        let lasting = self.hold(lasting, namespace, changed);
+        let late = match refused {
+            Some(unread) => Err((unread, false)),
+            None => room(&late).map_err(|unread| (unread, true)).map(|()| self.hold(late, namespace, changed)),
+        };
+        match late {
+            Ok(late) => PodReferences { lasting, late, bundles, ..PodReferences::default() },
+            Err((unread, waits)) => {
+                PodReferences { lasting, bundles, late_refused: Some(unread), waits, ..PodReferences::default() }
+            }
+        }
+    }
+
+    /// How many of them nobody watches yet.
+    fn missing(&self, names: &Names, namespace: &str) -> usize {
+        fn of<K>(shared: &Shared<K>, names: &BTreeSet<String>, namespace: &str) -> usize {
+            let entries = shared.lock();
+            let is_held = |name: &&String| {
+                entries.get(&(namespace.to_owned(), (*name).clone())).is_some_and(|entry| entry.strong_count() > 0)
+            };
+            names.len() - names.iter().filter(is_held).count()
+        }
+        of(&self.config_maps, &names.config_maps, namespace) + of(&self.secrets, &names.secrets, namespace)
     }
 
     fn hold(&self, names: Names, namespace: &str, changed: &Arc<Notify>) -> Held {
@@ -175,6 +211,7 @@ impl References {
                 view: watch::Sender::new(View::Unknown(None)),
                 listeners: Mutex::default(),
                 token: token.clone(),
+                _place: self.room.take(),
             });
             entries.insert(key, Arc::downgrade(&entry));
             let task = follow(Arc::downgrade(&entry));
@@ -303,9 +340,16 @@ pub struct PodReferences {
     refused: Option<Unread>,
     /// Why nothing is read that only ephemeral containers refer to.
     late_refused: Option<Unread>,
+    /// Whether that is so for want of room.
+    waits: bool,
 }
 
 impl PodReferences {
+    /// Whether there may be room some time for what is not read.
+    pub fn wait_for_room(&self) -> bool {
+        self.waits
+    }
+
     /// Returns when all of them have been read that the pod has for all its life, or says why one cannot be. Ephemeral containers hold up nothing
     /// but themselves.
     pub async fn known(&self) -> Result<(), Unread> {

@@ -300,7 +300,7 @@ impl Worker {
                 self.observe();
                 Some(Event::Wake)
             }
-            () = self.references_changed.notified() => Some(Event::ReferencesChanged),
+            () = self.references_changed.notified() => Some(self.references_changed()),
             // A volume may have waited for it.
             Ok(()) = self.drivers.changed() => Some(Event::ReferencesChanged),
             Some(()) = changed(&mut self.certificates) => Some(Event::ReferencesChanged),
@@ -324,14 +324,25 @@ impl Worker {
         Event::Done(Box::new(outcome))
     }
 
+    /// Takes the references of the pod. What it has had stays meanwhile, and needs no room again.
+    fn refer(&mut self, model: &Model) {
+        self.effects.refs = Arc::new(self.cx.references.of_pod(model, &self.references_changed));
+    }
+
+    fn references_changed(&mut self) -> Event {
+        if self.effects.refs.wait_for_room() {
+            self.refer(&self.core.model().clone());
+        }
+        Event::ReferencesChanged
+    }
+
     fn updated(&mut self) -> Event {
         let Desired { pod, removed, pending, evicted, shown, .. } = self.desired.borrow_and_update().clone();
         let model = self.core.model().renewed(pod);
         if !Arc::ptr_eq(&model.members, &self.core.model().members) {
             let references = |model: &Model| pods::references::References::of(&model.pod);
             if references(&model) != references(self.core.model()) {
-                let refs = self.cx.references.of_pod(&model, &self.references_changed);
-                self.effects.refs = Arc::new(refs);
+                self.refer(&model);
             }
         }
         self.reporter.updated(&model, shown);
