@@ -157,7 +157,11 @@ fn clients_of_the_container_runtime_interface() {
     let limits = status().resources.unwrap().linux.unwrap();
     assert_eq!(limits.memory_limit_in_bytes, 64 << 20, "the one that it has now");
     let shares = LinuxContainerResources { cpu_shares: 300, ..Default::default() };
-    client.say(&UpdateContainerResourcesRequest { container_id: container_id.clone(), linux: Some(shares), ..Default::default() });
+    client.say(&UpdateContainerResourcesRequest {
+        container_id: container_id.clone(),
+        linux: Some(shares),
+        ..Default::default()
+    });
     let limits = status().resources.unwrap().linux.unwrap();
     assert_eq!((limits.cpu_shares, limits.memory_limit_in_bytes), (300, 64 << 20), "what is not given stays");
 
