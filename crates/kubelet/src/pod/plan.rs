@@ -11,13 +11,18 @@ use super::{ending, resize, restart};
 use crate::allocation::RESOURCES;
 use crate::backoff::{Backoff, signed};
 use crate::spec::{Member, Model, Role};
-use crate::storage;
+use crate::{statics, storage};
 
 /// Decides whether the pod must end, and why; call before [`plan`].
 pub fn advance(model: &Model, state: &mut State, removed: bool, now: Timestamp) {
     settle_loss(model, state);
     forgive(model, state);
-    let grace = ending::grace(model);
+    // Whose object is gone at once has lost its policies and services with it, and another may have its name: "pods that are set to terminate
+    // immediately will still be given a small grace period before being force killed" (Pod Lifecycle). A static pod's end is its file's.
+    let grace = match removed && !statics::is_static(model.uid()) {
+        true => ending::LEAST.min(ending::grace(model)),
+        false => ending::grace(model),
+    };
     let metadata = &model.pod.metadata;
     let wanted = if removed {
         Some(Cause::Removed)

@@ -221,6 +221,34 @@ fn a_shorter_grace_period_wins() {
     }
 }
 
+/// "On the node, Pods that are set to terminate immediately will still be given a small grace period before being force killed" (Pod Lifecycle,
+/// forced Pod termination; kubernetes/kubernetes#115819).
+#[test]
+fn who_is_forced_to_end_has_little_time() {
+    let check = |uid: &str, is_deleted_before: bool, expected: &[&str]| {
+        let mut pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": uid},
+            "spec": {"terminationGracePeriodSeconds": 60, "containers": [{"name": "a", "image": "img"}]}});
+        if is_deleted_before {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            pod["metadata"]["deletionGracePeriodSeconds"] = json!(60);
+        }
+        let model = Model::new(std::sync::Arc::new(serde_json::from_value(pod).unwrap()));
+        let mut state = state(&model, vec![container("1", "a", 0, Running)]);
+        let mut told = Vec::new();
+        for removed in [false, true] {
+            advance(&model, &mut state, removed, at(10));
+            let actions = plan(&model, &state, at(10)).actions;
+            begin(&mut state, &actions, at(10));
+            told.extend(actions.iter().map(words));
+        }
+        assert_eq!(told, expected, "{uid}");
+    };
+    check("a-pod", false, &["stop a 2s"]);
+    check("a-pod", true, &["stop a 60s", "stop a 2s"]);
+    // The file of a static pod is gone: it ends as if it were deleted.
+    check("static", false, &["stop a 60s"]);
+}
+
 /// KEP-753: "PreStop hooks will be sent to sidecars before terminating them", at the begin of the pod's termination.
 #[test]
 fn hooks_of_sidecars_run_while_others_are_stopped() {
