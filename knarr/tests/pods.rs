@@ -277,7 +277,7 @@ spec:
     - name: main
       image: 127.0.0.1:5000/busybox:1.36
       env: [{{name: Z, value: "1"}}, {{name: A, value: "2"}}]
-      command: [sh, -c, "tr '\0' '\n' < /proc/1/environ | grep -E '^(Z|A|HOME)='; grep ' /memory ' /proc/mounts | cut -d ' ' -f 4; until [ -e /memory/go ]; do sleep 0.1; done"]
+      command: [sh, -c, "xargs -0 -n 1 echo < /proc/1/environ | grep -E '^(Z|A|HOME)='; grep ' /memory ' /proc/mounts | cut -d ' ' -f 4; until [ -e /memory/go ]; do sleep 0.1; done"]
       lifecycle: {{postStart: {{httpGet: {{host: "{ip}", port: 8080, path: /nothing-of-this-name}}}}}}
       volumeMounts: [{{name: memory, mountPath: /memory}}]
   volumes: [{{name: memory, emptyDir: {{medium: Memory, sizeLimit: 1Mi}}}}]
