@@ -4,6 +4,7 @@
 //! depends on nothing else, so that it may be asked again at any time.
 
 pub mod actions;
+mod asked;
 pub mod attach;
 pub mod backend_tls;
 mod certificates;
@@ -77,6 +78,8 @@ pub struct Around<'a> {
     pub taken: &'a TakenPorts,
     /// By which addresses clients reach us.
     pub addresses: &'a [IpAddr],
+    /// Whether an address is one of these, or of another node, whose ports lead to them.
+    pub leads_here: &'a dyn Fn(IpAddr) -> bool,
     /// Who may be asked for certificates.
     pub issuers: &'a Issuers,
     /// Labels of a namespace.
@@ -116,14 +119,23 @@ pub struct Offer {
 pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     let mut plan = Plan::default();
     for (key, class) in objects.classes.iter().filter(|(_, class)| class.spec.controller_name == CONTROLLER) {
-        let accepted = condition("Accepted", Ok(()), "Accepted", "", generation(&class.metadata));
+        let seen = generation(&class.metadata);
+        let accepted = match asked::class(class) {
+            Ok(()) => condition("Accepted", Ok(()), "Accepted", "", seen),
+            Err((reason, message)) => condition("Accepted", Err(()), reason, &message, seen),
+        };
         plan.statuses.push((Kind::GatewayClass, key.clone(), json!({"conditions": [accepted]})));
     }
     let ours = |gateway: &Gateway| {
         let class = objects.classes.get(&Key::cluster(&gateway.spec.gateway_class_name));
-        class.is_some_and(|class| class.spec.controller_name == CONTROLLER)
+        class.is_some_and(|class| class.spec.controller_name == CONTROLLER && asked::class(class).is_ok())
     };
-    let gateways: BTreeMap<&Key, &Gateway> = objects.gateways.iter().filter(|(_, gateway)| ours(gateway)).collect();
+    let mut gateways: BTreeMap<&Key, &Gateway> = objects.gateways.iter().filter(|(_, gateway)| ours(gateway)).collect();
+    gateways.retain(|key, gateway| {
+        let refusal = asked::gateway(gateway).err();
+        plan.statuses.extend(refusal.iter().map(|why| (Kind::Gateway, (*key).clone(), asked::refused(gateway, why))));
+        refusal.is_none()
+    });
     let mut attached: BTreeMap<(&Key, usize), usize> = BTreeMap::new();
     let askings = askings(objects, around, &gateways, &mut plan.config_maps);
     let owners = owners(&gateways, around);

@@ -505,6 +505,7 @@ impl Follower {
             opened: &|port| self.ports.outcome(port),
             taken: &self.taken,
             addresses: &self.options.addresses,
+            leads_here: &|address| self.options.addresses.contains(&address) || self.cluster.is_node(address),
             issuers: &self.options.acme_issuers,
             labels: &labels,
             ingresses: &|host| self.model.of_host(host),

@@ -3,6 +3,7 @@
 use client::Key;
 use serde_json::{Value, json};
 
+use super::asked;
 use super::certificates::{certificates, orders};
 use super::frontend::Asking;
 use super::listeners::{is_route, routes, serves};
@@ -65,22 +66,27 @@ pub(super) fn gateway_status<'a>(
         let supported: Vec<Value> = supported.map(|route| json!({"group": GROUP, "kind": route.name()})).collect();
         let (programmed, is_taken) = programmed(listener, good, around, seen);
         taken_ones += usize::from(is_taken);
+        let of_all = [told(&accepted, "Accepted", "Accepted"), told(&resolved, "ResolvedRefs", "ResolvedRefs"), programmed];
+        let conditions: Vec<Value> = of_all.into_iter().chain(conflicted(&accepted, seen)).collect();
         listeners.push(json!({
             "name": listener.name,
             "attachedRoutes": attached,
             "supportedKinds": supported,
-            "conditions": [told(&accepted, "Accepted", "Accepted"), told(&resolved, "ResolvedRefs", "ResolvedRefs"), programmed],
+            "conditions": conditions,
         }));
     }
     let all = good_ones == gateway.spec.listeners.len();
     let accepted = if all { ("Accepted", "") } else { ("ListenersNotValid", "some listeners are not served") };
     let serving = if good_ones > 0 { Ok(()) } else { Err(()) };
-    let (reached, programmed, why) = match (good_ones, good_ones - taken_ones) {
-        (0, _) => (Err(()), "Invalid", ""),
-        (_, 0) => (Err(()), "AddressNotUsable", "others have the ports of all listeners, as their conditions say"),
+    let addresses = asked::addresses(gateway, around);
+    let (reached, programmed, why) = match (good_ones, good_ones - taken_ones, &addresses) {
+        (0, ..) => (Err(()), "Invalid", ""),
+        (_, 0, _) => (Err(()), "AddressNotUsable", "others have the ports of all listeners, as their conditions say"),
+        (.., Err(why)) => (Err(()), "AddressNotUsable", why.as_str()),
         _ => (Ok(()), "Programmed", ""),
     };
-    let addresses: Vec<Value> = around.addresses.iter().map(|address| json!({"type": "IPAddress", "value": address})).collect();
+    let addresses = addresses.as_deref().unwrap_or(around.addresses);
+    let addresses: Vec<Value> = addresses.iter().map(|address| json!({"type": "IPAddress", "value": address})).collect();
     json!({
         "addresses": addresses,
         "conditions": [
@@ -89,6 +95,12 @@ pub(super) fn gateway_status<'a>(
         ],
         "listeners": listeners,
     })
+}
+
+/// The condition Conflicted of a listener that another one of its Gateway keeps from being accepted.
+fn conflicted(accepted: &Result<(), (&'static str, String)>, seen: i64) -> Option<Value> {
+    let (reason, message) = accepted.as_ref().err()?;
+    matches!(*reason, "HostnameConflict" | "ProtocolConflict").then(|| condition("Conflicted", Ok(()), reason, message, seen))
 }
 
 /// The condition Programmed of a listener, which is served if it is `good`, and whether others have its port where clients reach us.
@@ -122,8 +134,9 @@ fn acceptance(gateway: &Gateway, place: usize, around: &Around<'_>, owners: &Own
     if let Some(port) = streams::port(listener) {
         return streams::acceptance(&Key::namespaced(gateway.namespace(), gateway.name()), place, port, owners, around);
     }
-    if gateway.spec.listeners[..place].iter().any(|other| is_same(other, listener)) {
-        return Err(("HostnameConflict", "another listener has this port and host name".to_owned()));
+    if let Some(other) = gateway.spec.listeners[..place].iter().find(|other| is_same(other, listener)) {
+        let reason = if other.protocol == listener.protocol { "HostnameConflict" } else { "ProtocolConflict" };
+        return Err((reason, format!("listener {} has this port and host name", other.name)));
     }
     if !matches!(listener.protocol.as_str(), "HTTP" | "HTTPS" | "TLS") {
         return Err(("UnsupportedProtocol", format!("protocol {} is not served", listener.protocol)));

@@ -18,7 +18,7 @@ pub(super) fn takes(listener: &Listener, route: &str) -> bool {
         "TLSRoute" => listener.protocol == "TLS",
         "TCPRoute" => listener.protocol == "TCP",
         "UDPRoute" => listener.protocol == "UDP",
-        _ => !matches!(listener.protocol.as_str(), "TLS" | "TCP" | "UDP"),
+        _ => matches!(listener.protocol.as_str(), "HTTP" | "HTTPS"),
     }
 }
 

@@ -87,7 +87,11 @@ pub fn condition(kind: &str, holds: Result<(), ()>, reason: &str, message: &str,
     json!({"type": kind, "status": status, "reason": reason, "message": message, "observedGeneration": generation})
 }
 
-/// The wanted status with the times of the one that is there: a condition whose status stays keeps its time. None when nothing changes.
+/// The types of our conditions; others' stay.
+const OWN: [&str; 4] = ["Accepted", "Programmed", "ResolvedRefs", "Conflicted"];
+
+/// The wanted status with what stays of the one that is there: the time of a condition whose status is the same, and conditions of
+/// types that others set (GatewayPreserveForeignConditions of the conformance tests). None when nothing changes.
 pub fn settle(wanted: &Value, old: &Value, now: &str) -> Option<Value> {
     let mut settled = wanted.clone();
     times(&mut settled, old, now);
@@ -111,11 +115,22 @@ fn times(wanted: &mut Value, old: &Value, now: &str) {
                 return;
             }
             for (name, value) in object {
+                if let (true, Some(conditions)) = (name == "conditions", value.as_array_mut()) {
+                    keep_others(conditions, &old["conditions"]);
+                }
                 times(value, &old[name.as_str()], now);
             }
         }
         _ => {}
     }
+}
+
+/// Adds the conditions that others have set beside ours.
+fn keep_others(conditions: &mut Vec<Value>, old: &Value) {
+    let is_there = |one: &Value, all: &[Value]| all.iter().any(|other| other["type"] == one["type"]);
+    let others = old.as_array().into_iter().flatten().filter(|one| !OWN.iter().any(|own| one["type"] == *own));
+    let others: Vec<Value> = others.filter(|one| !is_there(one, conditions)).cloned().collect();
+    conditions.extend(others);
 }
 
 /// The item of the old list that an item of the new one continues: of the same type, name or parent, else in the same place.
@@ -150,6 +165,28 @@ mod tests {
         assert_eq!(second["conditions"][0]["lastTransitionTime"], "t1", "the status is as it was");
         let third = settle(&wanted(Err(()), 2), &second, "t3").unwrap();
         assert_eq!(third["conditions"][0]["lastTransitionTime"], "t3");
+    }
+
+    /// GatewayPreserveForeignConditions and BackendTLSPolicyPreserveForeignStatus of the conformance tests; what we no longer say goes.
+    #[test]
+    fn conditions_of_others_stay() {
+        let theirs = json!({"type": "example.com/Seen", "status": "True", "reason": "Yes", "message": "", "observedGeneration": 1, "lastTransitionTime": "t0"});
+        let mut conflicted = condition("Conflicted", Ok(()), "HostnameConflict", "", 1);
+        conflicted["lastTransitionTime"] = json!("t0");
+        let conditions = json!([theirs, conflicted]);
+        let old = json!({"conditions": conditions, "listeners": [{"name": "a", "conditions": conditions}], "parents": [{"parentRef": {"name": "g"}, "controllerName": "own", "conditions": conditions}]});
+        let ours = json!([condition("Accepted", Ok(()), "Accepted", "", 1)]);
+        let wanted = json!({"conditions": ours, "listeners": [{"name": "a", "conditions": ours}, {"name": "b", "conditions": ours}], "parents": [{"parentRef": {"name": "g"}, "controllerName": "own", "conditions": ours}]});
+        let settled = settle(&wanted, &old, "t1").unwrap();
+        let types = |place: &str| {
+            let all = settled.pointer(place).unwrap().as_array().unwrap();
+            all.iter().map(|one| format!("{}@{}", one["type"], one["lastTransitionTime"]).replace('"', "")).collect::<Vec<_>>()
+        };
+        for place in ["/conditions", "/listeners/0/conditions", "/parents/0/conditions"] {
+            assert_eq!(types(place), ["Accepted@t1", "example.com/Seen@t0"], "{place}");
+        }
+        assert_eq!(types("/listeners/1/conditions"), ["Accepted@t1"]);
+        assert_eq!(settle(&wanted, &settled, "t2"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Objects in, rules and conditions out.
 #![allow(clippy::unwrap_used)]
 
+mod asked;
 mod precedence;
 
 use std::cell::RefCell;
@@ -58,6 +59,7 @@ fn planned(objects: &Objects) -> Plan {
         ]
         .into(),
         addresses: &[[192, 0, 2, 10].into()],
+        leads_here: &|address| address.to_string().starts_with("192.0.2."),
         issuers: &Issuers::default(),
         labels: &|_| Some(BTreeMap::new()),
         ingresses: &|host| INGRESSES.with_borrow(|all| all.get(host).cloned().unwrap_or_default()),

@@ -20,6 +20,8 @@ pub struct Object<S: Default> {
 #[serde(rename_all = "camelCase", default)]
 pub struct GatewayClassSpec {
     pub controller_name: String,
+    /// Null when none.
+    pub parameters_ref: Value,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -28,6 +30,25 @@ pub struct GatewaySpec {
     pub gateway_class_name: String,
     pub listeners: Vec<Listener>,
     pub tls: Option<GatewayTls>,
+    pub addresses: Vec<Address>,
+    pub infrastructure: Infrastructure,
+}
+
+/// An address that is asked for; any one where it has no value.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Address {
+    /// `IPAddress` when none.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub value: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Infrastructure {
+    /// Null when none.
+    pub parameters_ref: Value,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

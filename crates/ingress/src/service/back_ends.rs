@@ -22,6 +22,7 @@ impl Follower {
         let addresses = nodes.iter().flat_map(|node| node.status.iter().flat_map(|status| status.addresses.iter().flatten()));
         if self.cluster.set_nodes(addresses.filter_map(|address| address.address.parse().ok())) {
             self.look_behind_those(|_| true);
+            self.replan = true;
         }
         let taken = self.taken_ports(&nodes);
         self.replan |= taken != self.taken;
