@@ -126,15 +126,20 @@ impl Fjall {
         Ok(Self(Arc::new(Handle { shared, queue, threads: Mutex::new(vec![writer, compact, sweep]) })))
     }
 
-    /// Hands every current key to `each`, on a thread that may block, as all are at the revision that is returned: of the durable lane
-    /// in the order of keys, then of the ephemeral one. Writers go on meanwhile.
+    /// Hands every current key to `each` with `to`, on a thread that may block, as all are at the revision that is returned: of the durable
+    /// lane in the order of keys, then of the ephemeral one. Writers go on meanwhile.
     ///
     /// # Errors
     /// That of `each`, or the store cannot be read.
-    pub async fn copy(&self, each: impl FnMut(Copied) -> Result<(), Error> + Send + 'static) -> Result<Revision, Error> {
-        let revision = self.blocking(move |shared| copy::copy(shared, each)).await?;
+    pub async fn copy<T: Send + 'static>(
+        &self,
+        mut to: T,
+        mut each: impl FnMut(&mut T, Copied) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(T, Revision), Error> {
+        let copy = move |shared: &Shared| copy::copy(shared, |copied| each(&mut to, copied)).map(|revision| (to, revision));
+        let (to, revision) = self.blocking(copy).await?;
         self.reached(revision).await?;
-        Ok(revision)
+        Ok((to, revision))
     }
 
     /// Answers what is queued and lets go of the directory. Later calls fail.

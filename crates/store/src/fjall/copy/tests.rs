@@ -1,10 +1,8 @@
 #![allow(clippy::unwrap_used)]
-use std::sync::Arc;
 use std::time::Duration;
 
 use base::tasks::Tasks;
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::*;
 use crate::contract::{history, write};
@@ -15,11 +13,7 @@ fn options(dir: &Path) -> Options {
 }
 
 async fn copied(engine: &Fjall) -> (Vec<Copied>, Revision) {
-    let all = Arc::new(Mutex::new(Vec::new()));
-    let seen = all.clone();
-    let revision = engine.copy(move |copied| Ok(seen.lock().push(copied))).await.unwrap();
-    let all = std::mem::take(&mut *all.lock());
-    (all, revision)
+    engine.copy(Vec::new(), |all, copied| Ok(all.push(copied))).await.unwrap()
 }
 
 fn restore(dir: &Path, copies: &[Copied], revision: Revision) -> Result<(), Error> {
