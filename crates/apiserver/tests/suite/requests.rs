@@ -51,6 +51,14 @@ async fn bindings() {
     assert_eq!((bound.code, &bound.json()["status"]), (201, &json!("Success")));
     assert_eq!(admin(api, "GET /api/v1/namespaces/n/pods/p").await.json()["spec"]["nodeName"], "node");
     assert_eq!((post(binding("p")).await.code, post(binding("q")).await.code), (409, 404));
+    // KEP-3521: a pod with gates is not ready to be scheduled, whoever schedules it.
+    let mut gated = pod.clone();
+    gated["metadata"]["name"] = json!("gated");
+    gated["spec"]["schedulingGates"] = json!([{"name": "example.com/quota"}]);
+    assert_eq!(admin(api, &format!("POST /api/v1/namespaces/n/pods\n\n{gated}")).await.code, 201);
+    let refused = post(binding("gated")).await;
+    let why = "pod gated has non-empty .spec.schedulingGates";
+    assert!(refused.code == 409 && refused.json()["message"].as_str().is_some_and(|said| said.ends_with(why)), "{refused:?}");
     let listed = admin(api, "GET /api/v1").await.json();
     let listed = listed["resources"].as_array().and_then(|all| all.iter().find(|one| one["name"] == "bindings").cloned());
     let expected =
