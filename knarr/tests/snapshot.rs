@@ -63,7 +63,7 @@ fn a_cluster_comes_back_from_a_snapshot() {
 
     assert_eq!(c.k("get secret kept -o jsonpath={.data.text}"), "a2VwdA==");
     assert_eq!(c.k("get deployment web -o jsonpath={.metadata.uid}"), uid);
-    assert_eq!(c.try_k("get configmap late").code, Some(1));
+    assert_eq!(c.try_kubectl(&["get", "configmap", "late"]).code, Some(1));
     // Pods that the cluster does not know end, those that it knows go on.
     c.k("rollout status deployment/web --timeout=60s");
     testing::eventually("the third pod ends", || {
