@@ -149,6 +149,8 @@ async fn start(
         let certificates = Issued { authority: authority.clone(), pki: paths.pki() };
         let node = node::Options {
             reserved_ports: own_ports(options).to_vec(),
+            // It joins by no certificate, and no certificate is for its name.
+            annotations: [(controllers::NODE_KEY.to_owned(), "none".to_owned())].into(),
             ..node::Options::new(&options.node, identity, cluster, options.bind_address)
         };
         changed = Some(Node::build(node, paths, &clients, &certificates, &readiness, components).await?.start().await?);
