@@ -58,7 +58,7 @@ async fn bindings() {
     assert_eq!(admin(api, &format!("POST /api/v1/namespaces/n/pods\n\n{gated}")).await.code, 201);
     let refused = post(binding("gated")).await;
     let why = "pod gated has non-empty .spec.schedulingGates";
-    assert!(refused.code == 409 && refused.json()["message"].as_str().is_some_and(|said| said.ends_with(why)), "{refused:?}");
+    assert!(refused.code == 409 && refused.json()["message"].as_str().is_some_and(|said| said.ends_with(why)), "{:?}", refused.body);
     let listed = admin(api, "GET /api/v1").await.json();
     let listed = listed["resources"].as_array().and_then(|all| all.iter().find(|one| one["name"] == "bindings").cloned());
     let expected =
