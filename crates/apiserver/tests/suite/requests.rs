@@ -58,7 +58,11 @@ async fn bindings() {
     assert_eq!(admin(api, &format!("POST /api/v1/namespaces/n/pods\n\n{gated}")).await.code, 201);
     let refused = post(binding("gated")).await;
     let why = "pod gated has non-empty .spec.schedulingGates";
-    assert!(refused.code == 409 && refused.json()["message"].as_str().is_some_and(|said| said.ends_with(why)), "{:?}", refused.body);
+    assert!(
+        refused.code == 409 && refused.json()["message"].as_str().is_some_and(|said| said.ends_with(why)),
+        "{:?}",
+        refused.body
+    );
     let listed = admin(api, "GET /api/v1").await.json();
     let listed = listed["resources"].as_array().and_then(|all| all.iter().find(|one| one["name"] == "bindings").cloned());
     let expected =
@@ -263,8 +267,10 @@ struct Ending {
 }
 
 impl Ending {
-    async fn new(authority: &Authority, address: std::net::SocketAddr, (user, group): (&str, &str), protocol: &[u8]) -> Self {
-        let request = base::tls::Request::Client { user: user.into(), groups: vec![group.into()] };
+    async fn new(authority: &Authority, address: std::net::SocketAddr, user: &str, protocol: &[u8]) -> Self {
+        // A node that may do everything: no role says here who may open tunnels.
+        let groups = vec!["system:masters".to_owned(), "system:nodes".to_owned()];
+        let request = base::tls::Request::Client { user: user.into(), groups };
         let identity = authority.issue_for(&request, std::time::Duration::from_secs(4)).unwrap();
         let verifier = base::tls::Verifier::new(authority.bundle()).unwrap();
         let credential = verifier.peer(Some(&identity.certified().unwrap().cert)).credential().cloned().unwrap();
@@ -295,9 +301,8 @@ async fn certificates_end_while_connections_last() {
         let request = Request::get("https://localhost/api/v1/nodes").header("host", "localhost");
         request.body(Full::new(Bytes::new())).unwrap()
     };
-    let admin = ("u", "system:masters");
     let http2 = async {
-        let Ending { credential, stream } = Ending::new(authority, address, admin, b"h2").await;
+        let Ending { credential, stream } = Ending::new(authority, address, "u", b"h2").await;
         let executor = hyper_util::rt::TokioExecutor::new();
         let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
         let ask = async {
@@ -309,7 +314,7 @@ async fn certificates_end_while_connections_last() {
         tokio::join!(ask, connection).0
     };
     let http1 = async {
-        let Ending { credential, stream } = Ending::new(authority, address, admin, b"http/1.1").await;
+        let Ending { credential, stream } = Ending::new(authority, address, "u", b"http/1.1").await;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
         let ask = async {
             let good = sender.send_request(request()).await.unwrap().status();
@@ -320,8 +325,7 @@ async fn certificates_end_while_connections_last() {
         tokio::join!(ask, connection).0
     };
     let tunnel = async {
-        let node = ("system:node:n", "system:nodes");
-        let Ending { credential, stream } = Ending::new(authority, address, node, b"http/1.1").await;
+        let Ending { credential, stream } = Ending::new(authority, address, "system:node:n", b"http/1.1").await;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
         let upgrade = Request::get("/knarr/tunnel").header("host", "localhost").header("connection", "Upgrade");
         let upgrade = upgrade.header("upgrade", "knarr-tunnel").body(Full::new(Bytes::new())).unwrap();

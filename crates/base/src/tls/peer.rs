@@ -214,7 +214,7 @@ impl ClientCertVerifier for Verifier {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use rcgen::{CertificateParams, DnType, DnValue, KeyPair};
+    use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
 
     use super::*;
     use crate::tls::{Authority, Request, fingerprint_of_key};
@@ -251,6 +251,7 @@ mod tests {
         let check = |names: &[DnValue], groups: &[DnValue], expected: Option<&str>| {
             // As rcgen has one value for an attribute, the second is given under an identifier that is written as the first one's.
             let mut params = CertificateParams::default();
+            params.distinguished_name = DistinguishedName::new();
             let both = [(DnType::CommonName, [2, 5, 4, 3], names), (DnType::OrganizationName, [2, 5, 4, 10], groups)];
             for (first, object, values) in both {
                 for (index, value) in values.iter().enumerate() {
