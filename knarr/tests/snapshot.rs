@@ -76,7 +76,8 @@ fn a_cluster_comes_back_from_a_snapshot() {
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token.trim()}});
     let review = c.k_with("create -o jsonpath={.status.authenticated} -f -", &review.to_string());
     assert_eq!(review, "true");
-    let watch = c.k(&format!("get --raw /api/v1/namespaces/default/configmaps?watch=true&resourceVersion={late}&timeoutSeconds=5"));
+    let watch =
+        c.k(&format!("get --raw /api/v1/namespaces/default/configmaps?watch=true&resourceVersion={late}&timeoutSeconds=5"));
     assert!(watch.contains(r#""code":410"#), "{watch}");
     c.k("create configmap next");
     let next = c.k("get configmap next -o jsonpath={.metadata.resourceVersion}");

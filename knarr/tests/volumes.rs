@@ -345,7 +345,8 @@ fn local_block_devices() {
 fn what_a_pod_has_nested_ends_nobody() {
     let c = Cluster::start(KNARR);
     let script = "import os\nos.chdir('/data')\nfor _ in range(20000):\n  os.mkdir('d')\n  os.chdir('d')\nopen('/dev/termination-log', 'w').write('nested')";
-    let security = json!({"runAsNonRoot": true, "runAsUser": 1000, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    let security =
+        json!({"runAsNonRoot": true, "runAsUser": 1000, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "nester"}, "spec": {"restartPolicy": "Never",
         "volumes": [{"name": "data", "emptyDir": {}}],
         "containers": [{"name": "main", "image": PYTHON, "command": ["python3", "-c", script], "securityContext": security,

@@ -159,9 +159,7 @@ impl State {
 
     /// Removes the files of the cluster, those of its nodes first, and the directory, unless somebody has put others there.
     pub(super) fn remove_files(&self) -> Result<()> {
-        let remove = |path: &Path| {
-            base::trees::remove(path).with_context(|| path.display().to_string())
-        };
+        let remove = |path: &Path| base::trees::remove(path).with_context(|| path.display().to_string());
         for number in self.numbers() {
             [self.data_dir(number), self.log(number)].iter().try_for_each(|path| remove(path))?;
         }

@@ -210,7 +210,8 @@ impl<R: Read> Reader<R> {
     fn fill(&mut self) -> Result<bool, Error> {
         self.buffer.clear();
         self.count += 1;
-        let read = self.lines.by_ref().take(LINE).read_until(b'\n', &mut self.buffer).map_err(|error| self.wrong(&error.to_string()))?;
+        let read =
+            self.lines.by_ref().take(LINE).read_until(b'\n', &mut self.buffer).map_err(|error| self.wrong(&error.to_string()))?;
         Ok(read > 0)
     }
 

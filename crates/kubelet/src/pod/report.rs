@@ -217,7 +217,8 @@ mod tests {
     #[test]
     fn what_others_wrote_meanwhile_is_known() {
         let status = |ready: &str, phase: &str, ip: &str| -> PodStatus {
-            let conditions = [("Ready", ready), ("Initialized", "True")].map(|(kind, status)| json!({"type": kind, "status": status}));
+            let conditions =
+                [("Ready", ready), ("Initialized", "True")].map(|(kind, status)| json!({"type": kind, "status": status}));
             serde_json::from_value(json!({"phase": phase, "podIP": ip, "conditions": conditions})).unwrap()
         };
         let check = |answer: PodStatus, expected: PodStatus| {

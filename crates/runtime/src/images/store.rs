@@ -4,8 +4,8 @@
 //! so that many fit into the one page that mount options may take). A layer is made below `tmp` and renamed when it is
 //! whole and on disk, so what has its name is complete. `tmp` is emptied at start.
 
-use base::trees::Temporary;
 use base::files::{self, Outlives};
+use base::trees::Temporary;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;

@@ -119,11 +119,11 @@ impl Tree {
                 Err(error) => return Err(error.into()),
             }
         }
-        for number in there..names.len() {
-            here = match mkdirat(Some(here.as_raw_fd()), names[number], Mode::from_bits_truncate(0o755)) {
+        for (number, name) in names.iter().copied().enumerate().skip(there) {
+            here = match mkdirat(Some(here.as_raw_fd()), name, Mode::from_bits_truncate(0o755)) {
                 Ok(()) => {
                     self.made.push(upto(number + 1));
-                    owned(openat(Some(here.as_raw_fd()), names[number], flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?)
+                    owned(openat(Some(here.as_raw_fd()), name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?)
                 }
                 // A link that leads to what is not there.
                 Err(Errno::EEXIST) => self.open_beneath(&upto(number + 1), flags)?,
@@ -147,7 +147,9 @@ impl Tree {
 /// Refuses a directory whose path nobody could name (PATH_MAX): links lead a layer that deep, and no program finds its way there.
 fn check_depth(directory: &OwnedFd) -> io::Result<()> {
     match nix::fcntl::readlink(format!("/proc/self/fd/{}", directory.as_raw_fd()).as_str()) {
-        Err(Errno::ENAMETOOLONG) => Err(io::Error::new(io::ErrorKind::InvalidData, "a directory of the layer is deeper than any path")),
+        Err(Errno::ENAMETOOLONG) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "a directory of the layer is deeper than any path"))
+        }
         Err(error) => Err(error.into()),
         Ok(_) => Ok(()),
     }

@@ -13,7 +13,11 @@ fn options(dir: &Path) -> Options {
 }
 
 async fn copied(engine: &Fjall) -> (Vec<Copied>, Revision) {
-    engine.copy(Vec::new(), |all, copied| Ok(all.push(copied))).await.unwrap()
+    let keep = |all: &mut Vec<Copied>, copied| {
+        all.push(copied);
+        Ok(())
+    };
+    engine.copy(Vec::new(), keep).await.unwrap()
 }
 
 fn restore(dir: &Path, copies: &[Copied], revision: Revision) -> Result<(), Error> {
@@ -99,7 +103,7 @@ fn what_no_store_has_is_refused_and_an_interrupted_restoration_leaves_none() {
         expires,
     };
     for bad in [durable("a", 0, 0), durable("", 1, 0), durable("a", 1, 7), durable("a", 6, 0)] {
-        assert!(matches!(restore(home.path(), &[bad.clone()], 5), Err(Error::Failed(_))), "{bad:?}");
+        assert!(matches!(restore(home.path(), std::slice::from_ref(&bad), 5), Err(Error::Failed(_))), "{bad:?}");
     }
     restore(home.path(), &[durable("a", 5, 0)], 5).unwrap();
     assert_eq!(restore(home.path(), &[], 5), Err(Error::Exists));
