@@ -8,6 +8,7 @@ mod image_gc;
 mod node;
 mod pressure;
 mod shutdown;
+mod snapshot;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -24,6 +25,7 @@ pub(crate) use self::image_gc::ImageGc;
 pub(crate) use self::node::{Node, ShareImages};
 pub(crate) use self::pressure::Pressure;
 pub(crate) use self::shutdown::Shutdown;
+pub(crate) use self::snapshot::{Snapshot, SnapshotCommand};
 
 /// A whole Kubernetes cluster in one process.
 #[derive(Parser)]
@@ -78,6 +80,8 @@ pub(crate) enum Command {
     Token(Token),
     /// Have Secrets encrypted where they are stored.
     SecretsEncryption(SecretsEncryption),
+    /// Save the cluster to a file, and restore it from one.
+    Snapshot(Snapshot),
     /// Bring images to a node, list, pull and remove them.
     Image(Image),
     /// Run a throw-away cluster on this machine, each node in a network of its own.

@@ -3,6 +3,7 @@
 mod image;
 mod killall;
 mod secrets_encryption;
+mod snapshot;
 pub(crate) mod status;
 mod token;
 
@@ -18,6 +19,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Agent(options) => agent::run(*options),
         Command::Token(options) => token::run(&options),
         Command::SecretsEncryption(options) => secrets_encryption::run(&options),
+        Command::Snapshot(options) => snapshot::run(&options),
         Command::Image(options) => image::run(&options),
         Command::Dev(options) => dev::run(options),
         Command::Status(options) => status::run(&options),

@@ -12,8 +12,10 @@ mod local;
 mod node;
 mod paths;
 mod preflight;
+mod private_socket;
 mod process;
 mod server;
+mod snapshot;
 mod token;
 mod version;
 

@@ -106,6 +106,11 @@ impl Paths {
         self.run().join("images.sock")
     }
 
+    /// The socket of `knarr snapshot`.
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.run().join("snapshots.sock")
+    }
+
     /// The cgroup of all pods.
     pub(crate) fn cgroup(&self) -> String {
         format!("knarr{}", self.suffix)

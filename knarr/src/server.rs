@@ -24,7 +24,7 @@ use crate::node::{self, Node};
 use crate::paths::Paths;
 use crate::process::{self, Ending, create_private, make_private};
 use crate::token::JoinToken;
-use crate::{bootstrap, cli, identity, preflight};
+use crate::{bootstrap, cli, identity, preflight, snapshot};
 
 /// How long each layer may take to end. Together they stay below the ten seconds that service managers give.
 const DRAIN_COMPONENTS: Duration = Duration::from_secs(3);
@@ -86,6 +86,7 @@ async fn start(
     api_tasks: &Tasks,
     components: &Tasks,
 ) -> Result<()> {
+    snapshot::server::start(paths, options.data_dir.clone(), engine.clone(), components)?;
     let readiness = Readiness::default();
     // Before anybody is answered: an agent that finds the server ready reads what the cluster is.
     let told = readiness.gate("cluster");
@@ -148,6 +149,8 @@ async fn start(
         let certificates = Issued { authority: authority.clone(), pki: paths.pki() };
         let node = node::Options {
             reserved_ports: own_ports(options).to_vec(),
+            // It joins by no certificate, and no certificate is for its name.
+            annotations: [(controllers::NODE_KEY.to_owned(), "none".to_owned())].into(),
             ..node::Options::new(&options.node, identity, cluster, options.bind_address)
         };
         changed = Some(Node::build(node, paths, &clients, &certificates, &readiness, components).await?.start().await?);

@@ -419,7 +419,7 @@ fn refused(c: &mut Cluster) {
 fn join(c: &mut Cluster, name: &str, token: &str, expected: &[&str]) {
     let file = c.scratch().join("other");
     std::fs::write(&file, token).unwrap();
-    let _ = std::fs::remove_dir_all(c.agent_dir(4));
+    let _ = base::trees::remove(&c.agent_dir(4));
     c.start_agent_with(4, &file, &["--node-name", name, "--node-ip", "192.168.77.4"]);
     let log = c.wait_agent(4);
     assert!(expected.iter().all(|part| log.contains(part)), "{log}");

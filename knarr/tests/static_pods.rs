@@ -94,7 +94,7 @@ fn what_is_in_the_directory_runs() {
     std::fs::remove_file(directory.join("web.yaml")).unwrap();
     c.k("wait --for=delete pod/web-n1 --timeout=60s");
     assert_eq!(field(&c, "second-n1", ".status.phase"), "Running");
-    std::fs::remove_dir_all(&directory).unwrap();
+    base::trees::remove(&directory).unwrap();
 }
 
 /// A node that does not reach its server starts what its directory says, on the pod network and on its own, and shows it when the server is back.
@@ -130,7 +130,7 @@ fn static_pods_start_without_the_server() {
     assert_eq!(field(&c, "lone-n2", ".status.containerStatuses[0].restartCount"), "0", "it has run on");
     assert_eq!(c.k("logs lone-n2").trim_end(), "alone");
     c.stop_agent(2);
-    std::fs::remove_dir_all(&directory).unwrap();
+    base::trees::remove(&directory).unwrap();
 }
 
 /// Guaranteed Scheduling For Critical Add-On Pods: a node that is full makes room for a static pod, by the end of the pod that costs least. What
@@ -172,5 +172,5 @@ fn a_full_node_makes_room() {
     ready(&c, "static-n1");
     assert_eq!(refused(&c), ("UnexpectedAdmissionError".to_owned(), String::new()));
     assert_eq!(field(&c, "asking", ".status.phase"), "Running");
-    std::fs::remove_dir_all(&directory).unwrap();
+    base::trees::remove(&directory).unwrap();
 }

@@ -8,6 +8,7 @@ use testing::{Cluster, Outcome, eventually};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 const BUSYBOX: &str = "127.0.0.1:5000/busybox:1.36";
+const PYTHON: &str = "127.0.0.1:5000/python:3.11";
 
 /// Its pods count in a file of their claim how often they were started.
 fn counters(replicas: u32, retention: &Value) -> String {
@@ -337,4 +338,27 @@ fn local_block_devices() {
     c.k("delete pod --all --timeout=60s");
     let pods = c.machine().path(&c.data_dir().join("kubelet/pods"));
     eventually("nothing is left of the pods", || (std::fs::read_dir(&pods).unwrap().count() == 0).then_some(()));
+}
+
+/// Directories that a pod with no rights has nested are removed with it, and end nobody.
+#[test]
+fn what_a_pod_has_nested_ends_nobody() {
+    let c = Cluster::start(KNARR);
+    let script = "import os\nos.chdir('/data')\nfor _ in range(20000):\n  os.mkdir('d')\n  os.chdir('d')\nopen('/dev/termination-log', 'w').write('nested')";
+    let security =
+        json!({"runAsNonRoot": true, "runAsUser": 1000, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "nester"}, "spec": {"restartPolicy": "Never",
+        "volumes": [{"name": "data", "emptyDir": {}}],
+        "containers": [{"name": "main", "image": PYTHON, "command": ["python3", "-c", script], "securityContext": security,
+            "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]}});
+    c.k_with("create -f -", &pod.to_string());
+    c.k("wait --for=jsonpath={.status.phase}=Succeeded pod/nester --timeout=60s");
+    assert_eq!(c.k("get pod nester -o jsonpath={.status.containerStatuses[0].state.terminated.message}"), "nested");
+    let uid = c.k("get pod nester -o jsonpath={.metadata.uid}");
+    let (server, directory) = (c.server_pid(), c.machine().path(&c.data_dir().join("kubelet/pods").join(uid)));
+    assert!(directory.join("volumes/kubernetes.io~empty-dir/data/d/d/d").exists());
+    c.k("delete pod nester --timeout=60s");
+    eventually("its directory is gone", || (!directory.exists()).then_some(()));
+    assert!(Path::new(&format!("/proc/{server}")).exists());
+    c.k("get nodes");
 }

@@ -21,7 +21,7 @@ pub fn programs(package: &str, name: &str, program: &str) -> Result<PathBuf> {
         eprintln!("fetching {name}");
         let lists = directory.join("apt");
         Sid::update(lists.clone())?.unpack(&[package.to_owned()], &directory)?;
-        fs::remove_dir_all(lists)?;
+        tools::remove(lists)?;
     }
     ensure!(programs.join(program).exists(), "Debian's package {package} has no usr/bin/{program}");
     Ok(programs)

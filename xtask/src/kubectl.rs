@@ -1,6 +1,5 @@
 //! kubectl of the version that Knarr serves, from Debian: the release of this machine may have another one, or none.
 
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -20,7 +19,7 @@ pub fn path() -> Result<PathBuf> {
         eprintln!("fetching kubectl {VERSION}");
         let lists = directory.join("apt");
         Sid::update(lists.clone())?.unpack(&[PACKAGE.to_owned()], &directory)?;
-        fs::remove_dir_all(lists)?;
+        tools::remove(lists)?;
     }
     if !program.exists() {
         bail!("package {PACKAGE} has no usr/bin/kubectl");

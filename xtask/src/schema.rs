@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let result = generate(&root);
     if args.source.is_none() {
-        fs::remove_dir_all(&scratch)?;
+        crate::tools::remove(&scratch)?;
     }
     result
 }

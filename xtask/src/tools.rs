@@ -82,6 +82,11 @@ fn installed(package: &str) -> bool {
     query.is_ok_and(|output| output.stdout.ends_with(b"install ok installed"))
 }
 
+/// Removes a directory with all that is in it, however deep containers have made it.
+pub fn remove(directory: impl AsRef<Path>) -> Result<()> {
+    run(Command::new("rm").args(["-rf", "--"]).arg(directory.as_ref()))
+}
+
 /// Ends a process that these commands started, if it still is the program that they started.
 pub fn terminate(pid: &str, program: &str) -> Result<()> {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

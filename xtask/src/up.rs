@@ -64,7 +64,7 @@ pub fn down(options: &Options) -> Result<()> {
     if options.data_dir.exists() {
         let binary = build()?;
         tools::run(Command::new(binary).arg("killall").arg("--data-dir").arg(&options.data_dir))?;
-        fs::remove_dir_all(&options.data_dir)?;
+        tools::remove(&options.data_dir)?;
     }
     images::Registry::stop(&registry_dir())?;
     println!("the cluster and {} are gone", options.data_dir.display());

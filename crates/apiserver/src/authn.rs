@@ -12,10 +12,10 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use apimachinery::Status;
+use apimachinery::{Status, meta};
 use arc_swap::ArcSwap;
 use base::directory;
-use base::tls::{Peer, PodIdentity};
+use base::tls::{Credential, NODE_KEY, Peer, PodIdentity};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use jiff::Timestamp;
@@ -23,6 +23,7 @@ use registry::{Annotations, Registry, User};
 
 pub use keys::TokenKeys;
 
+use crate::authz::node_identity;
 use crate::file::{self, FileError};
 use crate::metrics::{identity as metrics, reload};
 use crate::remote::Remotes;
@@ -79,12 +80,15 @@ impl Identity {
         match peer {
             Peer::Anonymous => None,
             Peer::Invalid(why) => Some(Self::Invalid(why.into())),
-            Peer::User { name, groups, uid, fingerprint } => {
+            Peer::User { name, groups, uid, credential: Credential { fingerprint, key, .. } } => {
                 let mut user = User { uid, ..user(name, groups) };
+                if node_identity(&user).is_some() {
+                    user.extra.insert(NODE_KEY.into(), vec![key]);
+                }
                 user.extra.insert(CREDENTIAL_ID.into(), vec![credential(&fingerprint)]);
                 Some(Self::User(Arc::new(user)))
             }
-            Peer::Pod { identity, fingerprint } => {
+            Peer::Pod { identity, credential: Credential { fingerprint, .. } } => {
                 Some(Self::Pod(Arc::new(PodCertificate { identity: *identity, credential: credential(&fingerprint) })))
             }
         }
@@ -207,7 +211,7 @@ impl Authenticator {
     pub async fn authenticate(&self, parts: &Parts, annotations: &Annotations) -> Result<Arc<User>, Status> {
         let identity = parts.extensions.get::<Identity>();
         if let Some(Identity::User(user)) = identity {
-            return Ok(user.clone());
+            return if self.has_its_name(user).await { Ok(user.clone()) } else { Err(refused()) };
         }
         if let Some(Identity::Pod(certificate)) = identity {
             let live = Box::pin(token::live_pod(&self.registry, &certificate.identity, &certificate.credential)).await;
@@ -241,6 +245,24 @@ impl Authenticator {
             }
             _ if self.configured.load().anonymous.allows(parts.uri.path()) => Ok(self.anonymous.clone()),
             _ => Err(refused()),
+        }
+    }
+
+    /// Whether a node with a certificate is still the one of its name. A name that no Node had was certified for any machine with a join
+    /// token; once a Node has it, it is of the machine with whose key the Node was made.
+    async fn has_its_name(&self, user: &User) -> bool {
+        let (Some(node), Some([key])) = (node_identity(user), user.extra.get(NODE_KEY).map(Vec::as_slice)) else { return true };
+        let Some(nodes) = self.registry.resource("", "v1", "nodes") else { return true };
+        match self.registry.get(&nodes, "", node, None).await {
+            Ok(entry) => {
+                let own = entry.derived(|node| meta::annotation(&node, NODE_KEY).map(str::to_owned));
+                let is_own = own.as_ref().as_ref().is_none_or(|own| own == key);
+                if !is_own {
+                    tracing::debug!(node, "certificate of a node refused: the node has joined with another key");
+                }
+                is_own
+            }
+            Err(status) => status.code == 404,
         }
     }
 

@@ -11,13 +11,14 @@ use base::budgets::descriptors;
 use base::listen::{Listener, canonical};
 use base::patience::{self, Patient, Times};
 use base::tasks::{OnFailure, Tasks};
-use base::tls::{Peer, Verifier};
+use base::tls::Verifier;
 use http::Response;
 use http::header::ACCEPT_ENCODING;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use jiff::Timestamp;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -41,11 +42,17 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// Streams of one HTTP/2 connection at once (upstream's default).
 const MAX_STREAMS: u32 = 250;
 const MAX_HEADER_BYTES: u32 = 64 << 10;
+/// Why a certificate that was good at the handshake is refused.
+const ENDED: &str = "the certificate has ended since the connection began";
 
 /// Marks the answer to a request whose sender has proved no identity. HTTP/2 is costly to serve, and open to abuse: it goes
 /// on only for those who have one, as upstream's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unauthenticated;
+
+/// Marks the answer to a request whose certificate has ended since its connection began: a new connection shows the newer one.
+#[derive(Clone, Copy, Debug)]
+struct Outlived;
 
 /// Accepts connections until the tasks are cancelled; each connection is a task of its own.
 pub async fn serve(
@@ -104,8 +111,9 @@ async fn converse(
             return tracing::debug!(%peer, "TLS handshake timed out");
         }
     };
-    let chain = stream.get_ref().1.peer_certificates();
-    let (identity, expiry) = (Identity::of_peer(verifier.peer(chain)), Peer::expiry(chain));
+    let peer_identity = verifier.peer(stream.get_ref().1.peer_certificates());
+    let credential = peer_identity.credential().cloned().map(Arc::new);
+    let identity = Identity::of_peer(peer_identity);
     if let Some(user) = identity.as_ref().and_then(Identity::name) {
         if !place.prove(&user) {
             return tracing::debug!(%peer, %user, "the user has too many connections");
@@ -116,17 +124,29 @@ async fn converse(
         }
     }
     let answer = move |mut request: http::Request<Incoming>| {
-        if let Some(identity) = &identity {
-            request.extensions_mut().insert(identity.clone());
+        let has_ended = credential.as_ref().is_some_and(|credential| credential.has_ended(Timestamp::now()));
+        let extensions = request.extensions_mut();
+        extensions.insert(place.clone());
+        if has_ended {
+            extensions.insert(Identity::Invalid(ENDED.into()));
+        } else if let Some(identity) = &identity {
+            extensions.insert(identity.clone());
         }
-        request.extensions_mut().insert(place.clone());
-        if let (Some(Identity::User(_) | Identity::Pod(_)), Some(expiry)) = (&identity, expiry) {
-            metrics::identity::certified(expiry);
+        if let Some(credential) = credential.as_ref().filter(|_| !has_ended) {
+            extensions.insert(credential.clone());
+            metrics::identity::certified(credential.expiry);
         }
         if local {
             request.headers_mut().remove(ACCEPT_ENCODING);
         }
-        api.answer(request)
+        let answer = api.answer(request);
+        async move {
+            let mut response = answer.await?;
+            if has_ended {
+                response.extensions_mut().insert(Outlived);
+            }
+            Ok(response)
+        }
     };
     if let Err(why) = hold(stream, answer, HEADER_TIMEOUT, tasks.token()).await {
         tracing::debug!(%peer, why, "connection ended");
@@ -150,7 +170,8 @@ where
         let answer = answer(request);
         async move {
             let response = answer.await?;
-            if is_http2 && response.extensions().get::<Unauthenticated>().is_some() {
+            let is_unauthenticated = response.extensions().get::<Unauthenticated>().is_some();
+            if is_http2 && is_unauthenticated || response.extensions().get::<Outlived>().is_some() {
                 leave.cancel();
             }
             let is_stream = matches!(response.body(), Body::Stream(_) | Body::Proxied(_));

@@ -232,7 +232,7 @@ mod tests {
     /// Directories that a path leads through go, come again, and are others, also while nobody looks.
     #[tokio::test]
     async fn what_is_followed_is_the_path() {
-        use std::fs::{create_dir_all, read_to_string, remove_dir_all, rename, write};
+        use std::fs::{create_dir_all, read_to_string, rename, write};
         let home = tempfile::tempdir().unwrap();
         let (above, path) = (home.path().join("a"), home.path().join("a/b/c"));
         let mut followed = Followed::new(&path);
@@ -259,7 +259,7 @@ mod tests {
         rename(&path, home.path().join("older")).unwrap();
         put("four");
         until(Some("four")).await;
-        remove_dir_all(&above).unwrap();
+        crate::trees::remove(&above).unwrap();
         until(None).await;
         put("five");
         until(Some("five")).await;

@@ -114,7 +114,7 @@ mod tests {
         // A directory cannot be replaced by a file.
         fs::create_dir_all(home.path().join("a/c/d")).unwrap();
         assert!(replace(&home.path().join("a/c"), b"", Outlives::Process).is_err());
-        fs::remove_dir_all(home.path().join("a/c")).unwrap();
+        crate::trees::remove(&home.path().join("a/c")).unwrap();
         assert_eq!(names(), ["b"]);
         assert!(is_left_over(".b.next") && !is_left_over("b.next") && !is_left_over(".b"));
     }

@@ -15,4 +15,5 @@ pub mod sockets;
 pub mod stat;
 pub mod tasks;
 pub mod tls;
+pub mod trees;
 pub mod zpages;

@@ -16,10 +16,10 @@ pub use anybody::{Unverified, client_of_anybody};
 pub use authority::{Authority, Identity, Request, generate_key, read_private, write_private};
 pub use config::{client, roots, server, system_roots};
 pub use der::certificate_pem;
-pub use peer::{Peer, Verifier};
+pub use peer::{Credential, Peer, Verifier};
 pub use pods::{KeyType, PodCertificate, PodIdentity, PodKey, clean_chain, requested_key};
 pub use resolver::Resolver;
-pub use signing::{SigningRequest, Usage, digest_of_bundle, fingerprint_of_key, request};
+pub use signing::{NODE_KEY, SigningRequest, Usage, digest_of_bundle, fingerprint_of_key, request};
 
 /// Why a certificate could not be made, read or used.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,8 @@ pub(crate) mod signing;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-pub use policy::{NODE_KEY, Reserved};
+pub use base::tls::NODE_KEY;
+pub use policy::Reserved;
 
 const APPROVED: &str = "Approved";
 const DENIED: &str = "Denied";

@@ -205,10 +205,12 @@ impl Binder {
     async fn volume(&self, cx: &Cx, key: &Key) -> Result<(), Error> {
         let Some(volume) = self.volumes.by_key(key) else { return Ok(()) };
         let api: Api<PersistentVolume> = Api::all(cx.client.clone());
-        let claim = match claim_of(&volume).map(|key| (self.claims.by_key(&key), key)) {
+        let uid = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()?.uid.as_deref()).unwrap_or_default();
+        let is_meant = |claim: &Arc<PersistentVolumeClaim>| uid.is_empty() || meta::uid(claim.as_ref()) == uid;
+        let claim = match claim_of(&volume).map(|key| (self.claims.by_key(&key).filter(is_meant), key)) {
             None => OfClaim::None,
             Some((Some(claim), _)) => OfClaim::There(claim),
-            // The cache may be behind a volume that was made for a claim.
+            // The cache may be behind a volume that was made for a claim, which may have the name of one before it.
             Some((None, key)) => {
                 let claims: Api<PersistentVolumeClaim> = Api::namespaced(cx.client.clone(), key.ns());
                 claims.get_opt(&key.name).await?.map_or(OfClaim::Gone, |claim| OfClaim::There(Arc::new(claim)))

@@ -80,6 +80,8 @@ pub struct Context {
     pub evictions: Requests,
     /// Something happened that changes the node's status.
     pub node_changed: Notify,
+    /// A volume waits until the node's status says that it is in use.
+    pub volume_waits: Notify,
     /// The host's resolver configuration at start.
     pub host_resolv: Resolv,
 }

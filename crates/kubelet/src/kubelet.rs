@@ -134,6 +134,7 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         machine,
         allocatable,
         node_changed: Notify::new(),
+        volume_waits: Notify::new(),
         host_resolv: Resolv::parse(&resolv),
         tasks: tasks.clone(),
         options,

@@ -61,10 +61,7 @@ pub(crate) async fn remove(root: &Path, name: &str) -> Result<(), Error> {
         if let Some(point) = points.find(|point| Path::new(point).starts_with(&place)) {
             return Err(Error::Mounted(point.into()));
         }
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-            _ => Ok(()),
-        }
+        base::trees::remove(&path).map_err(failed)
     })
     .await
 }

@@ -100,6 +100,11 @@ async fn connection(
         let place = place.clone();
         async move {
             let (parts, body) = request.into_parts();
+            if peer.credential().is_some_and(|credential| credential.has_ended(Timestamp::now())) {
+                let mut refused = text(StatusCode::UNAUTHORIZED, "Unauthorized: the certificate has ended");
+                refused.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+                return Ok(refused);
+            }
             Ok::<_, Infallible>(match auth.check(&peer, &parts).await {
                 Err((status, why)) => text(status, why),
                 Ok(()) if !place.prove("authorized") => text(StatusCode::TOO_MANY_REQUESTS, "too many connections"),

@@ -239,10 +239,7 @@ pub async fn remove(cx: &Context, uid: &str) -> Result<(), String> {
         remove_points(&pod_dir.join("volumes").join(CLAIMED), 1)?;
         // By volume, container and mount.
         remove_points(&pod_dir.join("volume-subpaths"), 3)?;
-        match fs::remove_dir_all(pod_dir.join("volumes")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        base::trees::remove(&pod_dir.join("volumes"))
     };
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?.map_err(failed)
 }

@@ -117,7 +117,7 @@ fn an_earlier_cluster_of_the_directory_is_forgotten() {
         assert!(addresses.contains("fd42::1/64") && addresses.contains("fe80::"), "{addresses}");
         assert!(!addresses.contains("10.42."), "the range is another node's now: {addresses}");
         drop(network);
-        std::fs::remove_dir_all(directory.path().join("leases")).unwrap();
+        base::trees::remove(&directory.path().join("leases")).unwrap();
         for restart in [false, true] {
             let network = PodNetwork::start(after.clone()).await.unwrap();
             let bridge = sh("ip -o address show; ip -o link");

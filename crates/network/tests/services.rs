@@ -114,6 +114,7 @@ impl Cluster {
 
 fn options(directory: &std::path::Path) -> Options {
     let mut options = Options::new(directory, vec!["10.42.0.0/24".parse().unwrap()], vec!["10.43.0.0/16".parse().unwrap()]);
+    options.cluster_cidrs = vec!["10.42.0.0/16".parse().unwrap()];
     options.local_addresses = vec!["10.43.0.53".parse().unwrap()];
     options.reserved_ports = vec![(network::Protocol::Tcp, 10250)];
     options

@@ -1,10 +1,12 @@
 //! How much of the disk a directory takes.
 
 use std::collections::HashSet;
-use std::fs;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::{fs, io};
+
+use base::trees::{self, Stat, Visitor};
 
 /// What something takes of a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,37 +25,40 @@ impl std::ops::Add for DiskUsage {
     }
 }
 
-/// What everything below `path` takes, a file with several names once. What vanishes meanwhile takes nothing. Blocking.
+/// What everything below `path` takes, a file with several names once, without what is mounted there. What vanishes meanwhile takes nothing.
+/// Blocking.
 pub fn disk_usage(path: &Path) -> DiskUsage {
-    let (mut seen, mut total) = (HashSet::new(), DiskUsage::default());
-    walk(path, &mut seen, &mut total, 0);
-    total
+    let mut count = Count::default();
+    // What was counted until it could not be read on is the best that is known.
+    let _ = fs::File::open(path).and_then(|root| trees::walk(root.into(), &mut count));
+    count.total
 }
 
-/// Longest path in bytes before the walk goes on from an open directory: the kernel takes no more than 4096.
-const LONG: usize = 3000;
-/// Most directories that are open at a time.
-const OPEN: u32 = 100;
+#[derive(Default)]
+struct Count {
+    /// Files with several names.
+    seen: HashSet<(u64, u64)>,
+    total: DiskUsage,
+}
 
-fn walk(root: &Path, seen: &mut HashSet<(u64, u64)>, total: &mut DiskUsage, open: u32) {
-    let mut left = vec![root.to_owned()];
-    while let Some(directory) = left.pop() {
-        if directory.as_os_str().len() > LONG && open < OPEN {
-            if let Ok(base) = fs::File::open(&directory) {
-                walk(Path::new(&format!("/proc/self/fd/{}", base.as_raw_fd())), seen, total, open + 1);
-            }
-            continue;
+impl Count {
+    fn add(&mut self, found: &Stat) {
+        self.total.bytes += u64::try_from(found.st_blocks).unwrap_or(0) * 512;
+        self.total.inodes += 1;
+    }
+}
+
+impl Visitor for Count {
+    fn file(&mut self, _: BorrowedFd<'_>, _: &CStr, found: &Stat) -> io::Result<()> {
+        if found.st_nlink < 2 || self.seen.insert((found.st_dev, found.st_ino)) {
+            self.add(found);
         }
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.nlink() < 2 || metadata.is_dir() || seen.insert((metadata.dev(), metadata.ino())) {
-                total.bytes += metadata.blocks() * 512;
-                total.inodes += 1;
-            }
-            if metadata.is_dir() {
-                left.push(entry.path());
-            }
-        }
+        Ok(())
+    }
+
+    fn enter(&mut self, _: BorrowedFd<'_>, found: &Stat) -> io::Result<()> {
+        self.add(found);
+        Ok(())
     }
 }
 

@@ -264,6 +264,25 @@ mod tests {
         assert_eq!((cluster.len(), cluster.slots().len()), (0, 0));
     }
 
+    #[test]
+    fn sums_beyond_the_largest_number_come_back() {
+        let mut cluster = Cluster::default();
+        cluster.set_node(&node("a", json!({})));
+        let asks = |name: &str, amount: &str| {
+            let requests = json!({"cpu": amount, "memory": amount, "ephemeral-storage": amount, "example.com/card": amount});
+            let spec = json!({"containers": [{"name": "c", "resources": {"requests": requests}}]});
+            Arc::new(PodInfo::new(Arc::new(pod(name, spec))))
+        };
+        [("p", "6E"), ("q", "6E"), ("r", "1")].iter().for_each(|(name, amount)| cluster.place(asks(name, amount), "a"));
+        let shown = |cluster: &Cluster| {
+            let requested = cluster.node("a").map(|node| node.requested.clone()).unwrap_or_default();
+            [requested.milli_cpu, requested.memory, requested.ephemeral_storage, requested.other("example.com/card")]
+        };
+        assert_eq!(shown(&cluster), [i64::MAX; 4]);
+        assert!(cluster.remove_pod("p") && cluster.remove_pod("q"));
+        assert_eq!(shown(&cluster), [1000, 1, 1, 1]);
+    }
+
     /// Each node's share of a term's numbers is the same by its number and by its label, whatever has come and gone since.
     #[test]
     fn terms_are_listed_as_they_are_counted() {

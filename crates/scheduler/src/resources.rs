@@ -42,24 +42,23 @@ impl Resources {
         self.others.iter().find(|(own, _)| &**own == name).map_or(0, |(_, amount)| *amount)
     }
 
-    fn combine(&mut self, other: &Self, with: impl Fn(i64, i64) -> i64) {
-        self.milli_cpu = with(self.milli_cpu, other.milli_cpu);
-        self.memory = with(self.memory, other.memory);
-        self.ephemeral_storage = with(self.ephemeral_storage, other.ephemeral_storage);
+    /// Adds what somebody else asks for. A sum is at most the largest number, and cannot be undone there.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.milli_cpu = self.milli_cpu.saturating_add(other.milli_cpu);
+        self.memory = self.memory.saturating_add(other.memory);
+        self.ephemeral_storage = self.ephemeral_storage.saturating_add(other.ephemeral_storage);
         for (name, amount) in &other.others {
             match self.others.iter_mut().find(|(own, _)| own == name) {
-                Some((_, own)) => *own = with(*own, *amount),
-                None => self.others.push((name.clone(), with(0, *amount))),
+                Some((_, own)) => *own = own.saturating_add(*amount),
+                None => self.others.push((name.clone(), *amount)),
             }
         }
     }
 
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.combine(other, i64::saturating_add);
-    }
-
-    pub(crate) fn subtract(&mut self, other: &Self) {
-        self.combine(other, i64::saturating_sub);
+    pub(crate) fn sum<'a>(all: impl Iterator<Item = &'a Self>) -> Self {
+        let mut sum = Self::default();
+        all.for_each(|one| sum.add(one));
+        sum
     }
 }
 

@@ -119,7 +119,7 @@ pub enum Error {
     },
     /// Files of the database are not as they were written, or missing.
     #[error(
-        "the database is damaged ({0}): put back a copy of the store's directory, or move it away to start with an empty cluster"
+        "the database is damaged ({0}): move the store's directory away, then restore a snapshot of it, or start with an empty cluster"
     )]
     Damaged(String),
     /// A value cannot be brought back from the form that it is stored in, such as with a key that is lost.
@@ -130,6 +130,9 @@ pub enum Error {
         /// Why.
         cause: String,
     },
+    /// A store is there already.
+    #[error("there is a store already: move it away first")]
+    Exists,
     /// Another process has the directory open.
     #[error("the data directory is in use by another process")]
     Locked,

@@ -16,6 +16,7 @@
 //! failed fsync the kernel may show, as written, what is not on disk.
 
 mod compaction;
+mod copy;
 mod database;
 mod directory;
 mod draft;
@@ -40,6 +41,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::RESERVE;
 use crate::{Changes, Engine, Error, Page, Record, Revision, Sink, Write};
+pub use copy::{Copied, Restoring};
 use directory::Directory;
 use shared::Shared;
 use writer::{Request, Writer};
@@ -122,6 +124,22 @@ impl Fjall {
         let expiry = expiry::run(shared.clone(), queue.downgrade());
         tasks.spawn_until_cancelled("store-expiry", OnFailure::Shutdown, expiry);
         Ok(Self(Arc::new(Handle { shared, queue, threads: Mutex::new(vec![writer, compact, sweep]) })))
+    }
+
+    /// Hands every current key to `each` with `to`, on a thread that may block, as all are at the revision that is returned: of the durable
+    /// lane in the order of keys, then of the ephemeral one. Writers go on meanwhile.
+    ///
+    /// # Errors
+    /// That of `each`, or the store cannot be read.
+    pub async fn copy<T: Send + 'static>(
+        &self,
+        mut to: T,
+        mut each: impl FnMut(&mut T, Copied) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(T, Revision), Error> {
+        let copy = move |shared: &Shared| copy::copy(shared, |copied| each(&mut to, copied)).map(|revision| (to, revision));
+        let (to, revision) = self.blocking(copy).await?;
+        self.reached(revision).await?;
+        Ok((to, revision))
     }
 
     /// Answers what is queued and lets go of the directory. Later calls fail.

@@ -88,10 +88,7 @@ fn unmount_below(data_dir: &Path) -> Result<()> {
 }
 
 fn remove(directory: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| directory.display().to_string()),
-        _ => Ok(()),
-    }
+    base::trees::remove(directory).with_context(|| directory.display().to_string())
 }
 
 /// Removes the logs of this directory's pods, the links to them, and the directories that they were in unless somebody else has put something

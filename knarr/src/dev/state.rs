@@ -159,15 +159,7 @@ impl State {
 
     /// Removes the files of the cluster, those of its nodes first, and the directory, unless somebody has put others there.
     pub(super) fn remove_files(&self) -> Result<()> {
-        let remove = |path: &Path| {
-            let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-            match removed {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(error).with_context(|| path.display().to_string())
-                }
-                _ => Ok(()),
-            }
-        };
+        let remove = |path: &Path| base::trees::remove(path).with_context(|| path.display().to_string());
         for number in self.numbers() {
             [self.data_dir(number), self.log(number)].iter().try_for_each(|path| remove(path))?;
         }

@@ -2,12 +2,11 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use base::listen::accepted;
 use base::tasks::{OnFailure, Tasks};
 use bytes::Bytes;
@@ -27,6 +26,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::node::NodeImages;
 use super::{Arguments, EXPORT, Entry, IMPORT, LIST, NAME, PRUNE, PULL, REMOVE, pull};
+use crate::private_socket;
 
 /// Most requests at a time.
 const CONNECTIONS: usize = 16;
@@ -39,13 +39,7 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Serves at `socket` from now on.
 pub(crate) fn start(socket: &Path, engine: Engine, kubelet: kubelet::Api, tasks: &Tasks) -> Result<()> {
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).with_context(|| socket.display().to_string()),
-        _ => {}
-    }
-    let listener = UnixListener::bind(socket).with_context(|| socket.display().to_string())?;
-    // Who was quicker than this is asked who he is, as everybody is.
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    let listener = private_socket::bind(socket)?;
     let node = Arc::new(NodeImages::new(engine, kubelet));
     tasks.spawn_until_cancelled("images", OnFailure::Log, serve(listener, node, tasks.clone()));
     Ok(())
@@ -58,19 +52,13 @@ async fn serve(listener: UnixListener, node: Arc<NodeImages>, tasks: Tasks) -> R
         let (stream, _) = accepted(|| listener.accept()).await;
         let (node, group) = (node.clone(), tasks.clone());
         tasks.spawn_until_cancelled("connection of knarr image", OnFailure::Log, async move {
-            if is_ours(&stream) {
+            if private_socket::is_ours(&stream) {
                 connection(stream, node, &group).await;
             }
             drop(place);
             Ok::<_, Infallible>(())
         });
     }
-}
-
-/// Whether it is this user who asks.
-fn is_ours(stream: &UnixStream) -> bool {
-    let own = nix::unistd::Uid::effective().as_raw();
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }
 
 async fn connection(stream: UnixStream, node: Arc<NodeImages>, tasks: &Tasks) {

@@ -135,7 +135,7 @@ const PYTHON_WITH: &[&str] = &["redis", "psycopg2", "async_timeout", "deprecated
 fn python() -> Result<Layer> {
     let stage = tools::work_dir().join("images/.python");
     if stage.exists() {
-        fs::remove_dir_all(&stage)?;
+        tools::remove(&stage)?;
     }
     let library = stage.join("usr/lib/python3.11");
     copy_tree(Path::new("/usr/lib/python3.11"), &library, &|name| name != "__pycache__" && !PYTHON_WITHOUT.contains(&name))?;
@@ -160,7 +160,7 @@ fn python() -> Result<Layer> {
         }
     }
     layer.tree_at(&stage, "")?;
-    fs::remove_dir_all(&stage)?;
+    tools::remove(&stage)?;
     Ok(layer)
 }
 

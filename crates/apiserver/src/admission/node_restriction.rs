@@ -7,15 +7,50 @@ use std::sync::Arc;
 
 use apimachinery::{Status, meta};
 use async_trait::async_trait;
-use registry::{Admission, Operation, Request};
+use base::tls::NODE_KEY;
+use registry::{Admission, Operation, Request, User};
 use serde_json::Value;
 
+use super::certificates as signing;
 use super::{find, forbidden, text};
 use crate::authz::{Attributes, Authorizer, node_identity};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const OWNERS: &str = "/metadata/ownerReferences";
+/// The signers of what nodes are certified for.
+const KUBELET_SIGNERS: [&str; 2] = ["kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"];
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
+
+/// Of which objects a node writes only what is its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Restricted {
+    Pods,
+    Nodes,
+    Claims,
+    Accounts,
+    Leases,
+    CsiNodes,
+    Slices,
+    SigningRequests,
+    PodCertificates,
+}
+
+impl Restricted {
+    fn of(group: &str, plural: &str) -> Option<Self> {
+        Some(match (group, plural) {
+            ("", "pods") => Self::Pods,
+            ("", "nodes") => Self::Nodes,
+            ("", "persistentvolumeclaims") => Self::Claims,
+            ("", "serviceaccounts") => Self::Accounts,
+            ("coordination.k8s.io", "leases") => Self::Leases,
+            ("storage.k8s.io", "csinodes") => Self::CsiNodes,
+            ("resource.k8s.io", "resourceslices") => Self::Slices,
+            ("certificates.k8s.io", "certificatesigningrequests") => Self::SigningRequests,
+            ("certificates.k8s.io", "podcertificaterequests") => Self::PodCertificates,
+            _ => return None,
+        })
+    }
+}
 
 pub(super) struct NodeRestriction(pub(super) Arc<Authorizer>);
 
@@ -31,27 +66,36 @@ impl Admission for NodeRestriction {
 
     async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {
         let Some(node) = node_identity(a.user) else { return Ok(()) };
-        let result = match (&*a.resource.def.group, &*a.resource.def.plural, a.subresource) {
-            ("", "pods", "") => pod(a, node).await,
-            ("", "pods", "status") => pod_status(a.old, a.object(), node),
-            ("", "pods", "eviction") => evicted(a, node).await,
-            ("", "pods", sub) if a.operation != Operation::Connect => {
-                Err(format!("unexpected pod subresource \"{sub}\", only 'status' and 'eviction' are allowed"))
-            }
-            ("", "nodes", _) => own_node(a, node),
-            ("", "persistentvolumeclaims", "status") => match (a.old, a.object()) {
-                (Some(old), Some(new)) => claim_status(old, new, node),
+        if node.is_empty() {
+            return Err(forbidden(a, format!("could not determine node from user {:?}", a.user.name)));
+        }
+        let Some(restricted) = Restricted::of(&a.resource.def.group, &a.resource.def.plural) else { return Ok(()) };
+        let result = match restricted {
+            Restricted::Pods => match a.subresource {
+                "" => pod(a, node).await,
+                "status" => pod_status(a.old, a.object(), node),
+                "eviction" => evicted(a, node).await,
+                sub if a.operation != Operation::Connect => {
+                    Err(format!("unexpected pod subresource \"{sub}\", only 'status' and 'eviction' are allowed"))
+                }
                 _ => Ok(()),
             },
-            ("", "serviceaccounts", "token") => token(a, node, &self.0).await,
-            ("certificates.k8s.io", "podcertificaterequests", _) => certificates::admit(a, node).await,
-            ("resource.k8s.io", "resourceslices", _) => slice(a.operation, a.old, a.object(), node),
-            ("coordination.k8s.io", "leases", _) => {
-                let own = a.namespace == "kube-node-lease" && name(a) == node;
-                own.then_some(())
-                    .ok_or_else(|| format!("can only access node lease with the same name as the requesting node: \"{node}\""))
+            Restricted::Nodes => own_node(a, node),
+            Restricted::Claims => match (a.subresource, a.old, a.object()) {
+                ("status", Some(old), Some(new)) => claim_status(old, new, node),
+                ("status", ..) => Ok(()),
+                _ => Err("may only update PVC status".to_owned()),
+            },
+            Restricted::Accounts if a.subresource == "token" => token(a, node, &self.0).await,
+            Restricted::Accounts => Ok(()),
+            Restricted::Leases if a.namespace != "kube-node-lease" => {
+                Err("can only access leases in the \"kube-node-lease\" system namespace".to_owned())
             }
-            _ => Ok(()),
+            Restricted::Leases => named_as_node(a, node, "node lease"),
+            Restricted::CsiNodes => named_as_node(a, node, "CSINode"),
+            Restricted::Slices => slice(a.operation, a.old, a.object(), node),
+            Restricted::SigningRequests => signing_request(a, node),
+            Restricted::PodCertificates => certificates::admit(a, node).await,
         };
         result.map_err(|why| forbidden(a, why))
     }
@@ -269,8 +313,55 @@ fn own_node(a: &Request<'_>, node: &str) -> Result<(), String> {
     if new.pointer("/spec/configSource") != old.pointer("/spec/configSource") {
         return Err(format!("node \"{node}\" is not allowed to set spec.configSource"));
     }
+    // By its ranges other nodes send it packets: upstream's kubelets do not set them, and a controller gives them to nodes.
+    if ["/spec/podCIDR", "/spec/podCIDRs"].iter().any(|field| set(new, field) != set(old, field)) {
+        return Err(format!("node \"{node}\" is not allowed to set spec.podCIDRs"));
+    }
+    key(meta::annotation(old, NODE_KEY), meta::annotation(new, NODE_KEY), shown(a.user))
+        .map_err(|why| format!("node \"{node}\" is not allowed to {why}"))?;
     let changed: Vec<&str> = changed_labels(old, new).filter(|label| forbidden_label(label)).collect();
     if changed.is_empty() { Ok(()) } else { Err(format!("is not allowed to modify labels: {}", changed.join(", "))) }
+}
+
+/// The value of a field, none for one that says nothing.
+fn set<'a>(object: &'a Value, pointer: &str) -> Option<&'a Value> {
+    object.pointer(pointer).filter(|value| !(value.is_null() || **value == *"" || value.as_array().is_some_and(Vec::is_empty)))
+}
+
+/// The key of the certificate that a node has shown; none in the server's process.
+fn shown(user: &User) -> Option<&str> {
+    user.extra.get(NODE_KEY)?.first().map(String::as_str)
+}
+
+/// A node says once by which key it has joined: with the one that it shows. Its name would be another machine's else.
+fn key(old: Option<&str>, new: Option<&str>, shown: Option<&str>) -> Result<(), &'static str> {
+    match (old, new) {
+        (old, new) if old == new => Ok(()),
+        (None, Some(new)) if shown.is_none_or(|shown| shown == new) => Ok(()),
+        (None, _) => Err("join with a key that it has not shown"),
+        (Some(_), _) => Err("change the key with which it has joined"),
+    }
+}
+
+/// An object that is the node's has the node's name.
+fn named_as_node(a: &Request<'_>, node: &str, kind: &str) -> Result<(), String> {
+    if name(a) == node {
+        return Ok(());
+    }
+    Err(format!("can only access {kind} with the same name as the requesting node"))
+}
+
+/// A node asks for its own certificates only: "must have a CN that is exactly the node's name".
+fn signing_request(a: &Request<'_>, node: &str) -> Result<(), String> {
+    let Some(object) = a.object().filter(|_| a.operation == Operation::Create) else { return Ok(()) };
+    if !KUBELET_SIGNERS.contains(&text(object, "/spec/signerName")) {
+        return Ok(());
+    }
+    let request = signing::read(text(object, "/spec/request"))?;
+    if request.name == format!("system:node:{node}") {
+        return Ok(());
+    }
+    Err(format!("can only create a node CSR with CN=system:node:{node}"))
 }
 
 fn changed_labels<'a>(old: &'a Value, new: &'a Value) -> impl Iterator<Item = &'a str> {
@@ -312,6 +403,43 @@ fn forbidden_label(label: &str) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_node_keeps_the_key_that_it_shows() {
+        let check = |old: Option<&str>, new: Option<&str>, shown: Option<&str>, good: bool| {
+            assert_eq!(key(old, new, shown).is_ok(), good, "{old:?} {new:?} {shown:?}");
+        };
+        check(None, None, Some("f00d"), true);
+        check(None, Some("f00d"), Some("f00d"), true);
+        check(None, Some("beef"), Some("f00d"), false);
+        check(None, Some("none"), None, true);
+        check(Some("f00d"), Some("f00d"), Some("f00d"), true);
+        check(Some("f00d"), Some("beef"), Some("f00d"), false);
+        check(Some("f00d"), Some("beef"), Some("beef"), false);
+        check(Some("f00d"), None, Some("f00d"), false);
+        check(Some("none"), Some("f00d"), None, false);
+    }
+
+    /// Upstream's v1.36 plugin has a rule for each of these (`Plugin.Admit`).
+    #[test]
+    fn upstreams_list() {
+        let all = [
+            ("", "pods", Restricted::Pods),
+            ("", "nodes", Restricted::Nodes),
+            ("", "persistentvolumeclaims", Restricted::Claims),
+            ("", "serviceaccounts", Restricted::Accounts),
+            ("coordination.k8s.io", "leases", Restricted::Leases),
+            ("storage.k8s.io", "csinodes", Restricted::CsiNodes),
+            ("resource.k8s.io", "resourceslices", Restricted::Slices),
+            ("certificates.k8s.io", "certificatesigningrequests", Restricted::SigningRequests),
+            ("certificates.k8s.io", "podcertificaterequests", Restricted::PodCertificates),
+        ];
+        for (group, plural, expected) in all {
+            assert_eq!(Restricted::of(group, plural), Some(expected), "{plural}");
+        }
+        assert_eq!(Restricted::of("", "events"), None);
+        assert_eq!(Restricted::of("example.com", "nodes"), None);
+    }
 
     #[test]
     fn mirror_pods() {

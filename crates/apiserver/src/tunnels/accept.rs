@@ -1,9 +1,11 @@
 //! How a tunnel begins.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Status;
 use base::tasks::{OnFailure, Tasks};
+use base::tls::Credential;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Response, StatusCode};
 use hyper::client::conn::http2;
@@ -19,6 +21,14 @@ const SILENCE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_s
 /// Bytes under way on a stream, and on all streams of a tunnel: one whose reader is slow does not stop the others.
 const WINDOWS: (u32, u32) = (256 << 10, 16 << 20);
 
+/// Ends with the certificate of a node, never for one that is known without.
+async fn certified(credential: Option<Arc<Credential>>) {
+    match credential {
+        Some(credential) => credential.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Inner {
     /// By what nodes and pods are reached.
     pub(crate) fn way(&self) -> (&Tasks, &Tunnels) {
@@ -33,6 +43,7 @@ impl Inner {
         let upgrade = call.parts.extensions.get::<OnUpgrade>().cloned().filter(|_| upgrades);
         let upgrade = upgrade.ok_or_else(|| Status::bad_request(format!("a tunnel is an upgrade to {PROTOCOL}")))?;
         let tunnels = self.tunnels.clone();
+        let credential = call.parts.extensions.get::<Arc<Credential>>().cloned();
         self.tasks.spawn_until_cancelled("tunnel of a node", OnFailure::Log, async move {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder
@@ -44,7 +55,11 @@ impl Inner {
             let (sender, connection) = builder.handshake(upgrade.await?).await?;
             let number = tunnels.opened(&node, sender);
             tracing::info!(node, "the node is reached by its tunnel");
-            let ended = connection.await;
+            // The agent has a newer certificate by then, and opens another tunnel with it.
+            let ended = tokio::select! {
+                ended = connection => ended,
+                () = certified(credential) => Ok(()),
+            };
             tunnels.closed(&node, number);
             ended
         });

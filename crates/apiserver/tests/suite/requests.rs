@@ -51,6 +51,18 @@ async fn bindings() {
     assert_eq!((bound.code, &bound.json()["status"]), (201, &json!("Success")));
     assert_eq!(admin(api, "GET /api/v1/namespaces/n/pods/p").await.json()["spec"]["nodeName"], "node");
     assert_eq!((post(binding("p")).await.code, post(binding("q")).await.code), (409, 404));
+    // KEP-3521: a pod with gates is not ready to be scheduled, whoever schedules it.
+    let mut gated = pod.clone();
+    gated["metadata"]["name"] = json!("gated");
+    gated["spec"]["schedulingGates"] = json!([{"name": "example.com/quota"}]);
+    assert_eq!(admin(api, &format!("POST /api/v1/namespaces/n/pods\n\n{gated}")).await.code, 201);
+    let refused = post(binding("gated")).await;
+    let why = "pod gated has non-empty .spec.schedulingGates";
+    assert!(
+        refused.code == 409 && refused.json()["message"].as_str().is_some_and(|said| said.ends_with(why)),
+        "{:?}",
+        refused.body
+    );
     let listed = admin(api, "GET /api/v1").await.json();
     let listed = listed["resources"].as_array().and_then(|all| all.iter().find(|one| one["name"] == "bindings").cloned());
     let expected =
@@ -245,5 +257,93 @@ async fn over_tls() {
     check(Some((&server.authority, "system:masters")), "/api/v1/nodes", 200).await;
     check(Some((&server.authority, "nobody")), "/api/v1/nodes", 403).await;
     check(Some((&stranger, "system:masters")), "/api/v1/nodes", 401).await;
+    assert!(server.tasks.drain(std::time::Duration::from_secs(10)).await);
+}
+
+/// A certificate that ends soon: what it proves, and a connection with it.
+struct Ending {
+    credential: base::tls::Credential,
+    stream: hyper_util::rt::TokioIo<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>,
+}
+
+impl Ending {
+    async fn new(authority: &Authority, address: std::net::SocketAddr, user: &str, protocol: &[u8]) -> Self {
+        // A node that may do everything: no role says here who may open tunnels.
+        let groups = vec!["system:masters".to_owned(), "system:nodes".to_owned()];
+        let request = base::tls::Request::Client { user: user.into(), groups };
+        let identity = authority.issue_for(&request, std::time::Duration::from_secs(4)).unwrap();
+        let verifier = base::tls::Verifier::new(authority.bundle()).unwrap();
+        let credential = verifier.peer(Some(&identity.certified().unwrap().cert)).credential().cloned().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let paths = (directory.path().join("u.crt"), directory.path().join("u.key"));
+        identity.store(&paths.0, &paths.1).unwrap();
+        let resolver = base::tls::Resolver::files(&paths.0, &paths.1).unwrap();
+        let mut config = base::tls::client(authority.bundle(), Some(resolver)).unwrap();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        Self { credential, stream: hyper_util::rt::TokioIo::new(stream) }
+    }
+}
+
+/// Upstream's authenticator verifies the certificate of a connection at each request. The connection ends with the refusal, so that a client
+/// that has a newer certificate shows it; and so does a tunnel, which has no requests.
+#[tokio::test]
+async fn certificates_end_while_connections_last() {
+    let mut server = start(true).await;
+    let service = server.service.take().unwrap();
+    let address = service.handle().unwrap().address;
+    let tasks = server.tasks.clone();
+    server.tasks.spawn("apiserver", base::tasks::OnFailure::Log, async move { service.run(tasks).await });
+    let authority = &server.authority;
+    let request = || {
+        let request = Request::get("https://localhost/api/v1/nodes").header("host", "localhost");
+        request.body(Full::new(Bytes::new())).unwrap()
+    };
+    let http2 = async {
+        let Ending { credential, stream } = Ending::new(authority, address, "u", b"h2").await;
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
+        let ask = async {
+            let good = sender.send_request(request()).await.unwrap().status();
+            credential.ended().await;
+            (good, sender.send_request(request()).await.unwrap().status())
+        };
+        // The connection ends, though the client keeps its sender.
+        tokio::join!(ask, connection).0
+    };
+    let http1 = async {
+        let Ending { credential, stream } = Ending::new(authority, address, "u", b"http/1.1").await;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        let ask = async {
+            let good = sender.send_request(request()).await.unwrap().status();
+            credential.ended().await;
+            sender.ready().await.unwrap();
+            (good, sender.send_request(request()).await.unwrap().status())
+        };
+        tokio::join!(ask, connection).0
+    };
+    let tunnel = async {
+        let Ending { credential, stream } = Ending::new(authority, address, "system:node:n", b"http/1.1").await;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        let upgrade = Request::get("/knarr/tunnel").header("host", "localhost").header("connection", "Upgrade");
+        let upgrade = upgrade.header("upgrade", "knarr-tunnel").body(Full::new(Bytes::new())).unwrap();
+        let open = async {
+            let mut response = sender.send_request(upgrade).await.unwrap();
+            assert_eq!(response.status().as_u16(), 101);
+            let mut tunnel = hyper_util::rt::TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+            // Its end may be the connection's only.
+            let _ = tokio::io::copy(&mut tunnel, &mut tokio::io::sink()).await;
+            assert!(credential.has_ended(jiff::Timestamp::now()));
+        };
+        // Silence would end it later.
+        let open = tokio::time::timeout(std::time::Duration::from_secs(14), open);
+        let (opened, _) = tokio::join!(open, connection.with_upgrades());
+        opened.unwrap();
+    };
+    let (http1, http2, ()) = tokio::join!(http1, http2, tunnel);
+    let codes = |(good, ended): (StatusCode, StatusCode)| (good.as_u16(), ended.as_u16());
+    assert_eq!((codes(http1), codes(http2)), ((200, 401), (200, 401)));
     assert!(server.tasks.drain(std::time::Duration::from_secs(10)).await);
 }

@@ -416,3 +416,91 @@ async fn tokens_end_with_what_they_are_bound_to() {
     make("serviceaccounts", &account).await;
     check(&account_token, 401).await;
 }
+
+/// Upstream's TestAdmit of NodeRestriction: CSINodes and requests for certificates; and pod ranges, by which other nodes send packets.
+#[tokio::test]
+async fn kubelets_write_what_is_theirs() {
+    let server = serve().await;
+    let api = &server.api;
+    let head = "impersonate-user: system:node:n1\nimpersonate-group: system:nodes";
+    let check = async |method: &str, path: &str, body: &Value, expected: Result<(), &str>| {
+        let kind = if method == "PATCH" { "\ncontent-type: application/merge-patch+json" } else { "" };
+        let answer = admin(api, &format!("{method} {path}\n{head}{kind}\n\n{body}")).await;
+        let why = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+        match expected {
+            Ok(()) => assert!(answer.code < 300, "{method} {path} {body}: {why}"),
+            Err(expected) => assert!(answer.code == 403 && why.contains(expected), "{method} {path} {body}: {why}"),
+        }
+    };
+    let nodes = "/api/v1/nodes";
+    let node = |name: &str, spec: Value| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": spec});
+    let ranges = Err("is not allowed to set spec.podCIDRs");
+    check("POST", nodes, &node("n1", json!({"podCIDR": "192.0.2.1/32", "podCIDRs": ["192.0.2.1/32"]})), ranges).await;
+    check("POST", nodes, &node("n1", json!({"podCIDRs": ["192.0.2.1/32"]})), ranges).await;
+    check("POST", nodes, &node("n1", json!({"podCIDRs": []})), Ok(())).await;
+    let patch = |ranges: Value| json!({"spec": {"podCIDRs": ranges}});
+    check("PATCH", "/api/v1/nodes/n1", &patch(json!(["192.0.2.1/32"])), ranges).await;
+    let given = json!({"spec": {"podCIDR": "10.42.1.0/24", "podCIDRs": ["10.42.1.0/24"]}});
+    let given = admin(api, &format!("PATCH /api/v1/nodes/n1\ncontent-type: application/merge-patch+json\n\n{given}")).await;
+    assert_eq!(given.code, 200, "{:?}", given.body);
+    check("PATCH", "/api/v1/nodes/n1", &json!({"metadata": {"annotations": {"a": "b"}}}), Ok(())).await;
+
+    let drivers = "/apis/storage.k8s.io/v1/csinodes";
+    let drivers_of = |name: &str| json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": name}, "spec": {"drivers": []}});
+    check("POST", drivers, &drivers_of("n2"), Err("can only access CSINode with the same name as the requesting node")).await;
+    check("POST", drivers, &drivers_of("n1"), Ok(())).await;
+    check("DELETE", &format!("{drivers}/n1"), &json!({}), Ok(())).await;
+
+    let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let request = |signer: &str, name: &str, usage: &str| {
+        use base64::Engine as _;
+        let wanted = base::tls::Request::Client { user: name.to_owned(), groups: vec!["system:nodes".to_owned()] };
+        let request = base::tls::request(&base::tls::generate_key().unwrap(), &wanted).unwrap();
+        json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"generateName": "csr-"},
+            "spec": {"signerName": signer, "usages": [usage], "request": base64::engine::general_purpose::STANDARD.encode(request)}})
+    };
+    let other = Err("can only create a node CSR with CN=system:node:n1");
+    for (signer, usage) in
+        [("kubernetes.io/kube-apiserver-client-kubelet", "client auth"), ("kubernetes.io/kubelet-serving", "server auth")]
+    {
+        check("POST", requests, &request(signer, "system:node:n1", usage), Ok(())).await;
+        check("POST", requests, &request(signer, "system:node:n2", usage), other).await;
+        check("POST", requests, &request(signer, "jane", usage), other).await;
+    }
+    check("POST", requests, &request("kubernetes.io/kube-apiserver-client", "jane", "client auth"), Ok(())).await;
+}
+
+/// A name that no Node had was certified for whoever had a join token; the machine that then joins has it alone.
+#[tokio::test]
+async fn a_nodes_name_is_of_the_key_that_joined() {
+    use tower::Service as _;
+    let server = serve().await;
+    let api = &server.api;
+    let check = async |key: Option<&str>, expected: u16| {
+        let user = registry::User {
+            name: "system:node:n3".into(),
+            groups: vec!["system:nodes".into()],
+            extra: key.map(|key| (base::tls::NODE_KEY.to_owned(), vec![key.to_owned()])).into_iter().collect(),
+            ..registry::User::default()
+        };
+        let request = http::Request::get("/api/v1/services").body(http_body_util::Full::new(bytes::Bytes::new())).unwrap();
+        let answer = api.as_user(user).call(request).await.unwrap();
+        assert_eq!(answer.status().as_u16(), expected, "{key:?}");
+    };
+    let make = async |annotations: Value| {
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n3", "annotations": annotations}});
+        assert_eq!(admin(api, &format!("POST /api/v1/nodes\n\n{node}")).await.code, 201);
+    };
+    // Nobody has joined, and a node that says nothing of its key, as other kubelets' nodes.
+    check(Some("f00d"), 200).await;
+    make(json!({})).await;
+    check(Some("f00d"), 200).await;
+    assert_eq!(admin(api, "DELETE /api/v1/nodes/n3").await.code, 200);
+    make(json!({base::tls::NODE_KEY: "beef"})).await;
+    check(Some("beef"), 200).await;
+    check(Some("f00d"), 401).await;
+    // The node of the server's own process has no certificate.
+    check(None, 200).await;
+    assert_eq!(admin(api, "DELETE /api/v1/nodes/n3").await.code, 200);
+    check(Some("f00d"), 200).await;
+}

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::{Error, Resolver, Verifier};
@@ -27,15 +29,21 @@ pub fn system_roots() -> RootCertStore {
     roots
 }
 
-/// A server that speaks HTTP/2 and HTTP/1.1, with the resolver's certificate. With a verifier it asks clients for theirs.
+/// A server that speaks HTTP/2 and HTTP/1.1, with the resolver's certificate. With a verifier it asks clients for theirs, each time: a resumed
+/// session would go on with the certificate of the one before.
 pub fn server(resolver: Arc<Resolver>, verifier: Option<Arc<Verifier>>) -> Result<Arc<ServerConfig>, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let is_asking = verifier.is_some();
     let builder = match verifier {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(resolver);
+    if is_asking {
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -48,7 +56,12 @@ pub fn client(bundle: &str, resolver: Option<Arc<Resolver>>) -> Result<ClientCon
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots(bundle)?);
     let mut config = match resolver {
-        Some(resolver) => builder.with_client_cert_resolver(resolver),
+        Some(resolver) => {
+            let mut config = builder.with_client_cert_resolver(resolver);
+            // A renewed certificate is shown at the next connection.
+            config.resumption = Resumption::disabled();
+            config
+        }
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -62,6 +75,41 @@ mod tests {
     use crate::tls::{Authority, Peer, Request};
     use rustls::pki_types::ServerName;
     use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    #[tokio::test]
+    async fn each_connection_shows_its_certificate() {
+        use rustls::HandshakeKind;
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let authority = Arc::new(Authority::in_memory("ca").unwrap());
+        let memory = |request| Resolver::memory(authority.clone(), request).unwrap();
+        let own = || memory(Request::Server { name: "s".into(), sans: vec!["localhost".into()] });
+        let jane = || memory(Request::Client { user: "jane".into(), groups: vec![] });
+        let check = async |acceptor: TlsAcceptor, client: ClientConfig, second: HandshakeKind| {
+            let connector = TlsConnector::from(Arc::new(client));
+            for expected in [HandshakeKind::Full, second] {
+                let (a, b) = tokio::io::duplex(64 << 10);
+                let name = ServerName::try_from("localhost").unwrap();
+                let (served, connected) = tokio::join!(acceptor.accept(a), connector.connect(name, b));
+                let (mut served, mut connected) = (served.unwrap(), connected.unwrap());
+                // What is read comes after the tickets.
+                served.write_all(b"x").await.unwrap();
+                served.flush().await.unwrap();
+                connected.read_exact(&mut [0]).await.unwrap();
+                assert_eq!(connected.get_ref().1.handshake_kind(), Some(expected));
+            }
+        };
+        let verifier = Verifier::new(authority.bundle()).unwrap();
+        let acceptor = |verifier| TlsAcceptor::from(server(own(), verifier).unwrap());
+        let bundle = authority.bundle();
+        let resuming = |mut client: ClientConfig| {
+            client.resumption = Resumption::in_memory_sessions(8);
+            client
+        };
+        check(acceptor(None), client(bundle, None).unwrap(), HandshakeKind::Resumed).await;
+        check(acceptor(None), client(bundle, Some(jane())).unwrap(), HandshakeKind::Full).await;
+        check(acceptor(Some(verifier.clone())), client(bundle, Some(jane())).unwrap(), HandshakeKind::Full).await;
+        check(acceptor(Some(verifier)), resuming(client(bundle, Some(jane())).unwrap()), HandshakeKind::Full).await;
+    }
 
     async fn check(client_authority: &Arc<Authority>, authority: &Arc<Authority>, groups: Option<&[&str]>) -> Peer {
         let request = Request::Server { name: "s".into(), sans: vec!["localhost".into()] };

@@ -1,7 +1,9 @@
 //! Who is at the other end of a TLS connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -16,6 +18,37 @@ use super::{Error, PodIdentity};
 
 /// The attribute of a subject that is a user's UID.
 const UID: Oid<'static> = oid!(1.3.6.1.4.1.57683.2);
+
+/// The certificate by which a client has proved who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credential {
+    /// The certificate's SHA-256, hex, as upstream's credential id extra carries it.
+    pub fingerprint: String,
+    /// The SHA-256 of its public key, hex, as [`super::SigningRequest::fingerprint`] tells it.
+    pub key: String,
+    /// The last second, since the Unix epoch, in which it is valid, and so is what was presented with it.
+    pub expiry: i64,
+}
+
+impl Credential {
+    /// Whether it proves nothing any more. Connections outlive certificates: this is asked at each request.
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        now.as_second() > self.expiry
+    }
+
+    /// Waits until it proves nothing any more, by the clock of the machine, which may be set.
+    pub async fn ended(&self) {
+        const LOOK: i64 = 3600;
+        loop {
+            let now = Timestamp::now();
+            if self.has_ended(now) {
+                return;
+            }
+            let left = self.expiry.saturating_sub(now.as_second()).saturating_add(1).clamp(1, LOOK);
+            tokio::time::sleep(Duration::from_secs(left.unsigned_abs())).await;
+        }
+    }
+}
 
 /// The client of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,15 +65,15 @@ pub enum Peer {
         groups: Vec<String>,
         /// What the subject says in Kubernetes' own attribute, empty where it does not (upstream: `AllowParsingUserUIDFromCertAuth`).
         uid: String,
-        /// The certificate's SHA-256, hex, as upstream's credential id extra carries it.
-        fingerprint: String,
+        /// By what.
+        credential: Credential,
     },
     /// It proved to be a pod.
     Pod {
         /// Which.
         identity: Box<PodIdentity>,
-        /// The certificate's SHA-256, hex.
-        fingerprint: String,
+        /// By what.
+        credential: Credential,
     },
 }
 
@@ -63,30 +96,53 @@ impl Verifier {
         if let Err(error) = self.0.verify_client_cert(leaf, rest, UnixTime::now()) {
             return Peer::Invalid(error.to_string());
         }
-        user(leaf).unwrap_or_else(|| Peer::Invalid("the certificate has no common name".into()))
+        let mut peer = user(leaf).unwrap_or_else(|| Peer::Invalid("the certificate has no common name".into()));
+        if let Peer::User { credential, .. } | Peer::Pod { credential, .. } = &mut peer {
+            // One of the others that had ended before was not needed to verify it.
+            let now = Timestamp::now().as_second();
+            let others = rest.iter().filter_map(expiry).filter(|end| *end >= now);
+            credential.expiry = others.fold(credential.expiry, i64::min);
+        }
+        peer
     }
 }
 
 impl Peer {
-    /// When the certificate at the head of `chain` ends to be valid, in seconds since the Unix epoch.
-    pub fn expiry(chain: Option<&[CertificateDer<'static>]>) -> Option<i64> {
-        let (_, certificate) = x509_parser::parse_x509_certificate(chain?.first()?).ok()?;
-        Some(certificate.validity().not_after.timestamp())
+    /// The certificate by which it has proved who it is.
+    pub fn credential(&self) -> Option<&Credential> {
+        match self {
+            Self::User { credential, .. } | Self::Pod { credential, .. } => Some(credential),
+            Self::Anonymous | Self::Invalid(_) => None,
+        }
     }
+}
+
+/// When a certificate ends to be valid, in seconds since the Unix epoch.
+fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 fn user(leaf: &CertificateDer<'_>) -> Option<Peer> {
     let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
-    let digest = ring::digest::digest(&ring::digest::SHA256, leaf);
-    let fingerprint = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = |bytes: &[u8]| super::signing::hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+    let (fingerprint, key) = (digest(leaf), digest(certificate.public_key().raw));
+    let credential = Credential { fingerprint, key, expiry: certificate.validity().not_after.timestamp() };
     match PodIdentity::of(&certificate) {
-        Some(Ok(identity)) => return Some(Peer::Pod { identity: Box::new(identity), fingerprint }),
+        Some(Ok(identity)) => return Some(Peer::Pod { identity: Box::new(identity), credential }),
         Some(Err(why)) => return Some(Peer::Invalid(why.into())),
         None => {}
     }
     let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().ok().map(str::to_owned);
-    let name = certificate.subject().iter_common_name().find_map(text).filter(|name| !name.is_empty())?;
-    let groups = certificate.subject().iter_organization().filter_map(text).collect();
+    // Who it is must be read alike by everybody.
+    let ambiguous = |why: &str| Some(Peer::Invalid(why.into()));
+    let mut names = certificate.subject().iter_common_name();
+    let (name, None) = (names.next()?, names.next()) else { return ambiguous("the certificate has more than one common name") };
+    let groups: Option<Vec<String>> = certificate.subject().iter_organization().map(text).collect();
+    let (Some(name), Some(groups)) = (text(name), groups) else { return ambiguous("the certificate's subject is no plain text") };
+    if name.is_empty() {
+        return None;
+    }
     let mut uids = certificate.subject().iter_by_oid(&UID);
     let uid = match (uids.next(), uids.next()) {
         (None, _) => String::new(),
@@ -96,7 +152,7 @@ fn user(leaf: &CertificateDer<'_>) -> Option<Peer> {
         },
         (Some(_), Some(_)) => return Some(Peer::Invalid("expected 1 UID, but found multiple".into())),
     };
-    Some(Peer::User { name, groups, uid, fingerprint })
+    Some(Peer::User { name, groups, uid, credential })
 }
 
 /// The DNS names and IP addresses of a certificate, as text.
@@ -158,9 +214,68 @@ impl ClientCertVerifier for Verifier {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use rcgen::{CertificateParams, DnType, KeyPair};
+    use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
 
     use super::*;
+    use crate::tls::{Authority, Request, fingerprint_of_key};
+
+    /// RFC 5280, section 4.1.2.5: "the period of time from notBefore through notAfter, inclusive".
+    #[test]
+    fn credentials_end() {
+        let authority = Authority::in_memory("cluster").unwrap();
+        let request = Request::Client { user: "jane".into(), groups: vec![] };
+        let identity = authority.issue_for(&request, Duration::from_secs(100)).unwrap();
+        let peer = Verifier::new(authority.bundle()).unwrap().peer(Some(&identity.certified().unwrap().cert));
+        let credential = peer.credential().unwrap();
+        assert_eq!(credential.key, fingerprint_of_key(&identity.key).unwrap());
+        let end = Timestamp::try_from(identity.validity().unwrap().1).unwrap().as_second();
+        let check = |second: i64, expected: bool| {
+            assert_eq!(credential.has_ended(Timestamp::from_second(second).unwrap()), expected, "{second}");
+        };
+        check(end - 100, false);
+        check(end, false);
+        check(end + 1, true);
+        assert!(Peer::Anonymous.credential().is_none() && Peer::Invalid(String::new()).credential().is_none());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_end_is_told() {
+        let now = Timestamp::now().as_second();
+        Credential { expiry: now - 1, ..Credential::default() }.ended().await;
+        let mut later = std::pin::pin!(async { Credential { expiry: now + 7200, ..Credential::default() }.ended().await });
+        assert!(futures::poll!(later.as_mut()).is_pending());
+    }
+
+    #[test]
+    fn subjects_are_read_in_one_way() {
+        let check = |names: &[DnValue], groups: &[DnValue], expected: Option<&str>| {
+            // As rcgen has one value for an attribute, the second is given under an identifier that is written as the first one's.
+            let mut params = CertificateParams::default();
+            params.distinguished_name = DistinguishedName::new();
+            let both = [(DnType::CommonName, [2, 5, 4, 3], names), (DnType::OrganizationName, [2, 5, 4, 10], groups)];
+            for (first, object, values) in both {
+                for (index, value) in values.iter().enumerate() {
+                    let kind = if index == 0 { first.clone() } else { DnType::CustomDnType(object.to_vec()) };
+                    params.distinguished_name.push(kind, value.clone());
+                }
+            }
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            let name = match user(certificate.der()) {
+                Some(Peer::User { name, .. }) => Some(name),
+                _ => None,
+            };
+            assert_eq!(name.as_deref(), expected, "{names:?} {groups:?}");
+        };
+        let utf8 = |text: &str| DnValue::Utf8String(text.to_owned());
+        let teletex = || DnValue::TeletexString("system:masters".try_into().unwrap());
+        check(&[utf8("jane")], &[utf8("a"), utf8("b")], Some("jane"));
+        check(&[], &[utf8("a")], None);
+        check(&[utf8("")], &[], None);
+        check(&[utf8("jane"), utf8("kubernetes-admin")], &[], None);
+        check(&[utf8("jane")], &[utf8("a"), teletex()], None);
+        check(&[utf8("jane")], &[teletex()], None);
+        check(&[teletex()], &[], None);
+    }
 
     /// The feature `AllowParsingUserUIDFromCertAuth`: "the UID attribute (1.3.6.1.4.1.57683.2) of the certificate's subject".
     #[test]

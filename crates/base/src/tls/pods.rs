@@ -276,8 +276,8 @@ mod tests {
             let (served, connected) = tokio::join!(acceptor.accept(a), connector.connect(host, b));
             connected.unwrap();
             let peer = verifier.peer(served.unwrap().get_ref().1.peer_certificates());
-            let Peer::Pod { identity: found, fingerprint } = peer else { panic!("{name}: {peer:?}") };
-            assert_eq!((*found, fingerprint.len()), (identity(), 64), "{name}");
+            let Peer::Pod { identity: found, credential } = peer else { panic!("{name}: {peer:?}") };
+            assert_eq!((*found, credential.fingerprint.len()), (identity(), 64), "{name}");
         }
     }
 

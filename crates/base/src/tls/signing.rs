@@ -1,7 +1,9 @@
 //! Requests for certificates (PKCS #10, RFC 2986) and certificates that answer them (RFC 5280).
 //!
-//! The subject and the names go from the request to the certificate as they were encoded: a subject may have any number of
-//! organizations.
+//! The subject and the names of the certificate are written from what was read of the request, and what cannot be read is refused: other
+//! readers must not find more in a certificate than was checked here.
+
+mod subject;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,9 +18,14 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
+use self::subject::Subject;
 use super::authority::{Authority, BACKDATE, subject};
 use super::der::{self, BIT_STRING, ECDSA_WITH_SHA256, INTEGER, OBJECT, SEQUENCE, extension, tlv};
 use super::{Error, Request};
+
+/// The annotation of a Node that says by which key it has joined: the SHA-256 of the public key, hex. Its name is given to nobody else. By the same
+/// name users who are nodes have an extra: the key of the certificate that they have shown.
+pub const NODE_KEY: &str = "knarr.io/node-key";
 
 /// What a certificate may be used for, as far as the cluster's authority certifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,14 +66,14 @@ impl SigningRequest {
         let (_, request) = X509CertificationRequest::from_der(block.contents()).map_err(|error| wrong(error.to_string()))?;
         request.verify_signature().map_err(|_| wrong("its signature is not by its key".to_owned()))?;
         let info = &request.certification_request_info;
-        let strings = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().ok().map(str::to_owned);
+        let Subject { name, organizations, encoded } = Subject::read(&info.subject).map_err(wrong)?;
         let mut found = Self {
-            name: info.subject.iter_common_name().find_map(strings).unwrap_or_default(),
-            organizations: info.subject.iter_organization().filter_map(strings).collect(),
+            name,
+            organizations,
             dns: Vec::new(),
             ips: Vec::new(),
             others: false,
-            subject: info.subject.as_raw().to_vec(),
+            subject: encoded,
             key: info.subject_pki.raw.to_vec(),
             names: None,
         };
@@ -135,7 +142,7 @@ pub fn digest_of_bundle(bundle: &str) -> Result<String, Error> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -53,24 +53,19 @@ fn decide(
     let own = policy::is_own(&request.spec, &wanted.request);
     match signer {
         Signer::Client => Decision::Wait,
-        Signer::KubeletClient if own => {
+        Signer::KubeletClient if own && policy::may_renew(node.as_deref(), &wanted.request.fingerprint()) => {
             Decision::IfAllowed("selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview.")
         }
         Signer::KubeletClient if policy::may_join(node.as_deref(), &wanted.request.fingerprint()) => {
             Decision::IfAllowed("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.")
         }
-        Signer::KubeletClient => {
-            let message = format!(
-                "node {name} is there, and has joined with another key. If it is to be replaced, delete it first \
-                 (kubectl delete node {name}); else give this machine another name (--node-name)"
-            );
-            Decision::Deny("NodeNameTaken", message)
-        }
+        Signer::KubeletClient => taken(name),
         Signer::KubeletServing if own => match node {
             _ if let Some(taken) = reserved.of(&wanted.request) => Decision::Deny(
                 "NameReserved",
                 format!("{taken} is not for a node: clients of the cluster would take it for another server"),
             ),
+            Some(node) if !policy::is_asked_by(&node, &request.spec) => taken(name),
             Some(node) if policy::has_names(&node, nodes.list().iter().map(AsRef::as_ref), &wanted.request) => {
                 Decision::Approve("Auto approving the serving certificate of a kubelet for the addresses of its node.")
             }
@@ -78,6 +73,14 @@ fn decide(
         },
         Signer::KubeletServing => Decision::Wait,
     }
+}
+
+fn taken(name: &str) -> Decision {
+    let message = format!(
+        "node {name} is there, and has joined with another key. If it is to be replaced, delete it first \
+         (kubectl delete node {name}); else give this machine another name (--node-name)"
+    );
+    Decision::Deny("NodeNameTaken", message)
 }
 
 impl Controller for Approver {

@@ -2,15 +2,12 @@
 
 use std::net::IpAddr;
 
-use base::tls::{SigningRequest, Usage};
+use base::tls::{NODE_KEY, SigningRequest, Usage};
 use ipnet::IpNet;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequestSpec;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::meta;
-
-/// The annotation of a Node that says by which key it has joined: the SHA-256 of the public key. Its name is given to nobody else.
-pub const NODE_KEY: &str = "knarr.io/node-key";
 
 const USER: &str = "system:node:";
 const GROUP: &str = "system:nodes";
@@ -121,6 +118,19 @@ pub(super) fn is_own(spec: &CertificateSigningRequestSpec, request: &SigningRequ
 /// Whether a machine may become the node of this name: nobody has it, or the machine has the key with which the node has joined.
 pub(super) fn may_join(node: Option<&Node>, fingerprint: &str) -> bool {
     node.is_none_or(|node| meta::annotation(node, NODE_KEY) == Some(fingerprint))
+}
+
+/// Whether a certificate for the key may be the node's next one. A node that has said nothing of a key, such as that of another kubelet, may
+/// change it, as upstream's nodes do each time.
+pub(super) fn may_renew(node: Option<&Node>, fingerprint: &str) -> bool {
+    node.and_then(|node| meta::annotation(node, NODE_KEY)).is_none_or(|own| own == fingerprint)
+}
+
+/// Whether the requester has shown the key with which the node has joined. Who had a certificate for its name before it joined, and asked then,
+/// is another machine.
+pub(super) fn is_asked_by(node: &Node, spec: &CertificateSigningRequestSpec) -> bool {
+    let shown = spec.extra.as_ref().and_then(|extra| extra.get(NODE_KEY)).map(Vec::as_slice);
+    meta::annotation(node, NODE_KEY).is_none_or(|own| shown.is_some_and(|shown| shown == [own]))
 }
 
 /// What no node gets a certificate for, whatever it calls itself: one authority signs for kubelets and for the API server, so a node with such
@@ -238,6 +248,24 @@ mod tests {
         check(Some(json!({NODE_KEY: "f00d"})), true);
         check(Some(json!({NODE_KEY: "beef"})), false);
         check(Some(json!({})), false);
+    }
+
+    #[test]
+    fn what_is_renewed_has_the_key_that_joined() {
+        let check = |annotations: Option<serde_json::Value>, renewed: bool, served: [bool; 2]| {
+            let node = annotations.map(|all| object::<Node>(json!({"metadata": {"name": "a", "annotations": all}})));
+            assert_eq!(may_renew(node.as_ref(), "f00d"), renewed, "{node:?}");
+            let Some(node) = node else { return };
+            let shown = [None, Some("f00d")].map(|key| CertificateSigningRequestSpec {
+                extra: key.map(|key| [(NODE_KEY.to_owned(), vec![key.to_owned()])].into()),
+                ..Default::default()
+            });
+            assert_eq!(shown.map(|spec| is_asked_by(&node, &spec)), served, "{node:?}");
+        };
+        check(None, true, [true; 2]);
+        check(Some(json!({})), true, [true; 2]);
+        check(Some(json!({NODE_KEY: "f00d"})), true, [false, true]);
+        check(Some(json!({NODE_KEY: "beef"})), false, [false, false]);
     }
 
     #[test]

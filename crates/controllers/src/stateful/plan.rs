@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 
 pub(super) use super::observed::{Observed, Version};
 use super::{claims, identity, status};
+use crate::pod_control::BURST;
 use crate::{meta, pods};
 
 /// A pod to be made.
@@ -48,8 +49,10 @@ enum Go {
 
 struct Work<'a> {
     observed: &'a Observed<'a>,
-    /// The pods that there should be, by index; None where there is none yet.
-    replicas: Vec<Option<&'a Arc<Pod>>>,
+    /// How many pods there should be: so many that none may cost anything before it is there.
+    wanted: usize,
+    /// Those of them that there are, by index.
+    replicas: BTreeMap<usize, &'a Arc<Pod>>,
     /// The pods that there should not be, the highest number first.
     condemned: Vec<&'a Arc<Pod>>,
     in_order: bool,
@@ -59,21 +62,20 @@ struct Work<'a> {
 pub(super) fn plan(observed: &Observed<'_>) -> Plan {
     let start = identity::start(observed.set);
     let wanted = usize::try_from(identity::replicas(observed.set)).unwrap_or(0);
-    let (mut replicas, mut condemned) = (vec![None; wanted], Vec::new());
+    let (mut replicas, mut condemned) = (BTreeMap::new(), Vec::new());
     for pod in observed.pods {
         let Some(ordinal) = identity::ordinal(pod) else { continue };
-        let place = usize::try_from(ordinal - start).ok().and_then(|index| replicas.get_mut(index));
-        match place {
-            Some(place) => *place = Some(pod),
+        match usize::try_from(ordinal - start).ok().filter(|index| *index < wanted) {
+            Some(index) => drop(replicas.insert(index, pod)),
             None => condemned.push(pod),
         }
     }
     condemned.sort_by_key(|pod| std::cmp::Reverse(identity::ordinal(pod)));
-    let members = replicas.iter().flatten().copied().chain(condemned.iter().copied());
+    let members = replicas.values().copied().chain(condemned.iter().copied());
     let status = status::status(observed, members);
     let waits = observed.pods.iter().filter_map(|pod| observed.availability(pod)).filter(|wait| !wait.is_zero());
     let plan = Plan { status, after: waits.min(), ..Plan::default() };
-    let mut work = Work { observed, replicas, condemned, in_order: observed.in_order(), plan };
+    let mut work = Work { observed, wanted, replicas, condemned, in_order: observed.in_order(), plan };
     if !meta::ends(observed.set) {
         work.run();
     }
@@ -82,7 +84,7 @@ pub(super) fn plan(observed: &Observed<'_>) -> Plan {
 
 impl Work<'_> {
     fn run(&mut self) {
-        for index in 0..self.replicas.len() {
+        for index in self.places() {
             if self.replica(index) == Go::Wait && self.in_order {
                 return;
             }
@@ -101,9 +103,18 @@ impl Work<'_> {
         }
     }
 
+    /// The indexes to look at, in order: of all pods that there are, and of as many as may be made in one look.
+    fn places(&self) -> Vec<usize> {
+        let holes = (0..self.wanted).filter(|index| !self.replicas.contains_key(index)).take(BURST);
+        let mut places: Vec<usize> = self.replicas.keys().copied().chain(holes).collect();
+        places.sort_unstable();
+        places
+    }
+
     /// The name of the first pod that does not serve: of those that stay, then of the lowest that goes. None where a place is empty.
     fn first_unavailable(&self) -> Option<String> {
-        let staying = self.replicas.iter().copied().find(|pod| !self.observed.serves(*pod));
+        let mut staying = (0..self.wanted).map(|index| self.replicas.get(&index).copied());
+        let staying = staying.find(|pod| !self.observed.serves(*pod));
         let going = || self.condemned.iter().rev().find(|pod| !self.observed.serves(Some(pod))).copied();
         match staying {
             Some(pod) => pod.map(|pod| meta::name(pod.as_ref()).to_owned()),
@@ -113,7 +124,7 @@ impl Work<'_> {
 
     /// Brings one of the pods that should be there nearer to how it should be.
     fn replica(&mut self, index: usize) -> Go {
-        let Some(pod) = self.replicas[index] else { return self.create(index) };
+        let Some(pod) = self.replicas.get(&index).copied() else { return self.create(index) };
         if status::has_ended(pod) {
             // Another is made when this one is gone.
             if !meta::ends(pod.as_ref()) {
@@ -182,7 +193,8 @@ impl Work<'_> {
     /// Ends the highest pod of an old revision, unless one above it does not serve yet.
     fn update(&mut self) {
         let least = usize::try_from(self.observed.partition().unwrap_or(0)).unwrap_or(0);
-        for pod in self.replicas.iter().skip(least).rev() {
+        for index in (least..self.wanted).rev() {
+            let pod = self.replicas.get(&index).copied();
             if let Some(old) = pod.filter(|pod| identity::revision(pod) != self.observed.update.name && !meta::ends(pod.as_ref()))
             {
                 if !self.plan.delete.contains(old) {
@@ -192,7 +204,7 @@ impl Work<'_> {
                 self.plan.status.current_replicas = Some(current).filter(|count| *count > 0);
                 return;
             }
-            if !self.observed.serves(*pod) {
+            if !self.observed.serves(pod) {
                 return;
             }
         }

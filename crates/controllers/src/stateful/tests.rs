@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::history::HASH;
+use crate::pod_control::BURST;
 use crate::testing::{World, object};
 
 fn set(spec: Value) -> StatefulSet {
@@ -99,6 +100,18 @@ fn parallel_sets_do_not_wait() {
     check(parallel(1), &["0 new not", "1 new not", "2 new ready"], "-web-2 -web-1");
     check(parallel(2), &["0 new failed"], "+web-1:new -web-0");
     check(parallel(2), &["0 old ready", "1 old ready", "2 old ready"], "-web-2 -web-1");
+}
+
+/// What is not there yet costs nothing: a number of replicas is a number that somebody has written.
+#[test]
+fn sets_without_end_come_in_parts() {
+    let most = |policy: &str| json!({"podManagementPolicy": policy, "replicas": i32::MAX});
+    check(most("OrderedReady"), &["0 new ready"], "+web-1:new");
+    let plan = make(&set(most("Parallel")), &["1 new not", "2147483646 new failed"], &Claims::new());
+    let last = |all: &[plan::Create]| all.last().map(|one| meta::name(one.pod.as_ref()).to_owned());
+    assert_eq!((plan.create.len(), last(&plan.create)), (BURST, Some("web-500".to_owned())));
+    // Those that are there are looked at wherever they are.
+    assert_eq!(plan.delete.len(), 1);
 }
 
 /// Conformance: [sig-apps] StatefulSet Basic StatefulSet functionality [StatefulSetBasic] should perform canary updates and phased rolling updates of template modifications [Conformance]

@@ -140,6 +140,7 @@ impl Agent {
                         _ = shutdown.changed() => {}
                     }
                 }
+                () = self.cx.volume_waits.notified() => {}
                 _ = shutdown.changed() => {}
                 Ok(()) = network.changed() => {}
                 change = changes.next() => {

@@ -37,12 +37,9 @@ pub async fn remove_pod(cx: &Context, uid: &str, logs: Option<&Path>) -> Result<
         forget_links(cx, logs.to_owned()).await;
     }
     for path in logs.into_iter().chain([directory.as_path()]) {
-        match tokio::fs::remove_dir_all(path).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(format!("cannot remove {}: {error}", path.display()));
-            }
-            _ => {}
-        }
+        let (tree, failed) = (path.to_owned(), |error: String| format!("cannot remove {}: {error}", path.display()));
+        let removed = tokio::task::spawn_blocking(move || base::trees::remove(&tree)).await;
+        removed.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
     }
     cx.users.release(uid);
     Ok(())

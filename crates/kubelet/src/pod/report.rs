@@ -46,6 +46,8 @@ pub struct Reporter {
     /// What it should have; the newest that was wanted.
     wanted: Option<PodStatus>,
     sending: Option<(PodStatus, BoxFuture<'static, Answer>)>,
+    /// The newest object that came while a patch was under way.
+    crossed: Option<(u64, PodStatus)>,
     failures: u32,
     retry: Option<Timestamp>,
     frozen: bool,
@@ -71,6 +73,7 @@ impl Reporter {
             is_static,
             wanted: None,
             sending: None,
+            crossed: None,
             failures: 0,
             retry: None,
             frozen,
@@ -93,7 +96,7 @@ impl Reporter {
         let uid = object.as_ref().and_then(|object| object.metadata.uid.clone());
         if uid != self.uid {
             // Another mirror knows nothing yet, and what was on its way to the one before is void.
-            (self.uid, self.version, self.sending) = (uid, 0, None);
+            (self.uid, self.version, self.sending, self.crossed) = (uid, 0, None, None);
             (self.failures, self.retry, self.known) = (0, None, PodStatus::default());
         }
         let Some(object) = object else { return };
@@ -116,6 +119,9 @@ impl Reporter {
             let conditions = known.conditions.get_or_insert_default();
             conditions.retain(|condition| OWN.contains(&condition.type_.as_str()));
             conditions.splice(0..0, theirs.iter().cloned());
+        }
+        if self.crossed.as_ref().is_none_or(|(version, _)| *version < newer) {
+            self.crossed = Some((newer, status));
         }
     }
 
@@ -160,10 +166,11 @@ impl Reporter {
         let Some((_, answer)) = &mut self.sending else { return std::future::pending().await };
         let answer = answer.await;
         let Some((status, _)) = self.sending.take() else { return };
+        let crossed = self.crossed.take();
         match answer {
             Ok(pod) => {
                 self.version = self.version.max(version(&pod));
-                self.known = status;
+                self.known = answered(status, pod.status.as_ref());
                 (self.failures, self.retry) = (0, None);
             }
             Err(kube::Error::Api(error)) if error.code == 404 => {
@@ -179,5 +186,51 @@ impl Reporter {
                 self.retry = Some(now.saturating_add(signed(delay.min(Duration::from_secs(30)))).unwrap_or(now));
             }
         }
+        // What was written after the answer does not come again.
+        if let Some((newer, status)) = crossed.filter(|(newer, _)| *newer > self.version) {
+            (self.version, self.known) = (newer, status);
+        }
+    }
+}
+
+/// What the API server has after it has taken `sent`. A patch says only what was thought to change: where somebody else has written meanwhile
+/// that the pod is not ready, or what phase it has, that stands until it is contradicted.
+fn answered(mut sent: PodStatus, answer: Option<&PodStatus>) -> PodStatus {
+    let Some(answer) = answer else { return sent };
+    let stands = answer.conditions.iter().flatten();
+    for condition in sent.conditions.iter_mut().flatten() {
+        if let Some(other) = stands.clone().find(|other| other.type_ == condition.type_ && other.status != condition.status) {
+            *condition = other.clone();
+        }
+    }
+    sent.phase.clone_from(&answer.phase);
+    sent
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_meanwhile_is_known() {
+        let status = |ready: &str, phase: &str, ip: &str| -> PodStatus {
+            let conditions =
+                [("Ready", ready), ("Initialized", "True")].map(|(kind, status)| json!({"type": kind, "status": status}));
+            serde_json::from_value(json!({"phase": phase, "podIP": ip, "conditions": conditions})).unwrap()
+        };
+        let check = |answer: PodStatus, expected: PodStatus| {
+            assert_eq!(answered(status("True", "Running", "10.0.0.1"), Some(&answer)), expected);
+        };
+        let sent = || status("True", "Running", "10.0.0.1");
+        check(sent(), sent());
+        // The node controller was between: the next patch says again that the pod is ready.
+        check(status("False", "Running", "10.0.0.1"), status("False", "Running", "10.0.0.1"));
+        check(status("True", "Failed", "10.0.0.1"), status("True", "Failed", "10.0.0.1"));
+        let repair = patch("u", &answered(sent(), Some(&status("False", "Running", "10.0.0.1"))), &sent()).unwrap();
+        assert_eq!(repair.pointer("/status/conditions/0/status").and_then(Value::as_str), Some("True"), "{repair}");
+        assert!(patch("u", &answered(sent(), Some(&sent())), &sent()).is_none());
     }
 }

@@ -209,6 +209,7 @@ mod tests {
     use std::convert::Infallible;
     use std::sync::Arc;
 
+    use base::tls::Credential;
     use http_body_util::{BodyExt, Full};
     use kube::client::Body;
     use serde_json::{Value, json};
@@ -249,7 +250,7 @@ mod tests {
     }
 
     fn peer(name: &str) -> Peer {
-        Peer::User { name: name.to_owned(), groups: vec![], uid: String::new(), fingerprint: String::new() }
+        Peer::User { name: name.to_owned(), groups: vec![], uid: String::new(), credential: Credential::default() }
     }
 
     #[tokio::test]

@@ -146,7 +146,8 @@ mod tests {
     fn nodes_have_certificates_of_nodes() {
         let check = |name: &str, groups: &[&str], expected: bool| {
             let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-            let peer = Peer::User { name: name.to_owned(), groups, uid: String::new(), fingerprint: String::new() };
+            let peer =
+                Peer::User { name: name.to_owned(), groups, uid: String::new(), credential: base::tls::Credential::default() };
             assert_eq!(is_node(&peer), expected, "{name}");
         };
         check("system:node:n2", &["system:nodes"], true);

@@ -58,16 +58,24 @@ async fn serving_with(sharing: Option<Sharing>) -> (Cell, Arc<tls::Authority>, S
     (cell, authority, address)
 }
 
+async fn connect(
+    authority: &tls::Authority,
+    identity: Option<Arc<tls::Resolver>>,
+    address: SocketAddr,
+) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let config = Arc::new(tls::client(authority.bundle(), identity).unwrap());
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap()
+}
+
 async fn get(authority: &Arc<tls::Authority>, user: Option<&str>, address: SocketAddr, path: &str) -> (u16, String) {
     let identity = user.map(|user| {
         let groups = user.starts_with("system:node:").then(|| "system:nodes".to_owned());
         let request = tls::Request::Client { user: user.to_owned(), groups: groups.into_iter().collect() };
         tls::Resolver::memory(authority.clone(), request).unwrap()
     });
-    let config = Arc::new(tls::client(authority.bundle(), identity).unwrap());
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
-    let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap();
+    let stream = connect(authority, identity, address).await;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     let request = Request::get(path).body(Full::<Bytes>::default()).unwrap();
     crate::probes::http::beside(connection, async {
@@ -126,6 +134,38 @@ async fn the_api_server_reads_logs_and_others_are_asked_about() {
     let denied = "Forbidden (user=somebody, verb=get, resource=nodes, subresource(s)=[proxy])";
     check(Some("somebody"), "/containerLogs/ns/p/a", (403, denied)).await;
     check(None, "/healthz", (401, "Unauthorized")).await;
+}
+
+/// Upstream's kubelet verifies the certificate of a connection at each request.
+#[tokio::test]
+async fn certificates_end_while_connections_last() {
+    let (_cell, authority, address) = serving().await;
+    let request = tls::Request::Client { user: "kube-apiserver-kubelet-client".to_owned(), groups: vec![] };
+    let identity = authority.issue_for(&request, Duration::from_secs(4)).unwrap();
+    let verifier = tls::Verifier::new(authority.bundle()).unwrap();
+    let credential = verifier.peer(Some(&identity.certified().unwrap().cert)).credential().cloned().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let paths = (directory.path().join("a.crt"), directory.path().join("a.key"));
+    identity.store(&paths.0, &paths.1).unwrap();
+    let stream = connect(&authority, Some(tls::Resolver::files(&paths.0, &paths.1).unwrap()), address).await;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let asking = async {
+        let mut codes = Vec::new();
+        for path in ["/healthz", "/healthz", "/knarr/images/layers"] {
+            if sender.ready().await.is_err() {
+                break;
+            }
+            let request = Request::get(path).body(Full::<Bytes>::default()).unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            codes.push(response.status().as_u16());
+            response.into_body().collect().await.unwrap();
+            credential.ended().await;
+        }
+        codes
+    };
+    // The connection ends with the refusal.
+    let (codes, _) = tokio::join!(asking, connection);
+    assert_eq!(codes, [200, 401]);
 }
 
 /// "Kubelet authentication/authorization": `/stats/*` needs nodes/stats, `/metrics/*` nodes/metrics.

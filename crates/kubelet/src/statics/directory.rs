@@ -196,7 +196,7 @@ mod tests {
         write("a.yaml", &"x".repeat(FILE as usize + 1));
         let (long, known) = read(known);
         assert_eq!(uid(&long, "a-n"), uid(&later, "a-n"));
-        fs::remove_dir_all(directory.path()).unwrap();
+        base::trees::remove(directory.path()).unwrap();
         assert_eq!(names(&read(known).0), [""; 0]);
     }
 

@@ -39,7 +39,7 @@ pub fn write(target: &Path, payload: &Payload, group: Option<u32>) -> io::Result
     let name = format!("..{}.{}", Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S"), Timestamp::now().subsec_nanosecond());
     let directory = target.join(&name);
     // On a full disk every attempt would leave its half.
-    fill(&directory, payload, group).inspect_err(|_| drop(fs::remove_dir_all(&directory)))?;
+    fill(&directory, payload, group).inspect_err(|_| drop(base::trees::remove(&directory)))?;
     let _ = fs::remove_file(target.join(DATA_TMP));
     symlink(&name, target.join(DATA_TMP))?;
     fs::rename(target.join(DATA_TMP), target.join(DATA))?;
@@ -55,7 +55,7 @@ fn remove_others(target: &Path, shown: &str) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         if name != shown && name.to_string_lossy().starts_with("..") && entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
+            base::trees::remove(&entry.path())?;
         }
     }
     Ok(())

@@ -118,7 +118,7 @@ mod tests {
                 fs::create_dir(root.join(path)).unwrap()
             }
             assert_eq!((remove_points(&root, levels).is_ok(), root.exists()), (removed, !removed), "{path}");
-            let _ = fs::remove_dir_all(&root);
+            let _ = base::trees::remove(&root);
         };
         check(1, "volume", true);
         check(1, "file", true);

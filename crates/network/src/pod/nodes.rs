@@ -3,6 +3,7 @@
 //! How packets go from node to node is the cluster's choice ([`Backend`]).
 
 mod changes;
+mod peers;
 mod routes;
 mod vxlan;
 
@@ -23,6 +24,7 @@ use crate::nft::features::reserved;
 use crate::nft::machine;
 use crate::nft::table::{Holder, Table};
 use changes::{Changes, Ways};
+pub use peers::{Own, Peer};
 
 pub(crate) use vxlan::Entries;
 
@@ -46,36 +48,6 @@ impl Backend {
             Self::Vxlan => vxlan::headers(address),
             Self::HostGw | Self::Cni => 0,
         }
-    }
-}
-
-/// Another node, as its object tells.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Peer {
-    /// Its pod ranges.
-    pub ranges: Vec<IpNet>,
-    /// Its address of the family in which this node is reached.
-    pub address: IpAddr,
-    /// All of its addresses, of both families.
-    pub addresses: Vec<IpAddr>,
-}
-
-impl Peer {
-    /// The peer that a node is: it has pod ranges and an address of the family in which this node is reached.
-    fn of(node: &Node, own: &IpAddr) -> Option<Self> {
-        let ranges = node.spec.as_ref()?.pod_cidrs.as_ref()?.iter().filter_map(|range| range.parse().ok()).collect::<Vec<_>>();
-        let addresses = node.status.as_ref()?.addresses.as_ref()?.iter();
-        let addresses = addresses.filter(|address| address.type_ == "InternalIP").filter_map(|a| a.address.parse().ok());
-        let addresses: Vec<IpAddr> = addresses.filter(|address| address != own).collect();
-        let address = *addresses.iter().find(|address| address.is_ipv4() == own.is_ipv4())?;
-        (!ranges.is_empty()).then_some(Self { ranges, address, addresses })
-    }
-
-    /// The peers among the nodes of a cluster. A range of this node's is nobody else's.
-    pub fn all<'a>(nodes: impl Iterator<Item = &'a Node>, name: &str, own: &IpAddr, own_ranges: &[IpNet]) -> BTreeSet<Self> {
-        let overlaps = |range: &IpNet| own_ranges.iter().any(|one| one.contains(range) || range.contains(one));
-        let others = nodes.filter(|node| node.metadata.name.as_deref() != Some(name));
-        others.filter_map(|node| Self::of(node, own)).filter(|peer| !peer.ranges.iter().any(overlaps)).collect()
     }
 }
 
@@ -167,7 +139,8 @@ impl Nodes {
 
     /// Makes the ways to these nodes, and takes away all others. Says which of them there cannot be.
     pub async fn update<'a>(&mut self, nodes: impl Iterator<Item = &'a Node> + Clone) -> Result<&Unreached, Error> {
-        let peers = Peer::all(nodes.clone(), &self.name, &self.address, &self.options.pod_cidrs);
+        let Options { pod_cidrs: ranges, cluster_cidrs: cluster, .. } = &self.options;
+        let peers = Peer::all(nodes.clone(), Own { name: &self.name, address: self.address, ranges, cluster });
         let others = nodes.filter(|node| node.metadata.name.as_deref() != Some(&self.name));
         let (own_ports, taken_ports) = (others.clone().flat_map(own_ports).collect(), others.flat_map(taken_ports).collect());
         let known = Known { peers, own_ports, taken_ports };
@@ -222,33 +195,15 @@ mod tests {
     use client::taken_ports::TAKEN_PORTS;
     use serde_json::{Value, json};
 
-    fn node(name: &str, ranges: &[&str], addresses: &[&str]) -> Node {
+    fn node(name: &str, addresses: &[&str]) -> Node {
         let addresses: Vec<Value> = addresses.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
-        let value = json!({"metadata": {"name": name}, "spec": {"podCIDRs": ranges}, "status": {"addresses": addresses}});
+        let value = json!({"metadata": {"name": name}, "status": {"addresses": addresses}});
         serde_json::from_value(value).unwrap()
-    }
-
-    #[track_caller]
-    fn check(nodes: &[Node], expected: &[(&str, &str)]) {
-        let own = ["10.42.0.0/24".parse().unwrap()];
-        let peers = Peer::all(nodes.iter(), "a", &"192.168.0.1".parse().unwrap(), &own);
-        let found: Vec<_> = peers.iter().map(|peer| (peer.ranges[0].to_string(), peer.address.to_string())).collect();
-        let found: Vec<_> = found.iter().map(|(range, address)| (range.as_str(), address.as_str())).collect();
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn peers() {
-        check(&[node("a", &["10.42.0.0/24"], &["192.168.0.1"])], &[]);
-        let b = node("b", &["10.42.1.0/24", "fd42:0:0:1::/64"], &["fd00::2", "192.168.0.2"]);
-        check(&[b, node("c", &["10.42.2.0/24"], &[]), node("d", &[], &["192.168.0.4"])], &[("10.42.1.0/24", "192.168.0.2")]);
-        // Somebody else's word takes neither our address nor our range.
-        check(&[node("e", &["10.42.3.0/24"], &["192.168.0.1"]), node("f", &["10.42.0.0/23"], &["192.168.0.5"])], &[]);
     }
 
     #[test]
     fn ports_of_nodes() {
-        let mut other = node("b", &[], &["192.168.0.2", "fd00::2", "b.example"]);
+        let mut other = node("b", &["192.168.0.2", "fd00::2", "b.example"]);
         let found = |node: &Node| -> Vec<String> {
             own_ports(node).into_iter().map(|key| format!("{} {} {}", key.protocol, key.address, key.port)).collect()
         };

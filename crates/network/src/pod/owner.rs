@@ -89,9 +89,9 @@ pub(super) fn release(options: &Options) -> Result<Option<PathBuf>, Error> {
         Found::Taken(directory) => Some(directory),
     };
     let leases = leases(&options.directory);
-    match fs::remove_dir_all(&leases) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(IpamError::File { path: leases, source }.into()),
-        _ => Ok(other),
+    match base::trees::remove(&leases) {
+        Err(source) => Err(IpamError::File { path: leases, source }.into()),
+        Ok(()) => Ok(other),
     }
 }
 

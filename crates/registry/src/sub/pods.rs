@@ -56,6 +56,9 @@ fn bound(target: Target<'_>, mut pod: Value, binding: &Value, node: &str) -> Res
     if !assigned.is_empty() {
         return refuse(format!("pod {} is already assigned to node {assigned:?}", target.name));
     }
+    if pod.pointer("/spec/schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty()) {
+        return refuse(format!("pod {} has non-empty .spec.schedulingGates", target.name));
+    }
     let uid = meta::uid(binding);
     if !uid.is_empty() && uid != meta::uid(&pod) {
         return Err(Status::uid_precondition(&target.res.group_resource, target.name, uid, meta::uid(&pod)));

@@ -126,10 +126,7 @@ pub(crate) fn remove(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         rootfs::unmount(&entry.path())?;
     }
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    base::trees::remove(directory)
 }
 
 /// The mounts of the tree follow those that they are copies of, and not the other way round: what is mounted below a copy of a shared mount

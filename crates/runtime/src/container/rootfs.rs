@@ -107,10 +107,8 @@ impl Stack<'_> {
         if "lowerdir=,".len() + names.len() + others < OPTIONS {
             return Ok((self.layers_dir, names));
         }
-        match fs::remove_dir_all(self.links) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => fs::create_dir(self.links)?,
-        }
+        base::trees::remove(self.links)?;
+        fs::create_dir(self.links)?;
         for (number, layer) in self.lower.iter().enumerate() {
             std::os::unix::fs::symlink(self.layers_dir.join(layer), self.links.join(number.to_string()))?;
         }
@@ -155,10 +153,7 @@ pub(crate) fn remove(container: &Path) -> io::Result<()> {
     for image in fs::read_dir(container.join("images")).into_iter().flatten().flatten() {
         unmount(&image.path())?;
     }
-    match fs::remove_dir_all(container) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    base::trees::remove(container)
 }
 
 /// Whether the kernel changes attributes of whole trees of mounts (mount_setattr(2), Linux 5.12).

@@ -333,10 +333,7 @@ impl Inner {
         self.cgroups.kill(&entry.record.cgroup);
         self.forget_external(entry);
         let state = self.oci_root().join(&entry.record.id);
-        match std::fs::remove_dir_all(state) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        base::trees::remove(&state)?;
         self.cgroups.remove(&entry.record.cgroup)?;
         mapped::remove(&mapped::directory(&self.options.run_dir, &entry.record.id))?;
         rootfs::remove(&entry.dir)

@@ -292,7 +292,7 @@ impl Inner {
         let work = move || {
             end_shim(record.shim, &dir);
             inner.release_group(&record.id, &inner.group(&record.config.cgroup_parent));
-            remove_dir(&dir)
+            base::trees::remove(&dir)
         };
         blocking(work).await?.map_err(super::internal)?;
         self.sandboxes.lock().remove(id);
@@ -343,7 +343,7 @@ impl Inner {
         };
         let _ = blocking(work).await;
         let released = self.release(id).await;
-        let removed = blocking(move || remove_dir(&dir)).await;
+        let removed = blocking(move || base::trees::remove(&dir)).await;
         if let (Err(error), _) | (_, Err(error)) = (released, removed) {
             tracing::warn!(sandbox = id, %error, "removing a failed sandbox");
         }
@@ -405,13 +405,6 @@ fn check_group(group: &str) -> Result<()> {
 
 fn remove_file(path: &Path) -> std::io::Result<()> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn remove_dir(path: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

@@ -20,26 +20,43 @@ pub(crate) struct Copy {
 impl Copy {
     /// Fills the directory `to`.
     pub(crate) fn directory(&mut self, from: &Path, to: &Path, found: &fs::Metadata) -> io::Result<()> {
-        for entry in fs::read_dir(from)? {
-            let name = entry?.file_name();
-            self.entry(&from.join(&name), &to.join(&name))?;
+        let mut filled = vec![(from.to_owned(), to.to_owned(), found.clone())];
+        let mut next = 0;
+        // Not by calls of itself: a tree may be deep.
+        while let Some((from, to, _)) = filled.get(next).cloned() {
+            next += 1;
+            for entry in fs::read_dir(&from)? {
+                let name = entry?.file_name();
+                let (from, to) = (from.join(&name), to.join(&name));
+                let found = fs::symlink_metadata(&from)?;
+                if found.is_dir() {
+                    fs::create_dir(&to)?;
+                    filled.push((from, to, found));
+                } else {
+                    self.file(&from, &to, &found)?;
+                }
+            }
         }
         // Last, because filling it changes its times.
-        equal(from, to, found)
+        filled.iter().rev().try_for_each(|(from, to, found)| equal(from, to, found))
     }
 
     /// Copies one file or tree to where nothing is.
     pub(crate) fn entry(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let found = fs::symlink_metadata(from)?;
-        if !found.is_dir() && found.nlink() > 1 {
+        if found.is_dir() {
+            fs::create_dir(to)?;
+            return self.directory(from, to, &found);
+        }
+        self.file(from, to, &found)
+    }
+
+    fn file(&mut self, from: &Path, to: &Path, found: &fs::Metadata) -> io::Result<()> {
+        if found.nlink() > 1 {
             let first = self.links.entry((found.dev(), found.ino())).or_insert_with(|| to.to_owned());
             if first != to {
                 return fs::hard_link(first, to);
             }
-        }
-        if found.is_dir() {
-            fs::create_dir(to)?;
-            return self.directory(from, to, &found);
         }
         if found.is_symlink() {
             symlink(fs::read_link(from)?, to)?;
@@ -51,7 +68,7 @@ impl Copy {
             let kind = SFlag::from_bits_truncate(found.mode() & SFlag::S_IFMT.bits());
             mknod(to, kind, Mode::from_bits_truncate(0o600), found.rdev())?;
         }
-        equal(from, to, &found)
+        equal(from, to, found)
     }
 }
 

@@ -5,6 +5,7 @@
 //! whole and on disk, so what has its name is complete. `tmp` is emptied at start.
 
 use base::files::{self, Outlives};
+use base::trees::Temporary;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
@@ -80,7 +81,7 @@ pub(crate) struct Store {
 impl Store {
     /// Opens the store at `dir` and removes what an interrupted pull or removal left.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
-        let _ = fs::remove_dir_all(dir.join("tmp"));
+        base::trees::remove(&dir.join("tmp"))?;
         for name in ["tmp", "layers", "records", "configs"] {
             fs::create_dir_all(dir.join(name))?;
         }
@@ -128,11 +129,10 @@ impl Store {
         diff_id: &str,
         unpack: impl FnOnce(&Path) -> std::result::Result<Unpacked, E>,
     ) -> std::result::Result<u64, E> {
-        let temporary = tempfile::Builder::new().prefix("layer-").tempdir_in(self.dir.join("tmp"))?;
+        let temporary = Temporary::new(&self.dir.join("tmp"), "layer-")?;
         let root = temporary.path().join("fs");
         fs::create_dir(&root)?;
         set_mode(&root, 0o755)?;
-        set_mode(temporary.path(), 0o700)?;
         let Unpacked { size, loose } = unpack(&root)?;
         fs::write(temporary.path().join("size"), size.to_string())?;
         fs::write(temporary.path().join(LOOSE), serde_json::to_vec(&loose).map_err(io::Error::from)?)?;
@@ -140,7 +140,7 @@ impl Store {
         nix::unistd::syncfs(fs::File::open(&root)?.as_raw_fd()).map_err(io::Error::from)?;
         let target = self.layers_dir().join(short(diff_id));
         match fs::rename(temporary.path(), &target) {
-            Ok(()) => drop(temporary.keep()),
+            Ok(()) => temporary.keep(),
             // Somebody else was faster; theirs is the same.
             Err(_) if target.exists() => {}
             Err(error) => return Err(error.into()),
@@ -303,7 +303,7 @@ impl Store {
         if self.keeps_all {
             return Ok(());
         }
-        let trash = tempfile::Builder::new().prefix("trash-").tempdir_in(self.dir.join("tmp"))?;
+        let trash = Temporary::new(&self.dir.join("tmp"), "trash-")?;
         {
             let state = self.state.lock();
             let kept: std::collections::HashSet<&str> = state

@@ -3,13 +3,12 @@
 //! Layers come from strangers. Every lookup resolves with `openat2(RESOLVE_IN_ROOT)`: symbolic links, absolute or with
 //! `..`, are followed as a process with that root would, so what they name is always inside.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
@@ -102,21 +101,37 @@ impl Tree {
     }
 
     fn make(&mut self, path: &Path) -> io::Result<OwnedFd> {
-        match self.open_beneath(path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        match self.open_beneath(path, flags) {
             Err(Errno::ENOENT) => {}
             other => return Ok(other?),
         }
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Errno::ENOENT.into());
-        };
-        let parent = self.make(parent)?;
-        match mkdirat(Some(parent.as_raw_fd()), name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) => self.made.push(path.to_owned()),
-            // A link to what is not here, such as `/run` of a layer below: the directory is made where it leads.
-            Err(Errno::EEXIST) => return self.make_behind(path),
-            Err(error) => return Err(error.into()),
+        let names: Vec<&OsStr> = path.iter().collect();
+        let upto = |number: usize| names[..number].iter().collect::<PathBuf>();
+        // Whatever leads to a directory that is there is there: few looks find the last of them, each of which may follow many links.
+        let (mut there, mut missing) = (0, names.len());
+        let mut here = self.open_beneath(Path::new(""), flags)?;
+        while missing - there > 1 {
+            let middle = usize::midpoint(there, missing);
+            match self.open_beneath(&upto(middle), flags) {
+                Ok(found) => (there, here) = (middle, found),
+                Err(Errno::ENOENT) => missing = middle,
+                Err(error) => return Err(error.into()),
+            }
         }
-        Ok(self.open_beneath(path, OFlag::O_PATH | OFlag::O_DIRECTORY)?)
+        for (number, name) in names.iter().copied().enumerate().skip(there) {
+            here = match mkdirat(Some(here.as_raw_fd()), name, Mode::from_bits_truncate(0o755)) {
+                Ok(()) => {
+                    self.made.push(upto(number + 1));
+                    owned(openat(Some(here.as_raw_fd()), name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?)
+                }
+                // A link to what is not here, such as `/run` of a layer below: the directory is made where it leads.
+                Err(Errno::EEXIST) => self.make_behind(&upto(number + 1))?,
+                Err(error) => return Err(error.into()),
+            };
+        }
+        check_depth(&here)?;
+        Ok(here)
     }
 
     /// Makes the directory that the links of `path` lead to.
@@ -131,30 +146,20 @@ impl Tree {
         if !is(stat, SFlag::S_IFDIR) {
             return Ok(unlinkat(Some(dir), name, UnlinkatFlags::NoRemoveDir)?);
         }
-        remove_directory(dir, name)
+        // SAFETY: the caller has it open.
+        base::trees::remove_at(unsafe { BorrowedFd::borrow_raw(dir) }, &CString::new(name.as_bytes())?)
     }
 }
 
-fn remove_directory(dir: RawFd, name: &OsStr) -> io::Result<()> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut opened = Dir::openat(Some(dir), name, flags, Mode::empty())?;
-    let fd = opened.as_raw_fd();
-    let mut names: Vec<OsString> = Vec::new();
-    for entry in opened.iter() {
-        let entry = entry?;
-        let bytes = entry.file_name().to_bytes();
-        if bytes != b"." && bytes != b".." {
-            names.push(OsStr::from_bytes(bytes).to_owned());
+/// Refuses a directory whose path nobody could name (PATH_MAX): links lead a layer that deep, and no program finds its way there.
+fn check_depth(directory: &OwnedFd) -> io::Result<()> {
+    match nix::fcntl::readlink(format!("/proc/self/fd/{}", directory.as_raw_fd()).as_str()) {
+        Err(Errno::ENAMETOOLONG) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "a directory of the layer is deeper than any path"))
         }
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
     }
-    for child in names {
-        match stat_at(fd, &child)? {
-            Some(stat) if is(&stat, SFlag::S_IFDIR) => remove_directory(fd, &child)?,
-            Some(_) => unlinkat(Some(fd), child.as_os_str(), UnlinkatFlags::NoRemoveDir)?,
-            None => {}
-        }
-    }
-    Ok(unlinkat(Some(dir), name, UnlinkatFlags::RemoveDir)?)
 }
 
 /// The names and `..` of a path, last first.
@@ -212,6 +217,24 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn layers_are_as_deep_as_paths_are_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tree = Tree::open(dir.path()).unwrap();
+        let level: PathBuf = std::iter::repeat_n("d", 1500).collect();
+        tree.directory(&level).unwrap();
+        assert_eq!(tree.take_made().len(), 1500);
+        // Each link leads so much deeper.
+        symlink(&level, dir.path().join("l")).unwrap();
+        assert!(tree.directory(&Path::new("l").join("a")).is_ok());
+        let error = tree.directory(&Path::new("l").join(&level)).unwrap_err();
+        assert!(error.to_string().contains("deeper than any path"), "{error}");
+        symlink("nowhere", dir.path().join("dangling")).unwrap();
+        assert!(tree.directory(Path::new("dangling/x/y")).is_ok() && dir.path().join("nowhere/x").is_dir());
+        assert!(tree.directory(Path::new("l/a/x/y")).is_ok() && tree.take_made().len() > 2);
+        base::trees::remove(&dir.path().join("d")).unwrap();
+    }
 
     #[test]
     fn paths_are_resolved_inside_of_the_tree() {

@@ -120,8 +120,9 @@ impl NodeInfo {
     pub(super) fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let index = self.pods.iter().position(|pod| pod.uid() == uid)?;
         let pod = self.pods.swap_remove(index);
-        self.requested.subtract(&pod.request);
-        self.assumed_requested.subtract(&pod.assumed_request);
+        // Summed anew: a sum that has reached the largest number does not tell what is left of it.
+        self.requested = Resources::sum(self.pods.iter().map(|pod| &pod.request));
+        self.assumed_requested = Resources::sum(self.pods.iter().map(|pod| &pod.assumed_request));
         for port in &pod.ports {
             if let Some(index) = self.ports.iter().position(|own| own == port) {
                 self.ports.swap_remove(index);

@@ -71,11 +71,11 @@ impl Filter for Fit<'_> {
 fn usage(pod: &PodInfo, node: &NodeInfo, name: &str) -> Option<(i64, i64)> {
     let (wanted, used, all) = (&pod.assumed_request, &node.assumed_requested, &node.allocatable);
     Some(match name {
-        "cpu" => (used.milli_cpu + wanted.milli_cpu, all.milli_cpu),
-        "memory" => (used.memory + wanted.memory, all.memory),
-        "ephemeral-storage" => (used.ephemeral_storage + wanted.ephemeral_storage, all.ephemeral_storage),
+        "cpu" => (used.milli_cpu.saturating_add(wanted.milli_cpu), all.milli_cpu),
+        "memory" => (used.memory.saturating_add(wanted.memory), all.memory),
+        "ephemeral-storage" => (used.ephemeral_storage.saturating_add(wanted.ephemeral_storage), all.ephemeral_storage),
         _ if wanted.other(name) == 0 => return None,
-        _ => (used.other(name) + wanted.other(name), all.other(name)),
+        _ => (used.other(name).saturating_add(wanted.other(name)), all.other(name)),
     })
 }
 
@@ -112,8 +112,8 @@ impl Score for Balanced<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
         let (wanted, used, all) = (&self.pod.request, &node.requested, &node.allocatable);
         let fraction = |amount: i64, all: i64| if all > 0 { (amount as f64 / all as f64).min(1.0) } else { 1.0 };
-        let cpu = fraction(used.milli_cpu + wanted.milli_cpu, all.milli_cpu);
-        let memory = fraction(used.memory + wanted.memory, all.memory);
+        let cpu = fraction(used.milli_cpu.saturating_add(wanted.milli_cpu), all.milli_cpu);
+        let memory = fraction(used.memory.saturating_add(wanted.memory), all.memory);
         // The standard deviation of two numbers is half their distance.
         let deviation = (cpu - memory).abs() / 2.0;
         ((1.0 - deviation) * MAX_SCORE as f64) as i64

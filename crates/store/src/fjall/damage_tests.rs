@@ -65,7 +65,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn restore(dir: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
-    fs::remove_dir_all(dir).unwrap();
+    base::trees::remove(dir).unwrap();
     for (path, bytes) in files {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();

@@ -66,10 +66,7 @@ impl Directory {
         }
         let begin = || -> io::Result<()> {
             private(begun, true)?;
-            match fs::remove_dir_all(self.database()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            base::trees::remove(&self.database())?;
             self.acknowledged.set_len(0)?;
             File::open(&self.root)?.sync_all()
         };

@@ -48,7 +48,7 @@ fn record(database: &Database, snapshot: &Snapshot, key: &[u8]) -> Result<Option
     Stored::decode(Bytes::copy_from_slice(key), &bytes.into()).map(|stored| Some(stored.record))
 }
 
-fn head(database: &Database, snapshot: &Snapshot) -> Result<Head, Error> {
+pub(super) fn head(database: &Database, snapshot: &Snapshot) -> Result<Head, Error> {
     let head = snapshot.get(&database.meta, HEAD).map_err(storage)?;
     head.map_or(Ok(Head::default()), |bytes| Head::decode(&bytes))
 }

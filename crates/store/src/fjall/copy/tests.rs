@@ -1,0 +1,110 @@
+#![allow(clippy::unwrap_used)]
+use std::time::Duration;
+
+use base::tasks::Tasks;
+use bytes::Bytes;
+
+use super::*;
+use crate::contract::{history, write};
+use crate::{Engine, Expect, Fjall, Options, Write};
+
+fn options(dir: &Path) -> Options {
+    Options { reserve: 1 << 20, ..Options::new(dir) }
+}
+
+async fn copied(engine: &Fjall) -> (Vec<Copied>, Revision) {
+    let keep = |all: &mut Vec<Copied>, copied| {
+        all.push(copied);
+        Ok(())
+    };
+    engine.copy(Vec::new(), keep).await.unwrap()
+}
+
+fn restore(dir: &Path, copies: &[Copied], revision: Revision) -> Result<(), Error> {
+    let mut restoring = Restoring::begin(dir)?;
+    copies.iter().try_for_each(|copied| restoring.add(copied.clone()))?;
+    restoring.finish(revision)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_made_of_a_copy_has_what_was_current_and_no_past() {
+    let (tasks, _failures) = Tasks::root();
+    let home = tempfile::tempdir().unwrap();
+    let engine = Fjall::open(options(&home.path().join("old")), &tasks).await.unwrap();
+    let lease = |key: &'static str, ttl| Write { lane: Lane::Ephemeral, ttl, ..write(key, Expect::Anything, Some("lease")) };
+    for (key, value) in [("a", Some("1")), ("b", Some("1")), ("a", Some("2")), ("c", Some("1")), ("b", None), ("d", Some(""))] {
+        engine.commit(write(key, Expect::Anything, value)).await.unwrap();
+    }
+    engine.commit(lease("l", None)).await.unwrap();
+    engine.commit(lease("m", Some(Duration::from_secs(3600)))).await.unwrap();
+    let large = vec![7; 3 << 20];
+    for key in ["x", "y", "z"] {
+        let change = crate::Change::Put(large.clone().into());
+        engine.commit(Write { change, ..write(key, Expect::Absent, Some("")) }).await.unwrap();
+    }
+    let (copies, revision) = copied(&engine).await;
+    let shown: Vec<_> = copies.iter().map(|copied| (&copied.record.key[..], copied.record.revision, copied.lane)).collect();
+    let (durable, ephemeral) = (Lane::Durable, Lane::Ephemeral);
+    let expected: [(&[u8], u64, Lane); 8] = [
+        (b"a", 3, durable),
+        (b"c", 4, durable),
+        (b"d", 6, durable),
+        (b"x", 9, durable),
+        (b"y", 10, durable),
+        (b"z", 11, durable),
+        (b"l", 7, ephemeral),
+        (b"m", 8, ephemeral),
+    ];
+    assert_eq!((shown, revision), (expected.to_vec(), 11));
+    // What comes after the copy is not in it.
+    engine.commit(write("late", Expect::Absent, Some("1"))).await.unwrap();
+
+    let new = home.path().join("new");
+    restore(&new, &copies, revision).unwrap();
+    assert_eq!(restore(&new, &copies, revision), Err(Error::Exists));
+    let restored = Fjall::open(options(&new), &tasks).await.unwrap();
+    let (again, head) = copied(&restored).await;
+    assert_eq!((again, head), (copies, revision + BUMP));
+    assert_eq!(restored.get(b"late").await, Ok(None));
+    for seen in [1, revision, revision + 1] {
+        assert!(matches!(history(&restored, "", seen).await, Err(Error::Compacted(_))));
+    }
+    assert!(matches!(restored.range(b"", b"", Some(3), 0).await, Err(Error::Compacted(_))));
+    // It goes on as any store does, also after a restart.
+    let next = restored.commit(write("a", Expect::At(3), Some("3"))).await.unwrap();
+    assert_eq!(next, revision + BUMP + 1);
+    restored.commit(write("c", Expect::At(4), None)).await.unwrap();
+    restored.compact(next + 1).await.unwrap();
+    restored.close().await;
+    let restored = Fjall::open(options(&new), &tasks).await.unwrap();
+    let keys: Vec<Bytes> = copied(&restored).await.0.into_iter().map(|copied| copied.record.key).collect();
+    assert_eq!(keys, ["a", "d", "x", "y", "z", "l", "m"]);
+    assert_eq!(restored.revision(), next + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_expires_expires_in_the_new_store() {
+    let (tasks, _failures) = Tasks::root();
+    let home = tempfile::tempdir().unwrap();
+    let record = Record { key: "m".into(), value: "lease".into(), revision: 5 };
+    restore(home.path(), &[Copied { record, lane: Lane::Ephemeral, expires: 1 }], 5).unwrap();
+    let engine = Fjall::open(options(home.path()), &tasks).await.unwrap();
+    while engine.get(b"m").await.unwrap().is_some() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn what_no_store_has_is_refused_and_an_interrupted_restoration_leaves_none() {
+    let home = tempfile::tempdir().unwrap();
+    let durable = |key: &'static str, revision, expires| Copied {
+        record: Record { key: key.into(), value: "v".into(), revision },
+        lane: Lane::Durable,
+        expires,
+    };
+    for bad in [durable("a", 0, 0), durable("", 1, 0), durable("a", 1, 7), durable("a", 6, 0)] {
+        assert!(matches!(restore(home.path(), std::slice::from_ref(&bad), 5), Err(Error::Failed(_))), "{bad:?}");
+    }
+    restore(home.path(), &[durable("a", 5, 0)], 5).unwrap();
+    assert_eq!(restore(home.path(), &[], 5), Err(Error::Exists));
+}

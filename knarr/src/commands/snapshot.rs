@@ -1,0 +1,111 @@
+//! `knarr snapshot`: a cluster in a file.
+
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use base::tasks::Tasks;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::cli::{Snapshot, SnapshotCommand};
+use crate::paths::Paths;
+use crate::process;
+use crate::snapshot::server::{GIVEN, REFUSED};
+use crate::snapshot::{self, Summary};
+
+/// Runs one of them.
+pub(crate) fn run(options: &Snapshot) -> Result<()> {
+    let data_dir = std::path::absolute(&options.data_dir)?;
+    let paths = Paths::new(&data_dir);
+    match &options.command {
+        SnapshotCommand::Save { file } => save(file, &data_dir, &paths),
+        SnapshotCommand::Restore { file } => {
+            process::create_private(&data_dir)?;
+            let _lock = process::lock(&paths.lock())?;
+            let summary = snapshot::restore(file, &data_dir, &paths.store())?;
+            println!("restored {}: {}", data_dir.display(), said(&summary));
+            Ok(())
+        }
+        SnapshotCommand::Status { file } => {
+            println!("{}: {}", file.display(), said(&checked(file)?));
+            Ok(())
+        }
+    }
+}
+
+fn said(Summary { head, end, .. }: &Summary) -> String {
+    format!("{} objects at revision {}, saved {:.0} by knarr {}", end.records, end.revision, head.created, head.version)
+}
+
+fn checked(file: &Path) -> Result<Summary> {
+    let open = File::open(file).with_context(|| file.display().to_string())?;
+    snapshot::check(open).with_context(|| file.display().to_string())
+}
+
+fn save(file: &Path, data_dir: &Path, paths: &Paths) -> Result<()> {
+    let part = part(file)?;
+    let saved = || -> Result<Summary> {
+        let out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
+        let out = out.with_context(|| part.display().to_string())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(fetch(out, data_dir, paths))?.sync_all()?;
+        // As the disk has it: a backup that nobody has read is none.
+        let summary = checked(&part)?;
+        std::fs::rename(&part, file).with_context(|| file.display().to_string())?;
+        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory)?.sync_all()?;
+        Ok(summary)
+    };
+    let summary = saved().inspect_err(|_| {
+        // It is of no use, and may not be there.
+        let _ = std::fs::remove_file(&part);
+    })?;
+    println!("saved {}: {}", file.display(), said(&summary));
+    Ok(())
+}
+
+/// Where a snapshot is until it is whole.
+fn part(file: &Path) -> Result<PathBuf> {
+    let mut name = file.file_name().with_context(|| format!("{} is no file", file.display()))?.to_owned();
+    name.push(".part");
+    Ok(file.with_file_name(name))
+}
+
+/// Has the server write a snapshot to `out`, or does so itself where none runs.
+async fn fetch(out: File, data_dir: &Path, paths: &Paths) -> Result<File> {
+    match UnixStream::connect(paths.snapshots()).await {
+        Ok(stream) => receive(stream, out).await,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            if !paths.store().exists() {
+                bail!("no server has started with the data directory {}: name that of one with --data-dir", data_dir.display());
+            }
+            let _lock = process::lock(&paths.lock())?;
+            let (tasks, _failures) = Tasks::root();
+            let engine = store::Fjall::open(store::Options::new(paths.store()), &tasks).await?;
+            let written = snapshot::write(&engine, data_dir, out).await;
+            engine.close().await;
+            written
+        }
+        Err(error) => Err(error).with_context(|| format!("{}: are you root?", paths.snapshots().display())),
+    }
+}
+
+async fn receive(mut stream: UnixStream, out: File) -> Result<File> {
+    let mut out = tokio::fs::File::from_std(out);
+    match stream.read_u8().await.context("the server does not answer")? {
+        GIVEN => {
+            tokio::io::copy(&mut stream, &mut out).await?;
+            out.flush().await?;
+            Ok(out.into_std().await)
+        }
+        REFUSED => {
+            let mut why = String::new();
+            stream.read_to_string(&mut why).await?;
+            bail!("the server could not make a snapshot: {why}")
+        }
+        _ => bail!("what listens there is no server"),
+    }
+}

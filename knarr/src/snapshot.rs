@@ -1,0 +1,115 @@
+//! Snapshots: a cluster in one file. It holds what the store has, and the keys without which that is worth nothing. What nodes have
+//! (images, volumes, logs) is theirs.
+
+mod format;
+pub(crate) mod server;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use base::files;
+use jiff::Timestamp;
+
+pub(crate) use format::{End, Head};
+use format::{FORMAT, Line, Part, Reader, Row, Writer};
+
+/// What is kept of a data directory besides the store. Certificates that these keys can issue again are left out.
+const FILES: [&str; 7] = [
+    "pki/ca.crt",
+    "pki/ca.key",
+    "pki/front-proxy-ca.crt",
+    "pki/front-proxy-ca.key",
+    "pki/service-account.key",
+    "encryption.yaml",
+    "token",
+];
+
+/// What a snapshot is of.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    pub(crate) head: Head,
+    pub(crate) end: End,
+    /// Its files of the data directory with their contents.
+    files: BTreeMap<String, String>,
+}
+
+/// Writes a snapshot of the store and of the data directory to `out`, and gives that back.
+///
+/// # Errors
+/// The store or a file cannot be read, or `out` cannot be written.
+pub(crate) async fn write<W: Write + Send + 'static>(engine: &store::Fjall, data_dir: &Path, out: W) -> Result<W> {
+    let head = Head { format: FORMAT, version: env!("CARGO_PKG_VERSION").to_owned(), created: Timestamp::now() };
+    let mut writer = Writer::new(out, head)?;
+    for name in FILES {
+        let path = data_dir.join(name);
+        match std::fs::read_to_string(&path) {
+            Ok(content) => writer.line(&Line::File(Part { name: name.to_owned(), content }))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+    let each = |writer: &mut Writer<W>, copied| {
+        let line = Row::of(copied).and_then(|row| writer.line(&Line::Record(row)));
+        line.map_err(|error| store::Error::Failed(error.to_string()))
+    };
+    let (writer, revision) = engine.copy(writer, each).await?;
+    Ok(writer.finish(revision)?)
+}
+
+/// Reads a whole snapshot and says what it is of.
+///
+/// # Errors
+/// It cannot be read, is none, or is not whole.
+pub(crate) fn check(file: impl Read) -> Result<Summary> {
+    let mut reader = Reader::new(file)?;
+    let mut files = BTreeMap::new();
+    while let Some(line) = reader.next()? {
+        match line {
+            Line::File(part) => drop(files.insert(part.name, part.content)),
+            Line::Record(row) => drop(row.into_copied()?),
+            _ => {}
+        }
+    }
+    let end = reader.end.context("it has no end")?;
+    Ok(Summary { head: reader.head, end, files })
+}
+
+/// Makes the store of a data directory, and its keys, those of a snapshot.
+///
+/// # Errors
+/// The file is no whole snapshot; the directory has a store, or keys of another cluster. Nothing has changed then.
+pub(crate) fn restore(path: &Path, data_dir: &Path, store: &Path) -> Result<Summary> {
+    let open = || File::open(path).with_context(|| path.display().to_string());
+    let summary = check(open()?).with_context(|| path.display().to_string())?;
+    for (name, content) in &summary.files {
+        if !FILES.contains(&name.as_str()) {
+            bail!("{}: {name} is not of a data directory", path.display());
+        }
+        let present = data_dir.join(name);
+        match std::fs::read_to_string(&present) {
+            Ok(found) if found == *content => {}
+            Ok(_) => bail!("{} is of another cluster: move it away first", present.display()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| present.display().to_string()),
+        }
+    }
+    let mut restoring = store::Restoring::begin(store).with_context(|| store.display().to_string())?;
+    let mut reader = Reader::new(open()?)?;
+    while let Some(line) = reader.next()? {
+        if let Line::Record(row) = line {
+            restoring.add(row.into_copied()?)?;
+        }
+    }
+    for (name, content) in &summary.files {
+        files::replace_private(&data_dir.join(name), content.as_bytes()).with_context(|| name.clone())?;
+    }
+    // Last: only now there is a store.
+    restoring.finish(summary.end.revision)?;
+    Ok(summary)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,69 @@
+#![allow(clippy::unwrap_used)]
+use std::path::PathBuf;
+
+use base::tasks::Tasks;
+use store::{Change, Engine, Expect, Fjall, Lane, Options};
+
+use super::*;
+
+fn put(key: &'static str, value: &'static str) -> store::Write {
+    let change = Change::Put(value.into());
+    store::Write { key: key.into(), expect: Expect::Anything, change, lane: Lane::Durable, ttl: None, note: None }
+}
+
+/// A data directory with keys and a store, and its snapshot.
+async fn saved(home: &Path, tasks: &Tasks) -> PathBuf {
+    let old = home.join("old");
+    let engine = Fjall::open(Options { reserve: 1 << 20, ..Options::new(old.join("store")) }, tasks).await.unwrap();
+    for name in FILES.iter().filter(|name| **name != "encryption.yaml") {
+        files::replace_private(&old.join(name), name.as_bytes()).unwrap();
+    }
+    engine.commit(put("/a", "1")).await.unwrap();
+    engine.commit(put("/b", "2")).await.unwrap();
+    let path = home.join("snapshot");
+    write(&engine, &old, File::create(&path).unwrap()).await.unwrap();
+    engine.close().await;
+    path
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_becomes_that_of_the_snapshot() {
+    let (tasks, _failures) = Tasks::root();
+    let home = tempfile::tempdir().unwrap();
+    let path = saved(home.path(), &tasks).await;
+    let new = home.path().join("new");
+    let summary = restore(&path, &new, &new.join("store")).unwrap();
+    assert_eq!(summary.end, End { revision: 2, records: 2 });
+    let engine = Fjall::open(Options { reserve: 1 << 20, ..Options::new(new.join("store")) }, &tasks).await.unwrap();
+    assert_eq!(engine.get(b"/b").await.unwrap().map(|record| record.value), Some("2".into()));
+    for name in FILES {
+        let expected = (name != "encryption.yaml").then(|| name.to_owned());
+        assert_eq!(std::fs::read_to_string(new.join(name)).ok(), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_replaced() {
+    let (tasks, _failures) = Tasks::root();
+    let home = tempfile::tempdir().unwrap();
+    let path = saved(home.path(), &tasks).await;
+    let check = |directory: &str, expected: &str| {
+        let directory = home.path().join(directory);
+        let error = format!("{:#}", restore(&path, &directory, &directory.join("store")).unwrap_err());
+        assert!(error.contains(expected), "{error}");
+    };
+    check("old", "there is a store already");
+    // The keys are the same: only the store is in the way.
+    std::fs::rename(home.path().join("old/store"), home.path().join("old/store.damaged")).unwrap();
+    let old = home.path().join("old");
+    restore(&path, &old, &old.join("store")).unwrap();
+    let other = home.path().join("other");
+    files::replace_private(&other.join("pki/ca.key"), b"another").unwrap();
+    check("other", "of another cluster");
+    assert!(!other.join("store").exists() && !other.join("token").exists());
+    // One that is cut changes nothing either.
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    check("fourth", "snapshot");
+    assert!(!home.path().join("fourth").exists());
+}
