@@ -23,7 +23,6 @@ use registry::{Annotations, Registry, User};
 
 pub use keys::TokenKeys;
 
-use crate::authz::node_identity;
 use crate::file::{self, FileError};
 use crate::metrics::{identity as metrics, reload};
 use crate::remote::Remotes;
@@ -34,11 +33,19 @@ pub const AUTHENTICATED: &str = "system:authenticated";
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// The group that may do anything.
 pub const MASTERS: &str = "system:masters";
+/// Nodes' group.
+pub(crate) const NODES: &str = "system:nodes";
 /// The user without an identity.
 pub const ANONYMOUS: &str = "system:anonymous";
 
 /// The extra value that tells which credential a user has shown.
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+
+/// The node that a user is.
+pub(crate) fn node_identity(user: &User) -> Option<&str> {
+    let name = user.name.strip_prefix("system:node:")?;
+    user.groups.iter().any(|group| group == NODES).then_some(name)
+}
 
 fn credential(fingerprint: &str) -> String {
     format!("X509SHA256={fingerprint}")
@@ -345,4 +352,15 @@ fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_of_their_group() {
+        assert_eq!(node_identity(&user("system:node:a", vec![NODES.into()])), Some("a"));
+        assert_eq!(node_identity(&user("system:node:a", vec![])), None);
+    }
 }

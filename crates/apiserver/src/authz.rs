@@ -26,7 +26,6 @@ use registry::{Registry, User};
 
 pub use escalation::EscalationCheck;
 pub use index::Index;
-pub(crate) use node::identity as node_identity;
 pub use policy::Policy;
 pub use reconcile::run;
 pub(crate) use reconcile::start;

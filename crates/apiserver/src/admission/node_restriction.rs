@@ -13,7 +13,8 @@ use serde_json::Value;
 
 use super::certificates as signing;
 use super::{find, forbidden, text};
-use crate::authz::{Attributes, Authorizer, node_identity};
+use crate::authn::node_identity;
+use crate::authz::{Attributes, Authorizer};
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const OWNERS: &str = "/metadata/ownerReferences";

@@ -5,9 +5,8 @@ use registry::{ListOptions, Registry, User};
 use serde_json::Value;
 
 use super::{Attributes, Rule};
+use crate::authn::node_identity;
 
-/// Nodes' group.
-pub(super) const NODES: &str = "system:nodes";
 const LEASES: &str = "kube-node-lease";
 
 /// What the authorizer says.
@@ -16,12 +15,6 @@ pub(super) enum Decision {
     Allow,
     /// Ask the others; why, may be empty.
     NoOpinion(String),
-}
-
-/// The node that a user is.
-pub(crate) fn identity(user: &User) -> Option<&str> {
-    let name = user.name.strip_prefix("system:node:")?;
-    user.groups.iter().any(|group| group == NODES).then_some(name)
 }
 
 /// What every node may do, besides what depends on its pods.
@@ -46,7 +39,7 @@ fn general(a: &Attributes<'_>) -> bool {
 
 /// Decides.
 pub(super) async fn decide(registry: &Registry, a: &Attributes<'_>) -> Decision {
-    let Some(node) = identity(a.user) else { return Decision::NoOpinion(String::new()) };
+    let Some(node) = node_identity(a.user) else { return Decision::NoOpinion(String::new()) };
     if !a.is_resource {
         return Decision::NoOpinion(String::new());
     }
@@ -288,12 +281,5 @@ mod tests {
         check("nodeStageSecretRef", "n", "other", false);
         // The controller's part of a driver needs it, nodes do not.
         check("controllerPublishSecretRef", "n", "s", false);
-    }
-
-    #[test]
-    fn identities() {
-        let node = crate::authn::user("system:node:a", vec![NODES.into()]);
-        assert_eq!(identity(&node), Some("a"));
-        assert_eq!(identity(&crate::authn::user("system:node:a", vec![])), None);
     }
 }
