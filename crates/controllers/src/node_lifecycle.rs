@@ -13,7 +13,7 @@ use std::time::Duration;
 use client::Api;
 use client::events::Type;
 use client::kube::api::{Patch, PatchParams};
-use client::{Change, Index, Informer, Informers, Key};
+use client::{Change, Entry, Index, Informer, Informers, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
@@ -98,6 +98,8 @@ impl Controller for NodeLifecycle {
     const NAME: &'static str = "node-lifecycle";
     const ACCOUNT: &'static str = "node-controller";
     const CONCURRENCY: usize = 8;
+    /// Upstream looks at all nodes this often. A pod that cannot be evicted delays no other pod of its node by more.
+    const RETRY_MAX: Duration = Duration::from_secs(5);
 
     fn sources(&self) -> Vec<Source> {
         let (nodes, heard) = (self.nodes.clone(), self.heard.clone());
@@ -117,11 +119,13 @@ impl Controller for NodeLifecycle {
         let of_pods = Source::stepped(&self.pods, move |step, queue| {
             let Some(pod) = &step.new else { return };
             let (before, now) = (step.old.as_ref().map(pods::node_of), pods::node_of(pod));
+            let tolerations = |pod: &Entry<Pod>| pod.get().and_then(|pod| pod.spec.as_ref()?.tolerations.clone());
+            let tolerates_else = || step.old.as_ref().is_some_and(|old| tolerations(old) != tolerations(pod));
             let tainted = |node: Arc<Node>| {
                 let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
                 taints.into_iter().flatten().any(|taint| taint.effect == "NoExecute")
             };
-            if before.as_ref() != Some(&now) && nodes.get(None, &now).is_some_and(tainted) {
+            if nodes.get(None, &now).is_some_and(tainted) && (before.as_ref() != Some(&now) || tolerates_else()) {
                 queue.add(Key::cluster(now));
             }
         });
@@ -166,11 +170,13 @@ impl Controller for NodeLifecycle {
             }
             return Ok(Action::after(silence));
         }
-        if plan::condition(&node, "Ready").is_none_or(|ready| ready.status != "True") {
-            self.mark_pods_not_ready(cx, &node).await?;
+        let mut marked = Ok(());
+        if !plan::is_ready(&node) {
+            marked = self.mark_pods_not_ready(cx, &node).await;
         }
-        let eviction = self.evict(cx, &node, now).await?;
-        Ok(Action::after([silence, eviction].into_iter().flatten().min()))
+        let eviction = self.evict(cx, &node, now).await;
+        marked?;
+        Ok(Action::after([silence, eviction?].into_iter().flatten().min()))
     }
 }
 
@@ -211,21 +217,11 @@ impl NodeLifecycle {
 
     /// Nobody on a silent node says that its pods do not serve any more.
     async fn mark_pods_not_ready(&self, cx: &Cx, node: &Node) -> Result<(), Error> {
+        let mut failed = Ok(());
         for pod in self.pods_of(node).into_iter().filter(|pod| pods::is_ready(pod)) {
-            let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-            for condition in conditions.iter_mut().filter(|condition| condition.type_ == "Ready") {
-                condition.status = "False".to_owned();
-                condition.last_transition_time = Some(meta::whole_seconds(Timestamp::now()));
-            }
-            let patch = json!({
-                "metadata": {"resourceVersion": pod.metadata.resource_version},
-                "status": {"conditions": conditions},
-            });
-            let api: Api<Pod> = Api::namespaced(cx.client.clone(), meta::namespace(pod.as_ref()));
-            forgive(api.patch_status(meta::name(pod.as_ref()), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))?;
-            cx.events.about(pod.as_ref(), Type::Warning, "NodeNotReady", "Node is not ready");
+            failed = failed.and(mark_not_ready(cx, &pod).await);
         }
-        Ok(())
+        failed
     }
 
     /// Deletes the pods whose time has come; how long until the next one's.
@@ -235,16 +231,33 @@ impl NodeLifecycle {
             return Ok(None);
         }
         let since = |taint: &Taint| since.iter().find(|(one, _)| one == taint).map_or(now, |(_, since)| *since);
-        let mut next: Option<Duration> = None;
+        // One pod that cannot be evicted keeps no other: the failure is told when all have been looked at.
+        let (mut next, mut failed): (Option<Duration>, _) = (None, Ok(()));
         for pod in self.pods_of(node).into_iter().filter(|pod| !meta::ends(pod.as_ref())) {
             match plan::eviction_in(&pod, node, since, now) {
                 None => {}
-                Some(left) if left.is_zero() => evict(cx, &pod).await?,
+                Some(left) if left.is_zero() => failed = failed.and(evict(cx, &pod).await),
                 Some(left) => next = Some(next.map_or(left, |other| other.min(left))),
             }
         }
-        Ok(next)
+        failed.map(|()| next)
     }
+}
+
+async fn mark_not_ready(cx: &Cx, pod: &Pod) -> Result<(), Error> {
+    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    for condition in conditions.iter_mut().filter(|condition| condition.type_ == "Ready") {
+        condition.status = "False".to_owned();
+        condition.last_transition_time = Some(meta::whole_seconds(Timestamp::now()));
+    }
+    let patch = json!({
+        "metadata": {"resourceVersion": pod.metadata.resource_version},
+        "status": {"conditions": conditions},
+    });
+    let api: Api<Pod> = Api::namespaced(cx.client.clone(), meta::namespace(pod));
+    forgive(api.patch_status(meta::name(pod), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))?;
+    cx.events.about(pod, Type::Warning, "NodeNotReady", "Node is not ready");
+    Ok(())
 }
 
 const EVICTION: Eviction = Eviction {

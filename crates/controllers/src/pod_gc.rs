@@ -104,18 +104,18 @@ impl PodCollector {
         let mut finished: Vec<Arc<Pod>> = self.pods.select(pods::is_finished);
         let surplus = finished.len().saturating_sub(THRESHOLD);
         finished.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
-        for pod in finished.iter().take(surplus) {
-            remove(cx, pod, None).await?;
-        }
+        remove_all(cx, finished.into_iter().take(surplus), None).await?;
         Ok(Action::Done)
     }
 }
 
+/// Removes pods. One that cannot be removed keeps no other.
 async fn remove_all(cx: &Cx, pods: impl IntoIterator<Item = Arc<Pod>>, why: Option<&str>) -> Result<(), Error> {
+    let mut failed = Ok(());
     for pod in pods {
-        remove(cx, &pod, why).await?;
+        failed = failed.and(remove(cx, &pod, why).await);
     }
-    Ok(())
+    failed
 }
 
 /// Removes a pod at once. One that has not finished is marked as failed first, so that its owner sees what became of it: a Job lets no
