@@ -25,7 +25,7 @@ use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::eviction::{Eviction, forgive};
 use crate::{meta, pods};
 
-pub(crate) use plan::is_ready;
+pub(crate) use plan::{is_out_of_service, is_ready, is_shut_down};
 
 const LEASES: &str = "kube-node-lease";
 

@@ -22,6 +22,8 @@ const CONDITIONS: [(&str, &str); 4] = [
     ("PIDPressure", "node.kubernetes.io/pid-pressure"),
     ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
 ];
+/// A node that somebody knows to be off has this taint (KEP-2268).
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 pub(super) fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
@@ -72,6 +74,18 @@ pub(super) fn unknown_conditions(node: &Node, now: Timestamp) -> Option<Vec<Node
 /// Whether the node says that it is ready.
 pub(crate) fn is_ready(node: &Node) -> bool {
     ready_status(node) == Some("True")
+}
+
+/// Whether somebody says that the node is off.
+pub(crate) fn is_out_of_service(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
+}
+
+/// Whether a node is off by what somebody says and by its own silence: nothing runs there, and what ends has ended. The taint alone is not enough
+/// to remove pods, which may run on a node that is ready.
+pub(crate) fn is_shut_down(node: &Node) -> bool {
+    is_out_of_service(node) && !is_ready(node)
 }
 
 /// The taints that the node should have. None when it has them. Without `evict` pods are kept away but not driven out: when
