@@ -1,13 +1,15 @@
 //! Nodes that fall silent: their conditions become unknown, taints keep pods away and drive them away after the time that
-//! they tolerate. Timers wait for exactly the next thing that can happen.
+//! they tolerate. Nodes that fail together get the taints that drive pods away one after the other, or not at all (`zones`). Timers wait for exactly
+//! the next thing that can happen.
 
 mod metrics;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod zones;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use client::Api;
@@ -23,7 +25,10 @@ use tokio::time::Instant;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::eviction::{Eviction, forgive};
+use crate::queue::Queue;
 use crate::{meta, pods};
+
+use zones::{Census, Lines, NodeFacts, Paces, Turn};
 
 pub(crate) use plan::{is_out_of_service, is_ready, is_shut_down};
 
@@ -37,6 +42,10 @@ pub(crate) struct NodeLifecycle {
     heard: Heard,
     /// When each NoExecute taint of a node was first seen. Only we ourselves write the time into taints.
     seen: Mutex<HashMap<String, Vec<(Taint, Timestamp)>>>,
+    /// Nodes that wait until pods may be driven from them.
+    lines: Mutex<Lines>,
+    /// To look at the next one when one has left its line.
+    queue: Arc<OnceLock<Queue>>,
 }
 
 /// When each node was heard of last, as this process saw it come: what a node's own clock shows may be another time. What was there
@@ -90,6 +99,8 @@ impl NodeLifecycle {
             pods,
             heard: Heard::default(),
             seen: Mutex::default(),
+            lines: Mutex::default(),
+            queue: Arc::default(),
         }
     }
 }
@@ -129,23 +140,29 @@ impl Controller for NodeLifecycle {
                 queue.add(Key::cluster(now));
             }
         });
-        let (nodes, heard) = (self.nodes.clone(), self.heard.clone());
+        let (nodes, heard, before) = (self.nodes.clone(), self.heard.clone(), Mutex::<Paces>::default());
         let of_nodes = Source::mapped(&self.nodes, move |change, queue| {
             heard.node(change, Instant::now());
             queue.add(change.key.clone());
-            // Whether any node is ready decides what becomes of the others.
-            let ready = |node: &Option<Arc<Node>>| node.as_ref().is_some_and(|node| plan::is_ready(node));
-            if ready(&change.old) != ready(&change.new) {
-                let others = nodes.list().into_iter().filter(|node| !plan::is_ready(node));
-                others.for_each(|node| queue.add(Key::of(node.as_ref())));
+            // How many nodes of each zone are ready decides what becomes of the others.
+            let facts = |node: &Option<Arc<Node>>| node.as_deref().map(NodeFacts::of);
+            if facts(&change.old) == facts(&change.new) {
+                return;
+            }
+            let now = paces(&nodes);
+            if *before.lock() != now {
+                *before.lock() = now;
+                let is_lost = |node: &Entry<Node>| node.facts::<NodeFacts>().is_some_and(|facts| !facts.is_ready);
+                nodes.entries().iter().filter(|node| is_lost(node)).for_each(|node| queue.add(node.key().clone()));
             }
         });
-        vec![of_nodes, of_leases, of_pods]
+        vec![of_nodes, of_leases, of_pods, Source::handle(&self.queue)]
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
         let Some(node) = self.nodes.by_key(key) else {
             self.seen.lock().remove(&key.name);
+            self.leave_line(&key.name);
             return Ok(Action::Done);
         };
         let now = Timestamp::now();
@@ -156,19 +173,16 @@ impl Controller for NodeLifecycle {
         {
             return self.mark_silent(cx, &node, conditions).await;
         }
-        let evict = self.nodes.list().iter().any(|node| plan::is_ready(node));
+        let (evict, wait) = match self.turn(cx, &node) {
+            Some(Turn::Now) => (true, None),
+            Some(Turn::In(left)) => (false, Some(left)),
+            Some(Turn::NotYet) | None => (false, None),
+        };
+        let next = silence.into_iter().chain(wait).min();
         if let Some(taints) = plan::taints(&node, evict, now) {
-            let api: Api<Node> = Api::all(cx.client.clone());
-            let patch = json!({
-                "metadata": {"resourceVersion": node.metadata.resource_version},
-                "spec": {"taints": taints},
-            });
+            self.taint(cx, &node, taints).await?;
             // The change that this makes leads to the next look.
-            api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-            if !plan::evicting(&node).any(plan::is_of_silence) && taints.iter().any(plan::is_of_silence) {
-                metrics::evicted(&node);
-            }
-            return Ok(Action::after(silence));
+            return Ok(Action::after(next));
         }
         let mut marked = Ok(());
         if !plan::is_ready(&node) {
@@ -176,11 +190,74 @@ impl Controller for NodeLifecycle {
         }
         let eviction = self.evict(cx, &node, now).await;
         marked?;
-        Ok(Action::after([silence, eviction?].into_iter().flatten().min()))
+        Ok(Action::after([next, eviction?].into_iter().flatten().min()))
     }
 }
 
+/// How fast pods may be driven from the nodes of each zone.
+fn paces(nodes: &Informer<Node>) -> Paces {
+    Census::of(nodes.entries().iter().filter_map(Entry::facts)).paces()
+}
+
 impl NodeLifecycle {
+    /// Whether it is the node's turn to have pods driven from it. None where no node has one: there is no better place, and the fault is likely not
+    /// the nodes'.
+    fn turn(&self, cx: &Cx, node: &Node) -> Option<Turn> {
+        let name = meta::name(node);
+        if !plan::is_lost(node) {
+            self.leave_line(name);
+            return Some(Turn::Now);
+        }
+        let (zone, paces, now) = (zones::zone(node), paces(&self.nodes), cx.clock.passed());
+        let moved = {
+            let mut lines = self.lines.lock();
+            lines.set(&zone, paces.interval(&zone), now);
+            lines.waits_in(name).is_some_and(|other| other != zone)
+        };
+        // A taint that is there may become the other one at once.
+        if paces.is_all_disrupted || plan::is_left(node) || moved {
+            self.leave_line(name);
+        }
+        match () {
+            () if paces.is_all_disrupted => None,
+            () if plan::is_left(node) => Some(Turn::Now),
+            () => Some(self.lines.lock().turn(name, &zone, now)),
+        }
+    }
+
+    /// Takes a node out of its line, and looks at who is first then.
+    fn leave_line(&self, node: &str) {
+        let next = self.lines.lock().leave(node);
+        if let (Some(next), Some(queue)) = (next, self.queue.get()) {
+            queue.add(Key::cluster(next));
+        }
+    }
+
+    async fn taint(&self, cx: &Cx, node: &Node, taints: Vec<Taint>) -> Result<(), Error> {
+        let begins = !plan::is_left(node) && taints.iter().any(plan::is_of_silence);
+        let api: Api<Node> = Api::all(cx.client.clone());
+        let patch = json!({
+            "metadata": {"resourceVersion": node.metadata.resource_version},
+            "spec": {"taints": taints},
+        });
+        let patched =
+            api.patch(meta::name(node), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop).map_err(Error::from);
+        match &patched {
+            // The node was another one meanwhile, and its turn is not over.
+            Err(error) if begins && error.code() == Some(409) => {
+                self.lines.lock().give_back(&zones::zone(node), cx.clock.passed());
+            }
+            // A node that cannot be written to has had its turn, too, or nobody would have one after it.
+            Err(_) if begins => self.leave_line(meta::name(node)),
+            Ok(()) if begins => {
+                self.leave_line(meta::name(node));
+                metrics::evicted(node);
+            }
+            _ => {}
+        }
+        patched
+    }
+
     async fn mark_silent(
         &self,
         cx: &Cx,

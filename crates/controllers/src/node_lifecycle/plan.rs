@@ -76,6 +76,11 @@ pub(crate) fn is_ready(node: &Node) -> bool {
     ready_status(node) == Some("True")
 }
 
+/// Whether the node or its silence says that it is not ready. One that has never reported, and has not been silent for long, is not lost.
+pub(super) fn is_lost(node: &Node) -> bool {
+    ready_status(node).is_some_and(|status| status != "True")
+}
+
 /// Whether somebody says that the node is off.
 pub(crate) fn is_out_of_service(node: &Node) -> bool {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
@@ -88,8 +93,7 @@ pub(crate) fn is_shut_down(node: &Node) -> bool {
     is_out_of_service(node) && !is_ready(node)
 }
 
-/// The taints that the node should have. None when it has them. Without `evict` pods are kept away but not driven out: when
-/// no node is ready there is no better place, and the fault is likely not the nodes'.
+/// The taints that the node should have. None when it has them. Without `evict` pods are kept away but not driven out.
 pub(super) fn taints(node: &Node, evict: bool, now: Timestamp) -> Option<Vec<Taint>> {
     let spec = node.spec.clone().unwrap_or_default();
     let old = spec.taints.unwrap_or_default();
@@ -132,6 +136,11 @@ pub(super) fn taints(node: &Node, evict: bool, now: Timestamp) -> Option<Vec<Tai
 pub(super) fn evicting(node: &Node) -> impl Iterator<Item = &Taint> {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
     taints.filter(|taint| taint.effect == "NoExecute")
+}
+
+/// Whether pods are driven from the node because it is not ready.
+pub(super) fn is_left(node: &Node) -> bool {
+    evicting(node).any(is_of_silence)
 }
 
 /// Whether the taint drives pods from a node that is not ready.

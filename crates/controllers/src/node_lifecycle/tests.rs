@@ -35,7 +35,7 @@ fn taints_follow_conditions() {
     check(node(Some("True"), json!({"unschedulable": true})), "unschedulable:NoSchedule");
     let mixed = json!([{"key": "mine", "effect": "NoSchedule"}, {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}]);
     check(node(Some("True"), json!({"taints": mixed})), "mine:NoSchedule");
-    // Where no node is ready, nobody is driven out.
+    // Nobody is driven out before it is the node's turn.
     let kept = plan::taints(&node(Some("False"), json!({})), false, at(0)).unwrap();
     assert_eq!(kept.iter().map(|taint| taint.effect.as_str()).collect::<Vec<_>>(), ["NoSchedule"]);
 }
@@ -185,4 +185,76 @@ async fn tolerations_are_looked_at_when_they_change() {
     until(&["ever", "long"]).await;
     world.fake.put(&pod("long", 1));
     until(&["ever"]).await;
+}
+
+/// A node of that name, with the taints that drive pods away where `left`.
+fn named(name: &str, ready: &str, left: bool) -> Node {
+    let taints = json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}]);
+    let mut node = node(Some(ready), json!({"taints": if left { taints } else { json!([]) }}));
+    node.metadata.name = Some(name.to_owned());
+    node.metadata.uid = Some(name.to_owned());
+    node
+}
+
+/// How many nodes keep new pods away, and how many drive out those that they have.
+fn tainted(nodes: &[Node]) -> (usize, usize) {
+    let with = |node: &Node, effect: &str| {
+        node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|one| one.effect == effect)
+    };
+    let count = |effect: &str| nodes.iter().filter(|node| with(node, effect)).count();
+    (count("NoSchedule"), count("NoExecute"))
+}
+
+/// "Nodes", "Rate limits on eviction": "it won't evict pods from more than 1 node per 10 seconds".
+#[tokio::test]
+async fn nodes_that_fail_together_are_left_one_after_the_other() {
+    let mut world = World::new();
+    world.clock = crate::Clock::held(at(0));
+    for (name, ready) in [("a", "False"), ("b", "False"), ("c", "True"), ("d", "True")] {
+        world.fake.put(&named(name, ready, false));
+    }
+    world.start(&["node-lifecycle"]);
+    world.fake.until::<Node>(|nodes| tainted(nodes) == (2, 1)).await;
+    world.clock.set(at(10));
+    let api = Api::<Node>::all(world.fake.client());
+    for name in ["a", "b"] {
+        let touched = Patch::Merge(json!({"metadata": {"labels": {"touched": "yes"}}}));
+        api.patch(name, &PatchParams::default(), &touched).await.unwrap();
+    }
+    world.fake.until::<Node>(|nodes| tainted(nodes) == (2, 2)).await;
+}
+
+/// The same, without anything else that happens: the next one's turn is waited for.
+#[tokio::test]
+async fn who_is_next_is_looked_at_when_another_has_left() {
+    let world = World::new();
+    for (name, ready) in [("a", "False"), ("b", "False"), ("c", "True"), ("d", "True")] {
+        world.fake.put(&named(name, ready, false));
+    }
+    let controller = NodeLifecycle::new(&world.options().informers);
+    let queue = Queue::new("lines", Duration::from_secs(1));
+    controller.queue.get_or_init(|| queue.clone());
+    for name in ["a", "b"] {
+        controller.lines.lock().turn(name, "", Duration::ZERO);
+    }
+    controller.leave_line("a");
+    assert_eq!(queue.next().await, Key::cluster("b"));
+}
+
+/// "when all zones are completely unhealthy (none of the nodes in the cluster are healthy) [...] the node controller [...] doesn't perform any evictions", and
+/// what it has begun is taken back. A small zone of which most nodes fail is not left, either.
+#[tokio::test]
+async fn nobody_is_driven_out_when_most_nodes_fail() {
+    let check = async |nodes: &[(&str, bool)], kept_away: usize, driven_out: usize| {
+        let world = World::new();
+        for (number, (ready, left)) in nodes.iter().enumerate() {
+            world.fake.put(&named(&number.to_string(), ready, *left));
+        }
+        world.start(&["node-lifecycle"]);
+        world.fake.until::<Node>(|nodes| tainted(nodes) == (kept_away, driven_out)).await;
+    };
+    check(&[("Unknown", true), ("False", false)], 2, 0).await;
+    check(&[("Unknown", true), ("False", false), ("False", false), ("True", false)], 3, 1).await;
+    check(&[("Unknown", false), ("False", false), ("False", false), ("True", false)], 3, 0).await;
+    check(&[("Unknown", false), ("True", false), ("True", false)], 1, 1).await;
 }
