@@ -15,7 +15,7 @@ use std::time::Duration;
 use client::Api;
 use client::events::Type;
 use client::kube::api::{Patch, PatchParams};
-use client::{Change, Entry, Index, Informer, Informers, Key};
+use client::{Change, Entry, Facts, Index, Informer, Informers, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
@@ -218,11 +218,11 @@ impl NodeLifecycle {
         if paces.is_all_disrupted || plan::is_left(node) || moved {
             self.leave_line(name);
         }
-        match () {
-            () if paces.is_all_disrupted => None,
-            () if plan::is_left(node) => Some(Turn::Now),
-            () => Some(self.lines.lock().turn(name, &zone, now)),
+        if paces.is_all_disrupted {
+            return None;
         }
+        let is_left = plan::is_left(node);
+        Some(if is_left { Turn::Now } else { self.lines.lock().turn(name, &zone, now) })
     }
 
     /// Takes a node out of its line, and looks at who is first then.
