@@ -64,7 +64,7 @@ impl Attachments {
     /// The volumes that pods of a node need there, with the pods. What ends on a node that is off needs nothing any more (KEP-2268).
     fn wanted(&self, node: &str) -> Vec<Wanted> {
         let off = self.nodes.get(None, node).is_some_and(|node| is_shut_down(&node));
-        let needs = |pod: &Arc<Pod>| !pods::is_finished(pod) && !(off && meta::ends(pod.as_ref()));
+        let needs = |pod: &Arc<Pod>| !(pods::is_finished(pod) || off && meta::ends(pod.as_ref()));
         let mut all: BTreeMap<String, Wanted> = BTreeMap::new();
         for pod in self.pods_by_node.get(node).into_iter().filter(needs) {
             for name in pods::claims(&pod) {

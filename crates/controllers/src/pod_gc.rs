@@ -226,7 +226,7 @@ mod tests {
         world.fake.put(&node("n", true, "True"));
         world.start(&["pod-garbage-collector"]);
         let until = async |names: &[&str]| {
-            world.fake.until::<Pod>(|pods| pods.iter().map(|pod| meta::name(pod)).eq(names.iter().copied())).await;
+            world.fake.until::<Pod>(|pods| pods.iter().map(meta::name).eq(names.iter().copied())).await;
         };
         // The node falls silent, the other one is said to be off, and one more pod begins to end.
         world.fake.put(&node("n", true, "Unknown"));

@@ -180,7 +180,7 @@ async fn tolerations_are_looked_at_when_they_change() {
     }
     world.start(&["node-lifecycle"]);
     let until = async |names: &[&str]| {
-        world.fake.until::<Pod>(|pods| pods.iter().map(|pod| meta::name(pod)).eq(names.iter().copied())).await;
+        world.fake.until::<Pod>(|pods| pods.iter().map(meta::name).eq(names.iter().copied())).await;
     };
     until(&["ever", "long"]).await;
     world.fake.put(&pod("long", 1));
