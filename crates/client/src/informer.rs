@@ -58,6 +58,11 @@ impl<K: Object> Informer<K> {
         objects(&slots).filter(|object| wanted(object)).collect()
     }
 
+    /// Every object, by namespace and name, none of which is decoded.
+    pub fn entries(&self) -> Vec<Entry<K>> {
+        self.shared.store.read().list().cloned().map(Entry::new).collect()
+    }
+
     /// One object. `namespace` is None for cluster-scoped kinds.
     pub fn get(&self, namespace: Option<&str>, name: &str) -> Option<Arc<K>> {
         let slot = self.shared.store.read().get(namespace, name).cloned();

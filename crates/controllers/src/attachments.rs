@@ -1,10 +1,12 @@
 //! Attachment of volumes to nodes: a VolumeAttachment for each volume of a driver that asks for it and each node with a pod that has the volume.
 //! The driver's own attacher does the rest (Kubernetes CSI documentation, "external-attacher").
 
+mod metrics;
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::Api;
 use client::kube;
@@ -18,6 +20,7 @@ use parking_lot::Mutex;
 use ::pods::{csi, volumes};
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
+use crate::node_lifecycle::is_shut_down;
 use crate::{meta, pods};
 use plan::{Change, Observed, Wanted};
 
@@ -35,6 +38,8 @@ pub(crate) struct Attachments {
     attachments_by_volume: Index<VolumeAttachment>,
     /// What pods have been told of an attachment, by its name.
     told: Mutex<BTreeMap<String, String>>,
+    /// Since when nobody has wanted an attachment, by its name and on the clock that goes on evenly. As upstream, the count begins anew with the process.
+    unwanted: Mutex<BTreeMap<String, Duration>>,
 }
 
 impl Attachments {
@@ -52,13 +57,16 @@ impl Attachments {
             attachments_by_volume: attachments.index("volume", |one, values| values.add(plan::volume_of(one))),
             attachments,
             told: Mutex::default(),
+            unwanted: Mutex::default(),
         }
     }
 
-    /// The volumes that pods of a node need there, with the pods.
+    /// The volumes that pods of a node need there, with the pods. What ends on a node that is off needs nothing any more (KEP-2268).
     fn wanted(&self, node: &str) -> Vec<Wanted> {
+        let off = self.nodes.get(None, node).is_some_and(|node| is_shut_down(&node));
+        let needs = |pod: &Arc<Pod>| !(pods::is_finished(pod) || off && meta::ends(pod.as_ref()));
         let mut all: BTreeMap<String, Wanted> = BTreeMap::new();
-        for pod in self.pods_by_node.get(node).into_iter().filter(|pod| !pods::is_finished(pod)) {
+        for pod in self.pods_by_node.get(node).into_iter().filter(needs) {
             for name in pods::claims(&pod) {
                 let Some(volume) = self.volume(&pod, &name) else { continue };
                 let Some((driver, handle)) = csi::of_volume(&volume) else { continue };
@@ -96,6 +104,23 @@ impl Attachments {
     fn unique_name(&self, attachment: &VolumeAttachment) -> Option<String> {
         let volume = self.volumes.get(None, plan::volume_of(attachment))?;
         csi::of_volume(&volume).map(|(driver, handle)| csi::unique_name(driver, handle))
+    }
+
+    /// For how long nobody has wanted what is attached to a node.
+    fn unwanted(&self, wanted: &[Wanted], existing: &[Arc<VolumeAttachment>], now: Duration) -> BTreeMap<String, Duration> {
+        let mut all = self.unwanted.lock();
+        all.retain(|name, _| self.attachments.get(None, name).is_some());
+        let mut waited = BTreeMap::new();
+        for one in existing {
+            let name = meta::name(one.as_ref()).to_owned();
+            if plan::is_unwanted(wanted, one) {
+                let since = *all.entry(name.clone()).or_insert(now);
+                waited.insert(name, now.saturating_sub(since));
+            } else {
+                all.remove(&name);
+            }
+        }
+        waited
     }
 
     /// Tells the pods of a volume once what has become of its attachment.
@@ -159,11 +184,15 @@ impl Controller for Attachments {
         let elsewhere = wanted.iter().map(|one| (one.volume.clone(), self.elsewhere(&one.volume, &key.name))).collect();
         let names =
             existing.iter().filter_map(|one| Some((meta::name(one.as_ref()).to_owned(), self.unique_name(one)?))).collect();
-        let observed = Observed { node: node.as_deref(), wanted: &wanted, existing: &existing, elsewhere, names };
+        let unwanted = self.unwanted(&wanted, &existing, cx.clock.passed());
+        let observed = Observed { node: node.as_deref(), wanted: &wanted, existing: &existing, elsewhere, names, unwanted };
         for change in plan::changes(&observed) {
             match change {
                 Change::Attach(one) => attach(&api, one, &key.name).await?,
-                Change::Detach(name) => detach(&api, &name).await?,
+                Change::Detach(name, manner) => {
+                    detach(&api, &name).await?;
+                    metrics::detached(manner);
+                }
             }
         }
         for one in &wanted {
@@ -172,7 +201,7 @@ impl Controller for Attachments {
         self.told
             .lock()
             .retain(|name, _| wanted.iter().any(|one| one.attachment == *name) || self.attachments.get(None, name).is_some());
-        Ok(Action::Done)
+        Ok(Action::after(plan::again(&observed)))
     }
 }
 
@@ -270,5 +299,35 @@ mod tests {
         pods.delete("first", &DeleteParams::default()).await.unwrap();
         world.fake.put::<Node>(&using(json!([])));
         until(&["d one m", "d two m"]).await;
+    }
+
+    /// What a dead node had is taken from it after six minutes, though it lists it as used for ever; a node that has come back keeps it.
+    #[tokio::test]
+    async fn a_dead_node_loses_what_nobody_wants_there() {
+        let mut world = world();
+        let start: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        world.clock = crate::Clock::held(start);
+        let node = |also: &[&str]| -> Node {
+            let used: Vec<_> = also.iter().map(|name| csi::unique_name("d", name)).collect();
+            object(json!({"metadata": {"name": "n"}, "status": {"volumesInUse": used,
+                "conditions": [{"type": "Ready", "status": "Unknown"}]}}))
+        };
+        world.fake.put(&node(&["one"]));
+        world.fake.put(&pod("first", "n", "one"));
+        world.start(&["persistentvolume-attach-detach"]);
+        let until = async |expected: [&str; 2]| {
+            let expected = BTreeSet::from(expected.map(str::to_owned));
+            world.fake.until::<VolumeAttachment>(|all| names(all) == expected).await;
+        };
+        world.fake.until::<VolumeAttachment>(|all| all.len() == 1).await;
+        world.fake.put(&pod("second", "m", "one"));
+        let pods = Api::<Pod>::namespaced(world.fake.client(), "a");
+        pods.delete("first", &DeleteParams::default()).await.unwrap();
+        // What is attached for a later pod tells that the end of the first has been seen.
+        world.fake.put(&pod("third", "n", "two"));
+        until(["d one n", "d two n"]).await;
+        world.clock.set(start + Duration::from_secs(360));
+        world.fake.put(&node(&["one", "two"]));
+        until(["d one m", "d two n"]).await;
     }
 }

@@ -1,6 +1,7 @@
 //! What a controller is.
 
 use std::future::Future;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use client::events::Recorder;
@@ -108,6 +109,16 @@ impl Source {
     pub(crate) fn read<K: client::Object>(informer: &Informer<K>) -> Self {
         let informer = informer.clone();
         Self { synced: Box::pin(async move { informer.synced().await }), feed: Box::new(|_| Box::pin(std::future::pending())) }
+    }
+
+    /// No changes: it hands the queue to a controller of which the look at one key leads to the look at another.
+    pub(crate) fn handle(slot: &Arc<OnceLock<Queue>>) -> Self {
+        let slot = slot.clone();
+        let feed = move |queue: Queue| {
+            slot.get_or_init(|| queue);
+            Box::pin(std::future::pending()) as BoxFuture<'static, ()>
+        };
+        Self { synced: Box::pin(std::future::ready(())), feed: Box::new(feed) }
     }
 
     /// These keys, once.

@@ -1,19 +1,21 @@
 //! Nodes that fall silent: their conditions become unknown, taints keep pods away and drive them away after the time that
-//! they tolerate. Timers wait for exactly the next thing that can happen.
+//! they tolerate. Nodes that fail together get the taints that drive pods away one after the other, or not at all (`zones`). Timers wait for exactly
+//! the next thing that can happen.
 
 mod metrics;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod zones;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use client::Api;
 use client::events::Type;
 use client::kube::api::{Patch, PatchParams};
-use client::{Change, Index, Informer, Informers, Key};
+use client::{Change, Entry, Facts, Index, Informer, Informers, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
@@ -23,9 +25,12 @@ use tokio::time::Instant;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::eviction::{Eviction, forgive};
+use crate::queue::Queue;
 use crate::{meta, pods};
 
-pub(crate) use plan::is_ready;
+use zones::{Census, Lines, NodeFacts, Paces, Turn};
+
+pub(crate) use plan::{is_out_of_service, is_ready, is_shut_down};
 
 const LEASES: &str = "kube-node-lease";
 
@@ -37,6 +42,10 @@ pub(crate) struct NodeLifecycle {
     heard: Heard,
     /// When each NoExecute taint of a node was first seen. Only we ourselves write the time into taints.
     seen: Mutex<HashMap<String, Vec<(Taint, Timestamp)>>>,
+    /// Nodes that wait until pods may be driven from them.
+    lines: Mutex<Lines>,
+    /// To look at the next one when one has left its line.
+    queue: Arc<OnceLock<Queue>>,
 }
 
 /// When each node was heard of last, as this process saw it come: what a node's own clock shows may be another time. What was there
@@ -90,6 +99,8 @@ impl NodeLifecycle {
             pods,
             heard: Heard::default(),
             seen: Mutex::default(),
+            lines: Mutex::default(),
+            queue: Arc::default(),
         }
     }
 }
@@ -98,6 +109,8 @@ impl Controller for NodeLifecycle {
     const NAME: &'static str = "node-lifecycle";
     const ACCOUNT: &'static str = "node-controller";
     const CONCURRENCY: usize = 8;
+    /// Upstream looks at all nodes this often. A pod that cannot be evicted delays no other pod of its node by more.
+    const RETRY_MAX: Duration = Duration::from_secs(5);
 
     fn sources(&self) -> Vec<Source> {
         let (nodes, heard) = (self.nodes.clone(), self.heard.clone());
@@ -117,31 +130,39 @@ impl Controller for NodeLifecycle {
         let of_pods = Source::stepped(&self.pods, move |step, queue| {
             let Some(pod) = &step.new else { return };
             let (before, now) = (step.old.as_ref().map(pods::node_of), pods::node_of(pod));
+            let tolerations = |pod: &Entry<Pod>| pod.get().and_then(|pod| pod.spec.as_ref()?.tolerations.clone());
+            let tolerates_else = || step.old.as_ref().is_some_and(|old| tolerations(old) != tolerations(pod));
             let tainted = |node: Arc<Node>| {
                 let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
                 taints.into_iter().flatten().any(|taint| taint.effect == "NoExecute")
             };
-            if before.as_ref() != Some(&now) && nodes.get(None, &now).is_some_and(tainted) {
+            if nodes.get(None, &now).is_some_and(tainted) && (before.as_ref() != Some(&now) || tolerates_else()) {
                 queue.add(Key::cluster(now));
             }
         });
-        let (nodes, heard) = (self.nodes.clone(), self.heard.clone());
+        let (nodes, heard, before) = (self.nodes.clone(), self.heard.clone(), Mutex::<Paces>::default());
         let of_nodes = Source::mapped(&self.nodes, move |change, queue| {
             heard.node(change, Instant::now());
             queue.add(change.key.clone());
-            // Whether any node is ready decides what becomes of the others.
-            let ready = |node: &Option<Arc<Node>>| node.as_ref().is_some_and(|node| plan::is_ready(node));
-            if ready(&change.old) != ready(&change.new) {
-                let others = nodes.list().into_iter().filter(|node| !plan::is_ready(node));
-                others.for_each(|node| queue.add(Key::of(node.as_ref())));
+            // How many nodes of each zone are ready decides what becomes of the others.
+            let facts = |node: &Option<Arc<Node>>| node.as_deref().map(NodeFacts::of);
+            if facts(&change.old) == facts(&change.new) {
+                return;
+            }
+            let now = paces(&nodes);
+            if *before.lock() != now {
+                *before.lock() = now;
+                let is_lost = |node: &Entry<Node>| node.facts::<NodeFacts>().is_some_and(|facts| !facts.is_ready);
+                nodes.entries().iter().filter(|node| is_lost(node)).for_each(|node| queue.add(node.key().clone()));
             }
         });
-        vec![of_nodes, of_leases, of_pods]
+        vec![of_nodes, of_leases, of_pods, Source::handle(&self.queue)]
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
         let Some(node) = self.nodes.by_key(key) else {
             self.seen.lock().remove(&key.name);
+            self.leave_line(&key.name);
             return Ok(Action::Done);
         };
         let now = Timestamp::now();
@@ -152,29 +173,91 @@ impl Controller for NodeLifecycle {
         {
             return self.mark_silent(cx, &node, conditions).await;
         }
-        let evict = self.nodes.list().iter().any(|node| plan::is_ready(node));
+        let (evict, wait) = match self.turn(cx, &node) {
+            Some(Turn::Now) => (true, None),
+            Some(Turn::In(left)) => (false, Some(left)),
+            Some(Turn::NotYet) | None => (false, None),
+        };
+        let next = silence.into_iter().chain(wait).min();
         if let Some(taints) = plan::taints(&node, evict, now) {
-            let api: Api<Node> = Api::all(cx.client.clone());
-            let patch = json!({
-                "metadata": {"resourceVersion": node.metadata.resource_version},
-                "spec": {"taints": taints},
-            });
+            self.taint(cx, &node, taints).await?;
             // The change that this makes leads to the next look.
-            api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-            if !plan::evicting(&node).any(plan::is_of_silence) && taints.iter().any(plan::is_of_silence) {
-                metrics::evicted(&node);
-            }
-            return Ok(Action::after(silence));
+            return Ok(Action::after(next));
         }
-        if plan::condition(&node, "Ready").is_none_or(|ready| ready.status != "True") {
-            self.mark_pods_not_ready(cx, &node).await?;
+        let mut marked = Ok(());
+        if !plan::is_ready(&node) {
+            marked = self.mark_pods_not_ready(cx, &node).await;
         }
-        let eviction = self.evict(cx, &node, now).await?;
-        Ok(Action::after([silence, eviction].into_iter().flatten().min()))
+        let eviction = self.evict(cx, &node, now).await;
+        marked?;
+        Ok(Action::after([next, eviction?].into_iter().flatten().min()))
     }
 }
 
+/// How fast pods may be driven from the nodes of each zone.
+fn paces(nodes: &Informer<Node>) -> Paces {
+    Census::of(nodes.entries().iter().filter_map(Entry::facts)).paces()
+}
+
 impl NodeLifecycle {
+    /// Whether it is the node's turn to have pods driven from it. None where no node has one: there is no better place, and the fault is likely not
+    /// the nodes'.
+    fn turn(&self, cx: &Cx, node: &Node) -> Option<Turn> {
+        let name = meta::name(node);
+        if !plan::is_lost(node) {
+            self.leave_line(name);
+            return Some(Turn::Now);
+        }
+        let (zone, paces, now) = (zones::zone(node), paces(&self.nodes), cx.clock.passed());
+        let moved = {
+            let mut lines = self.lines.lock();
+            lines.set(&zone, paces.interval(&zone), now);
+            lines.waits_in(name).is_some_and(|other| other != zone)
+        };
+        // A taint that is there may become the other one at once.
+        if paces.is_all_disrupted || plan::is_left(node) || moved {
+            self.leave_line(name);
+        }
+        if paces.is_all_disrupted {
+            return None;
+        }
+        let is_left = plan::is_left(node);
+        Some(if is_left { Turn::Now } else { self.lines.lock().turn(name, &zone, now) })
+    }
+
+    /// Takes a node out of its line, and looks at who is first then.
+    fn leave_line(&self, node: &str) {
+        let next = self.lines.lock().leave(node);
+        if let (Some(next), Some(queue)) = (next, self.queue.get()) {
+            queue.add(Key::cluster(next));
+        }
+    }
+
+    async fn taint(&self, cx: &Cx, node: &Node, taints: Vec<Taint>) -> Result<(), Error> {
+        let begins = !plan::is_left(node) && taints.iter().any(plan::is_of_silence);
+        let api: Api<Node> = Api::all(cx.client.clone());
+        let patch = json!({
+            "metadata": {"resourceVersion": node.metadata.resource_version},
+            "spec": {"taints": taints},
+        });
+        let patched =
+            api.patch(meta::name(node), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop).map_err(Error::from);
+        match &patched {
+            // The node was another one meanwhile, and its turn is not over.
+            Err(error) if begins && error.code() == Some(409) => {
+                self.lines.lock().give_back(&zones::zone(node), cx.clock.passed());
+            }
+            // A node that cannot be written to has had its turn, too, or nobody would have one after it.
+            Err(_) if begins => self.leave_line(meta::name(node)),
+            Ok(()) if begins => {
+                self.leave_line(meta::name(node));
+                metrics::evicted(node);
+            }
+            _ => {}
+        }
+        patched
+    }
+
     async fn mark_silent(
         &self,
         cx: &Cx,
@@ -211,21 +294,11 @@ impl NodeLifecycle {
 
     /// Nobody on a silent node says that its pods do not serve any more.
     async fn mark_pods_not_ready(&self, cx: &Cx, node: &Node) -> Result<(), Error> {
+        let mut failed = Ok(());
         for pod in self.pods_of(node).into_iter().filter(|pod| pods::is_ready(pod)) {
-            let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-            for condition in conditions.iter_mut().filter(|condition| condition.type_ == "Ready") {
-                condition.status = "False".to_owned();
-                condition.last_transition_time = Some(meta::whole_seconds(Timestamp::now()));
-            }
-            let patch = json!({
-                "metadata": {"resourceVersion": pod.metadata.resource_version},
-                "status": {"conditions": conditions},
-            });
-            let api: Api<Pod> = Api::namespaced(cx.client.clone(), meta::namespace(pod.as_ref()));
-            forgive(api.patch_status(meta::name(pod.as_ref()), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))?;
-            cx.events.about(pod.as_ref(), Type::Warning, "NodeNotReady", "Node is not ready");
+            failed = failed.and(mark_not_ready(cx, &pod).await);
         }
-        Ok(())
+        failed
     }
 
     /// Deletes the pods whose time has come; how long until the next one's.
@@ -235,16 +308,33 @@ impl NodeLifecycle {
             return Ok(None);
         }
         let since = |taint: &Taint| since.iter().find(|(one, _)| one == taint).map_or(now, |(_, since)| *since);
-        let mut next: Option<Duration> = None;
+        // One pod that cannot be evicted keeps no other: the failure is told when all have been looked at.
+        let (mut next, mut failed): (Option<Duration>, _) = (None, Ok(()));
         for pod in self.pods_of(node).into_iter().filter(|pod| !meta::ends(pod.as_ref())) {
             match plan::eviction_in(&pod, node, since, now) {
                 None => {}
-                Some(left) if left.is_zero() => evict(cx, &pod).await?,
+                Some(left) if left.is_zero() => failed = failed.and(evict(cx, &pod).await),
                 Some(left) => next = Some(next.map_or(left, |other| other.min(left))),
             }
         }
-        Ok(next)
+        failed.map(|()| next)
     }
+}
+
+async fn mark_not_ready(cx: &Cx, pod: &Pod) -> Result<(), Error> {
+    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    for condition in conditions.iter_mut().filter(|condition| condition.type_ == "Ready") {
+        condition.status = "False".to_owned();
+        condition.last_transition_time = Some(meta::whole_seconds(Timestamp::now()));
+    }
+    let patch = json!({
+        "metadata": {"resourceVersion": pod.metadata.resource_version},
+        "status": {"conditions": conditions},
+    });
+    let api: Api<Pod> = Api::namespaced(cx.client.clone(), meta::namespace(pod));
+    forgive(api.patch_status(meta::name(pod), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))?;
+    cx.events.about(pod, Type::Warning, "NodeNotReady", "Node is not ready");
+    Ok(())
 }
 
 const EVICTION: Eviction = Eviction {

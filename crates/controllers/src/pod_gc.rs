@@ -1,4 +1,4 @@
-//! Pods that nobody else will remove: on nodes that are gone, ended before they were scheduled, and finished ones beyond
+//! Pods that nobody else will remove: on nodes that are gone, ending on nodes that are known to be off (KEP-2268), ended before they were scheduled, and finished ones beyond
 //! a threshold.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
 use serde_json::json;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
+use crate::node_lifecycle::is_shut_down;
 use crate::{meta, pods};
 
 /// Finished pods that may stay.
@@ -52,7 +53,7 @@ impl Controller for PodCollector {
                 if pod.is_ending() {
                     queue.add(Key::cluster(UNSCHEDULED));
                 }
-            } else if nodes.get(None, &node).is_none() {
+            } else if nodes.get(None, &node).is_none_or(|node| pod.is_ending() && is_shut_down(&node)) {
                 queue.add(Key::cluster(node));
             }
             if pods::may_be_finished(pod) && all.len() > THRESHOLD && pod.get().is_some_and(|pod| pods::is_finished(&pod)) {
@@ -60,7 +61,8 @@ impl Controller for PodCollector {
             }
         });
         let of_nodes = Source::mapped(&self.nodes, |change, queue| {
-            if change.new.is_none() {
+            let off = |node: &Option<Arc<Node>>| node.as_deref().is_some_and(is_shut_down);
+            if change.new.is_none() || (off(&change.new) && !off(&change.old)) {
                 queue.add(change.key.clone());
             }
         });
@@ -81,9 +83,14 @@ impl Controller for PodCollector {
 }
 
 impl PodCollector {
+    /// Removes what is left on a node that is gone, and what ends on one that is off.
     async fn remove_orphans(&self, cx: &Cx, node: &str) -> Result<Action, Error> {
-        if self.nodes.get(None, node).is_some() {
+        if let Some(found) = self.nodes.get(None, node) {
             self.missing.lock().remove(node);
+            if is_shut_down(&found) {
+                let ending = self.by_node.get(node).into_iter().filter(|pod| meta::ends(pod.as_ref()));
+                remove_all(cx, ending, None).await?;
+            }
             return Ok(Action::Done);
         }
         let since = *self.missing.lock().entry(node.to_owned()).or_insert_with(tokio::time::Instant::now);
@@ -104,18 +111,18 @@ impl PodCollector {
         let mut finished: Vec<Arc<Pod>> = self.pods.select(pods::is_finished);
         let surplus = finished.len().saturating_sub(THRESHOLD);
         finished.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
-        for pod in finished.iter().take(surplus) {
-            remove(cx, pod, None).await?;
-        }
+        remove_all(cx, finished.into_iter().take(surplus), None).await?;
         Ok(Action::Done)
     }
 }
 
+/// Removes pods. One that cannot be removed keeps no other.
 async fn remove_all(cx: &Cx, pods: impl IntoIterator<Item = Arc<Pod>>, why: Option<&str>) -> Result<(), Error> {
+    let mut failed = Ok(());
     for pod in pods {
-        remove(cx, &pod, why).await?;
+        failed = failed.and(remove(cx, &pod, why).await);
     }
-    Ok(())
+    failed
 }
 
 /// Removes a pod at once. One that has not finished is marked as failed first, so that its owner sees what became of it: a Job lets no
@@ -188,6 +195,58 @@ mod tests {
             "metadata": {"namespace": "a", "name": "p", "uid": "p", "deletionTimestamp": "2026-01-01T00:00:00Z",
                 "finalizers": ["batch.kubernetes.io/job-tracking"]},
             "spec": {"containers": []}, "status": {"phase": "Pending"},
+        })));
+        world.start(&["pod-garbage-collector"]);
+        world.fake.until::<Pod>(|pods| pods::phase(&pods[0]) == "Failed").await;
+    }
+
+    /// KEP-2268: pods that end on a node are removed by force once the node has the taint and is not ready, whichever comes last, and whatever
+    /// they tolerate. Others stay.
+    #[tokio::test]
+    async fn what_ends_on_a_node_that_is_off_is_removed() {
+        let taint = json!([{"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]);
+        let node = |name: &str, off: bool, ready: &str| -> Node {
+            let taints = if off { taint.clone() } else { json!([]) };
+            object(json!({"metadata": {"name": name}, "spec": {"taints": taints},
+                "status": {"conditions": [{"type": "Ready", "status": ready}]}}))
+        };
+        let world = World::new();
+        let pod = |name: &str, node: &str, ends: bool| -> Pod {
+            let deletion = ends.then_some("2026-01-01T00:00:00Z");
+            object(json!({
+                "metadata": {"namespace": "a", "name": name, "uid": name, "deletionTimestamp": deletion},
+                "spec": {"nodeName": node, "containers": [], "tolerations": [{"operator": "Exists"}]},
+                "status": {"phase": "Running"},
+            }))
+        };
+        for (name, on, ends) in [("ends", "n", true), ("stays", "n", false), ("other", "m", true)] {
+            world.fake.put(&pod(name, on, ends));
+        }
+        world.fake.put(&node("m", false, "Unknown"));
+        world.fake.put(&node("n", true, "True"));
+        world.start(&["pod-garbage-collector"]);
+        let until = async |names: &[&str]| {
+            world.fake.until::<Pod>(|pods| pods.iter().map(meta::name).eq(names.iter().copied())).await;
+        };
+        // The node falls silent, the other one is said to be off, and one more pod begins to end.
+        world.fake.put(&node("n", true, "Unknown"));
+        until(&["other", "stays"]).await;
+        world.fake.put(&node("m", true, "Unknown"));
+        until(&["stays"]).await;
+        world.fake.put(&pod("stays", "n", true));
+        until(&[]).await;
+    }
+
+    /// Its owner sees that it has not succeeded, where something keeps it.
+    #[tokio::test]
+    async fn what_is_removed_from_a_node_that_is_off_has_failed() {
+        let world = World::new();
+        world.fake.put::<Node>(&object(json!({"metadata": {"name": "n"},
+            "spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]}})));
+        world.fake.put::<Pod>(&object(json!({
+            "metadata": {"namespace": "a", "name": "p", "uid": "p", "deletionTimestamp": "2026-01-01T00:00:00Z",
+                "finalizers": ["batch.kubernetes.io/job-tracking"]},
+            "spec": {"nodeName": "n", "containers": []}, "status": {"phase": "Running"},
         })));
         world.start(&["pod-garbage-collector"]);
         world.fake.until::<Pod>(|pods| pods::phase(&pods[0]) == "Failed").await;

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 
 use metrics::Meter;
 
+/// The longest delay: users may write times that no clock reaches, and a look that comes too early does no harm.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const RETRY_MIN: Duration = Duration::from_millis(5);
 /// The longest back-off of client-go's controllers that say nothing else.
 pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1000);
@@ -118,7 +120,7 @@ impl Queue {
 
     /// Adds a key after `delay`. Of several delays the earliest counts.
     pub fn add_after(&self, key: Key, delay: Duration) {
-        self.state.lock().delay(key, Instant::now() + delay);
+        self.state.lock().delay(key, Instant::now() + delay.min(FAR));
         self.wake.notify_one();
     }
 
@@ -230,6 +232,8 @@ mod tests {
         let (queue, a, b) = (Queue::new("test", RETRY_MAX), Key::cluster("a"), Key::cluster("b"));
         // Before anything is added: the machine may be busy.
         let start = Instant::now();
+        // Some delays come from what users write.
+        queue.add_after(Key::cluster("never"), Duration::MAX);
         queue.add_after(a.clone(), Duration::from_secs(60));
         queue.add_after(b.clone(), Duration::from_millis(20));
         queue.add_after(a.clone(), Duration::from_millis(10));

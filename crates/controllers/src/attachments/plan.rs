@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::events::Type;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 
 use crate::meta;
+use crate::node_lifecycle::{is_out_of_service, is_ready};
 
-/// On a node that is known to be off: what it used is free (KEP-2268).
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+/// How long a node that is not ready may take to unmount what nobody wants there any more: upstream's ReconcilerMaxWaitForUnmountDuration.
+const UNMOUNT: Duration = Duration::from_secs(6 * 60);
 
 /// A volume that pods of a node need there.
 pub(super) struct Wanted {
@@ -32,13 +34,34 @@ pub(super) struct Observed<'a> {
     pub(super) elsewhere: BTreeMap<String, BTreeSet<String>>,
     /// What the node's status calls the volumes of attachments, by the attachments' names.
     pub(super) names: BTreeMap<String, String>,
+    /// For how long nobody has wanted what is attached, by the attachments' names.
+    pub(super) unwanted: BTreeMap<String, Duration>,
 }
 
 /// What to do.
 #[derive(PartialEq)]
 pub(super) enum Change<'a> {
     Attach(&'a Wanted),
-    Detach(String),
+    Detach(String, Manner),
+}
+
+/// How a volume is taken from a node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Manner {
+    /// The node does not use it.
+    Unused,
+    /// The node may use it, but is known to be off (KEP-2268).
+    OutOfService,
+    /// The node may use it, but is not ready, and has had its time.
+    Timeout,
+}
+
+/// What becomes of an attachment.
+#[derive(Clone, Copy)]
+enum Fate {
+    Stays,
+    StaysFor(Duration),
+    Goes(Manner),
 }
 
 /// An event.
@@ -66,22 +89,36 @@ pub(super) fn is_exclusive(volume: &PersistentVolume) -> bool {
 }
 
 /// What of a node decides about attachments.
-pub(super) fn facts(node: &Node) -> (Vec<String>, bool) {
+pub(super) fn facts(node: &Node) -> (Vec<String>, bool, bool) {
     let used = node.status.as_ref().and_then(|status| status.volumes_in_use.clone()).unwrap_or_default();
-    (used, is_out_of_service(node))
-}
-
-fn is_out_of_service(node: &Node) -> bool {
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
-    taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
+    (used, is_out_of_service(node), is_ready(node))
 }
 
 /// What is to be done for a node.
 pub(super) fn changes<'a>(observed: &Observed<'a>) -> Vec<Change<'a>> {
     let there = |name: &str| observed.existing.iter().any(|one| meta::name(one.as_ref()) == name);
     let attach = observed.wanted.iter().filter(|one| !there(&one.attachment) && may_attach(observed, one)).map(Change::Attach);
-    let detach = observed.existing.iter().filter(|one| may_detach(observed, one));
-    attach.chain(detach.map(|one| Change::Detach(meta::name(one.as_ref()).to_owned()))).collect()
+    let detach = observed.existing.iter().filter_map(|one| match fate(observed, one) {
+        Fate::Goes(manner) => Some(Change::Detach(meta::name(one.as_ref()).to_owned(), manner)),
+        Fate::Stays | Fate::StaysFor(_) => None,
+    });
+    attach.chain(detach).collect()
+}
+
+/// In how long a node has had its time to unmount something.
+pub(super) fn again(observed: &Observed<'_>) -> Option<Duration> {
+    let left = |one: &Arc<VolumeAttachment>| match fate(observed, one) {
+        Fate::StaysFor(left) => Some(left),
+        Fate::Stays | Fate::Goes(_) => None,
+    };
+    observed.existing.iter().filter_map(left).min()
+}
+
+/// Whether an attachment is ours and nobody wants it. What others have attached is theirs.
+pub(super) fn is_unwanted(wanted: &[Wanted], attachment: &VolumeAttachment) -> bool {
+    let name = meta::name(attachment);
+    let is_ours = name.starts_with("csi-") && !volume_of(attachment).is_empty();
+    is_ours && attachment.metadata.deletion_timestamp.is_none() && !wanted.iter().any(|one| one.attachment == name)
 }
 
 fn may_attach(observed: &Observed<'_>, wanted: &Wanted) -> bool {
@@ -92,20 +129,23 @@ fn holders<'a>(observed: &'a Observed<'_>, wanted: &Wanted) -> impl Iterator<Ite
     observed.elsewhere.get(&wanted.volume).into_iter().flatten()
 }
 
-/// Nobody needs it, and the node does not use it any more. What others have attached is theirs.
-fn may_detach(observed: &Observed<'_>, attachment: &VolumeAttachment) -> bool {
+/// What nobody wants goes when its node does not use it, or cannot say so any more.
+fn fate(observed: &Observed<'_>, attachment: &VolumeAttachment) -> Fate {
     let name = meta::name(attachment);
-    let is_wanted = observed.wanted.iter().any(|one| one.attachment == name);
-    let is_ours = name.starts_with("csi-") && !volume_of(attachment).is_empty();
-    if is_wanted || !is_ours || attachment.metadata.deletion_timestamp.is_some() {
-        return false;
+    if !is_unwanted(observed.wanted, attachment) {
+        return Fate::Stays;
     }
-    match observed.node {
-        None => true,
-        Some(node) => {
-            let (used, off) = facts(node);
-            off || observed.names.get(name).is_none_or(|unique| !used.contains(unique))
-        }
+    let Some(node) = observed.node else { return Fate::Goes(Manner::Unused) };
+    let (used, off, ready) = facts(node);
+    if observed.names.get(name).is_none_or(|unique| !used.contains(unique)) {
+        return Fate::Goes(Manner::Unused);
+    }
+    let waited = observed.unwanted.get(name).copied().unwrap_or_default();
+    match UNMOUNT.checked_sub(waited).filter(|left| !left.is_zero()) {
+        _ if off => Fate::Goes(Manner::OutOfService),
+        _ if ready => Fate::Stays,
+        Some(left) => Fate::StaysFor(left),
+        None => Fate::Goes(Manner::Timeout),
     }
 }
 
@@ -150,23 +190,56 @@ mod tests {
     /// `existing` are names of volumes; `held` is a volume that another node has.
     #[track_caller]
     fn check(node: Option<Value>, needed: &[Wanted], existing: &[&str], held: Option<&str>, attach: &[&str], detach: &[&str]) {
+        let (attached, detached, _) = planned(node, needed, existing, held, 0);
+        let detached: Vec<_> = detached.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(
+            (attached, detached),
+            (attach.iter().map(|s| s.to_string()).collect(), detach.iter().map(|s| s.to_string()).collect())
+        );
+    }
+
+    type Planned = (Vec<String>, Vec<(String, Manner)>, Option<u64>);
+
+    /// What is attached, what is detached and in how many seconds there is another look, when nobody has wanted what exists for so long.
+    fn planned(node: Option<Value>, needed: &[Wanted], existing: &[&str], held: Option<&str>, seconds: u64) -> Planned {
         let node: Option<Node> = node.map(object);
         let existing: Vec<_> = existing.iter().map(|name| attachment(&format!("csi-{name}"), name, json!(null))).collect();
         let elsewhere = held.map(|name| (name.to_owned(), BTreeSet::from(["m".to_owned()]))).into_iter().collect();
         let names =
             existing.iter().map(|one| (meta::name(one.as_ref()).to_owned(), format!("used-{}", volume_of(one)))).collect();
-        let observed = Observed { node: node.as_ref(), wanted: needed, existing: &existing, elsewhere, names };
+        let unwanted = existing.iter().map(|one| (meta::name(one.as_ref()).to_owned(), Duration::from_secs(seconds))).collect();
+        let observed = Observed { node: node.as_ref(), wanted: needed, existing: &existing, elsewhere, names, unwanted };
         let (mut attached, mut detached) = (Vec::new(), Vec::new());
         for change in changes(&observed) {
             match change {
                 Change::Attach(one) => attached.push(one.volume.clone()),
-                Change::Detach(name) => detached.push(name.trim_start_matches("csi-").to_owned()),
+                Change::Detach(name, manner) => detached.push((name.trim_start_matches("csi-").to_owned(), manner)),
             }
         }
-        assert_eq!(
-            (attached, detached),
-            (attach.iter().map(|s| s.to_string()).collect(), detach.iter().map(|s| s.to_string()).collect())
-        );
+        (attached, detached, again(&observed).map(|left| left.as_secs()))
+    }
+
+    /// A node that is not ready has six minutes for what nobody wants; one that is ready has for ever, one that is off nothing.
+    #[test]
+    fn what_a_dead_node_has_is_taken_from_it() {
+        let node = |ready: Value, taint: Value| {
+            let conditions = json!([{"type": "Ready", "status": ready}]);
+            json!({"spec": {"taints": taint}, "status": {"conditions": conditions, "volumesInUse": ["used-a"]}})
+        };
+        let off = || json!([{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]);
+        let check = |node: Value, needed: &[Wanted], seconds: u64, detach: Option<Manner>, left: Option<u64>| {
+            let detached = detach.map(|manner| ("a".to_owned(), manner)).into_iter().collect();
+            assert_eq!(planned(Some(node), needed, &["a"], None, seconds), (vec![], detached, left), "after {seconds} s");
+        };
+        for ready in ["Unknown", "False"] {
+            check(node(json!(ready), json!([])), &[], 0, None, Some(360));
+            check(node(json!(ready), json!([])), &[], 359, None, Some(1));
+            check(node(json!(ready), json!([])), &[], 360, Some(Manner::Timeout), None);
+            check(node(json!(ready), json!([])), &[wanted("a", true)], 360, None, None);
+            check(node(json!(ready), off()), &[], 0, Some(Manner::OutOfService), None);
+        }
+        check(node(json!("True"), json!([])), &[], 100_000, None, None);
+        check(node(json!("True"), off()), &[], 0, Some(Manner::OutOfService), None);
     }
 
     #[test]
@@ -179,8 +252,7 @@ mod tests {
         check(plain(), &[wanted("a", false)], &[], Some("a"), &["a"], &[]);
         check(plain(), &[], &["a"], None, &[], &["a"]);
         check(node(json!(["used-a"])), &[], &["a"], None, &[], &[]);
-        let off =
-            json!({"status": {"volumesInUse": ["used-a"]}, "spec": {"taints": [{"key": OUT_OF_SERVICE, "effect": "NoExecute"}]}});
+        let off = json!({"status": {"volumesInUse": ["used-a"]}, "spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]}});
         check(Some(off), &[], &["a"], None, &[], &["a"]);
         check(None, &[wanted("b", true)], &["a"], None, &[], &["a"]);
     }
@@ -189,8 +261,14 @@ mod tests {
     fn others_attachments_are_theirs() {
         let mine = attachment("by-hand", "a", json!(null));
         let existing = [mine];
-        let observed =
-            Observed { node: None, wanted: &[], existing: &existing, elsewhere: BTreeMap::new(), names: BTreeMap::new() };
+        let observed = Observed {
+            node: None,
+            wanted: &[],
+            existing: &existing,
+            elsewhere: BTreeMap::new(),
+            names: BTreeMap::new(),
+            unwanted: BTreeMap::new(),
+        };
         assert!(changes(&observed).is_empty());
     }
 
@@ -199,8 +277,14 @@ mod tests {
         let check = |status: Value, expected: Option<(&str, &str)>| {
             let needed = [wanted("a", true)];
             let existing = [attachment("csi-a", "a", status)];
-            let observed =
-                Observed { node: None, wanted: &needed, existing: &existing, elsewhere: BTreeMap::new(), names: BTreeMap::new() };
+            let observed = Observed {
+                node: None,
+                wanted: &needed,
+                existing: &existing,
+                elsewhere: BTreeMap::new(),
+                names: BTreeMap::new(),
+                unwanted: BTreeMap::new(),
+            };
             let notice = notice(&observed, &needed[0]);
             assert_eq!(notice.as_ref().map(|notice| (notice.reason, notice.message.as_str())), expected);
         };

@@ -141,7 +141,8 @@ pub(super) fn next(cron: &CronJob, now: Timestamp) -> Next {
 fn obstacle(cron: &CronJob, at: Timestamp, now: Timestamp) -> Option<Option<Said>> {
     let status = cron.status.clone().unwrap_or_default();
     let active = status.active.unwrap_or_default();
-    let late = cron.spec.starting_deadline_seconds.is_some_and(|seconds| now.as_second() > at.as_second() + seconds);
+    let late =
+        cron.spec.starting_deadline_seconds.is_some_and(|seconds| now.as_second() > at.as_second().saturating_add(seconds));
     if late {
         let time = at.strftime("%a, %d %b %Y %H:%M:%S +0000");
         return Some(Some((Type::Warning, "MissSchedule", format!("Missed scheduled time to start a job: {time}"))));

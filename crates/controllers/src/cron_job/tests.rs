@@ -53,6 +53,7 @@ fn starts_in_time() {
     check(json!({"suspend": true}), json!({}), "10:01:10", None, &[]);
     check(json!({"startingDeadlineSeconds": 15}), json!({}), "10:01:10", Some("10:01:00"), &[]);
     check(json!({"startingDeadlineSeconds": 5}), json!({}), "10:01:10", None, &[]);
+    check(json!({"startingDeadlineSeconds": i64::MAX}), json!({}), "10:01:10", Some("10:01:00"), &[]);
     check(json!({}), json!({}), "14:00:00", Some("14:00:00"), &["TooManyMissedTimes"]);
     check(json!({"timeZone": "No/Where"}), json!({}), "10:01:10", None, &["UnknownTimeZone"]);
     check(json!({"schedule": "TZ=UTC * * * * *"}), json!({}), "10:01:10", Some("10:01:00"), &["UnsupportedSchedule"]);

@@ -8,6 +8,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
+use super::zones;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Zone {
     zone: String,
@@ -23,12 +25,5 @@ static EVICTIONS: LazyLock<Family<Zone, Counter>> = LazyLock::new(|| {
 
 /// Pods are driven away from a node from now on.
 pub(super) fn evicted(node: &Node) {
-    EVICTIONS.get_or_create(&Zone { zone: zone(node) }).inc();
-}
-
-/// Region and zone of a node as upstream joins them; empty where it has neither.
-fn zone(node: &Node) -> String {
-    let label = |key: &str| node.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map_or("", String::as_str);
-    let (region, zone) = (label("topology.kubernetes.io/region"), label("topology.kubernetes.io/zone"));
-    if region.is_empty() && zone.is_empty() { String::new() } else { format!("{region}:\0:{zone}") }
+    EVICTIONS.get_or_create(&Zone { zone: zones::zone(node) }).inc();
 }

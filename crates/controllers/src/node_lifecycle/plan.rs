@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 
-use crate::meta;
+use crate::{meta, pods};
 
 /// How long a node may be silent.
 pub(super) const GRACE: Duration = Duration::from_secs(40);
@@ -22,6 +22,8 @@ const CONDITIONS: [(&str, &str); 4] = [
     ("PIDPressure", "node.kubernetes.io/pid-pressure"),
     ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
 ];
+/// A node that somebody knows to be off has this taint (KEP-2268).
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 pub(super) fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
@@ -74,8 +76,24 @@ pub(crate) fn is_ready(node: &Node) -> bool {
     ready_status(node) == Some("True")
 }
 
-/// The taints that the node should have. None when it has them. Without `evict` pods are kept away but not driven out: when
-/// no node is ready there is no better place, and the fault is likely not the nodes'.
+/// Whether the node or its silence says that it is not ready. One that has never reported, and has not been silent for long, is not lost.
+pub(super) fn is_lost(node: &Node) -> bool {
+    ready_status(node).is_some_and(|status| status != "True")
+}
+
+/// Whether somebody says that the node is off.
+pub(crate) fn is_out_of_service(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
+}
+
+/// Whether a node is off by what somebody says and by its own silence: nothing runs there, and what ends has ended. The taint alone is not enough
+/// to remove pods, which may run on a node that is ready.
+pub(crate) fn is_shut_down(node: &Node) -> bool {
+    is_out_of_service(node) && !is_ready(node)
+}
+
+/// The taints that the node should have. None when it has them. Without `evict` pods are kept away but not driven out.
 pub(super) fn taints(node: &Node, evict: bool, now: Timestamp) -> Option<Vec<Taint>> {
     let spec = node.spec.clone().unwrap_or_default();
     let old = spec.taints.unwrap_or_default();
@@ -120,15 +138,28 @@ pub(super) fn evicting(node: &Node) -> impl Iterator<Item = &Taint> {
     taints.filter(|taint| taint.effect == "NoExecute")
 }
 
+/// Whether pods are driven from the node because it is not ready.
+pub(super) fn is_left(node: &Node) -> bool {
+    evicting(node).any(is_of_silence)
+}
+
 /// Whether the taint drives pods from a node that is not ready.
 pub(super) fn is_of_silence(taint: &Taint) -> bool {
     [NOT_READY, UNREACHABLE].contains(&taint.key.as_str()) && taint.effect == "NoExecute"
 }
 
+/// When the pod came to its node: what it waited for one before is not time that it spent beside a taint. The condition survives a
+/// restart of the controller, which upstream's count from when it saw the pod does not. One that was bound when it was made has no such condition.
+fn arrived(pod: &Pod) -> Timestamp {
+    let scheduled = pods::condition(pod, "PodScheduled").filter(|condition| condition.status == "True");
+    let bound = scheduled.and_then(|condition| condition.last_transition_time.as_ref());
+    bound.or(pod.metadata.creation_timestamp.as_ref()).map_or(Timestamp::UNIX_EPOCH, |time| time.0)
+}
+
 /// In how long the node's NoExecute taints drive the pod away. None: never; zero: now. `since` says from when on a taint
-/// counts; it does not before the pod was there.
+/// counts; it does not before the pod was there. As upstream, no second or less than none is at once, and a time that no clock shows is for ever.
 pub(super) fn eviction_in(pod: &Pod, node: &Node, since: impl Fn(&Taint) -> Timestamp, now: Timestamp) -> Option<Duration> {
-    let arrived = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+    let arrived = arrived(pod);
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
     let mut earliest = None;
     for taint in evicting(node) {
@@ -138,8 +169,11 @@ pub(super) fn eviction_in(pod: &Pod, node: &Node, since: impl Fn(&Taint) -> Time
         }
         // Of several the shortest counts; one without a limit limits nothing.
         let Some(seconds) = fitting.filter_map(|one| one.toleration_seconds).min() else { continue };
-        let due = since(taint).max(arrived).as_millisecond() + seconds.max(0) * 1000;
-        let left = Duration::from_millis(u64::try_from(due - now.as_millisecond()).unwrap_or(0));
+        if seconds <= 0 {
+            return Some(Duration::ZERO);
+        }
+        let Ok(due) = since(taint).max(arrived).checked_add(SignedDuration::from_secs(seconds)) else { continue };
+        let left = Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO);
         earliest = Some(earliest.map_or(left, |other: Duration| other.min(left)));
     }
     earliest

@@ -35,29 +35,49 @@ fn taints_follow_conditions() {
     check(node(Some("True"), json!({"unschedulable": true})), "unschedulable:NoSchedule");
     let mixed = json!([{"key": "mine", "effect": "NoSchedule"}, {"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}]);
     check(node(Some("True"), json!({"taints": mixed})), "mine:NoSchedule");
-    // Where no node is ready, nobody is driven out.
+    // Nobody is driven out before it is the node's turn.
     let kept = plan::taints(&node(Some("False"), json!({})), false, at(0)).unwrap();
     assert_eq!(kept.iter().map(|taint| taint.effect.as_str()).collect::<Vec<_>>(), ["NoSchedule"]);
 }
 
+/// Tolerations of the taint `k` for so many seconds, none of them where `seconds` is empty; null has no end.
+fn tolerations(seconds: &[Option<i64>]) -> Value {
+    let each =
+        |seconds: &Option<i64>| json!({"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
+    seconds.iter().map(each).collect()
+}
+
 #[test]
 fn pods_go_after_what_they_tolerate() {
-    let check = |tolerations: Value, second: i64, expected: Option<u64>| {
+    let check_bound = |bound: Value, seconds: &[Option<i64>], second: i64, expected: Option<u64>| {
         let taints = json!([{"key": "k", "effect": "NoExecute"}]);
         let pod: Pod = object(json!({"metadata": {"name": "p", "creationTimestamp": at(-50)},
-            "spec": {"containers": [], "tolerations": tolerations}}));
+            "spec": {"containers": [], "tolerations": tolerations(seconds)}, "status": {"conditions": bound}}));
         // The taint was there before the pod when `second` is negative.
         let since = |_: &Taint| if second < 0 { at(-100) } else { at(0) };
         let left = plan::eviction_in(&pod, &node(Some("False"), json!({"taints": taints})), since, at(second));
-        assert_eq!(left.map(|left| left.as_secs()), expected);
+        assert_eq!(left.map(|left| left.as_secs()), expected, "{bound} {seconds:?} at {second}");
     };
-    let toleration =
-        |seconds: Value| json!({"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
-    check(json!([]), 0, Some(0));
-    check(json!([toleration(json!(null))]), 1000, None);
-    check(json!([toleration(json!(300))]), 100, Some(200));
-    check(json!([toleration(json!(300)), toleration(json!(60))]), 100, Some(0));
-    check(json!([toleration(json!(300))]), -10, Some(260));
+    let check = |seconds: &[Option<i64>], second: i64, expected: Option<u64>| check_bound(json!(null), seconds, second, expected);
+    check(&[], 0, Some(0));
+    check(&[None], 1000, None);
+    check(&[Some(300)], 100, Some(200));
+    check(&[Some(300), Some(60)], 100, Some(0));
+    check(&[Some(300)], -10, Some(260));
+    // Users may write any number: none and less are at once, and what no clock reaches is for ever.
+    check(&[Some(0)], 0, Some(0));
+    check(&[Some(-1)], 0, Some(0));
+    check(&[Some(i64::MIN)], 0, Some(0));
+    check(&[Some(i64::MAX)], 0, None);
+    check(&[Some(i64::MAX / 1000 + 1)], 0, None);
+    check(&[Some(i64::from(i32::MAX))], 0, Some(i32::MAX.unsigned_abs().into()));
+    // What a pod waited for its node does not count.
+    let scheduled =
+        |status: &str, second: i64| json!([{"type": "PodScheduled", "status": status, "lastTransitionTime": at(second)}]);
+    check_bound(scheduled("True", -15), &[Some(30)], -10, Some(25));
+    check_bound(scheduled("True", 90), &[Some(30)], 100, Some(20));
+    check_bound(scheduled("True", -15), &[Some(30)], 10, Some(20));
+    check_bound(scheduled("False", -15), &[Some(30)], -10, Some(0));
 }
 
 #[test]
@@ -142,4 +162,99 @@ async fn a_node_that_is_not_ready_loses_its_pods() {
     }
     world.start(&["node-lifecycle"]);
     world.fake.until::<Pod>(|pods| pods.len() == 1 && meta::name(&pods[0]) == "stays" && !pods::is_ready(&pods[0])).await;
+}
+
+/// A user may write into a pod what no clock reaches, and may make the time of one that runs shorter.
+#[tokio::test]
+async fn tolerations_are_looked_at_when_they_change() {
+    let world = World::new();
+    world.fake.put(&node(Some("True"), json!({"taints": [{"key": "k", "effect": "NoExecute", "timeAdded": at(0)}]})));
+    let pod = |name: &str, seconds: i64| -> Pod {
+        object(json!({
+            "metadata": {"namespace": "a", "name": name, "uid": name},
+            "spec": {"nodeName": "n", "containers": [], "tolerations": tolerations(&[Some(seconds)])},
+        }))
+    };
+    for (name, seconds) in [("ever", i64::MAX), ("goes", 1), ("long", 1_000_000_000)] {
+        world.fake.put(&pod(name, seconds));
+    }
+    world.start(&["node-lifecycle"]);
+    let until = async |names: &[&str]| {
+        world.fake.until::<Pod>(|pods| pods.iter().map(meta::name).eq(names.iter().copied())).await;
+    };
+    until(&["ever", "long"]).await;
+    world.fake.put(&pod("long", 1));
+    until(&["ever"]).await;
+}
+
+/// A node of that name, with the taints that drive pods away where `left`.
+fn named(name: &str, ready: &str, left: bool) -> Node {
+    let taints = json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}]);
+    let mut node = node(Some(ready), json!({"taints": if left { taints } else { json!([]) }}));
+    node.metadata.name = Some(name.to_owned());
+    node.metadata.uid = Some(name.to_owned());
+    node
+}
+
+/// How many nodes keep new pods away, and how many drive out those that they have.
+fn tainted(nodes: &[Node]) -> (usize, usize) {
+    let with = |node: &Node, effect: &str| {
+        node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|one| one.effect == effect)
+    };
+    let count = |effect: &str| nodes.iter().filter(|node| with(node, effect)).count();
+    (count("NoSchedule"), count("NoExecute"))
+}
+
+/// "Nodes", "Rate limits on eviction": "it won't evict pods from more than 1 node per 10 seconds".
+#[tokio::test]
+async fn nodes_that_fail_together_are_left_one_after_the_other() {
+    let mut world = World::new();
+    world.clock = crate::Clock::held(at(0));
+    for (name, ready) in [("a", "False"), ("b", "False"), ("c", "True"), ("d", "True")] {
+        world.fake.put(&named(name, ready, false));
+    }
+    world.start(&["node-lifecycle"]);
+    world.fake.until::<Node>(|nodes| tainted(nodes) == (2, 1)).await;
+    world.clock.set(at(10));
+    let api = Api::<Node>::all(world.fake.client());
+    for name in ["a", "b"] {
+        let touched = Patch::Merge(json!({"metadata": {"labels": {"touched": "yes"}}}));
+        api.patch(name, &PatchParams::default(), &touched).await.unwrap();
+    }
+    world.fake.until::<Node>(|nodes| tainted(nodes) == (2, 2)).await;
+}
+
+/// The same, without anything else that happens: the next one's turn is waited for.
+#[tokio::test]
+async fn who_is_next_is_looked_at_when_another_has_left() {
+    let world = World::new();
+    for (name, ready) in [("a", "False"), ("b", "False"), ("c", "True"), ("d", "True")] {
+        world.fake.put(&named(name, ready, false));
+    }
+    let controller = NodeLifecycle::new(&world.options().informers);
+    let queue = Queue::new("lines", Duration::from_secs(1));
+    controller.queue.get_or_init(|| queue.clone());
+    for name in ["a", "b"] {
+        controller.lines.lock().turn(name, "", Duration::ZERO);
+    }
+    controller.leave_line("a");
+    assert_eq!(queue.next().await, Key::cluster("b"));
+}
+
+/// "when all zones are completely unhealthy (none of the nodes in the cluster are healthy) [...] the node controller [...] doesn't perform any evictions", and
+/// what it has begun is taken back. A small zone of which most nodes fail is not left, either.
+#[tokio::test]
+async fn nobody_is_driven_out_when_most_nodes_fail() {
+    let check = async |nodes: &[(&str, bool)], kept_away: usize, driven_out: usize| {
+        let world = World::new();
+        for (number, (ready, left)) in nodes.iter().enumerate() {
+            world.fake.put(&named(&number.to_string(), ready, *left));
+        }
+        world.start(&["node-lifecycle"]);
+        world.fake.until::<Node>(|nodes| tainted(nodes) == (kept_away, driven_out)).await;
+    };
+    check(&[("Unknown", true), ("False", false)], 2, 0).await;
+    check(&[("Unknown", true), ("False", false), ("False", false), ("True", false)], 3, 1).await;
+    check(&[("Unknown", false), ("False", false), ("False", false), ("True", false)], 3, 0).await;
+    check(&[("Unknown", false), ("True", false), ("True", false)], 1, 1).await;
 }
