@@ -50,7 +50,7 @@ impl Query {
     /// `metav1.ListOptions`.
     pub(crate) fn list_options(&self, watch: bool) -> Result<ListOptions, Status> {
         let bad = |error: &dyn std::fmt::Display| Status::bad_request(error.to_string());
-        let timeout = self.integer("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok());
+        let timeout = self.integer("timeoutSeconds")?.filter(|seconds| *seconds != 0);
         let options = ListOptions {
             labels: self.some("labelSelector").map(|s| labels::Selector::parse(&s)).transpose().map_err(|e| bad(&e))?,
             fields: self.some("fieldSelector").map(|s| fields::Selector::parse(&s)).transpose().map_err(|e| bad(&e))?,
@@ -60,7 +60,8 @@ impl Query {
             resource_version_match: self.some("resourceVersionMatch"),
             allow_bookmarks: self.flag("allowWatchBookmarks"),
             send_initial_events: self.get("sendInitialEvents").map(|_| self.flag("sendInitialEvents")),
-            timeout: timeout.filter(|seconds| *seconds > 0).map(Duration::from_secs),
+            // Less than nothing is what a client has left whose own deadline is over: its watch ends at once.
+            timeout: timeout.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0))),
         };
         let errors = if watch { watch_errors(&options) } else { list_errors(&options) };
         refuse("ListOptions", errors)?;
@@ -247,7 +248,10 @@ mod tests {
         check(watch("sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=1"), Ok(()));
         assert_eq!(watch("sendInitialEvents=true").unwrap_err().code, 422);
         assert_eq!(watch("resourceVersionMatch=NotOlderThan").unwrap_err().code, 422);
-        assert_eq!(watch("timeoutSeconds=7").unwrap().timeout, Some(Duration::from_secs(7)));
+        for (seconds, timeout) in [("7", Some(7)), ("0", None), ("", None), ("-1", Some(0)), ("-9223372036854775808", Some(0))] {
+            let options = watch(&format!("timeoutSeconds={seconds}")).unwrap();
+            assert_eq!(options.timeout, timeout.map(Duration::from_secs), "{seconds:?}");
+        }
     }
 
     #[test]

@@ -55,18 +55,19 @@ fn is_checked(spec: &Map<String, Value>) -> bool {
 pub(super) fn balanced(spec: &Map<String, Value>) -> BTreeSet<u16> {
     let is_balanced = kind(spec) == "LoadBalancer" && spec.get("loadBalancerClass").is_none_or(Value::is_null);
     let ports = spec.get("ports").and_then(Value::as_array).into_iter().flatten().filter(|_| is_balanced);
-    ports.filter_map(|port| port.get("port").and_then(number)).collect()
+    ports.filter_map(|port| u16::try_from(number(port.get("port")?)?).ok()).collect()
 }
 
-fn number(value: &Value) -> Option<u16> {
-    value.as_u64().map(|number| u16::try_from(number).unwrap_or(u16::MAX)).filter(|number| *number > 0)
+/// What is asked for, even if it can be no port: that is refused as it was written, and never replaced by a choice. Zero asks for nothing.
+fn number(value: &Value) -> Option<i64> {
+    value.as_i64().filter(|number| *number != 0)
 }
 
 fn each(spec: &mut Map<String, Value>) -> impl Iterator<Item = &mut Map<String, Value>> {
     spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
 }
 
-fn node_port(port: &Map<String, Value>) -> Option<u16> {
+fn node_port(port: &Map<String, Value>) -> Option<i64> {
     port.get("nodePort").and_then(number)
 }
 
@@ -74,8 +75,8 @@ fn node_port(port: &Map<String, Value>) -> Option<u16> {
 fn keep(spec: &mut Map<String, Value>, old: &Map<String, Value>) {
     let name = |port: &Map<String, Value>| port.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let old_ports = old.get("ports").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object);
-    let known: HashMap<String, u16> = old_ports.filter_map(|port| Some((name(port), node_port(port)?))).collect();
-    let mut used: Vec<u16> = each(spec).filter_map(|port| node_port(port)).collect();
+    let known: HashMap<String, i64> = old_ports.filter_map(|port| Some((name(port), node_port(port)?))).collect();
+    let mut used: Vec<i64> = each(spec).filter_map(|port| node_port(port)).collect();
     for port in each(spec).filter(|port| node_port(port).is_none()) {
         if let Some(number) = known.get(&name(port)).filter(|number| !used.contains(number)) {
             used.push(*number);
@@ -87,7 +88,7 @@ fn keep(spec: &mut Map<String, Value>, old: &Map<String, Value>) {
 /// Gives each port its node port. Those of a new service with the same number, for two protocols, share one.
 fn assign(spec: &mut Map<String, Value>, is_new: bool, chooser: &mut Chooser<'_>, errors: &mut Errors) {
     let allocate = kind(spec) == "NodePort" || spec.get("allocateLoadBalancerNodePorts") != Some(&Value::Bool(false));
-    let mut shared: HashMap<Option<u64>, u16> = HashMap::new();
+    let mut shared: HashMap<Option<u64>, i64> = HashMap::new();
     let own = |port: &Map<String, Value>| port.get("port").and_then(Value::as_u64);
     if is_new {
         for port in each(spec) {
@@ -105,7 +106,7 @@ fn assign(spec: &mut Map<String, Value>, is_new: bool, chooser: &mut Chooser<'_>
         let at = Path::new("spec").child("ports").index(index).child("nodePort");
         let Some(chosen) = chooser.choose(asked, &at, errors) else { continue };
         if is_new {
-            shared.entry(own(port)).or_insert(chosen);
+            shared.entry(own(port)).or_insert(chosen.into());
         }
         port.insert("nodePort".into(), chosen.into());
     }
@@ -120,21 +121,23 @@ struct Chooser<'a> {
 
 impl Chooser<'_> {
     /// The port that is asked for, or a free one, which the service has from now on.
-    fn choose(&mut self, asked: Option<u16>, at: &Path, errors: &mut Errors) -> Option<u16> {
+    fn choose(&mut self, asked: Option<i64>, at: &Path, errors: &mut Errors) -> Option<u16> {
         let Self { book, path, range, wanted } = self;
-        let chosen = match asked {
-            Some(asked) if wanted.ports.contains(&asked) => Some(asked),
-            Some(asked) if !range.contains(&asked) => {
+        let port = asked.map(|asked| {
+            u16::try_from(asked).ok().filter(|port| wanted.ports.contains(port) || range.contains(port)).ok_or(asked)
+        });
+        let chosen = match port {
+            Some(Err(asked)) => {
                 let (low, high) = (range.start(), range.end());
                 let detail = format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
                 errors.push(Error::invalid(at, asked, detail));
                 None
             }
-            Some(asked) if book.has_port(asked, path) => {
-                errors.push(Error::invalid(at, asked, "provided port is already allocated"));
+            Some(Ok(port)) if !wanted.ports.contains(&port) && book.has_port(port, path) => {
+                errors.push(Error::invalid(at, port, "provided port is already allocated"));
                 None
             }
-            Some(asked) => Some(asked),
+            Some(Ok(port)) => Some(port),
             None => {
                 // A number that is a node port is no load balancer's: one that works must not lose it to a choice that nobody has made.
                 let balanced = |port: u16| wanted.balanced.contains(&port) || book.is_balanced(port);

@@ -134,7 +134,12 @@ fn node_ports() {
     let ports = |count: u16| (0..count).map(|index| json!({"port": 80 + index, "protocol": "TCP"})).collect::<Vec<_>>();
     assert!(run(SINGLE, node(json!(ports(2))), None, &[]).is_ok());
     refused(SINGLE, node(json!(ports(3))), None, "failed to allocate a nodePort: range is full");
-    refused(SINGLE, node(json!([{"port": 80, "nodePort": 31000}])), None, "The range of valid ports is 30000-30001");
+    for asked in [31000, 1, -5, 65536, 99999] {
+        let expected = format!("Invalid value: {asked}: provided port is not in the valid range. The range of valid ports is 30000-30001");
+        let spec = node(json!([{"port": 80, "nodePort": asked}]));
+        refused(SINGLE, spec.clone(), None, &expected);
+        refused(SINGLE, spec, Some(node(json!([{"port": 80, "nodePort": 30000}]))), &expected);
+    }
     // One number for two protocols.
     let both =
         json!([{"name": "u", "port": 53, "protocol": "UDP"}, {"name": "t", "port": 53, "protocol": "TCP", "nodePort": 30001}]);
