@@ -135,7 +135,8 @@ fn node_ports() {
     assert!(run(SINGLE, node(json!(ports(2))), None, &[]).is_ok());
     refused(SINGLE, node(json!(ports(3))), None, "failed to allocate a nodePort: range is full");
     for asked in [31000, 1, -5, 65536, 99999] {
-        let expected = format!("Invalid value: {asked}: provided port is not in the valid range. The range of valid ports is 30000-30001");
+        let expected =
+            format!("Invalid value: {asked}: provided port is not in the valid range. The range of valid ports is 30000-30001");
         let spec = node(json!([{"port": 80, "nodePort": asked}]));
         refused(SINGLE, spec.clone(), None, &expected);
         refused(SINGLE, spec, Some(node(json!([{"port": 80, "nodePort": 30000}]))), &expected);
