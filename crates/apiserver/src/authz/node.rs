@@ -1,7 +1,7 @@
 //! The Node authorizer: a kubelet may read what its pods refer to and write what is its own (KEP-4601 included).
 
 use pods::references::References;
-use registry::{ListOptions, Registry, User};
+use registry::{ListOptions, Registry};
 use serde_json::Value;
 
 use super::{Attributes, Rule};
