@@ -42,8 +42,15 @@ async fn a_pod_runs_and_is_deleted() {
     let directory = cell.directory.path().join("kubelet/pods/uid-p");
     assert!(directory.join("etc-hosts").exists());
 
-    let deletion = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:09Z", "deletionGracePeriodSeconds": 3}});
-    cell.pods().patch("p", &PatchParams::default(), &Patch::Merge(deletion)).await.unwrap();
+    // As the API does: the object stays until its containers have ended.
+    let deletion =
+        json!({"deletionTimestamp": "2026-01-01T00:00:09Z", "deletionGracePeriodSeconds": 3, "finalizers": ["example.com/held"]});
+    let patch = async |metadata: Value| {
+        cell.pods().patch("p", &PatchParams::default(), &Patch::Merge(json!({"metadata": metadata}))).await.unwrap();
+    };
+    patch(deletion).await;
+    cell.runtime.until(|world| world.calls.iter().any(|call| call == "stop sandbox")).await;
+    patch(json!({"finalizers": null})).await;
     let gone = cell.fake.until::<Pod>(|pods| pods.is_empty());
     tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the pod stays");
     cell.runtime.until(|world| world.sandboxes.is_empty()).await;

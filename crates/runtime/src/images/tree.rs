@@ -3,6 +3,7 @@
 //! Layers come from strangers. Every lookup resolves with `openat2(RESOLVE_IN_ROOT)`: symbolic links, absolute or with
 //! `..`, are followed as a process with that root would, so what they name is always inside.
 
+use std::cell::Cell;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -16,6 +17,9 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// Most symbolic links on the way of one path, as runc has it.
 const LINKS: usize = 255;
+/// Most parts of paths that are followed for links to what is not there, of all files of a layer together: a layer of a few kilobytes can
+/// have many that are long.
+const DANGLING: usize = 500_000;
 
 /// A directory tree, and the directory that was used last.
 pub(crate) struct Tree {
@@ -23,13 +27,20 @@ pub(crate) struct Tree {
     recent: Option<(PathBuf, OwnedFd)>,
     /// Directories that [`Tree::directory`] has made since somebody asked.
     made: Vec<PathBuf>,
+    /// Parts of paths that were resolved.
+    resolved: Cell<usize>,
 }
 
 impl Tree {
     /// The tree below the directory `root`.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Ok(Self { root: owned(nix::fcntl::open(root, flags, Mode::empty())?), recent: None, made: Vec::new() })
+        Ok(Self {
+            root: owned(nix::fcntl::open(root, flags, Mode::empty())?),
+            recent: None,
+            made: Vec::new(),
+            resolved: Cell::new(0),
+        })
     }
 
     /// Opens `path` below the root, following links inside it.
@@ -48,6 +59,10 @@ impl Tree {
         let (mut place, mut links, mut blind) = (PathBuf::from("/"), 0, false);
         let mut todo = parts(path);
         while let Some(part) = todo.pop() {
+            self.resolved.set(self.resolved.get() + 1);
+            if self.resolved.get() > DANGLING {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "links of the layer lead too far"));
+            }
             if part == ".." {
                 place.pop();
                 continue;
