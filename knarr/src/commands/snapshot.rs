@@ -1,9 +1,8 @@
 //! `knarr snapshot`: a cluster in a file.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use base::tasks::Tasks;
@@ -46,32 +45,21 @@ fn checked(file: &Path) -> Result<Summary> {
 }
 
 fn save(file: &Path, data_dir: &Path, paths: &Paths) -> Result<()> {
-    let part = part(file)?;
-    let saved = || -> Result<Summary> {
-        let out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
-        let out = out.with_context(|| part.display().to_string())?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(fetch(out, data_dir, paths))?.sync_all()?;
-        // As the disk has it: a backup that nobody has read is none.
-        let summary = checked(&part)?;
-        std::fs::rename(&part, file).with_context(|| file.display().to_string())?;
-        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()?;
-        Ok(summary)
-    };
-    let summary = saved().inspect_err(|_| {
-        // It is of no use, and may not be there.
-        let _ = std::fs::remove_file(&part);
-    })?;
+    if std::fs::symlink_metadata(file).is_ok_and(|found| !found.is_file()) {
+        bail!("{} is there, and is no regular file", file.display());
+    }
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // New, with a name that nobody knows, for its owner only: what somebody else has put there is not written to.
+    let part = tempfile::Builder::new().prefix(".knarr-snapshot-").tempfile_in(directory);
+    let part = part.with_context(|| directory.display().to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(fetch(part.as_file().try_clone()?, data_dir, paths))?.sync_all()?;
+    // As the disk has it: a backup that nobody has read is none.
+    let summary = checked(part.path())?;
+    part.persist(file).map_err(|error| error.error).with_context(|| file.display().to_string())?;
+    File::open(directory)?.sync_all()?;
     println!("saved {}: {}", file.display(), said(&summary));
     Ok(())
-}
-
-/// Where a snapshot is until it is whole.
-fn part(file: &Path) -> Result<PathBuf> {
-    let mut name = file.file_name().with_context(|| format!("{} is no file", file.display()))?.to_owned();
-    name.push(".part");
-    Ok(file.with_file_name(name))
 }
 
 /// Has the server write a snapshot to `out`, or does so itself where none runs.
