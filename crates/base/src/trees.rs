@@ -1,8 +1,8 @@
 //! Trees of files that others have filled: containers, and images of strangers.
 //!
 //! Nothing here trusts a path. A tree is walked from descriptor to descriptor, so that no link leads out of it, also none that somebody puts
-//! there meanwhile, and no path is too long. The walk does not recurse and holds two descriptors, so that a tree may be as deep as its
-//! maker likes: functions of the standard library end the process at some ten thousand levels, which cost their maker nothing.
+//! there meanwhile, and no path is too long. The walk does not recurse and holds a bounded number of descriptors, so that a tree may be as
+//! deep as its maker likes: functions of the standard library end the process at some ten thousand levels, which cost their maker nothing.
 
 use std::ffi::{CStr, CString};
 use std::fs::{DirBuilder, File};
@@ -19,6 +19,9 @@ use uuid::Uuid;
 
 /// What is read of a directory at a time, bytes.
 const PIECE: usize = 16 << 10;
+/// Levels from the root whose directories stay open while the walk is below them. It comes back to them wherever they have been moved
+/// meanwhile: who moves directories without pause hides nothing that is in them. From those below it goes back by `..`.
+const OPEN: usize = 64;
 
 /// Sees the files of a tree.
 pub trait Visitor {
@@ -52,12 +55,30 @@ pub trait Visitor {
 }
 
 /// A directory on the way from the root to where the walk is.
-struct Level {
+struct Level<D> {
     place: (u64, u64),
     /// Where to go on in it.
     offset: u64,
     /// The name, in it, of the next one.
     name: CString,
+    directory: D,
+}
+
+/// The nearest level that is still there, when the walk comes back from below it: one that is open, or is where it was. None at the root's end.
+fn come_back(above: &mut Vec<Level<Option<OwnedFd>>>, below: BorrowedFd<'_>) -> io::Result<Option<Level<OwnedFd>>> {
+    while let Some(Level { place: own, offset, name, directory }) = above.pop() {
+        let directory = match directory {
+            Some(directory) => Some(directory),
+            None => match open(below, c"..") {
+                Err(Errno::NOENT) => None,
+                parent => Some(parent?).filter(|parent| fstat(parent).is_ok_and(|found| place(&found) == own)),
+            },
+        };
+        if let Some(directory) = directory {
+            return Ok(Some(Level { place: own, offset, name, directory }));
+        }
+    }
+    Ok(None)
 }
 
 fn place(found: &Stat) -> (u64, u64) {
@@ -68,42 +89,47 @@ fn open(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     openat(directory, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Visits all below an open directory. What vanishes meanwhile is not visited. Blocking; as long as there are files.
+/// Visits all below an open directory. What vanishes meanwhile is not visited, nor what is left beside a directory below the [`OPEN`]th level
+/// that was moved away while the walk was in it. Blocking; as long as there are files.
 ///
 /// # Errors
-/// That of the visitor; a directory cannot be read; or one was moved away while the walk was in it.
+/// That of the visitor; or a directory cannot be read.
 pub fn walk(root: OwnedFd, visitor: &mut impl Visitor) -> io::Result<()> {
-    let device = fstat(&root)?.st_dev;
-    let mut here = (place(&fstat(&root)?), root);
-    let mut above: Vec<Level> = Vec::new();
+    let found = fstat(&root)?;
+    let (device, mut own, mut here) = (found.st_dev, place(&found), root);
+    let mut above = Vec::new();
     let mut buffer = [MaybeUninit::<u8>::uninit(); PIECE];
     loop {
-        if let Some((level, next)) = read_on(&here, device, &mut buffer, visitor)? {
+        if let Some(Next { name, offset, place, directory }) = read_on(&here, device, &mut buffer, visitor)? {
+            let before = std::mem::replace(&mut here, directory);
+            let level = Level { place: own, offset, name, directory: (above.len() < OPEN).then_some(before) };
             above.push(level);
-            here = next;
+            own = place;
             continue;
         }
-        let Some(level) = above.pop() else { return Ok(()) };
-        let parent = open(here.1.as_fd(), c"..")?;
-        if place(&fstat(&parent)?) != level.place {
-            return Err(io::Error::other("a directory was moved away while it was walked"));
-        }
-        drop(here);
-        visitor.leave(parent.as_fd(), &level.name)?;
-        seek(&parent, SeekFrom::Start(level.offset))?;
-        here = (level.place, parent);
+        let Some(Level { place, offset, name, directory }) = come_back(&mut above, here.as_fd())? else { return Ok(()) };
+        visitor.leave(directory.as_fd(), &name)?;
+        seek(&directory, SeekFrom::Start(offset))?;
+        (own, here) = (place, directory);
     }
 }
 
-type Here = ((u64, u64), OwnedFd);
+/// A directory in an open one.
+struct Next {
+    name: CString,
+    /// Where to go on behind it.
+    offset: u64,
+    place: (u64, u64),
+    directory: OwnedFd,
+}
 
 /// Goes on in an open directory, to the next one in it; none at its end.
 fn read_on(
-    (own, directory): &Here,
+    directory: &OwnedFd,
     device: u64,
     buffer: &mut [MaybeUninit<u8>],
     visitor: &mut impl Visitor,
-) -> io::Result<Option<(Level, Here)>> {
+) -> io::Result<Option<Next>> {
     let mut entries = RawDir::new(directory, buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;
@@ -130,7 +156,7 @@ fn read_on(
             continue;
         }
         visitor.enter(next.as_fd(), &found)?;
-        return Ok(Some((Level { place: *own, offset, name: name.to_owned() }, (place(&found), next))));
+        return Ok(Some(Next { name: name.to_owned(), offset, place: place(&found), directory: next }));
     }
     Ok(None)
 }
