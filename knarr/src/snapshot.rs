@@ -14,7 +14,7 @@ use base::files;
 use jiff::Timestamp;
 
 pub(crate) use format::{End, Head};
-use format::{FORMAT, Line, Part, Reader, Row, Writer};
+use format::{FORMAT, Item, Line, Part, Reader, Row, Writer};
 
 /// What is kept of a data directory besides the store. Certificates that these keys can issue again are left out.
 const FILES: [&str; 7] = [
@@ -26,6 +26,9 @@ const FILES: [&str; 7] = [
     "encryption.yaml",
     "token",
 ];
+
+/// Largest of these files, bytes.
+const FILE: usize = 1 << 20;
 
 /// What a snapshot is of.
 #[derive(Debug)]
@@ -62,18 +65,24 @@ pub(crate) async fn write<W: Write + Send + 'static>(engine: &store::Fjall, data
 /// Reads a whole snapshot and says what it is of.
 ///
 /// # Errors
-/// It cannot be read, is none, or is not whole.
+/// It cannot be read, is none, is not whole, or has what no cluster has.
 pub(crate) fn check(file: impl Read) -> Result<Summary> {
     let mut reader = Reader::new(file)?;
-    let mut files = BTreeMap::new();
-    while let Some(line) = reader.next()? {
-        match line {
-            Line::File(part) => drop(files.insert(part.name, part.content)),
-            Line::Record(row) => drop(row.into_copied()?),
-            _ => {}
-        }
+    let (mut files, mut plausible) = (BTreeMap::new(), store::Plausible::default());
+    while let Some(item) = reader.next()? {
+        let good = match item {
+            Item::Key(copied) => plausible.next(&copied).map_err(|error| error.to_string()),
+            Item::File(Part { name, .. }) if !FILES.contains(&name.as_str()) => Err(format!("{name} is not of a data directory")),
+            Item::File(Part { name, content }) if content.len() > FILE => Err(format!("{name} is too large")),
+            Item::File(Part { name, content }) => {
+                let twice = format!("{name} comes again");
+                files.insert(name, content).map_or(Ok(()), |_| Err(twice))
+            }
+        };
+        good.map_err(|cause| reader.wrong(&cause))?;
     }
     let end = reader.end.context("it has no end")?;
+    plausible.end(end.revision)?;
     Ok(Summary { head: reader.head, end, files })
 }
 
@@ -85,9 +94,6 @@ pub(crate) fn restore(path: &Path, data_dir: &Path, store: &Path) -> Result<Summ
     let open = || File::open(path).with_context(|| path.display().to_string());
     let summary = check(open()?).with_context(|| path.display().to_string())?;
     for (name, content) in &summary.files {
-        if !FILES.contains(&name.as_str()) {
-            bail!("{}: {name} is not of a data directory", path.display());
-        }
         let present = data_dir.join(name);
         match std::fs::read_to_string(&present) {
             Ok(found) if found == *content => {}
@@ -98,9 +104,9 @@ pub(crate) fn restore(path: &Path, data_dir: &Path, store: &Path) -> Result<Summ
     }
     let mut restoring = store::Restoring::begin(store).with_context(|| store.display().to_string())?;
     let mut reader = Reader::new(open()?)?;
-    while let Some(line) = reader.next()? {
-        if let Line::Record(row) = line {
-            restoring.add(row.into_copied()?)?;
+    while let Some(item) = reader.next()? {
+        if let Item::Key(copied) = item {
+            restoring.add(copied)?;
         }
     }
     for (name, content) in &summary.files {

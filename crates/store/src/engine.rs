@@ -133,6 +133,12 @@ pub enum Error {
     /// A store is there already.
     #[error("there is a store already: move it away first")]
     Exists,
+    /// What is given as the copy of a store cannot be one; what is wrong.
+    #[error("no store has this: {0}")]
+    Implausible(String),
+    /// A store was to be made of a copy, and is not whole.
+    #[error("a snapshot was not restored to its end: restore it again, or remove this directory to start with an empty cluster")]
+    Unfinished,
     /// Another process has the directory open.
     #[error("the data directory is in use by another process")]
     Locked,

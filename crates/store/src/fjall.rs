@@ -41,7 +41,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::RESERVE;
 use crate::{Changes, Engine, Error, Page, Record, Revision, Sink, Write};
-pub use copy::{Copied, Restoring};
+pub use copy::{Copied, Plausible, Restoring};
 use directory::Directory;
 use shared::Shared;
 use writer::{Request, Writer};

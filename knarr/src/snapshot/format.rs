@@ -13,8 +13,8 @@ use store::{Copied, Lane, Record, Revision};
 /// The form that this version writes. Raise it when an older version could not read the result.
 pub(crate) const FORMAT: u32 = 1;
 
-/// Longest line that is read, bytes: the largest value of a store in the longest form of it.
-const LINE: u64 = 512 << 20;
+/// Longest line that is read, bytes: twice the largest value of a store, for what JSON escapes.
+const LINE: u64 = 130 << 20;
 
 /// Level of compression, zstd's own default: the disk is slower.
 const LEVEL: i32 = 3;
@@ -102,11 +102,12 @@ impl Row {
         Ok(Self { key, revision: record.revision, value, bytes, ephemeral: lane == Lane::Ephemeral, expires })
     }
 
-    pub(super) fn into_copied(self) -> Result<Copied, Error> {
+    /// The key, or what is wrong with it.
+    fn into_copied(self) -> Result<Copied, String> {
         let value = match (self.value, self.bytes) {
             (Some(text), None) => text.into_bytes(),
-            (None, Some(bytes)) => BASE64.decode(bytes).map_err(|error| std::io::Error::other(error.to_string()))?,
-            _ => return Err(std::io::Error::other(format!("{} has not one value", self.key)).into()),
+            (None, Some(bytes)) => BASE64.decode(bytes).map_err(|error| error.to_string())?,
+            _ => return Err(format!("{} has not one value", self.key)),
         };
         Ok(Copied {
             record: Record { key: self.key.into(), value: value.into(), revision: self.revision },
@@ -146,7 +147,14 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Reads a file: its lines but for the first and the last one.
+/// What is between the first line and the last one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    File(Part),
+    Key(Copied),
+}
+
+/// Reads a file.
 pub(super) struct Reader<R: Read> {
     lines: BufReader<zstd::Decoder<'static, BufReader<R>>>,
     buffer: Vec<u8>,
@@ -183,13 +191,12 @@ impl<R: Read> Reader<R> {
         Ok(reader)
     }
 
-    /// The next line; none after the last one, when the whole file was read and is whole.
-    pub(super) fn next(&mut self) -> Result<Option<Line>, Error> {
+    /// What comes next; none after the last line, when the whole file was read and is whole.
+    pub(super) fn next(&mut self) -> Result<Option<Item>, Error> {
         if !self.fill()? {
             return Err(Error::Cut);
         }
-        let line = self.parsed()?;
-        match line {
+        match self.parsed()? {
             Line::Snapshot(_) => Err(self.wrong("it begins again")),
             Line::End(end) if end.records != self.records => {
                 Err(self.wrong(&format!("{} of {} records are there", self.records, end.records)))
@@ -199,9 +206,10 @@ impl<R: Read> Reader<R> {
                 // The checksum is behind the last line.
                 if self.fill()? { Err(self.wrong("it goes on behind its end")) } else { Ok(None) }
             }
-            line => {
-                self.records += u64::from(matches!(line, Line::Record(_)));
-                Ok(Some(line))
+            Line::File(part) => Ok(Some(Item::File(part))),
+            Line::Record(row) => {
+                self.records += 1;
+                Ok(Some(Item::Key(row.into_copied().map_err(|cause| self.wrong(&cause))?)))
             }
         }
     }
@@ -219,7 +227,8 @@ impl<R: Read> Reader<R> {
         serde_json::from_slice(&self.buffer).map_err(|error| self.wrong(&error.to_string()))
     }
 
-    fn wrong(&self, cause: &str) -> Error {
+    /// What is wrong with the line that was read last.
+    pub(super) fn wrong(&self, cause: &str) -> Error {
         Error::Line { line: self.count, cause: cause.to_owned() }
     }
 }

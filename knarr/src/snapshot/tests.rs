@@ -67,3 +67,30 @@ async fn nothing_is_replaced() {
     check("fourth", "snapshot");
     assert!(!home.path().join("fourth").exists());
 }
+
+/// What is told of a snapshot is what a restoration makes of it.
+#[test]
+fn what_no_cluster_has_is_refused() {
+    let made = |lines: Vec<Line>, revision: u64| {
+        let head = Head { format: FORMAT, version: "1.2.3".to_owned(), created: Timestamp::UNIX_EPOCH };
+        let mut writer = Writer::new(Vec::new(), head).unwrap();
+        lines.iter().for_each(|line| writer.line(line).unwrap());
+        writer.finish(revision).unwrap()
+    };
+    let file = |name: &str, length: usize| Line::File(Part { name: name.to_owned(), content: "x".repeat(length) });
+    let key = |key: &str, revision: u64| {
+        let record = store::Record { key: key.to_owned().into(), value: "v".into(), revision };
+        Line::Record(Row::of(store::Copied { record, lane: Lane::Durable, expires: 0 }).unwrap())
+    };
+    let check = |lines: Vec<Line>, revision: u64, expected: &str| {
+        let error = check(&made(lines, revision)[..]).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    check(vec![file("../../evil", 1)], 1, "line 2: ../../evil is not of a data directory");
+    check(vec![file("token", 1), file("token", 1)], 1, "line 3: token comes again");
+    check(vec![file("token", FILE + 1)], 1, "line 2: token is too large");
+    check(vec![key("/b", 1), key("/a", 2)], 2, "line 3: no store has this: /a comes again, or before another one");
+    check(vec![key(&"k".repeat(100_000), 1)], 2, "line 2: no store has this: a key is at most 4 KiB long");
+    check(vec![key("/a", 3)], 2, "revision 2, with a key of 3");
+    check(vec![], u64::MAX, "no store has this");
+}

@@ -1,14 +1,16 @@
 //! A copy of what is current, and a new database made of one. History is left out: who follows the new store begins with a list.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use ::fjall::Readable;
+use bytes::Bytes;
 
 use super::database::{Database, WriteError, record_at, storage};
 use super::directory::Directory;
-use super::encoding::{Entry, Head, Stored, Tail, decode_u64, encode_u64, expiry_key};
-use super::stage::{Op, Table};
-use super::{HEAD, Shared, TAIL, read};
+use super::encoding::{Head, Stored, Tail, decode_u64};
+use super::stage::{Batch, Table, check_size};
+use super::{Shared, TAIL, read};
 use crate::{Error, Lane, Record, Revision};
 
 /// By how much the revision of a store that is made of a copy is above that of the copy: more than were committed after the copy was
@@ -48,17 +50,60 @@ pub(super) fn copy(shared: &Shared, mut each: impl FnMut(Copied) -> Result<(), E
     })
 }
 
+/// Whether what is handed over, key by key, can be the copy of a store.
+#[derive(Default)]
+pub struct Plausible {
+    revisions: HashSet<Revision>,
+    before: Option<(Lane, Bytes)>,
+    newest: Revision,
+}
+
+impl Plausible {
+    /// Looks at the next key.
+    ///
+    /// # Errors
+    /// No copy has it, or not there.
+    pub fn next(&mut self, Copied { record, lane, expires }: &Copied) -> Result<(), Error> {
+        let refuse = |why: &str| Err(Error::Implausible(format!("{} {why}", record.key.escape_ascii())));
+        check_size(&record.key, Some(&record.value)).map_err(|why| Error::Implausible(why.into()))?;
+        if *lane == Lane::Durable && *expires != 0 {
+            return refuse("expires in the durable lane");
+        }
+        if record.revision == 0 || !self.revisions.insert(record.revision) {
+            return refuse("has the revision of nothing, or of another key");
+        }
+        let place = |lane: Lane| lane == Lane::Ephemeral;
+        if self.before.as_ref().is_some_and(|(before, key)| (place(*before), key) >= (place(*lane), &record.key)) {
+            return refuse("comes again, or before another one");
+        }
+        self.before = Some((*lane, record.key.clone()));
+        self.newest = self.newest.max(record.revision);
+        Ok(())
+    }
+
+    /// Looks at the revision at which the copy was made, when all keys are there; the one that a store made of it has.
+    ///
+    /// # Errors
+    /// A key is newer, or revisions end there.
+    pub fn end(&self, revision: Revision) -> Result<Revision, Error> {
+        let above = revision.checked_add(BUMP).filter(|_| self.newest <= revision);
+        above.ok_or_else(|| Error::Implausible(format!("revision {revision}, with a key of {}", self.newest)))
+    }
+}
+
 /// A database in the making, for one that has none.
 pub struct Restoring {
     directory: Directory,
     database: Database,
-    head: Head,
-    batch: Vec<Op>,
+    plausible: Plausible,
+    batch: Batch,
+    /// What the batch has of keys and values.
     bytes: usize,
 }
 
 impl Restoring {
-    /// Begins in a directory where no store is. Unless [`Restoring::finish`] is reached, none is there afterwards.
+    /// Begins in a directory where no store is. Until [`Restoring::finish`] is reached none is there, and nobody can make another one there
+    /// than this: who started with an empty store would take what runs for what nobody wants.
     ///
     /// # Errors
     /// [`Error::Exists`] where one is, [`Error::Locked`] when another process has the directory.
@@ -66,41 +111,25 @@ impl Restoring {
         if dir.join("format").exists() {
             return Err(Error::Exists);
         }
-        let directory = Directory::open(dir)?;
+        let directory = Directory::restore(dir)?;
         directory.draft()?;
         let database = Database::open(&directory.database())?;
-        Ok(Self { directory, database, head: Head::default(), batch: Vec::new(), bytes: 0 })
+        Ok(Self { directory, database, plausible: Plausible::default(), batch: Batch::default(), bytes: 0 })
     }
 
     /// Adds a key with the revision that it had.
     ///
     /// # Errors
-    /// It cannot be written, or cannot be of a copy.
+    /// It cannot be written, or is not [`Plausible`].
     pub fn add(&mut self, copied: Copied) -> Result<(), Error> {
+        self.plausible.next(&copied)?;
         let Copied { record, lane, expires } = copied;
-        if record.revision == 0 || record.key.is_empty() || (lane == Lane::Durable && expires != 0) {
-            return Err(Error::Failed("the copy has a key that no store has".into()));
-        }
-        let revision = record.revision;
-        self.head.revision = self.head.revision.max(revision);
         self.bytes += record.key.len() + record.value.len();
         match lane {
-            Lane::Durable => {
-                let key = record.key.clone();
-                let entry = Entry { revision, previous: 0, key: record.key, value: Some(record.value) }.encode();
-                self.head.entries += 1;
-                self.head.bytes += entry.len() as u64;
-                self.head.kept += entry.len() as u64;
-                self.put(Table::Log, encode_u64(revision), entry);
-                self.put(Table::Index, key, encode_u64(revision));
-            }
+            Lane::Durable => self.batch.durable(record.revision, &record.key, Some(record.value), None),
             Lane::Ephemeral => {
-                let key = record.key.clone();
-                self.head.ephemeral += super::encoding::encoded_len(&key, &record.value);
-                if expires != 0 {
-                    self.put(Table::Expiry, expiry_key(expires, &key), encode_u64(revision));
-                }
-                self.put(Table::Ephemeral, key, Stored { record, expires }.encode());
+                let stored = Stored { record, expires };
+                self.batch.ephemeral(&stored.record.key, Some(&stored), None);
             }
         }
         if self.bytes >= BATCH { self.write() } else { Ok(()) }
@@ -111,27 +140,20 @@ impl Restoring {
     /// # Errors
     /// It cannot be written, or what was added cannot be of that revision.
     pub fn finish(mut self, revision: Revision) -> Result<(), Error> {
-        if self.head.revision > revision {
-            return Err(Error::Failed(format!("the copy is of revision {revision}, but has a key of {}", self.head.revision)));
-        }
-        self.head.revision = revision + BUMP;
-        let Head { revision, entries, kept, .. } = self.head;
+        self.batch.head.revision = self.plausible.end(revision)?;
+        let Head { revision, entries, kept, .. } = self.batch.head;
         // Who has seen a revision of the old store begins with a list, also where the copy does not have it.
         let tail = Tail { compacted: revision, entries, kept, deleted: 0 };
-        self.put(Table::Meta, HEAD, self.head.encode());
-        self.put(Table::Meta, TAIL, tail.encode());
+        self.batch.put(Table::Meta, TAIL, Some(tail.encode()));
+        self.batch.finish();
         self.write()?;
         self.database.sync().map_err(WriteError::cause)?;
         drop(self.database);
         self.directory.mark()
     }
 
-    fn put(&mut self, table: Table, key: bytes::Bytes, value: bytes::Bytes) {
-        self.batch.push(Op { table, key, value: Some(value) });
-    }
-
     fn write(&mut self) -> Result<(), Error> {
-        self.database.write(&std::mem::take(&mut self.batch)).map_err(WriteError::cause)?;
+        self.database.write(&std::mem::take(&mut self.batch.ops)).map_err(WriteError::cause)?;
         self.bytes = 0;
         Ok(())
     }

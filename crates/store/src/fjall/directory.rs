@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use base::files;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::statvfs;
@@ -14,6 +15,11 @@ use crate::{Error, Revision};
 
 /// The format that this version writes. Raise it when an older version could not read the result.
 const FORMAT: u32 = 1;
+
+/// The file that tells the rest of an interrupted first start from data.
+const BEGUN: &str = "new";
+/// The file that tells the rest of an interrupted restoration from that.
+const RESTORING: &str = "restoring";
 
 /// An open data directory. Dropping it lets another process open it.
 pub(super) struct Directory {
@@ -25,8 +31,18 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Takes the directory, creating it if needed. What an interrupted first start left behind is removed.
+    /// Takes the directory, creating it if needed. What an interrupted first start left behind is removed; what an interrupted restoration
+    /// left is not made an empty store of.
     pub(super) fn open(root: &Path) -> Result<Self, Error> {
+        Self::take(root, false)
+    }
+
+    /// Takes a directory without a store for one that is made of a copy, again where that was interrupted.
+    pub(super) fn restore(root: &Path) -> Result<Self, Error> {
+        Self::take(root, true)
+    }
+
+    fn take(root: &Path, restores: bool) -> Result<Self, Error> {
         let failed = |error: io::Error| failed(root, &error);
         DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
         fs::set_permissions(root, Permissions::from_mode(0o700)).map_err(failed)?;
@@ -40,7 +56,15 @@ impl Directory {
         let directory = Self { root: root.to_owned(), _lock: lock, acknowledged };
         match directory.format()? {
             Some(_) => directory.check_tables()?,
-            None => directory.begin()?,
+            None => {
+                let restoring = root.join(RESTORING);
+                match restores {
+                    true => drop(private(restoring, false).map_err(failed)?),
+                    false if restoring.exists() => return Err(Error::Unfinished),
+                    false => {}
+                }
+                directory.begin()?;
+            }
         }
         Ok(directory)
     }
@@ -57,9 +81,9 @@ impl Directory {
         Ok(())
     }
 
-    /// Makes room for a new database. The file `new` tells the rest of an interrupted first start from data.
+    /// Makes room for a new database.
     fn begin(&self) -> Result<(), Error> {
-        let begun = self.root.join("new");
+        let begun = self.root.join(BEGUN);
         if self.database().exists() && !begun.exists() {
             let why = format!("{} is missing beside a database", self.root.join("format").display());
             return Err(Error::Damaged(why));
@@ -119,11 +143,7 @@ impl Directory {
             writeln!(file, "{FORMAT}")?;
             file.sync_all()?;
             fs::rename(draft, self.root.join("format"))?;
-            if let Err(error) = fs::remove_file(self.root.join("new"))
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                return Err(error);
-            }
+            [BEGUN, RESTORING].iter().try_for_each(|name| files::remove(&self.root.join(name)))?;
             File::open(&self.root)?.sync_all()
         };
         write().map_err(|error| failed(&self.root, &error))

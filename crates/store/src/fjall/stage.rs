@@ -40,62 +40,74 @@ pub(super) trait View {
     fn current(&self, lane: Lane, key: &Bytes) -> Result<Option<Stored>, Error>;
 }
 
+/// Changes that are written together.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// The head after them.
+    pub(super) head: Head,
+    /// What to write.
+    pub(super) ops: Vec<Op>,
+    /// The earliest expiry among them.
+    pub(super) expires: Option<u64>,
+}
+
 /// A batch in the making: later writes see the earlier ones.
 pub(super) struct Stage<'a, V> {
     view: &'a V,
     overlay: HashMap<(Lane, Bytes), Option<Stored>>,
     now: u64,
-    /// The head after the batch.
-    pub(super) head: Head,
-    /// What to write.
-    pub(super) ops: Vec<Op>,
+    pub(super) batch: Batch,
     /// What the sinks will see.
     pub(super) events: Vec<Event>,
-    /// The earliest expiry of the batch.
-    pub(super) expires: Option<u64>,
 }
 
 impl<'a, V: View> Stage<'a, V> {
     /// `now` is in milliseconds since 1970.
     pub(super) fn new(view: &'a V, head: Head, now: u64) -> Self {
-        Self { view, overlay: HashMap::new(), now, head, ops: Vec::new(), events: Vec::new(), expires: None }
+        Self { view, overlay: HashMap::new(), now, batch: Batch { head, ..Batch::default() }, events: Vec::new() }
     }
 
     /// Adds a write and returns its revision, or says why it does not happen; the batch is as before then.
     pub(super) fn add(&mut self, write: Write) -> Result<Revision, Error> {
-        check_size(&write)?;
+        let value = match &write.change {
+            Change::Put(value) => Some(value.clone()),
+            Change::Delete => None,
+        };
+        check_size(&write.key, value.as_ref()).map_err(|why| Error::Failed(why.into()))?;
+        if write.ttl.is_some() && write.lane == Lane::Durable {
+            return Err(Error::Failed("a time to live needs the ephemeral lane".into()));
+        }
         let id = (write.lane, write.key.clone());
         let before = match self.overlay.get(&id) {
             Some(stored) => stored.clone(),
             None => self.view.current(write.lane, &write.key)?,
         };
         check_expectation(&write, before.as_ref())?;
-        let revision = self.head.revision + 1;
-        let value = match write.change {
-            Change::Put(value) => Some(value),
-            Change::Delete => None,
-        };
+        let revision = self.batch.head.revision + 1;
         let after = value.as_ref().map(|value| Stored {
             record: Record { key: write.key.clone(), value: value.clone(), revision },
             expires: write.ttl.map_or(0, |ttl| self.now.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))),
         });
         match write.lane {
-            Lane::Durable => self.durable(revision, &write.key, value.clone(), before.as_ref()),
-            Lane::Ephemeral => self.ephemeral(&write.key, after.as_ref(), before.as_ref()),
+            Lane::Durable => self.batch.durable(revision, &write.key, value.clone(), before.as_ref()),
+            Lane::Ephemeral => self.batch.ephemeral(&write.key, after.as_ref(), before.as_ref()),
         }
-        self.head.revision = revision;
+        self.batch.head.revision = revision;
         self.overlay.insert(id, after);
         let previous = before.map(|stored| stored.record);
         self.events.push(Event { revision, key: write.key, value, previous, lane: write.lane, note: write.note });
         Ok(revision)
     }
+}
 
-    /// The batch's changes with the new head.
+impl Batch {
+    /// Adds the new head.
     pub(super) fn finish(&mut self) {
         self.put(Table::Meta, super::HEAD, Some(self.head.encode()));
     }
 
-    fn durable(&mut self, revision: Revision, key: &Bytes, value: Option<Bytes>, before: Option<&Stored>) {
+    /// A change of the durable lane: its entry of the log, and which revision of the key is current.
+    pub(super) fn durable(&mut self, revision: Revision, key: &Bytes, value: Option<Bytes>, before: Option<&Stored>) {
         let index = value.is_some().then(|| encode_u64(revision));
         let previous = before.map_or(0, |stored| stored.record.revision);
         let entry = Entry { revision, previous, key: key.clone(), value }.encode();
@@ -107,7 +119,8 @@ impl<'a, V: View> Stage<'a, V> {
         self.put(Table::Index, key.clone(), index);
     }
 
-    fn ephemeral(&mut self, key: &Bytes, after: Option<&Stored>, before: Option<&Stored>) {
+    /// A change of the ephemeral lane.
+    pub(super) fn ephemeral(&mut self, key: &Bytes, after: Option<&Stored>, before: Option<&Stored>) {
         if let Some(old) = before.filter(|stored| stored.expires != 0) {
             self.put(Table::Expiry, expiry_key(old.expires, key), None);
         }
@@ -120,18 +133,17 @@ impl<'a, V: View> Stage<'a, V> {
         self.put(Table::Ephemeral, key.clone(), after.map(Stored::encode));
     }
 
-    fn put(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
+    pub(super) fn put(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
         self.ops.push(Op { table, key, value });
     }
 }
 
-fn check_size(write: &Write) -> Result<(), Error> {
-    let refuse = |why: &str| Err(Error::Failed(why.into()));
-    match &write.change {
-        _ if write.key.is_empty() => refuse("a key must not be empty"),
-        _ if write.key.len() > MAX_KEY => refuse("a key is at most 4 KiB long"),
-        _ if write.ttl.is_some() && write.lane == Lane::Durable => refuse("a time to live needs the ephemeral lane"),
-        Change::Put(value) if value.len() > MAX_VALUE => refuse("a value is at most 64 MiB long"),
+/// Refuses what no reader would take; `value` is none for a deletion.
+pub(super) fn check_size(key: &[u8], value: Option<&Bytes>) -> Result<(), &'static str> {
+    match value {
+        _ if key.is_empty() => Err("a key must not be empty"),
+        _ if key.len() > MAX_KEY => Err("a key is at most 4 KiB long"),
+        Some(value) if value.len() > MAX_VALUE => Err("a value is at most 64 MiB long"),
         _ => Ok(()),
     }
 }

@@ -7,8 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::database::{Database, WriteError};
 use super::directory::{Directory, has_room};
-use super::encoding::Head;
-use super::stage::Stage;
+use super::stage::{Batch, Stage};
 use super::{Options, Shared};
 use crate::metrics::METRICS;
 use crate::{Change, Error, Event, Revision, Write};
@@ -120,8 +119,8 @@ impl Writer {
             stage.add(write)
         });
         let results = results.collect();
-        stage.finish();
-        Ok((Staged { head: stage.head, ops: stage.ops, events: stage.events, expires: stage.expires }, results))
+        stage.batch.finish();
+        Ok((Staged { batch: stage.batch, events: stage.events }, results))
     }
 
     /// Writes, publishes.
@@ -134,9 +133,9 @@ impl Writer {
         METRICS.sync_seconds.observe(start.elapsed().as_secs_f64());
         METRICS.batch_size.observe(staged.events.len() as f64);
         METRICS.commits.inc_by(staged.events.len() as u64);
-        self.directory.acknowledge(staged.head.revision);
-        self.shared.committed(staged.head, staged.expires);
-        self.shared.hub.publish(&staged.events, staged.head.revision);
+        self.directory.acknowledge(staged.batch.head.revision);
+        self.shared.committed(staged.batch.head, staged.batch.expires);
+        self.shared.hub.publish(&staged.events, staged.batch.head.revision);
         Ok(())
     }
 
@@ -145,7 +144,7 @@ impl Writer {
     fn write(&self, staged: &Staged) -> Result<(), Failure> {
         let mut again = true;
         loop {
-            let written = self.shared.read(|database| Ok(database.write(&staged.ops).and_then(|()| database.sync())));
+            let written = self.shared.read(|database| Ok(database.write(&staged.batch.ops).and_then(|()| database.sync())));
             let failure = match written.map_err(Failure::Refused)? {
                 Ok(()) => return Ok(()),
                 Err(WriteError::Broken(error)) => return Err(Failure::Fatal(error)),
@@ -161,7 +160,7 @@ impl Writer {
             tracing::warn!(error = %cause, "a batch failed, opening the database again");
             METRICS.reopened.inc();
             match self.shared.reopen(&self.directory).map_err(Failure::Fatal)? {
-                head if head.revision >= staged.head.revision => return Ok(()),
+                head if head.revision >= staged.batch.head.revision => return Ok(()),
                 _ if again && stopped => again = false,
                 _ => return Err(Failure::Refused(cause)),
             }
@@ -178,10 +177,8 @@ impl Drop for Writer {
 
 /// A batch, decided.
 struct Staged {
-    head: Head,
-    ops: Vec<super::stage::Op>,
+    batch: Batch,
     events: Vec<Event>,
-    expires: Option<u64>,
 }
 
 fn size(write: &Write) -> usize {

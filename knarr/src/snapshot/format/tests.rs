@@ -16,14 +16,14 @@ fn written(lines: Vec<Line>) -> Vec<u8> {
     writer.finish(9).unwrap()
 }
 
-fn read(bytes: &[u8]) -> Result<(Vec<Line>, End), Error> {
+fn read(bytes: &[u8]) -> Result<(Vec<Item>, End), Error> {
     let mut reader = Reader::new(bytes)?;
     assert_eq!(reader.head, head());
-    let mut lines = Vec::new();
-    while let Some(line) = reader.next()? {
-        lines.push(line);
+    let mut items = Vec::new();
+    while let Some(item) = reader.next()? {
+        items.push(item);
     }
-    Ok((lines, reader.end.unwrap()))
+    Ok((items, reader.end.unwrap()))
 }
 
 /// Plain lines, compressed.
@@ -34,18 +34,11 @@ fn packed(text: &str) -> Vec<u8> {
 #[test]
 fn what_is_written_is_read() {
     let rows = [copied("/a", b"{\"text\":\"\\u00e4\n\"}", 0), copied("/b", b"\xff\x00", 0), copied("/c", b"", 7)];
-    let lines = || {
-        let part = Line::File(Part { name: "token".to_owned(), content: "secret\n".to_owned() });
-        let rows = rows.iter().map(|row| Line::Record(Row::of(row.clone()).unwrap()));
-        std::iter::once(part).chain(rows).collect::<Vec<_>>()
-    };
-    let (found, end) = read(&written(lines())).unwrap();
-    assert_eq!((&found, end), (&lines(), End { revision: 9, records: 3 }));
-    let again = found.into_iter().filter_map(|line| match line {
-        Line::Record(row) => Some(row.into_copied().unwrap()),
-        _ => None,
-    });
-    assert_eq!(again.collect::<Vec<_>>(), rows);
+    let part = || Part { name: "token".to_owned(), content: "secret\n".to_owned() };
+    let lines = rows.iter().map(|row| Line::Record(Row::of(row.clone()).unwrap()));
+    let (found, end) = read(&written(std::iter::once(Line::File(part())).chain(lines).collect())).unwrap();
+    let expected = std::iter::once(Item::File(part())).chain(rows.into_iter().map(Item::Key)).collect::<Vec<_>>();
+    assert_eq!((found, end), (expected, End { revision: 9, records: 3 }));
 }
 
 #[test]
@@ -81,5 +74,9 @@ fn what_is_no_snapshot_is_refused() {
     check(&format!("{begin}\n{end}\n{end}\n"), "goes on behind its end");
     check(&format!("{begin}\n{}\n", end.replace(":0", ":1")), "0 of 1 records");
     check(&format!("{begin}\n{{\"new\":1}}\n{end}\n"), "line 2");
+    let record = |rest: &str| format!(r#"{begin}{0}{{"record":{{"key":"/a","revision":1{rest}}}}}{0}"#, "\n");
+    check(&record(""), "line 2: /a has not one value");
+    check(&record(r#","value":"x","bytes":"eA==""#), "line 2: /a has not one value");
+    check(&record(r#","bytes":"?""#), "line 2: ");
     assert!(read(&packed(&format!("{begin}\n{end}\n"))).is_ok());
 }

@@ -94,17 +94,34 @@ async fn what_expires_expires_in_the_new_store() {
     }
 }
 
-#[test]
-fn what_no_store_has_is_refused_and_an_interrupted_restoration_leaves_none() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_store_has_is_refused_and_an_unfinished_restoration_is_no_store() {
+    let (tasks, _failures) = Tasks::root();
     let home = tempfile::tempdir().unwrap();
-    let durable = |key: &'static str, revision, expires| Copied {
-        record: Record { key: key.into(), value: "v".into(), revision },
-        lane: Lane::Durable,
+    let row = |lane, key: &str, revision, expires| Copied {
+        record: Record { key: key.to_owned().into(), value: "v".into(), revision },
+        lane,
         expires,
     };
-    for bad in [durable("a", 0, 0), durable("", 1, 0), durable("a", 1, 7), durable("a", 6, 0)] {
-        assert!(matches!(restore(home.path(), std::slice::from_ref(&bad), 5), Err(Error::Failed(_))), "{bad:?}");
-    }
-    restore(home.path(), &[durable("a", 5, 0)], 5).unwrap();
+    let (durable, ephemeral) = (Lane::Durable, Lane::Ephemeral);
+    let check = |rows: &[Copied], revision, expected: &str| {
+        let error = restore(home.path(), rows, revision).unwrap_err().to_string();
+        assert!(error.contains(expected), "{rows:?}: {error}");
+    };
+    check(&[row(durable, "a", 0, 0)], 5, "the revision of nothing");
+    check(&[row(durable, "", 1, 0)], 5, "must not be empty");
+    check(&[row(durable, &"a".repeat(100_000), 1, 0)], 5, "at most 4 KiB");
+    check(&[row(durable, "a", 1, 7)], 5, "expires in the durable lane");
+    check(&[row(durable, "a", 6, 0)], 5, "revision 5, with a key of 6");
+    check(&[row(durable, "a", 1, 0), row(durable, "b", 1, 0)], 5, "of another key");
+    check(&[row(durable, "a", 1, 0), row(ephemeral, "b", 1, 0)], 5, "of another key");
+    check(&[row(durable, "a", 1, 0), row(durable, "a", 2, 0)], 5, "comes again");
+    check(&[row(durable, "b", 1, 0), row(durable, "a", 2, 0)], 5, "comes again, or before");
+    check(&[row(ephemeral, "a", 1, 0), row(durable, "b", 2, 0)], 5, "comes again, or before");
+    check(&[row(durable, "a", 1, 0)], u64::MAX, "revision 18446744073709551615");
+    // A server that starts there now would begin with an empty cluster.
+    assert_eq!(Fjall::open(options(home.path()), &tasks).await.err(), Some(Error::Unfinished));
+    restore(home.path(), &[row(durable, "a", 5, 0)], 5).unwrap();
     assert_eq!(restore(home.path(), &[], 5), Err(Error::Exists));
+    assert!(Fjall::open(options(home.path()), &tasks).await.is_ok());
 }

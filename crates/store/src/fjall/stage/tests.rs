@@ -43,7 +43,7 @@ fn check(writes: Vec<Write>, expected: &[Result<Revision, Option<Revision>>]) {
     assert_eq!(results, expected);
     let committed: Vec<Revision> = expected.iter().copied().flatten().collect();
     assert_eq!(stage.events.iter().map(|event| event.revision).collect::<Vec<_>>(), committed);
-    assert_eq!(stage.head.revision, 10 + committed.len() as u64);
+    assert_eq!(stage.batch.head.revision, 10 + committed.len() as u64);
 }
 
 #[test]
@@ -83,14 +83,14 @@ fn an_update_keeps_the_previous_record() {
     stage.add(write("a", Expect::At(11), None)).unwrap();
     assert_eq!(stage.events[0].previous, Some(stored("a", "old", 3, 0).record));
     assert_eq!(stage.events[1].previous, Some(stored("a", "new", 11, 0).record));
-    let index: Vec<_> = stage.ops.iter().filter(|op| op.table == Table::Index).map(|op| op.value.is_some()).collect();
+    let index: Vec<_> = stage.batch.ops.iter().filter(|op| op.table == Table::Index).map(|op| op.value.is_some()).collect();
     assert_eq!(index, [true, false]);
-    let log = stage.ops.iter().rfind(|op| op.table == Table::Log).unwrap();
+    let log = stage.batch.ops.iter().rfind(|op| op.table == Table::Log).unwrap();
     assert_eq!(Entry::decode(12, log.value.as_ref().unwrap()).unwrap().previous, 11);
     // Keys of one byte, values of 3 bytes, then none.
     let entry = |value: &[u8]| encoded_len(b"a", value);
-    assert_eq!((stage.head.entries, stage.head.bytes), (2, entry(b"new") + entry(b"")));
-    assert_eq!(stage.head.kept, stage.head.bytes + entry(b"old") + entry(b"new"));
+    assert_eq!((stage.batch.head.entries, stage.batch.head.bytes), (2, entry(b"new") + entry(b"")));
+    assert_eq!(stage.batch.head.kept, stage.batch.head.bytes + entry(b"old") + entry(b"new"));
 }
 
 #[test]
@@ -99,12 +99,12 @@ fn the_expiry_index_follows_the_record() {
     let mut stage = Stage::new(&view, Head { revision: 10, ephemeral: 1_000, ..Head::default() }, 1_000);
     let renewal = Write { ttl: Some(Duration::from_secs(5)), ..write("l", Expect::At(5), Some("again")) };
     stage.add(renewal).unwrap();
-    let expiry: Vec<_> = stage.ops.iter().filter(|op| op.table == Table::Expiry).cloned().collect();
+    let expiry: Vec<_> = stage.batch.ops.iter().filter(|op| op.table == Table::Expiry).cloned().collect();
     let op = |expires, value| Op { table: Table::Expiry, key: expiry_key(expires, b"l"), value };
     assert_eq!(expiry, [op(2_000, None), op(6_000, Some(encode_u64(11)))]);
-    assert_eq!(stage.expires, Some(6_000));
-    assert_eq!(stage.head.entries, 0, "the ephemeral lane has no history");
-    assert_eq!(stage.head.ephemeral, 1_000, "again is as long as lease");
+    assert_eq!(stage.batch.expires, Some(6_000));
+    assert_eq!(stage.batch.head.entries, 0, "the ephemeral lane has no history");
+    assert_eq!(stage.batch.head.ephemeral, 1_000, "again is as long as lease");
 }
 
 #[test]
@@ -117,5 +117,5 @@ fn impossible_writes_are_refused() {
     for write in [empty, long, ttl] {
         assert!(matches!(stage.add(write), Err(Error::Failed(_))));
     }
-    assert!(stage.ops.is_empty() && stage.events.is_empty());
+    assert!(stage.batch.ops.is_empty() && stage.events.is_empty());
 }
