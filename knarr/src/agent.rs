@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 
 use crate::bootstrap::nodes::CLUSTER;
 use crate::node::{self, Certificates, Clients, Cluster, Node};
-use crate::paths::Paths;
+use crate::paths::{Paths, spelled};
 use crate::process::{self, Ending, create_private, make_private};
 use crate::{cli, identity, preflight};
 use certificates::{Kind, Member};
@@ -33,7 +33,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub(crate) fn run(options: cli::Agent) -> Result<()> {
     preflight::check(true)?;
     preflight::node(&options.node)?;
-    let options = cli::Agent { data_dir: std::path::absolute(&options.data_dir)?, ..options };
+    let options = cli::Agent { data_dir: spelled(&options.data_dir)?, ..options };
     preflight::pod_network(&options.data_dir)?;
     process::run(serve(options))
 }

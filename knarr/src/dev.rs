@@ -21,7 +21,7 @@ use network::hosts::{self, Wire};
 
 use crate::cli::{Dev, DevCommand};
 use crate::commands::status;
-use crate::paths::Paths;
+use crate::paths::{Paths, spelled};
 use crate::preflight;
 use crate::process::{self, Ending};
 use node::Running;
@@ -36,7 +36,7 @@ const READY: &str = "export KUBECONFIG=";
 /// Runs the command.
 pub(crate) fn run(options: Dev) -> Result<()> {
     preflight::check(true)?;
-    let options = Dev { data_dir: std::path::absolute(&options.data_dir)?, ..options };
+    let options = Dev { data_dir: spelled(&options.data_dir)?, ..options };
     let dir = &options.data_dir;
     match &options.command {
         Some(DevCommand::Stop) => stop(dir),

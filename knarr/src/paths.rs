@@ -1,9 +1,30 @@
 //! Where things are on disk.
 
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::{Component, Path, PathBuf};
 
 /// The data directory when none is given.
 pub(crate) const DEFAULT: &str = "/var/lib/knarr";
+
+/// A data directory, however somebody has spelled it: absolute, without `.`, `..` and a slash at the end, since sockets and cgroups are
+/// named after it. Links in it stay what they are.
+///
+/// # Errors
+/// There is no working directory.
+pub(crate) fn spelled(path: &Path) -> io::Result<PathBuf> {
+    let mut spelled = PathBuf::new();
+    for component in std::path::absolute(path)?.components() {
+        match component {
+            Component::ParentDir => {
+                // Above a link is what is above where it leads.
+                spelled = spelled.canonicalize().unwrap_or(spelled);
+                spelled.pop();
+            }
+            other => spelled.push(other),
+        }
+    }
+    Ok(spelled)
+}
 
 /// The parts of a data directory, and what belongs to it elsewhere on the machine.
 #[derive(Clone, Debug)]
@@ -14,11 +35,9 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
-    /// The directory must be given as an absolute path.
+    /// The directory as [`spelled`].
     pub(crate) fn new(root: &Path) -> Self {
-        let suffix =
-            if root == Path::new(DEFAULT) { String::new() } else { format!("-{:08x}", fnv(root.as_os_str().as_encoded_bytes())) };
-        Self { root: root.to_owned(), suffix }
+        Self { root: root.to_owned(), suffix: suffix(root, |run| Path::new(run).exists()) }
     }
 
     /// The store.
@@ -117,7 +136,57 @@ impl Paths {
     }
 }
 
+/// What tells the directory from others of the machine. Until directories were [`spelled`] in one way, one with a slash at the end had another
+/// name: pods that run under that keep it until the machine starts again.
+fn suffix(root: &Path, runs: impl Fn(&str) -> bool) -> String {
+    let of = |bytes: &[u8]| format!("-{:08x}", fnv(bytes));
+    let own = if root == Path::new(DEFAULT) { String::new() } else { of(root.as_os_str().as_encoded_bytes()) };
+    let former = of(root.join("").as_os_str().as_encoded_bytes());
+    let has = |suffix: &str| runs(&format!("/run/knarr{suffix}"));
+    if has(&former) && !has(&own) { former } else { own }
+}
+
 /// FNV-1a, 32 bits.
 pub(crate) fn fnv(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_runs_under_a_former_name_keeps_it() {
+        let check = |root: &str, running: &[&str], expected: &str| {
+            assert_eq!(suffix(Path::new(root), |run| running.contains(&run)), expected, "{root} {running:?}");
+        };
+        let [own, former] = ["/data", "/data/"].map(|path| format!("-{:08x}", fnv(path.as_bytes())));
+        let [own_runs, former_runs] = [&own, &former].map(|suffix| format!("/run/knarr{suffix}"));
+        check(DEFAULT, &[], "");
+        check("/data", &[], &own);
+        check("/data", &[&former_runs], &former);
+        check("/data", &[&former_runs, &own_runs], &own);
+    }
+
+    #[test]
+    fn a_directory_is_spelled_in_one_way() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        std::fs::create_dir_all(home.join("a/b")).unwrap();
+        std::os::unix::fs::symlink(home.join("a/b"), home.join("link")).unwrap();
+        let check = |path: &str, expected: &str| {
+            let [path, expected] = [path, expected].map(|path| format!("{}/{path}", home.display()));
+            // As text: paths are alike whatever their slashes.
+            assert_eq!(spelled(Path::new(&path)).unwrap().into_os_string(), *expected, "{path}");
+        };
+        check("a", "a");
+        check("a/", "a");
+        check("./a//b/.", "a/b");
+        check("a/../a/b", "a/b");
+        check("new/../a", "a");
+        check("link", "link");
+        check("link/../c", "a/c");
+        assert_eq!(spelled(Path::new("/..")).unwrap(), Path::new("/"));
+    }
 }

@@ -21,7 +21,7 @@ use crate::bootstrap::refusals::Refusals;
 use crate::kubeconfig::Kubeconfig;
 use crate::local::{InProcess, Issued};
 use crate::node::{self, Node};
-use crate::paths::Paths;
+use crate::paths::{Paths, spelled};
 use crate::process::{self, Ending, create_private, make_private};
 use crate::token::JoinToken;
 use crate::{bootstrap, cli, identity, preflight, snapshot};
@@ -38,7 +38,7 @@ pub(crate) fn run(options: cli::Server) -> Result<()> {
     if !options.no_agent {
         preflight::node(&options.node)?;
     }
-    let options = cli::Server { data_dir: std::path::absolute(&options.data_dir)?, ..options };
+    let options = cli::Server { data_dir: spelled(&options.data_dir)?, ..options };
     if !options.no_agent {
         preflight::pod_network(&options.data_dir)?;
     }

@@ -218,7 +218,8 @@ impl Authenticator {
     pub async fn authenticate(&self, parts: &Parts, annotations: &Annotations) -> Result<Arc<User>, Status> {
         let identity = parts.extensions.get::<Identity>();
         if let Some(Identity::User(user)) = identity {
-            return if self.has_its_name(user).await { Ok(user.clone()) } else { Err(refused()) };
+            self.check_name(user).await?;
+            return Ok(user.clone());
         }
         if let Some(Identity::Pod(certificate)) = identity {
             let live = Box::pin(token::live_pod(&self.registry, &certificate.identity, &certificate.credential)).await;
@@ -255,22 +256,23 @@ impl Authenticator {
         }
     }
 
-    /// Whether a node with a certificate is still the one of its name. A name that no Node had was certified for any machine with a join
-    /// token; once a Node has it, it is of the machine with whose key the Node was made.
-    async fn has_its_name(&self, user: &User) -> bool {
-        let (Some(node), Some([key])) = (node_identity(user), user.extra.get(NODE_KEY).map(Vec::as_slice)) else { return true };
-        let Some(nodes) = self.registry.resource("", "v1", "nodes") else { return true };
-        match self.registry.get(&nodes, "", node, None).await {
-            Ok(entry) => {
-                let own = entry.derived(|node| meta::annotation(&node, NODE_KEY).map(str::to_owned));
-                let is_own = own.as_ref().as_ref().is_none_or(|own| own == key);
-                if !is_own {
-                    tracing::debug!(node, "certificate of a node refused: the node has joined with another key");
-                }
-                is_own
-            }
-            Err(status) => status.code == 404,
+    /// Refuses a node whose name is another machine's. A name that no Node had was certified for any machine with a join token; once a Node has
+    /// it, it is of the machine with whose key the Node was made.
+    async fn check_name(&self, user: &User) -> Result<(), Status> {
+        let (Some(node), Some([key])) = (node_identity(user), user.extra.get(NODE_KEY).map(Vec::as_slice)) else { return Ok(()) };
+        let Some(nodes) = self.registry.resource("", "v1", "nodes") else { return Ok(()) };
+        let entry = match self.registry.get(&nodes, "", node, None).await {
+            Ok(entry) => entry,
+            Err(status) if status.code == 404 => return Ok(()),
+            Err(_) => return Err(refused()),
+        };
+        let own = entry.derived(|node| meta::annotation(&node, NODE_KEY).map(str::to_owned));
+        if own.as_ref().as_ref().is_none_or(|own| own == key) {
+            return Ok(());
         }
+        Err(Status::unauthorized(&format!(
+            "Unauthorized: node {node} has joined with another key. If this machine is to take its place, delete it first (kubectl delete node {node})"
+        )))
     }
 
     /// The user of a token, and those of `audiences` (empty: the API server's own) that it is for.

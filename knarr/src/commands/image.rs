@@ -14,7 +14,7 @@ use futures::future::join_all;
 use crate::cli::{DEV_DIRECTORY, Form, Image, ImageCommand};
 use crate::images::client::{Missing, Node};
 use crate::images::{Entry, Event};
-use crate::paths::{DEFAULT, Paths};
+use crate::paths::{DEFAULT, Paths, spelled};
 use crate::{dev, process};
 use table::{name, size};
 
@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Image) -> Result<()> {
 /// The nodes of the data directory: one, or those of a throw-away cluster.
 fn nodes(options: &Image, tasks: &Tasks) -> Result<Vec<Node>> {
     let directory = match &options.data_dir {
-        Some(directory) => std::path::absolute(directory)?,
+        Some(directory) => spelled(directory)?,
         None => {
             let (own, dev) = (PathBuf::from(DEFAULT), PathBuf::from(DEV_DIRECTORY));
             if is_in_use(&own) || dev::data_dirs(&dev)?.is_none() { own } else { dev }

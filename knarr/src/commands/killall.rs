@@ -11,14 +11,14 @@ use runtime::api::{PodNetwork, Runtime};
 
 use crate::cli::Killall;
 use crate::node::{connect, endpoint_of, runtime_options};
-use crate::paths::Paths;
+use crate::paths::{Paths, spelled};
 use crate::{preflight, process};
 
 /// Stops every pod, unmounts and removes what they used, and takes down the pod network. Nothing stays but the data
 /// directory with the cluster's objects.
 pub(crate) fn run(options: &Killall) -> Result<()> {
     preflight::check(false)?;
-    let data_dir = std::path::absolute(&options.data_dir)?;
+    let data_dir = spelled(&options.data_dir)?;
     if !data_dir.exists() {
         return Ok(());
     }

@@ -9,7 +9,7 @@ use client::kube::{self, Client, Config};
 use k8s_openapi::api::core::v1::Node;
 
 use crate::cli::Status;
-use crate::paths::Paths;
+use crate::paths::{Paths, spelled};
 
 /// Least and greatest time between two looks at a server that is not there yet: nothing tells when it will be. In between it is a tenth of the
 /// time that has passed, so that who measures a start is told of it in time, and who waits long does not keep the server busy.
@@ -18,7 +18,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_mi
 /// Prints the state; with `--wait`, when everything is ready.
 pub(crate) fn run(options: &Status) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let paths = Paths::new(&std::path::absolute(&options.data_dir)?);
+    let paths = Paths::new(&spelled(&options.data_dir)?);
     let start = Instant::now();
     runtime.block_on(async {
         loop {
