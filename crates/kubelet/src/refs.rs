@@ -3,7 +3,7 @@
 //! A node may read only what its pods refer to, so nothing is listed: each reference is a watch on one name, which
 //! lives as long as some pod holds it. ClusterTrustBundles are for everybody: there is one watch of all of them, while some pod refers to any.
 
-mod room;
+mod budget;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::room::{Place, Room};
+use self::budget::{Budget, Place};
 use crate::env::Objects;
 use crate::spec::{Member, Model, Role};
 
@@ -93,7 +93,7 @@ type Shared<K> = Arc<Mutex<HashMap<(String, String), Weak<Entry<K>>>>>;
 /// By name.
 type Bundles = BTreeMap<String, ClusterTrustBundle>;
 
-/// Most ConfigMaps and Secrets that one pod may refer to: with more it would leave too little to the others ([`room`]).
+/// Most ConfigMaps and Secrets that one pod may refer to: with more it would leave too little to the others ([`budget`]).
 const OF_POD: usize = 250;
 
 /// All watches of one kubelet.
@@ -104,7 +104,7 @@ pub struct References {
     config_maps: Shared<ConfigMap>,
     secrets: Shared<Secret>,
     bundles: Shared<Bundles>,
-    room: Arc<Room>,
+    budget: Arc<Budget>,
 }
 
 impl References {
@@ -116,7 +116,7 @@ impl References {
             config_maps: Arc::default(),
             secrets: Arc::default(),
             bundles: Arc::default(),
-            room: Arc::default(),
+            budget: Arc::default(),
         }
     }
 
@@ -131,11 +131,11 @@ impl References {
         forget_unused(&self.config_maps);
         forget_unused(&self.secrets);
         forget_unused(&self.bundles);
-        let _turn = self.room.turn.lock();
+        let _turn = self.budget.turn.lock();
         let all = Names::of(pods::references::References::of(&model.pod));
         let (namespace, count, is_too_many) = (model.namespace(), all.count(), all.count() > OF_POD);
         let room = |names: &Names| {
-            let told = self.room.has(count, self.missing(names, namespace), changed);
+            let told = self.budget.has(count, self.missing(names, namespace), changed);
             told.map_err(|why| Unread { kind: "ConfigMaps and Secret", name: String::new(), why })
         };
         if let Err(unread) = room(&lasting) {
@@ -211,7 +211,7 @@ impl References {
                 view: watch::Sender::new(View::Unknown(None)),
                 listeners: Mutex::default(),
                 token: token.clone(),
-                _place: self.room.take(),
+                _place: self.budget.take(),
             });
             entries.insert(key, Arc::downgrade(&entry));
             let task = follow(Arc::downgrade(&entry));

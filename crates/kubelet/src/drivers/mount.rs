@@ -34,8 +34,8 @@ const RESOURCE_EXHAUSTED: i32 = 8;
 const LOOKS: u32 = 10;
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How long the node's status may take to be told before the pod is told that it waits.
-const TOLD: Duration = Duration::from_secs(10);
+/// How long the node's status may take to name a volume before the pod is told that it waits.
+const REPORTED: Duration = Duration::from_secs(10);
 
 /// Time until a volume is unstaged again that its driver has refused to, first and at most: doubled each time.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
@@ -103,7 +103,7 @@ pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Moun
     // The pod's record is there while the volume is staged: nobody takes the stage away meanwhile.
     write(target.clone(), record.clone()).await?;
     if !source.ephemeral && plan.policy.attach {
-        told(cx, source).await?;
+        reported_in_use(cx, source).await?;
     }
     if let Some(staging) = &staging {
         stage(cx, source, &plan, staging, &record, &context).await?;
@@ -124,23 +124,23 @@ pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Moun
 
 /// Waits until the API says that this node uses the volume, which its record does: whoever detaches volumes goes by that, and must not
 /// while a driver stages it, which may take minutes. Upstream waits for the same (`ReportedInUse` of its volume manager).
-async fn told(cx: &Context, source: &Source) -> Result<(), String> {
+async fn reported_in_use(cx: &Context, source: &Source) -> Result<(), String> {
     let (node, name) = (&cx.options.node_name, pods::csi::unique_name(&source.driver, &source.handle));
     let nodes = cx.options.informers.of_selected::<Node>(&format!("metadata.name={node}"));
     let mut changes = nodes.changes();
-    let is_told = || {
+    let is_reported = || {
         let found = nodes.get(None, node);
         let used = found.as_ref().and_then(|node| node.status.as_ref()?.volumes_in_use.as_ref());
         used.is_some_and(|used| used.contains(&name))
     };
     let seen = async {
-        while !is_told() {
+        while !is_reported() {
             cx.volume_waits.notify_one();
             changes.next().await;
         }
     };
     let why = || format!("volume {name} has not been added to the list of VolumesInUse in the node's volume status");
-    tokio::time::timeout(TOLD, seen).await.map_err(|_| why())
+    tokio::time::timeout(REPORTED, seen).await.map_err(|_| why())
 }
 
 /// The directory that stands for the volume among those that wait for each other.

@@ -1,4 +1,6 @@
 //! Subjects of requests. They are read strictly and written anew: what this reader dropped, another one would take for a group.
+//! Attributes of other types, such as an e-mail address, are not certified, as those that Go's `pkix.Name` has no field for are not by
+//! upstream's signers.
 
 use x509_parser::der_parser::asn1_rs::{Class, Tag};
 use x509_parser::der_parser::oid;
@@ -9,7 +11,7 @@ use crate::tls::der::{OBJECT, PRINTABLE_STRING, SEQUENCE, SET, UTF8_STRING, tlv}
 
 const COMMON_NAME: Oid<'static> = oid!(2.5.4.3);
 const ORGANIZATION: Oid<'static> = oid!(2.5.4.10);
-/// What may stand in a subject besides these: serial number, country, locality, province, street, organizational unit, postal code
+/// What is certified besides these: serial number, country, locality, province, street, organizational unit, postal code
 /// (RFC 5280, section 4.1.2.4, as far as Go's `pkix.Name` has fields for them), and Kubernetes' UID.
 const OTHERS: [Oid<'static>; 8] = [
     oid!(2.5.4.5),
@@ -34,19 +36,21 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// Reads a subject of which every part is understood.
+    /// Reads a subject. Every part that is certified has to be understood.
     pub(super) fn read(subject: &X509Name<'_>) -> Result<Self, String> {
         let (mut name, mut organizations, mut parts) = (None, Vec::new(), Vec::new());
         for attribute in subject.iter_attributes() {
-            let (of, text) = (attribute.attr_type(), text(attribute)?);
+            let of = attribute.attr_type();
+            if ![&COMMON_NAME, &ORGANIZATION].contains(&of) && !OTHERS.contains(of) {
+                continue;
+            }
+            let text = text(attribute)?;
             if *of == COMMON_NAME {
                 if name.replace(text.to_owned()).is_some() {
                     return Err("its subject has more than one common name".to_owned());
                 }
             } else if *of == ORGANIZATION {
                 organizations.push(text.to_owned());
-            } else if !OTHERS.contains(of) {
-                return Err(format!("its subject has an attribute that is not certified: {of}"));
             }
             let tag = if attribute.attr_value().tag() == Tag::PrintableString { PRINTABLE_STRING } else { UTF8_STRING };
             let value = tlv(SEQUENCE, &[&tlv(OBJECT, &[of.as_bytes()]), &tlv(tag, &[text.as_bytes()])]);
@@ -99,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_is_understood() {
+    fn every_part_that_is_certified_is_understood() {
         let check = |sets: &[Vec<Vec<u8>>], expected: Result<(&str, &[&str]), &str>| {
             let encoded = name(sets);
             let (_, parsed) = X509Name::from_der(&encoded).unwrap();
@@ -139,7 +143,10 @@ mod tests {
         check(&[o(PRINTABLE_STRING, b"a@b")], unreadable);
         check(&[o(NUMERIC_STRING, b"a")], unreadable);
         let mail = vec![attribute(&oid!(1.2.840.113549.1.9.1), IA5_STRING, b"a@b")];
-        check(&[cn("jane"), mail], Err("its subject has an attribute that is not certified: 1.2.840.113549.1.9.1"));
+        check(&[cn("jane"), mail.clone()], Ok(("jane", &[])));
+        let (with, without) = (name(&[cn("jane"), mail]), name(&[cn("jane")]));
+        let (_, parsed) = X509Name::from_der(&with).unwrap();
+        assert_eq!(Subject::read(&parsed).unwrap().encoded, without, "what is not certified is not written");
     }
 
     const OCTETS: u8 = crate::tls::der::OCTET_STRING;

@@ -17,14 +17,14 @@ const FEW: usize = 16;
 
 /// The watches that are taken, and who waits for some.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(super) struct Budget {
     taken: Mutex<usize>,
     waiting: Mutex<Vec<Weak<Notify>>>,
     /// Held by who asks whether there is room until it is taken.
     pub(super) turn: Mutex<()>,
 }
 
-impl Room {
+impl Budget {
     /// Whether a pod with `count` references may take `more` watches; otherwise why not, and `changed` is notified when there are fewer.
     pub(super) fn has(&self, count: usize, more: usize, changed: &Arc<Notify>) -> Result<(), String> {
         let most = if count > FEW { OF_MANY } else { OF_NODE };
@@ -34,8 +34,9 @@ impl Room {
         if more == 0 || taken + more <= most {
             return Ok(());
         }
-        waiting.retain(|other| other.strong_count() > 0);
-        waiting.push(Arc::downgrade(changed));
+        let own = Arc::downgrade(changed);
+        waiting.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&own));
+        waiting.push(own);
         Err(format!(
             "the pod needs {more} watches, the node has {taken}, and takes at most {most} for pods with {count} references: it waits for others to end"
         ))
@@ -50,7 +51,7 @@ impl Room {
 
 /// One watch, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place(Arc<Room>);
+pub(super) struct Place(Arc<Budget>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -69,22 +70,24 @@ mod tests {
 
     #[tokio::test]
     async fn pods_with_few_references_find_room_beside_others() {
-        let room = Arc::new(Room::default());
+        let budget = Arc::new(Budget::default());
         let changed = Arc::new(Notify::new());
-        let mut places: Vec<Place> = (0..OF_MANY - 100).map(|_| room.take()).collect();
-        assert_eq!(room.has(250, 100, &changed), Ok(()));
-        let told = room.has(250, 101, &changed).unwrap_err();
+        let mut places: Vec<Place> = (0..OF_MANY - 100).map(|_| budget.take()).collect();
+        assert_eq!(budget.has(250, 100, &changed), Ok(()));
+        let told = budget.has(250, 101, &changed).unwrap_err();
         assert!(told.contains("101 watches, the node has 1400, and takes at most 1500"), "{told}");
-        assert_eq!(room.has(FEW, FEW, &changed), Ok(()));
-        places.extend((places.len()..OF_NODE).map(|_| room.take()));
-        assert!(room.has(1, 1, &changed).is_err());
+        assert_eq!(budget.has(FEW, FEW, &changed), Ok(()));
+        places.extend((places.len()..OF_NODE).map(|_| budget.take()));
+        // Who asks again waits once.
+        assert!(budget.has(1, 1, &changed).is_err() && budget.has(1, 1, &changed).is_err());
+        assert_eq!(budget.waiting.lock().len(), 1);
         // What others watch already costs nothing.
-        assert_eq!(room.has(250, 0, &changed), Ok(()));
+        assert_eq!(budget.has(250, 0, &changed), Ok(()));
         places.pop();
         changed.notified().await;
-        assert_eq!(room.has(1, 1, &changed), Ok(()));
+        assert_eq!(budget.has(1, 1, &changed), Ok(()));
         drop(places);
-        assert_eq!(*room.taken.lock(), 0);
-        assert!(room.waiting.lock().is_empty());
+        assert_eq!(*budget.taken.lock(), 0);
+        assert!(budget.waiting.lock().is_empty());
     }
 }
