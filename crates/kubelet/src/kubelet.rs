@@ -81,9 +81,8 @@ pub enum Error {
     },
 }
 
-/// Starts the kubelet under `tasks`. `gate` is ready once the node is registered and reports itself ready.
-/// Stopping `tasks` leaves containers running. Returns what the endpoint serves, for callers in the same process.
-pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Error> {
+/// Makes what the parts of the kubelet share, as the data directory and the machine have it.
+async fn context(mut options: Options, evictions: Requests, tasks: &Tasks) -> Result<Arc<Context>, Error> {
     options.runtime = Arc::new(Measured(options.runtime));
     let pods = options.data_dir.join("pods");
     for path in [&pods, &options.pod_logs_dir, &logs::links::directory(&options.pod_logs_dir)] {
@@ -112,8 +111,7 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
     if options.affinity.policy != affinity::Policy::None && machine.numa_nodes.len() > affinity::NODES {
         return Err(Error::Nodes(machine.numa_nodes.len()));
     }
-    let (evictions, requests) = Requests::channel();
-    let cx = Arc::new(Context {
+    Ok(Arc::new(Context {
         certificates: Certificates::new(options.informers.clone(), tasks.clone(), &options.node_name),
         drivers: Drivers::default(),
         devices: Devices::load(&options.data_dir),
@@ -128,7 +126,7 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         conditions: watch::Sender::default(),
         shutdown: watch::Sender::default(),
         evictions,
-        recorder: Recorder::new(options.client.clone(), "kubelet", &options.node_name, &tasks),
+        recorder: Recorder::new(options.client.clone(), "kubelet", &options.node_name, tasks),
         references: References::new(options.client.clone(), tasks.clone()),
         services: options.informers.of(),
         machine,
@@ -138,7 +136,14 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
         host_resolv: Resolv::parse(&resolv),
         tasks: tasks.clone(),
         options,
-    });
+    }))
+}
+
+/// Starts the kubelet under `tasks`. `gate` is ready once the node is registered and reports itself ready.
+/// Stopping `tasks` leaves containers running. Returns what the endpoint serves, for callers in the same process.
+pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Error> {
+    let (evictions, requests) = Requests::channel();
+    let cx = context(options, evictions, &tasks).await?;
     let hash = cx.options.credential_providers.hash.clone();
     if !hash.is_empty() {
         metrics::plugins_configured(hash);
@@ -156,17 +161,15 @@ pub async fn start(mut options: Options, tasks: Tasks, gate: Gate) -> Result<Api
     let agent = Arc::new(Agent::new(cx.clone()));
     let parts = tasks.clone();
     let evictor = eviction::manager::Manager::new(cx.clone()).await;
+    let node = || agent::reference_by_name(&cx.options.node_name);
     tasks.spawn_until_cancelled("device plugins", OnFailure::Log, devices::registration::run(cx.clone()));
     tasks.spawn_until_cancelled("pod resources", OnFailure::Log, devices::pod_resources::run(cx.clone()));
-    tasks.spawn_until_cancelled("eviction", OnFailure::Shutdown, evictor.run(agent::reference_by_name(&cx.options.node_name)));
+    tasks.spawn_until_cancelled("eviction", OnFailure::Shutdown, evictor.run(node()));
     if !cx.options.shutdown.is_none() {
-        let node = agent::reference_by_name(&cx.options.node_name);
-        tasks.spawn_until_cancelled("shutdown of the node", OnFailure::Log, shutdown::manager::run(cx.clone(), node));
+        tasks.spawn_until_cancelled("shutdown of the node", OnFailure::Log, shutdown::manager::run(cx.clone(), node()));
     }
-    let images = rounds::run(cx.clone(), agent::reference_by_name(&cx.options.node_name));
-    tasks.spawn_until_cancelled("image garbage collection", OnFailure::Log, images);
-    let out_of_memory = oom::run(cx.clone(), agent::reference_by_name(&cx.options.node_name));
-    tasks.spawn_until_cancelled("kernel messages", OnFailure::Log, out_of_memory);
+    tasks.spawn_until_cancelled("image garbage collection", OnFailure::Log, rounds::run(cx.clone(), node()));
+    tasks.spawn_until_cancelled("kernel messages", OnFailure::Log, oom::run(cx.clone(), node()));
     let (registered, known) = watch::channel(false);
     let manager = Manager::new(cx.clone(), requests);
     let nodes = manager.nodes();

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use base::tasks::Tasks;
 
@@ -49,7 +48,7 @@ async fn make(dir: &Path) -> Content {
     put(0, 100).await;
     engine.0.shared.read(|database| database.flush(Table::Log).and(database.flush(Table::Index))).unwrap();
     while engine.0.shared.read(|database| Ok(database.is_flushing(Table::Log) || database.is_flushing(Table::Index))).unwrap() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::task::yield_now().await;
     }
     put(100, 160).await;
     engine.close().await;
