@@ -8,7 +8,7 @@ use crate::{images, tools, up};
 
 /// Builds both, serves the images, measures.
 pub fn run() -> Result<()> {
-    let binary = up::build()?;
+    let binary = up::build("release")?;
     tools::run(tools::cargo().args(["build", "--release", "--package", "testing", "--bin", "bench"]))?;
     with_registry(|| tools::run(Command::new(tools::target_dir().join("release/bench")).arg(&binary)))
 }

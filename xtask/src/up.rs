@@ -29,7 +29,7 @@ pub struct Options {
 pub fn up(options: &Options) -> Result<()> {
     let mut steps = Steps::default();
     let layouts = tools::work_dir().join("images");
-    let binary = steps.run("build the release binary", build)?;
+    let binary = steps.run("build the binary", build_quick)?;
     steps.run("make the images", || images::build(&layouts))?;
     steps.run("serve the images", || images::Registry::start(&registry_dir(), &layouts).map(drop))?;
     let kubectl = steps.run("fetch kubectl", kubectl::path)?;
@@ -62,7 +62,7 @@ pub fn down(options: &Options) -> Result<()> {
         tools::terminate(pid.trim(), "knarr")?;
     }
     if options.data_dir.exists() {
-        let binary = build()?;
+        let binary = build_quick()?;
         tools::run(Command::new(binary).arg("killall").arg("--data-dir").arg(&options.data_dir))?;
         tools::remove(&options.data_dir)?;
     }
@@ -75,10 +75,15 @@ fn registry_dir() -> PathBuf {
     tools::work_dir().join("registry")
 }
 
-/// The release binary.
-pub fn build() -> Result<PathBuf> {
-    tools::run(tools::cargo().args(["build", "--release", "--package", "knarr"]))?;
-    Ok(tools::target_dir().join("release/knarr"))
+/// The binary for a first look: the profile `quick` is the release without link-time optimisation.
+fn build_quick() -> Result<PathBuf> {
+    build("quick")
+}
+
+/// The binary of an optimised profile of Cargo.toml, `release` or `quick`.
+pub fn build(profile: &str) -> Result<PathBuf> {
+    tools::run(tools::cargo().args(["build", "--profile", profile, "--locked", "--package", "knarr"]))?;
+    Ok(tools::target_dir().join(profile).join("knarr"))
 }
 
 fn start(binary: &Path, data_dir: &Path) -> Result<()> {

@@ -191,22 +191,25 @@ impl<'a> Seam<'a> {
         Ok(false)
     }
 
-    /// Takes what a layer has in a directory to where a link leads.
+    /// Takes what a layer has in a directory to where a link leads. Not by calls of itself: a layer may be deep.
     fn carry(&mut self, layer: &Layer, from: &Path, to: &str) -> io::Result<()> {
-        for entry in fs::read_dir(from)? {
-            let entry = entry?;
-            let (source, name) = (entry.path(), entry.file_name());
-            let (Some(name), Ok(own)) = (name.to_str(), source.strip_prefix(&layer.root)) else { continue };
-            let target = join(to, name);
-            if !fs::symlink_metadata(&source)?.is_dir() {
-                self.directories.remove(&target);
-                self.files.insert(target, source);
-                continue;
+        let mut todo = vec![(from.to_owned(), to.to_owned())];
+        while let Some((from, to)) = todo.pop() {
+            for entry in fs::read_dir(from)? {
+                let entry = entry?;
+                let (source, name) = (entry.path(), entry.file_name());
+                let (Some(name), Ok(own)) = (name.to_str(), source.strip_prefix(&layer.root)) else { continue };
+                let target = join(&to, name);
+                if !fs::symlink_metadata(&source)?.is_dir() {
+                    self.directories.remove(&target);
+                    self.files.insert(target, source);
+                    continue;
+                }
+                self.files.remove(&target);
+                let is_implied = own.to_str().is_some_and(|own| layer.loose.directories.contains(own));
+                self.directories.insert(target.clone(), (!is_implied).then(|| source.clone()));
+                todo.push((source, target));
             }
-            self.files.remove(&target);
-            let is_implied = own.to_str().is_some_and(|own| layer.loose.directories.contains(own));
-            self.directories.insert(target.clone(), (!is_implied).then(|| source.clone()));
-            self.carry(layer, &source, &target)?;
         }
         Ok(())
     }
