@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use ::ingress::gateway::streams::Port;
 use ::ingress::service::{GATEWAY_PORT, WEB as INGRESS};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use client::Api;
 use client::Client;
 use client::kube;
@@ -44,25 +44,36 @@ pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr]) -> Result<
     });
     let services: Api<Service> = Api::namespaced(client, "kube-system");
     let params = PatchParams::apply("knarr").force();
-    match services.patch("kube-dns", &params, &Patch::Apply(&service)).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 422 => bail!(
-            "the cluster DNS cannot have the address {}: {}. A data directory keeps the --service-cidr and the \
-             --cluster-dns that it was made with",
-            addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(","),
-            status.message
-        ),
-        Err(error) => {
-            let there = services.get_opt("kube-dns").await.context("service kube-system/kube-dns")?;
-            let has = there.and_then(|there| there.spec?.cluster_ips).unwrap_or_default();
-            if has != addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>() {
-                return Err(error).context("service kube-system/kube-dns");
-            }
-            // Somebody's webhook, which cannot answer before its pod runs, keeps no server from starting.
+    let Err(error) = services.patch("kube-dns", &params, &Patch::Apply(&service)).await else { return Ok(()) };
+    let wanted: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    let there = services.get_opt("kube-dns").await.context("service kube-system/kube-dns")?;
+    let has = there.and_then(|there| there.spec?.cluster_ips);
+    match (has, &error) {
+        // Somebody's policy or webhook, which may be one that no pod answers yet, keeps no server from starting: it could not be
+        // removed without one.
+        (Some(has), _) if has == wanted => {
             tracing::warn!(error = client::why(&error), "the service of the cluster DNS stays as it is");
             Ok(())
         }
+        (Some(_), _) => Err(no_address(&wanted, &error)),
+        (None, kube::Error::Api(status)) if names_address(status) => Err(no_address(&wanted, &error)),
+        (None, _) => Err(error).context("service kube-system/kube-dns"),
     }
+}
+
+fn no_address(wanted: &[String], error: &kube::Error) -> anyhow::Error {
+    anyhow!(
+        "the cluster DNS cannot have the address {}: {}. A data directory keeps the --service-cidr and the --cluster-dns that it was \
+         made with",
+        wanted.join(","),
+        client::why(error)
+    )
+}
+
+/// Whether the address itself is refused, as one outside of the ranges is.
+fn names_address(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.field.starts_with("spec.clusterIP"))
 }
 
 /// Nodes keep the ranges of pod addresses that they were given. One of them tells for all which `--cluster-cidr` that was.

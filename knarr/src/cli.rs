@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use apimachinery::quantity::Quantity;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
@@ -100,6 +101,10 @@ pub(crate) struct Server {
     /// Where everything is kept.
     #[arg(long, default_value = crate::paths::DEFAULT)]
     pub(crate) data_dir: PathBuf,
+    /// What all objects and their recent history may take in the store, such as 2Gi: beyond it nothing new is taken, since all of it is in
+    /// memory, too. By default an eighth of the machine's memory, at least 128Mi and at most 8Gi.
+    #[arg(long, value_name = "QUANTITY", value_parser = bytes)]
+    pub(crate) storage_quota: Option<u64>,
     /// Port of the API server.
     #[arg(long, default_value_t = 6443)]
     pub(crate) port: u16,
@@ -322,6 +327,13 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// Bytes, written as a quantity.
+fn bytes(text: &str) -> Result<u64, String> {
+    let quantity = Quantity::parse(text).map_err(|error| error.to_string())?;
+    let bytes = quantity.as_exact_i64().and_then(|bytes| u64::try_from(bytes).ok());
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "expected a number of bytes, such as 2Gi".to_owned())
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(at) => text.split_at(at),
@@ -340,6 +352,17 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_bytes() {
+        let check = |text: &str, expected: Option<u64>| assert_eq!(bytes(text).ok(), expected, "{text}");
+        check("2Gi", Some(2 << 30));
+        check("1000", Some(1000));
+        check("0", None);
+        check("-1", None);
+        check("1500m", None);
+        check("much", None);
+    }
 
     #[test]
     fn durations() {

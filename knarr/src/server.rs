@@ -55,7 +55,12 @@ async fn serve(options: cli::Server) -> Result<()> {
     for part in [paths.pki(), paths.runtime(), paths.kubelet(), paths.network()] {
         make_private(&part)?;
     }
-    let store = store::Options { idle: runtime::memory::idle, ..store::Options::new(paths.store()) };
+    let store = store::Options {
+        quota: options.storage_quota.unwrap_or_else(base::budgets::memory::of_objects),
+        begin: store::first_revision(),
+        idle: runtime::memory::idle,
+        ..store::Options::new(paths.store())
+    };
     // Side by side: both wait for the disk when they are new.
     let pki = paths.pki();
     let authority = tokio::task::spawn_blocking(move || Authority::load_or_create(&pki, "ca", "knarr-ca"));
@@ -131,7 +136,8 @@ async fn start(
             Ok::<_, Infallible>(())
         });
     }
-    let token = JoinToken::load_or_create(&paths.token(), authority.bundle())?;
+    let token = paths.token();
+    JoinToken::load_or_create(&token, authority.bundle())?;
     let server = format!("https://{}", SocketAddr::new(identity.ip(), handle.address.port()));
     let (client, bundle, whole) = (identity::apiserver(&handle.api), authority.bundle().to_owned(), cluster.clone());
     // Nobody waits for it but machines that join, and they try again.

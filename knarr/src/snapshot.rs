@@ -82,7 +82,7 @@ pub(crate) fn check(file: impl Read) -> Result<Summary> {
         good.map_err(|cause| reader.wrong(&cause))?;
     }
     let end = reader.end.context("it has no end")?;
-    plausible.end(end.revision)?;
+    plausible.end(end.revision, 0)?;
     Ok(Summary { head: reader.head, end, files })
 }
 
@@ -113,7 +113,7 @@ pub(crate) fn restore(path: &Path, data_dir: &Path, store: &Path) -> Result<Summ
         files::replace_private(&data_dir.join(name), content.as_bytes()).with_context(|| name.clone())?;
     }
     // Last: only now there is a store.
-    restoring.finish(summary.end.revision)?;
+    restoring.finish(summary.end.revision, store::first_revision())?;
     Ok(summary)
 }
 

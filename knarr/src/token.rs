@@ -17,6 +17,9 @@ const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
 /// The usual group of who joins by a token of ours.
 pub(crate) const SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
 
+/// How the token of a server's file is described.
+pub(crate) const SERVERS: &str = "joins nodes";
+
 /// A token, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct JoinToken {
@@ -113,6 +116,11 @@ impl JoinToken {
         {
             return Ok(token);
         }
+        Self::replace(path, bundle)
+    }
+
+    /// A new token, which is written to the file in place of another.
+    pub(crate) fn replace(path: &Path, bundle: &str) -> Result<Self> {
         let token = Self::new(bundle)?;
         tls::write_private(path, format!("{token}\n").as_bytes())?;
         Ok(token)

@@ -7,7 +7,7 @@ use kube::api::WatchEvent;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use testing::{Cluster, eventually, machine};
+use testing::{Cluster, Outcome, eventually, machine};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 const BUSYBOX: &str = "127.0.0.1:5000/busybox:1.36";
@@ -190,4 +190,66 @@ fn a_webhook_that_nobody_answers_keeps_no_server_from_starting() {
     c.k("wait --for=condition=Ready nodes --all --timeout=60s");
     c.k("delete validatingwebhookconfiguration all");
     eventually("others may write again", || (c.try_kubectl(&["create", "configmap", "tried"]).code == Some(0)).then_some(()));
+}
+
+/// A policy that refuses what the server writes at each start, with whatever code, could not be removed without a server.
+#[test]
+fn a_policy_that_refuses_the_cluster_dns_keeps_no_server_from_starting() {
+    let mut c = Cluster::start(KNARR);
+    let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["services"]});
+    let policy = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "teams"},
+        "spec": {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": "has(object.metadata.labels.team)"}]}});
+    let binding = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "teams"}, "spec": {"policyName": "teams", "validationActions": ["Deny"]}});
+    c.k_with("apply -f -", &json!({"apiVersion": "v1", "kind": "List", "items": [policy, binding]}).to_string());
+    let service = ["create", "service", "clusterip", "tried", "--tcp=80"];
+    eventually("the policy is in force", || c.try_kubectl(&service).stderr.contains("teams").then_some(()));
+    c.stop_server();
+    c.start_server();
+    c.k("wait --for=condition=Ready nodes --all --timeout=60s");
+    c.k("delete validatingadmissionpolicybinding teams");
+    eventually("others may write again", || (c.try_kubectl(&service).code == Some(0)).then_some(()));
+}
+
+/// The token of the server's file joins nodes for ever, so that a leaked one has to be worthless for ever, too.
+#[test]
+fn a_servers_token_that_was_deleted_stays_worthless() {
+    let mut c = Cluster::start(KNARR);
+    let own = |c: &Cluster| {
+        let token = std::fs::read_to_string(c.token_file()).unwrap();
+        token.split("::").nth(1).unwrap().split('.').next().unwrap().to_owned()
+    };
+    let listed = |c: &Cluster| Outcome::of(&mut c.knarr(&["token", "list"])).stdout;
+    let leaked = own(&c);
+    let deleted = Outcome::of(&mut c.knarr(&["token", "delete", &leaked]));
+    assert!(deleted.stdout.contains("has a new one"), "{deleted:?}");
+    let second = own(&c);
+    assert!(second != leaked && listed(&c).contains(&second) && !listed(&c).contains(&leaked), "{}", listed(&c));
+    // Also where it was deleted by its Secret.
+    c.kubectl(&["-n", "kube-system", "delete", "secret", &format!("bootstrap-token-{second}")]);
+    c.stop_server();
+    c.start_server();
+    let third = eventually("the file has another token", || {
+        let id = own(&c);
+        (id != second && listed(&c).contains(&id)).then_some(id)
+    });
+    assert!(third != leaked && !listed(&c).contains(&leaked) && !listed(&c).contains(&second), "{}", listed(&c));
+}
+
+/// What is stored is in memory, too: who may create without end would end the server, and each next start.
+#[test]
+fn a_full_store_refuses_what_is_new_and_takes_what_makes_room() {
+    let mut c = Cluster::prepare(KNARR);
+    c.start_server_with(&["--storage-quota", "16Mi"]);
+    let value = "v".repeat(900 << 10);
+    let object =
+        |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"value": value}});
+    let refused = (0..100)
+        .map(|count| c.try_k_with("create -f -", &object(&format!("m{count}")).to_string()))
+        .find(|done| done.code != Some(0));
+    let refused = refused.expect("it ends");
+    assert!(refused.stderr.contains("--storage-quota is 16 MiB"), "{refused:?}");
+    c.k("get --raw /readyz");
+    c.k("delete configmap m0 m1 m2");
+    assert_eq!(c.try_k_with("create -f -", &object("again").to_string()).code, Some(0));
 }

@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use base::directory;
 use bytes::Bytes;
 use store::{Engine, Transformer};
+use tokio::sync::RwLock;
 
 pub use configuration::Invalid;
 use configuration::{Configuration, Rule};
@@ -55,6 +56,8 @@ pub enum Error {
 #[derive(Default)]
 pub struct Encryption {
     configuration: ArcSwap<Configuration>,
+    /// Held by what is written with it.
+    writes: RwLock<()>,
     /// The file as it was at the start.
     text: String,
 }
@@ -66,7 +69,7 @@ impl Encryption {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         let configuration = parse(path, &text)?;
         metrics::applied(&digest(text.as_bytes()));
-        Ok(Arc::new(Self { configuration: ArcSwap::from_pointee(configuration), text }))
+        Ok(Arc::new(Self { configuration: ArcSwap::from_pointee(configuration), text, ..Self::default() }))
     }
 
     /// Takes in the file whenever it changes. `engine` is that in which values are encrypted.
@@ -86,8 +89,11 @@ impl Encryption {
 
     async fn renew(&self, path: &Path, text: &str, engine: &dyn Engine) -> Result<(), Error> {
         let configuration = parse(path, text)?;
+        // Nothing is on its way with the one before: who is told that this one is in force may count upon it.
+        let all = self.writes.write().await;
         try_on(&configuration, &self.configuration.load_full(), engine).await?;
         self.configuration.store(Arc::new(configuration));
+        drop(all);
         metrics::reloaded(true);
         metrics::applied(&digest(text.as_bytes()));
         Ok(())
@@ -199,6 +205,10 @@ impl Transformer for Encryption {
 
     fn transform_from_storage(&self, key: &[u8], stored: &[u8]) -> Result<Option<Bytes>, store::Error> {
         open(&self.configuration.load(), key, stored)
+    }
+
+    fn writes(&self) -> Option<&RwLock<()>> {
+        Some(&self.writes)
     }
 
     fn concerns(&self, key: &[u8]) -> bool {

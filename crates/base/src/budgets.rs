@@ -6,6 +6,7 @@
 pub mod connections;
 pub mod descriptors;
 pub mod heavy;
+pub mod memory;
 pub mod oom;
 
 use std::sync::LazyLock;

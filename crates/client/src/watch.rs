@@ -71,6 +71,13 @@ impl Error {
         }
     }
 
+    /// Whether the version asked for is one that the store has not reached.
+    fn is_too_large(&self) -> bool {
+        let Self::Request(kube::Error::Api(status)) = self else { return false };
+        let mut causes = status.details.iter().flat_map(|details| &details.causes);
+        causes.any(|cause| cause.reason == "ResourceVersionTooLarge")
+    }
+
     /// Whether the API does not have the kind.
     pub fn is_missing(&self) -> bool {
         self.code() == Some(404)
@@ -264,10 +271,11 @@ impl Watch {
         Ok(ended.then_some(version))
     }
 
-    /// Ends the connection and decides how long the next one waits. What is gone (410) starts again with all objects.
+    /// Ends the connection and decides how long the next one waits. Where the place is gone (410), or is one that this store has not reached,
+    /// as after a restoration, the next one starts with all objects.
     fn failed(&mut self, error: Error) -> Error {
         self.connection = None;
-        if error.code() == Some(410) {
+        if error.code() == Some(410) || error.is_too_large() {
             self.last = None;
         }
         self.pause = Some(if error.is_missing() { RETRY_MISSING } else { self.retry });

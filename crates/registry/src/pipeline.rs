@@ -52,7 +52,9 @@ impl From<Unwritten> for Status {
 /// A store failure as a client sees it. Conflicts are handled where they mean something.
 pub(crate) fn storage_error(error: store::Error) -> Status {
     match error {
-        store::Error::NoSpace => Status::new(507, apimachinery::Reason::InternalError, error.to_string()),
+        store::Error::NoSpace | store::Error::Quota { .. } => {
+            Status::new(507, apimachinery::Reason::InternalError, error.to_string())
+        }
         store::Error::Compacted(_) => Status::expired(),
         other => Status::internal(other),
     }

@@ -90,7 +90,7 @@ pub struct Event {
 }
 
 /// Bytes on the disk that an engine keeps free unless it is told otherwise.
-pub(crate) const RESERVE: u64 = 128 << 20;
+pub const RESERVE: u64 = 128 << 20;
 
 /// Why a write did not happen.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -107,6 +107,18 @@ pub enum Error {
     /// No room on disk: nothing was written, reads go on, writes work again when there is room.
     #[error("no space left in the data directory ({} MiB are kept free): free some space, then writes work again", RESERVE >> 20)]
     NoSpace,
+    /// Objects take as much as they may: nothing was written. What becomes smaller or goes is written, and then others have room.
+    #[error(
+        "the cluster's objects take {} MiB, which is all that they may (--storage-quota is {} MiB): delete some; the metric \
+         apiserver_resource_objects says of which kind there are many",
+        taken >> 20, limit >> 20
+    )]
+    Quota {
+        /// Bytes that are taken.
+        taken: u64,
+        /// Bytes that may be.
+        limit: u64,
+    },
     /// The data directory was written by a newer version.
     #[error(
         "the data directory has format {found}, this version reads up to {supported}: run the newer version again or restore a snapshot"

@@ -23,6 +23,7 @@ mod draft;
 mod encoding;
 mod expiry;
 mod hub;
+mod quota;
 mod read;
 mod shared;
 mod stage;
@@ -32,12 +33,13 @@ mod writer;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use base::tasks::{OnFailure, Tasks};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::engine::RESERVE;
 use crate::{Changes, Engine, Error, Page, Record, Revision, Sink, Write};
@@ -52,6 +54,9 @@ const SWEPT: Bytes = Bytes::from_static(b"swept");
 
 /// Writes that may wait for the writer; more wait in their callers.
 const QUEUE: usize = 1024;
+
+/// Reads of the past at a time: each goes through all that has changed since.
+const PAST: usize = 2;
 
 /// How much history is kept. It is compacted when it is over either bound.
 #[derive(Clone, Copy, Debug)]
@@ -71,16 +76,30 @@ pub struct Options {
     pub history: History,
     /// Free bytes on the disk below which writes are refused with [`Error::NoSpace`]; deletions may use half of them.
     pub reserve: u64,
+    /// Bytes that current records may take: beyond it nothing new is taken ([`Error::Quota`]), updates only a sixteenth more, and what
+    /// becomes smaller or goes always.
+    pub quota: u64,
+    /// The revision that a store begins with when it is made: above all that an earlier one in its place can have given out, so that who
+    /// comes from that one begins anew and takes nothing for what it knows.
+    pub begin: Revision,
     /// Called by each thread of the engine before it waits.
     pub idle: fn(),
 }
 
 impl Options {
-    /// The defaults: 50,000 events and 32 MiB of history, 128 MiB kept free.
+    /// The defaults: 50,000 events and 32 MiB of history, 128 MiB kept free, no quota, revisions from 1 on.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         let history = History { entries: 50_000, bytes: 32 << 20 };
-        Self { dir: dir.into(), history, reserve: RESERVE, idle: || () }
+        Self { dir: dir.into(), history, reserve: RESERVE, quota: u64::MAX, begin: 0, idle: || () }
     }
+}
+
+/// Where a store begins that is made now: microseconds since 1970. None commits as often as that, so each begins above what an earlier one
+/// in its place has given out.
+#[must_use]
+pub fn first_revision() -> Revision {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(elapsed.as_micros()).unwrap_or_default()
 }
 
 /// The embedded engine. Cheap to clone.
@@ -91,6 +110,7 @@ struct Handle {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Request>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    past: Semaphore,
 }
 
 impl Fjall {
@@ -123,7 +143,12 @@ impl Fjall {
         supervise(tasks, ending);
         let expiry = expiry::run(shared.clone(), queue.downgrade());
         tasks.spawn_until_cancelled("store-expiry", OnFailure::Shutdown, expiry);
-        Ok(Self(Arc::new(Handle { shared, queue, threads: Mutex::new(vec![writer, compact, sweep]) })))
+        Ok(Self(Arc::new(Handle {
+            shared,
+            queue,
+            threads: Mutex::new(vec![writer, compact, sweep]),
+            past: Semaphore::new(PAST),
+        })))
     }
 
     /// Hands every current key to `each` with `to`, on a thread that may block, as all are at the revision that is returned: of the durable
@@ -172,7 +197,7 @@ impl Fjall {
 
 fn start(options: &Options) -> Result<(Arc<Shared>, Directory), Error> {
     let directory = Directory::open(&options.dir)?;
-    directory.draft()?;
+    directory.draft(options.begin)?;
     // fjall trusts some of what it reads without a check.
     let opened = std::panic::catch_unwind(|| Shared::open(&directory, options.history));
     let shared = opened.unwrap_or_else(|panic| Err(Error::Damaged(panic_text(&*panic))))?;
@@ -218,6 +243,11 @@ impl Engine for Fjall {
 
     async fn range(&self, start: &[u8], end: &[u8], at: Option<Revision>, limit: usize) -> Result<Page, Error> {
         let (start, end) = (start.to_vec(), end.to_vec());
+        let _place = match at {
+            // The semaphore is never closed.
+            Some(at) if at < self.revision() => self.0.past.acquire().await.ok(),
+            _ => None,
+        };
         let read = move |shared: &Shared| shared.range(&read::Query { start: &start, end: &end, at, limit });
         let (page, revision) = self.blocking(read).await?;
         self.reached(revision).await?;

@@ -14,6 +14,6 @@ pub mod memory;
 mod metrics;
 mod transformed;
 
-pub use self::fjall::{Copied, Fjall, History, Options, Plausible, Restoring};
+pub use self::fjall::{Copied, Fjall, History, Options, Plausible, Restoring, first_revision};
 pub use engine::*;
 pub use transformed::{Transformed, Transformer};

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 pub(crate) struct Metrics {
@@ -10,6 +11,9 @@ pub(crate) struct Metrics {
     pub(crate) batch_size: Histogram,
     pub(crate) sync_seconds: Histogram,
     pub(crate) reopened: Counter,
+    pub(crate) taken: Gauge,
+    pub(crate) quota: Gauge,
+    pub(crate) over_quota: Counter,
 }
 
 pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
@@ -27,6 +31,17 @@ pub(crate) static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
     reopened: base::metrics::Page::Server.register(
         "knarr_store_reopened",
         "Times that the database was opened again after a failed write",
+        Counter::default(),
+    ),
+    taken: base::metrics::Page::Server.register(
+        "knarr_store_bytes",
+        "Bytes of all current objects, without history",
+        Gauge::default(),
+    ),
+    quota: base::metrics::Page::Server.register("knarr_store_quota_bytes", "What knarr_store_bytes may be", Gauge::default()),
+    over_quota: base::metrics::Page::Server.register(
+        "knarr_store_over_quota",
+        "Writes that were refused because of the quota of the store",
         Counter::default(),
     ),
 });

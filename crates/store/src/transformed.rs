@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::RwLock;
 
 use crate::{Change, Changes, Engine, Error, Event, Note, Page, Record, Revision, Sink, Write};
 
@@ -22,6 +23,12 @@ pub trait Transformer: Send + Sync {
 
     /// Whether a stored form is another than the value.
     fn is_transformed(&self, stored: &[u8]) -> bool;
+
+    /// What is held for reading from before a value is transformed until it is stored, so that who changes the form can wait, by holding it
+    /// for writing, until nothing is on its way in the form before.
+    fn writes(&self) -> Option<&RwLock<()>> {
+        None
+    }
 
     /// Whether a stored form is not what the value would be brought into today.
     fn is_stale(&self, key: &[u8], stored: &[u8]) -> bool;
@@ -151,6 +158,10 @@ impl<E: Engine> Engine for Transformed<E> {
     }
 
     async fn commit(&self, mut write: Write) -> Result<Revision, Error> {
+        let _under_way = match self.transformer.writes() {
+            Some(writes) => Some(writes.read().await),
+            None => None,
+        };
         if let Change::Put(value) = &write.change
             && let Some(stored) = self.transformer.transform_to_storage(&write.key, value)?
         {

@@ -3,6 +3,8 @@
 //! Upstream has the roles (`system:node-bootstrapper` and its kin) and leaves binding them to installers: the bindings here are the ones that
 //! kubeadm makes, under our names.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use base::readiness::Gate;
 use base64::Engine as _;
@@ -12,7 +14,7 @@ use futures::future::try_join_all;
 use serde_json::{Value, json};
 
 use crate::node::Cluster;
-use crate::token::JoinToken;
+use crate::token::{JoinToken, SERVERS};
 
 /// The ConfigMap in `kube-system` that tells nodes what their cluster is.
 pub(crate) const CLUSTER: &str = "knarr-cluster";
@@ -20,22 +22,31 @@ pub(crate) const CLUSTER: &str = "knarr-cluster";
 const RBAC: &str = "rbac.authorization.k8s.io";
 const BOOTSTRAPPERS: &str = "system:bootstrappers";
 const NODES: &str = "system:nodes";
+const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
+const INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 
-/// Writes everything; repeating it changes nothing. `server` is where nodes reach the API. The gate opens when nodes are told what the
+/// Writes everything; repeating it changes nothing. `server` is where nodes reach the API. A token of the file that somebody has deleted
+/// from the cluster stays deleted: the file gets another one. The gate opens when nodes are told what the
 /// cluster is now, or somebody refuses that: the server serves all others.
 pub(crate) async fn joining(
     client: &Client,
     (authority, server): (&str, &str),
     cluster: &Cluster,
-    token: &JoinToken,
+    token: &Path,
     told: &Gate,
 ) -> Result<()> {
     let applied = apply(client, "kube-system", config(cluster)?).await;
     told.ready();
     applied?;
+    let mut own = JoinToken::load_or_create(token, authority)?;
+    // The cluster tells its authority after its token is there.
+    if is_there(client, INFO).await? && !is_there(client, &format!("{SECRETS}/{}", own.secret_name())).await? {
+        tracing::warn!(path = %token.display(), "the token of the file was deleted, the file has a new one");
+        own = JoinToken::replace(token, authority)?;
+    }
+    create(client, SECRETS.into(), own.secret(None, SERVERS, &[])).await?;
     let created = roles().into_iter().map(|(path, object)| create(client, path, object));
-    let secret = create(client, "/api/v1/namespaces/kube-system/secrets".into(), token.secret(None, "joins nodes", &[]));
-    tokio::try_join!(try_join_all(created), apply(client, "kube-public", info(authority, server)), secret)?;
+    tokio::try_join!(try_join_all(created), apply(client, "kube-public", info(authority, server)))?;
     Ok(())
 }
 
@@ -90,6 +101,13 @@ fn roles() -> Vec<(String, Value)> {
         all.push(within(namespace, "rolebindings", binding));
     }
     all
+}
+
+async fn is_there(client: &Client, path: &str) -> Result<bool> {
+    match client.request::<Value>(http::Request::get(path).body(Vec::new())?).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+        found => found.map(|_| true).with_context(|| path.to_owned()),
+    }
 }
 
 /// Creates an object unless it is there: what an administrator has changed stays.

@@ -21,6 +21,8 @@ use file::Keys;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Time between two looks at the server's metrics, which announce nothing.
 const RETRY: Duration = Duration::from_millis(50);
+/// How often a Secret is written that others write, too.
+const ATTEMPTS: u32 = 10;
 /// Secrets that are read at once.
 const PAGE: usize = 200;
 /// The metric that tells which configuration is in force.
@@ -59,7 +61,11 @@ async fn act(paths: &Paths, command: EncryptionCommand) -> Result<()> {
     let count = rewrite(&server).await?;
     if let Some(after) = plan.after {
         after.write(&path)?;
-        in_force(&server, &path).await?;
+        if let Err(error) = in_force(&server, &path).await {
+            // Something is encrypted with a key that it does not have: the next start would not read that.
+            plan.first.write(&path)?;
+            return Err(error.context("no key is forgotten"));
+        }
     }
     println!("{count} Secrets are {}.", if plan.first.enabled { "encrypted with the newest key" } else { "not encrypted" });
     println!("Keep a copy of {}: without it the cluster does not start.", path.display());
@@ -152,17 +158,26 @@ async fn rewrite(server: &Client) -> Result<usize> {
     }
 }
 
+/// Writes a Secret as it is, again where somebody else has written it meanwhile.
 async fn put(server: &Client, secret: &Value) -> Result<()> {
     let text = |field: &str| secret["metadata"][field].as_str().unwrap_or_default();
     let (namespace, name) = (text("namespace"), text("name"));
+    let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
+    let failed = |error| why(error).context(format!("Secret {namespace}/{name} is not written anew; no key is forgotten"));
+    let is = |error: &kube::Error, code| matches!(error, kube::Error::Api(status) if status.code == code);
     let mut whole = secret.clone();
-    (whole["apiVersion"], whole["kind"]) = ("v1".into(), "Secret".into());
-    let request = http::Request::put(format!("/api/v1/namespaces/{namespace}/secrets/{name}"));
-    let request = request.header(http::header::CONTENT_TYPE, "application/json").body(serde_json::to_vec(&whole)?)?;
-    match server.request::<Value>(request).await {
-        Ok(_) => Ok(()),
-        // Somebody else has written or deleted it meanwhile.
-        Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => Ok(()),
-        Err(error) => Err(why(error).context(format!("Secret {namespace}/{name} is not written anew; no key is forgotten"))),
+    for attempt in 1.. {
+        (whole["apiVersion"], whole["kind"]) = ("v1".into(), "Secret".into());
+        let request = http::Request::put(&path).header(http::header::CONTENT_TYPE, "application/json");
+        match server.request::<Value>(request.body(serde_json::to_vec(&whole)?)?).await {
+            Err(error) if is(&error, 409) && attempt < ATTEMPTS => {}
+            Err(error) if !is(&error, 404) => return Err(failed(error)),
+            _ => break,
+        }
+        whole = match server.request(http::Request::get(&path).body(Vec::new())?).await {
+            Err(error) if is(&error, 404) => break,
+            read => read.map_err(failed)?,
+        };
     }
+    Ok(())
 }

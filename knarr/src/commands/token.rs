@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::cli::{Token, TokenCommand};
 use crate::paths::{Paths, spelled};
-use crate::token::{JoinToken, SECRET_TYPE, secret_name};
+use crate::token::{JoinToken, SECRET_TYPE, SERVERS, secret_name};
 
 const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
 
@@ -25,7 +25,7 @@ pub(crate) fn run(options: &Token) -> Result<()> {
         match &options.command {
             TokenCommand::Create { ttl, description } => create(&client, &paths, *ttl, description).await,
             TokenCommand::List => list(&client).await,
-            TokenCommand::Delete { id } => delete(&client, id).await,
+            TokenCommand::Delete { id } => delete(&client, &paths, id).await,
         }
     })
 }
@@ -53,18 +53,25 @@ pub(super) async fn client(path: &Path) -> Result<Client> {
 }
 
 async fn create(client: &Client, paths: &Paths, ttl: Duration, description: &str) -> Result<()> {
-    let authority = paths.pki().join("ca.crt");
-    let bundle = std::fs::read_to_string(&authority).with_context(|| authority.display().to_string())?;
-    let token = JoinToken::new(&bundle)?;
+    let token = JoinToken::new(&authority(paths)?)?;
     let end = Some(ttl).filter(|ttl| !ttl.is_zero()).map(|ttl| {
         let end = Timestamp::now().as_second().saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
         Timestamp::from_second(end).unwrap_or(Timestamp::MAX)
     });
-    let request = http::Request::post(SECRETS).header(http::header::CONTENT_TYPE, "application/json");
-    let body = serde_json::to_vec(&token.secret(end, description, &[]))?;
-    client.request::<Value>(request.body(body)?).await.map_err(why)?;
+    make_valid(client, &token, end, description).await?;
     println!("{token}");
     Ok(())
+}
+
+fn authority(paths: &Paths) -> Result<String> {
+    let path = paths.pki().join("ca.crt");
+    std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
+
+async fn make_valid(client: &Client, token: &JoinToken, end: Option<Timestamp>, description: &str) -> Result<()> {
+    let request = http::Request::post(SECRETS).header(http::header::CONTENT_TYPE, "application/json");
+    let body = serde_json::to_vec(&token.secret(end, description, &[]))?;
+    client.request::<Value>(request.body(body)?).await.map(drop).map_err(why)
 }
 
 async fn list(client: &Client) -> Result<()> {
@@ -87,12 +94,19 @@ fn line(secret: &Secret) -> String {
     format!("{id:<8} {end:<22} {}", text("description").unwrap_or_default()).trim_end().to_owned()
 }
 
-async fn delete(client: &Client, id: &str) -> Result<()> {
+/// Makes a token worthless. In place of the server's own, which stands in a file, there is another one then.
+async fn delete(client: &Client, paths: &Paths, id: &str) -> Result<()> {
     // The whole token is taken for its id, too.
     let id = id.rsplit("::").next().unwrap_or_default().split('.').next().unwrap_or_default();
     let path = format!("{SECRETS}/{}", secret_name(id));
     client.request::<Value>(http::Request::delete(path).body(Vec::new())?).await.map_err(why)?;
     println!("token {id} deleted");
+    let file = paths.token();
+    if JoinToken::read(&file).is_ok_and(|own| own.id == id) {
+        let token = JoinToken::replace(&file, &authority(paths)?)?;
+        make_valid(client, &token, None, SERVERS).await?;
+        println!("{} has a new one", file.display());
+    }
     Ok(())
 }
 

@@ -12,8 +12,8 @@ use crate::entry::object_path;
 use crate::pipeline::storage_error;
 use crate::{Entry, List, ListOptions, Registry, Served};
 
-/// Most objects read from the store at once.
-const PAGE: usize = 1000;
+/// Most objects of the past that are read from the store at once. Each time it goes through all that has changed since.
+const PAGE: usize = 10_000;
 
 /// Which objects a list or watch selects.
 pub(crate) struct Selection {

@@ -13,9 +13,9 @@ use super::stage::{Batch, Table, check_size};
 use super::{Shared, TAIL, read};
 use crate::{Error, Lane, Record, Revision};
 
-/// By how much the revision of a store that is made of a copy is above that of the copy: more than were committed after the copy was
-/// made, so that no revision that somebody has seen then means something else now. The number is the one that etcd's documentation
-/// advises for a cluster of Kubernetes (`etcdutl snapshot restore --bump-revision`).
+/// By how much the revision of a store that is made of a copy is above that of the copy at least: more than were committed after the
+/// copy was made, so that no revision that somebody has seen then means something else now. The number is the one that etcd's
+/// documentation advises for a cluster of Kubernetes (`etcdutl snapshot restore --bump-revision`).
 const BUMP: Revision = 1_000_000_000;
 
 /// What is written at once, bytes.
@@ -81,12 +81,13 @@ impl Plausible {
         Ok(())
     }
 
-    /// Looks at the revision at which the copy was made, when all keys are there; the one that a store made of it has.
+    /// Looks at the revision at which the copy was made, when all keys are there; the one that a store made of it has, which is `begin` where
+    /// that is above: one copy may be restored twice, and between them others have seen revisions of the first.
     ///
     /// # Errors
     /// A key is newer, or revisions end there.
-    pub fn end(&self, revision: Revision) -> Result<Revision, Error> {
-        let above = revision.checked_add(BUMP).filter(|_| self.newest <= revision);
+    pub fn end(&self, revision: Revision, begin: Revision) -> Result<Revision, Error> {
+        let above = revision.checked_add(BUMP).filter(|_| self.newest <= revision).map(|above| above.max(begin));
         above.ok_or_else(|| Error::Implausible(format!("revision {revision}, with a key of {}", self.newest)))
     }
 }
@@ -112,7 +113,7 @@ impl Restoring {
             return Err(Error::Exists);
         }
         let directory = Directory::restore(dir)?;
-        directory.draft()?;
+        directory.draft(0)?;
         let database = Database::open(&directory.database())?;
         Ok(Self { directory, database, plausible: Plausible::default(), batch: Batch::default(), bytes: 0 })
     }
@@ -135,12 +136,12 @@ impl Restoring {
         if self.bytes >= BATCH { self.write() } else { Ok(()) }
     }
 
-    /// Makes the store one whose copy was made at `revision`, durably.
+    /// Makes the store one whose copy was made at `revision`, durably; `begin` is what [`crate::Options::begin`] is of one without a copy.
     ///
     /// # Errors
     /// It cannot be written, or what was added cannot be of that revision.
-    pub fn finish(mut self, revision: Revision) -> Result<(), Error> {
-        self.batch.head.revision = self.plausible.end(revision)?;
+    pub fn finish(mut self, revision: Revision, begin: Revision) -> Result<(), Error> {
+        self.batch.head.revision = self.plausible.end(revision, begin)?;
         let Head { revision, entries, kept, .. } = self.batch.head;
         // Who has seen a revision of the old store begins with a list, also where the copy does not have it.
         let tail = Tail { compacted: revision, entries, kept, deleted: 0 };

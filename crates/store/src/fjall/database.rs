@@ -102,7 +102,9 @@ impl Database {
         if self.faulty.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(broken(&Error::Failed("Input/output error".into())));
         }
-        self.db.persist(PersistMode::SyncData).map_err(|error| match error {
+        // The second looks whether one of fjall's own threads has met a failure meanwhile: the kernel tells it once, to whoever synchronises
+        // first, and to the other that all is well.
+        self.db.persist(PersistMode::SyncData).and_then(|()| self.db.persist(PersistMode::Buffer)).map_err(|error| match error {
             ::fjall::Error::Poisoned => WriteError::Stopped,
             error => broken(&storage(error)),
         })

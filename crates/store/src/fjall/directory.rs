@@ -2,10 +2,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use base::files;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::statvfs;
@@ -126,13 +128,30 @@ impl Directory {
         self.root.join("db")
     }
 
-    /// Makes an empty database where there is none.
-    pub(super) fn draft(&self) -> Result<(), Error> {
+    /// Makes an empty database at the revision `begin` where there is none.
+    pub(super) fn draft(&self, begin: Revision) -> Result<(), Error> {
         let database = self.database();
         if database.exists() {
             return Ok(());
         }
-        draft::make(&database).map(drop).map_err(|error| failed(&self.root, &error))
+        if !draft::make(&database, begin).map_err(|error| failed(&self.root, &error))? {
+            draft::empty(&database, begin)?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of what the kernel holds of the journals, so that they are read from the disk: after a synchronisation that failed, memory
+    /// shows as written what is not there.
+    pub(super) fn forget(&self) {
+        let Ok(files) = fs::read_dir(self.database()) else { return };
+        for path in files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "jnl")) {
+            let forgotten = File::open(&path).and_then(|file| {
+                posix_fadvise(file.as_raw_fd(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).map_err(io::Error::from)
+            });
+            if let Err(error) = forgotten {
+                tracing::warn!(%error, file = %path.display(), "a journal is read from memory, which may show more than the disk has");
+            }
+        }
     }
 
     /// Says that the database is complete, durably.

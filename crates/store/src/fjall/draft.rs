@@ -11,28 +11,44 @@ use std::thread;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::{Whence, lseek};
 
-use super::database::Database;
+use super::TAIL;
+use super::database::{Database, WriteError};
+use super::encoding::{Head, Tail};
+use super::stage::{Batch, Table};
+use crate::{Error, Revision};
 
 /// Where machines have a file system in memory.
 const MEMORY: [&str; 2] = ["/dev/shm", "/run"];
 /// Files that are waited for at a time: disks take together what comes together.
 const AT_ONCE: usize = 8;
 
-/// Puts an empty database at `target`, durably but for its name; false where this machine has no place for a draft: then fjall makes
+/// Puts an empty database at the revision `begin` at `target`, durably but for its name; false where this machine has no place for a draft: then fjall makes
 /// it where it is to be.
 ///
 /// # Errors
 /// It cannot be written. What is there then is to be removed.
-pub(super) fn make(target: &Path) -> io::Result<bool> {
+pub(super) fn make(target: &Path, begin: Revision) -> io::Result<bool> {
     let Some(draft) = MEMORY.iter().find_map(|place| directory(Path::new(place))) else { return Ok(false) };
     // It tells what is wrong better at its own place.
-    if Database::open(draft.path()).is_err() {
+    if empty(draft.path(), begin).is_err() {
         return Ok(false);
     }
     let mut copied = Vec::new();
     copy(draft.path(), target, &mut copied)?;
     synchronise(&copied)?;
     Ok(true)
+}
+
+/// Makes an empty database at the revision `begin`, as if everything before had been compacted.
+pub(super) fn empty(target: &Path, begin: Revision) -> Result<(), Error> {
+    let database = Database::open(target)?;
+    if begin != 0 {
+        let mut batch = Batch { head: Head { revision: begin, ..Head::default() }, ..Batch::default() };
+        batch.put(Table::Meta, TAIL, Some(Tail { compacted: begin, ..Tail::default() }.encode()));
+        batch.finish();
+        database.write(&batch.ops).and_then(|()| database.sync()).map_err(WriteError::cause)?;
+    }
+    Ok(())
 }
 
 fn directory(place: &Path) -> Option<tempfile::TempDir> {
@@ -93,7 +109,7 @@ mod tests {
     fn a_draft_is_the_database_that_fjall_makes() {
         let home = tempfile::tempdir().unwrap();
         let (drafted, made) = (home.path().join("drafted"), home.path().join("made"));
-        assert!(make(&drafted).unwrap());
+        assert!(make(&drafted, 0).unwrap());
         drop(Database::open(&made).unwrap());
         let listed = |root: &Path| {
             let mut files = Vec::new();

@@ -132,13 +132,20 @@ pub(super) struct Head {
     pub(super) entries: u64,
     /// Log bytes ever written.
     pub(super) bytes: u64,
-    /// What log entries ever kept: their own bytes, and those of the entries that they replaced.
+    /// What log entries ever kept: their own bytes, and those of the entries that they replaced. Those of deletions count twice, which are
+    /// no records.
     pub(super) kept: u64,
     /// Bytes of the current records of the ephemeral lane.
     pub(super) ephemeral: u64,
 }
 
 impl Head {
+    /// Bytes of all current records: what was ever written without what was replaced and without deletions.
+    pub(super) fn current(self) -> u64 {
+        let durable = self.bytes.saturating_sub(self.kept.saturating_sub(self.bytes));
+        durable.saturating_add(self.ephemeral)
+    }
+
     pub(super) fn encode(self) -> Bytes {
         numbers(&[self.revision, self.entries, self.bytes, self.kept, self.ephemeral])
     }

@@ -22,8 +22,15 @@ pub(super) async fn run(shared: Arc<Shared>, queue: mpsc::WeakSender<Request>) -
     let mut floor = 0;
     loop {
         floor = shared.take_expiry().min(floor);
-        let Ok(next) = shared.read(|database| database.expiries(floor, BATCH)) else {
-            return Ok(()); // Closed, or failed: the writer says so.
+        let next = match shared.read(|database| database.expiries(floor, BATCH)) {
+            Ok(next) => next,
+            Err(_) if !shared.is_open() => return Ok(()),
+            Err(error) => {
+                // Descriptors may be short for a moment; what has outlived its time must not stay because of it.
+                tracing::warn!(%error, "what expires cannot be read");
+                tokio::time::sleep(BACKOFF).await;
+                continue;
+            }
         };
         let at = next.first().map_or(u64::MAX, |(expires, ..)| *expires);
         let Some(queue) = queue.upgrade().filter(|queue| !queue.is_closed()) else { return Ok(()) };

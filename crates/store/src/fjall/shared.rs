@@ -44,6 +44,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn open(directory: &Directory, history: History) -> Result<Self, Error> {
+        directory.forget();
         let database = Database::open(&directory.database())?;
         let (head, tail) = (database.head()?, database.tail()?);
         directory.check_end(head.revision)?;
@@ -93,11 +94,17 @@ impl Shared {
         let mut slot = self.database.write();
         // The old one lets go of its files first.
         drop(slot.take());
+        directory.forget();
         let database = Database::open(&directory.database())?;
         let head = database.head()?;
         directory.check_end(head.revision)?;
         *slot = Some(database);
         Ok(head)
+    }
+
+    /// Whether it can be read.
+    pub(super) fn is_open(&self) -> bool {
+        self.database.read().is_some()
     }
 
     /// Why nothing can be read or written any more.

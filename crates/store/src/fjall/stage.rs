@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::encoding::{Entry, Head, Stored, encode_u64, encoded_len, expiry_key};
+use super::quota::Quota;
 use crate::{Change, Error, Event, Expect, Lane, Record, Revision, Write};
 
 /// Longer keys are refused, as are values that no reader would take.
@@ -56,6 +57,7 @@ pub(super) struct Stage<'a, V> {
     view: &'a V,
     overlay: HashMap<(Lane, Bytes), Option<Stored>>,
     now: u64,
+    quota: Quota,
     pub(super) batch: Batch,
     /// What the sinks will see.
     pub(super) events: Vec<Event>,
@@ -63,8 +65,9 @@ pub(super) struct Stage<'a, V> {
 
 impl<'a, V: View> Stage<'a, V> {
     /// `now` is in milliseconds since 1970.
-    pub(super) fn new(view: &'a V, head: Head, now: u64) -> Self {
-        Self { view, overlay: HashMap::new(), now, batch: Batch { head, ..Batch::default() }, events: Vec::new() }
+    pub(super) fn new(view: &'a V, head: Head, quota: Quota, now: u64) -> Self {
+        let batch = Batch { head, ..Batch::default() };
+        Self { view, overlay: HashMap::new(), now, quota, batch, events: Vec::new() }
     }
 
     /// Adds a write and returns its revision, or says why it does not happen; the batch is as before then.
@@ -83,6 +86,9 @@ impl<'a, V: View> Stage<'a, V> {
             None => self.view.current(write.lane, &write.key)?,
         };
         check_expectation(&write, before.as_ref())?;
+        let length = |value: &Bytes| write.key.len() + value.len();
+        let taken = self.batch.head.current();
+        self.quota.check(taken, before.as_ref().map(|stored| length(&stored.record.value)), value.as_ref().map(length))?;
         let revision = self.batch.head.revision + 1;
         let after = value.as_ref().map(|value| Stored {
             record: Record { key: write.key.clone(), value: value.clone(), revision },
@@ -109,12 +115,13 @@ impl Batch {
     /// A change of the durable lane: its entry of the log, and which revision of the key is current.
     pub(super) fn durable(&mut self, revision: Revision, key: &Bytes, value: Option<Bytes>, before: Option<&Stored>) {
         let index = value.is_some().then(|| encode_u64(revision));
+        let is_deletion = value.is_none();
         let previous = before.map_or(0, |stored| stored.record.revision);
         let entry = Entry { revision, previous, key: key.clone(), value }.encode();
         let replaced = before.map_or(0, |stored| encoded_len(key, &stored.record.value));
         self.head.entries += 1;
         self.head.bytes += entry.len() as u64;
-        self.head.kept += entry.len() as u64 + replaced;
+        self.head.kept += weight(entry.len() as u64, replaced, is_deletion);
         self.put(Table::Log, encode_u64(revision), Some(entry));
         self.put(Table::Index, key.clone(), index);
     }
@@ -136,6 +143,11 @@ impl Batch {
     pub(super) fn put(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
         self.ops.push(Op { table, key, value });
     }
+}
+
+/// What an entry of so many bytes keeps.
+pub(super) fn weight(size: u64, replaced: u64, is_deletion: bool) -> u64 {
+    size * (1 + u64::from(is_deletion)) + replaced
 }
 
 /// Refuses what no reader would take; `value` is none for a deletion.

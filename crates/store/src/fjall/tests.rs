@@ -144,3 +144,43 @@ async fn a_disk_that_fails_to_synchronise_ends_the_engine() {
     let engine = Fjall::open(options(dir.path()), &tasks).await.unwrap();
     assert_eq!(engine.get(b"kept").await.unwrap().map(|record| record.revision), Some(kept));
 }
+
+#[tokio::test]
+async fn a_store_begins_above_what_an_earlier_one_gave_out() {
+    let (dir, tasks) = (tempfile::tempdir().unwrap(), Tasks::root().0);
+    let begin = first_revision();
+    let engine = Fjall::open(Options { begin, ..options(dir.path()) }, &tasks).await.unwrap();
+    assert_eq!(engine.changes(b"", 17, begin).await.err(), Some(Error::Compacted(begin)));
+    assert_eq!(engine.commit(write("a", Expect::Absent, Some("1"))).await, Ok(begin + 1));
+    assert_eq!(engine.changes(b"", begin, begin + 1).await.unwrap().events.len(), 1);
+    engine.close().await;
+    let engine = Fjall::open(Options { begin: begin + 99, ..options(dir.path()) }, &tasks).await.unwrap();
+    assert_eq!(engine.revision(), begin + 1);
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn a_full_store_takes_what_makes_room() {
+    let (dir, tasks) = (tempfile::tempdir().unwrap(), Tasks::root().0);
+    let history = History { entries: 10, bytes: 0 };
+    let engine = Fjall::open(Options { quota: 10_000, history, ..options(dir.path()) }, &tasks).await.unwrap();
+    let value = "v".repeat(1_000);
+    let mut count = 0;
+    let refused = loop {
+        match engine.commit(write(&format!("k{count}"), Expect::Absent, Some(&value))).await {
+            Ok(_) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, Error::Quota { limit: 10_000, .. }), "{refused}");
+    assert!((8..=10).contains(&count), "{count}");
+    engine.commit(write("k0", Expect::Anything, Some("small"))).await.unwrap();
+    engine.commit(write("k1", Expect::Anything, None)).await.unwrap();
+    // What goes has gone when compaction has seen it.
+    let again = write("again", Expect::Absent, Some("v"));
+    while let Err(Error::Quota { .. }) = engine.commit(again.clone()).await {
+        tokio::task::yield_now().await;
+    }
+    assert!(engine.get(b"again").await.unwrap().is_some());
+    engine.close().await;
+}

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::database::{Database, WriteError};
 use super::directory::{Directory, has_room};
+use super::quota::Quota;
 use super::stage::{Batch, Stage};
 use super::{Options, Shared};
 use crate::metrics::METRICS;
@@ -34,6 +35,7 @@ pub(super) struct Writer {
     directory: Directory,
     queue: mpsc::Receiver<Request>,
     reserve: u64,
+    quota: Quota,
     idle: fn(),
 }
 
@@ -47,7 +49,10 @@ enum Failure {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, directory: Directory, queue: mpsc::Receiver<Request>, options: &Options) -> Self {
-        Self { shared, directory, queue, reserve: options.reserve, idle: options.idle }
+        METRICS.quota.set(i64::try_from(options.quota).unwrap_or(i64::MAX));
+        let writer = Self { shared, directory, queue, reserve: options.reserve, quota: Quota(options.quota), idle: options.idle };
+        writer.measure();
+        writer
     }
 
     /// Runs until the engine is closed. An error means that the database cannot be written any more.
@@ -108,7 +113,7 @@ impl Writer {
 
     fn stage(&self, database: &Database, writes: Vec<Write>) -> Result<(Staged, Vec<Result<Revision, Error>>), Error> {
         let available = self.directory.available()?;
-        let mut stage = Stage::new(database, self.shared.head(), now());
+        let mut stage = Stage::new(database, self.shared.head(), self.quota, now());
         let mut bytes = 0;
         let results = writes.into_iter().map(|write| {
             let size = size(&write) as u64;
@@ -116,7 +121,11 @@ impl Writer {
                 return Err(Error::NoSpace);
             }
             bytes += size;
-            stage.add(write)
+            let result = stage.add(write);
+            if matches!(result, Err(Error::Quota { .. })) {
+                METRICS.over_quota.inc();
+            }
+            result
         });
         let results = results.collect();
         stage.batch.finish();
@@ -136,7 +145,13 @@ impl Writer {
         self.directory.acknowledge(staged.batch.head.revision);
         self.shared.committed(staged.batch.head, staged.batch.expires);
         self.shared.hub.publish(&staged.events, staged.batch.head.revision);
+        self.measure();
         Ok(())
+    }
+
+    /// Tells how much of the quota is taken.
+    fn measure(&self) {
+        METRICS.taken.set(i64::try_from(self.shared.head().current()).unwrap_or(i64::MAX));
     }
 
     /// fjall refuses writes after a failed one. When the disk is full, opening the database again replays its journal, cuts off
@@ -160,7 +175,11 @@ impl Writer {
             tracing::warn!(error = %cause, "a batch failed, opening the database again");
             METRICS.reopened.inc();
             match self.shared.reopen(&self.directory).map_err(Failure::Fatal)? {
-                head if head.revision >= staged.batch.head.revision => return Ok(()),
+                // It is in the journal; what of that is not on the disk yet must get there before anybody is told.
+                head if head.revision >= staged.batch.head.revision => {
+                    let synced = self.shared.read(|database| Ok(database.sync())).map_err(Failure::Refused)?;
+                    return synced.map_err(|failure| Failure::Fatal(failure.cause()));
+                }
                 _ if again && stopped => again = false,
                 _ => return Err(Failure::Refused(cause)),
             }

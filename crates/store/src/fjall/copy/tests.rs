@@ -23,7 +23,7 @@ async fn copied(engine: &Fjall) -> (Vec<Copied>, Revision) {
 fn restore(dir: &Path, copies: &[Copied], revision: Revision) -> Result<(), Error> {
     let mut restoring = Restoring::begin(dir)?;
     copies.iter().try_for_each(|copied| restoring.add(copied.clone()))?;
-    restoring.finish(revision)
+    restoring.finish(revision, 0)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,8 @@ use std::time::Duration;
 use super::*;
 use crate::fjall::encoding::expiry_key;
 
+const NO_QUOTA: Quota = Quota(u64::MAX);
+
 struct Fixed(Vec<(Lane, Stored)>);
 
 impl View for Fixed {
@@ -30,7 +32,7 @@ fn write(key: &'static str, expect: Expect, value: Option<&'static str>) -> Writ
 /// Runs the writes as one batch; `expected` has the revision, or the revision of the record that conflicts.
 fn check(writes: Vec<Write>, expected: &[Result<Revision, Option<Revision>>]) {
     let view = view();
-    let mut stage = Stage::new(&view, Head { revision: 10, ..Head::default() }, 1_000);
+    let mut stage = Stage::new(&view, Head { revision: 10, ..Head::default() }, NO_QUOTA, 1_000);
     let results: Vec<_> = writes
         .into_iter()
         .map(|write| {
@@ -78,7 +80,7 @@ fn a_batch_sees_its_own_writes_and_conflicts_take_no_revision() {
 #[test]
 fn an_update_keeps_the_previous_record() {
     let view = view();
-    let mut stage = Stage::new(&view, Head { revision: 10, ..Head::default() }, 1_000);
+    let mut stage = Stage::new(&view, Head { revision: 10, ..Head::default() }, NO_QUOTA, 1_000);
     stage.add(write("a", Expect::At(3), Some("new"))).unwrap();
     stage.add(write("a", Expect::At(11), None)).unwrap();
     assert_eq!(stage.events[0].previous, Some(stored("a", "old", 3, 0).record));
@@ -90,13 +92,14 @@ fn an_update_keeps_the_previous_record() {
     // Keys of one byte, values of 3 bytes, then none.
     let entry = |value: &[u8]| encoded_len(b"a", value);
     assert_eq!((stage.batch.head.entries, stage.batch.head.bytes), (2, entry(b"new") + entry(b"")));
-    assert_eq!(stage.batch.head.kept, stage.batch.head.bytes + entry(b"old") + entry(b"new"));
+    // What was replaced, and the deletion once more.
+    assert_eq!(stage.batch.head.kept, stage.batch.head.bytes + entry(b"old") + entry(b"new") + entry(b""));
 }
 
 #[test]
 fn the_expiry_index_follows_the_record() {
     let view = view();
-    let mut stage = Stage::new(&view, Head { revision: 10, ephemeral: 1_000, ..Head::default() }, 1_000);
+    let mut stage = Stage::new(&view, Head { revision: 10, ephemeral: 1_000, ..Head::default() }, NO_QUOTA, 1_000);
     let renewal = Write { ttl: Some(Duration::from_secs(5)), ..write("l", Expect::At(5), Some("again")) };
     stage.add(renewal).unwrap();
     let expiry: Vec<_> = stage.batch.ops.iter().filter(|op| op.table == Table::Expiry).cloned().collect();
@@ -110,7 +113,7 @@ fn the_expiry_index_follows_the_record() {
 #[test]
 fn impossible_writes_are_refused() {
     let view = view();
-    let mut stage = Stage::new(&view, Head::default(), 0);
+    let mut stage = Stage::new(&view, Head::default(), NO_QUOTA, 0);
     let empty = write("", Expect::Anything, Some("v"));
     let long = Write { key: vec![b'k'; MAX_KEY + 1].into(), ..write("k", Expect::Anything, Some("v")) };
     let ttl = Write { ttl: Some(Duration::from_secs(1)), ..write("a", Expect::Anything, Some("v")) };
@@ -118,4 +121,22 @@ fn impossible_writes_are_refused() {
         assert!(matches!(stage.add(write), Err(Error::Failed(_))));
     }
     assert!(stage.batch.ops.is_empty() && stage.events.is_empty());
+}
+
+#[test]
+fn a_batch_counts_what_it_adds_and_a_refused_write_leaves_it_as_it_was() {
+    let view = view();
+    // 600 of the 5,000 are current.
+    let head = Head { revision: 10, bytes: 5_000, kept: 9_400, ephemeral: 100, ..Head::default() };
+    let mut stage = Stage::new(&view, head, Quota(760), 1_000);
+    let new = |key: &'static str| write(key, Expect::Absent, Some("a value of thirty letters here"));
+    assert_eq!(stage.add(new("b")), Ok(11));
+    let Err(Error::Quota { taken, limit: 760 }) = stage.add(new("c")) else { panic!("no room is left") };
+    assert!(taken > 730, "{taken}");
+    assert_eq!((stage.batch.head.revision, stage.events.len()), (11, 1));
+    assert_eq!(stage.add(write("a", Expect::At(3), Some("new"))), Ok(12));
+    let full = stage.batch.head.current();
+    assert_eq!(stage.add(write("b", Expect::At(11), None)), Ok(13));
+    assert_eq!(stage.batch.head.current(), 700);
+    assert!(full > 740, "{full}");
 }
