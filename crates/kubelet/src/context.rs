@@ -34,6 +34,11 @@ use crate::spec::{Member, Model};
 use crate::statics::Statics;
 use crate::users::Users;
 
+/// The file of hosts of a pod, in its directory.
+pub const HOSTS: &str = "etc-hosts";
+/// What a pod's directory has of each container.
+pub const CONTAINERS: &str = "containers";
+
 /// Shared by every pod's task.
 pub struct Context {
     /// Configuration.
@@ -143,7 +148,7 @@ impl Context {
 
     /// File that a container writes its last words to.
     pub fn termination_log(&self, uid: &str, container: &str, attempt: u32) -> PathBuf {
-        self.pod_dir(uid).join("containers").join(container).join(attempt.to_string())
+        self.pod_dir(uid).join(CONTAINERS).join(container).join(attempt.to_string())
     }
 
     /// Facts for the downward API, with the pod's addresses where they are known.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, FileKeySelector, Secret, Service};
 
-use crate::expand::expand;
+use crate::expand::{self, TooLong, expand};
 use crate::fields::{self, Facts};
 use crate::spec::Model;
 
@@ -55,6 +55,9 @@ pub enum Error {
     /// A downward API reference is wrong.
     #[error(transparent)]
     Field(#[from] fields::Error),
+    /// More than a program can be given.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
     /// A file of a volume cannot be read.
     #[error("failed to open environment variable file {path:?} in volume {volume:?}: {why}")]
     File {
@@ -123,14 +126,25 @@ pub struct Environment {
 struct Builder {
     order: Vec<String>,
     values: HashMap<String, String>,
+    /// Bytes of all that was set.
+    bytes: usize,
 }
 
 impl Builder {
-    fn set(&mut self, name: String, value: String) {
+    fn set(&mut self, name: String, value: String) -> Result<(), TooLong> {
+        let length = name.len() + value.len();
+        self.bytes += length;
+        if length > expand::LONGEST {
+            return Err(TooLong::One);
+        }
+        if self.bytes > expand::ALL {
+            return Err(TooLong::All);
+        }
         if !self.values.contains_key(&name) {
             self.order.push(name.clone());
         }
         self.values.insert(name, value);
+        Ok(())
     }
 }
 
@@ -159,7 +173,7 @@ pub fn build(
         let mut invalid = Vec::new();
         for (key, value) in data {
             let variable = format!("{prefix}{key}");
-            if is_variable_name(&variable) { own.set(variable, value) } else { invalid.push(key) }
+            if is_variable_name(&variable) { own.set(variable, value)? } else { invalid.push(key) }
         }
         if !invalid.is_empty() {
             skipped.push((kind, name.clone(), invalid));
@@ -172,15 +186,15 @@ pub fn build(
             Some(source) => from_source(model, container, source, objects, facts)?,
             None => {
                 let text = variable.value.as_deref().unwrap_or_default();
-                Some(expand(text, |name| own.values.get(name).or_else(|| services.get(name)).cloned()))
+                Some(expand(text, |name| own.values.get(name).or_else(|| services.get(name)))?)
             }
         };
         if let Some(value) = value {
-            own.set(variable.name.clone(), value);
+            own.set(variable.name.clone(), value)?;
         }
     }
     let mut variables: Vec<_> = services.into_iter().filter(|(name, _)| !own.values.contains_key(name)).collect();
-    let Builder { order, mut values } = own;
+    let Builder { order, mut values, .. } = own;
     variables.extend(order.into_iter().filter_map(|name| values.remove_entry(&name)));
     Ok(Environment { variables, skipped })
 }

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Volume};
 use runtime::{DiskUsage, disk_usage};
 use tokio::sync::Semaphore;
 
-use crate::context::Context;
+use crate::context::{self, Context};
 use crate::spec::Model;
 use crate::{units, volumes};
 
@@ -28,8 +28,10 @@ pub struct Usage {
     pub volumes: BTreeMap<String, DiskUsage>,
     /// What containers changed of their image, by name.
     pub written: BTreeMap<String, DiskUsage>,
-    /// Their logs.
+    /// Their logs, and the files for their last words.
     pub logs: BTreeMap<String, DiskUsage>,
+    /// The file of hosts that all have, which their root may write to (kubernetes#92916).
+    pub hosts: DiskUsage,
 }
 
 impl Usage {
@@ -43,7 +45,8 @@ impl Usage {
 
     fn all(&self) -> i64 {
         let parts = [&self.volumes, &self.written, &self.logs];
-        parts.into_iter().flat_map(BTreeMap::values).map(|usage| bytes(usage.bytes)).sum()
+        let parts = parts.into_iter().flat_map(BTreeMap::values);
+        parts.chain([&self.hosts]).map(|usage| bytes(usage.bytes)).fold(0, i64::saturating_add)
     }
 }
 
@@ -116,7 +119,15 @@ pub async fn measure(cx: &Context, model: &Model, containers: Vec<(String, Strin
     let names: Vec<String> = model.members.iter().map(|member| member.spec.name.clone()).collect();
     let work = move || Usage {
         volumes: wanted.into_iter().map(|(name, path)| (name, disk_usage(&path))).collect(),
-        logs: names.into_iter().map(|name| (name.clone(), disk_usage(&log_dir.join(name)))).collect(),
+        logs: names
+            .into_iter()
+            .map(|name| {
+                let last_words = pod_dir.join(context::CONTAINERS).join(&name);
+                let usage = disk_usage(&log_dir.join(&name)) + disk_usage(&last_words);
+                (name, usage)
+            })
+            .collect(),
+        hosts: disk_usage(&pod_dir.join(context::HOSTS)),
         written: BTreeMap::new(),
     };
     let mut usage = tokio::task::spawn_blocking(work).await.unwrap_or_default();
@@ -144,6 +155,7 @@ mod tests {
             volumes: BTreeMap::from([("v".to_owned(), megabytes(volume))]),
             written: BTreeMap::from([("c".to_owned(), megabytes(container.saturating_sub(1)))]),
             logs: BTreeMap::from([("c".to_owned(), megabytes(container.min(1)))]),
+            hosts: DiskUsage::default(),
         };
         assert_eq!(verdict(&model, &usage).as_deref(), expected);
         assert_eq!(

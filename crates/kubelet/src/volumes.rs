@@ -293,16 +293,26 @@ fn memory(at: &Path, flags: MsFlags, options: &str) -> io::Result<()> {
     Ok(mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options))?)
 }
 
-/// An emptyDir is made once and belongs to the containers from then on.
+/// An emptyDir is made once and belongs to the containers from then on. It is there with owner and mode, or not at all: one that was
+/// interrupted between would stay as it is.
 fn empty_dir(at: &Path, source: &EmptyDirVolumeSource, sources: &Sources<'_>, group: Option<u32>) -> io::Result<()> {
+    let mode = empty_dir_mode(source, group);
+    let owned = format!("mode={mode:o},gid={}", group.unwrap_or_default());
     match source.medium.as_deref().unwrap_or_default() {
-        "" if at.exists() => return Ok(()),
-        "" => fs::create_dir_all(at)?,
-        "Memory" if is_mounted(at) => return Ok(()),
+        "" if at.exists() => Ok(()),
+        "" => {
+            // No volume is called so.
+            let mut draft = at.as_os_str().to_owned();
+            draft.push(".new");
+            fs::create_dir_all(&draft)?;
+            chown(Path::new(&draft), None, group)?;
+            fs::set_permissions(&draft, fs::Permissions::from_mode(mode))?;
+            fs::rename(&draft, at)
+        }
         "Memory" => {
             // What containers build in it may have set-user-id bits and device files, as on a disk.
             let size = memory_size(source, sources.model, sources.facts.allocatable_memory);
-            memory(at, MsFlags::empty(), &format!("size={size}"))?;
+            memory(at, MsFlags::empty(), &format!("size={size},{owned}"))
         }
         medium if medium.starts_with(huge_pages::MEDIUM) => {
             if is_mounted(at) {
@@ -311,14 +321,10 @@ fn empty_dir(at: &Path, source: &EmptyDirVolumeSource, sources: &Sources<'_>, gr
             let options =
                 huge_pages::options(medium, sources.model).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
             fs::create_dir_all(at)?;
-            mount(Some("nodev"), at, Some("hugetlbfs"), MsFlags::empty(), Some(options.as_str()))?;
+            Ok(mount(Some("nodev"), at, Some("hugetlbfs"), MsFlags::empty(), Some(format!("{options},{owned}").as_str()))?)
         }
-        other => return Err(io::Error::new(io::ErrorKind::Unsupported, format!("medium {other:?} is not supported"))),
+        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("medium {other:?} is not supported"))),
     }
-    if group.is_some() {
-        chown(at, None, group)?;
-    }
-    fs::set_permissions(at, fs::Permissions::from_mode(empty_dir_mode(source, group)))
 }
 
 /// Bytes of a file system in memory: the least of its own limit, the pod's memory and the node's, as upstream.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::action::{Action, Plan, Stage};
-use super::state::{Cause, Ending, State, Step};
+use super::state::{Cause, Ending, Slot, State, Step};
 use crate::backoff::signed;
 use crate::spec::{Member, Model, Role};
 
@@ -27,6 +27,9 @@ pub fn plan(model: &Model, state: &State, ending: &Ending, now: Timestamp) -> Pl
     let mut plan = Plan::default();
     if state.any_alive() {
         stop_containers(&mut plan, model, state, ending, now);
+        if let (Step::Done(sandbox), true) = (&state.sandbox, cannot_be_stopped(state, ending, now)) {
+            plan.when_due(&ending.sandbox, now, Action::StopSandbox(sandbox.id.clone()));
+        }
         return plan;
     }
     if matches!(state.sandbox, Step::Busy) || matches!(state.volumes, Step::Busy) || state.removing {
@@ -51,6 +54,13 @@ pub fn plan(model: &Model, state: &State, ending: &Ending, now: Timestamp) -> Pl
         plan.when_due(&ending.deleted, now, Action::Delete);
     }
     plan
+}
+
+/// Whether a container goes on after its time because the runtime does not stop it, for whatever reason: the end of the sandbox, which asks
+/// no container, is the end of all of them then, as upstream's.
+fn cannot_be_stopped(state: &State, ending: &Ending, now: Timestamp) -> bool {
+    let failed = |slot: &Slot| slot.running() && slot.stopping.is_none() && slot.stop_retry.is_some();
+    now >= ending.deadline && ending.sandbox != Step::Done(()) && state.slots.values().any(failed)
 }
 
 /// Whether the pod's claimed devices are still its own. Until they are not, no final phase is reported: by that the claims are

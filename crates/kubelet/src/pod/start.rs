@@ -1,6 +1,6 @@
 //! Making and starting a container: everything from its specification to the runtime's configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use client::events::Type;
+use k8s_openapi::api::core::v1;
 use runtime::api::{Container, ContainerConfig, ContainerState, Device, Image, Mount, Sandbox};
 
 use super::last_words;
 use crate::allocation::RESOURCES;
-use crate::context::Context;
+use crate::context::{Context, HOSTS};
 use crate::env::{self, Environment, Files};
-use crate::expand::expand;
+use crate::expand::{ALL, TooLong, expand};
 use crate::logs::links;
 use crate::pod::cleanup::forget_links;
 use crate::refs::PodReferences;
@@ -28,6 +29,8 @@ const LOG_LIMIT: (u64, u32) = (10 << 20, 5);
 
 /// Most bytes of a file with variables.
 const ENV_FILE: u64 = 1 << 20;
+/// Largest that all of them may be for one container, bytes.
+const ENV_FILES: usize = 8 << 20;
 
 /// What a start needs beside the shared context.
 pub struct Start {
@@ -155,8 +158,7 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
     let images = image_volumes(cx, start).await?;
     let mounts = prepare_mounts(cx, start, environment.variables.clone(), images).await?;
     let spec = &start.member.spec;
-    let value = |name: &str| environment.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-    let words = |words: &Option<Vec<String>>| words.iter().flatten().map(|word| expand(word, value)).collect();
+    let (command, args) = words(spec, &environment).map_err(|error| error.to_string())?;
     let mut limits = resources::container(&start.model, spec, cx.machine.memory_bytes);
     cx.cpus.confine(&mut limits, start.model.uid(), &spec.name);
     limits.memory_nodes = cx.memory.nodes_of(start.model.uid(), &spec.name);
@@ -168,8 +170,8 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
         image: start.image.id.clone(),
         image_reference: spec.image.clone().unwrap_or_default(),
         image_digest: images::digest(&start.image, spec.image.as_deref().unwrap_or_default()),
-        command: words(&spec.command),
-        args: words(&spec.args),
+        command,
+        args,
         working_dir: spec.working_dir.clone().unwrap_or_default(),
         mounts,
         devices: block_devices(cx, start).await?,
@@ -192,6 +194,21 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
     Ok(config)
 }
 
+/// Command and arguments.
+fn words(spec: &v1::Container, environment: &Environment) -> Result<(Vec<String>, Vec<String>), TooLong> {
+    let known: HashMap<&str, &String> = environment.variables.iter().map(|(name, value)| (name.as_str(), value)).collect();
+    let mut bytes: usize = environment.variables.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let mut expanded = |words: &Option<Vec<String>>| {
+        let one = |word: &String| {
+            let word = expand(word, |name| known.get(name))?;
+            bytes += word.len();
+            if bytes > ALL { Err(TooLong::All) } else { Ok(word) }
+        };
+        words.iter().flatten().map(one).collect::<Result<Vec<_>, _>>()
+    };
+    Ok((expanded(&spec.command)?, expanded(&spec.args)?))
+}
+
 /// What a program is given ends at the first NUL (execve(2)), so that none can stand in it.
 fn refuse_nul(config: &ContainerConfig) -> Result<(), String> {
     let refused = |what: String| Err(format!("{what} has a NUL character, which no process can be given"));
@@ -210,6 +227,7 @@ async fn read_files(cx: &Arc<Context>, start: &Start) -> Result<Files, String> {
     let (cx, model) = (cx.clone(), start.model.clone());
     let read = move || {
         let pod_dir = cx.pod_dir(model.uid());
+        let mut bytes = 0;
         let one = |(name, path): (String, String)| {
             let volume = model.spec().volumes.iter().flatten().find(|volume| volume.name == name);
             let volume = volume.ok_or_else(|| format!("cannot find the volume {name:?} referenced by FileKeyRef"))?;
@@ -218,6 +236,10 @@ async fn read_files(cx: &Arc<Context>, start: &Start) -> Result<Files, String> {
             }
             let text = sub_path::read(&volumes::path(&pod_dir, volume), &path, ENV_FILE);
             let text = text.map_err(|error| (error.kind() != io::ErrorKind::NotFound).then(|| error.to_string()));
+            bytes += text.as_ref().map_or(0, String::len);
+            if bytes > ENV_FILES {
+                return Err(format!("files of variables have more than {} MiB together", ENV_FILES >> 20));
+            }
             Ok(((name, path), text))
         };
         wanted.into_iter().map(one).collect()
@@ -281,7 +303,7 @@ async fn prepare_mounts(
         if !mounts.iter().any(|mount| mount.container_path == Path::new("/etc/hosts")) {
             let host_file = fs::read_to_string("/etc/hosts").unwrap_or_default();
             let text = hosts::managed_text(&model, &cx.options.cluster_dns.domain, &ips, &host_file);
-            mounts.push(file(pod_dir.join("etc-hosts"), &text, 0o644, "/etc/hosts").map_err(io)?);
+            mounts.push(file(pod_dir.join(HOSTS), &text, 0o644, "/etc/hosts").map_err(io)?);
         }
         let path = spec.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
         if !path.is_empty() {
@@ -335,7 +357,7 @@ mod tests {
     #[test]
     fn a_file_that_a_container_made_huge_is_not_read() {
         let directory = tempfile::tempdir().unwrap();
-        let at = directory.path().join("etc-hosts");
+        let at = directory.path().join(HOSTS);
         let text = "127.0.0.1 localhost\n";
         assert!(!holds(&at, text));
         fs::write(&at, text).unwrap();

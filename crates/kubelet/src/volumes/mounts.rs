@@ -112,11 +112,11 @@ fn propagation(volume: &Volume, mount: &VolumeMount, root: &Path) -> Result<Prop
 fn sub(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, String> {
     let literal = mount.sub_path.clone().filter(|path| !path.is_empty());
     let Some(expression) = mount.sub_path_expr.as_deref().filter(|path| !path.is_empty()) else { return Ok(literal) };
-    let value = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let value = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value);
     let missing = crate::expand::references(expression).into_iter().find(|name| value(name).is_none());
     match missing {
         Some(name) => Err(format!("failed to expand subPath for volumeMount {:?}: missing value for {name:?}", mount.name)),
-        None => Ok(Some(expand(expression, value))),
+        None => expand(expression, value).map(Some).map_err(|error| error.to_string()),
     }
 }
 

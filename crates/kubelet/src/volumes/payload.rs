@@ -14,6 +14,9 @@ use crate::fields::{self, Facts};
 use crate::refs::Unread;
 use crate::spec::Model;
 
+/// Bytes that the files of a volume may have together. One key may be shown at any number of paths, and a volume of Secrets is in memory.
+const MOST: usize = 64 << 20;
+
 /// Default of `defaultMode`.
 const MODE: i32 = 0o644;
 
@@ -31,45 +34,101 @@ pub struct Sources<'a> {
     pub certificates: &'a BTreeMap<Place, Pair>,
 }
 
-type Data = BTreeMap<String, Vec<u8>>;
+/// The data of an object by its keys.
+type Data<'a> = BTreeMap<&'a str, &'a [u8]>;
+
+/// Files as they come together.
+#[derive(Default)]
+struct Files {
+    files: Payload,
+    bytes: usize,
+}
+
+impl Files {
+    fn add(&mut self, path: &str, data: &[u8], mode: i32, owner: Option<u32>) -> Result<(), String> {
+        self.bytes += data.len();
+        if self.bytes > MOST {
+            return Err(format!("the files of the volume have more than {} MiB", MOST >> 20));
+        }
+        let mode = u32::try_from(mode).unwrap_or(0o644) & 0o777;
+        self.files.insert(path.to_owned(), File { data: data.to_vec(), mode, uid: owner });
+        Ok(())
+    }
+
+    /// Adds chosen keys, or all. `absent` is what is said of a key that is not there, in upstream's words.
+    fn pick(
+        &mut self,
+        absent: &str,
+        data: &Data<'_>,
+        items: Option<&[KeyToPath]>,
+        optional: bool,
+        mode: i32,
+    ) -> Result<(), String> {
+        let Some(items) = items.filter(|items| !items.is_empty()) else {
+            return data.iter().try_for_each(|(key, data)| self.add(key, data, mode, None));
+        };
+        for item in items {
+            match data.get(item.key.as_str()) {
+                Some(data) => self.add(&item.path, data, item.mode.unwrap_or(mode), None)?,
+                None if optional => {}
+                None => return Err(format!("{absent}: {}", item.key)),
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Sources<'_> {
     /// The files of `volume`; none when it is not made of files. The error is what an event says.
     pub fn files(&self, volume: &Volume) -> Option<Result<Payload, String>> {
-        if let Some(source) = &volume.config_map {
+        let mut files = Files::default();
+        let made = if let Some(source) = &volume.config_map {
             let optional = source.optional == Some(true);
-            return Some(self.config_map(&source.name, source.items.as_deref(), optional, source.default_mode.unwrap_or(MODE)));
-        }
-        if let Some(source) = &volume.secret {
+            self.config_map(&mut files, &source.name, source.items.as_deref(), optional, source.default_mode.unwrap_or(MODE))
+        } else if let Some(source) = &volume.secret {
             let name = source.secret_name.as_deref().unwrap_or_default();
             let optional = source.optional == Some(true);
-            return Some(self.secret(name, source.items.as_deref(), optional, source.default_mode.unwrap_or(MODE)));
-        }
-        if let Some(source) = &volume.downward_api {
-            return Some(self.downward(source.items.as_deref().unwrap_or_default(), source.default_mode.unwrap_or(MODE)));
-        }
-        volume.projected.as_ref().map(|source| self.projected(&volume.name, source))
+            self.secret(&mut files, name, source.items.as_deref(), optional, source.default_mode.unwrap_or(MODE))
+        } else if let Some(source) = &volume.downward_api {
+            self.downward(&mut files, source.items.as_deref().unwrap_or_default(), source.default_mode.unwrap_or(MODE))
+        } else {
+            self.projected(&mut files, &volume.name, volume.projected.as_ref()?)
+        };
+        Some(made.map(|()| files.files))
     }
 
-    fn config_map(&self, name: &str, items: Option<&[KeyToPath]>, optional: bool, mode: i32) -> Result<Payload, String> {
+    fn config_map(
+        &self,
+        files: &mut Files,
+        name: &str,
+        items: Option<&[KeyToPath]>,
+        optional: bool,
+        mode: i32,
+    ) -> Result<(), String> {
         let Some(map) = self.objects.config_map(name) else {
-            return if optional { Ok(Payload::new()) } else { Err(format!("configmap {name:?} not found")) };
+            return if optional { Ok(()) } else { Err(format!("configmap {name:?} not found")) };
         };
-        let mut data: Data = map.data.iter().flatten().map(|(key, text)| (key.clone(), text.clone().into_bytes())).collect();
-        data.extend(map.binary_data.iter().flatten().map(|(key, bytes)| (key.clone(), bytes.0.clone())));
-        pick("configmap references non-existent config key", data, items, optional, mode)
+        let texts = map.data.iter().flatten().map(|(key, text)| (key.as_str(), text.as_bytes()));
+        let data = texts.chain(map.binary_data.iter().flatten().map(|(key, bytes)| (key.as_str(), bytes.0.as_slice()))).collect();
+        files.pick("configmap references non-existent config key", &data, items, optional, mode)
     }
 
-    fn secret(&self, name: &str, items: Option<&[KeyToPath]>, optional: bool, mode: i32) -> Result<Payload, String> {
+    fn secret(
+        &self,
+        files: &mut Files,
+        name: &str,
+        items: Option<&[KeyToPath]>,
+        optional: bool,
+        mode: i32,
+    ) -> Result<(), String> {
         let Some(secret) = self.objects.secret(name) else {
-            return if optional { Ok(Payload::new()) } else { Err(format!("secret {name:?} not found")) };
+            return if optional { Ok(()) } else { Err(format!("secret {name:?} not found")) };
         };
-        let data = secret.data.iter().flatten().map(|(key, bytes)| (key.clone(), bytes.0.clone())).collect();
-        pick("references non-existent secret key", data, items, optional, mode)
+        let data = secret.data.iter().flatten().map(|(key, bytes)| (key.as_str(), bytes.0.as_slice())).collect();
+        files.pick("references non-existent secret key", &data, items, optional, mode)
     }
 
-    fn downward(&self, items: &[DownwardAPIVolumeFile], mode: i32) -> Result<Payload, String> {
-        let mut files = Payload::new();
+    fn downward(&self, files: &mut Files, items: &[DownwardAPIVolumeFile], mode: i32) -> Result<(), String> {
         for item in items {
             let text = if let Some(field) = &item.field_ref {
                 fields::field(self.model, &field.field_path, self.facts)
@@ -79,42 +138,48 @@ impl Sources<'_> {
                 continue;
             };
             let text = text.map_err(|error| error.to_string())?;
-            files.insert(item.path.clone(), file(text.into_bytes(), item.mode.unwrap_or(mode)));
+            files.add(&item.path, text.as_bytes(), item.mode.unwrap_or(mode), None)?;
         }
-        Ok(files)
+        Ok(())
     }
 
-    fn projected(&self, volume: &str, projected: &ProjectedVolumeSource) -> Result<Payload, String> {
+    fn projected(&self, files: &mut Files, volume: &str, projected: &ProjectedVolumeSource) -> Result<(), String> {
         let mode = projected.default_mode.unwrap_or(MODE);
-        let mut files = Payload::new();
         for (index, source) in projected.sources.iter().flatten().enumerate() {
             if let Some(map) = &source.config_map {
-                files.extend(self.config_map(&map.name, map.items.as_deref(), map.optional == Some(true), mode)?);
+                self.config_map(files, &map.name, map.items.as_deref(), map.optional == Some(true), mode)?;
             } else if let Some(secret) = &source.secret {
-                files.extend(self.secret(&secret.name, secret.items.as_deref(), secret.optional == Some(true), mode)?);
+                self.secret(files, &secret.name, secret.items.as_deref(), secret.optional == Some(true), mode)?;
             } else if let Some(downward) = &source.downward_api {
-                files.extend(self.downward(downward.items.as_deref().unwrap_or_default(), mode)?);
+                self.downward(files, downward.items.as_deref().unwrap_or_default(), mode)?;
             } else if let Some(token) = &source.service_account_token {
                 let text = self.tokens.get(&(volume.to_owned(), token.path.clone()));
                 let text = text.ok_or_else(|| format!("no token for {}", token.path))?;
-                files.insert(token.path.clone(), token_file(self.model, text, mode));
+                self.private(files, &token.path, text, mode)?;
             } else if let Some(bundle) = &source.cluster_trust_bundle {
                 let data = trust::anchors(bundle, &self.objects.trust_bundles())?;
-                files.insert(bundle.path.clone(), file(data.into_bytes(), mode));
+                files.add(&bundle.path, data.as_bytes(), mode, None)?;
             } else if let Some(certificate) = &source.pod_certificate {
                 let pair = self.certificates.get(&(volume.to_owned(), index)).ok_or("the certificate is not issued yet")?;
-                files
-                    .extend(certificate_files(certificate, pair).map(|(path, text)| (path, token_file(self.model, &text, mode))));
+                certificate_files(certificate, pair).try_for_each(|(path, text)| self.private(files, &path, &text, mode))?;
             } else {
                 return Err("a projected source is of a kind that this kubelet does not support".to_owned());
             }
         }
-        Ok(files)
+        Ok(())
     }
-}
 
-fn file(data: Vec<u8>, mode: i32) -> File {
-    File { data, mode: u32::try_from(mode).unwrap_or(0o644) & 0o777, uid: None }
+    /// A token, or a key, is for nobody else: it belongs to the user, where all containers have the same, and is for him and the fsGroup.
+    fn private(&self, files: &mut Files, path: &str, text: &str, mode: i32) -> Result<(), String> {
+        let pod = self.model.spec().security_context.clone().unwrap_or_default();
+        let user =
+            |member: &crate::spec::Member| member.spec.security_context.as_ref().and_then(|c| c.run_as_user).or(pod.run_as_user);
+        let mut users = self.model.members.iter().map(user);
+        let user = users.next().flatten().filter(|first| users.all(|user| user == Some(*first)));
+        let shared = user.is_none() && pod.fs_group.is_none();
+        let owner = user.and_then(|user| u32::try_from(user).ok());
+        files.add(path, text.as_bytes(), if shared { mode } else { 0o600 }, owner)
+    }
 }
 
 /// The files of a certificate with its key: both in one, or each in its own.
@@ -127,36 +192,6 @@ fn certificate_files(source: &PodCertificateProjection, pair: &Pair) -> impl Ite
     ];
     let files = texts.map(|(path, text)| Some((path.clone().filter(|path| !path.is_empty())?, text)));
     files.into_iter().flatten()
-}
-
-/// A token, or a key, is for nobody else: it belongs to the user, where all containers have the same, and is for him and the fsGroup.
-fn token_file(model: &Model, text: &str, mode: i32) -> File {
-    let data = text.as_bytes().to_vec();
-    let pod = model.spec().security_context.clone().unwrap_or_default();
-    let user =
-        |member: &crate::spec::Member| member.spec.security_context.as_ref().and_then(|c| c.run_as_user).or(pod.run_as_user);
-    let mut users = model.members.iter().map(user);
-    let user = users.next().flatten().filter(|first| users.all(|user| user == Some(*first)));
-    if user.is_none() && pod.fs_group.is_none() {
-        return file(data, mode);
-    }
-    File { data, mode: 0o600, uid: user.and_then(|user| u32::try_from(user).ok()) }
-}
-
-/// The files of chosen keys, or of all. `absent` is what is said of a key that is not there, in upstream's words.
-fn pick(absent: &str, data: Data, items: Option<&[KeyToPath]>, optional: bool, mode: i32) -> Result<Payload, String> {
-    let Some(items) = items.filter(|items| !items.is_empty()) else {
-        return Ok(data.into_iter().map(|(key, data)| (key, file(data, mode))).collect());
-    };
-    let mut files = Payload::new();
-    for item in items {
-        match data.get(&item.key) {
-            Some(data) => drop(files.insert(item.path.clone(), file(data.clone(), item.mode.unwrap_or(mode)))),
-            None if optional => {}
-            None => return Err(format!("{absent}: {}", item.key)),
-        }
-    }
-    Ok(files)
 }
 
 /// The first volume that shows an object.

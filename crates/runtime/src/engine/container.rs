@@ -266,7 +266,7 @@ impl Inner {
             return Ok(());
         }
         if !grace.is_zero() {
-            let number = stop_signal(signal.or(entry.record.config.stop_signal.as_deref()), &entry.record.image.stop_signal)?;
+            let number = stop_signal(signal.or(entry.record.config.stop_signal.as_deref()), &entry.record.image.stop_signal);
             self.kill(&entry, number, false).await?;
             if ended(&entry, grace).await {
                 return Ok(());
@@ -385,12 +385,15 @@ fn seccomp(security: &SecurityContext, available: Available) -> Result<Option<se
     }
 }
 
-fn stop_signal(wanted: Option<&str>, image: &str) -> Result<i32> {
+/// An image may say anything; one whose signal there is not must end all the same.
+fn stop_signal(wanted: Option<&str>, image: &str) -> i32 {
     let name = wanted.filter(|name| !name.is_empty()).unwrap_or(image);
-    if name.is_empty() {
-        return Ok(libc::SIGTERM);
-    }
-    signal_number(name).ok_or_else(|| Error::Internal(format!("unknown stop signal {name:?}")))
+    signal_number(name).unwrap_or_else(|| {
+        if !name.is_empty() {
+            tracing::warn!(signal = name, "there is no such stop signal, SIGTERM is sent");
+        }
+        libc::SIGTERM
+    })
 }
 
 /// The number of a signal by its name, such as `SIGTERM`, `quit` or `SIGRTMIN+3`.
@@ -423,8 +426,11 @@ mod tests {
         for (name, number) in table.into_iter().chain([("SIGRTMAX", Some(64)), ("nonsense", None), ("99", None)]) {
             assert_eq!(signal_number(name), number, "{name}");
         }
-        assert_eq!(stop_signal(None, "SIGQUIT").ok(), Some(3));
-        assert_eq!(stop_signal(Some("SIGINT"), "SIGQUIT").ok(), Some(2));
-        assert_eq!(stop_signal(None, "").ok(), Some(15));
+        assert_eq!(stop_signal(None, "SIGQUIT"), 3);
+        assert_eq!(stop_signal(Some("SIGINT"), "SIGQUIT"), 2);
+        assert_eq!(stop_signal(None, ""), 15);
+        // Whoever makes an image says what he likes; its containers end all the same.
+        assert_eq!(stop_signal(None, "SIGFOO"), 15);
+        assert_eq!(stop_signal(None, "0"), 15);
     }
 }

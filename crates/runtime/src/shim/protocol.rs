@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::IdRange;
 
 /// Largest payload of a frame, bytes.
-pub(crate) const FRAME_LIMIT: usize = 1 << 20;
+pub(crate) const FRAME_LIMIT: usize = 16 << 20;
 /// Bytes of the head of a frame.
 pub(crate) const HEAD: usize = 5;
 /// Most data in one frame.

@@ -210,6 +210,26 @@ fn deletion_runs_to_its_end() {
     assert!(step(12, &mut state).is_empty());
 }
 
+/// Upstream's `killPodWithSyncResult` stops the sandbox whatever came of the containers' stops.
+#[test]
+fn what_the_runtime_does_not_stop_ends_with_its_sandbox() {
+    let model = deleted(20);
+    let mut state = state(&model, vec![container("1", "a", 0, Running)]);
+    let step = |second: i64, state: &mut State| {
+        advance(&model, state, false, at(second));
+        let actions = plan(&model, state, at(second)).actions;
+        begin(state, &actions, at(second));
+        actions.iter().map(words).collect::<Vec<_>>()
+    };
+    let fail = |second, state: &mut State| state.apply(Outcome::Stopped("a".to_owned(), Err("unknown".to_owned())), at(second));
+    assert_eq!(step(10, &mut state), ["stop a 20s"]);
+    fail(11, &mut state);
+    assert_eq!(step(15, &mut state), ["stop a 15s"]);
+    fail(29, &mut state);
+    assert_eq!(step(30, &mut state), ["StopSandbox"]);
+    assert_eq!(step(31, &mut state), ["stop a 0s"]);
+}
+
 #[test]
 fn a_shorter_grace_period_wins() {
     let mut state = state(&deleted(20), vec![container("1", "a", 0, Running)]);

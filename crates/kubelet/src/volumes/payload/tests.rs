@@ -96,7 +96,11 @@ fn a_token_is_for_the_user_and_the_group() {
         let container = |(index, context): (usize, &Value)| json!({"name": format!("c{index}"), "securityContext": context});
         let containers: Vec<Value> = containers.iter().enumerate().map(container).collect();
         let model = model(json!({"securityContext": pod, "containers": containers}));
-        let file = token_file(&model, "jwt", MODE);
+        let (objects, facts, tokens, certificates) = (&Fixed, &Facts::default(), &BTreeMap::new(), &BTreeMap::new());
+        let sources = Sources { model: &model, objects, facts, tokens, certificates };
+        let mut files = Files::default();
+        sources.private(&mut files, "token", "jwt", MODE).unwrap();
+        let file = &files.files["token"];
         assert_eq!((file.mode, file.uid), expected, "{pod}");
     };
     check(json!({}), &[json!({})], (0o644, None));
@@ -106,4 +110,15 @@ fn a_token_is_for_the_user_and_the_group() {
     check(json!({}), &[json!({"runAsUser": 1}), json!({"runAsUser": 1})], (0o600, Some(1)));
     check(json!({}), &[json!({"runAsUser": 1}), json!({"runAsUser": 2})], (0o644, None));
     check(json!({"fsGroup": 5}), &[json!({"runAsUser": 1}), json!({})], (0o600, None));
+}
+
+#[test]
+fn one_key_at_many_paths_is_not_more_than_a_volume_may_have() {
+    let mut files = Files::default();
+    let large = vec![0; 1 << 20];
+    let data = Data::from([("k", large.as_slice())]);
+    let items: Vec<_> = (0..65).map(|number| KeyToPath { key: "k".to_owned(), path: number.to_string(), mode: None }).collect();
+    assert_eq!(files.pick("absent", &data, Some(&items[..64]), false, MODE), Ok(()));
+    let refused = files.pick("absent", &data, Some(&items[64..]), false, MODE);
+    assert_eq!(refused, Err("the files of the volume have more than 64 MiB".to_owned()));
 }
