@@ -2,8 +2,9 @@
 //! a WebSocket: its binary messages put together.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -23,6 +24,8 @@ use crate::{Error, Stream};
 /// Says that no more comes on the channel named by the next byte (v5).
 const CLOSE: u8 = 255;
 const CHUNK: usize = 32 << 10;
+/// How long a process has to read what a client has said before it went.
+const LAST: Duration = Duration::from_secs(30);
 
 /// How channel messages look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +63,7 @@ where
     drop(messages);
     let sending = async { tokio::join!(pumps.collect::<()>(), write(sink, outgoing)).1 };
     let sink = tokio::select! {
-        result = receive(&mut source, incoming, encoding) => return result,
+        result = receive(&mut source, incoming, encoding, LAST) => return result,
         result = sending => result?,
     };
     finish(sink, source).await
@@ -129,11 +132,18 @@ async fn receive<S>(
     source: &mut SplitStream<WebSocketStream<S>>,
     mut channels: Vec<(u8, Option<WriteHalf<Stream>>)>,
     encoding: Encoding,
+    last: Duration,
 ) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    while let Some(message) = source.next().await {
+    let mut ahead = None;
+    loop {
+        let message = match ahead.take() {
+            Some(message) => Some(message),
+            None => source.next().await,
+        };
+        let Some(message) = message else { return Ok(()) };
         let (id, data) = match message {
             Ok(Message::Close(_)) => return Ok(()),
             Err(error) if is_end(&error) => return Ok(()),
@@ -150,11 +160,25 @@ where
         if ends {
             let _ = writer.shutdown().await;
             *stream = None;
-        } else if writer.write_all(&data).await.is_err() {
+            continue;
+        }
+        let mut writing = pin!(writer.write_all(&data));
+        let written = tokio::select! {
+            written = &mut writing => written,
+            next = source.next() => {
+                if let Some(Ok(Message::Close(_)) | Err(_)) | None = next {
+                    // The client has gone. What it has said before may still be read, by who reads at all.
+                    let _ = tokio::time::timeout(last, writing).await;
+                    return Ok(());
+                }
+                ahead = next;
+                writing.await
+            }
+        };
+        if written.is_err() {
             *stream = None;
         }
     }
-    Ok(())
 }
 
 pub(crate) fn encode(id: u8, data: &[u8], encoding: Encoding) -> Message {
@@ -287,7 +311,22 @@ mod tests {
     }
 
     fn wait<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    }
+
+    /// A process that reads nothing keeps no connection whose client has gone.
+    #[tokio::test]
+    async fn a_client_that_goes_is_seen_while_nobody_reads() {
+        use tokio_tungstenite::tungstenite::protocol::Role;
+        let (client, server) = tokio::io::duplex(1 << 20);
+        let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        client.send(encode(0, &[1; 100], Encoding::Binary)).await.unwrap();
+        drop(client);
+        let (_unread, theirs) = tokio::io::duplex(10);
+        let channels = vec![(0, Some(tokio::io::split(theirs).1))];
+        let (_sink, mut source) = crate::upgrade::websocket(server).await.split();
+        let receiving = receive(&mut source, channels, Encoding::Binary, Duration::from_millis(1));
+        tokio::time::timeout(Duration::from_secs(30), receiving).await.expect("it is seen").unwrap();
     }
 
     /// A connection's bytes with faults in them end it, with an error or without.
@@ -321,7 +360,7 @@ mod tests {
                         ours.read_to_end(&mut got).await.unwrap();
                         got
                     };
-                    tokio::join!(receive(&mut source, channels, encoding), reading).1
+                    tokio::join!(receive(&mut source, channels, encoding, LAST), reading).1
                 });
                 assert!(got.len() <= input.len());
             }

@@ -128,11 +128,17 @@ fn variables_come_from_files() {
 #[test]
 fn what_no_program_can_be_given_is_refused() {
     let one = |name: &str, value: String| json!({"name": name, "value": value});
-    let grows = json!([one("A", "x".repeat(1000)), one("B", "$(A)".repeat(100)), one("C", "$(B)".repeat(100)), one("D", "$(C)".repeat(100))]);
+    let grows = json!([
+        one("A", "x".repeat(1000)),
+        one("B", "$(A)".repeat(100)),
+        one("C", "$(B)".repeat(100)),
+        one("D", "$(C)".repeat(100))
+    ]);
     let long = "a variable or argument has more than 128 KiB, which no program can be given";
     check(json!({"env": grows}), Err(long));
     let many: Vec<_> = (0..30).map(|number| one(&format!("V{number}"), "x".repeat(100_000))).collect();
     check(json!({"env": many}), Err("variables and arguments have more than 2 MiB together, which no program can be given"));
-    let from: Vec<_> = (0..400_000).map(|number| json!({"prefix": format!("P{number}_"), "configMapRef": {"name": "m"}})).collect();
+    let from: Vec<_> =
+        (0..400_000).map(|number| json!({"prefix": format!("P{number}_"), "configMapRef": {"name": "m"}})).collect();
     check(json!({"envFrom": from}), Err("variables and arguments have more than 2 MiB together, which no program can be given"));
 }

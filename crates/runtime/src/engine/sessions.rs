@@ -1,16 +1,19 @@
 //! Commands in containers, attached streams and connections into pods.
 
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::tasks::{OnFailure, Tasks};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Inner;
@@ -113,7 +116,7 @@ impl Inner {
     }
 
     /// See [`crate::api::Runtime::dial`].
-    pub(super) async fn dial(&self, sandbox: &str, port: u16) -> Result<tokio::net::TcpStream> {
+    pub(super) async fn dial(&self, sandbox: &str, port: u16) -> Result<TcpStream> {
         let entry = self.sandbox(sandbox)?;
         if !entry.is_ready() {
             return Err(Error::NotFound(format!("sandbox {sandbox} is not ready: it")));
@@ -124,29 +127,33 @@ impl Inner {
 }
 
 /// Connects to a port in a network namespace, that of the node when none is given.
-pub(crate) async fn dial(netns: Option<PathBuf>, port: u16) -> Result<tokio::net::TcpStream> {
+pub(crate) async fn dial(netns: Option<PathBuf>, port: u16) -> Result<TcpStream> {
+    let connected = match connect(netns.clone(), (Ipv4Addr::LOCALHOST, port).into()).await {
+        Ok(stream) => Ok(stream),
+        Err(error) => connect(netns, (Ipv6Addr::LOCALHOST, port).into()).await.map_err(|_| error),
+    };
+    connected.map_err(|error| Error::Internal(format!("port {port} of the pod: {error}")))
+}
+
+/// A socket stays in the namespace that it was made in, so that no thread waits for who does not answer.
+async fn connect(netns: Option<PathBuf>, address: SocketAddr) -> io::Result<TcpStream> {
     let (sender, receiver) = oneshot::channel();
     // A thread of its own: it never comes back from the pod's network namespace.
     std::thread::Builder::new()
         .name("dial".to_owned())
         .stack_size(128 << 10)
-        .spawn(move || drop(sender.send(connect_inside(netns, port))))
-        .map_err(super::internal)?;
-    let stream = receiver.await.map_err(|_| Error::Internal("the dialling thread ended".to_owned()))?;
-    let stream = stream.map_err(|error| Error::Internal(format!("port {port} of the pod: {error}")))?;
-    stream.set_nonblocking(true).map_err(super::internal)?;
-    tokio::net::TcpStream::from_std(stream).map_err(super::internal)
+        .spawn(move || drop(sender.send(socket_inside(netns, address))))?;
+    let socket = receiver.await.map_err(|_| io::Error::other("the dialling thread ended"))??;
+    let connecting = TcpSocket::from_std_stream(socket.into()).connect(address);
+    tokio::time::timeout(DIAL, connecting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-fn connect_inside(netns: Option<PathBuf>, port: u16) -> std::io::Result<std::net::TcpStream> {
+fn socket_inside(netns: Option<PathBuf>, address: SocketAddr) -> io::Result<OwnedFd> {
     if let Some(path) = netns {
         setns(std::fs::File::open(path)?.as_fd(), CloneFlags::CLONE_NEWNET)?;
     }
-    let four = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    std::net::TcpStream::connect_timeout(&four, DIAL).or_else(|error| {
-        let six = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
-        std::net::TcpStream::connect_timeout(&six, DIAL).map_err(|_| error)
-    })
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    Ok(socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?)
 }
 
 async fn collect(client: &mut Client, limit: usize) -> Result<ExecOutput> {

@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::frame::{Frame, Head, Reader, Writer};
 use super::headers::Headers;
 use crate::{PIPE, Stream};
 
-const MAX_STREAMS: usize = 4096;
+/// Streams that a client has at a time; one counts until both ends have ended it, since only then nothing of it is left here.
+const MAX_STREAMS: usize = 1024;
 const CHUNK: usize = 16 << 10;
 /// Frames that wait to be sent; more than a client opens streams.
 const FRAMES: usize = 32;
@@ -43,7 +45,21 @@ pub(crate) enum Direction {
     In,
 }
 
-type Outgoing = (u32, ReadHalf<Stream>);
+/// Where a stream that the client has opened is counted.
+type Place = Arc<OwnedSemaphorePermit>;
+
+/// What the session writes to a stream.
+struct Outgoing {
+    id: u32,
+    stream: ReadHalf<Stream>,
+    _place: Option<Place>,
+}
+
+/// What comes on a stream.
+struct Arriving {
+    stream: WriteHalf<Stream>,
+    _place: Option<Place>,
+}
 
 /// Drives the connection until the client closes it.
 pub(crate) async fn serve<S>(io: S, opened: mpsc::Sender<Opened>) -> io::Result<()>
@@ -72,7 +88,7 @@ where
         opening.push(Frame::Open { stream: id, headers: vec![("streamtype", (*kind).to_owned())] });
         unanswered.insert(id, (*direction == Direction::Out).then_some(read));
         if *direction == Direction::In {
-            streams.insert(id, write);
+            streams.insert(id, Arriving { stream: write, _place: None });
         }
         ours.push(far);
     }
@@ -87,7 +103,7 @@ where
 
 async fn drive<S>(
     io: S,
-    streams: HashMap<u32, WriteHalf<Stream>>,
+    streams: HashMap<u32, Arriving>,
     role: Role,
     frames: mpsc::Sender<Frame>,
     mut sending: mpsc::Receiver<Frame>,
@@ -104,7 +120,8 @@ where
         while is_client && sending.recv().await.is_some() {}
         result
     };
-    let receiver = Receiver { reader: Reader::new(read), streams, role, frames: frames.clone(), pumps };
+    let places = Arc::new(Semaphore::new(MAX_STREAMS));
+    let receiver = Receiver { reader: Reader::new(read), streams, role, frames: frames.clone(), pumps, places };
     tokio::select! {
         result = receiver.run() => result,
         result = sending => result,
@@ -128,10 +145,11 @@ enum Role {
 struct Receiver<R> {
     reader: Reader<R>,
     /// Streams that the peer has not ended.
-    streams: HashMap<u32, WriteHalf<Stream>>,
+    streams: HashMap<u32, Arriving>,
     role: Role,
     frames: mpsc::Sender<Frame>,
     pumps: mpsc::Sender<Outgoing>,
+    places: Arc<Semaphore>,
 }
 
 impl<R: AsyncRead + Unpin> Receiver<R> {
@@ -162,8 +180,8 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         self.frames.send(frame).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
-    async fn pump(&mut self, id: u32, from: ReadHalf<Stream>) -> io::Result<()> {
-        self.pumps.send((id, from)).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    async fn pump(&mut self, id: u32, stream: ReadHalf<Stream>, place: Option<Place>) -> io::Result<()> {
+        self.pumps.send(Outgoing { id, stream, _place: place }).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
     async fn open(&mut self, id: u32, fin: bool, headers: Headers) -> io::Result<()> {
@@ -171,18 +189,19 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
             Role::Server(opened) if !id.is_multiple_of(2) => opened.clone(),
             _ => return self.send(Frame::Reset { stream: id, status: REFUSED_STREAM }).await,
         };
-        if self.streams.len() >= MAX_STREAMS || self.streams.contains_key(&id) {
+        let place = self.places.clone().try_acquire_owned().ok().filter(|_| !self.streams.contains_key(&id)).map(Arc::new);
+        let Some(place) = place else {
             return self.send(Frame::Reset { stream: id, status: REFUSED_STREAM }).await;
-        }
+        };
         let (near, far) = tokio::io::duplex(PIPE);
         let (read, mut write) = tokio::io::split(near);
         self.send(Frame::Reply { stream: id }).await?;
         if fin {
             write.shutdown().await?;
         } else {
-            self.streams.insert(id, write);
+            self.streams.insert(id, Arriving { stream: write, _place: Some(place.clone()) });
         }
-        self.pump(id, read).await?;
+        self.pump(id, read, Some(place)).await?;
         if opened.send(Opened { id, headers, stream: far }).await.is_err() {
             self.end(id).await;
         }
@@ -200,7 +219,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
                 let _ = accepted.send(());
             }
             if let Some(from) = outgoing {
-                self.pump(id, from).await?;
+                self.pump(id, from, None).await?;
             }
         }
         if fin {
@@ -234,7 +253,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
             left -= got;
             // A session that stopped reading this stream does not stop the others: the rest is thrown away.
             if let Some(writer) = &mut stream
-                && writer.write_all(&buffer[..got]).await.is_err()
+                && writer.stream.write_all(&buffer[..got]).await.is_err()
             {
                 stream = None;
             }
@@ -248,7 +267,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
     async fn end(&mut self, id: u32) {
         if let Some(mut writer) = self.streams.remove(&id) {
             // Fails when the session has dropped the stream already.
-            let _ = writer.shutdown().await;
+            let _ = writer.stream.shutdown().await;
         }
     }
 }
@@ -270,7 +289,7 @@ async fn pump_all(mut new: mpsc::Receiver<Outgoing>, frames: mpsc::Sender<Frame>
     loop {
         tokio::select! {
             outgoing = new.recv() => match outgoing {
-                Some((id, stream)) => pumps.push(pump(id, stream, frames.clone())),
+                Some(outgoing) => pumps.push(pump(outgoing, frames.clone())),
                 None => return,
             },
             Some(()) = pumps.next(), if !pumps.is_empty() => {}
@@ -278,7 +297,8 @@ async fn pump_all(mut new: mpsc::Receiver<Outgoing>, frames: mpsc::Sender<Frame>
     }
 }
 
-async fn pump(id: u32, mut stream: ReadHalf<Stream>, frames: mpsc::Sender<Frame>) {
+async fn pump(outgoing: Outgoing, frames: mpsc::Sender<Frame>) {
+    let Outgoing { id, mut stream, _place } = outgoing;
     loop {
         let mut buffer = BytesMut::with_capacity(CHUNK);
         let fin = !matches!(stream.read_buf(&mut buffer).await, Ok(1..));
@@ -286,5 +306,42 @@ async fn pump(id: u32, mut stream: ReadHalf<Stream>, frames: mpsc::Sender<Frame>
         if frames.send(frame).await.is_err() || fin {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_counts_until_both_ends_have_ended_it() {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let (sender, mut opened) = mpsc::channel(MAX_STREAMS + 1);
+        let (read, write) = tokio::io::split(far);
+        let (mut reader, mut writer) = (Reader::new(read), Writer::new(write).unwrap());
+        let client = async {
+            for stream in (1..).step_by(2).take(MAX_STREAMS + 1) {
+                writer.write(Frame::Open { stream, headers: Vec::new() }).await.unwrap();
+                writer.write(Frame::Data { stream, fin: true, data: Bytes::new() }).await.unwrap();
+            }
+            writer.flush().await.unwrap();
+            let mut accepted = 0;
+            loop {
+                match reader.next().await.unwrap().unwrap() {
+                    Head::Reply { .. } => accepted += 1,
+                    Head::Reset { stream } => return (accepted, stream as usize),
+                    _ => {}
+                }
+            }
+        };
+        let refused = tokio::select! {
+            refused = client => refused,
+            result = serve(near, sender) => panic!("the server ends: {result:?}"),
+        };
+        assert_eq!(refused, (MAX_STREAMS, 2 * MAX_STREAMS + 1));
+        assert!(opened.recv().await.is_some(), "the session has not ended them");
     }
 }
