@@ -239,6 +239,15 @@ impl Claims {
         &self.programs
     }
 
+    /// What an owner claims.
+    pub(crate) fn claimed(&self, owner: &str) -> Vec<Claimed> {
+        let of = |(key, held): (Key, &Held)| {
+            let Held { elements, right, programs, .. } = held;
+            Claimed { key, elements: elements.clone(), right: *right, programs: programs.clone() }
+        };
+        self.of(owner).map(of).collect()
+    }
+
     /// What holds at the places that the owner has.
     pub(crate) fn granted(&self, owner: &Arc<str>) -> Vec<Element> {
         self.of(owner).filter(|(_, held)| held.taken.is_none()).flat_map(|(_, held)| held.elements.clone()).collect()
