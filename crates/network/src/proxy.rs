@@ -9,7 +9,7 @@ pub mod node;
 pub mod plan;
 mod report;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -48,6 +48,8 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How often programs of the host are looked at while somebody waits for a port of theirs.
 const PROGRAMS: Duration = Duration::from_secs(10);
+/// Ports of a Service of which each is told by an event of its own, at once.
+const MOST_TOLD: usize = 10;
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What the proxy must know of its node.
@@ -125,7 +127,7 @@ struct Proxy {
     health: HealthChecks,
     events: Recorder,
     /// What services were told that they have not got.
-    told: HashMap<Key, Vec<Refused>>,
+    told: HashMap<Key, HashSet<Refused>>,
     reports: Reports,
     /// What load balancers have lost.
     lost: HashMap<Key, Vec<Refused>>,
@@ -272,10 +274,11 @@ impl Proxy {
 
     /// The ports that a service asks for at addresses of this node and has not got: at the other nodes, what goes there is not for it.
     fn lost_externals(&self, service: &Key, plan: &Plan) -> Vec<TakenPort> {
-        let here = |key: &element::Key| self.addresses.contains(&key.address) && plan.external.contains(key);
-        if !plan.external.iter().any(here) {
+        let asked: HashSet<&element::Key> = plan.external.iter().filter(|key| self.addresses.contains(&key.address)).collect();
+        if asked.is_empty() {
             return Vec::new();
         }
+        let here = |key: &element::Key| asked.contains(key);
         let refused = self.table.refused(&owner(service)).into_iter().map(|refused| refused.key).filter(here);
         let port = |key: element::Key| (i32::from(key.port), key.protocol.name().to_owned());
         refused.map(|key| TakenPort { service: service.clone(), port: port(key) }).collect()
@@ -300,16 +303,22 @@ impl Proxy {
         for key in services {
             let mut refused = self.table.refused(&owner(key));
             refused.retain(|one| !matches!(one.taken, Taken::Elsewhere | Taken::Own));
-            let lost = self.lost.get(key).into_iter().flatten().filter(|lost| !refused.contains(lost));
-            refused.extend(lost.cloned().collect::<Vec<_>>());
+            let known: HashSet<Refused> = refused.iter().cloned().collect();
+            refused.extend(self.lost.get(key).into_iter().flatten().filter(|lost| !known.contains(lost)).cloned());
             if refused.is_empty() {
                 self.told.remove(key);
                 continue;
             }
-            let told = self.told.insert(key.clone(), refused.clone()).unwrap_or_default();
+            let told = self.told.insert(key.clone(), refused.iter().cloned().collect()).unwrap_or_default();
             let (Some(service), _) = watch.get(key) else { continue };
-            for one in refused.iter().filter(|one| !told.contains(one)) {
+            let mut news = refused.iter().filter(|one| !told.contains(one));
+            for one in news.by_ref().take(MOST_TOLD) {
                 let text = format!("node {}: {one}", self.node.name);
+                self.events.about(service.as_ref(), Type::Warning, "PortAlreadyAllocated", text);
+            }
+            let more = news.count();
+            if more > 0 {
+                let text = format!("node {}: {more} more ports of the service are taken or reserved", self.node.name);
                 self.events.about(service.as_ref(), Type::Warning, "PortAlreadyAllocated", text);
             }
         }

@@ -72,7 +72,7 @@ pub struct World {
 }
 
 /// Why a place is not given to an owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Taken {
     /// It is the node's or the cluster's own.
     Reserved,
@@ -87,7 +87,7 @@ pub enum Taken {
 }
 
 /// A place that an owner has not got.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Refused {
     /// The place.
     pub key: Key,

@@ -173,6 +173,20 @@ impl Delta {
         self.remove.values().map(Vec::len).sum::<usize>() + self.add.values().map(Vec::len).sum::<usize>()
     }
 
+    /// Takes what has to be in the kernel before a rule looks into it: of a batch, it has the ranges of a set a moment after the rules, and packets of that
+    /// moment would find none.
+    pub(crate) fn take_ranges(&mut self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        let mut add = |set: SetId, all: &mut BTreeMap<SetId, Vec<Pair>>| {
+            ops.push(Op::NewSet(set));
+            ops.extend(all.remove(&set).map(|elements| Op::Add { set, elements }));
+        };
+        let (ranges, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.new_sets).into_iter().partition(|set| set.kind.ranges);
+        self.new_sets = others;
+        ranges.into_iter().for_each(|set| add(set, &mut self.add));
+        ops
+    }
+
     /// The operations in an order in which everything that is referred to exists.
     pub(crate) fn ops(self) -> Vec<Op> {
         let mut ops = Vec::new();

@@ -371,21 +371,25 @@ impl Inner {
             return self.write_anew();
         }
         let changed: usize = deltas.values().map(Delta::len).sum();
-        let ops: Vec<_> = deltas
-            .into_iter()
-            .filter(|(family, delta)| self.families.contains(family) && !delta.is_empty())
-            .map(|(family, delta)| (family, delta.ops()))
-            .collect();
-        if ops.is_empty() {
+        let mut deltas: Vec<(Family, Delta)> =
+            deltas.into_iter().filter(|(family, delta)| self.families.contains(family) && !delta.is_empty()).collect();
+        if deltas.is_empty() {
             return Ok(());
         }
         METRICS.changes.inc_by(changed as u64);
         METRICS.elements.set(self.contents.len() as i64);
-        if let Err(error) = send(&mut self.socket, &self.name, &ops) {
-            // Somebody else changed our table, or flushed the rule set: put back what belongs there.
-            tracing::warn!(table = %self.name, %error, "the table in the kernel is not as we left it, replacing it");
-            self.clean = false;
-            return self.write_anew();
+        let ranges: Vec<_> = deltas.iter_mut().map(|(family, delta)| (*family, delta.take_ranges())).collect();
+        let rest = deltas.into_iter().map(|(family, delta)| (family, delta.ops())).collect();
+        for ops in [ranges, rest] {
+            if ops.iter().all(|(_, ops)| ops.is_empty()) {
+                continue;
+            }
+            if let Err(error) = send(&mut self.socket, &self.name, &ops) {
+                // Somebody else changed our table, or flushed the rule set: put back what belongs there.
+                tracing::warn!(table = %self.name, %error, "the table in the kernel is not as we left it, replacing it");
+                self.clean = false;
+                return self.write_anew();
+            }
         }
         Ok(())
     }

@@ -132,7 +132,7 @@ fn everything_is_what_all_changes_made() {
 fn what_an_owner_contributes_is_known() {
     let mut contents = with_set();
     let sorted = |mut fragment: Fragment| {
-        fragment.elements.sort_by(|a, b| a.key.cmp(&b.key));
+        fragment.elements.sort_by(|a, b| (a.set, &a.key).cmp(&(b.set, &b.key)));
         fragment.common.sort_by(|a, b| a.key.cmp(&b.key));
         fragment
     };
@@ -152,4 +152,25 @@ fn what_an_owner_contributes_is_known() {
 
 fn check_any(contents: &mut Contents, changes: &[(&str, &str)]) {
     contents.replace(changes.iter().map(|(owner, text)| ((*owner).to_owned(), fragment(text))), &World::default());
+}
+
+static RANGES: SetKind = SetKind::ranges("ranges", &[Field::Port]);
+
+#[test]
+fn ranges_are_there_before_the_rules() {
+    let mut contents = with_set();
+    let set = (Family::V4, RANGES.numbered(7));
+    let elements = vec![Element::new(Family::V4, set.1, vec![0, 1, 0, 2], Value::Data([1].into()))];
+    let mut both = fragment("1=1, set 4, chain x 1");
+    both.extend(Fragment { sets: vec![set], ..elements.into() });
+    let mut delta = contents.replace([("a".to_owned(), both)], &World::default()).remove(&Family::V4).unwrap();
+    let first = delta.take_ranges();
+    assert!(
+        matches!(&first[..], [Op::NewSet(one), Op::Add { set: other, elements }] if [*one, *other] == [set.1; 2] && elements.len() == 1)
+    );
+    assert_eq!(text(delta), "+many-4, +x, rule x, add one 1=1");
+    // Those that go, go with the rest.
+    let mut delta = contents.replace([("a".to_owned(), Fragment::default())], &World::default()).remove(&Family::V4).unwrap();
+    assert_eq!(delta.take_ranges(), []);
+    assert!(delta.ops().contains(&Op::DelSet(set.1)));
 }

@@ -14,9 +14,10 @@ use crate::nft::element::Protocol;
 use crate::nft::features::policies::{self, Decision, Direction, Peers, Ports};
 use crate::policy::spec::{self, Namespaces, Rule, Selection, Spec, Tier};
 
-/// Sets of pods that the rules of a NetworkPolicy may ask for, and pods in those of them that no other policy has: who writes one chooses
-/// what each node keeps of it, which is sets times pods. A cluster of 5,000 pods has room for 50 rules about all of them.
-const GROUPS: usize = 1000;
+/// Sets that the rules of a NetworkPolicy may ask for, selections of pods by these, and pods in those sets that no other policy has: who writes one chooses
+/// what each node keeps and asks of each pod, which is sets, or selections, times pods. A cluster of 5,000 pods has room for 50 rules about all of them.
+const SETS: usize = 1000;
+const SELECTIONS: usize = 4096;
 const MEMBERS: usize = 1 << 18;
 
 /// What there is of a policy.
@@ -25,7 +26,9 @@ pub(super) struct Compiled {
     groups: Vec<Arc<Group>>,
     ingress: Vec<Decision>,
     egress: Vec<Decision>,
-    /// Pods in the groups that were made for it.
+    /// Sets of any kind, selections, and pods in the groups that were made for it.
+    sets: usize,
+    selections: usize,
     members: usize,
 }
 
@@ -38,8 +41,9 @@ impl Compiled {
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.groups.len() >= GROUPS || self.members >= MEMBERS
+    fn has_room(&self, rule: &Rule) -> bool {
+        let selections = if let spec::Peers::Some { pods, .. } = &rule.peers { pods.len() } else { 0 };
+        self.sets < SETS && self.members < MEMBERS && self.selections + selections <= SELECTIONS
     }
 }
 
@@ -89,7 +93,7 @@ impl State {
             let mut decisions = Vec::new();
             for rule in rules {
                 // Those of the cluster are written by who may do anything to it.
-                if spec.tier == Tier::Namespaced && compiled.is_full() {
+                if spec.tier == Tier::Namespaced && !compiled.has_room(rule) {
                     left_out += 1;
                     continue;
                 }
@@ -106,7 +110,7 @@ impl State {
             }
         }
         if left_out > 0 {
-            let what = format!("its last {left_out} rules allow nothing: the ones before them select too many sets of pods");
+            let what = format!("{left_out} of its rules allow nothing: they name too many sets of pods, addresses and ports");
             self.problems.push((key.clone(), what));
         }
         (compiled, fragment)
@@ -120,7 +124,7 @@ impl State {
         compiled: &mut Compiled,
         fragment: &mut Fragment,
     ) -> Vec<Decision> {
-        let ports = self.ports(&rule.ports, fragment);
+        let ports = self.ports(&rule.ports, compiled, fragment);
         let named = match &rule.ports {
             spec::Ports::Some { named, .. } if !named.is_empty() => Some(named.clone()),
             _ => None,
@@ -131,6 +135,7 @@ impl State {
         };
         let blocks = blocks.filter(|ranges| !ranges.is_empty()).map(|ranges| {
             let number = self.number();
+            compiled.sets += 1;
             for family in &self.families {
                 let own: Vec<_> = ranges.iter().copied().filter(|(first, _)| Family::of(*first) == *family).collect();
                 fragment.extend(policies::blocks(*family, number, &own));
@@ -171,7 +176,7 @@ impl State {
     }
 
     /// The ports of a rule that have numbers.
-    fn ports(&mut self, ports: &spec::Ports, fragment: &mut Fragment) -> Vec<Ports> {
+    fn ports(&mut self, ports: &spec::Ports, compiled: &mut Compiled, fragment: &mut Fragment) -> Vec<Ports> {
         let spec::Ports::Some { ranges, .. } = ports else { return vec![Ports::All] };
         let mut found = Vec::new();
         for of_protocol in ranges.chunk_by(|(one, ..), (other, ..)| one == other) {
@@ -179,7 +184,10 @@ impl State {
                 [] => None,
                 [(protocol, 0, u16::MAX)] => Some(Ports::Of(*protocol)),
                 [(protocol, first, last)] => Some(Ports::Range(*protocol, *first, *last)),
-                [(protocol, ..), ..] => Some(self.port_set(*protocol, of_protocol, fragment)),
+                [(protocol, ..), ..] => {
+                    compiled.sets += 1;
+                    Some(self.port_set(*protocol, of_protocol, fragment))
+                }
             });
         }
         found
@@ -209,6 +217,8 @@ impl State {
         for family in &self.families {
             fragment.extend(group.set(*family, number));
         }
+        compiled.sets += 1;
+        compiled.selections += group.pods.len();
         compiled.groups.push(group);
         number
     }

@@ -438,11 +438,20 @@ fn sets_of_pods_have_a_bound() {
     assert_eq!(problems.len(), 1);
     // The last 300 have equal peers, and are one.
     assert_eq!(
-        (&problems[0].0, problems[0].1.starts_with("its last 201 rules allow nothing")),
+        (&problems[0].0, problems[0].1.starts_with("201 of its rules allow nothing")),
         (&key("x/p0"), true),
         "{problems:?}"
     );
     assert_eq!(cluster.state.problems(), []);
+    // One rule that names too many leaves the others as they are.
+    let many: Vec<Value> = (0..5000)
+        .map(|index| json!({"podSelector": pod(&format!("n{index}"))}))
+        .chain([json!({"podSelector": pod("b")})])
+        .collect();
+    let mut cluster =
+        Cluster::with(&[ingress(json!([{"from": many}, {"from": [{"podSelector": pod("c")}], "ports": [{"port": 80}]}]))]);
+    assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), "x/a x/c");
+    assert_eq!(cluster.state.problems().len(), 1);
 }
 
 /// Each node keeps what its own pods need, whoever writes policies elsewhere.
