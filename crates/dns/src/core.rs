@@ -3,19 +3,44 @@
 //! Names follow the DNS-Based Service Discovery specification of Kubernetes, version 1.1.0, and CoreDNS where the
 //! specification leaves room (pod names, ExternalName, SOA).
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use crate::state::{Endpoint, Port, State, Target};
+use crate::state::{Endpoint, Group, Port, State, Target};
 
 /// Seconds that clients may keep an answer.
 pub const TTL: u32 = 5;
 /// Aliases may lead in circles: follow no more of them.
 const MAX_ALIASES: usize = 8;
 const SCHEMA_VERSION: &str = "1.1.0";
+/// Bytes of the shortest record: a pointer to its name, type, class, time to live, length and an address.
+const RECORD: usize = 16;
+
+/// How much of an answer there is to be: what a service has may be more than any message takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Records of each kind that are collected; one more than fit, so that the answer is seen to be cut.
+    most: usize,
+    /// Where to begin among many, so that who gets only some of them gets others the next time.
+    first: usize,
+}
+
+impl Room {
+    /// Room in a message of so many bytes.
+    pub fn new(bytes: usize, first: usize) -> Self {
+        Self { most: bytes / RECORD + 1, first }
+    }
+
+    /// All of `count`, from another one on each time if there is no room for all.
+    fn turned<T>(self, all: impl Iterator<Item = T> + Clone, count: usize) -> impl Iterator<Item = T> {
+        let first = if count > self.most { self.first % count } else { 0 };
+        all.clone().skip(first).chain(all.take(first))
+    }
+}
 
 /// The cluster domain.
 #[derive(Clone, Debug)]
@@ -77,19 +102,19 @@ impl Zone {
     }
 
     /// The answer to a question for `name`; none when somebody else has to answer it.
-    pub fn answer(&self, name: &Name, kind: RecordType, state: &State) -> Option<Answer> {
-        self.follow(name, kind, state, 0)
+    pub fn answer(&self, name: &Name, kind: RecordType, state: &State, room: Room) -> Option<Answer> {
+        self.follow(name, kind, state, room, 0)
     }
 
-    fn follow(&self, name: &Name, kind: RecordType, state: &State, aliases: usize) -> Option<Answer> {
+    fn follow(&self, name: &Name, kind: RecordType, state: &State, room: Room, aliases: usize) -> Option<Answer> {
         let lower = name.to_lowercase();
         if !self.name.zone_of(&lower) {
-            return self.reverse(name, kind, state);
+            return self.reverse(name, kind, state, room);
         }
         let depth = usize::from(lower.num_labels() - self.name.num_labels());
         let labels: Vec<String> = lower.iter().take(depth).map(|label| String::from_utf8_lossy(label).into_owned()).collect();
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-        let lookup = Lookup { zone: self, state, name, kind, aliases };
+        let lookup = Lookup { zone: self, state, name, kind, room, aliases };
         let mut answer = match labels.as_slice() {
             [] => lookup.apex(),
             ["dns-version"] => lookup.data(RecordType::TXT, RData::TXT(TXT::new(vec![SCHEMA_VERSION.to_owned()]))),
@@ -112,14 +137,14 @@ impl Zone {
         Some(answer)
     }
 
-    fn reverse(&self, name: &Name, kind: RecordType, state: &State) -> Option<Answer> {
+    fn reverse(&self, name: &Name, kind: RecordType, state: &State, room: Room) -> Option<Answer> {
         let network = name.parse_arpa_name().ok()?;
         let address = (network.prefix_len() == network.max_prefix_len()).then_some(network.addr())?;
-        let mut names = state.names_of(address).peekable();
-        names.peek()?;
+        let names = state.names_of(address, room.most);
+        names.first()?;
         let mut answer = Answer::default();
         if kind == RecordType::PTR || kind == RecordType::ANY {
-            let targets = names.filter_map(|below| self.name(below));
+            let targets = names.iter().filter_map(|below| self.name(below));
             answer.answers = targets.map(|target| Record::from_rdata(name.clone(), TTL, RData::PTR(PTR(target)))).collect();
         }
         Some(answer)
@@ -131,6 +156,7 @@ struct Lookup<'a> {
     state: &'a State,
     name: &'a Name,
     kind: RecordType,
+    room: Room,
     /// How many aliases led here.
     aliases: usize,
 }
@@ -162,22 +188,19 @@ impl Lookup<'_> {
     }
 
     fn addresses(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Answer {
-        let mut answers: Vec<Record> = Vec::new();
-        for record in addresses.into_iter().filter_map(|address| self.address(self.name, address, false)) {
-            if !answers.contains(&record) {
-                answers.push(record);
-            }
-        }
-        Answer { answers, ..Answer::default() }
+        let mut seen = HashSet::new();
+        let own = addresses.into_iter().filter(|address| seen.insert(*address));
+        let records = own.filter_map(|address| self.address(self.name, address, false));
+        Answer { answers: records.take(self.room.most).collect(), ..Answer::default() }
     }
 
     /// A service by name, or one port of it.
     fn service(&self, service: &str, namespace: &str, port: Option<(&str, &str)>) -> Option<Answer> {
         let below = format!("{service}.{namespace}.svc");
-        match self.state.service(namespace, service)? {
+        match self.state.service(namespace, service)?.as_ref() {
             Target::External { name } => self.external(name),
             Target::Cluster { addresses, ports } => {
-                let ports: Vec<&Port> = ports.iter().filter(|one| is_wanted(one, port)).collect();
+                let ports = ports.wanted(port);
                 if ports.is_empty() && port.is_some() {
                     return None;
                 }
@@ -185,34 +208,42 @@ impl Lookup<'_> {
                     return Some(self.addresses(addresses.iter().copied()));
                 }
                 let target = self.zone.name(&below)?;
-                let answers = ports.iter().map(|port| self.srv(port, target.clone())).collect();
+                let answers = ports.iter().take(self.room.most).map(|port| self.srv(port, target.clone())).collect();
                 let additionals = addresses.iter().filter_map(|address| self.address(&target, *address, true)).collect();
                 Some(Answer { answers, additionals, ..Answer::default() })
             }
-            Target::Headless { endpoints } => self.headless(&below, endpoints, port),
+            Target::Headless { groups } => self.headless(&below, groups, port),
         }
     }
 
-    fn headless(&self, below: &str, endpoints: &[Endpoint], port: Option<(&str, &str)>) -> Option<Answer> {
-        let has_port = |one: &&Endpoint| port.is_none() || one.ports.iter().any(|one| is_wanted(one, port));
-        let chosen: Vec<&Endpoint> = endpoints.iter().filter(has_port).collect();
-        if chosen.is_empty() {
+    fn headless(&self, below: &str, groups: &[Group], port: Option<(&str, &str)>) -> Option<Answer> {
+        let chosen: Vec<(&[Port], &Group)> = groups
+            .iter()
+            .map(|group| (group.ports.wanted(port), group))
+            .filter(|(ports, _)| port.is_none() || !ports.is_empty())
+            .collect();
+        let count = chosen.iter().map(|(_, group)| group.endpoints.len()).sum();
+        if count == 0 {
             // A headless service without ready endpoints does not resolve, as with CoreDNS.
             return None;
         }
         if self.kind != RecordType::SRV {
-            return Some(self.addresses(chosen.iter().map(|one| one.address)));
+            let all = chosen.iter().flat_map(|(_, group)| &group.endpoints);
+            return Some(self.addresses(self.room.turned(all, count).map(|one| one.address)));
         }
-        let mut answer = Answer::default();
-        for endpoint in chosen {
-            let target = self.zone.name(&format!("{}.{below}", endpoint.host))?;
-            for one in endpoint.ports.iter().filter(|one| is_wanted(one, port)) {
-                let record = self.srv(one, target.clone());
-                if !answer.answers.contains(&record) {
-                    answer.answers.push(record);
-                }
+        let all = chosen.iter().flat_map(|(ports, group)| group.endpoints.iter().map(move |endpoint| (*ports, endpoint)));
+        let (mut answer, mut seen) = (Answer::default(), HashSet::new());
+        for (ports, endpoint) in self.room.turned(all, count) {
+            let left = self.room.most.saturating_sub(answer.answers.len());
+            if left == 0 {
+                break;
             }
-            answer.additionals.extend(self.address(&target, endpoint.address, true));
+            let Endpoint { host, address } = endpoint;
+            let target = self.zone.name(&format!("{host}.{below}"))?;
+            // An endpoint with two addresses has its ports once.
+            let ports = ports.iter().filter(|port| seen.insert((host, port.number)));
+            answer.answers.extend(ports.take(left).map(|one| self.srv(one, target.clone())));
+            answer.additionals.extend(self.address(&target, *address, true));
         }
         Some(answer)
     }
@@ -222,9 +253,11 @@ impl Lookup<'_> {
     }
 
     fn endpoint(&self, host: &str, service: &str, namespace: &str) -> Option<Answer> {
-        let Target::Headless { endpoints } = self.state.service(namespace, service)? else { return None };
-        let found: Vec<IpAddr> = endpoints.iter().filter(|one| one.host == host).map(|one| one.address).collect();
-        (!found.is_empty()).then(|| self.addresses(found))
+        let target = self.state.service(namespace, service)?;
+        let Target::Headless { groups } = target.as_ref() else { return None };
+        let mut found = groups.iter().flat_map(|group| group.named(host)).map(|one| one.address).peekable();
+        found.peek()?;
+        Some(self.addresses(found))
     }
 
     fn external(&self, target: &str) -> Option<Answer> {
@@ -238,7 +271,7 @@ impl Lookup<'_> {
         if self.aliases == MAX_ALIASES {
             return Some(answer);
         }
-        match self.zone.follow(&target, self.kind, self.state, self.aliases + 1) {
+        match self.zone.follow(&target, self.kind, self.state, self.room, self.aliases + 1) {
             Some(next) => {
                 answer.answers.extend(next.answers);
                 answer.alias = next.alias;
@@ -254,11 +287,6 @@ impl Lookup<'_> {
         let address = v4.or_else(|_| label.replace('-', ":").parse::<Ipv6Addr>().map(IpAddr::V6)).ok()?;
         Some(self.addresses([address]))
     }
-}
-
-/// Whether the port is the one with this name and protocol; without these every port is.
-fn is_wanted(port: &Port, wanted: Option<(&str, &str)>) -> bool {
-    wanted.is_none_or(|(name, protocol)| port.name == name && port.protocol == protocol)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use hickory_proto::rr::{DNSClass, RData, RecordType};
 use crate::core::Answer;
 
 /// The largest UDP response we send, whatever the client takes: what passes every link unfragmented (DNS flag day 2020).
-const MAX_UDP: u16 = 1232;
+pub(crate) const MAX_UDP: u16 = 1232;
 
 /// What a message asks.
 #[derive(Debug)]

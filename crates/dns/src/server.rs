@@ -16,25 +16,30 @@ use base::listen::accepted;
 use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
 use client::{Informers, ServiceWatch};
-use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
-use crate::core::{Answer, Zone, ZoneError};
+use crate::core::{Answer, Room, Zone, ZoneError};
 use crate::forward::{Forwarder, Source, read_framed, write_framed};
 use crate::known::Known;
-use crate::message::{self, Request, answered, encode, respond, udp_limit};
+use crate::message::{self, MAX_UDP, Request, answered, encode, respond, udp_limit};
 use crate::metrics;
 use crate::resolv::HostServers;
 use crate::state::State;
 use places::Places;
 
-/// Forwarded questions under way at once; more are refused, so that a dead upstream cannot fill the memory.
-const MAX_FORWARDS: usize = 1000;
+/// Forwarded questions under way at once, and those of one client among them; when there are more, the oldest of the client that has most is refused, so that
+/// neither a dead upstream fills the memory nor one client keeps others from asking.
+const FORWARDS: (usize, usize) = (1000, 500);
+/// TCP connections at once, and those of one client among them.
+const CONNECTIONS: (usize, usize) = (256, 32);
+/// The longest message.
+const LONGEST: usize = u16::MAX as usize;
 /// How long an idle TCP connection is kept.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -85,12 +90,12 @@ pub struct Server {
 
 struct Shared {
     zone: Zone,
-    state: RwLock<State>,
+    state: State,
     synced: AtomicBool,
     /// Grows with each change of what is answered.
     generation: AtomicU64,
     forwarder: Forwarder,
-    forwards: Arc<Semaphore>,
+    forwards: Arc<Mutex<Places>>,
     places: Mutex<Places>,
     tasks: Tasks,
 }
@@ -139,12 +144,12 @@ impl Server {
         }
         let shared = Shared {
             zone,
-            state: RwLock::default(),
+            state: State::default(),
             synced: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             forwarder: Forwarder::new(stubs, source),
-            forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
-            places: Mutex::default(),
+            forwards: Arc::new(Mutex::new(Places::new(FORWARDS.0, FORWARDS.1))),
+            places: Mutex::new(Places::new(CONNECTIONS.0, CONNECTIONS.1)),
             tasks,
         };
         Ok(Self { udp, tcp, shared: Arc::new(shared) })
@@ -177,7 +182,7 @@ async fn follow(shared: Arc<Shared>, mut watch: ServiceWatch, gate: Gate) -> Res
         let mut news = false;
         for key in changed {
             let (service, slices) = watch.get(&key);
-            news |= shared.state.write().update(key.ns(), &key.name, service.as_deref(), &slices);
+            news |= shared.state.update(key.ns(), &key.name, service.as_deref(), &slices);
         }
         if !shared.synced.swap(true, Ordering::Release) {
             news = true;
@@ -225,7 +230,7 @@ fn answer_udp(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, known: &mut Known, 
     if let Some(reply) = known.reply(bytes) {
         return batch.reply(place, |buffer| buffer.extend_from_slice(reply));
     }
-    let reply = match shared.outcome(bytes) {
+    let reply = match shared.outcome(bytes, Transport::Udp) {
         Outcome::Nothing => None,
         Outcome::Reply { response, limit, lasting } => {
             let code = response.metadata.response_code;
@@ -237,7 +242,12 @@ fn answer_udp(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, known: &mut Known, 
         }
         Outcome::Ask(question) => match shared.known(&question, bytes) {
             Some(reply) => reply,
-            None => forward_udp(shared, socket, question, bytes, batch.peer(place)),
+            None => {
+                if let Some(peer) = batch.peer(place) {
+                    forward_udp(shared, socket, question, bytes, peer);
+                }
+                None
+            }
         },
     };
     if let Some(reply) = reply {
@@ -245,27 +255,39 @@ fn answer_udp(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, known: &mut Known, 
     }
 }
 
-/// Has somebody else answer a question, in a task of its own; the answer when there are too many such tasks.
-fn forward_udp(
-    shared: &Arc<Shared>,
-    socket: &Arc<UdpSocket>,
-    question: Question,
-    bytes: &[u8],
-    peer: Option<SocketAddr>,
-) -> Option<Vec<u8>> {
-    let Ok(permit) = shared.forwards.clone().try_acquire_owned() else {
-        return encode_counted(respond(&question.request, ResponseCode::Refused), 512);
-    };
-    let (shared, socket, bytes, peer) = (shared.clone(), socket.clone(), bytes.to_vec(), peer?);
+/// Has somebody else answer a question, in a task of its own.
+fn forward_udp(shared: &Arc<Shared>, socket: &Arc<UdpSocket>, question: Question, bytes: &[u8], peer: SocketAddr) {
+    let place = Place::of(&shared.forwards, peer.ip());
+    let (shared, socket, bytes) = (shared.clone(), socket.clone(), bytes.to_vec());
     shared.tasks.clone().spawn_until_cancelled("dns question", OnFailure::Log, async move {
-        let _permit = permit;
-        if let Some(reply) = shared.ask(question, &bytes, Transport::Udp).await {
+        if let Some(reply) = shared.ask_in(place, question, &bytes, Transport::Udp).await {
             // A client that cannot be reached asks again or is gone.
             let _ = socket.send_to(&reply, peer).await;
         }
         Ok::<_, Infallible>(())
     });
-    None
+}
+
+/// A place of a client, until it is dropped.
+struct Place {
+    places: Arc<Mutex<Places>>,
+    client: IpAddr,
+    number: u64,
+    ends: CancellationToken,
+}
+
+impl Place {
+    fn of(places: &Arc<Mutex<Places>>, client: IpAddr) -> Self {
+        let client = client.to_canonical();
+        let (number, ends) = places.lock().enter(client);
+        Self { places: places.clone(), client, number, ends }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.lock().leave(self.client, self.number);
+    }
 }
 
 async fn serve_tcp(shared: Arc<Shared>, listener: TcpListener) -> std::io::Result<()> {
@@ -295,20 +317,17 @@ impl Shared {
             let bytes = tokio::time::timeout(IDLE, read_framed(&mut stream)).await??;
             requests.inc();
             self.places.lock().asked(client, number);
-            let reply = match self.outcome(&bytes) {
+            let reply = match self.outcome(&bytes, Transport::Tcp) {
                 Outcome::Nothing => return Ok(()),
-                Outcome::Reply { response, .. } => encode_counted(response, usize::from(u16::MAX)),
-                Outcome::Ask(question) => {
-                    let Ok(_permit) = self.forwards.acquire().await else { return Ok(()) };
-                    self.ask(question, &bytes, Transport::Tcp).await
-                }
+                Outcome::Reply { response, .. } => encode_counted(response, LONGEST),
+                Outcome::Ask(question) => self.ask_in(Place::of(&self.forwards, client), question, &bytes, Transport::Tcp).await,
             };
             let Some(reply) = reply else { return Ok(()) };
             tokio::time::timeout(IDLE, write_framed(&mut stream, &reply)).await??;
         }
     }
 
-    fn outcome(&self, bytes: &[u8]) -> Outcome {
+    fn outcome(&self, bytes: &[u8], transport: Transport) -> Outcome {
         let (request, query) = match message::parse(bytes) {
             Request::Question { message, query } => (message, query),
             Request::Refused(response) => return Outcome::Reply { response, limit: 512, lasting: false },
@@ -318,7 +337,9 @@ impl Shared {
         if self.zone.contains(query.name()) && !self.synced.load(Ordering::Acquire) {
             return Outcome::Reply { response: respond(&request, ResponseCode::ServFail), limit, lasting: false };
         }
-        let answer = self.zone.answer(query.name(), kind, &self.state.read());
+        let bytes = if transport == Transport::Tcp { LONGEST } else { limit };
+        let room = Room::new(bytes, usize::from(request.metadata.id));
+        let answer = self.zone.answer(query.name(), kind, &self.state, room);
         match answer.map(|mut answer| (answer.alias.take(), answer)) {
             None => Outcome::Ask(Question { name: query.name().to_lowercase(), kind, request, alias: None }),
             Some((Some(name), answer)) => Outcome::Ask(Question { name, kind, request, alias: Some(answer) }),
@@ -344,6 +365,15 @@ impl Shared {
         Some(reply)
     }
 
+    /// The same in a place, which somebody may have to leave before there is an answer.
+    async fn ask_in(&self, place: Place, question: Question, bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let refused = respond(&question.request, ResponseCode::Refused);
+        match place.ends.run_until_cancelled(self.ask(question, bytes, transport)).await {
+            Some(reply) => reply,
+            None => encode_counted(refused, 512),
+        }
+    }
+
     /// Lets somebody else answer, or complete the answer.
     async fn ask(&self, question: Question, bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let tcp = transport == Transport::Tcp;
@@ -353,14 +383,34 @@ impl Shared {
         }
         let Question { request, kind, name, alias } = question;
         let mut answer = alias?;
-        let mut target = Message::query();
-        target.metadata.recursion_desired = true;
-        target.add_query(Query::query(name.clone(), kind));
-        let reply = self.forwarder.ask(&name.to_lowercase(), &target.to_vec().ok()?, tcp).await;
-        let Some(reply) = reply.and_then(|bytes| Message::from_vec(&bytes).ok()) else {
-            return encode_counted(respond(&request, ResponseCode::ServFail), 512);
-        };
+        let failed = |request| encode_counted(respond(request, ResponseCode::ServFail), 512);
+        let Some(reply) = self.resolve(&name, kind, tcp).await else { return failed(&request) };
+        match reply.metadata.response_code {
+            // The code is that of the last name (RFC 6604, 3).
+            code @ (ResponseCode::NoError | ResponseCode::NXDomain) => answer.code = code,
+            _ => return failed(&request),
+        }
         answer.answers.extend(reply.answers);
-        encode_counted(answered(&request, answer), if tcp { usize::from(u16::MAX) } else { udp_limit(&request) })
+        let mut response = answered(&request, answer);
+        response.metadata.truncation = reply.metadata.truncation;
+        encode_counted(response, if tcp { LONGEST } else { udp_limit(&request) })
+    }
+
+    /// What others know of the target of an alias. What does not fit their datagrams is asked for by TCP: a client that is told of a part only asks again by
+    /// TCP itself, and many do not.
+    async fn resolve(&self, name: &Name, kind: RecordType, tcp: bool) -> Option<Message> {
+        let mut query = Message::query();
+        query.metadata.recursion_desired = true;
+        query.add_query(Query::query(name.clone(), kind));
+        let mut edns = Edns::new();
+        edns.set_max_payload(MAX_UDP);
+        query.set_edns(edns);
+        let (name, query) = (name.to_lowercase(), query.to_vec().ok()?);
+        let read = |bytes: Option<Vec<u8>>| Message::from_vec(&bytes?).ok();
+        let reply = read(self.forwarder.ask(&name, &query, tcp).await)?;
+        if tcp || !reply.metadata.truncation {
+            return Some(reply);
+        }
+        Some(read(self.forwarder.ask(&name, &query, true).await).unwrap_or(reply))
     }
 }

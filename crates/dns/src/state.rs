@@ -1,11 +1,20 @@
 //! What the cluster's names mean, kept current service by service.
+//!
+//! Whoever makes a service chooses how many ports and endpoints it has, and everybody's questions are answered by one loop: what is known of a service
+//! is sorted when it is made, and looked up in it when a question comes. The lock is held for looking a service up and for putting another one in its place,
+//! not for making either an answer or a service.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use parking_lot::RwLock;
+
+/// Names that are given to addresses, or taken away from them, while others wait.
+const PART: usize = 500;
 
 /// A named port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +27,30 @@ pub struct Port {
     pub number: u16,
 }
 
+/// Ports in order, each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ports(Vec<Port>);
+
+impl Ports {
+    /// Those with this name and protocol; without these all.
+    pub fn wanted(&self, wanted: Option<(&str, &str)>) -> &[Port] {
+        let Some(wanted) = wanted else { return &self.0 };
+        let named = |port: &Port| (port.name.as_str(), port.protocol.as_str()).cmp(&wanted);
+        let first = self.0.partition_point(|port| named(port).is_lt());
+        let end = self.0.partition_point(|port| named(port).is_le());
+        self.0.get(first..end).unwrap_or_default()
+    }
+}
+
+impl FromIterator<Port> for Ports {
+    fn from_iter<T: IntoIterator<Item = Port>>(ports: T) -> Self {
+        let mut ports: Vec<Port> = ports.into_iter().collect();
+        ports.sort_unstable();
+        ports.dedup();
+        Self(ports)
+    }
+}
+
 /// A ready endpoint of a headless service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
@@ -25,25 +58,44 @@ pub struct Endpoint {
     pub host: String,
     /// Address.
     pub address: IpAddr,
+}
+
+/// Endpoints with the same ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
     /// Ports.
-    pub ports: Vec<Port>,
+    pub ports: Ports,
+    /// In order, each once.
+    pub endpoints: Vec<Endpoint>,
+}
+
+impl Group {
+    /// The endpoints of a name.
+    pub fn named(&self, host: &str) -> &[Endpoint] {
+        let first = self.endpoints.partition_point(|one| one.host.as_str() < host);
+        let end = self.endpoints.partition_point(|one| one.host.as_str() <= host);
+        self.endpoints.get(first..end).unwrap_or_default()
+    }
 }
 
 /// What a service name leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Its own addresses.
-    Cluster { addresses: Vec<IpAddr>, ports: Vec<Port> },
+    Cluster { addresses: Vec<IpAddr>, ports: Ports },
     /// Its endpoints.
-    Headless { endpoints: Vec<Endpoint> },
+    Headless { groups: Vec<Group> },
     /// Another name.
     External { name: String },
 }
 
 /// The records of the cluster domain.
 #[derive(Debug, Default)]
-pub struct State {
-    services: HashMap<String, BTreeMap<String, Target>>,
+pub struct State(RwLock<Records>);
+
+#[derive(Debug, Default)]
+struct Records {
+    services: HashMap<String, BTreeMap<String, Arc<Target>>>,
     /// Address to the names (below the cluster domain) that services give it.
     reverse: HashMap<IpAddr, BTreeSet<String>>,
 }
@@ -51,53 +103,73 @@ pub struct State {
 impl State {
     /// Replaces what is known of one service; none removes it. Whether any answer may be another one now.
     pub fn update<S: Deref<Target = EndpointSlice>>(
-        &mut self,
+        &self,
         namespace: &str,
         name: &str,
         service: Option<&Service>,
         slices: &[S],
     ) -> bool {
-        let new = service.and_then(|service| target(service, slices));
-        if self.service(namespace, name) == new.as_ref() {
+        let new = service.and_then(|service| target(service, slices)).map(Arc::new);
+        let old = self.service(namespace, name);
+        if old == new {
             return false;
         }
-        let old = self.services.get_mut(namespace).and_then(|services| services.remove(name));
-        for (address, host) in old.iter().flat_map(|target| reverse_of(namespace, name, target)) {
-            if let Some(names) = self.reverse.get_mut(&address) {
-                names.remove(&host);
-                if names.is_empty() {
-                    self.reverse.remove(&address);
-                }
-            }
+        let names = |target: &Option<Arc<Target>>| -> HashSet<(IpAddr, String)> {
+            target.iter().flat_map(|target| reverse_of(namespace, name, target)).collect()
+        };
+        let (before, after) = (names(&old), names(&new));
+        let (gone, come): (Vec<_>, Vec<_>) = (before.difference(&after).collect(), after.difference(&before).collect());
+        for part in gone.chunks(PART) {
+            let mut records = self.0.write();
+            part.iter().for_each(|(address, host)| records.forget(*address, host));
         }
-        for (address, host) in new.iter().flat_map(|target| reverse_of(namespace, name, target)) {
-            self.reverse.entry(address).or_default().insert(host);
-        }
-        match new {
-            Some(target) => {
-                self.services.entry(namespace.to_owned()).or_default().insert(name.to_owned(), target);
+        self.0.write().set(namespace, name, new);
+        for part in come.chunks(PART) {
+            let mut records = self.0.write();
+            for (address, host) in part {
+                records.reverse.entry(*address).or_default().insert(host.clone());
             }
-            None if self.services.get(namespace).is_some_and(BTreeMap::is_empty) => {
-                self.services.remove(namespace);
-            }
-            None => (),
         }
         true
     }
 
     /// What a service name leads to.
-    pub fn service(&self, namespace: &str, name: &str) -> Option<&Target> {
-        self.services.get(namespace)?.get(name)
+    pub fn service(&self, namespace: &str, name: &str) -> Option<Arc<Target>> {
+        self.0.read().services.get(namespace)?.get(name).cloned()
     }
 
     /// Whether the namespace has a service.
     pub fn has_namespace(&self, namespace: &str) -> bool {
-        self.services.contains_key(namespace)
+        self.0.read().services.contains_key(namespace)
     }
 
-    /// Names of an address, below the cluster domain.
-    pub fn names_of(&self, address: IpAddr) -> impl Iterator<Item = &str> {
-        self.reverse.get(&address).into_iter().flatten().map(String::as_str)
+    /// Names of an address, below the cluster domain; no more than `most`.
+    pub fn names_of(&self, address: IpAddr, most: usize) -> Vec<String> {
+        self.0.read().reverse.get(&address).into_iter().flatten().take(most).cloned().collect()
+    }
+}
+
+impl Records {
+    fn set(&mut self, namespace: &str, name: &str, target: Option<Arc<Target>>) {
+        match target {
+            Some(target) => drop(self.services.entry(namespace.to_owned()).or_default().insert(name.to_owned(), target)),
+            None => {
+                let Some(services) = self.services.get_mut(namespace) else { return };
+                services.remove(name);
+                if services.is_empty() {
+                    self.services.remove(namespace);
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, address: IpAddr, host: &str) {
+        if let Some(names) = self.reverse.get_mut(&address) {
+            names.remove(host);
+            if names.is_empty() {
+                self.reverse.remove(&address);
+            }
+        }
     }
 }
 
@@ -105,9 +177,11 @@ fn reverse_of(namespace: &str, name: &str, target: &Target) -> Vec<(IpAddr, Stri
     let service = format!("{name}.{namespace}.svc");
     match target {
         Target::Cluster { addresses, .. } => addresses.iter().map(|address| (*address, service.clone())).collect(),
-        Target::Headless { endpoints } => {
-            endpoints.iter().map(|endpoint| (endpoint.address, format!("{}.{service}", endpoint.host))).collect()
-        }
+        Target::Headless { groups } => groups
+            .iter()
+            .flat_map(|group| &group.endpoints)
+            .map(|endpoint| (endpoint.address, format!("{}.{service}", endpoint.host)))
+            .collect(),
         Target::External { .. } => Vec::new(),
     }
 }
@@ -121,10 +195,15 @@ fn target<S: Deref<Target = EndpointSlice>>(service: &Service, slices: &[S]) -> 
     let cluster_ips = cluster_ips.or(spec.cluster_ip.as_ref().map(std::slice::from_ref)).unwrap_or_default();
     if cluster_ips.iter().any(|ip| ip == "None") {
         let all = spec.publish_not_ready_addresses == Some(true);
-        let mut endpoints: Vec<Endpoint> = slices.iter().flat_map(|slice| endpoints(slice, all)).collect();
-        endpoints.sort();
-        endpoints.dedup();
-        return Some(Target::Headless { endpoints });
+        let mut groups: BTreeMap<Ports, BTreeSet<Endpoint>> = BTreeMap::new();
+        for slice in slices {
+            let (ports, endpoints) = read(slice, all);
+            if !endpoints.is_empty() {
+                groups.entry(ports).or_default().extend(endpoints);
+            }
+        }
+        let group = |(ports, endpoints): (Ports, BTreeSet<Endpoint>)| Group { ports, endpoints: endpoints.into_iter().collect() };
+        return Some(Target::Headless { groups: groups.into_iter().map(group).collect() });
     }
     let addresses: Vec<IpAddr> = cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
     let ports = spec.ports.iter().flatten();
@@ -141,13 +220,10 @@ fn new_port(name: Option<&str>, protocol: Option<&str>, number: i32) -> Option<P
     })
 }
 
-fn endpoints(slice: &EndpointSlice, all: bool) -> Vec<Endpoint> {
-    let ports: Vec<Port> = slice
-        .ports
-        .iter()
-        .flatten()
-        .filter_map(|port| new_port(port.name.as_deref(), port.protocol.as_deref(), port.port?))
-        .collect();
+/// The ports of a slice and its endpoints, those that are ready unless all are asked for.
+fn read(slice: &EndpointSlice, all: bool) -> (Ports, Vec<Endpoint>) {
+    let ports = slice.ports.iter().flatten();
+    let ports = ports.filter_map(|port| new_port(port.name.as_deref(), port.protocol.as_deref(), port.port?)).collect();
     let ready = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| {
         all || endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
     };
@@ -155,10 +231,10 @@ fn endpoints(slice: &EndpointSlice, all: bool) -> Vec<Endpoint> {
     for endpoint in slice.endpoints.iter().flatten().filter(ready) {
         for address in endpoint.addresses.iter().filter_map(|address| address.parse::<IpAddr>().ok()) {
             let host = endpoint.hostname.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| dashed(address));
-            found.push(Endpoint { host: host.to_ascii_lowercase(), address, ports: ports.clone() });
+            found.push(Endpoint { host: host.to_ascii_lowercase(), address });
         }
     }
-    found
+    (ports, found)
 }
 
 /// An address as one label: its text with dashes.

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 const WAIT: Duration = Duration::from_secs(5);
 
-/// An upstream on a thread: every name has the address `octets`, except that `big.*` is cut off on UDP.
+/// An upstream on a thread: every name has the address `octets`, except that `big.*` is cut off on UDP, `edns.*` wants EDNS there, `fails.*` fails and `gone.*` is not there.
 fn upstream(octets: [u8; 4]) -> SocketAddr {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = tcp.local_addr().unwrap();
@@ -28,8 +28,15 @@ fn upstream(octets: [u8; 4]) -> SocketAddr {
     let reply = move |bytes: &[u8], over_udp: bool| {
         let mut message = Message::from_vec(bytes).unwrap().into_response();
         let name = message.queries[0].name().clone();
-        if over_udp && name.to_string().starts_with("big") {
+        let says = |start: &str| name.to_string().starts_with(start);
+        if over_udp && says("big") {
             message.metadata.truncation = true;
+        } else if says("fails") {
+            message.metadata.response_code = ResponseCode::ServFail;
+        } else if says("gone") {
+            message.metadata.response_code = ResponseCode::NXDomain;
+        } else if over_udp && says("edns") && message.edns.as_ref().is_none_or(|edns| edns.max_payload() < 1232) {
+            message.metadata.response_code = ResponseCode::FormErr;
         } else {
             message.add_answer(Record::from_rdata(name, 60, RData::A(std::net::Ipv4Addr::from(octets).into())));
         }
@@ -107,6 +114,9 @@ fn start(upstreams: Vec<SocketAddr>) -> Running {
     let fake = Fake::default();
     put_service(&fake, "web", json!({"clusterIP": "10.43.0.7"}));
     put_service(&fake, "out", json!({"type": "ExternalName", "externalName": "www.example.com"}));
+    for target in ["big", "edns", "fails", "gone"] {
+        put_service(&fake, target, json!({"type": "ExternalName", "externalName": format!("{target}.example.com")}));
+    }
     put_service(&fake, "many", json!({"clusterIP": "None"}));
     let endpoints: Vec<Value> = (1..200).map(|i| json!({"addresses": [format!("10.42.0.{i}")]})).collect();
     let metadata = json!({"namespace": "a", "name": "many-1", "labels": {"kubernetes.io/service-name": "many"}});
@@ -148,6 +158,20 @@ fn answers_and_forwards() {
     let alias = udp(server, "out.a.svc.cluster.local.");
     let target = CNAME(Name::from_ascii("www.example.com.").unwrap());
     assert_eq!((alias.answers.len(), &alias.answers[0].data), (2, &RData::CNAME(target)));
+    // RFC 2181, 9: what is cut off is not the answer; RFC 6604, 3: the code is that of the last name.
+    for (target, records, code) in [
+        ("big", 2, ResponseCode::NoError),
+        ("edns", 2, ResponseCode::NoError),
+        ("fails", 0, ResponseCode::ServFail),
+        ("gone", 1, ResponseCode::NXDomain),
+    ] {
+        for alias in
+            [udp(server, &format!("{target}.a.svc.cluster.local.")), tcp(server, &format!("{target}.a.svc.cluster.local."))]
+        {
+            let found = (alias.answers.len(), alias.metadata.response_code, alias.metadata.truncation);
+            assert_eq!(found, (records, code, false), "{target}");
+        }
+    }
     let many = udp(server, "many.a.svc.cluster.local.");
     assert!(many.metadata.truncation && !many.answers.is_empty());
     assert_eq!(tcp(server, "many.a.svc.cluster.local.").answers.len(), 199);
@@ -226,4 +250,70 @@ fn one_client_takes_no_places_from_others() {
     assert_eq!(held[0].read(&mut [0]).unwrap(), 0, "the first has ended");
     assert_eq!(data(&ask(held.last_mut().unwrap())), ["10.43.0.7"], "the last has not");
     assert_eq!(data(&tcp(running.server, "web.a.svc.cluster.local.")), ["10.43.0.7"]);
+}
+
+/// An answer that no message takes is cut, and says so, as RFC 2181, 9 asks for.
+#[test]
+fn a_service_may_have_more_than_a_message_takes() {
+    let running = start(Vec::new());
+    put_service(&running.fake, "wide", json!({"clusterIP": "None"}));
+    let ports: Vec<Value> = (1..=20_000).map(|number| json!({"name": format!("p{number}"), "port": number})).collect();
+    let endpoints: Vec<Value> = (0..1000).map(|i| json!({"addresses": [format!("10.42.{}.{}", i / 250, i % 250)]})).collect();
+    let metadata = json!({"namespace": "a", "name": "wide-1", "labels": {"kubernetes.io/service-name": "wide"}});
+    let slice = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": ports});
+    running.fake.put::<EndpointSlice>(&serde_json::from_value(slice).unwrap());
+    let mut srv = Message::query();
+    srv.add_query(Query::query(Name::from_ascii("wide.a.svc.cluster.local.").unwrap(), RecordType::SRV));
+    let bytes = srv.to_vec().unwrap();
+    let deadline = std::time::Instant::now() + WAIT;
+    let whole = loop {
+        let mut stream = TcpStream::connect(running.server).unwrap();
+        stream.set_read_timeout(Some(WAIT)).unwrap();
+        stream.write_all(&[&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat()).unwrap();
+        let reply = Message::from_vec(&read_framed(&mut stream)).unwrap();
+        if !reply.answers.is_empty() {
+            break reply;
+        }
+        assert!(std::time::Instant::now() < deadline, "the service never appears");
+    };
+    assert!(whole.metadata.truncation && whole.answers.len() > 500, "{}", whole.answers.len());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(WAIT)).unwrap();
+    socket.send_to(&bytes, running.server).unwrap();
+    let mut buffer = [0; 4096];
+    let (length, _) = socket.recv_from(&mut buffer).unwrap();
+    let cut = Message::from_vec(&buffer[..length]).unwrap();
+    assert!(length <= 512 && cut.metadata.truncation && !cut.answers.is_empty());
+}
+
+/// Who asks more than others are asked for at once gives up his own questions, the oldest first, and keeps nobody from asking.
+#[test]
+fn one_client_does_not_ask_for_all() {
+    let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = upstream.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, peer)) = upstream.recv_from(&mut buffer) {
+            let reply = Message::from_vec(&buffer[..length]).unwrap().into_response();
+            if reply.queries[0].name().to_string().starts_with("fast") {
+                upstream.send_to(&reply.to_vec().unwrap(), peer).unwrap();
+            }
+        }
+    });
+    let running = start(vec![address]);
+    let greedy = UdpSocket::bind("127.0.0.2:0").unwrap();
+    greedy.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let mut buffer = [0; 4096];
+    let refused = (0..100).find_map(|round| {
+        for number in 0..100 {
+            let name = format!("slow-{}.example.com.", 100 * round + number);
+            greedy.send_to(&query(&name).to_vec().unwrap(), running.server).unwrap();
+        }
+        let (length, _) = greedy.recv_from(&mut buffer).ok()?;
+        Some((round, Message::from_vec(&buffer[..length]).unwrap()))
+    });
+    let (number, reply) = refused.expect("its questions have an end");
+    assert_eq!(reply.metadata.response_code, ResponseCode::Refused, "{number}");
+    assert_eq!(reply.queries[0].name().to_string(), "slow-0.example.com.");
+    assert_eq!(udp(running.server, "fast.example.com.").metadata.response_code, ResponseCode::NoError);
 }

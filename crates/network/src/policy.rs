@@ -8,13 +8,13 @@ mod compile;
 mod installed;
 mod spec;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use base::readiness::Gate;
-use client::events::Recorder;
+use client::events::{Recorder, Type};
 use client::{Change, Changes, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::nft::Config;
 use crate::nft::contents;
-use crate::nft::table::{self, Holder, Table};
+use crate::nft::table::{self, Holder, Refusal, Table};
 use compile::{Facts, State};
 use installed::Installed;
 use spec::Spec;
@@ -127,7 +127,7 @@ pub async fn run(
     policies.synced().await;
     let mut installed = Installed::start(informers.client(), options.events.clone());
     admissions.known.send_replace(true);
-    let mut enforcer = Enforcer::new(options, table);
+    let mut enforcer = Enforcer::new(options, table, policies);
     installed.synced(&mut enforcer.state).await;
     let mut watched: Option<Watched> = None;
     let mut first = true;
@@ -212,11 +212,13 @@ struct Enforcer {
     waiting: Vec<Admission>,
     next: Vec<Admission>,
     pods: Option<Informer<Pod>>,
+    policies: Informer<NetworkPolicy>,
+    events: Recorder,
 }
 
 impl Enforcer {
-    fn new(options: Options, table: Table) -> Self {
-        let Options { node_name, dns, config, events: _ } = options;
+    fn new(options: Options, table: Table, policies: Informer<NetworkPolicy>) -> Self {
+        let Options { node_name, dns, config, events } = options;
         let mut state = State::new(config, table.families());
         let port = |name: &str, protocol| (name.to_owned(), protocol, 53);
         let facts = Facts {
@@ -227,7 +229,8 @@ impl Enforcer {
         };
         // No pod can have this name.
         state.set_pod(&Key::namespaced("kube-system", "(cluster DNS)"), Some(facts));
-        Self { node_name, table, state, started: HashMap::new(), waiting: Vec::new(), next: Vec::new(), pods: None }
+        let (waiting, next) = (Vec::new(), Vec::new());
+        Self { node_name, table, state, started: HashMap::new(), waiting, next, pods: None, policies, events }
     }
 
     fn set_policy(&mut self, change: &Change<NetworkPolicy>) {
@@ -274,16 +277,26 @@ impl Enforcer {
         }
     }
 
-    /// Programs what changed. Tries again until the kernel takes it.
+    /// Programs what changed. Tries again until the kernel takes it; a policy that it refuses fails closed.
     async fn apply(&mut self, first: bool, gate: &Gate) -> Result<(), Error> {
         let mut changes = self.state.changes();
+        self.tell_problems();
         if changes.is_empty() && self.next.is_empty() && !first {
             return Ok(());
         }
         let mut retry = RETRY_MIN;
         while let Err(error) = self.program(std::mem::take(&mut changes), first).await? {
-            tracing::error!(%error, "network policies cannot be enforced, trying again");
-            gate.not_ready(error.to_string());
+            let text = error.to_string();
+            if let table::Error::Refused(refusal) = error {
+                let Refusal { changes: refused, culprits, .. } = *refusal;
+                let (merged, is_other) = self.without(refused, &culprits.unwrap_or_default(), &text);
+                changes = merged;
+                if is_other {
+                    continue;
+                }
+            }
+            tracing::error!(error = text, "network policies cannot be enforced, trying again");
+            gate.not_ready(text);
             tokio::time::sleep(retry).await;
             retry = (retry * 2).min(RETRY_MAX);
         }
@@ -293,6 +306,44 @@ impl Enforcer {
             let _ = admission.done.send(());
         }
         Ok(())
+    }
+
+    /// Changes that were refused with what takes the place of the policies that are to blame, and whether there are such.
+    fn without(
+        &mut self,
+        changes: Vec<contents::Change>,
+        culprits: &BTreeSet<String>,
+        error: &str,
+    ) -> (Vec<contents::Change>, bool) {
+        let mut policies: Vec<Key> = culprits.iter().filter_map(|owner| self.state.policy_of(owner).cloned()).collect();
+        policies.retain(|key| self.state.close(key));
+        for key in &policies {
+            tracing::error!(policy = %key, error, "the kernel refuses the rules of a network policy, which allows nothing now");
+            self.tell(key, &format!("the kernel refuses the rules of the policy, which allows nothing now: {error}"));
+        }
+        let mut merged: BTreeMap<String, contents::Fragment> = changes.into_iter().collect();
+        merged.extend(self.state.changes());
+        self.tell_problems();
+        (merged.into_iter().collect(), !policies.is_empty())
+    }
+
+    fn tell_problems(&mut self) {
+        for (key, problem) in self.state.problems() {
+            tracing::warn!(policy = %key, problem, "a network policy is enforced in part");
+            self.tell(&key, &problem);
+        }
+    }
+
+    /// Tells a policy what of it is not enforced here.
+    fn tell(&self, key: &Key, what: &str) {
+        let text = format!("node {}: {what}", self.node_name);
+        match self.policies.by_key(key) {
+            Some(policy) => self.events.about(policy.as_ref(), Type::Warning, "NotEnforced", text),
+            None if key.namespace.is_none() => {
+                self.events.event(&installed::reference(key), Type::Warning, "NotEnforced", text);
+            }
+            None => (),
+        }
     }
 
     async fn program(&self, changes: Vec<contents::Change>, first: bool) -> Result<Result<(), table::Error>, Error> {

@@ -9,7 +9,7 @@ pub mod node;
 pub mod plan;
 mod report;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,16 +17,18 @@ use std::time::Duration;
 use base::readiness::Gate;
 use base::tasks::Tasks;
 use client::events::{Recorder, Type};
+use client::kube::Resource;
 use client::taken_ports::TakenPort;
 use client::{Client, Informer, Informers, Key, ServiceWatch};
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use tokio::time::MissedTickBehavior;
 
+use crate::netlink;
 use crate::nft::Family;
 use crate::nft::claims::{Refused, Taken};
 use crate::nft::contents::Change;
 use crate::nft::element;
-use crate::nft::table::{self, Holder, Table};
+use crate::nft::table::{self, Holder, Refusal, Table};
 use health::HealthChecks;
 use node::Node;
 use plan::{Balanced, Plan};
@@ -46,6 +48,8 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How often programs of the host are looked at while somebody waits for a port of theirs.
 const PROGRAMS: Duration = Duration::from_secs(10);
+/// Ports of a Service of which each is told by an event of its own, at once.
+const MOST_TOLD: usize = 10;
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// What the proxy must know of its node.
@@ -73,12 +77,13 @@ pub async fn run(options: Options, informers: Informers, table: Table, gate: Gat
     let Options { node_name: name, node_client, pod_cidrs, inner_cidrs } = options;
     let reports = Reports::start(node_client, nodes.clone(), &name, &tasks);
     let decided = table.decided();
+    let health = HealthChecks::new(tasks, events.clone(), &name);
     let node = Node { families: table.families(), pod_cidrs, inner_cidrs, name, zone: None };
     let mut proxy = Proxy {
         table,
         node,
         plans: HashMap::new(),
-        health: HealthChecks::new(tasks),
+        health,
         events,
         told: HashMap::new(),
         reports,
@@ -122,7 +127,7 @@ struct Proxy {
     health: HealthChecks,
     events: Recorder,
     /// What services were told that they have not got.
-    told: HashMap<Key, Vec<Refused>>,
+    told: HashMap<Key, HashSet<Refused>>,
     reports: Reports,
     /// What load balancers have lost.
     lost: HashMap<Key, Vec<Refused>>,
@@ -156,22 +161,16 @@ impl Proxy {
             for key in parts.next().unwrap_or_default() {
                 let (service, slices) = watch.get(key);
                 let old = self.plans.remove(key).unwrap_or_default();
-                let new = service.map(|service| plan::plan(&service, &slices, &self.node, &old)).unwrap_or_default();
-                changes.push((format!("service:{key}"), plan::fragment(&new)));
+                let new = service.as_ref().map(|service| plan::plan(service, &slices, &self.node, &old)).unwrap_or_default();
+                changes.push((owner(key), plan::fragment(&new)));
                 self.is_due |= [&old, &new].iter().any(|plan| !plan.balanced.is_empty() || !plan.external.is_empty());
-                self.health.update(key, &new);
+                self.health.update(key, service.map(|service| service.object_ref(&())).unwrap_or_default(), &new);
                 if new != Plan::default() {
                     self.plans.insert(key.clone(), new);
                 }
             }
             let last = parts.peek().is_none();
-            let mut retry = RETRY_MIN;
-            while let Err(error) = self.program(std::mem::take(&mut changes), first && last).await? {
-                tracing::error!(%error, "services cannot be programmed, trying again");
-                gate.not_ready(error.to_string());
-                tokio::time::sleep(retry).await;
-                retry = (retry * 2).min(RETRY_MAX);
-            }
+            self.settle(watch, changes, first && last, gate).await?;
             if last {
                 break;
             }
@@ -179,6 +178,57 @@ impl Proxy {
         gate.ready();
         self.tell(watch, &changed);
         Ok(())
+    }
+
+    /// Has the table take changes, and lets go of an earlier one at the end if `first`. What the kernel refuses is left out, and what it refuses only together
+    /// it is given in parts.
+    async fn settle(&mut self, watch: &ServiceWatch, changes: Vec<Change>, first: bool, gate: &Gate) -> Result<(), Error> {
+        let mut parts = VecDeque::from([changes]);
+        let mut retry = RETRY_MIN;
+        while let Some(part) = parts.pop_front() {
+            let failed = match self.program(part, first && parts.is_empty()).await? {
+                Ok(()) => continue,
+                Err(table::Error::Refused(refusal)) => {
+                    let Refusal { source, culprits, changes: mut refused, .. } = *refusal;
+                    match culprits {
+                        Some(culprits) if culprits.is_empty() && refused.len() > 1 => {
+                            parts.push_front(refused.split_off(refused.len() / 2));
+                            parts.push_front(refused);
+                            continue;
+                        }
+                        Some(culprits) if !culprits.is_empty() => {
+                            self.withdraw(watch, &culprits, &source);
+                            refused.retain(|(owner, _)| !culprits.contains(owner));
+                            parts.push_front(refused);
+                            continue;
+                        }
+                        _ => (source.to_string(), refused),
+                    }
+                }
+                Err(error) => (error.to_string(), Vec::new()),
+            };
+            let (error, changes) = failed;
+            tracing::error!(error, "services cannot be programmed, trying again");
+            gate.not_ready(error);
+            parts.push_front(changes);
+            tokio::time::sleep(retry).await;
+            retry = (retry * 2).min(RETRY_MAX);
+        }
+        Ok(())
+    }
+
+    /// What the kernel has taken of these services before stays in force, until they change.
+    fn withdraw(&self, watch: &ServiceWatch, culprits: &BTreeSet<String>, error: &netlink::Error) {
+        for key in self.plans.keys().filter(|key| culprits.contains(&owner(key))) {
+            tracing::error!(service = %key, %error, "the kernel refuses the rules of a service, going on without them");
+            if let (Some(service), _) = watch.get(key) {
+                let text = format!(
+                    "node {}: the kernel refuses the rules of the service, its earlier ones stay: {error}",
+                    self.node.name
+                );
+                self.events.about(service.as_ref(), Type::Warning, "NotProgrammed", text);
+            }
+        }
     }
 
     /// Tells the controller and the other nodes which ports load balancers and external addresses have not got here, if they may be others than
@@ -195,7 +245,7 @@ impl Proxy {
             for Balanced { family, protocol, port, programs } in &plan.balanced {
                 for address in self.addresses.iter().filter(|address| Family::of(**address) == *family) {
                     let place = element::Key { address: *address, protocol: *protocol, port: *port };
-                    asked.push((format!("service:{service}"), place, programs.clone()));
+                    asked.push((owner(service), place, programs.clone()));
                     let port = (i32::from(*port), protocol.name().to_owned());
                     ports.push((TakenPort { service: service.clone(), port }, place));
                 }
@@ -210,7 +260,11 @@ impl Proxy {
             now.entry(port.service.clone()).or_default().push(Refused { key, taken });
             told.insert(port);
         }
-        self.reports.tell(told);
+        for key in self.reports.tell(&told) {
+            let (Some(service), _) = watch.get(&key) else { continue };
+            let text = format!("node {}: there is no room to tell all ports that the service has not got here", self.node.name);
+            self.events.about(service.as_ref(), Type::Warning, "PortsNotTold", text);
+        }
         let before = std::mem::replace(&mut self.lost, now);
         let other = |key: &&Key| before.get(*key) != self.lost.get(*key);
         let others: BTreeSet<Key> = before.keys().chain(self.lost.keys()).filter(other).cloned().collect();
@@ -220,11 +274,12 @@ impl Proxy {
 
     /// The ports that a service asks for at addresses of this node and has not got: at the other nodes, what goes there is not for it.
     fn lost_externals(&self, service: &Key, plan: &Plan) -> Vec<TakenPort> {
-        let here = |key: &element::Key| self.addresses.contains(&key.address) && plan.external.contains(key);
-        if !plan.external.iter().any(here) {
+        let asked: HashSet<&element::Key> = plan.external.iter().filter(|key| self.addresses.contains(&key.address)).collect();
+        if asked.is_empty() {
             return Vec::new();
         }
-        let refused = self.table.refused(&format!("service:{service}")).into_iter().map(|refused| refused.key).filter(here);
+        let here = |key: &element::Key| asked.contains(key);
+        let refused = self.table.refused(&owner(service)).into_iter().map(|refused| refused.key).filter(here);
         let port = |key: element::Key| (i32::from(key.port), key.protocol.name().to_owned());
         refused.map(|key| TakenPort { service: service.clone(), port: port(key) }).collect()
     }
@@ -234,7 +289,7 @@ impl Proxy {
         let table = self.table.clone();
         match tokio::task::spawn_blocking(move || table.look_again()).await.map_err(|_| Error::Stopped)? {
             Ok(owners) => {
-                let services = self.plans.keys().filter(|key| owners.contains(format!("service:{key}").as_str()));
+                let services = self.plans.keys().filter(|key| owners.contains(owner(key).as_str()));
                 let services: Vec<Key> = services.cloned().collect();
                 self.tell(watch, &services);
             }
@@ -246,18 +301,24 @@ impl Proxy {
     /// Tells who has not got a port or an address.
     fn tell(&mut self, watch: &ServiceWatch, services: &[Key]) {
         for key in services {
-            let mut refused = self.table.refused(&format!("service:{key}"));
+            let mut refused = self.table.refused(&owner(key));
             refused.retain(|one| !matches!(one.taken, Taken::Elsewhere | Taken::Own));
-            let lost = self.lost.get(key).into_iter().flatten().filter(|lost| !refused.contains(lost));
-            refused.extend(lost.cloned().collect::<Vec<_>>());
+            let known: HashSet<Refused> = refused.iter().cloned().collect();
+            refused.extend(self.lost.get(key).into_iter().flatten().filter(|lost| !known.contains(lost)).cloned());
             if refused.is_empty() {
                 self.told.remove(key);
                 continue;
             }
-            let told = self.told.insert(key.clone(), refused.clone()).unwrap_or_default();
+            let told = self.told.insert(key.clone(), refused.iter().cloned().collect()).unwrap_or_default();
             let (Some(service), _) = watch.get(key) else { continue };
-            for one in refused.iter().filter(|one| !told.contains(one)) {
+            let mut news = refused.iter().filter(|one| !told.contains(one));
+            for one in news.by_ref().take(MOST_TOLD) {
                 let text = format!("node {}: {one}", self.node.name);
+                self.events.about(service.as_ref(), Type::Warning, "PortAlreadyAllocated", text);
+            }
+            let more = news.count();
+            if more > 0 {
+                let text = format!("node {}: {more} more ports of the service are taken or reserved", self.node.name);
                 self.events.about(service.as_ref(), Type::Warning, "PortAlreadyAllocated", text);
             }
         }
@@ -271,4 +332,9 @@ impl Proxy {
         };
         tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)
     }
+}
+
+/// The service as an owner of what it contributes to the table.
+fn owner(service: &Key) -> String {
+    format!("service:{service}")
 }

@@ -79,9 +79,12 @@ fn the_nft_program_lists_every_rule() {
     let rules = json["nftables"].as_array().unwrap().iter().filter_map(|object| object.get("rule"));
     let chains: BTreeSet<_> = rules.filter_map(|rule| rule["chain"].as_str()).collect();
     let picks = chains.iter().filter(|chain| chain.starts_with("pick-2")).count();
-    assert_eq!(picks, 5, "{chains:?}");
+    // Those with affinity are a service's own.
+    assert_eq!(picks, 7, "{chains:?}");
     let text = sh("nft list ruleset");
-    for expected in ["10.43.0.7 . tcp . 80", "fd43::7 . tcp . 81", "which map affinity has", "goto pick-2-sticky-60"] {
+    for expected in
+        ["10.43.0.7 . tcp . 80", "fd43::7 . tcp . 81", "which map affinity-170590215 has", "goto pick-2-sticky-60-170590215"]
+    {
         assert!(text.contains(expected), "{expected} in {text}");
     }
 }
@@ -103,5 +106,41 @@ fn affinity_of_the_longer_addresses() {
     let answers = |port| -> BTreeSet<String> { (0..40).map(|_| tcp(SocketAddr::new(address, port)).unwrap()).collect() };
     assert_eq!(answers(81).len(), 2);
     assert_eq!(answers(80).len(), 1);
-    assert!(sh("nft list map ip6 knarr-test affinity").contains("fd43::7 . tcp . 80 . "));
+    assert!(sh("nft list map ip6 knarr-test affinity-7").contains("fd43::7 . tcp . 80 . "));
+}
+
+/// When a service remembers as many clients as it may, further ones reach it all the same, and clients of other services are remembered.
+#[test]
+fn who_cannot_be_remembered_is_served() {
+    if !isolate() {
+        return;
+    }
+    sh("ip addr add 10.42.0.5/32 dev lo; ip route add 10.43.0.0/16 dev lo");
+    let table = open();
+    let (full, other): (IpAddr, IpAddr) = ("10.43.0.7".parse().unwrap(), "10.43.0.8".parse().unwrap());
+    let endpoint = "10.42.0.5".parse().unwrap();
+    let sticky = |address| services::fragment(&[Entry { sticky: 60, ..plain(address, endpoint, 80) }]);
+    table.replace([("full".to_owned(), sticky(full)), ("other".to_owned(), sticky(other))]).unwrap();
+    let here = Netns::current();
+    here.serve(endpoint, 8080, "a");
+    here.serve(endpoint, 8081, "b");
+    let answers = |address| -> BTreeSet<String> { (0..40).map(|_| tcp(SocketAddr::new(address, 80)).unwrap()).collect() };
+    assert_eq!((answers(full).len(), answers(other).len()), (1, 1));
+    // The kernel has the addresses of 10.43.0.7 and .8 as numbers in the names of the maps.
+    let map = "ip knarr-test affinity-170590215";
+    sh(&format!("nft flush map {map}"));
+    let clients: Vec<String> = (0..services::REMEMBERED)
+        .map(|client| {
+            format!(
+                "10.43.0.7 . tcp . 80 . 198.{}.{}.{} : 0 . 10.42.0.5 . 8080",
+                18 + client / 65_536,
+                client / 256 % 256,
+                client % 256
+            )
+        })
+        .collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("add element {map} {{ {} }}", clients.join(", "))).unwrap();
+    sh(&format!("nft -f {}", file.path().display()));
+    assert_eq!((answers(full).len(), answers(other).len()), (2, 1));
 }

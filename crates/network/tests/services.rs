@@ -557,7 +557,7 @@ fn a_node_tells_what_load_balancers_have_not_got() {
         let told = |node: &Node| node.metadata.annotations.as_ref().and_then(|all| all.get("knarr.io/taken-ports").cloned());
         cluster.runtime.block_on(cluster.fake.until::<Node>(|nodes| nodes.iter().all(|node| told(node).as_deref() == expected)));
     };
-    told(Some("a/web:7801/TCP,a/web:7802/TCP"));
+    told(Some("a/web:7801-7802/TCP"));
     for text in
         ["7801/TCP of 192.0.2.1 is in use by a program of the host", "7802/TCP of 192.0.2.1 is taken by the host port of a pod"]
     {
@@ -574,13 +574,13 @@ fn a_node_tells_what_load_balancers_have_not_got() {
     cluster.fake.put::<Service>(&serde_json::from_value(service).unwrap());
     until("the other port is served", || tcp(at("192.0.2.2:7804")).is_ok_and(|answer| answer.starts_with("a ")));
     assert_eq!(answers(None, "192.0.2.2:7802"), ["other".to_owned()].into());
-    told(Some("a/web:7801/TCP,a/web:7802/TCP"));
+    told(Some("a/web:7801-7802/TCP"));
     // External addresses of the node itself, and of no other.
     let spec = json!({"externalIPs": ["192.0.2.1", "192.0.2.2"], "ports": ports(&[7802, 7805])});
     cluster.service("external", "10.43.0.32", spec, &[a_ip]);
-    told(Some("a/external:7802/TCP,a/web:7801/TCP,a/web:7802/TCP"));
+    told(Some("a/external:7802/TCP,a/web:7801-7802/TCP"));
     cluster.service("external", "10.43.0.32", json!({"ports": ports(&[7802, 7805])}), &[a_ip]);
-    told(Some("a/web:7801/TCP,a/web:7802/TCP"));
+    told(Some("a/web:7801-7802/TCP"));
     drop(program);
     cluster.runtime.block_on(network.detach("host-port")).unwrap();
     told(None);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn service(state: &mut State, name: &str, spec: Value, slices: &[Value]) {
+fn service(state: &State, name: &str, spec: Value, slices: &[Value]) {
     let service: Service = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
     let slices: Vec<Box<EndpointSlice>> =
         slices.iter().map(|slice| Box::new(serde_json::from_value(slice.clone()).unwrap())).collect();
@@ -14,9 +14,9 @@ fn service(state: &mut State, name: &str, spec: Value, slices: &[Value]) {
 }
 
 fn state() -> State {
-    let mut state = State::default();
+    let state = State::default();
     let ports = json!([{"name": "http", "port": 80}, {"name": "dns", "protocol": "UDP", "port": 53}]);
-    service(&mut state, "web", json!({"clusterIPs": ["10.43.0.7", "fd43::7"], "ports": ports}), &[]);
+    service(&state, "web", json!({"clusterIPs": ["10.43.0.7", "fd43::7"], "ports": ports}), &[]);
     let slice = json!({
         "metadata": {}, "addressType": "IPv4", "ports": [{"name": "sql", "protocol": "TCP", "port": 5432}],
         "endpoints": [
@@ -26,15 +26,15 @@ fn state() -> State {
         ]
     });
     let headless = json!({"clusterIP": "None", "ports": [{"name": "sql", "port": 5432}]});
-    service(&mut state, "db", headless.clone(), std::slice::from_ref(&slice));
-    service(&mut state, "empty", headless, &[]);
+    service(&state, "db", headless.clone(), std::slice::from_ref(&slice));
+    service(&state, "empty", headless, &[]);
     let published = json!({"clusterIP": "None", "publishNotReadyAddresses": true});
-    service(&mut state, "peers", published, &[slice]);
+    service(&state, "peers", published, &[slice]);
     let alias = |name: &str| json!({"type": "ExternalName", "externalName": name});
-    service(&mut state, "out", alias("example.com"), &[]);
-    service(&mut state, "in", alias("web.prod.svc.cluster.local"), &[]);
-    service(&mut state, "loop", alias("loop.prod.svc.cluster.local"), &[]);
-    service(&mut state, "pending", json!({"clusterIP": "", "ports": []}), &[]);
+    service(&state, "out", alias("example.com"), &[]);
+    service(&state, "in", alias("web.prod.svc.cluster.local"), &[]);
+    service(&state, "loop", alias("loop.prod.svc.cluster.local"), &[]);
+    service(&state, "pending", json!({"clusterIP": "", "ports": []}), &[]);
     state
 }
 
@@ -44,7 +44,7 @@ fn check(question: &str, expected: &[&str]) {
     let zone = Zone::new("Cluster.Local.").unwrap();
     let mut name = Name::from_ascii(name).unwrap();
     name.set_fqdn(true);
-    let lines = match zone.answer(&name, kind.parse().unwrap(), &state()) {
+    let lines = match zone.answer(&name, kind.parse().unwrap(), &state(), Room::new(1232, 1)) {
         None => vec!["forward".to_owned()],
         Some(answer) => {
             let mut lines: Vec<String> = Vec::new();
@@ -137,8 +137,8 @@ fn zone() {
 
 #[test]
 fn a_service_that_goes_takes_its_names_along() {
-    let mut state = state();
-    let names = |state: &State| state.names_of(IpAddr::from([10, 43, 0, 7])).count();
+    let state = state();
+    let names = |state: &State| state.names_of(IpAddr::from([10, 43, 0, 7]), 9).len();
     assert_eq!(names(&state), 1);
     for name in ["web", "db", "empty", "peers", "out", "in", "loop"] {
         state.update::<Box<EndpointSlice>>("prod", name, None, &[]);
@@ -149,8 +149,8 @@ fn a_service_that_goes_takes_its_names_along() {
 
 #[test]
 fn changes_that_change_no_answer() {
-    let mut state = state();
-    let mut changes = |name: &str, spec: Value, slices: &[Value]| {
+    let state = state();
+    let changes = |name: &str, spec: Value, slices: &[Value]| {
         let service: Option<Service> =
             (!spec.is_null()).then(|| serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap());
         let slices: Vec<Box<EndpointSlice>> =
@@ -167,4 +167,54 @@ fn changes_that_change_no_answer() {
     assert!(changes("new", headless, &[slice("10.42.0.2")]));
     assert!(changes("new", json!(null), &[]));
     assert!(!changes("new", json!(null), &[]));
+}
+
+/// Whoever makes a service chooses how many ports and endpoints it has: an answer has what there is room for, and one record more says that there is more.
+#[test]
+fn an_answer_is_no_longer_than_a_message() {
+    const MANY: usize = 20_000;
+    let (state, zone) = (State::default(), Zone::new("cluster.local").unwrap());
+    let ports: Vec<Value> = (0..MANY).map(|number| json!({"name": format!("p{number}"), "port": number + 1})).collect();
+    let endpoints: Vec<Value> =
+        (0..1000).map(|index| json!({"addresses": [format!("10.42.{}.{}", index / 250, index % 250)]})).collect();
+    let slice = json!({"metadata": {}, "addressType": "IPv4", "ports": ports, "endpoints": endpoints});
+    let again = json!({"metadata": {}, "addressType": "IPv4", "ports": [{"name": "p7", "port": 8}], "endpoints": endpoints});
+    service(&state, "many", json!({"clusterIP": "None"}), &[slice.clone(), slice, again]);
+    service(&state, "wide", json!({"clusterIP": "10.43.0.8", "ports": ports}), &[]);
+    for number in 0..100 {
+        let same = json!({"metadata": {}, "addressType": "IPv4", "ports": [], "endpoints": [{"addresses": ["10.44.0.1"]}]});
+        service(&state, &format!("s{number}"), json!({"clusterIP": "None"}), &[same]);
+    }
+    let ask = |name: &str, kind, first| {
+        let name = Name::from_ascii(name).unwrap();
+        zone.answer(&name, kind, &state, Room::new(1232, first)).unwrap()
+    };
+    let most = 1232 / RECORD + 1;
+    for (name, kind) in [
+        ("many.prod.svc.cluster.local.", RecordType::SRV),
+        ("many.prod.svc.cluster.local.", RecordType::A),
+        ("_p7._tcp.many.prod.svc.cluster.local.", RecordType::SRV),
+        ("wide.prod.svc.cluster.local.", RecordType::SRV),
+        ("1.0.44.10.in-addr.arpa.", RecordType::PTR),
+    ] {
+        let answer = ask(name, kind, 0);
+        assert_eq!((answer.answers.len(), answer.additionals.len() <= most), (most, true), "{name} {kind}");
+        let other = ask(name, kind, 500);
+        let endpoints = name.contains("many") && kind == RecordType::A;
+        assert!(!endpoints || answer.answers.iter().all(|record| !other.answers.contains(record)), "others the next time");
+    }
+    let all =
+        zone.answer(&Name::from_ascii("many.prod.svc.cluster.local.").unwrap(), RecordType::A, &state, Room::new(65_535, 3));
+    assert_eq!(all.unwrap().answers.len(), 1000);
+    // One port by its name, and one endpoint.
+    let one = zone.answer(
+        &Name::from_ascii("_p9._tcp.many.prod.svc.cluster.local.").unwrap(),
+        RecordType::SRV,
+        &state,
+        Room::new(65_535, 3),
+    );
+    assert_eq!(one.unwrap().answers.len(), 1000);
+    assert_eq!(ask("_p9._tcp.wide.prod.svc.cluster.local.", RecordType::SRV, 0).answers.len(), 1);
+    assert_eq!(ask("10-42-3-7.many.prod.svc.cluster.local.", RecordType::A, 0).answers.len(), 1);
+    assert_eq!(ask("_p9._udp.many.prod.svc.cluster.local.", RecordType::SRV, 0).code, ResponseCode::NXDomain);
 }

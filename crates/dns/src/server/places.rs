@@ -1,31 +1,35 @@
-//! Places for TCP connections: whoever takes many takes them from himself first (RFC 7766, 6.2.2 and 6.2.3).
+//! Places for TCP connections and for questions that somebody else is asked: whoever takes many takes them from himself first (for connections: RFC 7766,
+//! 6.2.2 and 6.2.3).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use tokio_util::sync::CancellationToken;
 
-/// Connections at once.
-const MOST: usize = 256;
-/// Those of one client among them.
-const OF_ONE: usize = 32;
-
-/// The open connections by client; of each client the one that was silent longest comes first.
-#[derive(Default)]
+/// What is open by client; of each client what was silent longest comes first.
 pub(super) struct Places {
+    /// Places.
+    most: usize,
+    /// Those of one client among them.
+    of_one: usize,
     clients: HashMap<IpAddr, Vec<(u64, CancellationToken)>>,
     total: usize,
     last: u64,
 }
 
 impl Places {
-    /// A place for a new connection, and what tells it to end. When the client has its part, or all places are taken, a silent
-    /// connection makes room: the client's own, or one of the client that has most.
+    /// All are free.
+    pub(super) fn new(most: usize, of_one: usize) -> Self {
+        Self { most, of_one, clients: HashMap::new(), total: 0, last: 0 }
+    }
+
+    /// A place for something new, and what tells it to end. When the client has its part, or all places are taken, what is silent longest makes room: of
+    /// the client's own, or of the client that has most.
     pub(super) fn enter(&mut self, client: IpAddr) -> (u64, CancellationToken) {
         let own = self.clients.get(&client).map_or(0, Vec::len);
-        if own >= OF_ONE {
+        if own >= self.of_one {
             self.end_one_of(client);
-        } else if self.total >= MOST
+        } else if self.total >= self.most
             && let Some((most, _)) = self.clients.iter().max_by_key(|(_, connections)| connections.len())
         {
             self.end_one_of(*most);
@@ -71,13 +75,16 @@ impl Places {
 mod tests {
     use super::*;
 
+    const MOST: usize = 256;
+    const OF_ONE: usize = 32;
+
     fn client(number: usize) -> IpAddr {
         IpAddr::from([10, 42, (number / 256) as u8, (number % 256) as u8])
     }
 
     #[test]
     fn who_has_many_makes_room() {
-        let mut places = Places::default();
+        let mut places = Places::new(MOST, OF_ONE);
         let greedy: Vec<_> = (0..OF_ONE + 1).map(|_| places.enter(client(1))).collect();
         assert!(greedy[0].1.is_cancelled(), "its own oldest");
         // The second was the silent one, until it asked.
@@ -94,7 +101,7 @@ mod tests {
 
     #[test]
     fn places_are_given_back() {
-        let mut places = Places::default();
+        let mut places = Places::new(MOST, OF_ONE);
         let (number, token) = places.enter(client(1));
         places.leave(client(1), number);
         // One that was told to end leaves, too.

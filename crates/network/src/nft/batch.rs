@@ -23,6 +23,9 @@ const DEL_ELEMENT: u16 = SUBSYS | 14;
 /// More elements in one message would overflow the 16-bit length of the attribute that holds them.
 const ELEMENTS_PER_MESSAGE: usize = 400;
 
+/// NFT_SET_ELEM_INTERVAL_END
+const INTERVAL_END: u32 = 1;
+
 /// Most bytes of a comment.
 const COMMENT: usize = 127;
 
@@ -86,6 +89,11 @@ impl Chain {
     /// A chain that packets begin with.
     pub(crate) fn base(name: &str, hook: Hook, rules: Vec<Rule>) -> Self {
         Self { name: name.to_owned(), hook: Some(hook), rules }
+    }
+
+    /// What its rules are made of.
+    pub(crate) fn exprs(&self) -> impl Iterator<Item = &Expr> {
+        self.rules.iter().flat_map(|rule| &rule.exprs)
     }
 }
 
@@ -222,7 +230,7 @@ fn encode_set(b: &mut Buffer, family: Family, set: SetId, id: u32) {
         flags |= TIMEOUT | EVAL;
     }
     if kind.ranges {
-        flags |= INTERVAL | CONCATENATED;
+        flags |= if set.has_range_elements() { INTERVAL | CONCATENATED } else { INTERVAL };
     }
     let (key_type, key_len) = concatenated(family, kind.key);
     b.string(2, &set.name());
@@ -240,7 +248,7 @@ fn encode_set(b: &mut Buffer, family: Family, set: SetId, id: u32) {
     }
     if let Some(size) = kind.dynamic {
         b.nested(9, |b| b.be32(1, size));
-    } else if kind.ranges {
+    } else if set.has_range_elements() {
         let field = |b: &mut Buffer, field: &Field| b.nested(1, |b| b.be32(1, field.len(family)));
         b.nested(9, |b| b.nested(2, |b| kind.key.iter().for_each(|one| field(b, one))));
     }
@@ -256,18 +264,24 @@ fn concatenated(family: Family, fields: &[Field]) -> (u32, u32) {
     }
 }
 
+/// The key after this one.
+fn successor(key: &[u8]) -> Option<Vec<u8>> {
+    let at = key.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut next = key.to_vec();
+    next[at] += 1;
+    next[at + 1..].fill(0);
+    Some(next)
+}
+
 fn encode_elements<'a>(b: &mut Buffer, set: SetId, elements: impl Iterator<Item = &'a Pair>) {
     b.string(2, &set.name());
     b.nested(3, |b| {
         for (key, value) in elements {
+            let (first, last) = key.split_at(if set.kind.ranges { key.len() / 2 } else { key.len() });
             b.nested(1, |b| {
-                match set.kind.ranges {
-                    true => {
-                        let (first, last) = key.split_at(key.len() / 2);
-                        data(b, 1, first);
-                        data(b, 10, last);
-                    }
-                    false => data(b, 1, key),
+                data(b, 1, first);
+                if set.has_range_elements() {
+                    data(b, 10, last);
                 }
                 match value {
                     Value::None => (),
@@ -275,6 +289,13 @@ fn encode_elements<'a>(b: &mut Buffer, set: SetId, elements: impl Iterator<Item 
                     Value::Verdict(verdict) => b.nested(2, |b| encode_verdict(b, verdict)),
                 }
             });
+            // Of a range that nothing follows the end is not told.
+            if let Some(next) = successor(last).filter(|_| set.kind.ranges && !set.has_range_elements()) {
+                b.nested(1, |b| {
+                    data(b, 1, &next);
+                    b.be32(3, INTERVAL_END);
+                });
+            }
         }
     });
 }

@@ -72,7 +72,7 @@ pub struct World {
 }
 
 /// Why a place is not given to an owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Taken {
     /// It is the node's or the cluster's own.
     Reserved,
@@ -87,7 +87,7 @@ pub enum Taken {
 }
 
 /// A place that an owner has not got.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Refused {
     /// The place.
     pub key: Key,
@@ -237,6 +237,15 @@ impl Claims {
     /// Ports that somebody has not got because a program of the host has them: nobody tells when it ends.
     pub(crate) fn programs(&self) -> &HashSet<(Protocol, u16)> {
         &self.programs
+    }
+
+    /// What an owner claims.
+    pub(crate) fn claimed(&self, owner: &str) -> Vec<Claimed> {
+        let of = |(key, held): (Key, &Held)| {
+            let Held { elements, right, programs, .. } = held;
+            Claimed { key, elements: elements.clone(), right: *right, programs: programs.clone() }
+        };
+        self.of(owner).map(of).collect()
     }
 
     /// What holds at the places that the owner has.

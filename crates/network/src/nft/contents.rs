@@ -8,6 +8,7 @@ use super::Family;
 use super::batch::{Chain, Op, Pair, Value};
 use super::claims::{Claimed, Claims, Programs, Refused, Taken, World};
 use super::element::{Claim, Element, Endpoint, Key};
+use super::expr::{Expr, Verdict};
 use super::set::SetId;
 
 /// What one owner contributes to the tables.
@@ -36,6 +37,40 @@ impl Fragment {
         self.common.extend(other.common);
         self.claimed.extend(other.claimed);
         self.lingering.extend(other.lingering);
+    }
+}
+
+impl Fragment {
+    /// The same with all that it claims, and with stand-ins for the sets and chains of others that it refers to: what the kernel refuses of it, it
+    /// refuses because of the owner.
+    pub(crate) fn alone(mut self) -> Self {
+        self.elements.extend(std::mem::take(&mut self.claimed).into_iter().flat_map(|claimed| claimed.elements));
+        let mut sets: HashSet<(Family, SetId)> = HashSet::new();
+        let mut chains: HashSet<ChainId> = HashSet::new();
+        let mut lead = |family, verdict: &Verdict| {
+            if let Verdict::Jump(chain) | Verdict::Goto(chain) = verdict {
+                chains.insert((family, chain.clone()));
+            }
+        };
+        for Element { family, set, value, .. } in self.elements.iter().chain(&self.common) {
+            sets.insert((*family, *set));
+            if let Value::Verdict(verdict) = value {
+                lead(*family, verdict);
+            }
+        }
+        for (family, expr) in self.chains.iter().flat_map(|(family, chain)| chain.exprs().map(move |expr| (*family, expr))) {
+            sets.extend(expr.set().map(|set| (family, set)));
+            if let Expr::Verdict(verdict) = expr {
+                lead(family, verdict);
+            }
+        }
+        for id in self.chains.iter().map(|(family, chain)| (*family, chain.name.clone())) {
+            chains.remove(&id);
+        }
+        // Sets that are its own are there once all the same.
+        self.sets.extend(sets);
+        self.chains.extend(chains.into_iter().map(|(family, name)| (family, Chain::regular(name, Vec::new()))));
+        self
     }
 }
 
@@ -136,6 +171,20 @@ impl Delta {
     /// Number of element changes.
     pub fn len(&self) -> usize {
         self.remove.values().map(Vec::len).sum::<usize>() + self.add.values().map(Vec::len).sum::<usize>()
+    }
+
+    /// Takes what has to be in the kernel before a rule looks into it: of a batch, it has the ranges of a set a moment after the rules, and packets of that
+    /// moment would find none.
+    pub(crate) fn take_ranges(&mut self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        let mut add = |set: SetId, all: &mut BTreeMap<SetId, Vec<Pair>>| {
+            ops.push(Op::NewSet(set));
+            ops.extend(all.remove(&set).map(|elements| Op::Add { set, elements }));
+        };
+        let (ranges, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.new_sets).into_iter().partition(|set| set.kind.ranges);
+        self.new_sets = others;
+        ranges.into_iter().for_each(|set| add(set, &mut self.add));
+        ops
     }
 
     /// The operations in an order in which everything that is referred to exists.
@@ -240,6 +289,30 @@ impl Contents {
         self.left.extend(old.iter().filter(|one| !kept.contains(one)).map(|(key, _)| *key));
         if !endpoints.is_empty() {
             self.lingering.insert(owner.clone(), endpoints);
+        }
+    }
+
+    /// What an owner contributes.
+    pub(crate) fn fragment_of(&self, owner: &str) -> Fragment {
+        let none = Owned::default();
+        let owned = self.owners.get(owner).unwrap_or(&none);
+        let element = |place: &Place, value: &Value, claim| {
+            let (family, set, key) = place.clone();
+            Element { family, set, key, value: value.clone(), claim }
+        };
+        let own = |place| {
+            let held = self.places.get(place)?.iter().find(|held| &*held.owner == owner)?;
+            Some(element(place, &held.value, held.claim))
+        };
+        let common = |place| Some(element(place, &self.common.get(place)?.what, Claim::default()));
+        let chain = |id: &ChainId| Some((id.0, self.chains.get(id)?.what.clone()));
+        Fragment {
+            sets: owned.sets.clone(),
+            chains: owned.chains.iter().filter_map(chain).collect(),
+            elements: owned.places.iter().filter_map(own).collect(),
+            common: owned.common.iter().filter_map(common).collect(),
+            claimed: self.claims.claimed(owner),
+            lingering: self.lingering.get(owner).cloned().unwrap_or_default(),
         }
     }
 

@@ -158,6 +158,14 @@ pub(crate) enum Expr {
 }
 
 impl Expr {
+    /// The set that it looks into.
+    pub(crate) fn set(&self) -> Option<SetId> {
+        match self {
+            Self::Lookup { set, .. } | Self::Dispatch { set, .. } | Self::Remember { set, .. } => Some(*set),
+            _ => None,
+        }
+    }
+
     fn name(&self) -> &'static str {
         match self {
             Self::Frame { .. } | Self::Network { .. } | Self::Transport { .. } => "payload",

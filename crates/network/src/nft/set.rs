@@ -73,7 +73,7 @@ pub(crate) struct SetKind {
     pub(crate) name: &'static str,
     pub(crate) key: &'static [Field],
     pub(crate) values: Values,
-    /// Elements are ranges: their keys hold the first and then the last. Only for keys of several fields.
+    /// Elements are ranges: their keys hold the first and then the last.
     pub(crate) ranges: bool,
     /// Elements are added by rules and expire; the most elements.
     pub(crate) dynamic: Option<u32>,
@@ -128,6 +128,12 @@ impl SetId {
     /// Whether it is one of this kind.
     pub(crate) fn is(self, kind: &'static SetKind) -> bool {
         std::ptr::eq(self.kind, kind)
+    }
+
+    /// Whether elements are ranges of which the kernel is told both ends in one element. Of a key of one field it is told where they begin and where what
+    /// follows them begins.
+    pub(crate) fn has_range_elements(self) -> bool {
+        self.kind.ranges && self.kind.key.len() > 1
     }
 
     fn identity(self) -> (&'static str, u32) {

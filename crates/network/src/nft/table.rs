@@ -50,6 +50,23 @@ pub enum Error {
         /// The kernel's answer.
         source: netlink::Error,
     },
+    /// Changes were refused; none of them is in force.
+    #[error("table {}: {}", .0.table, .0.source)]
+    Refused(Box<Refusal>),
+}
+
+/// Changes that the kernel refuses.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The table's name.
+    pub table: String,
+    /// The kernel's answer.
+    pub source: netlink::Error,
+    /// The changes, all of them.
+    pub changes: Vec<Change>,
+    /// The owners of those that the kernel refuses whatever the others are; where there are none of these, it refuses what the changes are together. None: it takes
+    /// nothing at all.
+    pub culprits: Option<BTreeSet<String>>,
 }
 
 struct Metrics {
@@ -155,19 +172,11 @@ impl Table {
         Ok(Self(Arc::new(Mutex::new(inner))))
     }
 
-    /// Replaces what each owner contributes. When this fails, the wanted state is kept and the next call tries again. UDP flows that go elsewhere
-    /// than the table leads then are forgotten.
+    /// Replaces what each owner contributes, of all or, when the kernel refuses it, of none: what each had contributed stays in force, and what is wanted is
+    /// given back. UDP flows that go elsewhere than the table leads then are forgotten.
     pub fn replace(&self, changes: impl IntoIterator<Item = Change>) -> Result<(), Error> {
         let mut inner = self.0.lock();
-        let changes: Vec<Change> = changes.into_iter().collect();
-        let world = if inner.contents.has_claims(&changes) {
-            inner.decided.notify_one();
-            inner.world()
-        } else {
-            World::default()
-        };
-        let deltas = inner.contents.replace(changes, &world);
-        inner.apply(deltas)?;
+        inner.replace(changes.into_iter().collect())?;
         drop(inner);
         self.forget_stale();
         Ok(())
@@ -277,35 +286,121 @@ impl Inner {
         World { local: machine::addresses(), service_cidrs: self.config.service_cidrs.clone(), listeners: machine::listeners() }
     }
 
-    fn apply(&mut self, deltas: BTreeMap<Family, Delta>) -> Result<(), Error> {
-        for (family, delta) in &deltas {
-            self.stale.extend(translation::turned(*family, delta));
+    fn replace(&mut self, changes: Vec<Change>) -> Result<(), Error> {
+        let owners: Vec<String> = changes.iter().map(|(owner, _)| owner.clone()).collect();
+        let before = self.fragments(&owners);
+        let Err(source) = self.take(changes, &owners) else { return Ok(()) };
+        let changes = self.fragments(&owners);
+        let world = self.world();
+        self.contents.replace(before, &world);
+        self.decided.notify_one();
+        // Who is to blame is known only if the kernel takes what it has taken before.
+        let culprits = match self.flush().and_then(|()| self.probe_own()) {
+            Ok(()) if owners.len() == 1 => Some(owners.into_iter().collect()),
+            Ok(()) => Some(self.culprits(&changes)),
+            Err(error) => {
+                tracing::error!(%error, "the kernel does not take the table that it had");
+                None
+            }
+        };
+        Err(Error::Refused(Box::new(Refusal { table: self.name.clone(), source, changes, culprits })))
+    }
+
+    fn fragments(&self, owners: &[String]) -> Vec<Change> {
+        owners.iter().map(|owner| (owner.clone(), self.contents.fragment_of(owner))).collect()
+    }
+
+    fn take(&mut self, changes: Vec<Change>, owners: &[String]) -> Result<(), netlink::Error> {
+        let world = if self.contents.has_claims(&changes) {
+            self.decided.notify_one();
+            self.world()
+        } else {
+            World::default()
+        };
+        let deltas = self.contents.replace(changes, &world);
+        // Nothing is written while an earlier table is held: what will replace it is tried before it counts on it.
+        if !self.held.is_empty() {
+            self.try_alone(&self.fragments(owners))?;
         }
-        if !self.clean || !self.held.is_empty() {
-            return self.flush();
+        self.send_deltas(deltas)
+    }
+
+    /// The owners, of these, whose changes the kernel refuses by themselves.
+    fn culprits(&mut self, changes: &[Change]) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let mut left = vec![changes];
+        while let Some(changes) = left.pop() {
+            match changes {
+                _ if self.try_alone(changes).is_ok() => (),
+                [(owner, _)] => drop(found.insert(owner.clone())),
+                many => left.extend(<[&[Change]; 2]>::from(many.split_at(many.len() / 2))),
+            }
         }
-        let changed: usize = deltas.values().map(Delta::len).sum();
-        let ops: Vec<_> = deltas
-            .into_iter()
-            .filter(|(family, delta)| self.families.contains(family) && !delta.is_empty())
-            .map(|(family, delta)| (family, delta.ops()))
-            .collect();
-        if ops.is_empty() {
-            return Ok(());
-        }
-        METRICS.changes.inc_by(changed as u64);
-        METRICS.elements.set(self.contents.len() as i64);
-        if let Err(error) = send(&mut self.socket, &self.name, &ops) {
-            // Somebody else changed our table, or flushed the rule set: put back what belongs there.
-            tracing::warn!(table = %self.name, %error, "the table in the kernel is not as we left it, replacing it");
-            self.clean = false;
-            return self.flush();
+        found
+    }
+
+    /// Whether the kernel takes the changes where nothing else is.
+    fn try_alone(&mut self, changes: &[Change]) -> Result<(), netlink::Error> {
+        let mut contents = Contents::default();
+        let alone = changes.iter().map(|(owner, fragment)| (owner.clone(), fragment.clone().alone()));
+        let mut deltas = contents.replace(alone, &World::default());
+        for family in self.families.clone() {
+            let ops = deltas.remove(&family).unwrap_or_default().ops();
+            if !ops.is_empty() {
+                try_out(&mut self.socket, &self.name, family, ops)?;
+            }
         }
         Ok(())
     }
 
-    /// Makes the kernel hold the wanted state, by one batch that replaces the table.
+    /// Whether the kernel takes tables at all.
+    fn probe_own(&mut self) -> Result<(), Error> {
+        let features = ("features".to_owned(), features::fixed(&self.config, &self.families));
+        self.try_alone(&[features]).map_err(|source| Error::Batch { table: self.name.clone(), source })
+    }
+
+    fn apply(&mut self, deltas: BTreeMap<Family, Delta>) -> Result<(), Error> {
+        self.send_deltas(deltas).map_err(|source| Error::Batch { table: self.name.clone(), source })
+    }
+
+    fn send_deltas(&mut self, deltas: BTreeMap<Family, Delta>) -> Result<(), netlink::Error> {
+        for (family, delta) in &deltas {
+            self.stale.extend(translation::turned(*family, delta));
+        }
+        if !self.clean || !self.held.is_empty() {
+            return self.write_anew();
+        }
+        let changed: usize = deltas.values().map(Delta::len).sum();
+        let mut deltas: Vec<(Family, Delta)> =
+            deltas.into_iter().filter(|(family, delta)| self.families.contains(family) && !delta.is_empty()).collect();
+        if deltas.is_empty() {
+            return Ok(());
+        }
+        METRICS.changes.inc_by(changed as u64);
+        METRICS.elements.set(self.contents.len() as i64);
+        let ranges: Vec<_> = deltas.iter_mut().map(|(family, delta)| (*family, delta.take_ranges())).collect();
+        let rest = deltas.into_iter().map(|(family, delta)| (family, delta.ops())).collect();
+        for ops in [ranges, rest] {
+            if ops.iter().all(|(_, ops)| ops.is_empty()) {
+                continue;
+            }
+            if let Err(error) = send(&mut self.socket, &self.name, &ops) {
+                // Somebody else changed our table, or flushed the rule set: put back what belongs there.
+                tracing::warn!(table = %self.name, %error, "the table in the kernel is not as we left it, replacing it");
+                self.clean = false;
+                return self.write_anew();
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the kernel hold the wanted state.
     fn flush(&mut self) -> Result<(), Error> {
+        self.write_anew().map_err(|source| Error::Batch { table: self.name.clone(), source })
+    }
+
+    /// The same, by one batch that replaces the table.
+    fn write_anew(&mut self) -> Result<(), netlink::Error> {
         if self.clean || !self.held.is_empty() {
             return Ok(());
         }
@@ -322,7 +417,7 @@ impl Inner {
             .collect();
         METRICS.replacements.inc();
         METRICS.elements.set(self.contents.len() as i64);
-        send(&mut self.socket, &self.name, &ops).map_err(|source| Error::Batch { table: self.name.clone(), source })?;
+        send(&mut self.socket, &self.name, &ops)?;
         self.clean = true;
         Ok(())
     }
@@ -383,3 +478,6 @@ fn features() -> Vec<(&'static str, &'static str, Vec<Expr>)> {
         ("reject", "CONFIG_NFT_REJECT", vec![Expr::Reject(Refusal::TcpReset)]),
     ]
 }
+
+#[cfg(test)]
+mod tests;

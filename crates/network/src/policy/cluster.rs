@@ -140,13 +140,11 @@ impl ObjectRule {
             _ => Action::Deny,
         };
         match self.connections() {
-            Ok((peers, ports)) => (Some(Rule { action, peers, ports }), None),
+            Ok((peers, ports)) => (Some(Rule::new(action, peers, ports)), None),
             Err(Unknown(what)) => {
                 let closed = match action {
                     Action::Accept => None,
-                    Action::Deny | Action::Pass => {
-                        Some(Rule { action: Action::Deny, peers: vec![Peer::All], ports: vec![Port::All] })
-                    }
+                    Action::Deny | Action::Pass => Some(Rule::new(Action::Deny, vec![Peer::All], vec![Port::All])),
                 };
                 let effect = if closed.is_some() { "the rule denies all" } else { "the rule matches nothing" };
                 (closed, Some(Unknown(format!("{what} is not known: {effect}{}", called(&self.name)))))
@@ -161,7 +159,7 @@ impl ObjectRule {
             (Some(all), _) => all.iter().map(protocol).collect::<Result<Vec<_>, _>>()?.concat(),
             (None, Some(all)) => all.iter().map(port).collect::<Result<Vec<_>, _>>()?.concat(),
         };
-        Ok((merge(peers), ports))
+        Ok((peers, ports))
     }
 }
 
@@ -214,22 +212,6 @@ fn peer(fields: &Map<String, Value>) -> Result<Peer, Unknown> {
         _ => pods(fields).map(Peer::Pods),
     };
     read.ok_or_else(|| Unknown(format!("the peer with {}", keys(fields))))
-}
-
-/// The ranges of all peers are one peer: a rule has one set of them.
-fn merge(peers: Vec<Peer>) -> Vec<Peer> {
-    let mut all = Vec::new();
-    let mut blocks = Vec::new();
-    for peer in peers {
-        match peer {
-            Peer::Blocks(ranges) => blocks.extend(ranges),
-            other => all.push(other),
-        }
-    }
-    if !blocks.is_empty() {
-        all.push(Peer::Blocks(super::spec::merged(blocks)));
-    }
-    all
 }
 
 /// `protocols` of v1alpha2.

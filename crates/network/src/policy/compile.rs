@@ -1,7 +1,11 @@
 //! From policies, pods and namespaces to what the table holds, incrementally. Pure.
 //!
 //! A pod contributes the elements that name it, a policy its chains, and the pods of this node that have the same policies
-//! share one more chain. So a change of a pod is a change of its elements, and a change of a policy one of its chains.
+//! share one more chain. So a change of a pod is a change of its elements, and a change of a policy one of its chains. A policy
+//! that concerns no pod of this node contributes nothing.
+
+mod groups;
+mod rules;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -9,11 +13,13 @@ use std::net::IpAddr;
 use client::Key;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::spec::{Namespaces, Peer, Port, Selection, Spec, Tier};
+use super::spec::{Spec, Tier};
 use crate::nft::contents::{Change, Fragment};
-use crate::nft::element::{Key as Place, Protocol};
-use crate::nft::features::policies::{self, Decision, Direction, Isolation, Peers, Ports};
+use crate::nft::element::Protocol;
+use crate::nft::features::policies::{self, Decision, Direction, Isolation};
 use crate::nft::{Config, Family};
+use groups::{Counted, Groups};
+use rules::Compiled;
 
 type LabelMap = BTreeMap<String, String>;
 
@@ -59,26 +65,13 @@ impl Facts {
     }
 }
 
-/// Pods that a peer selects, or their ports of a name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Group {
-    pods: Selection,
-    port: Option<(Protocol, String)>,
-}
-
 #[derive(Debug)]
 struct Policy {
     number: u32,
+    /// As the API has it.
     spec: Spec,
-    groups: Vec<Group>,
-    /// The sets of ranges, by direction and rule.
-    blocks: HashMap<(Direction, usize), u32>,
-}
-
-#[derive(Debug)]
-struct Counted {
-    number: u32,
-    users: usize,
+    /// The kernel refuses what it says: another holds in its place.
+    is_closed: bool,
 }
 
 /// The policies of a pod in one direction, by their numbers, those of each tier in the order in which they are asked.
@@ -104,7 +97,15 @@ pub(crate) struct State {
     pods: BTreeMap<Key, Facts>,
     namespaces: BTreeMap<String, LabelMap>,
     policies: BTreeMap<Key, Policy>,
-    groups: HashMap<Group, Counted>,
+    by_number: HashMap<u32, Key>,
+    /// What there is of policies that concern pods of this node.
+    compiled: HashMap<Key, Compiled>,
+    /// The policies of each pod of this node that has some, and the number of such pods of each policy.
+    concerned: HashMap<Key, BTreeSet<Key>>,
+    users: HashMap<Key, usize>,
+    /// Policies to compile anew.
+    stale: BTreeSet<Key>,
+    groups: Groups,
     /// The chains of isolated pods, by the numbers of their policies.
     isolations: HashMap<(Direction, Stack), Counted>,
     /// The policies of each isolated pod.
@@ -114,6 +115,8 @@ pub(crate) struct State {
     last_number: u32,
     dirty: BTreeSet<Key>,
     changes: BTreeMap<String, Fragment>,
+    /// What of policies is not enforced, and why.
+    problems: Vec<(Key, String)>,
 }
 
 impl State {
@@ -125,13 +128,19 @@ impl State {
             pods: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             policies: BTreeMap::new(),
-            groups: HashMap::new(),
+            by_number: HashMap::new(),
+            compiled: HashMap::new(),
+            concerned: HashMap::new(),
+            users: HashMap::new(),
+            stale: BTreeSet::new(),
+            groups: Groups::default(),
             isolations: HashMap::new(),
             isolated: HashMap::new(),
             contributing: BTreeSet::new(),
             last_number: 0,
             dirty: BTreeSet::new(),
             changes: BTreeMap::new(),
+            problems: Vec::new(),
         }
     }
 
@@ -140,28 +149,28 @@ impl State {
         if self.policies.get(key).map(|old| &old.spec) == spec.as_ref() {
             return;
         }
-        let old = self.policies.remove(key);
-        let new = spec.map(|spec| self.policy(spec, old.as_ref().map(|old| old.number)));
-        let fragment = new.as_ref().map(|policy| self.policy_fragment(key, policy)).unwrap_or_default();
-        self.changes.insert(format!("policy:{key}"), fragment);
-        let number = new.as_ref().or(old.as_ref()).map(|policy| policy.number);
-        if let Some(policy) = new {
-            self.policies.insert(key.clone(), policy);
+        let number = self.policies.remove(key).map(|old| old.number);
+        match spec {
+            Some(spec) => {
+                let number = number.unwrap_or_else(|| self.number());
+                self.by_number.insert(number, key.clone());
+                self.policies.insert(key.clone(), Policy { number, spec, is_closed: false });
+            }
+            None => drop(number.and_then(|number| self.by_number.remove(&number))),
         }
-        self.restack(number);
-        for group in old.into_iter().flat_map(|old| old.groups) {
-            self.release(&group);
-        }
+        self.stale.insert(key.clone());
         let concerned =
             |(pod, facts): &(&Key, &Facts)| facts.local && (key.namespace.is_none() || key.namespace == pod.namespace);
         let local: Vec<Key> = self.pods.iter().filter(concerned).map(|(pod, _)| pod.clone()).collect();
         self.dirty.extend(local);
-        let base = self.families.iter().filter(|_| !self.policies.is_empty()).map(|family| policies::base(&self.config, *family));
-        let base = base.fold(Fragment::default(), |mut all, part| {
-            all.extend(part);
-            all
-        });
-        self.changes.insert("policies".to_owned(), base);
+    }
+
+    /// The kernel refuses what the policy says: until that changes it fails closed. Whether it did not before.
+    pub(super) fn close(&mut self, key: &Key) -> bool {
+        let Some(policy) = self.policies.get_mut(key).filter(|policy| !policy.is_closed) else { return false };
+        policy.is_closed = true;
+        self.stale.insert(key.clone());
+        true
     }
 
     /// A pod is there, has changed or is gone.
@@ -191,7 +200,9 @@ impl State {
 
     /// Whether there is a policy in the namespace, or one of the cluster.
     pub(crate) fn has_policies(&self, namespace: &str) -> bool {
-        self.policies.keys().any(|key| key.namespace.is_none() || key.ns() == namespace)
+        let of_cluster = self.policies.keys().next().is_some_and(|key| key.namespace.is_none());
+        let mut own = self.policies.range(Key::namespaced(namespace, "")..).map(|(key, _)| key);
+        of_cluster || own.next().is_some_and(|key| key.namespace.as_deref() == Some(namespace))
     }
 
     /// Whether there is a policy.
@@ -201,6 +212,11 @@ impl State {
 
     /// What changed in the table since the last call.
     pub(crate) fn changes(&mut self) -> Vec<Change> {
+        for key in self.dirty.clone() {
+            self.concern(&key);
+        }
+        self.compile_stale();
+        // With the pods that are in other groups now.
         for key in std::mem::take(&mut self.dirty) {
             let fragment = self.pod_fragment(&key);
             let empty = fragment == Fragment::default();
@@ -210,6 +226,43 @@ impl State {
             }
         }
         std::mem::take(&mut self.changes).into_iter().collect()
+    }
+
+    /// What of policies is not enforced, and why, since the last call.
+    pub(super) fn problems(&mut self) -> Vec<(Key, String)> {
+        std::mem::take(&mut self.problems)
+    }
+
+    /// The policy whose contribution this is.
+    pub(super) fn policy_of(&self, owner: &str) -> Option<&Key> {
+        self.compiled.keys().find(|key| policy_owner(key) == owner)
+    }
+
+    /// Counts the pod for the policies that concern it, if it is one of this node.
+    fn concern(&mut self, key: &Key) {
+        let now = match self.pods.get(key).filter(|pod| pod.local) {
+            Some(pod) => self.policies_of(key, pod).map(|(policy, _)| policy.clone()).collect(),
+            None => BTreeSet::new(),
+        };
+        let before = self.concerned.remove(key).unwrap_or_default();
+        for policy in now.difference(&before) {
+            let users = self.users.entry(policy.clone()).or_default();
+            *users += 1;
+            if *users == 1 {
+                self.stale.insert(policy.clone());
+            }
+        }
+        for policy in before.difference(&now) {
+            let Some(users) = self.users.get_mut(policy) else { continue };
+            *users -= 1;
+            if *users == 0 {
+                self.users.remove(policy);
+                self.stale.insert(policy.clone());
+            }
+        }
+        if !now.is_empty() {
+            self.concerned.insert(key.clone(), now);
+        }
     }
 
     fn number(&mut self) -> u32 {
@@ -222,134 +275,6 @@ impl State {
         self.pods.range(first..).take_while(move |(key, _)| key.namespace.as_deref() == Some(namespace))
     }
 
-    fn policy(&mut self, spec: Spec, number: Option<u32>) -> Policy {
-        let mut groups = Vec::new();
-        let mut blocks = HashMap::new();
-        for direction in Direction::ALL {
-            for (index, rule) in spec.rules(direction).unwrap_or_default().iter().enumerate() {
-                groups.extend(rule.peers.iter().filter_map(|peer| match peer {
-                    Peer::Pods(pods) => Some(Group { pods: pods.clone(), port: None }),
-                    Peer::All | Peer::Blocks(_) => None,
-                }));
-                if rule.peers.iter().any(|peer| matches!(peer, Peer::Blocks(_))) {
-                    blocks.insert((direction, index), self.number());
-                }
-                for port in &rule.ports {
-                    let targets = rule.peers.iter().filter_map(|peer| named(direction, &spec.subject, peer, port));
-                    groups.extend(targets);
-                }
-            }
-        }
-        for group in &groups {
-            self.acquire(group);
-        }
-        Policy { number: number.unwrap_or_else(|| self.number()), spec, groups, blocks }
-    }
-
-    fn acquire(&mut self, group: &Group) {
-        if let Some(counted) = self.groups.get_mut(group) {
-            counted.users += 1;
-            return;
-        }
-        let number = self.number();
-        self.groups.insert(group.clone(), Counted { number, users: 1 });
-        self.touch(group);
-    }
-
-    fn release(&mut self, group: &Group) {
-        let Some(counted) = self.groups.get_mut(group) else { return };
-        counted.users -= 1;
-        if counted.users == 0 {
-            self.groups.remove(group);
-            self.touch(group);
-        }
-    }
-
-    /// The pods of a group that came or went have other elements.
-    fn touch(&mut self, group: &Group) {
-        let members: Vec<Key> =
-            self.pods.iter().filter(|(key, pod)| self.selects(&group.pods, key, pod)).map(|(key, _)| key.clone()).collect();
-        self.dirty.extend(members);
-    }
-
-    fn selects(&self, selection: &Selection, key: &Key, pod: &Facts) -> bool {
-        let namespace = match &selection.namespaces {
-            Namespaces::One(name) => name == key.ns(),
-            Namespaces::Selected(selector) => self.namespaces.get(key.ns()).is_some_and(|labels| selector.matches(labels)),
-        };
-        namespace && selection.pods.matches(&pod.labels)
-    }
-
-    fn policy_fragment(&self, key: &Key, policy: &Policy) -> Fragment {
-        let mut fragment = Fragment::default();
-        let name = title(key);
-        for family in self.families.iter().copied() {
-            for group in &policy.groups {
-                let Some(Counted { number, .. }) = self.groups.get(group) else { continue };
-                fragment.extend(match group.port {
-                    None => policies::peer_set(family, *number),
-                    Some(_) => policies::named_set(family, *number),
-                });
-            }
-            for direction in Direction::ALL {
-                let Some(rules) = policy.spec.rules(direction) else { continue };
-                for (index, peer) in
-                    rules.iter().enumerate().flat_map(|(index, rule)| rule.peers.iter().map(move |peer| (index, peer)))
-                {
-                    if let (Peer::Blocks(ranges), Some(number)) = (peer, policy.blocks.get(&(direction, index))) {
-                        let own = ranges.iter().copied().filter(|(first, _)| Family::of(*first) == family);
-                        fragment.extend(policies::blocks(family, *number, &own.collect::<Vec<_>>()));
-                    }
-                }
-                // The rules of the cluster's policies are in the chains of the pods that they concern.
-                if policy.spec.tier == Tier::Namespaced {
-                    let allowed = self.decisions(direction, policy);
-                    fragment.chains.push((family, policies::policy(direction, family, policy.number, &name, &allowed)));
-                }
-            }
-        }
-        fragment
-    }
-
-    /// What a policy says in a direction, in order.
-    fn decisions(&self, direction: Direction, policy: &Policy) -> Vec<Decision> {
-        let mut all = Vec::new();
-        for (index, rule) in policy.spec.rules(direction).unwrap_or_default().iter().enumerate() {
-            let block = policy.blocks.get(&(direction, index)).copied();
-            for peer in &rule.peers {
-                let connections = |port| self.connections(direction, &policy.spec.subject, peer, port, block);
-                let found = rule.ports.iter().filter_map(connections);
-                all.extend(found.map(|(peers, ports)| Decision { action: rule.action, peers, ports }));
-            }
-        }
-        all
-    }
-
-    fn connections(
-        &self,
-        direction: Direction,
-        subject: &Selection,
-        peer: &Peer,
-        port: &Port,
-        block: Option<u32>,
-    ) -> Option<(Peers, Ports)> {
-        let number = |group: &Group| self.groups.get(group).map(|counted| counted.number);
-        let ports = match port {
-            Port::All => Ports::All,
-            Port::Of(protocol) => Ports::Of(*protocol),
-            Port::Range(protocol, first, last) => Ports::Range(*protocol, *first, *last),
-            Port::Named(..) => Ports::Named(number(&named(direction, subject, peer, port)?)?),
-        };
-        let peers = match peer {
-            Peer::All => Peers::All,
-            // The ports of the name are those of the peer's pods already.
-            Peer::Pods(_) if direction == Direction::Egress && matches!(port, Port::Named(..)) => Peers::All,
-            Peer::Pods(pods) => Peers::Pods(number(&Group { pods: pods.clone(), port: None })?),
-            Peer::Blocks(_) => Peers::Blocks(block?),
-        };
-        Some((peers, ports))
-    }
-
     /// The elements that name a pod.
     fn pod_fragment(&mut self, key: &Key) -> Fragment {
         let before = self.isolated.remove(key).unwrap_or_default();
@@ -357,20 +282,11 @@ impl State {
         if let Some(pod) = self.pods.get(key).cloned() {
             let addresses: Vec<IpAddr> =
                 pod.addresses.iter().copied().filter(|address| self.families.contains(&Family::of(*address))).collect();
-            for (group, Counted { number, .. }) in self.groups.iter().filter(|(group, _)| self.selects(&group.pods, key, &pod)) {
-                for address in &addresses {
-                    match &group.port {
-                        None => fragment.elements.push(policies::peer(*address, *number)),
-                        Some((protocol, name)) => {
-                            let ports = pod.ports.iter().filter(|(one, of, _)| one == name && of == protocol);
-                            fragment.elements.extend(ports.map(|(_, protocol, port)| {
-                                policies::named_port(Place { address: *address, protocol: *protocol, port: *port }, *number)
-                            }));
-                        }
-                    }
-                }
+            let groups = self.groups.of_namespace(key.ns());
+            for (number, group) in groups.into_iter().filter(|(_, group)| group.selects(&self.namespaces, key, &pod)) {
+                fragment.elements.extend(group.elements(number, &addresses, &pod));
             }
-            let now = if pod.local { self.policies_of(key, &pod) } else { Vec::new() };
+            let now = if pod.local { self.stacks_of(key, &pod) } else { Vec::new() };
             for (direction, policies) in &now {
                 let number = self.isolate(*direction, policies);
                 fragment.elements.extend(addresses.iter().map(|address| policies::isolated(*direction, *address, number)));
@@ -386,16 +302,17 @@ impl State {
         fragment
     }
 
-    /// The policies that concern a pod, for each direction in which there are some.
-    fn policies_of(&self, key: &Key, pod: &Facts) -> Vec<(Direction, Stack)> {
+    /// The policies that concern a pod.
+    fn policies_of<'a>(&'a self, key: &'a Key, pod: &'a Facts) -> impl Iterator<Item = (&'a Key, &'a Policy)> {
         let of_cluster = self.policies.iter().take_while(|(policy, _)| policy.namespace.is_none());
         let first = Key::namespaced(key.ns(), "");
         let own = self.policies.range(first..).take_while(|(policy, _)| policy.namespace == key.namespace);
-        let all: Vec<&Policy> = of_cluster
-            .chain(own)
-            .map(|(_, policy)| policy)
-            .filter(|policy| self.selects(&policy.spec.subject, key, pod))
-            .collect();
+        of_cluster.chain(own).filter(|(_, policy)| policy.spec.subject.selects(&self.namespaces, key, pod))
+    }
+
+    /// The same, for each direction in which there are some.
+    fn stacks_of(&self, key: &Key, pod: &Facts) -> Vec<(Direction, Stack)> {
+        let all: Vec<&Policy> = self.policies_of(key, pod).map(|(_, policy)| policy).collect();
         let of = |direction: Direction| {
             let mut stack = Stack::default();
             let (mut admin, mut baseline) = (Vec::new(), Vec::new());
@@ -435,8 +352,7 @@ impl State {
     }
 
     /// The chains of pods that a policy of the cluster concerns hold its rules: they change with it.
-    fn restack(&mut self, policy: Option<u32>) {
-        let Some(policy) = policy else { return };
+    fn restack(&mut self, policy: u32) {
         let has = |stack: &Stack| stack.admin.contains(&policy) || stack.baseline.contains(&policy);
         let changed = self.isolations.iter().filter(|((_, stack), _)| has(stack)).map(|((direction, stack), counted)| {
             let fragment = self.isolation_fragment(*direction, stack, counted.number);
@@ -447,18 +363,20 @@ impl State {
     }
 
     fn isolation_fragment(&self, direction: Direction, stack: &Stack, number: u32) -> Fragment {
-        let by_number: HashMap<u32, (String, &Policy)> =
-            self.policies.iter().map(|(key, policy)| (policy.number, (title(key), policy))).collect();
+        let titles: HashMap<u32, String> = [&stack.admin, &stack.namespaced, &stack.baseline]
+            .into_iter()
+            .flatten()
+            .filter_map(|number| Some((*number, title(self.by_number.get(number)?))))
+            .collect();
+        let named = |number: &u32| titles.get(number).map_or("", String::as_str);
         let tier = |numbers: &[u32]| -> Vec<(Decision, &str)> {
-            let found = numbers.iter().filter_map(|number| by_number.get(number));
-            found
-                .flat_map(|(title, policy)| self.decisions(direction, policy).into_iter().map(|one| (one, title.as_str())))
-                .collect()
+            let decisions = |number: &u32| self.compiled.get(self.by_number.get(number)?).map(|one| one.decisions(direction));
+            let of = |number| decisions(number).into_iter().flatten().map(move |one| (*one, named(number)));
+            numbers.iter().flat_map(of).collect()
         };
-        let named = |number: &u32| (*number, by_number.get(number).map_or("", |(title, _)| title.as_str()));
         let of = Isolation {
             admin: tier(&stack.admin),
-            policies: stack.namespaced.iter().map(named).collect(),
+            policies: stack.namespaced.iter().map(|number| (*number, named(number))).collect(),
             baseline: tier(&stack.baseline),
         };
         let chains = self
@@ -482,23 +400,13 @@ fn isolation_owner(direction: Direction, number: u32) -> String {
     format!("isolation:{}:{number}", direction.name())
 }
 
+fn policy_owner(key: &Key) -> String {
+    format!("policy:{key}")
+}
+
 /// How a policy is called in the comments of rules.
 fn title(key: &Key) -> String {
     if key.namespace.is_some() { format!("NetworkPolicy {key}") } else { key.name.clone() }
-}
-
-/// The pods whose ports of a name a rule means: those that the connection goes to.
-fn named(direction: Direction, subject: &Selection, peer: &Peer, port: &Port) -> Option<Group> {
-    let Port::Named(protocol, name) = port else { return None };
-    let everything = apimachinery::labels::Selector::everything;
-    let pods = match (direction, peer) {
-        (Direction::Ingress, _) => subject.clone(),
-        (Direction::Egress, Peer::Pods(pods)) => pods.clone(),
-        (Direction::Egress, Peer::All | Peer::Blocks(_)) => {
-            Selection { namespaces: Namespaces::Selected(everything()), pods: everything() }
-        }
-    };
-    Some(Group { pods, port: Some((*protocol, name.clone())) })
 }
 
 #[cfg(test)]

@@ -118,3 +118,15 @@ fn read(kind: Kind, object: &[u8]) -> Option<Object> {
 fn key(kind: Kind, object: &Object) -> Key {
     Key { namespace: None, name: format!("{} {}", kind.name(), object.metadata.name.as_deref().unwrap_or_default()) }
 }
+
+/// The policy of a key as what an event is about.
+pub(super) fn reference(key: &Key) -> ObjectReference {
+    let (kind, name) = key.name.split_once(' ').unwrap_or_default();
+    let kind = Kind::ALL.into_iter().find(|one| one.name() == kind);
+    ObjectReference {
+        api_version: kind.map(|kind| format!("{GROUP}/{}", kind.versions()[0])),
+        kind: kind.map(|kind| kind.name().to_owned()),
+        name: Some(name.to_owned()),
+        ..ObjectReference::default()
+    }
+}

@@ -1,5 +1,7 @@
 //! What a NetworkPolicy says, in the terms of the compiler. Pure.
 
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::net::IpAddr;
 
 use apimachinery::labels::Selector;
@@ -31,23 +33,53 @@ pub(super) enum Tier {
     Baseline(i32),
 }
 
-/// What one rule decides: every port with every peer.
+/// What one rule decides: every port with every peer. Both are sets, so that a rule costs what it says and not one times the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
     pub(super) action: Action,
-    pub(super) peers: Vec<Peer>,
-    pub(super) ports: Vec<Port>,
+    pub(super) peers: Peers,
+    pub(super) ports: Ports,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The peers of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Peers {
+    /// Everybody.
+    All,
+    /// Those that any of these selects.
+    Some {
+        /// Without duplicates.
+        pods: Vec<Selection>,
+        /// Ranges by their first and last address, in order and without overlaps.
+        blocks: Vec<(IpAddr, IpAddr)>,
+    },
+}
+
+/// The ports of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Ports {
+    /// Any of any protocol.
+    All,
+    /// These.
+    Some {
+        /// Ranges by their first and last port, in order and without overlaps. One of all ports stands for the protocol.
+        ranges: Vec<(Protocol, u16, u16)>,
+        /// In order and without duplicates.
+        named: Vec<(Protocol, String)>,
+    },
+}
+
+/// A peer as a policy names it.
+#[derive(Clone, Debug)]
 pub(super) enum Peer {
     All,
     Pods(Selection),
-    /// Ranges by their first and last address, without overlaps.
+    /// Ranges by their first and last address.
     Blocks(Vec<(IpAddr, IpAddr)>),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A port as a policy names it.
+#[derive(Clone, Debug)]
 pub(super) enum Port {
     All,
     Of(Protocol),
@@ -81,9 +113,19 @@ impl Spec {
         Self {
             tier: Tier::Namespaced,
             subject: Selection { namespaces: Namespaces::One(namespace.to_owned()), pods },
-            ingress: isolates(spec, Direction::Ingress).then(|| ingress.collect()),
-            egress: isolates(spec, Direction::Egress).then(|| egress.collect()),
+            ingress: isolates(spec, Direction::Ingress).then(|| combined(ingress.collect())),
+            egress: isolates(spec, Direction::Egress).then(|| combined(egress.collect())),
         }
+    }
+
+    /// What holds in place of a policy that cannot be enforced: it fails closed, as the API of the cluster's policies says. What accepts matches nothing, and a
+    /// NetworkPolicy goes on to isolate its pods; where something denies or passes, all is denied.
+    pub(super) fn closed(&self) -> Self {
+        let closed = |rules: &[Rule]| match rules.iter().all(|rule| rule.action == Action::Accept) {
+            true => Vec::new(),
+            false => vec![Rule::new(Action::Deny, vec![Peer::All], vec![Port::All])],
+        };
+        Self { ingress: self.ingress.as_deref().map(closed), egress: self.egress.as_deref().map(closed), ..self.clone() }
     }
 
     /// The rules of a direction; None: the policy is not about it.
@@ -114,16 +156,112 @@ impl Rule {
     fn of(namespace: &str, peers: &Option<Vec<NetworkPolicyPeer>>, ports: &Option<Vec<NetworkPolicyPort>>) -> Self {
         let (peers, ports) = (peers.as_deref().unwrap_or_default(), ports.as_deref().unwrap_or_default());
         let mut read: Vec<Peer> = peers.iter().filter_map(|peer| selection(namespace, peer)).map(Peer::Pods).collect();
-        let blocks = ranges(peers.iter().filter_map(|peer| peer.ip_block.as_ref()));
-        if !blocks.is_empty() {
-            read.push(Peer::Blocks(blocks));
+        read.push(Peer::Blocks(ranges(peers.iter().filter_map(|peer| peer.ip_block.as_ref()))));
+        let peers = if peers.is_empty() { vec![Peer::All] } else { read };
+        let ports = if ports.is_empty() { vec![Port::All] } else { ports.iter().filter_map(port).collect() };
+        Self::new(Action::Accept, peers, ports)
+    }
+
+    /// The rule about these peers and ports.
+    pub(super) fn new(action: Action, peers: Vec<Peer>, ports: Vec<Port>) -> Self {
+        Self { action, peers: Peers::of(peers), ports: Ports::of(ports) }
+    }
+}
+
+impl Peers {
+    fn of(peers: Vec<Peer>) -> Self {
+        let (mut seen, mut pods, mut blocks) = (HashSet::new(), Vec::new(), Vec::new());
+        for peer in peers {
+            match peer {
+                Peer::All => return Self::All,
+                Peer::Pods(one) => {
+                    if seen.insert(one.clone()) {
+                        pods.push(one);
+                    }
+                }
+                Peer::Blocks(ranges) => blocks.extend(ranges),
+            }
         }
-        Self {
-            action: Action::Accept,
-            peers: if peers.is_empty() { vec![Peer::All] } else { read },
-            ports: if ports.is_empty() { vec![Port::All] } else { ports.iter().filter_map(port).collect() },
+        Self::Some { pods, blocks: merged(blocks) }
+    }
+
+    fn gathered(all: Vec<Self>) -> Self {
+        let peers = all.into_iter().flat_map(|peers| match peers {
+            Self::All => vec![Peer::All],
+            Self::Some { pods, blocks } => pods.into_iter().map(Peer::Pods).chain([Peer::Blocks(blocks)]).collect(),
+        });
+        Self::of(peers.collect())
+    }
+
+    fn is_nobody(&self) -> bool {
+        matches!(self, Self::Some { pods, blocks } if pods.is_empty() && blocks.is_empty())
+    }
+}
+
+impl Ports {
+    fn of(ports: Vec<Port>) -> Self {
+        let (mut ranges, mut named) = (Vec::new(), Vec::new());
+        for port in ports {
+            match port {
+                Port::All => return Self::All,
+                Port::Of(protocol) => ranges.push((protocol, 0, u16::MAX)),
+                Port::Range(protocol, first, last) => ranges.push((protocol, first, last)),
+                Port::Named(protocol, name) => named.push((protocol, name)),
+            }
+        }
+        // One that ends before it begins has no port.
+        ranges.retain(|(_, first, last)| first <= last);
+        ranges.sort_unstable();
+        named.sort_unstable();
+        named.dedup();
+        let mut disjoint: Vec<(Protocol, u16, u16)> = Vec::new();
+        for (protocol, first, last) in ranges {
+            match disjoint.last_mut() {
+                Some(before) if before.0 == protocol && first <= before.2.saturating_add(1) => before.2 = before.2.max(last),
+                _ => disjoint.push((protocol, first, last)),
+            }
+        }
+        Self::Some { ranges: disjoint, named }
+    }
+
+    fn gathered(all: Vec<Self>) -> Self {
+        let ports = all.into_iter().flat_map(|ports| match ports {
+            Self::All => vec![Port::All],
+            Self::Some { ranges, named } => {
+                let ranges = ranges.into_iter().map(|(protocol, first, last)| Port::Range(protocol, first, last));
+                ranges.chain(named.into_iter().map(|(protocol, name)| Port::Named(protocol, name))).collect()
+            }
+        });
+        Self::of(ports.collect())
+    }
+
+    fn is_none(&self) -> bool {
+        matches!(self, Self::Some { ranges, named } if ranges.is_empty() && named.is_empty())
+    }
+}
+
+/// Rules that all accept, as fewer: those with equal ports are one about the peers of all, and those with equal peers one about all their ports.
+fn combined(rules: Vec<Rule>) -> Vec<Rule> {
+    let rules = rules.into_iter().filter(|rule| !rule.peers.is_nobody() && !rule.ports.is_none());
+    let by_ports = gathered(rules.map(|rule| (rule.ports, rule.peers)), Peers::gathered);
+    let by_peers = gathered(by_ports.into_iter().map(|(ports, peers)| (peers, ports)), Ports::gathered);
+    by_peers.into_iter().map(|(peers, ports)| Rule { action: Action::Accept, peers, ports }).collect()
+}
+
+/// The values of each key, in the order in which the keys came.
+fn gathered<K: Hash + Eq + Clone, V>(pairs: impl Iterator<Item = (K, V)>, union: fn(Vec<V>) -> V) -> Vec<(K, V)> {
+    let mut places: HashMap<K, usize> = HashMap::new();
+    let mut found: Vec<(K, Vec<V>)> = Vec::new();
+    for (key, value) in pairs {
+        match places.get(&key) {
+            Some(place) => found[*place].1.push(value),
+            None => {
+                places.insert(key.clone(), found.len());
+                found.push((key, vec![value]));
+            }
         }
     }
+    found.into_iter().map(|(key, values)| (key, union(values))).collect()
 }
 
 fn selection(namespace: &str, peer: &NetworkPolicyPeer) -> Option<Selection> {

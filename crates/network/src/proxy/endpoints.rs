@@ -1,6 +1,6 @@
 //! Which endpoints of a service port clients may get. Pure.
 
-use std::ops::Deref;
+use std::collections::HashMap;
 
 use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
 
@@ -29,13 +29,7 @@ struct Candidate<'a> {
 
 /// The endpoints for one port of a service. Ready ones are taken; where there are none, those that still serve while they
 /// terminate (KEP-1669). Topology hints narrow the choice when every endpoint has them (KEP-2433, KEP-3015).
-pub(super) fn choose<S: Deref<Target = EndpointSlice>>(
-    slices: &[S],
-    family: Family,
-    protocol: Protocol,
-    port: &str,
-    node: &Node,
-) -> Chosen {
+pub(super) fn choose(slices: &[Slice<'_>], family: Family, protocol: Protocol, port: &str, node: &Node) -> Chosen {
     let candidates: Vec<Candidate<'_>> =
         slices.iter().flat_map(|slice| candidates(slice, family, protocol, port, node)).collect();
     let usable = |local: bool| -> Vec<&Candidate<'_>> {
@@ -47,13 +41,13 @@ pub(super) fn choose<S: Deref<Target = EndpointSlice>>(
     Chosen { all: sorted(hinted(usable(false), node)), local: sorted(usable(true)), serving }
 }
 
-fn candidates<'a>(slice: &'a EndpointSlice, family: Family, protocol: Protocol, port: &str, node: &Node) -> Vec<Candidate<'a>> {
-    if !is_of(slice, family) {
+fn candidates<'a>(slice: &Slice<'a>, family: Family, protocol: Protocol, port: &str, node: &Node) -> Vec<Candidate<'a>> {
+    if !slice.is_of(family) {
         return Vec::new();
     }
-    let Some(port) = port_of(slice, protocol, port) else { return Vec::new() };
+    let Some(port) = slice.port(protocol, port) else { return Vec::new() };
     let mut found = Vec::new();
-    for api in slice.endpoints.iter().flatten() {
+    for api in slice.api.endpoints.iter().flatten() {
         let conditions = api.conditions.as_ref();
         let ready = conditions.and_then(|all| all.ready).unwrap_or(true);
         let serving = conditions.and_then(|all| all.serving).unwrap_or(ready);
@@ -71,34 +65,43 @@ fn candidates<'a>(slice: &'a EndpointSlice, family: Family, protocol: Protocol, 
     found
 }
 
-fn is_of(slice: &EndpointSlice, family: Family) -> bool {
-    slice.address_type == if family == Family::V4 { "IPv4" } else { "IPv6" }
+/// A slice with its ports by their names: each port of a service is asked for, and there may be thousands of both.
+pub(super) struct Slice<'a> {
+    api: &'a EndpointSlice,
+    ports: HashMap<(Protocol, &'a str), u16>,
 }
 
-/// The number that a port of the service has at the endpoints of a slice.
-fn port_of(slice: &EndpointSlice, protocol: Protocol, name: &str) -> Option<u16> {
-    let ports = slice.ports.iter().flatten();
-    let mut ports = ports.filter(|one| {
-        one.name.as_deref().unwrap_or_default() == name && Protocol::from_name(one.protocol.as_deref()) == Some(protocol)
-    });
-    ports.find_map(|one| u16::try_from(one.port?).ok())
+impl<'a> Slice<'a> {
+    pub(super) fn of(api: &'a EndpointSlice) -> Self {
+        let mut ports = HashMap::new();
+        for one in api.ports.iter().flatten() {
+            let number = one.port.and_then(|port| u16::try_from(port).ok());
+            if let Some((protocol, number)) = Protocol::from_name(one.protocol.as_deref()).zip(number) {
+                ports.entry((protocol, one.name.as_deref().unwrap_or_default())).or_insert(number);
+            }
+        }
+        Self { api, ports }
+    }
+
+    fn is_of(&self, family: Family) -> bool {
+        self.api.address_type == if family == Family::V4 { "IPv4" } else { "IPv6" }
+    }
+
+    /// The number that a port of the service has at the endpoints.
+    fn port(&self, protocol: Protocol, name: &str) -> Option<u16> {
+        self.ports.get(&(protocol, name)).copied()
+    }
 }
 
 /// Where endpoints of a service port, ready or not, listen at a port with this number. A Service is there before its slices are, and
 /// a program listens before it is ready.
-pub(super) fn programs<S: Deref<Target = EndpointSlice>>(
-    slices: &[S],
-    family: Family,
-    protocol: Protocol,
-    port: &str,
-    number: u16,
-) -> Programs {
-    let mut slices = slices.iter().filter(|slice| is_of(slice, family)).peekable();
+pub(super) fn programs(slices: &[Slice<'_>], family: Family, protocol: Protocol, port: &str, number: u16) -> Programs {
+    let mut slices = slices.iter().filter(|slice| slice.is_of(family)).peekable();
     if slices.peek().is_none() {
         return Programs::Unknown;
     }
-    let at_number = slices.filter(|slice| port_of(slice, protocol, port) == Some(number));
-    let endpoints = at_number.flat_map(|slice| slice.endpoints.iter().flatten());
+    let at_number = slices.filter(|slice| slice.port(protocol, port) == Some(number));
+    let endpoints = at_number.flat_map(|slice| slice.api.endpoints.iter().flatten());
     Programs::At(endpoints.flat_map(|endpoint| &endpoint.addresses).filter_map(|address| address.parse().ok()).collect())
 }
 

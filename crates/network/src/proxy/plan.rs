@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::endpoints::{choose, programs};
+use super::endpoints::{Slice, choose, programs};
 use super::node::Node;
 use crate::nft::Family;
 use crate::nft::claims::Programs;
@@ -57,11 +57,12 @@ pub struct Balanced {
 pub fn plan<S: Deref<Target = EndpointSlice>>(service: &Service, slices: &[S], node: &Node, previous: &Plan) -> Plan {
     let Some(spec) = service.spec.as_ref().filter(|_| is_proxied(service)) else { return Plan::default() };
     let mut plan = Plan::default();
+    let slices: Vec<Slice<'_>> = slices.iter().map(|slice| Slice::of(slice)).collect();
     for port in spec.ports.iter().flatten() {
         let Some(protocol) = Protocol::from_name(port.protocol.as_deref()) else { continue };
         for family in families(spec) {
             if node.families.contains(&family) {
-                plan_port(&mut plan, service, spec, port, protocol, family, slices, node);
+                plan_port(&mut plan, service, spec, port, protocol, family, &slices, node);
             }
         }
     }
@@ -144,14 +145,14 @@ fn external_ips(service: &Service, spec: &ServiceSpec, protocol: Protocol, port:
 }
 
 #[allow(clippy::too_many_arguments)] // One call, and a struct would name every argument once more.
-fn plan_port<S: Deref<Target = EndpointSlice>>(
+fn plan_port(
     plan: &mut Plan,
     service: &Service,
     spec: &ServiceSpec,
     port: &ServicePort,
     protocol: Protocol,
     family: Family,
-    slices: &[S],
+    slices: &[Slice<'_>],
     node: &Node,
 ) {
     let name = port.name.as_deref().unwrap_or_default();

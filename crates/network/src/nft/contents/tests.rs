@@ -127,3 +127,50 @@ fn everything_is_what_all_changes_made() {
     let all = contents.everything().remove(&Family::V4).unwrap();
     assert_eq!(text(all), "+many-1, +one, +y, rule y, add many-1 7=1, add one 3=3 4=4");
 }
+
+#[test]
+fn what_an_owner_contributes_is_known() {
+    let mut contents = with_set();
+    let sorted = |mut fragment: Fragment| {
+        fragment.elements.sort_by(|a, b| (a.set, &a.key).cmp(&(b.set, &b.key)));
+        fragment.common.sort_by(|a, b| a.key.cmp(&b.key));
+        fragment
+    };
+    for text in ["1=1, 2=2, chain x 2, set 4, 4:1=1, 5~5, 6~6", "2!2", ""] {
+        // Another one has some of it, too.
+        check_any(&mut contents, &[("other", "1=9, 5~5, chain x 2, set 4")]);
+        check_any(&mut contents, &[("a", text)]);
+        assert_eq!(sorted(contents.fragment_of("a")), sorted(fragment(text)), "{text}");
+    }
+    // What is put back is as it was.
+    let before = contents.everything();
+    let kept = contents.fragment_of("other");
+    check_any(&mut contents, &[("other", "3=3, chain y 1")]);
+    contents.replace([("other".to_owned(), kept)], &World::default());
+    assert_eq!(contents.everything(), before);
+}
+
+fn check_any(contents: &mut Contents, changes: &[(&str, &str)]) {
+    contents.replace(changes.iter().map(|(owner, text)| ((*owner).to_owned(), fragment(text))), &World::default());
+}
+
+static RANGES: SetKind = SetKind::ranges("ranges", &[Field::Port]);
+
+#[test]
+fn ranges_are_there_before_the_rules() {
+    let mut contents = with_set();
+    let set = (Family::V4, RANGES.numbered(7));
+    let elements = vec![Element::new(Family::V4, set.1, vec![0, 1, 0, 2], Value::Data([1].into()))];
+    let mut both = fragment("1=1, set 4, chain x 1");
+    both.extend(Fragment { sets: vec![set], ..elements.into() });
+    let mut delta = contents.replace([("a".to_owned(), both)], &World::default()).remove(&Family::V4).unwrap();
+    let first = delta.take_ranges();
+    assert!(
+        matches!(&first[..], [Op::NewSet(one), Op::Add { set: other, elements }] if [*one, *other] == [set.1; 2] && elements.len() == 1)
+    );
+    assert_eq!(text(delta), "+many-4, +x, rule x, add one 1=1");
+    // Those that go, go with the rest.
+    let mut delta = contents.replace([("a".to_owned(), Fragment::default())], &World::default()).remove(&Family::V4).unwrap();
+    assert_eq!(delta.take_ranges(), []);
+    assert!(delta.ops().contains(&Op::DelSet(set.1)));
+}

@@ -32,6 +32,8 @@ static PEERS: SetKind = SetKind::set("peers", &[Field::Address]);
 static NAMED: SetKind = SetKind::set("named-ports", rules::KEY);
 /// Ranges of addresses; all protocols, which make it a concatenation, as the kernel wants sets of ranges to be.
 static BLOCKS: SetKind = SetKind::ranges("blocks", &[Field::Address, Field::Protocol]);
+/// Ranges of ports of one protocol.
+static PORTS: SetKind = SetKind::ranges("ports", &[Field::Port]);
 
 /// Of a connection, as the isolated pod sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,7 +98,9 @@ pub(crate) enum Ports {
     Of(Protocol),
     /// From the first to the last.
     Range(Protocol, u16, u16),
-    /// Those of a name, in the set of this number.
+    /// Of a protocol, in the set of ranges of this number.
+    Ranges(Protocol, u32),
+    /// Those of names, in the set of this number.
     Named(u32),
 }
 
@@ -214,6 +218,11 @@ fn ports(family: Family, ports: Ports) -> Vec<Expr> {
             }
             exprs
         }
+        Ports::Ranges(protocol, number) => {
+            let mut exprs = rules::of_protocol(protocol.number()).to_vec();
+            exprs.extend([rules::destination_port(0), rules::contained(PORTS.numbered(number), 0)]);
+            exprs
+        }
         Ports::Named(number) => {
             let mut exprs = rules::load_key(family, 0, false);
             exprs.push(rules::contained(NAMED.numbered(number), 0));
@@ -301,15 +310,25 @@ pub(crate) fn blocks(family: Family, number: u32, ranges: &[(IpAddr, IpAddr)]) -
     Fragment { sets: vec![(family, set)], elements: ranges.iter().map(element).collect(), ..Fragment::default() }
 }
 
+/// A set of ranges of ports, each with its first and last, that do not overlap.
+pub(crate) fn port_ranges(family: Family, number: u32, ranges: &[(u16, u16)]) -> Fragment {
+    let set = PORTS.numbered(number);
+    let element =
+        |(first, last): &(u16, u16)| Element::new(family, set, [first.to_be_bytes(), last.to_be_bytes()].concat(), Value::None);
+    Fragment { sets: vec![(family, set)], elements: ranges.iter().map(element).collect(), ..Fragment::default() }
+}
+
 /// Every kind of rule and element, to find out whether the kernel takes them.
 pub(super) fn sample(config: &Config, family: Family) -> Fragment {
     let address = family.unspecified();
     let all = [
         Decision { action: Action::Accept, peers: Peers::Pods(1), ports: Ports::Range(Protocol::Tcp, 1, 2) },
         Decision { action: Action::Pass, peers: Peers::Blocks(1), ports: Ports::Named(1) },
+        Decision { action: Action::Accept, peers: Peers::All, ports: Ports::Ranges(Protocol::Tcp, 1) },
     ];
+    let ports = port_ranges(family, 1, &[(1, 2), (4, 4), (6, u16::MAX)]);
     let mut sample = base(config, family);
-    for part in [peer_set(family, 1), named_set(family, 1), blocks(family, 1, &[(address, address)])] {
+    for part in [peer_set(family, 1), named_set(family, 1), blocks(family, 1, &[(address, address)]), ports] {
         sample.extend(part);
     }
     for direction in Direction::ALL {

@@ -1,13 +1,15 @@
 //! Services: one set of rules that look everything up in maps.
 //!
-//! No chain belongs to a service. `services` maps (address, protocol, port) to a *code*: how many endpoints there
+//! `services` maps (address, protocol, port) to a *code*: how many endpoints there
 //! are and how to choose one. `dispatch` maps the code to a chain shared by all services of that code, which draws a
 //! slot at random and looks (address, protocol, port, slot) up in `slots` for the endpoint. A change of a service is
-//! therefore a change of a few map elements.
+//! therefore a change of a few map elements. Only a service with session affinity has something of its own: a map of its clients, and the chains that
+//! look into it.
 
 mod pick;
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -26,7 +28,7 @@ pub(super) const CHAIN: &str = "service-ports";
 const REFUSE: &str = "refuse";
 
 /// With its filler.
-const CODE: &[Field] = &[Field::Word, Field::Word, Field::Word];
+const CODE: &[Field] = &[Field::Word, Field::Word, Field::Word, Field::Word];
 /// With its filler.
 const ENDPOINT: &[Field] = &[Field::Word, Field::Address, Field::Port];
 const CLIENT: &[Field] = &[Field::Address, Field::Protocol, Field::Port, Field::Address];
@@ -41,11 +43,14 @@ static SLOTS: SetKind = SetKind::map("slots", &[Field::Address, Field::Protocol,
 static AFFINE: SetKind = SetKind::set("affine", &[Field::Address, Field::Port, Field::Address, Field::Protocol, Field::Port]);
 /// Keys and ranges of clients that may use them, where not everybody may.
 static SOURCES: SetKind = SetKind::ranges("sources", CLIENT);
-/// Key and client to endpoint.
+/// Key and client to endpoint, one map for each service: whoever fills that of one takes no room from others.
 static AFFINITY: SetKind =
-    SetKind { name: "affinity", key: CLIENT, values: Values::Data(ENDPOINT), ranges: false, dynamic: Some(1 << 20) };
+    SetKind { name: "affinity", key: CLIENT, values: Values::Data(ENDPOINT), ranges: false, dynamic: Some(REMEMBERED) };
 /// Code to chain.
-static DISPATCH: SetKind = SetKind::verdicts("dispatch", &[Field::Word, Field::Word]);
+static DISPATCH: SetKind = SetKind::verdicts("dispatch", &[Field::Word, Field::Word, Field::Word]);
+
+/// Clients that one service remembers on this node, at each of its ports, in each family; some megabytes. Further ones are led to any endpoint.
+pub const REMEMBERED: u32 = 1 << 15;
 
 /// Whom an entry is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +79,8 @@ pub struct Code {
     pub empty: Empty,
     /// Session affinity by client address, seconds; 0 is none.
     pub sticky: u32,
+    /// The number of the map that remembers clients; 0 without affinity.
+    pub affinity: u32,
     /// Hide the client's address behind the node's.
     pub masquerade: bool,
     /// The key has the unspecified address: a node port.
@@ -88,8 +95,8 @@ pub struct Code {
 const LOCAL_OFFSET: u32 = 0x8000_0000;
 
 impl Code {
-    /// As map data: two words in host byte order. Codes without endpoints are equal when they refuse alike.
-    fn encode(self) -> [u8; 8] {
+    /// As map data: three words in host byte order. Codes without endpoints are equal when they refuse alike.
+    fn encode(self) -> [u8; 12] {
         let flags = if self.slots == 0 {
             u32::from(self.empty == Empty::Drop)
         } else {
@@ -97,16 +104,18 @@ impl Code {
             bits.into_iter().fold(self.sticky, |flags, (bit, at)| flags | u32::from(bit) << at)
         };
         // The number of slots comes first: see `slots_of`.
-        let mut bytes = [0; 8];
-        bytes[..4].copy_from_slice(&self.slots.to_ne_bytes());
-        bytes[4..].copy_from_slice(&flags.to_ne_bytes());
+        let affinity = if self.slots == 0 { 0 } else { self.affinity };
+        let mut bytes = [0; 12];
+        for (part, word) in bytes.chunks_exact_mut(4).zip([self.slots, flags, affinity]) {
+            part.copy_from_slice(&word.to_ne_bytes());
+        }
         bytes
     }
 
     fn chain_name(self) -> String {
-        let Self { slots, sticky, masquerade, any_address, local, restricted, .. } = self;
+        let Self { slots, sticky, affinity, masquerade, any_address, local, restricted, .. } = self;
         let flag = |on, name| if on { name } else { "" };
-        let sticky = if sticky > 0 { format!("-sticky-{sticky}") } else { String::new() };
+        let sticky = if sticky > 0 { format!("-sticky-{sticky}-{affinity}") } else { String::new() };
         let flags = [(masquerade, "-masquerade"), (any_address, "-node-port"), (local, "-local"), (restricted, "-restricted")];
         let flags: String = flags.into_iter().map(|(on, name)| flag(on, name)).collect();
         format!("pick-{slots}{sticky}{flags}")
@@ -146,11 +155,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn code(&self) -> Code {
+    /// `affinity` is the number of the service's map.
+    fn code(&self, affinity: u32) -> Code {
         Code {
             slots: self.slots.len() as u32,
             empty: self.empty,
             sticky: self.sticky,
+            affinity: if self.sticky > 0 { affinity } else { 0 },
             masquerade: self.masquerade,
             any_address: self.key.address.is_unspecified(),
             local: self.clients == Clients::Outside,
@@ -158,8 +169,8 @@ impl Entry {
         }
     }
 
-    fn elements(&self) -> Vec<Element> {
-        let (family, key, code) = (Family::of(self.key.address), self.key.bytes(), self.code());
+    fn elements(&self, code: Code) -> Vec<Element> {
+        let (family, key) = (Family::of(self.key.address), self.key.bytes());
         let element = |kind: &'static SetKind, key, value| Element::new(family, kind.only(), key, value);
         let filled = |bytes: &[u8]| Value::Data([&rules::FILLER, bytes].concat().into());
         let places = if code.local { &EXTERNAL } else { &SERVICES };
@@ -222,26 +233,39 @@ pub fn fragment(entries: &[Entry]) -> Fragment {
     let mut fragment = Fragment::default();
     let mut codes = HashSet::new();
     for entry in entries {
+        let family = Family::of(entry.key.address);
+        let code = entry.code(affinity(entries, family));
         match entry.claim {
-            Claim::ClusterIp => fragment.elements.extend(entry.elements()),
+            Claim::ClusterIp => fragment.elements.extend(entry.elements(code)),
             Claim::External | Claim::Balancer => {
                 let right = if entry.claim == Claim::Balancer { Right::Balancer } else { Right::First };
-                let (key, elements, programs) = (entry.key, entry.elements(), entry.programs.clone());
+                let (key, elements, programs) = (entry.key, entry.elements(code), entry.programs.clone());
                 fragment.claimed.push(Claimed { key, elements, right, programs });
             }
         }
-        let (family, code) = (Family::of(entry.key.address), entry.code());
         if !codes.insert((family, code.encode())) {
             continue;
         }
         let by_code = Element::new(family, DISPATCH.only(), code.encode().to_vec(), Value::Verdict(code.verdict()));
         fragment.common.push(by_code);
         if code.slots > 0 {
+            fragment.sets.extend((code.affinity > 0).then(|| (family, AFFINITY.numbered(code.affinity))));
             let rules = pick::rules(family, code).into_iter().map(rule).collect();
             fragment.chains.push((family, Chain::regular(code.chain_name(), rules)));
         }
     }
     fragment
+}
+
+/// The number of a service's map of a family, by its own address there, which no other service has.
+fn affinity(entries: &[Entry], family: Family) -> u32 {
+    let own = entries.iter().filter(|entry| entry.claim == Claim::ClusterIp).map(|entry| entry.key.address);
+    let number = own.filter(|one| Family::of(*one) == family && !one.is_unspecified()).map(|address| match address {
+        IpAddr::V4(address) => address.to_bits(),
+        // Services of one range differ in these bits.
+        IpAddr::V6(address) => address.to_bits() as u32,
+    });
+    number.min().unwrap_or(1).max(1)
 }
 
 /// A rule with a comment where the nft program does not show what it does.
@@ -260,7 +284,7 @@ fn rule(exprs: Vec<Expr>) -> Rule {
 
 /// The maps, and the rules that look into them.
 pub(super) fn part(config: &Config, family: Family) -> Part {
-    let kinds = [&SERVICES, &EXTERNAL, &SLOTS, &AFFINE, &SOURCES, &AFFINITY, &DISPATCH];
+    let kinds = [&SERVICES, &EXTERNAL, &SLOTS, &AFFINE, &SOURCES, &DISPATCH];
     let refuse = vec![
         Rule::new([rules::of_protocol(6).to_vec(), vec![Expr::Reject(Refusal::TcpReset)]].concat()),
         Rule::new(vec![Expr::Reject(Refusal::PortUnreachable)]),
@@ -277,7 +301,7 @@ fn dispatching(config: &Config, family: Family) -> Vec<Vec<Expr>> {
         let mut exprs = rules::load_key(family, 0, any_address);
         let filler = family.address_regs() + 2;
         let code = filler + 1;
-        let decoys = [code, code + 1].map(|reg| Expr::Meta { key: Meta::Mark, reg });
+        let decoys = [code, code + 1, code + 2].map(|reg| Expr::Meta { key: Meta::Mark, reg });
         exprs.extend(rules::lookup(kind.only(), 0, filler, decoys));
         exprs.push(Expr::Dispatch { set: DISPATCH.only(), reg: code });
         exprs

@@ -240,6 +240,13 @@ fn ports() {
     check(json!([{"port": "serve-80-udp", "protocol": "UDP"}]), &[(udp, 80)]);
     check(json!([{"port": "serve-80-udp"}]), &[]);
     check(json!([{"port": "nobody-has-it"}]), &[]);
+    // Several of one protocol are a set; those that touch or overlap are one range.
+    check(json!([{"port": 79}, {"port": 81}, {"port": 82, "protocol": "UDP"}]), &[(tcp, 79), (tcp, 81), (udp, 82)]);
+    check(json!([{"port": 81, "endPort": 65535}, {"port": 1, "endPort": 79}]), &[(tcp, 79), (tcp, 81), (tcp, 82)]);
+    check(json!([{"port": 79}, {"port": 80, "endPort": 81}, {"port": 80}]), &[(tcp, 79), (tcp, 80), (tcp, 81)]);
+    check(json!([{"port": 82, "endPort": 80}]), &[]);
+    check(json!([{"port": 80}, {"protocol": "TCP"}]), &[(tcp, 79), (tcp, 80), (tcp, 81), (tcp, 82)]);
+    check(json!([{"port": 82}, {"port": "serve-80"}, {"port": "serve-81"}]), &[(tcp, 80), (tcp, 81), (tcp, 82)]);
 }
 
 #[test]
@@ -370,4 +377,124 @@ fn a_change_costs_what_changes() {
     // Its chain, and another one of the pod; the peers are the same set.
     let (elements, chains, sets) = cluster.commit();
     assert_eq!((elements, chains, sets), (4, 6, 0));
+}
+
+/// The rules of all chains, the sets and the elements that policies make in a cluster of two pods of this node.
+fn sizes(cluster: &mut Cluster) -> (usize, usize, usize) {
+    cluster.commit();
+    let all = cluster.contents.everything();
+    let sum = |of: &dyn Fn(&crate::nft::contents::Delta) -> usize| all.values().map(of).sum::<usize>();
+    let rules = sum(&|delta| delta.new_chains.iter().map(|chain| chain.rules.len()).sum());
+    (rules, sum(&|delta| delta.new_sets.len()), sum(&|delta| delta.len()))
+}
+
+/// Who writes a policy chooses how many peers and ports it names: what nodes keep of it grows with their number, not with one times the other.
+#[test]
+fn a_policy_costs_what_it_says() {
+    const MANY: usize = 3000;
+    let empty = sizes(&mut Cluster::with(&[ingress(json!([]))]));
+    let check = |rules: Value, most: (usize, usize, usize)| {
+        for spec in [ingress(rules.clone()), egress(rules)] {
+            let found = sizes(&mut Cluster::with(&[spec]));
+            let more = (found.0 - empty.0, found.1 - empty.1, found.2 - empty.2);
+            assert!(more.0 <= most.0 && more.1 <= most.1 && more.2 <= most.2, "{more:?} {most:?}");
+        }
+    };
+    let rule = |peers: Vec<Value>, ports: Vec<Value>| json!({"from": peers, "to": peers, "ports": ports});
+    let of = |one: &dyn Fn(usize) -> Value| (0..MANY).map(one).collect::<Vec<_>>();
+    let equal = of(&|_| json!({"namespaceSelector": {}}));
+    let odd = of(&|index| json!({"port": 2 * index + 1}));
+    let names = of(&|index| json!({"port": format!("web-{index}")}));
+    // Of each family: a rule, the sets of peers and of ports, all nine pods and DNS, and the ports.
+    check(json!([rule(equal.clone(), odd.clone())]), (2, 4, 2 * (10 + MANY)));
+    check(json!([rule(equal.clone(), vec![json!({"port": 1}); MANY])]), (2, 2, 20));
+    check(json!([rule(equal.clone(), names.clone())]), (2, 4, 20));
+    let distinct = of(&|index| json!({"podSelector": {"matchLabels": {"pod": format!("n{index}")}}}));
+    let blocks = of(&|index| json!({"ipBlock": {"cidr": format!("192.0.{}.{}/32", index / 100, index % 100 * 2)}}));
+    let everything = [distinct.clone(), blocks, equal.clone()].concat();
+    let ports = [odd, names, vec![json!({"port": 7, "protocol": "UDP"})]].concat();
+    check(json!([rule(everything, ports)]), (12, 10, 2 * (40 + 2 * MANY)));
+    // The same as many rules.
+    check(json!(vec![rule(vec![json!({"namespaceSelector": {}})], vec![json!({"port": 1})]); MANY]), (2, 2, 20));
+    let by_ports: Vec<Value> = (0..MANY).map(|index| rule(vec![distinct[index].clone()], vec![json!({"port": 1})])).collect();
+    check(json!(by_ports), (2, 2, 0));
+    let by_peers = of(&|index| rule(vec![json!({"podSelector": {}})], vec![json!({"port": 2 * index + 1})]));
+    check(json!(by_peers), (2, 4, 2 * (3 + MANY)));
+}
+
+/// Rules that cannot be fewer: those that ask for too much are left out, which allows nothing, and the policy is told.
+#[test]
+fn sets_of_pods_have_a_bound() {
+    let rules: Vec<Value> = (0..1500)
+        .map(|index| {
+            let peer =
+                json!({"podSelector": {"matchLabels": {"pod": if index < 1200 { format!("n{index}") } else { "b".to_owned() }}}});
+            json!({"from": [peer], "ports": [{"port": index + 1}]})
+        })
+        .collect();
+    let mut cluster = Cluster::with(&[ingress(json!(rules)), ingress(json!([{"from": [{"podSelector": pod("c")}]}]))]);
+    assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 1250), "x/a x/c");
+    let problems = cluster.state.problems();
+    assert_eq!(problems.len(), 1);
+    // The last 300 have equal peers, and are one.
+    assert_eq!(
+        (&problems[0].0, problems[0].1.starts_with("201 of its rules allow nothing")),
+        (&key("x/p0"), true),
+        "{problems:?}"
+    );
+    assert_eq!(cluster.state.problems(), []);
+    // One rule that names too many leaves the others as they are.
+    let many: Vec<Value> = (0..5000)
+        .map(|index| json!({"podSelector": pod(&format!("n{index}"))}))
+        .chain([json!({"podSelector": pod("b")})])
+        .collect();
+    let mut cluster =
+        Cluster::with(&[ingress(json!([{"from": many}, {"from": [{"podSelector": pod("c")}], "ports": [{"port": 80}]}]))]);
+    assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), "x/a x/c");
+    assert_eq!(cluster.state.problems().len(), 1);
+}
+
+/// Each node keeps what its own pods need, whoever writes policies elsewhere.
+#[test]
+fn policies_of_other_nodes_pods_contribute_nothing() {
+    let mut cluster = Cluster::new();
+    let open = || Some(json!({"podSelector": {}, "ingress": [{"from": [{"namespaceSelector": {}}], "ports": [{"port": 80}]}]}));
+    cluster.set("z/p", open());
+    cluster.set("x/p", Some(json!({"podSelector": {"matchLabels": {"pod": "nobody"}}})));
+    assert_eq!(cluster.commit(), (0, 0, 0));
+    assert!(cluster.state.has_policies("z") && !cluster.state.has_policies("y"));
+    // One of its pods comes to this node.
+    cluster.state.set_pod(&key("z/a"), Some(Facts { local: true, ..facts("z/a") }));
+    assert_eq!(cluster.who_reaches("z/a", Protocol::Tcp, 80), ALL);
+    assert_eq!(cluster.who_reaches("z/a", Protocol::Tcp, 81), "z/a");
+    cluster.state.set_pod(&key("z/b"), Some(Facts { local: true, ..facts("z/b") }));
+    cluster.state.set_pod(&key("z/a"), Some(facts("z/a")));
+    assert_eq!(cluster.who_reaches("z/b", Protocol::Tcp, 81), "z/b");
+    cluster.state.set_pod(&key("z/b"), None);
+    cluster.commit();
+    assert!(cluster.contents.is_empty());
+    assert_eq!(cluster.contents.everything().len(), 0);
+    // The subject selects one here.
+    cluster.set("x/p", Some(json!({"podSelector": pod("a")})));
+    assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), "x/a");
+    cluster.set("x/p", None);
+    cluster.set("z/p", None);
+    cluster.commit();
+    assert_eq!(cluster.contents.everything().len(), 0);
+}
+
+/// What the kernel refuses to hold isolates its pods and allows nothing, until the policy is another one.
+#[test]
+fn a_policy_that_cannot_be_enforced_fails_closed() {
+    let open = || ingress(json!([{}]));
+    let mut cluster = Cluster::with(&[open()]);
+    assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), ALL);
+    assert_eq!(cluster.state.policy_of("policy:x/p0"), Some(&key("x/p0")));
+    assert!(cluster.state.close(&key("x/p0")) && !cluster.state.close(&key("x/p0")));
+    assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), "x/a");
+    assert_eq!(cluster.whom_reaches("x/a", Protocol::Tcp, 80), ALL, "it is not about egress");
+    cluster.set("x/p0", Some(open()));
+    assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), "x/a", "the same is not tried again");
+    cluster.set("x/p0", Some(ingress(json!([{"ports": [{"port": 80}]}]))));
+    assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), ALL);
 }

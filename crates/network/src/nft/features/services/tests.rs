@@ -46,10 +46,10 @@ fn chains_and_verdicts_of_codes() {
     let check = |change: &dyn Fn(&mut Entry), expected: &str| {
         let mut one = entry("10.43.0.1", 2);
         change(&mut one);
-        assert_eq!(format!("{:?}", one.code().verdict()), expected);
+        assert_eq!(format!("{:?}", one.code(7).verdict()), expected);
     };
     check(&|_| (), "Goto(\"pick-2\")");
-    check(&|one| one.sticky = 60, "Goto(\"pick-2-sticky-60\")");
+    check(&|one| one.sticky = 60, "Goto(\"pick-2-sticky-60-7\")");
     check(&|one| one.masquerade = true, "Goto(\"pick-2-masquerade\")");
     check(&|one| one.key.address = [0; 4].into(), "Goto(\"pick-2-node-port\")");
     check(&|one| one.clients = Clients::Outside, "Goto(\"pick-2-local\")");
@@ -68,13 +68,32 @@ fn codes_differ_where_their_chains_do() {
         &|one| one.clients = Clients::Outside,
         &|one| one.sources = Some(Vec::new()),
     ];
-    let codes: HashSet<[u8; 8]> = variants
+    let codes: HashSet<[u8; 12]> = variants
         .iter()
         .map(|change| {
             let mut one = entry("10.43.0.1", 2);
             change(&mut one);
-            one.code().encode()
+            one.code(7).encode()
         })
         .collect();
     assert_eq!(codes.len(), variants.len());
+}
+
+/// Who fills the map of a service keeps no other from remembering its clients.
+#[test]
+fn each_service_remembers_its_own_clients() {
+    let sticky = |address: &str| Entry { sticky: 60, ..entry(address, 2) };
+    let node_port =
+        Entry { key: Key { address: [0; 4].into(), ..entry("10.43.0.1", 2).key }, claim: Claim::External, ..sticky("10.43.0.1") };
+    let sets = |entries: &[Entry]| {
+        let names: HashSet<String> = fragment(entries).sets.into_iter().map(|(_, set)| set.name()).collect();
+        names
+    };
+    let of = |number: u32| HashSet::from([format!("affinity-{number}")]);
+    assert_eq!(sets(&[sticky("10.43.0.1"), node_port.clone()]), of(0x0a2b_0001));
+    assert_eq!(sets(&[node_port, sticky("10.43.0.2")]), of(0x0a2b_0002));
+    assert_eq!(sets(&[sticky("fd43::7")]), of(7));
+    assert_eq!(sets(&[entry("10.43.0.1", 2), Entry { sticky: 60, ..entry("10.43.0.1", 0) }]), HashSet::new());
+    let codes = ["10.43.0.1", "10.43.0.2"].map(|address| sticky(address).code(affinity(&[sticky(address)], Family::V4)).encode());
+    assert_ne!(codes[0], codes[1]);
 }

@@ -142,11 +142,13 @@ impl Table {
         let matches = |key: &[u8]| match set.kind.ranges {
             true => {
                 let (first, last) = key.split_at(key.len() / 2);
-                // An address, then a protocol.
-                let address = first.len() - 4;
                 let within =
                     |from: usize, to: usize| first[from..to] <= registers[from..to] && registers[from..to] <= last[from..to];
-                within(0, address) && within(address, address + 1)
+                // A port, or an address and then a protocol.
+                match set.has_range_elements() {
+                    false => within(0, first.len()),
+                    true => within(0, first.len() - 4) && within(first.len() - 4, first.len() - 3),
+                }
             }
             false => registers.starts_with(key),
         };

@@ -1,0 +1,131 @@
+//! What the kernel refuses, in a network namespace of its own.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::nft::batch::{Chain, Value};
+use crate::nft::contents::Fragment;
+use crate::nft::element::Element;
+use crate::nft::expr::Verdict;
+use crate::nft::set::{Field, SetKind};
+
+static PORTS: SetKind = SetKind::set("test-ports", &[Field::Port]);
+static RANGES: SetKind = SetKind::ranges("test-ranges", &[Field::Port]);
+
+/// A set of its own with an element.
+fn fragment(number: u32, key: &[u8]) -> Fragment {
+    let set = PORTS.numbered(number);
+    let element = Element::new(Family::V4, set, key.to_vec(), Value::None);
+    Fragment { sets: vec![(Family::V4, set)], ..vec![element].into() }
+}
+
+fn good(number: u32) -> Change {
+    (format!("good-{number}"), fragment(number, &[0, 80]))
+}
+
+/// The kernel wants two bytes.
+fn bad(number: u32) -> Change {
+    (format!("bad-{number}"), fragment(number, &[1; 9]))
+}
+
+/// A chain that leads to another one, which may be somebody else's.
+fn leading(name: &str, to: &str) -> Change {
+    let rule = Rule::new(vec![Expr::Verdict(Verdict::Jump(to.to_owned()))]);
+    (name.to_owned(), Fragment { chains: vec![(Family::V4, Chain::regular(name, vec![rule]))], ..Fragment::default() })
+}
+
+fn open(holders: &[Holder]) -> Table {
+    let config = Config { bridge: "knarr0".into(), pod_cidrs: vec!["10.42.0.0/24".parse().unwrap()], ..Config::default() };
+    Table::open("knarr-refusals", config, holders).unwrap()
+}
+
+/// The sets of the tests that the kernel has.
+fn sets() -> Vec<String> {
+    let listed = std::process::Command::new("nft").args(["list", "sets"]).output().unwrap();
+    let text = String::from_utf8(listed.stdout).unwrap();
+    let names = text.lines().filter_map(|line| line.trim().strip_prefix("set test-ports-"));
+    let mut names: Vec<String> = names.map(|name| name.trim_end_matches(" {").to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The owners of the changes that are given back, and those to blame.
+fn refused(table: &Table, changes: Vec<Change>) -> (Vec<Change>, Option<Vec<String>>) {
+    match table.replace(changes) {
+        Err(Error::Refused(refusal)) => (refusal.changes, refusal.culprits.map(|all| all.into_iter().collect())),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn isolated(test: impl FnOnce() + Send + 'static) {
+    let alone = std::thread::spawn(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+        test();
+    });
+    alone.join().unwrap();
+}
+
+/// One that the kernel does not take keeps no other from the table, neither at once nor later.
+#[test]
+fn who_is_refused_is_told_apart() {
+    isolated(|| {
+        let table = open(&[]);
+        table.replace([good(1), ("changing".to_owned(), fragment(2, &[0, 81]))]).unwrap();
+        let both = vec![good(3), bad(4), good(5), ("changing".to_owned(), fragment(6, &[2; 7]))];
+        let (changes, culprits) = refused(&table, both.clone());
+        assert_eq!(changes, both);
+        assert_eq!(culprits.unwrap(), ["bad-4", "changing"]);
+        // What each had before stays.
+        assert_eq!(sets(), ["1", "2"]);
+        table.replace(changes.into_iter().filter(|(owner, _)| owner.starts_with("good"))).unwrap();
+        assert_eq!(sets(), ["1", "2", "3", "5"]);
+        let (_, culprits) = refused(&table, vec![bad(7)]);
+        assert_eq!(culprits.unwrap(), ["bad-7"]);
+        table.put_back().unwrap();
+        table.replace([good(8), ("changing".to_owned(), Fragment::default())]).unwrap();
+        assert_eq!(sets(), ["1", "3", "5", "8"]);
+    });
+}
+
+/// Nobody is to blame for what only two of them make.
+#[test]
+fn what_is_refused_together_is_taken_apart() {
+    isolated(|| {
+        let table = open(&[]);
+        let overlapping = vec![range("one", 1, 5), range("other", 3, 7), good(1)];
+        let (changes, culprits) = refused(&table, overlapping);
+        assert_eq!((changes.len(), culprits.unwrap().len(), sets().len()), (3, 0, 0));
+        table.replace([range("one", 1, 5)]).unwrap();
+        let (_, culprits) = refused(&table, vec![range("other", 3, 7)]);
+        assert_eq!(culprits.unwrap(), ["other"]);
+        table.replace([good(1), range("other", 6, 7)]).unwrap();
+        assert_eq!(sets(), ["1"]);
+    });
+}
+
+/// Ranges of a set must not overlap, whoever contributes them.
+fn range(owner: &str, first: u16, last: u16) -> Change {
+    let set = RANGES.only();
+    let element = Element::new(Family::V4, set, [first.to_be_bytes(), last.to_be_bytes()].concat(), Value::None);
+    (owner.to_owned(), Fragment { sets: vec![(Family::V4, set)], ..vec![element].into() })
+}
+
+fn chain_without_rules(name: &str) -> Fragment {
+    Fragment { chains: vec![(Family::V4, Chain::regular(name, Vec::new()))], ..Fragment::default() }
+}
+
+/// After a restart the kernel has an earlier table: what it would refuse is found before everything depends on it.
+#[test]
+fn what_a_held_table_waits_for_is_tried() {
+    isolated(|| {
+        open(&[]).replace([good(1)]).unwrap();
+        let table = open(&[Holder::Services, Holder::Policies]);
+        let (_, culprits) = refused(&table, vec![good(2), bad(3)]);
+        assert_eq!(culprits.unwrap(), ["bad-3"]);
+        table.replace([good(2), leading("one", "there-later")]).unwrap();
+        table.replace([("there-later".to_owned(), chain_without_rules("there-later"))]).unwrap();
+        table.release(Holder::Services).unwrap();
+        assert_eq!(sets(), ["1"]);
+        table.release(Holder::Policies).unwrap();
+        assert_eq!(sets(), ["2"]);
+    });
+}
