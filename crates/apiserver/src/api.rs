@@ -1,5 +1,6 @@
 //! One request, from its first byte to its answer.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -11,12 +12,14 @@ use apimachinery::Status;
 use base::budgets::heavy;
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::CatchUnwind;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use kinds::Verb;
 use registry::{Annotations, Registry, Remote, Served, User, Warnings};
 
+use crate::audit::Record;
 use crate::authn::impersonate::modes::{MODES, Mode};
 use crate::authn::{self, ANONYMOUS, Identity, impersonate};
 use crate::authz::Attributes;
@@ -118,14 +121,30 @@ impl Inner {
         Box::pin(async move {
             let answer = AssertUnwindSafe(self.serve(parts, body)).catch_unwind().await;
             Ok(answer.unwrap_or_else(|panic| {
-                let why =
-                    panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
-                tracing::error!(panic = why.as_deref().unwrap_or("unknown cause"), "a request handler panicked");
+                tracing::error!(panic = text_of(&*panic), "a request handler panicked");
                 let status = Status::internal("this request caused apiserver to panic. Look in the logs for details.");
                 respond::failure(Accept::default(), &status)
             }))
         })
     }
+}
+
+type Panic = Box<dyn Any + Send>;
+
+/// Does something that may panic. No async function, in whose future the other one would lie twice.
+fn caught<F: Future>(work: F) -> CatchUnwind<AssertUnwindSafe<F>> {
+    AssertUnwindSafe(work).catch_unwind()
+}
+
+/// Tells of a panic, and lets it go on to where it is answered.
+fn go_on(panic: Panic, record: Option<&Record>) -> ! {
+    record.into_iter().for_each(|record| record.panicked(text_of(&*panic)));
+    std::panic::resume_unwind(panic)
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("unknown cause")
 }
 
 impl<B> tower::Service<Request<B>> for Api
@@ -216,21 +235,26 @@ impl Inner {
 
     /// The stages of a request, in their order.
     async fn stages(&self, mut call: Call<'_>, routed: &Routed<'_>, body: RequestBody) -> Response<Body> {
-        let (accept, warnings, annotations) = (call.accept, call.warnings.clone(), call.annotations.clone());
+        let (accept, warnings, ongoing) = (call.accept, call.warnings.clone(), call.ongoing.clone());
         let mut seat = None;
         let admitted = match stages::time_limit(&routed.plan, call.query) {
-            Ok(limit) => self.admit(&mut call, routed, limit, &mut seat).await.map(|()| limit),
+            Ok(limit) => match caught(self.admit(&mut call, routed, limit, &mut seat)).await {
+                Ok(admitted) => admitted.map(|()| limit),
+                Err(panic) => go_on(panic, call.record.as_deref()),
+            },
             Err(status) => Err(status),
         };
         let record = call.record.clone();
-        let body = record.iter().fold(body, |body, record| record.listen(body));
         let unauthenticated = match &admitted {
             Err(status) if status.code == 401 => true,
             // Who has no name was not even asked.
             _ => call.user.name == ANONYMOUS || call.user.name.is_empty(),
         };
         let answer = match admitted {
-            Ok(limit) => self.bounded(call, routed, limit, body).await,
+            Ok(limit) => match caught(self.bounded(call, routed, limit, body)).await {
+                Ok(answer) => answer,
+                Err(panic) => go_on(panic, record.as_deref()),
+            },
             Err(status) => Err(status),
         };
         // The one place where errors become an answer.
@@ -252,7 +276,7 @@ impl Inner {
             response.extensions_mut().insert(Unauthenticated);
         }
         if let Some(record) = record {
-            Box::pin(record.answered(&mut response, stages::is_long_running(&routed.plan), &annotations)).await;
+            Box::pin(record.answered(&mut response, ongoing.as_ref())).await;
         }
         response
     }
@@ -271,7 +295,8 @@ impl Inner {
         let user = self.authenticator.authenticate(call.parts, &call.annotations).await;
         metrics::identity::authenticated(user.as_deref(), started.elapsed());
         if let Some(audit) = &self.audit {
-            call.record = Box::pin(audit.begin(call.parts, route, call.path, plan.verbs[0], user.as_deref().ok())).await;
+            let (what, who) = ((plan.verbs[0], call.ongoing.is_some()), (user.as_deref().ok(), &call.annotations));
+            call.record = Box::pin(audit.begin(call.parts, route, call.path, what, who)).await;
         }
         call.user = user?;
         if call.parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {

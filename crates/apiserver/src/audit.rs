@@ -6,27 +6,27 @@
 mod counts;
 mod log;
 mod policy;
+#[cfg(test)]
+mod tests;
 mod webhook;
 
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
+use apimachinery::{Reason, Status, meta};
 use base::budgets::connections::Place;
-use bytes::{Bytes, BytesMut};
 use futures::future::OptionFuture;
 use http::request::Parts;
 use http::{HeaderMap, Response};
-use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use registry::{Annotations, Registry, User};
 use serde_json::{Map, Value, json};
 
 use crate::authn::impersonate::modes::Mode;
-use crate::body::{Body, BoxError, RequestBody};
+use crate::body::Body;
+use crate::metrics::load::Ongoing;
 use crate::remote::Remotes;
 use crate::route::{Route, Target};
 
@@ -135,14 +135,14 @@ impl Audit {
         self.backends.webhook.iter().for_each(Buffer::close);
     }
 
-    /// Begins the record of a request; None when nothing is told of it.
+    /// Begins the record of a request, which `lasts` if it has two answers to tell: its beginning and its end. None when nothing is told of it.
     pub(crate) async fn begin(
         &self,
         parts: &Parts,
         route: &Route<'_>,
         path: &str,
-        verb: &str,
-        user: Option<&User>,
+        (verb, lasts): (&str, bool),
+        (user, annotations): (Option<&User>, &Annotations),
     ) -> Option<Arc<Record>> {
         let asked = Asked { user, verb, path, ..Asked::default() };
         let asked = match route {
@@ -170,8 +170,8 @@ impl Audit {
             backends: self.backends.clone(),
             decision,
             event: Mutex::new(event),
-            sent: Mutex::default(),
-            lasts: Mutex::new(false),
+            annotations: annotations.clone(),
+            left: Mutex::new(if lasts { &Stage::ANSWER } else { &Stage::ANSWER[1..] }),
         };
         record.tell(Stage::RequestReceived).await;
         Some(Arc::new(record))
@@ -237,10 +237,10 @@ pub(crate) struct Record {
     backends: Backends,
     decision: Decision,
     event: Mutex<Value>,
-    /// What has come of the request's body.
-    sent: Mutex<BytesMut>,
-    /// It ends when nobody holds it any more.
-    lasts: Mutex<bool>,
+    /// What is said of it on its way.
+    annotations: Annotations,
+    /// The stages that are still to be told.
+    left: Mutex<&'static [Stage]>,
 }
 
 impl Record {
@@ -269,61 +269,76 @@ impl Record {
         }
     }
 
-    /// Keeps what is read of a body, if it is to be told.
-    pub(crate) fn listen(self: &Arc<Self>, body: RequestBody) -> RequestBody {
-        if self.decision.level < Level::Request {
-            return body;
+    /// What the body of the request is, once it is decoded.
+    pub(crate) fn asked(&self, object: &Value) {
+        if self.decision.level >= Level::Request {
+            self.event.lock()["requestObject"] = self.shown(object.clone());
         }
-        RequestBody::new(Heard { body, record: self.clone() })
+    }
+
+    /// What the body of the request is, if it is told and there is such a thing.
+    pub(crate) fn asked_text(&self, json: &[u8]) {
+        if self.decision.level >= Level::Request
+            && let Ok(object) = serde_json::from_slice(json)
+        {
+            self.event.lock()["requestObject"] = self.shown(object);
+        }
     }
 
     /// The answer is there. That of a request that lasts has only begun.
-    pub(crate) async fn answered(self: &Arc<Self>, response: &mut Response<Body>, lasts: bool, annotations: &Annotations) {
+    pub(crate) async fn answered(self: &Arc<Self>, response: &mut Response<Body>, ongoing: Option<&Arc<Ongoing>>) {
         let code = response.status().as_u16();
         {
             let mut event = self.event.lock();
             event["responseStatus"] = json!({"metadata": {}, "code": code});
-            for (key, value) in annotations.all() {
-                event["annotations"][key] = value.into();
-            }
-            if self.decision.level >= Level::Request
-                && let Some(object) = self.shown(&self.sent.lock(), None)
-            {
-                event["requestObject"] = object;
-            }
             if let (Body::Whole(bytes), true) = (response.body(), self.decision.level == Level::RequestResponse || code >= 400) {
-                let object = self.shown(bytes, Some(response.headers()));
-                match object {
+                match self.answer(bytes, response.headers()) {
                     Some(status) if code >= 400 && status["kind"] == "Status" => event["responseStatus"] = status,
                     Some(object) if self.decision.level == Level::RequestResponse => event["responseObject"] = object,
                     _ => {}
                 }
             }
         }
-        if lasts {
-            self.tell(Stage::ResponseStarted).await;
-            *self.lasts.lock() = true;
-            response.body_mut().hold(self.clone());
-        } else {
-            self.tell(Stage::ResponseComplete).await;
+        if let Some(ongoing) = ongoing {
+            ongoing.keep(self.clone());
+        }
+        // What is told now is told even if nobody waits for it.
+        let left = *self.left.lock();
+        if let Some((stage, left)) = left.split_first() {
+            *self.left.lock() = left;
+            self.tell(*stage).await;
         }
     }
 
-    /// A body as an object, if it is one in JSON or YAML.
-    fn shown(&self, bytes: &[u8], headers: Option<&HeaderMap>) -> Option<Value> {
-        let plain = headers.is_none_or(|headers| !headers.contains_key(http::header::CONTENT_ENCODING));
+    /// What was to be done has panicked.
+    pub(crate) fn panicked(&self, why: &str) {
+        let status = Status::new(500, Reason::InternalError, format!("APIServer panic'd: {why}"));
+        self.event.lock()["responseStatus"] = status.to_value();
+        *self.left.lock() = &[];
+        self.tell_now(Stage::Panic);
+    }
+
+    /// The object that is answered, if it is one in JSON.
+    fn answer(&self, bytes: &[u8], headers: &HeaderMap) -> Option<Value> {
+        let plain = !headers.contains_key(http::header::CONTENT_ENCODING);
         if bytes.is_empty() || bytes.len() > MAX_BODY || !plain {
             return None;
         }
-        let mut object: Value = serde_json::from_slice(bytes).ok()?;
+        serde_json::from_slice(bytes).ok().map(|object| self.shown(object))
+    }
+
+    fn shown(&self, mut object: Value) -> Value {
         if self.decision.without_managed_fields {
-            apimachinery::meta::remove(&mut object, "managedFields");
+            meta::remove(&mut object, "managedFields");
         }
-        Some(object)
+        object
     }
 
     fn text(&self, stage: Stage) -> String {
         let mut event = self.event.lock().clone();
+        for (key, value) in self.annotations.all() {
+            event["annotations"][key] = value.into();
+        }
         event["stage"] = stage.as_str().into();
         event["stageTimestamp"] = now().into();
         event.to_string()
@@ -334,44 +349,25 @@ impl Record {
             self.backends.tell(self.text(stage)).await;
         }
     }
+
+    fn tell_now(&self, stage: Stage) {
+        if self.decision.tells(stage) {
+            self.backends.tell_now(self.text(stage));
+        }
+    }
 }
 
 impl Drop for Record {
+    /// A request that lasts has ended, or one whose client has gone before it had an answer: it is told in upstream's words that nobody was answered.
     fn drop(&mut self) {
-        if *self.lasts.lock() && self.decision.tells(Stage::ResponseComplete) {
-            self.backends.tell_now(self.text(Stage::ResponseComplete));
-        }
-    }
-}
-
-/// A body that is listened to.
-struct Heard {
-    body: RequestBody,
-    record: Arc<Record>,
-}
-
-impl http_body::Body for Heard {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            let mut sent = self.record.sent.lock();
-            if sent.len() <= MAX_BODY {
-                sent.extend_from_slice(data);
+        let left = *self.left.get_mut();
+        if !left.is_empty() {
+            let event = self.event.get_mut();
+            if event.get("responseStatus").is_none() {
+                event["responseStatus"] =
+                    json!({"metadata": {}, "status": "Success", "message": "Connection closed early", "code": 200});
             }
         }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        left.iter().for_each(|stage| self.tell_now(*stage));
     }
 }

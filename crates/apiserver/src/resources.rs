@@ -14,6 +14,7 @@ use crate::dispatch::Handler;
 use crate::negotiate;
 use crate::query::Query;
 use crate::route::Target;
+use crate::stages::Lasting;
 use crate::{decode, respond, watch};
 
 impl Inner {
@@ -123,9 +124,9 @@ impl Inner {
             options.fields = Some(apimachinery::fields::Selector::equals("metadata.name", on.target.name));
         }
         options.timeout.get_or_insert_with(watch::default_timeout);
-        let place = self.budgets.watches.open(on.call.parts, &on.call.user)?;
+        on.call.keep(self.budgets.place(&on.call, Lasting::Watch)?);
         match self.registry.watch(on.resource, on.namespace(), &options).await {
-            Ok(watch) => watch::stream(on, watch, place, &self.tasks),
+            Ok(watch) => watch::stream(on, watch, &self.tasks),
             Err(status) => Ok(watch::refused(on.call.accept, status)),
         }
     }
@@ -155,6 +156,12 @@ impl Inner {
             "application/strategic-merge-patch+json" => Patch::Strategic(bytes),
             _ => Patch::Apply(configuration(&cx, &bytes)?),
         };
+        if let Some(record) = &on.call.record {
+            match &patch {
+                Patch::Json(bytes) | Patch::Merge(bytes) | Patch::Strategic(bytes) => record.asked_text(bytes),
+                Patch::Apply(config) => record.asked(config),
+            }
+        }
         let target = &on.target;
         let written = self.registry.patch(&cx, on.resource, target.sub, target.namespace, target.name, patch).await?;
         Ok(on.written(written))
@@ -271,7 +278,10 @@ impl On<'_> {
         let bytes = decode::read(body).await?;
         let (mut value, duplicates) = decode::parse(&self.call.parts.headers, &bytes, expected)?;
         self.resource.decode(cx, self.target.sub, &mut value, duplicates)?;
-        self.call.record.iter().for_each(|record| record.concerns(&value));
+        if let Some(record) = &self.call.record {
+            record.concerns(&value);
+            record.asked(&value);
+        }
         Ok(value)
     }
 
@@ -284,6 +294,7 @@ impl On<'_> {
         if !value.is_object() {
             return Err(Status::bad_request("the body of a deletion must be an object: DeleteOptions"));
         }
+        self.call.record.iter().for_each(|record| record.asked(&value));
         match apimachinery::meta::kind(&value) {
             "" | "DeleteOptions" => Ok(Some(value)),
             other => Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: it is a {other}"))),

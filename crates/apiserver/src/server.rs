@@ -269,6 +269,49 @@ mod tests {
         let (_, ()) = tokio::join!(hold(server, anonymous, HEADER_TIMEOUT, CancellationToken::new()), request);
     }
 
+    /// A stream that its client resets ends there and then, wherever its request is; the connection goes on.
+    #[tokio::test]
+    async fn a_request_ends_with_its_stream() {
+        let (guard, held) = (Arc::new(()), Arc::new(tokio::sync::Notify::new()));
+        let (weak, begun) = (Arc::downgrade(&guard), held.clone());
+        let guard = parking_lot::Mutex::new(Some(guard));
+        let answer = move |_: http::Request<Incoming>| {
+            let (guard, held) = (guard.lock().take(), held.clone());
+            async move {
+                if let Some(_guard) = guard {
+                    held.notify_one();
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Infallible>(Response::new(Body::Empty))
+            }
+        };
+        let (client, server) = tokio::io::duplex(64 << 10);
+        let client = async {
+            let io = TokioIo::new(client);
+            let (mut sender, connection) = http2::handshake::<_, _, Empty<bytes::Bytes>>(TokioExecutor::new(), io).await.unwrap();
+            let ask = async {
+                let request = || http::Request::get("https://x/livez").body(Empty::new()).unwrap();
+                tokio::select! {
+                    _ = sender.send_request(request()) => panic!("it is answered"),
+                    () = begun.notified() => {}
+                }
+                while weak.strong_count() > 0 {
+                    tokio::task::yield_now().await;
+                }
+                sender.send_request(request()).await.unwrap().status().as_u16()
+            };
+            tokio::select! {
+                _ = connection => panic!("the connection has ended"),
+                status = ask => assert_eq!(status, 200),
+            }
+        };
+        let end = CancellationToken::new();
+        tokio::select! {
+            _ = hold(server, answer, HEADER_TIMEOUT, end) => panic!("the connection has ended"),
+            () = client => {}
+        }
+    }
+
     /// A watcher that does not read holds up its own stream, and no more than a bounded part of it waits in memory.
     #[tokio::test]
     async fn what_waits_for_a_client_is_bounded() {

@@ -1,6 +1,5 @@
 //! Admission: what may change or refuse a request after authorization, and what is held until its commit is done.
 
-use std::any::Any;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use apimachinery::{Status, meta};
 use async_trait::async_trait;
 use kinds::Behaviour;
 use serde_json::Value;
+use store::Hold;
 
 use crate::confine;
 use crate::scale;
@@ -39,9 +39,6 @@ impl Operation {
         }
     }
 }
-
-/// What a plugin keeps from others until the commit has succeeded or failed, such as an address. Dropping it releases it.
-pub type Hold = Box<dyn Any + Send>;
 
 /// The new and the old object, as somebody sees them.
 pub type Seen<'a> = (Option<Cow<'a, Value>>, Option<Cow<'a, Value>>);
@@ -267,7 +264,8 @@ pub trait Admission: Send + Sync {
         Ok(())
     }
 
-    /// Gives a valid object what only one object may have, such as an address, and holds it until the commit is done.
+    /// Gives a valid object what only one object may have, such as an address, and holds it until the commit has succeeded or failed. The
+    /// hold goes with the write, which happens also when the request has ended meanwhile.
     async fn reserve(&self, _request: &mut Request<'_>) -> Result<Option<Hold>, Status> {
         Ok(None)
     }

@@ -30,7 +30,7 @@ mod target;
 mod verbs;
 mod versions;
 
-pub use admission::{Admission, Hold, Invoked, Operation, Request, Seen};
+pub use admission::{Admission, Invoked, Operation, Request, Seen};
 pub use cache::{Event, EventType, Watch};
 pub use catalog::Catalog;
 pub use context::{Annotations, Context, FieldValidation, User, Warnings};

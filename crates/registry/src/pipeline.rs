@@ -7,13 +7,13 @@ use apimachinery::field::{Errors, Path};
 use apimachinery::{Status, meta, names, time};
 use bytes::Bytes;
 use serde_json::Value;
-use store::{Change, Expect, Lane, Write};
+use store::{Change, Expect, Hold, Lane, Write};
 
-use crate::admission::{Admission, Hold, Request};
+use crate::admission::{Admission, Request};
 use crate::context::{Context, Warnings};
+use crate::entry::Entry;
 use crate::entry::object_path;
 use crate::entry::parts::Rest;
-use crate::entry::{Entry, Index};
 use crate::metrics;
 use crate::metrics::admission::{self as measured, Step};
 use crate::target::{How, Target};
@@ -93,8 +93,8 @@ impl Registry {
         Ok(object)
     }
 
-    /// Runs the plugins that hold something for the object, and then those that validate it, in order. What is held is released
-    /// when the second value is dropped.
+    /// Runs the plugins that hold something for the object, and then those that validate it, in order. What is held is the second
+    /// value, which goes with the write.
     pub(crate) async fn admit(
         &self,
         target: Target<'_>,
@@ -141,13 +141,14 @@ impl Registry {
     }
 
     /// Commits an object and returns it as every reader now sees it. Of what a write of the status has left apart, the text is the
-    /// `rest`.
+    /// `rest`. What is held stays so until the write is decided, also when the request ends before.
     pub(crate) async fn put(
         &self,
         target: Target<'_>,
         object: &Value,
         rest: Option<&Rest<'_>>,
         expect: Expect,
+        holds: &[Hold],
     ) -> Result<Arc<Entry>, Unwritten> {
         let res = target.res;
         let (object, index, form) = res.stored_form(object).await?;
@@ -161,7 +162,8 @@ impl Registry {
         }
         let key = res.storage.key(index.path());
         let operation = if expect == Expect::Absent { "create" } else { "update" };
-        let write = self.write(res, key, expect, Change::Put(stored.clone()), Some(index.clone()));
+        let change = Change::Put(stored.clone());
+        let write = Write { note: Some(index.clone()), holds: holds.to_vec(), ..write(res, key, expect, change) };
         let revision = metrics::timed(operation, res, self.engine.commit(write)).await?;
         // The cache has it already, unless somebody was quicker to write it again.
         let cached = res.storage.cache.get(index.path()).filter(|entry| entry.revision == revision);
@@ -170,12 +172,13 @@ impl Registry {
     }
 
     /// Commits a deletion and returns the last state.
-    pub(crate) async fn remove(&self, target: Target<'_>, last: &Arc<Entry>) -> Result<Arc<Entry>, Unwritten> {
+    pub(crate) async fn remove(&self, target: Target<'_>, last: &Arc<Entry>, holds: &[Hold]) -> Result<Arc<Entry>, Unwritten> {
         if target.cx.dry_run {
             return Ok(target.res.show(last).await?);
         }
         let key = target.res.storage.key(last.index.path());
-        let write = self.write(target.res, key, Expect::At(last.revision), Change::Delete, None);
+        let write = write(target.res, key, Expect::At(last.revision), Change::Delete);
+        let write = Write { holds: holds.to_vec(), ..write };
         let revision = metrics::timed("delete", target.res, self.engine.commit(write)).await?;
         Ok(target.res.show(&Arc::new(target.res.storage.cache.restamp(last, revision))).await?)
     }
@@ -183,12 +186,6 @@ impl Registry {
     /// Whether an object is to be written also without a change: what is stored of it is not what would be stored now.
     pub(crate) async fn is_stale(&self, res: &Served, current: &Entry) -> Result<bool, Status> {
         self.engine.is_stale(&res.storage.key(current.index.path())).await.map_err(storage_error)
-    }
-
-    fn write(&self, res: &Served, key: Bytes, expect: Expect, change: Change, index: Option<Arc<Index>>) -> Write {
-        let lane = if res.def.ephemeral { Lane::Ephemeral } else { Lane::Durable };
-        let ttl = res.def.ttl_seconds.map(Duration::from_secs);
-        Write { key, expect, change, lane, ttl, note: index.map(|index| index as store::Note) }
     }
 
     /// What a dry run answers: the object as it would be, under its present revision.
@@ -203,6 +200,13 @@ impl Registry {
         }
         Ok(Arc::new(target.res.storage.cache.unstored(&object)))
     }
+}
+
+/// A write of an object of the kind.
+fn write(res: &Served, key: Bytes, expect: Expect, change: Change) -> Write {
+    let lane = if res.def.ephemeral { Lane::Ephemeral } else { Lane::Durable };
+    let ttl = res.def.ttl_seconds.map(Duration::from_secs);
+    Write { key, expect, change, lane, ttl, note: None, holds: Vec::new() }
 }
 
 /// Who writes, as kinds may note it.

@@ -17,8 +17,9 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
+use store::Hold;
 
-use crate::admission::{Hold, Request};
+use crate::admission::Request;
 use crate::{Admission, Operation};
 use book::{Book, Taken};
 
@@ -74,7 +75,7 @@ impl Admission for ServiceAddresses {
         }
         book.hold(&wanted);
         drop(book);
-        Ok(Some(Box::new(Held { book: self.0.clone(), taken: wanted })))
+        Ok(Some(Arc::new(Held { book: self.0.clone(), taken: wanted })))
     }
 }
 

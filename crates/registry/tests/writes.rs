@@ -3,11 +3,14 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use apimachinery::{Reason, meta};
 use common::{Directory, config_map, config_maps, create, cx, open};
 use futures::future::join_all;
 use registry::{Context, DeleteOptions, Deleted, ListOptions, Patch, Registry};
 use serde_json::{Value, json};
+use store::memory::{Memory, Reliable};
 
 async fn update(registry: &Registry, object: Value) -> Result<Value, Reason> {
     let name = meta::name(&object).to_owned();
@@ -223,4 +226,58 @@ async fn collections_go_up_to_the_limit() {
     let list = ListOptions { labels: Some(selected), ..ListOptions::default() };
     registry.delete_collection(&cx(), maps, Some("ns"), &list, DeleteOptions::default()).await.unwrap();
     assert_eq!(left().await, "d");
+}
+
+/// "No two Services can collide" (documentation, "Cluster IP address allocation"): a write that is queued comes to be also when the request has
+/// ended, and what its service is given stays its own. On one thread the writer comes when the test waits.
+#[tokio::test]
+async fn addresses_of_writes_that_nobody_waits_for() {
+    let (tasks, _failures) = base::tasks::Tasks::root();
+    let registry = &*open(Memory::open(Arc::default(), Arc::new(Reliable), &tasks)).await;
+    let services = &*registry.resource("", "v1", "services").unwrap();
+    let service = |name: &str, address: &str, port: u16| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"type": "NodePort", "clusterIP": address, "ports": [{"port": 80, "nodePort": port}]}})
+    };
+    let create = async |name: &str, address: &str, port: u16| {
+        let created = registry.create(&cx(), services, "ns", None, service(name, address, port)).await;
+        created.map(drop).map_err(|status| status.message)
+    };
+    let is_there = async |name: &str, port: u64| {
+        loop {
+            let entry = registry.get(services, "ns", name, None).await;
+            if entry.is_ok_and(|entry| entry.value()["spec"]["ports"][0]["nodePort"] == port) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let taken = async |address: &str, port: u16, why: &str| {
+        let refused = create("other", address, port).await.unwrap_err();
+        assert!(refused.contains(why), "{refused}");
+    };
+    let (of_cluster, of_nodes) = ("provided IP is already allocated", "provided port is already allocated");
+    // A create that ends when it is queued.
+    assert!(futures::poll!(std::pin::pin!(create("a", "10.43.0.10", 30_001))).is_pending());
+    taken("10.43.0.10", 30_002, of_cluster).await;
+    taken("10.43.0.11", 30_001, of_nodes).await;
+    is_there("a", 30_001).await;
+    taken("10.43.0.10", 30_002, of_cluster).await;
+    taken("10.43.0.11", 30_001, of_nodes).await;
+    // An update.
+    {
+        let change = Patch::Merge(json!({"spec": {"ports": [{"port": 80, "nodePort": 30_003}]}}).to_string().into());
+        let (cx, update) = (cx(), "");
+        let patched = registry.patch(&cx, services, update, "ns", "a", change);
+        assert!(futures::poll!(std::pin::pin!(patched)).is_pending());
+    }
+    taken("10.43.0.11", 30_003, of_nodes).await;
+    is_there("a", 30_003).await;
+    taken("10.43.0.11", 30_003, of_nodes).await;
+    // What is given up is free: by the update, and by a create that the store refuses.
+    assert_eq!(create("b", "10.43.0.12", 30_001).await, Ok(()));
+    let twice = async { tokio::join!(create("c", "10.43.0.13", 30_004), create("c", "10.43.0.14", 30_005)) };
+    let (first, second) = twice.await;
+    assert!(first.is_ok() && second.is_err());
+    assert_eq!(create("d", "10.43.0.14", 30_005).await, Ok(()));
 }

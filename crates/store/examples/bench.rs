@@ -63,8 +63,15 @@ async fn run(
                     keys.map_or_else(|| format!("/{name}/{clients}/{n:012}"), |keys| format!("/{name}/{:012}", n * 7919 % keys));
                 let begin = Instant::now();
                 let change = Change::Put(value.clone());
-                let write =
-                    Write { key: key.into(), expect: Expect::Anything, change, lane: Lane::Durable, ttl: None, note: None };
+                let write = Write {
+                    key: key.into(),
+                    expect: Expect::Anything,
+                    change,
+                    lane: Lane::Durable,
+                    ttl: None,
+                    note: None,
+                    holds: Vec::new(),
+                };
                 engine.commit(write).await?;
                 times.push(begin.elapsed());
                 n += clients;

@@ -31,6 +31,7 @@ pub async fn check(factory: &dyn Factory) {
     changes_and_a_sink_have_no_gap_and_no_duplicate(factory.empty().await).await;
     reads_show_what_is_published(factory.empty().await).await;
     sinks_see_a_commit_before_its_writer(factory.empty().await).await;
+    a_hold_goes_with_the_write(factory.empty().await).await;
     the_ephemeral_lane_has_no_history(&*factory.empty().await).await;
     what_expires_is_deleted_with_an_event(&*factory.empty().await).await;
     a_restart_keeps_everything(factory).await;
@@ -40,7 +41,15 @@ pub async fn check(factory: &dyn Factory) {
 pub fn write(key: &str, expect: Expect, value: Option<&str>) -> Write {
     let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
     let change = value.map_or(Change::Delete, Change::Put);
-    Write { key: Bytes::copy_from_slice(key.as_bytes()), expect, change, lane: Lane::Durable, ttl: None, note: None }
+    Write {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        expect,
+        change,
+        lane: Lane::Durable,
+        ttl: None,
+        note: None,
+        holds: Vec::new(),
+    }
 }
 
 fn lease(key: &str, value: Option<&str>, ttl: Option<Duration>) -> Write {
@@ -318,6 +327,42 @@ async fn sinks_see_a_commit_before_its_writer(engine: Arc<dyn Engine>) {
     let note = |event: &Event| event.note.clone().and_then(|note| note.downcast::<i32>().ok());
     assert!(events[..200].iter().all(|event| note(event).is_some_and(|n| event.key == format!("k{n}"))));
     assert_eq!(events[200].lane, Lane::Ephemeral);
+}
+
+/// Notes whether the hold was there when a sink saw the write.
+struct Held(std::sync::Weak<()>, Mutex<Vec<bool>>);
+
+impl Sink for Held {
+    fn apply(&self, events: &[Event]) {
+        self.1.lock().extend(events.iter().map(|_| self.0.strong_count() > 0));
+    }
+}
+
+async fn a_hold_goes_with_the_write(engine: Arc<dyn Engine>) {
+    let hold = Arc::new(());
+    let sink = Arc::new(Held(Arc::downgrade(&hold), Mutex::default()));
+    engine.subscribe(sink.clone());
+    let gone = async || {
+        while sink.0.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    // Who has queued the write does not wait for it.
+    {
+        let holds: Vec<crate::Hold> = vec![hold];
+        let commit = engine.commit(Write { holds, ..write("a", Expect::Absent, Some("1")) });
+        assert!(futures::poll!(std::pin::pin!(commit)).is_pending());
+    }
+    gone().await;
+    assert_eq!(*sink.1.lock(), [true]);
+    // A write that does not happen gives it back, too.
+    let hold: crate::Hold = Arc::new(());
+    let weak = Arc::downgrade(&hold);
+    let refused = engine.commit(Write { holds: vec![hold], ..write("a", Expect::Absent, Some("2")) }).await;
+    assert!(matches!(refused, Err(Error::Conflict(Some(_)))));
+    while weak.strong_count() > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn the_ephemeral_lane_has_no_history(engine: &dyn Engine) {

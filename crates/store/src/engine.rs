@@ -55,6 +55,10 @@ pub enum Change {
 /// value. It is never stored: an event without a note means that the value must be decoded.
 pub type Note = Arc<dyn Any + Send + Sync>;
 
+/// What somebody keeps from others until a write has come to its end. It goes with the write, not with who waits for the answer: a write
+/// that is queued happens also when nobody waits for it any more. Dropping the last clone gives it back.
+pub type Hold = Arc<dyn Any + Send + Sync>;
+
 /// One conditional write.
 #[derive(Clone)]
 pub struct Write {
@@ -70,6 +74,8 @@ pub struct Write {
     pub ttl: Option<Duration>,
     /// Handed to the sinks with the event.
     pub note: Option<Note>,
+    /// Dropped when every sink has seen the write, or when it is sure that it will not happen.
+    pub holds: Vec<Hold>,
 }
 
 /// One committed change.

@@ -120,7 +120,9 @@ async fn write(shared: Arc<Shared>, mut requests: mpsc::UnboundedReceiver<(Write
 impl Shared {
     /// Decides, writes, publishes and answers. False when the process has ended over it.
     fn batch(&self, batch: Vec<(Write, Answer)>) -> bool {
-        let (writes, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let (mut writes, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        // Until the end of this function: then the sinks have seen the writes.
+        let _holds: Vec<_> = writes.iter_mut().flat_map(|write| std::mem::take(&mut write.holds)).collect();
         // Held until the sinks have heard: who subscribes gets the revision of the batch that it did not get.
         let sinks = self.sinks.lock();
         let mut staged = self.disk.stage(self.opening, now());
@@ -165,7 +167,8 @@ async fn expire(engine: Memory) -> Result<(), Error> {
         }
         for (key, revision) in due {
             let expect = Expect::At(revision);
-            let write = Write { key, expect, change: Change::Delete, lane: Lane::Ephemeral, ttl: None, note: None };
+            let write =
+                Write { key, expect, change: Change::Delete, lane: Lane::Ephemeral, ttl: None, note: None, holds: Vec::new() };
             // A conflict: it was written again meanwhile.
             let _ = engine.commit(write).await;
         }

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base::files;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::counts::Losses;
 
 /// Events that wait to be written. Who has one more waits with it: none is lost for want of room.
 const WAITING: usize = 4096;
+/// Events of requests that have ended meanwhile, which nobody can wait with: a client that hangs up at the right moment is not to be able to
+/// keep its request out of the log. More than these are lost, which is counted.
+const LATE: usize = 65_536;
 /// Events that are written at once.
 const BATCH: usize = 256;
 const MIB: u64 = 1 << 20;
@@ -35,7 +38,10 @@ pub struct LogOptions {
 /// What events are handed to.
 #[derive(Clone)]
 pub(super) struct Log {
-    events: mpsc::Sender<String>,
+    events: mpsc::UnboundedSender<Waiting>,
+    /// Room for those who wait, and for those who cannot.
+    room: Arc<Semaphore>,
+    late: Arc<Semaphore>,
     closed: Arc<Notify>,
     losses: Arc<Losses>,
 }
@@ -44,14 +50,15 @@ impl Log {
     /// The log, and what writes it.
     pub(super) fn open(options: LogOptions) -> std::io::Result<(Self, impl Future<Output = ()> + Send)> {
         let mut file = Rotated::open(options)?;
-        let (events, mut receiver) = mpsc::channel(WAITING);
+        let (events, mut receiver) = mpsc::unbounded_channel();
+        let (room, late) = (Arc::new(Semaphore::new(WAITING)), Arc::new(Semaphore::new(LATE)));
         let (closed, losses) = (Arc::new(Notify::new()), Arc::new(Losses::new("log")));
         let (end, told) = (closed.clone(), losses.clone());
         let write = async move {
-            let mut lines = Vec::with_capacity(BATCH);
+            let mut waiting = Vec::<Waiting>::with_capacity(BATCH);
             loop {
                 let count = tokio::select! {
-                    count = receiver.recv_many(&mut lines, BATCH) => count,
+                    count = receiver.recv_many(&mut waiting, BATCH) => count,
                     () = end.notified() => {
                         receiver.close();
                         continue;
@@ -60,7 +67,7 @@ impl Log {
                 if count == 0 {
                     return;
                 }
-                let some = std::mem::take(&mut lines);
+                let some: Vec<String> = waiting.drain(..).map(|one| one.event).collect();
                 let written = tokio::task::spawn_blocking(move || {
                     let written = file.write(&some);
                     (file, written)
@@ -74,26 +81,53 @@ impl Log {
                 }
             }
         };
-        Ok((Self { events, closed, losses }, write))
+        Ok((Self { events, room, late, closed, losses }, write))
     }
 
-    /// Hands an event over, and waits for room.
+    /// Hands an event over, and waits for room. It is handed over also when nobody waits any more.
     pub(super) async fn tell(&self, event: String) {
-        if self.events.send(event).await.is_err() {
-            self.losses.lost(1, &"the log is closed");
+        let mut owed = Owed { log: self, event: Some(event) };
+        let room = self.room.clone().acquire_owned().await;
+        if let (Some(event), Ok(room)) = (owed.event.take(), room) {
+            self.hand_over(event, room);
         }
     }
 
     /// The same from where nobody can wait.
     pub(super) fn tell_now(&self, event: String) {
-        if let Err(error) = self.events.try_send(event) {
-            self.losses.lost(1, &error);
+        match self.late.clone().try_acquire_owned() {
+            Ok(room) => self.hand_over(event, room),
+            Err(_) => self.losses.lost(1, &"there is no room for more"),
+        }
+    }
+
+    fn hand_over(&self, event: String, room: OwnedSemaphorePermit) {
+        if self.events.send(Waiting { event, _room: room }).is_err() {
+            self.losses.lost(1, &"the log is closed");
         }
     }
 
     /// Takes no more; what is there is still written.
     pub(super) fn close(&self) {
         self.closed.notify_one();
+    }
+}
+
+/// An event that waits to be written.
+struct Waiting {
+    event: String,
+    _room: OwnedSemaphorePermit,
+}
+
+/// An event that waits for room. When nobody waits with it any more, it is handed over all the same.
+struct Owed<'a> {
+    log: &'a Log,
+    event: Option<String>,
+}
+
+impl Drop for Owed<'_> {
+    fn drop(&mut self) {
+        self.event.take().into_iter().for_each(|event| self.log.tell_now(event));
     }
 }
 
@@ -254,5 +288,22 @@ mod tests {
         tokio::join!(tell, write);
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().map(|line| line.parse::<u32>().unwrap()).collect::<Vec<_>>(), (0..1000).collect::<Vec<_>>());
+    }
+
+    /// Whoever hangs up while the log has no room is in it all the same.
+    #[tokio::test]
+    async fn an_event_that_nobody_waits_with_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        let (log, write) = Log::open(LogOptions { path: path.clone(), ..LogOptions::default() }).unwrap();
+        for number in 0..WAITING {
+            log.tell(format!("{number}")).await;
+        }
+        assert!(futures::poll!(std::pin::pin!(log.tell("hung up".to_owned()))).is_pending());
+        log.tell_now("late".to_owned());
+        log.close();
+        write.await;
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().skip(WAITING).collect::<Vec<_>>(), ["hung up", "late"]);
     }
 }

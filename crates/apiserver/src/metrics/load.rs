@@ -1,11 +1,13 @@
 //! Requests under way.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, AtomicU16, AtomicU64, Ordering};
 use std::time::Instant;
 
 use base::metrics::Page;
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -140,6 +142,8 @@ pub(crate) struct Ongoing {
     gauge: Gauge,
     events: Counter,
     sizes: Histogram,
+    /// What lasts as long.
+    kept: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
 impl Ongoing {
@@ -159,7 +163,13 @@ impl Ongoing {
             gauge,
             events: METRICS.watch_events.get_or_create(&kind).clone(),
             sizes: METRICS.watch_sizes.get_or_create(&kind).clone(),
+            kept: Mutex::default(),
         }))
+    }
+
+    /// Keeps something until the end: a place, a record.
+    pub(crate) fn keep(&self, guard: impl Any + Send) {
+        self.kept.lock().push(Box::new(guard));
     }
 
     /// How it was answered.

@@ -114,6 +114,55 @@ async fn what_violates_the_standards_is_told() {
     assert_eq!(annotations["pod-security.kubernetes.io/enforce-policy"], "privileged:latest");
 }
 
+/// `LogRequestObject`: what is told is the decoded object, whatever it was written in; of a patch the patch.
+#[tokio::test]
+async fn bodies_are_told_in_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let (policy, path) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
+    let rules = "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [{level: Request, resources: [{group: '', resources: [configmaps]}]}]}";
+    std::fs::write(&policy, rules).unwrap();
+    let log = LogOptions { path: path.clone(), ..LogOptions::default() };
+    let server = start_with(|options| options.audit = Some(AuditOptions { policy, log: Some(log), webhook: None })).await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let mut count = 0;
+    let mut check = async |request: &str, code: u16, expected: Option<Value>| {
+        assert_eq!(admin(api, request).await.code, code, "{request}");
+        count += 1;
+        let event = loop {
+            let text = std::fs::read_to_string(&path).unwrap();
+            if let Some(line) = text.lines().nth(count - 1).filter(|_| text.ends_with('\n')) {
+                break serde_json::from_str::<Value>(line).unwrap();
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(event.get("requestObject"), expected.as_ref(), "{request}");
+    };
+    let maps = "/api/v1/namespaces/n/configmaps";
+    let object = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "b"}});
+    let yaml = |name: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{a: b}}\n");
+    check(&format!("POST {maps}\n\n{}", object("json")), 201, Some(object("json"))).await;
+    check(&format!("POST {maps}\ncontent-type: application/yaml\n\n{}", yaml("yaml")), 201, Some(object("yaml"))).await;
+    // The envelope of protobuf: metadata.name in field 1, data in field 2.
+    let raw = "\n\u{7}\n\u{5}proto\u{12}\u{6}\n\u{1}a\u{12}\u{1}b";
+    let protobuf = format!("k8s\0\n\u{f}\n\u{2}v1\u{12}\u{9}ConfigMap\u{12}\u{11}{raw}");
+    let head = format!("POST {maps}\ncontent-type: application/vnd.kubernetes.protobuf");
+    check(&format!("{head}\n\n{protobuf}"), 201, Some(object("proto"))).await;
+    let patches = [
+        ("application/merge-patch+json", json!({"data": {"c": "d"}})),
+        ("application/json-patch+json", json!([{"op": "add", "path": "/data/e", "value": "f"}])),
+    ];
+    for (kind, patch) in patches {
+        check(&format!("PATCH {maps}/json\ncontent-type: {kind}\n\n{patch}"), 200, Some(patch)).await;
+    }
+    let head = format!("PATCH {maps}/yaml?fieldManager=m&force=true\ncontent-type: application/apply-patch+yaml");
+    check(&format!("{head}\n\n{}", yaml("yaml")), 200, Some(object("yaml"))).await;
+    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
+    check(&format!("DELETE {maps}/yaml\n\n{options}"), 200, Some(options)).await;
+    check(&format!("POST {maps}\n\n{{"), 400, None).await;
+    check(&format!("GET {maps}/json"), 200, None).await;
+}
+
 /// A watch is told when it begins, and when it ends.
 #[tokio::test]
 async fn watches_are_told_twice() {

@@ -46,7 +46,7 @@ fn schema(answer: &Answer) -> &str {
     header(answer, "x-kubernetes-pf-flowschema-uid")
 }
 
-fn level(name: &str, shares: u32, response: Value) -> Value {
+pub(crate) fn level(name: &str, shares: u32, response: Value) -> Value {
     json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration", "metadata": {"name": name},
     "spec": {"type": "Limited", "limited": {
         "nominalConcurrencyShares": shares, "lendablePercent": 0, "borrowingLimitPercent": 0, "limitResponse": response,
@@ -54,7 +54,7 @@ fn level(name: &str, shares: u32, response: Value) -> Value {
 }
 
 /// A schema for all that a user asks.
-fn schema_of(name: &str, user: &str, level: &str) -> Value {
+pub(crate) fn schema_of(name: &str, user: &str, level: &str) -> Value {
     json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": {"name": name}, "spec": {
         "matchingPrecedence": 500, "priorityLevelConfiguration": {"name": level}, "distinguisherMethod": {"type": "ByUser"},
         "rules": [{
@@ -65,13 +65,13 @@ fn schema_of(name: &str, user: &str, level: &str) -> Value {
     }})
 }
 
-async fn create(api: &Api, plural: &str, object: &Value) {
+pub(crate) async fn create(api: &Api, plural: &str, object: &Value) {
     let made = admin(api, &format!("POST {GROUP}/{plural}\n\n{object}")).await;
     assert_eq!(made.code, 201, "{:?}", made.body);
 }
 
 /// Asks until a request belongs to this schema.
-async fn belongs(api: &Api, user: &User, path: &str, name: &str) -> Answer {
+pub(crate) async fn belongs(api: &Api, user: &User, path: &str, name: &str) -> Answer {
     let wanted = uid(api, &format!("flowschemas/{name}")).await;
     loop {
         let answer = get(api, user, path).await;

@@ -98,7 +98,7 @@ impl Registry {
             if other || changed {
                 return Ok(None);
             }
-            match self.put(target, &evicted(&pod, &time::now()), None, Expect::At(current.revision)).await {
+            match self.put(target, &evicted(&pod, &time::now()), None, Expect::At(current.revision), &[]).await {
                 Ok(entry) => return Ok(Some(entry.revision)),
                 Err(Unwritten::Store(store::Error::Conflict(_))) => {}
                 Err(error) => return Err(error.into()),
@@ -130,7 +130,7 @@ impl Registry {
             if target.cx.dry_run {
                 return Ok(None);
             }
-            match self.put(on, &next, None, Expect::At(current.revision)).await {
+            match self.put(on, &next, None, Expect::At(current.revision), &[]).await {
                 Ok(_) => return Ok(None),
                 Err(Unwritten::Store(store::Error::Conflict(_))) => {}
                 Err(error) => return Err(error.into()),

@@ -15,12 +15,12 @@ impl Registry {
     pub(super) async fn bind(&self, target: Target<'_>, binding: &Value) -> Result<Value, Status> {
         let node = validate_binding(binding)?;
         let binding = self.mutate(target, Operation::Create, Some(binding.clone()), None).await?;
-        let (binding, _holds) = self.admit(target, Operation::Create, binding, None).await?;
+        let (binding, holds) = self.admit(target, Operation::Create, binding, None).await?;
         let binding = binding.unwrap_or_default();
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = target.res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
             let pod = bound(target, current.value(), &binding, &node)?;
-            match self.put(target, &pod, None, Expect::At(current.revision)).await {
+            match self.put(target, &pod, None, Expect::At(current.revision), &holds).await {
                 Err(Unwritten::Store(store::Error::Conflict(_))) => {}
                 Err(error) => return Err(error.into()),
                 Ok(_) => {

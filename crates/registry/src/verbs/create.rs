@@ -145,9 +145,8 @@ impl Registry {
         // What is there is told also when nothing can be written, so that who makes sure of an object works on a full disk.
         let result = match is_there(&name) {
             true => Err(Unwritten::Store(store::Error::Conflict(None))),
-            false => self.put(target, &object, None, Expect::Absent).await,
+            false => self.put(target, &object, None, Expect::Absent, &holds).await,
         };
-        drop(holds);
         match result {
             // The name was free a moment ago: who asks again gets another.
             Err(Unwritten::Store(store::Error::Conflict(_))) if generated => {

@@ -6,9 +6,8 @@ use apimachinery::{Status, meta, time};
 use jiff::{SignedDuration, Timestamp};
 use kinds::Dependents;
 use serde_json::Value;
-use store::Expect;
+use store::{Expect, Hold};
 
-use crate::admission::Hold;
 use crate::pipeline::Unwritten;
 use crate::target::{How, Target};
 use crate::verbs::update::CONFLICT_ATTEMPTS;
@@ -62,14 +61,14 @@ impl Registry {
         options: &DeleteOptions,
     ) -> Result<Result<Deleted, Status>, Unwritten> {
         let old = target.res.value(current).await?;
-        let _holds = match self.admit_deletion(target, current, &old, options).await {
+        let holds = match self.admit_deletion(target, current, &old, options).await {
             Ok(holds) => holds,
             Err(status) => return Ok(Err(status)),
         };
         Ok(Ok(match plan(target.res, &old, options, Timestamp::now()) {
-            Step::Remove => Deleted::Now(self.remove(target, current).await?),
+            Step::Remove => Deleted::Now(self.remove(target, current, &holds).await?),
             Step::Nothing => Deleted::Later(target.res.show(current).await?),
-            Step::Mark(object) => Deleted::Later(self.put(target, &object, None, Expect::At(current.revision)).await?),
+            Step::Mark(object) => Deleted::Later(self.put(target, &object, None, Expect::At(current.revision), &holds).await?),
         }))
     }
 

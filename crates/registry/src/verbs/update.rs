@@ -130,11 +130,10 @@ impl Registry {
             return res.show(current).await;
         }
         let result = if finished(res, &object, &old) {
-            self.remove(target, current).await
+            self.remove(target, current, &holds).await
         } else {
-            self.put(target, &object, rest.as_ref(), Expect::At(current.revision)).await
+            self.put(target, &object, rest.as_ref(), Expect::At(current.revision), &holds).await
         };
-        drop(holds);
         result.map_err(|error| match error {
             Unwritten::Store(store::Error::Conflict(None)) => target.not_found(),
             Unwritten::Store(store::Error::Conflict(Some(_))) => target.modified(),

@@ -66,6 +66,7 @@ async fn expire(queue: &mpsc::Sender<Request>, records: &[(u64, bytes::Bytes, Re
             lane: Lane::Ephemeral,
             ttl: None,
             note: None,
+            holds: Vec::new(),
         };
         submit(queue, write)
     });

@@ -11,7 +11,7 @@ use super::quota::Quota;
 use super::stage::{Batch, Stage};
 use super::{Options, Shared};
 use crate::metrics::METRICS;
-use crate::{Change, Error, Event, Revision, Write};
+use crate::{Change, Error, Event, Hold, Revision, Write};
 
 /// What one batch takes at most, so that nobody waits for long.
 const BATCH_WRITES: usize = 1024;
@@ -96,7 +96,9 @@ impl Writer {
 
     /// Decides, writes, publishes and answers. An error ends the engine.
     fn batch(&self, writes: Vec<(Write, Answer)>) -> Result<(), Error> {
-        let (writes, answers): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
+        let (mut writes, answers): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
+        // Until the end of this function: then the sinks have seen the writes.
+        let _holds = holds(&mut writes);
         let done = self.shared.read(|database| self.stage(database, writes)).map_err(Failure::Refused);
         let done = done.and_then(|(staged, results)| self.commit(&staged).map(|()| results));
         let (results, fatal) = match done {
@@ -198,6 +200,11 @@ impl Drop for Writer {
 struct Staged {
     batch: Batch,
     events: Vec<Event>,
+}
+
+/// Takes out what is held for the writes.
+fn holds(writes: &mut [Write]) -> Vec<Hold> {
+    writes.iter_mut().flat_map(|write| std::mem::take(&mut write.holds)).collect()
 }
 
 fn size(write: &Write) -> usize {

@@ -1,0 +1,76 @@
+#![allow(clippy::unwrap_used)]
+use http::Request;
+
+use super::*;
+use crate::metrics::{self, Asked as Measured};
+
+/// The events of a request that something happens to, by stage, with the code and the message of the answer.
+async fn told(omit: &str, lasts: bool, happen: impl FnOnce(&Arc<Record>)) -> Vec<(String, u64, String)> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    let (log, write) = Log::open(LogOptions { path: path.clone(), ..LogOptions::default() }).unwrap();
+    let policy = format!("{{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [{omit}], rules: [{{level: Metadata}}]}}");
+    let policy = Policy::parse(&policy).unwrap();
+    let audit = Audit { policy, backends: Backends { log: Some(log.clone()), webhook: None } };
+    let (parts, ()) = Request::get("/version").body(()).unwrap().into_parts();
+    let annotations = Annotations::default();
+    let record = audit.begin(&parts, &Route::Other, "/version", ("get", lasts), (None, &annotations)).await.unwrap();
+    annotations.add("example.com/seen", "yes");
+    happen(&record);
+    drop(record);
+    log.close();
+    write.await;
+    let text = std::fs::read_to_string(path).unwrap();
+    let event = |line: &str| {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let seen = event["stage"] == "RequestReceived" || event["annotations"]["example.com/seen"] == "yes";
+        assert!(seen, "{event}");
+        let status = &event["responseStatus"];
+        (text(&event["stage"]), status["code"].as_u64().unwrap_or(0), text(&status["message"]))
+    };
+    text.lines().map(event).collect()
+}
+
+fn expected(events: &[(&str, u64, &str)]) -> Vec<(String, u64, String)> {
+    events.iter().map(|(stage, code, message)| ((*stage).to_owned(), *code, (*message).to_owned())).collect()
+}
+
+/// `WithAudit`: "send audit event when we leave this func, either via a panic or cleanly".
+#[tokio::test]
+async fn whatever_happens_to_a_request_is_told() {
+    let (received, closed) = (("RequestReceived", 0, ""), "Connection closed early");
+    let check = async |lasts: bool, events: &[(&str, u64, &str)]| {
+        assert_eq!(told("", lasts, |_| {}).await, expected(events), "{lasts}");
+    };
+    check(false, &[received, ("ResponseComplete", 200, closed)]).await;
+    check(true, &[received, ("ResponseStarted", 200, closed), ("ResponseComplete", 200, closed)]).await;
+    let some = told("RequestReceived, ResponseStarted", true, |_| {}).await;
+    assert_eq!(some, expected(&[("ResponseComplete", 200, closed)]));
+    let panicked = told("", true, |record| record.panicked("a fault")).await;
+    assert_eq!(panicked, expected(&[received, ("Panic", 500, "APIServer panic'd: a fault")]));
+}
+
+/// What answers a request is told by what lasts, and by what does not.
+#[tokio::test]
+async fn the_end_of_what_lasts_is_told() {
+    let answer = |record: &Arc<Record>, code: u16, lasts: bool| {
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = http::StatusCode::from_u16(code).unwrap();
+        let (parts, ()) = Request::get("/api/v1/pods?watch=1").body(()).unwrap().into_parts();
+        let plan = crate::dispatch::Plan { verbs: vec!["watch"], handler: Ok(crate::dispatch::Handler::Document) };
+        let asked = Measured::of(&plan, &Route::Other, None, &parts);
+        let ongoing = metrics::load::Ongoing::begin(&asked, std::time::Instant::now()).filter(|_| lasts);
+        // There is room in the log: nothing is waited for.
+        futures::FutureExt::now_or_never(record.answered(&mut response, ongoing.as_ref())).unwrap();
+        ongoing
+    };
+    let received = ("RequestReceived", 0, "");
+    let short = told("", false, |record| drop(answer(record, 201, false))).await;
+    assert_eq!(short, expected(&[received, ("ResponseComplete", 201, "")]));
+    let mut still = None;
+    let begun = told("", true, |record| still = answer(record, 101, true)).await;
+    assert_eq!(begun, expected(&[received, ("ResponseStarted", 101, "")]));
+    let ended = told("", true, |record| drop(answer(record, 101, true))).await;
+    assert_eq!(ended, expected(&[received, ("ResponseStarted", 101, ""), ("ResponseComplete", 101, "")]));
+}
