@@ -1,6 +1,7 @@
-//! Custom resources that users may install: followed as long as their definition is there.
+//! Custom resources that users may install: followed as long as their definition is there, in a version that it serves.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
@@ -11,12 +12,15 @@ use crate::watch::{Error, Event, Watch};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
+/// How soon what is not served is asked for again, though the definition says that it is.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// What happens to the objects of a custom resource. They come as the API sends them.
 #[derive(Debug)]
 pub enum Change {
-    /// Its definition is there and served.
+    /// Its definition is there, and serves one of the versions; also told when that is another one than before.
     Served,
-    /// These are all objects; none when there is no definition.
+    /// These are all objects; none when there is no definition, or none of the versions is served.
     All(Vec<Bytes>),
     /// An object was created or changed.
     Set(Bytes),
@@ -32,7 +36,15 @@ struct Follow {
     plural: &'static str,
     versions: &'static [&'static str],
     definition: Events,
-    objects: Option<Events>,
+    /// Whether the definition was in the list that is coming in.
+    is_listed: bool,
+    objects: Option<Objects>,
+}
+
+/// The watch of the objects, in one version.
+struct Objects {
+    version: &'static str,
+    events: Events,
     listed: Vec<Bytes>,
 }
 
@@ -46,7 +58,7 @@ pub fn follow(
 ) -> impl Stream<Item = Change> + Send {
     let name = format!("metadata.name={plural}.{group}");
     let definition: Events = Box::pin(Watch::new(client.clone(), DEFINITIONS, &name).encoded());
-    let follow = Follow { client, group, plural, versions, definition, objects: None, listed: Vec::new() };
+    let follow = Follow { client, group, plural, versions, definition, is_listed: false, objects: None };
     stream::unfold(follow, |mut follow| async move { Some((follow.next().await?, follow)) })
 }
 
@@ -56,7 +68,7 @@ impl Follow {
             let objects = &mut self.objects;
             let of_objects = async {
                 match objects {
-                    Some(objects) => objects.next().await,
+                    Some(objects) => objects.events.next().await,
                     None => std::future::pending().await,
                 }
             };
@@ -72,33 +84,60 @@ impl Follow {
 
     fn of_definition(&mut self, event: Result<Event<Bytes>, Error>) -> Option<Change> {
         match event {
-            Ok(Event::InitApply(object) | Event::Apply(object)) => {
-                let definition = read(&object)?;
-                if !definition.is_established() || self.objects.is_some() {
-                    return None;
-                }
-                let path = format!("/apis/{}/{}/{}", self.group, definition.best(self.versions), self.plural);
-                self.objects = Some(Box::pin(Watch::new(self.client.clone(), path, "").encoded()));
-                Some(Change::Served)
+            Ok(Event::Init) => self.is_listed = false,
+            Ok(Event::InitApply(object)) => {
+                self.is_listed = true;
+                return self.defined(&object);
             }
-            Ok(Event::Delete(_)) => {
-                self.objects = None;
-                Some(Change::All(Vec::new()))
-            }
-            Ok(Event::InitDone(_)) if self.objects.is_none() => Some(Change::All(Vec::new())),
-            _ => None,
+            Ok(Event::Apply(object)) => return self.defined(&object),
+            Ok(Event::InitDone(_)) if self.is_listed && self.objects.is_some() => {}
+            // Of those listed it is none, also when it went while nobody looked.
+            Ok(Event::InitDone(_) | Event::Delete(_)) => return Some(self.none()),
+            Err(error) => tracing::debug!(plural = self.plural, %error, "the definition cannot be watched, again later"),
         }
+        None
+    }
+
+    /// There are no objects.
+    fn none(&mut self) -> Change {
+        self.objects = None;
+        Change::All(Vec::new())
+    }
+
+    fn defined(&mut self, definition: &[u8]) -> Option<Change> {
+        let definition = read(definition)?;
+        if !definition.is_established() {
+            return None;
+        }
+        let Some(version) = definition.best(self.versions) else { return Some(self.none()) };
+        if self.objects.as_ref().is_some_and(|objects| objects.version == version) {
+            return None;
+        }
+        // What is known of another version stays until all of this one is.
+        self.objects = Some(Objects { version, events: self.watch(version), listed: Vec::new() });
+        Some(Change::Served)
+    }
+
+    fn watch(&self, version: &str) -> Events {
+        let path = format!("/apis/{}/{version}/{}", self.group, self.plural);
+        Box::pin(Watch::new(self.client.clone(), path, "").encoded())
     }
 
     fn of_objects(&mut self, event: Result<Event<Bytes>, Error>) -> Option<Change> {
+        let objects = self.objects.as_mut()?;
         match event {
-            Ok(Event::Init) => self.listed.clear(),
-            Ok(Event::InitApply(object)) => self.listed.push(object),
-            Ok(Event::InitDone(_)) => return Some(Change::All(std::mem::take(&mut self.listed))),
+            Ok(Event::Init) => objects.listed.clear(),
+            Ok(Event::InitApply(object)) => objects.listed.push(object),
+            Ok(Event::InitDone(_)) => return Some(Change::All(std::mem::take(&mut objects.listed))),
             Ok(Event::Apply(object)) => return Some(Change::Set(object)),
             Ok(Event::Delete(object)) => return Some(Change::Gone(object)),
-            // None of the versions is served: there is nothing to read.
-            Err(error) if error.is_missing() => return Some(Change::All(Vec::new())),
+            // The definition tells when the version is served no more, which may come later than this. Until then the objects stay.
+            Err(error) if error.is_missing() => {
+                let version = objects.version;
+                let soon = stream::once(tokio::time::sleep(RETRY)).filter_map(|()| std::future::ready(None));
+                let events = Box::pin(soon.chain(self.watch(version)));
+                self.objects = Some(Objects { version, events, listed: Vec::new() });
+            }
             Err(error) => tracing::debug!(plural = self.plural, %error, "the watch failed and begins again"),
         }
         None
@@ -122,9 +161,10 @@ impl Definition {
         self.status.conditions.iter().any(|one| one.kind == "Established" && one.status == "True")
     }
 
-    fn best(&self, versions: &'static [&'static str]) -> &'static str {
+    /// The first of `versions` that it serves.
+    fn best(&self, versions: &'static [&'static str]) -> Option<&'static str> {
         let served = |version: &&&str| self.spec.versions.iter().any(|one| one.served && one.name == **version);
-        versions.iter().find(served).or(versions.first()).copied().unwrap_or("v1")
+        versions.iter().find(served).copied()
     }
 }
 
@@ -153,3 +193,6 @@ struct Condition {
     kind: String,
     status: String,
 }
+
+#[cfg(test)]
+mod tests;

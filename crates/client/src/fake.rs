@@ -77,6 +77,11 @@ impl Fake {
         self.db.serve(group, version, plural, kind, namespaced);
     }
 
+    /// A version of a resource is served no more: requests for it are answered with 404, and watches of it end.
+    pub fn withdraw(&self, group: &str, version: &str, plural: &str) {
+        self.db.withdraw(group, version, plural);
+    }
+
     /// The writes that were made through the API so far, in order.
     pub fn writes(&self) -> Vec<Call> {
         self.db.writes()

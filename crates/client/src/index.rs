@@ -38,6 +38,11 @@ impl<K: Object> Index<K> {
     pub fn get(&self, value: &str) -> Vec<Arc<K>> {
         self.informer.indexed(self.place, value)
     }
+
+    /// How many objects have this value.
+    pub fn count(&self, value: &str) -> usize {
+        self.informer.count_indexed(self.place, value)
+    }
 }
 
 /// Says under which values an object is found.

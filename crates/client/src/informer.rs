@@ -148,6 +148,10 @@ impl<K: Object> Informer<K> {
         objects(&slots).collect()
     }
 
+    pub(crate) fn count_indexed(&self, place: usize, value: &str) -> usize {
+        self.shared.store.read().count_indexed(place, value)
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.shared.store.read().len()

@@ -83,7 +83,11 @@ impl<K: Object> Store<K> {
     }
 
     pub(crate) fn count_owned_by(&self, uid: &str) -> usize {
-        self.indexes.first().map_or(0, |table| table.count(uid))
+        self.count_indexed(0, uid)
+    }
+
+    pub(crate) fn count_indexed(&self, place: usize, value: &str) -> usize {
+        self.indexes.get(place).map_or(0, |table| table.count(value))
     }
 
     /// The place of the index of that name, which is built now if it is new.

@@ -9,6 +9,7 @@ mod metrics;
 mod normalize;
 mod prometheus;
 mod replicas;
+mod shares;
 mod sources;
 mod turn;
 
@@ -22,11 +23,11 @@ use client::Api;
 use client::events::Type;
 use client::kube::api::PostParams;
 use client::{Informer, Informers, Key};
-use futures::future::join_all;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscaler};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::meta;
@@ -34,13 +35,18 @@ use crate::scale::{self, Resources};
 use metrics::Evaluation;
 use normalize::{Memory, Now};
 use replicas::{Scaled, Tolerances};
-use sources::{About, Sources};
+use shares::Shares;
+use sources::{About, Pages, Sources};
 use turn::{Condition, Turn};
 
 /// Time between two looks. Upstream takes 15 seconds; this leaves room to react within them.
 const PERIOD: Duration = Duration::from_secs(10);
 /// How far from its target a metric may be without a change (`--horizontal-pod-autoscaler-tolerance`).
 const TOLERANCE: f64 = 0.1;
+/// Looks at autoscalers of one namespace at the same time. A look may wait for pods that do not answer, and others are not to wait for it.
+const SHARE: usize = 4;
+/// How soon it is tried again when the namespace has its share.
+const TURN: Duration = Duration::from_secs(1);
 
 pub(crate) struct Autoscaler {
     scalers: Informer<HorizontalPodAutoscaler>,
@@ -51,6 +57,8 @@ pub(crate) struct Autoscaler {
     memory: Mutex<HashMap<Key, Memory>>,
     /// Of the pods that each autoscaler scales.
     selectors: Mutex<HashMap<Key, Selector>>,
+    /// Looks under way, by namespace.
+    looks: Shares,
 }
 
 /// What a look led to.
@@ -78,6 +86,7 @@ impl Autoscaler {
             resources: Resources::default(),
             memory: Mutex::default(),
             selectors: Mutex::default(),
+            looks: Shares::new(SHARE),
         }
     }
 
@@ -145,15 +154,21 @@ impl Autoscaler {
             turn.status.current_metrics = Some(Vec::new());
             return None;
         };
+        let specs = spec.metrics.as_deref().unwrap_or_default();
+        let pages = Pages::of(specs);
         let evaluation = Evaluation {
             sources: &self.sources,
             resources: &self.resources,
-            about: About { client: &turn.cx.client, namespace: key.ns(), selector: &text },
+            about: About { client: &turn.cx.client, namespace: key.ns(), selector: &text, pages: &pages },
+            end: Instant::now() + PERIOD,
             scaled: Scaled { pods: &pods, replicas: current, tolerances: tolerances(turn.scaler), now: turn.now },
             present: scale.status.as_ref().map_or(0, |status| status.replicas),
         };
-        let specs = spec.metrics.as_deref().unwrap_or_default();
-        let proposals = join_all(specs.iter().map(|metric| evaluation.propose(metric))).await;
+        let mut proposals = Vec::with_capacity(specs.len());
+        // One after the other, as upstream: nobody limits how many metrics there are.
+        for metric in specs {
+            proposals.push(evaluation.propose(metric).await);
+        }
         for invalid in proposals.iter().filter_map(|proposal| proposal.as_ref().err()) {
             turn.cx.events.about(turn.scaler, Type::Warning, invalid.reason, invalid.message.clone());
         }
@@ -240,6 +255,7 @@ fn tolerances(scaler: &HorizontalPodAutoscaler) -> Tolerances {
 impl Controller for Autoscaler {
     const NAME: &'static str = "horizontal-pod-autoscaler";
     const ACCOUNT: &'static str = "horizontal-pod-autoscaler";
+    const CONCURRENCY: usize = 32;
 
     fn sources(&self) -> Vec<Source> {
         // The own writes of a status are no reason to look again.
@@ -257,6 +273,7 @@ impl Controller for Autoscaler {
             self.forget(key);
             return Ok(Action::Done);
         };
+        let Some(_share) = self.looks.take(key.ns()) else { return Ok(Action::After(TURN)) };
         let mut turn = Turn::new(cx, &scaler);
         if let Some(outcome) = self.look(key, &mut turn).await {
             turn.status.current_replicas = Some(outcome.current);

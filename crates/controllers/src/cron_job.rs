@@ -83,7 +83,7 @@ impl Controller for CronJobs {
         };
         // The caches tell of what is not seen yet, which leads here again.
         if !self.of_jobs.seen(key, &self.jobs) || !self.of_crons.seen(key, &self.crons) {
-            return Ok(Action::Done);
+            return Ok(Action::UNSEEN);
         }
         let look = Look { cx, key, cron: &cron, api: Api::namespaced(cx.client.clone(), key.ns()), controller: self };
         look.run().await

@@ -7,7 +7,7 @@ use client::Api;
 use client::kube;
 use client::kube::api::PostParams;
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::{Value, json};
@@ -118,15 +118,36 @@ impl<O: Owned> Keeper<'_, O> {
         let mut collisions = self.collisions;
         loop {
             let revision = self.revision(patch.clone(), number, collisions);
-            let made = match api.create(&PostParams::default(), &revision).await {
-                Err(kube::Error::Api(status)) if status.is_already_exists() => api.get(meta::name(&revision)).await?,
-                other => other?,
-            };
-            if keeps(&made, &patch) {
-                return Ok(Current { revision: Arc::new(made), collisions });
+            match api.create(&PostParams::default(), &revision).await {
+                Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                    let there = api.get(meta::name(&revision)).await?;
+                    if keeps(&there, &patch) || self.was_changed(&there) {
+                        return Ok(Current { revision: Arc::new(there), collisions });
+                    }
+                }
+                // It is what was asked for, as upstream has it, also when admission has changed it: else one would be made after the other.
+                made => return Ok(Current { revision: Arc::new(made?), collisions }),
             }
             collisions += 1;
         }
+    }
+
+    /// Whether a revision under the name of the present template is the owner's and keeps a template that does not have its hash: admission has
+    /// changed it, and another one would be changed, too.
+    fn was_changed(&self, revision: &ControllerRevision) -> bool {
+        let is_own = meta::controller_of(revision).is_some_and(|owner| owner.uid == meta::uid(self.owner));
+        let hash = revision.metadata.labels.as_ref().and_then(|labels| labels.get(self.label));
+        let (Some(hash), true) = (hash, is_own) else { return false };
+        let Some(kept) = template(revision) else { return true };
+        let mut bare = kept.clone();
+        if let Some(spec) = &mut bare.spec {
+            let containers = spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten());
+            let empty = |one: &&mut Container| one.resources.as_ref() == Some(&ResourceRequirements::default());
+            containers.filter(empty).for_each(|one| one.resources = None);
+        }
+        // A template is kept with resources of all containers, which it need not have had.
+        let has_it = |collisions| [&kept, &bare].iter().any(|one| template_hash(one, collisions) == *hash);
+        !(0..=self.collisions.max(0)).any(has_it)
     }
 
     fn revision(&self, patch: Value, number: i64, collisions: i32) -> ControllerRevision {
@@ -160,6 +181,7 @@ pub(crate) async fn forget(cx: &Cx, revision: &ControllerRevision) -> Result<(),
 mod tests {
     use super::*;
     use crate::testing::object;
+    use k8s_openapi::api::apps::v1::StatefulSet;
 
     fn pod_template(image: &str) -> PodTemplateSpec {
         object(json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": image}]}}))
@@ -180,6 +202,30 @@ mod tests {
         );
         let back = template(&revision("a", 1)).unwrap();
         assert_eq!(back.spec.unwrap().containers[0].image.as_deref(), Some("a"));
+    }
+
+    /// A webhook that changes revisions must not lead to more and more of them; another template of the same hash is another revision.
+    #[tokio::test]
+    async fn what_admission_has_changed_is_the_revision_all_the_same() {
+        let world = crate::testing::World::new();
+        let (api, owner): (Api<ControllerRevision>, StatefulSet) = (
+            Api::namespaced(world.fake.client(), "a"),
+            object(json!({"metadata": {"namespace": "a", "name": "set", "uid": "set"}})),
+        );
+        let (template, other) = (pod_template("a"), pod_template("b"));
+        let keeper = Keeper { owner: &owner, template: &template, label: HASH, collisions: 0 };
+        let made = keeper.create(&api, patch(&template), 1).await.unwrap();
+        let mut changed = made.revision.as_ref().clone();
+        changed.data = Some(RawExtension(patch(&pod_template("changed"))));
+        let mut changed = api.replace(meta::name(&changed), &PostParams::default(), &changed).await.unwrap();
+        let again = keeper.create(&api, patch(&template), 2).await.unwrap();
+        assert_eq!((meta::name(again.revision.as_ref()), again.collisions), (meta::name(&changed), 0));
+        // Of another template, with its hash as if it were the same.
+        let twin = patch(&other);
+        changed.data = Some(RawExtension(twin));
+        changed.metadata.labels.get_or_insert_default().insert(HASH.to_owned(), template_hash(&other, 0));
+        api.replace(meta::name(&changed), &PostParams::default(), &changed).await.unwrap();
+        assert_eq!(keeper.create(&api, patch(&template), 2).await.unwrap().collisions, 1);
     }
 
     #[test]

@@ -38,6 +38,7 @@ use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::expectations::Expectations;
 use crate::meta;
 use crate::pod_control::PodControl;
+use crate::room::{self, Room};
 use backoff::Record;
 use member::{TRACKING, Terms};
 use plan::{Act, Observed};
@@ -58,13 +59,16 @@ pub(crate) struct Jobs {
     of_jobs: Expectations,
     /// Failures of jobs by their uid. They are forgotten with the process, as upstream does.
     records: Mutex<HashMap<Key, (String, Record)>>,
+    room: Room,
 }
 
 impl Jobs {
     pub(crate) fn new(informers: &Informers) -> Self {
+        let pods = informers.of();
         Self {
             jobs: informers.of(),
-            pods: informers.of(),
+            room: Room::new(&pods),
+            pods,
             of_pods: Expectations::default(),
             of_jobs: Expectations::default(),
             records: Mutex::default(),
@@ -138,8 +142,13 @@ impl Jobs {
         action: &mut &'static str,
     ) -> Result<Action, Error> {
         let job = observed.job;
-        let (again, record) = (decision.again, decision.record.clone());
+        let (mut again, record) = (decision.again, decision.record.clone());
         let (done, failure) = self.act(cx, key, observed, &decision.act).await;
+        if let Act::Create(new) = &decision.act
+            && done.created < new.len()
+        {
+            again = Some(again.map_or(room::AGAIN, |again| again.min(room::AGAIN)));
+        }
         let settled = settle::settle(observed, decision, &done);
         if *action == metrics::RECONCILING && !settled.untrack.is_empty() {
             *action = metrics::TRACKING;
@@ -160,7 +169,8 @@ impl Jobs {
             Act::Nothing => (Done::default(), None),
             Act::Create(new) => {
                 let common = template::common(observed.job, &observed.terms);
-                let outcome = control.create(new.len(), |number| template::pod(observed.job, &common, &new[number])).await;
+                let number = self.room.for_some(cx, observed.job, new.len());
+                let outcome = control.create(number, |number| template::pod(observed.job, &common, &new[number])).await;
                 (Done { created: outcome.done, ..Done::default() }, outcome.result().err())
             }
             Act::End(pods) => {

@@ -36,6 +36,7 @@ mod queue;
 mod replicas;
 mod resource_claims;
 mod resource_quota;
+mod room;
 mod root_ca;
 mod scale;
 mod service_account;

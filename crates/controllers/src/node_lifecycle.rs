@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use client::Api;
 use client::events::Type;
+use client::kube;
 use client::kube::api::{Patch, PatchParams};
 use client::{Change, Entry, Facts, Index, Informer, Informers, Key};
 use jiff::Timestamp;
@@ -24,7 +25,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
-use crate::eviction::{Eviction, forgive};
+use crate::eviction::Eviction;
 use crate::queue::Queue;
 use crate::{meta, pods};
 
@@ -40,12 +41,38 @@ pub(crate) struct NodeLifecycle {
     pods: Informer<Pod>,
     by_node: Index<Pod>,
     heard: Heard,
-    /// When each NoExecute taint of a node was first seen. Only we ourselves write the time into taints.
-    seen: Mutex<HashMap<String, Vec<(Taint, Timestamp)>>>,
+    /// What was seen first when, by node.
+    seen: Mutex<HashMap<String, Seen>>,
     /// Nodes that wait until pods may be driven from them.
     lines: Mutex<Lines>,
     /// To look at the next one when one has left its line.
     queue: Arc<OnceLock<Queue>>,
+}
+
+/// Since when this process has known the taints that drive pods from a node, and the pods that are there beside them, by the clock that goes on evenly. As
+/// upstream, it is no matter what the taint says of its time: after a restart, or when somebody has set the clock, pods get the time that they tolerate.
+#[derive(Default)]
+struct Seen {
+    taints: Vec<(Taint, Duration)>,
+    /// By uid.
+    pods: HashMap<String, Duration>,
+}
+
+impl Seen {
+    /// What there is now.
+    fn look(&mut self, node: &Node, pods: &[Arc<Pod>], now: Duration) {
+        let same = |one: &Taint, other: &Taint| (&one.key, &one.value, &one.effect) == (&other.key, &other.value, &other.effect);
+        let since = |taint: &Taint| self.taints.iter().find(|(one, _)| same(one, taint)).map_or(now, |(_, since)| *since);
+        self.taints = plan::evicting(node).map(|taint| (taint.clone(), since(taint))).collect();
+        let since = |pod: &Arc<Pod>| self.pods.get(meta::uid(pod.as_ref())).copied().unwrap_or(now);
+        self.pods = pods.iter().map(|pod| (meta::uid(pod.as_ref()).to_owned(), since(pod))).collect();
+    }
+
+    /// Since when a pod has been there beside a taint.
+    fn since(&self, pod: &Pod, taint: &Taint) -> Option<Duration> {
+        let taint = self.taints.iter().find(|(one, _)| one == taint).map(|(_, since)| *since);
+        taint.max(self.pods.get(meta::uid(pod)).copied())
+    }
 }
 
 /// When each node was heard of last, as this process saw it come: what a node's own clock shows may be another time. What was there
@@ -165,7 +192,7 @@ impl Controller for NodeLifecycle {
             self.leave_line(&key.name);
             return Ok(Action::Done);
         };
-        let now = Timestamp::now();
+        let now = cx.clock.now();
         let silence =
             plan::grace(&node).checked_sub(self.heard.silence(&key.name, Instant::now())).filter(|left| !left.is_zero());
         if silence.is_none()
@@ -188,7 +215,7 @@ impl Controller for NodeLifecycle {
         if !plan::is_ready(&node) {
             marked = self.mark_pods_not_ready(cx, &node).await;
         }
-        let eviction = self.evict(cx, &node, now).await;
+        let eviction = self.evict(cx, &node).await;
         marked?;
         Ok(Action::after([next, eviction?].into_iter().flatten().min()))
     }
@@ -275,19 +302,6 @@ impl NodeLifecycle {
         Ok(Action::Done)
     }
 
-    /// Since when the node has each of its NoExecute taints.
-    fn since(&self, node: &Node, now: Timestamp) -> Vec<(Taint, Timestamp)> {
-        let mut seen = self.seen.lock();
-        let before = seen.remove(meta::name(node)).unwrap_or_default();
-        let first = |taint: &Taint| before.iter().find(|(one, _)| one == taint).map_or(now, |(_, since)| *since);
-        let since = |taint: &Taint| taint.time_added.as_ref().map_or_else(|| first(taint), |time| time.0);
-        let all: Vec<(Taint, Timestamp)> = plan::evicting(node).map(|taint| (taint.clone(), since(taint))).collect();
-        if !all.is_empty() {
-            seen.insert(meta::name(node).to_owned(), all.clone());
-        }
-        all
-    }
-
     fn pods_of(&self, node: &Node) -> Vec<Arc<Pod>> {
         self.by_node.get(meta::name(node))
     }
@@ -302,18 +316,27 @@ impl NodeLifecycle {
     }
 
     /// Deletes the pods whose time has come; how long until the next one's.
-    async fn evict(&self, cx: &Cx, node: &Node, now: Timestamp) -> Result<Option<Duration>, Error> {
-        let since = self.since(node, now);
-        if since.is_empty() {
+    async fn evict(&self, cx: &Cx, node: &Node) -> Result<Option<Duration>, Error> {
+        let name = meta::name(node);
+        if plan::evicting(node).next().is_none() {
+            self.seen.lock().remove(name);
             return Ok(None);
         }
-        let since = |taint: &Taint| since.iter().find(|(one, _)| one == taint).map_or(now, |(_, since)| *since);
+        let (now, mut pods) = (cx.clock.passed(), self.pods_of(node));
+        pods.retain(|pod| !meta::ends(pod.as_ref()));
+        let due: Vec<Option<Duration>> = {
+            let mut all = self.seen.lock();
+            let seen = all.entry(name.to_owned()).or_default();
+            seen.look(node, &pods, now);
+            let due = |pod: &Arc<Pod>| plan::eviction_in(pod, node, |taint| seen.since(pod, taint).unwrap_or(now), now);
+            pods.iter().map(due).collect()
+        };
         // One pod that cannot be evicted keeps no other: the failure is told when all have been looked at.
         let (mut next, mut failed): (Option<Duration>, _) = (None, Ok(()));
-        for pod in self.pods_of(node).into_iter().filter(|pod| !meta::ends(pod.as_ref())) {
-            match plan::eviction_in(&pod, node, since, now) {
+        for (pod, due) in pods.iter().zip(due) {
+            match due {
                 None => {}
-                Some(left) if left.is_zero() => failed = failed.and(evict(cx, &pod).await),
+                Some(left) if left.is_zero() => failed = failed.and(evict(cx, pod).await),
                 Some(left) => next = Some(next.map_or(left, |other| other.min(left))),
             }
         }
@@ -325,14 +348,18 @@ async fn mark_not_ready(cx: &Cx, pod: &Pod) -> Result<(), Error> {
     let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
     for condition in conditions.iter_mut().filter(|condition| condition.type_ == "Ready") {
         condition.status = "False".to_owned();
-        condition.last_transition_time = Some(meta::whole_seconds(Timestamp::now()));
+        condition.last_transition_time = Some(meta::whole_seconds(cx.clock.now()));
     }
     let patch = json!({
         "metadata": {"resourceVersion": pod.metadata.resource_version},
         "status": {"conditions": conditions},
     });
     let api: Api<Pod> = Api::namespaced(cx.client.clone(), meta::namespace(pod));
-    forgive(api.patch_status(meta::name(pod), &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()))?;
+    match api.patch_status(meta::name(pod), &PatchParams::default(), &Patch::Merge(patch)).await {
+        // One that has changed is looked at again: its change alone does not lead here.
+        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+        result => drop(result?),
+    }
     cx.events.about(pod, Type::Warning, "NodeNotReady", "Node is not ready");
     Ok(())
 }

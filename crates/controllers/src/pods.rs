@@ -36,7 +36,7 @@ fn lean_node(pod: &[u8], values: &mut Values) -> bool {
 }
 
 /// The node that the JSON of a pod names, empty when it names none; None when it cannot be read.
-fn node_of_text(pod: &[u8]) -> Option<String> {
+pub(crate) fn node_of_text(pod: &[u8]) -> Option<String> {
     if !mentions(pod, r#""nodeName""#) {
         return Some(String::new());
     }

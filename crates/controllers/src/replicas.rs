@@ -22,6 +22,7 @@ use crate::backoff::Backoff;
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::expectations::Expectations;
 use crate::pod_control::{Failure, PodControl};
+use crate::room::{self, Room};
 use crate::{meta, write};
 use kind::Replicated;
 use plan::{Member, Step};
@@ -32,13 +33,16 @@ pub(crate) struct Replicas<K> {
     expectations: Expectations,
     /// Of pods that their node has refused.
     refusals: Backoff,
+    room: Room,
 }
 
 impl<K: Replicated> Replicas<K> {
     pub(crate) fn new(informers: &Informers) -> Self {
+        let pods = informers.of();
         Self {
             owners: informers.of(),
-            pods: informers.of(),
+            room: Room::new(&pods),
+            pods,
             expectations: Expectations::default(),
             refusals: Backoff::new(crate::pods::REFUSED_LONGEST),
         }
@@ -107,6 +111,10 @@ impl<K: Replicated> Replicas<K> {
                     && let Some(left) = self.refusals.wait(key, "", Instant::now())
                 {
                     return Ok(Some(left));
+                }
+                let number = self.room.for_some(cx, owner, number);
+                if number == 0 {
+                    return Ok(Some(room::AGAIN));
                 }
                 let pod = write::pod_of(owner, template);
                 control.create_equal(number, &pod).await.failure.map_or(Ok(None), Err)

@@ -15,7 +15,7 @@ use client::Api;
 use client::kube::api::PostParams;
 use client::{Client, Entry, Informer, Informers, Key, Step, resource_version};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, Service};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, Service};
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -131,27 +131,41 @@ impl Controller for ResourceQuotas {
             self.lowered.lock().remove(key);
             return Ok(Action::Done);
         };
-        let usage = self.usage(cx, &quota).await?;
-        let status = count::status(&quota, &usage);
+        let Counted { usage, unknown, error } = self.usage(cx, &quota).await;
+        let status = count::status(&quota, &usage, &unknown);
+        let action = self.write(cx, key, &quota, status).await?;
+        error.map_or(Ok(action), Err)
+    }
+}
+
+/// What objects take.
+#[derive(Default)]
+struct Counted {
+    usage: Usage,
+    /// Names of what could not be counted.
+    unknown: BTreeSet<String>,
+    /// Why, of the first.
+    error: Option<Error>,
+}
+
+impl ResourceQuotas {
+    /// Writes a status, if it is another.
+    async fn write(&self, cx: &Cx, key: &Key, quota: &ResourceQuota, status: ResourceQuotaStatus) -> Result<Action, Error> {
         let change = count::change(quota.status.as_ref(), &status);
-        if change == count::Change::None {
-            self.lowered.lock().remove(key);
-            return Ok(Action::Done);
-        }
         if change == count::Change::Lower
             && let Some(left) = self.settles(key, quota.metadata.resource_version.clone())
         {
             return Ok(Action::After(left));
         }
         self.lowered.lock().remove(key);
-        let next = ResourceQuota { status: Some(status), ..quota.as_ref().clone() };
-        let api: Api<ResourceQuota> = Api::namespaced(cx.client.clone(), key.ns());
-        api.replace_status(&key.name, &PostParams::default(), &next).await?;
+        if change != count::Change::None {
+            let next = ResourceQuota { status: Some(status), ..quota.clone() };
+            let api: Api<ResourceQuota> = Api::namespaced(cx.client.clone(), key.ns());
+            api.replace_status(&key.name, &PostParams::default(), &next).await?;
+        }
         Ok(Action::Done)
     }
-}
 
-impl ResourceQuotas {
     /// How long the quota still has to stay at this version before it is lowered; None when it has.
     fn settles(&self, key: &Key, version: Option<String>) -> Option<Duration> {
         let mut lowered = self.lowered.lock();
@@ -163,17 +177,23 @@ impl ResourceQuotas {
         SETTLE.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
     }
 
-    /// What the objects take that the quota is about.
-    async fn usage(&self, cx: &Cx, quota: &ResourceQuota) -> Result<Usage, Error> {
+    /// What the objects take that the quota is about. As upstream, what cannot be counted keeps nothing else from it: its definition may be about
+    /// to go, or its server be away.
+    async fn usage(&self, cx: &Cx, quota: &ResourceQuota) -> Counted {
         let spec = quota.spec.clone().unwrap_or_default();
         let namespace = meta::namespace(quota);
-        let mut usage = self.sized(namespace, &spec, cx.clock.now());
+        let mut counted = Counted { usage: self.sized(namespace, &spec, cx.clock.now()), ..Counted::default() };
         for (group, plural) in numbered(&spec) {
-            let number = self.others.count(namespace, &group, &plural).await?;
             let one = quota::of_any(&group, &plural).into_iter();
-            count::add(&mut usage, one.map(|(name, one)| (name, one.times(number))).collect());
+            match self.others.count(namespace, &group, &plural).await {
+                Ok(number) => count::add(&mut counted.usage, one.map(|(name, one)| (name, one.times(number))).collect()),
+                Err(error) => {
+                    counted.unknown.extend(one.map(|(name, _)| name));
+                    counted.error.get_or_insert(error);
+                }
+            }
         }
-        Ok(usage)
+        counted
     }
 
     /// What the objects take that are more than numbers.

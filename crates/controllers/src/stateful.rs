@@ -30,6 +30,7 @@ use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::expectations::Expectations;
 use crate::history::{self, Current, Keeper};
 use crate::queue::Queue;
+use crate::room::{self, Room};
 use crate::{adopt, meta, write};
 use plan::{Create, Observed, Plan, Version};
 
@@ -45,13 +46,16 @@ pub(crate) struct StatefulSets {
     expectations: Expectations,
     /// Of pods that their node has refused.
     refusals: Backoff,
+    room: Room,
 }
 
 impl StatefulSets {
     pub(crate) fn new(informers: &Informers) -> Self {
+        let pods = informers.of();
         Self {
             sets: informers.of(),
-            pods: informers.of(),
+            room: Room::new(&pods),
+            pods,
             claims: informers.of(),
             revisions: informers.of(),
             expectations: Expectations::default(),
@@ -140,7 +144,7 @@ impl StatefulSets {
 
     /// Up to the first kind of change that fails: who cannot be made must not lead to deletions. Tells how long a pod that its node has refused
     /// stays yet.
-    async fn apply(&self, cx: &Cx, key: &Key, set: &StatefulSet, plan: Plan) -> Result<Option<Duration>, Error> {
+    async fn apply(&self, cx: &Cx, key: &Key, set: &StatefulSet, mut plan: Plan) -> Result<Option<Duration>, Error> {
         let (pods, claims): (Api<Pod>, Api<PersistentVolumeClaim>) =
             (Api::namespaced(cx.client.clone(), key.ns()), Api::namespaced(cx.client.clone(), key.ns()));
         for (pod, claim) in &plan.claims {
@@ -152,7 +156,9 @@ impl StatefulSets {
             tell(cx, set, "update", "Update", meta::name(pod.as_ref()), result.as_ref().err());
             result?;
         }
-        let mut outcome = Ok(());
+        let (mut outcome, all) = (Ok(()), plan.create.len());
+        plan.create.truncate(self.room.for_some(cx, set, all));
+        let mut wait = (plan.create.len() < all).then_some(room::AGAIN);
         for result in write::in_batches(plan.create, async |create| self.create(cx, set, &pods, &claims, create).await).await {
             match result {
                 Ok(pod) => self.expectations.written(key, &pod),
@@ -163,7 +169,6 @@ impl StatefulSets {
         for claim in &plan.own {
             claims.replace(meta::name(claim), &POST, claim).await?;
         }
-        let mut wait: Option<Duration> = None;
         for pod in &plan.delete {
             if crate::pods::is_refused(pod)
                 && let Some(left) = self.refusals.wait(key, meta::name(pod.as_ref()), Instant::now())

@@ -20,6 +20,7 @@ use crate::extenders::call::CallError;
 use crate::pod::{PREEMPTED, PodInfo};
 use crate::queue::Trial;
 use crate::volumes::Step;
+use crate::waiting::{Share, Waiting};
 
 /// A write that has ended.
 pub(crate) enum Written {
@@ -84,10 +85,19 @@ pub(crate) const SCHEDULER_ERROR: &str = "SchedulerError";
 pub(crate) struct Needs {
     /// Of its claims for volumes.
     pub(crate) volumes: Vec<Step>,
-    pub(crate) cache: Informer<PersistentVolumeClaim>,
+    pub(crate) cache: Cache<PersistentVolumeClaim>,
     /// Of its claims for devices.
     pub(crate) devices: Vec<Reservation>,
-    pub(crate) claims: Informer<ResourceClaim>,
+    pub(crate) claims: Cache<ResourceClaim>,
+    /// It is one of those that wait.
+    pub(crate) _share: Share,
+}
+
+/// Claims, and who waits for changes of them.
+#[derive(Clone)]
+pub(crate) struct Cache<K> {
+    pub(crate) claims: Informer<K>,
+    pub(crate) waiting: Waiting,
 }
 
 /// How long volumes may take.
@@ -131,6 +141,7 @@ impl Api {
             if result.is_err() {
                 write::give_back(&client, &pod, &needs.devices, &mut claims).await;
             }
+            drop(needs);
             Written::Bound { pod, node, trial, claims, by_extender, result }
         }
         .boxed()
@@ -260,14 +271,14 @@ async fn bind_with(
 }
 
 /// Waits until the devices of the claims that were written meet their conditions (KEP-5007).
-async fn devices_ready(cache: &Informer<ResourceClaim>, written: &[ResourceClaim]) -> Result<(), BindError> {
+async fn devices_ready(cache: &Cache<ResourceClaim>, written: &[ResourceClaim]) -> Result<(), BindError> {
     let open: Vec<&ResourceClaim> = written.iter().filter(|claim| binding::has_conditions(claim)).collect();
     if open.is_empty() {
         return Ok(());
     }
-    let mut changes = cache.changes();
-    while !all_ready(cache, &open)? {
-        changes.next().await;
+    let waiter = cache.waiting.wait(open.iter().map(|claim| Key::of(*claim)).collect());
+    while !all_ready(&cache.claims, &open)? {
+        waiter.changed().await;
     }
     Ok(())
 }
@@ -288,12 +299,7 @@ fn all_ready(cache: &Informer<ResourceClaim>, open: &[&ResourceClaim]) -> Result
 }
 
 /// Takes the steps and waits until their claims have their volumes.
-async fn volumes_for(
-    client: Client,
-    node: &str,
-    steps: &[Step],
-    cache: &Informer<PersistentVolumeClaim>,
-) -> Result<(), BindError> {
+async fn volumes_for(client: Client, node: &str, steps: &[Step], cache: &Cache<PersistentVolumeClaim>) -> Result<(), BindError> {
     let volumes: client::Api<PersistentVolume> = client::Api::all(client.clone());
     let mut open = Vec::new();
     for step in steps {
@@ -317,9 +323,9 @@ async fn volumes_for(
         };
         open.push((Key::of(claim.as_ref()), client::resource_version::of(claim.as_ref()), provisioned));
     }
-    let mut changes = cache.changes();
-    while !all_bound(cache, &open, node)? {
-        changes.next().await;
+    let waiter = cache.waiting.wait(open.iter().map(|(key, ..)| key.clone()).collect());
+    while !all_bound(&cache.claims, &open, node)? {
+        waiter.changed().await;
     }
     Ok(())
 }

@@ -26,6 +26,13 @@ pub(crate) use node::NodeInfo;
 /// The labels of nodes by which pods without constraints of their own are counted; those of hosts are counted by node.
 const DEFAULT_KEYS: [&str; 1] = ["topology.kubernetes.io/zone"];
 
+/// Comparisons of one pod's terms with other pods and nodes in one attempt, about: of those that are required, and of those that are preferred.
+const REQUIRED_EFFORT: usize = 1 << 22;
+const PREFERRED_EFFORT: usize = 1 << 20;
+/// So many are looked at however large the cluster is.
+const REQUIRED_LEAST: usize = 64;
+const PREFERRED_LEAST: usize = 16;
+
 /// Nodes, and where each pod is.
 #[derive(Debug, Default)]
 pub(crate) struct Cluster {
@@ -80,6 +87,11 @@ impl Cluster {
         self.by_name.get(name).map(|slot| &self.nodes[*slot]).filter(|node| node.present)
     }
 
+    /// The slot of the node of this name, if it exists.
+    pub(crate) fn slot_of(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied().filter(|slot| self.nodes[*slot].present)
+    }
+
     pub(crate) fn namespaces(&self) -> &Namespaces {
         &self.namespaces
     }
@@ -107,9 +119,42 @@ impl Cluster {
         self.groups.of(pod)
     }
 
-    /// Counts what spreading `pod` will ask for. Not needed for right decisions, only for quick ones.
-    pub(crate) fn prepare(&mut self, pod: &PodInfo) {
-        let namespace = pod.namespace();
+    /// How many terms that are required are looked at for one pod. One with more is refused: its attempts would hold up all others.
+    pub(crate) fn most_required(&self) -> usize {
+        self.most(REQUIRED_EFFORT).max(REQUIRED_LEAST)
+    }
+
+    /// How many terms and constraints that are preferred are looked at for one pod; the others count for nothing.
+    pub(crate) fn most_preferred(&self) -> usize {
+        self.most(PREFERRED_EFFORT).max(PREFERRED_LEAST)
+    }
+
+    fn most(&self, effort: usize) -> usize {
+        effort / (self.placed.len() + self.nodes.len()).max(1)
+    }
+
+    /// Counts what filters will ask for. Not needed for right decisions, only for quick ones.
+    pub(crate) fn prepare_filters(&mut self, pod: &PodInfo) {
+        let most = self.most_required();
+        let (nodes, topologies) = (&self.nodes, &mut self.topologies);
+        if pod.hard_spread().count() <= most {
+            for one in pod.hard_spread() {
+                topologies.prepare(&one.key, nodes);
+                self.tallies.prepare(pod.namespace(), &one.selector, &[&one.key], nodes, topologies);
+            }
+        }
+        if pod.required_terms() <= most {
+            self.terms.prepare_required(pod, nodes, &self.namespaces, topologies);
+        }
+    }
+
+    /// The same of scores.
+    pub(crate) fn prepare_scores(&mut self, pod: &PodInfo) {
+        let (namespace, limit) = (pod.namespace(), self.most_preferred());
+        let all = pod.affinity.preferred.len() + pod.anti_affinity.preferred.len();
+        if all > limit {
+            tracing::info!(pod = %pod.key(), looked_at = limit, of = all, "preferred terms beyond what is looked at for one pod");
+        }
         let group = if pod.spread.is_empty() { self.group_of(pod) } else { None };
         let (nodes, topologies) = (&self.nodes, &mut self.topologies);
         topologies.prepare(HOST, nodes);
@@ -117,11 +162,11 @@ impl Cluster {
             DEFAULT_KEYS.iter().for_each(|key| topologies.prepare(key, nodes));
             self.tallies.prepare(namespace, &group, &DEFAULT_KEYS, nodes, topologies);
         }
-        for one in &pod.spread {
+        for one in pod.soft_spread(limit) {
             topologies.prepare(&one.key, nodes);
             self.tallies.prepare(namespace, &one.selector, &[&one.key], nodes, topologies);
         }
-        self.terms.prepare(pod, nodes, &self.namespaces, topologies);
+        self.terms.prepare_preferred(pod, limit, nodes, &self.namespaces, topologies);
     }
 
     /// What `selector` counts in a namespace, if that was prepared.
@@ -218,15 +263,22 @@ impl Cluster {
         }
     }
 
-    /// Whether the pod was there.
-    pub(crate) fn remove_pod(&mut self, uid: &str) -> bool {
-        let Some(slot) = self.placed.remove(uid).and_then(|node| self.by_name.get(&node).copied()) else { return false };
-        if let Some(pod) = self.nodes[slot].remove(uid) {
-            self.tallies.moved(&pod, &self.nodes[slot], -1);
-            self.terms.moved(&pod, &self.nodes[slot], -1, &self.namespaces);
+    /// The pod, if it was there.
+    pub(crate) fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let slot = self.placed.remove(uid).and_then(|node| self.by_name.get(&node).copied())?;
+        let removed = self.nodes[slot].remove(uid);
+        if let Some(pod) = &removed {
+            self.tallies.moved(pod, &self.nodes[slot], -1);
+            self.terms.moved(pod, &self.nodes[slot], -1, &self.namespaces);
         }
         self.drop_if_empty(slot);
-        true
+        removed
+    }
+
+    /// The pod of this uid, if it is on a node.
+    pub(crate) fn placed(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        let slot = self.placed.get(uid).and_then(|node| self.by_name.get(node))?;
+        self.nodes[*slot].pods.iter().find(|pod| pod.uid() == uid)
     }
 
     pub(crate) fn node_of(&self, uid: &str) -> Option<&str> {
@@ -257,10 +309,10 @@ mod tests {
         cluster.place(info("q"), "unknown");
         let shown = |cluster: &Cluster| cluster.node("a").map(|node| (node.requested.milli_cpu, node.ports.len()));
         assert_eq!((shown(&cluster), cluster.len()), (Some((1000, 1)), 1));
-        assert!(cluster.remove_pod("p") && !cluster.remove_pod("p"));
+        assert!(cluster.remove_pod("p").is_some() && cluster.remove_pod("p").is_none());
         assert_eq!(shown(&cluster), Some((0, 0)));
         cluster.remove_node("a");
-        assert!(cluster.remove_pod("q"));
+        assert!(cluster.remove_pod("q").is_some());
         assert_eq!((cluster.len(), cluster.slots().len()), (0, 0));
     }
 
@@ -279,7 +331,7 @@ mod tests {
             [requested.milli_cpu, requested.memory, requested.ephemeral_storage, requested.other("example.com/card")]
         };
         assert_eq!(shown(&cluster), [i64::MAX; 4]);
-        assert!(cluster.remove_pod("p") && cluster.remove_pod("q"));
+        assert!(cluster.remove_pod("p").is_some() && cluster.remove_pod("q").is_some());
         assert_eq!(shown(&cluster), [1000, 1, 1, 1]);
     }
 
@@ -299,7 +351,8 @@ mod tests {
         // By node: pods of the zone that repel, what pods of the host want (they have one term, and are matched by one), pods of the zone.
         let check = |cluster: &mut Cluster, prepared: bool, expected: &[(&str, i64, i64, i64)]| {
             if prepared {
-                cluster.prepare(&asking);
+                cluster.prepare_filters(&asking);
+                cluster.prepare_scores(&asking);
             }
             let (terms, namespaces) = (&cluster.terms, &cluster.namespaces);
             let sum = |all: Vec<(&str, &Values)>, node| all.iter().map(|(key, values)| values.at(node, key)).sum::<i64>();
@@ -327,7 +380,7 @@ mod tests {
         check(&mut cluster, false, &[("a", 1, 7, 1), ("b", 2, 7, 2), ("c", 2, 7, 2)]);
         check(&mut cluster, true, &[("a", 1, 7, 1), ("b", 2, 7, 2), ("c", 2, 7, 2)]);
         cluster.remove_node("b");
-        assert!(cluster.remove_pod("r") && cluster.remove_pod("p"));
+        assert!(cluster.remove_pod("r").is_some() && cluster.remove_pod("p").is_some());
         cluster.set_node(&zoned("d", "x"));
         cluster.place(info("s"), "d");
         check(&mut cluster, false, &[("a", 1, 0, 1), ("c", 1, 7, 1), ("d", 1, 7, 1)]);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
+use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
 use crate::extenders::opinion::Opinion;
 use crate::filtering::{Filters, FitError};
@@ -46,44 +47,70 @@ pub(crate) struct Candidates {
     pub(crate) error: FitError,
 }
 
+/// The nodes that filters leave, by their slots.
+pub(crate) enum Found {
+    /// There is nothing to choose: the one that was promised, or the only one.
+    One(usize),
+    Several(Vec<usize>),
+}
+
 /// The filters for a pod; why none are needed when it is refused whatever node it is.
-fn filters<'a>(pod: &'a PodInfo, cluster: &'a Cluster) -> Result<Filters<'a>, FitError> {
+fn filters<'a>(pod: &'a PodInfo, cluster: &'a Cluster, attempt: &'a Attempt) -> Result<Filters<'a>, FitError> {
     let (started, profile) = (Instant::now(), cluster.profile(pod));
     let mut filtering = PLUGINS.iter().enumerate().filter(|(index, _)| profile.is_none_or(|profile| profile.filters(*index)));
-    let refused = filtering.find_map(|(index, plugin)| Some((index, plugin.refuse(pod, cluster)?)));
+    let refused = filtering.find_map(|(index, plugin)| Some((index, plugin.refuse(pod, cluster, attempt)?)));
     let (answer, status) = match refused {
         Some((plugin, reason)) => (Err(FitError::everywhere(cluster.len(), plugin, reason)), "UnschedulableAndUnresolvable"),
-        None => (Ok(Filters::prepare(pod, cluster)), "Success"),
+        None => (Ok(Filters::prepare(pod, cluster, attempt)), "Success"),
     };
     metrics::ran("PreFilter", pod.scheduler(), status, started.elapsed());
     answer
 }
 
 /// The node that the pod was promised, if it will do.
-fn promised<'a>(pod: &PodInfo, cluster: &'a Cluster, filters: &Filters<'_>) -> Option<&'a NodeInfo> {
-    let promised = cluster.nominations.node_of(pod.uid()).and_then(|name| cluster.node(name));
-    promised.filter(|node| filters.check(node, &mut Vec::new()).0 == Verdict::Fits)
+fn promised(pod: &PodInfo, cluster: &Cluster, filters: &Filters<'_>) -> Option<usize> {
+    let promised = cluster.nominations.node_of(pod.uid()).and_then(|name| cluster.slot_of(name));
+    promised.filter(|slot| filters.check(&cluster.slots()[*slot], &mut Vec::new()).0 == Verdict::Fits)
+}
+
+impl Found {
+    fn of(slots: Vec<usize>) -> Option<Self> {
+        match slots.as_slice() {
+            [] => None,
+            [only] => Some(Self::One(*only)),
+            _ => Some(Self::Several(slots)),
+        }
+    }
 }
 
 impl Chooser {
-    /// The name of the node for `pod`.
-    pub(crate) fn choose(&mut self, pod: &PodInfo, cluster: &Cluster) -> Result<String, FitError> {
-        let filters = filters(pod, cluster)?;
-        if let Some(node) = promised(pod, cluster, &filters) {
-            return Ok(node.name.clone());
+    /// The name of the node for `pod`. What scores ask for is counted when there is something to choose.
+    pub(crate) fn choose(&mut self, pod: &PodInfo, cluster: &mut Cluster, attempt: &Attempt) -> Result<String, FitError> {
+        cluster.prepare_filters(pod);
+        let found = self.find(pod, cluster, attempt)?;
+        Ok(self.best_of(pod, cluster, found, &HashMap::new()))
+    }
+
+    /// The nodes that will do for `pod`.
+    pub(crate) fn find(&mut self, pod: &PodInfo, cluster: &Cluster, attempt: &Attempt) -> Result<Found, FitError> {
+        let filters = filters(pod, cluster, attempt)?;
+        if let Some(slot) = promised(pod, cluster, &filters) {
+            return Ok(Found::One(slot));
         }
         let (feasible, error) = self.feasible(pod, cluster, &filters);
-        self.best_of(pod, cluster, &feasible, &HashMap::new()).map(|node| node.name.clone()).ok_or(error)
+        Found::of(feasible).ok_or(error)
     }
 
     /// The nodes that will do for `pod`, as far as plugins know; the promised one is none of them of necessity.
-    pub(crate) fn candidates(&mut self, pod: &PodInfo, cluster: &Cluster) -> Result<Candidates, FitError> {
-        let filters = filters(pod, cluster)?;
-        let promised = promised(pod, cluster, &filters).map(|node| node.name.clone());
+    pub(crate) fn candidates(&mut self, pod: &PodInfo, cluster: &mut Cluster, attempt: &Attempt) -> Result<Candidates, FitError> {
+        cluster.prepare_filters(pod);
+        let filters = filters(pod, cluster, attempt)?;
+        let name = |slot: usize| cluster.slots()[slot].name.clone();
+        let promised = promised(pod, cluster, &filters).map(name);
         let (feasible, error) = self.feasible(pod, cluster, &filters);
         match feasible.is_empty() {
             true => Err(error),
-            false => Ok(Candidates { promised, nodes: feasible.iter().map(|node| node.name.clone()).collect(), error }),
+            false => Ok(Candidates { promised, nodes: feasible.into_iter().map(name).collect(), error }),
         }
     }
 
@@ -91,23 +118,29 @@ impl Chooser {
     pub(crate) fn choose_of(
         &mut self,
         pod: &PodInfo,
-        cluster: &Cluster,
+        cluster: &mut Cluster,
+        attempt: &Attempt,
         opinion: &Opinion,
         mut error: FitError,
     ) -> Result<String, FitError> {
-        let filters = filters(pod, cluster)?;
+        cluster.prepare_filters(pod);
         let (mut feasible, mut reasons) = (Vec::new(), Vec::new());
-        for node in opinion.nodes.iter().filter_map(|name| cluster.node(name)) {
-            match filters.check(node, &mut reasons) {
-                (Verdict::Fits, _) => feasible.push(node),
-                (verdict, plugins) => error.add(&node.name, verdict, plugins, reasons.drain(..)),
+        {
+            let filters = filters(pod, cluster, attempt)?;
+            for slot in opinion.nodes.iter().filter_map(|name| cluster.slot_of(name)) {
+                let node = &cluster.slots()[slot];
+                match filters.check(node, &mut reasons) {
+                    (Verdict::Fits, _) => feasible.push(slot),
+                    (verdict, plugins) => error.add(&node.name, verdict, plugins, reasons.drain(..)),
+                }
             }
         }
-        self.best_of(pod, cluster, &feasible, &opinion.scores).map(|node| node.name.clone()).ok_or(error)
+        let found = Found::of(feasible).ok_or(error)?;
+        Ok(self.best_of(pod, cluster, found, &opinion.scores))
     }
 
     /// The nodes that pass, as many as are enough, and why others do not.
-    fn feasible<'a>(&mut self, pod: &PodInfo, cluster: &'a Cluster, filters: &Filters<'_>) -> (Vec<&'a NodeInfo>, FitError) {
+    fn feasible(&mut self, pod: &PodInfo, cluster: &Cluster, filters: &Filters<'_>) -> (Vec<usize>, FitError) {
         let (started, profile) = (Instant::now(), cluster.profile(pod));
         let mut error = FitError::of(cluster.len());
         let percentage = profile.map_or(0, |profile| profile.percentage);
@@ -122,7 +155,7 @@ impl Chooser {
                 continue;
             }
             match filters.check(&slots[slot], &mut reasons) {
-                (Verdict::Fits, _) => feasible.push(&slots[slot]),
+                (Verdict::Fits, _) => feasible.push(slot),
                 (verdict, plugins) => error.add(&slots[slot].name, verdict, plugins, reasons.drain(..)),
             }
         }
@@ -132,33 +165,26 @@ impl Chooser {
         (feasible, error)
     }
 
-    fn best_of<'a>(
-        &mut self,
-        pod: &'a PodInfo,
-        cluster: &'a Cluster,
-        nodes: &[&'a NodeInfo],
-        extra: &HashMap<String, i64>,
-    ) -> Option<&'a NodeInfo> {
-        match nodes {
-            [] => None,
-            [only] => Some(only),
-            nodes => Some(self.best(pod, cluster, nodes, extra)),
-        }
+    fn best_of(&mut self, pod: &PodInfo, cluster: &mut Cluster, found: Found, extra: &HashMap<String, i64>) -> String {
+        let slot = match found {
+            Found::One(slot) => slot,
+            Found::Several(slots) => {
+                cluster.prepare_scores(pod);
+                self.best(pod, cluster, &slots, extra)
+            }
+        };
+        cluster.slots()[slot].name.clone()
     }
 
-    fn best<'a>(
-        &mut self,
-        pod: &'a PodInfo,
-        cluster: &'a Cluster,
-        nodes: &[&'a NodeInfo],
-        extra: &HashMap<String, i64>,
-    ) -> &'a NodeInfo {
+    /// The best of several nodes.
+    pub(crate) fn best(&mut self, pod: &PodInfo, cluster: &Cluster, slots: &[usize], extra: &HashMap<String, i64>) -> usize {
+        let nodes: Vec<&NodeInfo> = slots.iter().map(|slot| &cluster.slots()[*slot]).collect();
         let mut totals = vec![0_i64; nodes.len()];
         let mut scores = Vec::with_capacity(nodes.len());
         let (started, profile) = (Instant::now(), cluster.profile(pod));
         for (index, plugin) in PLUGINS.iter().enumerate() {
             let weight = profile.map_or(plugin.weight(), |profile| profile.weight(index, plugin.weight()));
-            let Some(score) = Some(plugin).filter(|_| weight > 0).and_then(|plugin| plugin.score(pod, cluster, nodes)) else {
+            let Some(score) = Some(plugin).filter(|_| weight > 0).and_then(|plugin| plugin.score(pod, cluster, &nodes)) else {
                 continue;
             };
             scores.clear();
@@ -170,13 +196,13 @@ impl Chooser {
         }
         metrics::ran("Score", pod.scheduler(), "Success", started.elapsed());
         if !extra.is_empty() {
-            for (total, node) in totals.iter_mut().zip(nodes) {
+            for (total, node) in totals.iter_mut().zip(&nodes) {
                 *total = total.saturating_add(extra.get(&node.name).copied().unwrap_or(0));
             }
         }
         let highest = totals.iter().copied().max().unwrap_or(0);
         let best: Vec<usize> = (0..nodes.len()).filter(|index| totals[*index] == highest).collect();
-        nodes[best[self.draw(best.len())]]
+        slots[best[self.draw(best.len())]]
     }
 
     /// A number below `limit`, which is not zero.

@@ -101,6 +101,13 @@ pub(crate) struct ClaimsOf {
     effort: Effort,
 }
 
+impl ClaimsOf {
+    /// As much work may be done as at the beginning.
+    pub(crate) fn renew(&self) {
+        self.effort.renew();
+    }
+}
+
 /// What has to be written of a claim before its pod is bound.
 #[derive(Clone, Debug)]
 pub(crate) struct Reservation {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
 use crate::extenders::protocol::Refused;
 use crate::framework::{Filter, Reason, Verdict};
@@ -19,10 +20,10 @@ pub(crate) struct Filters<'a> {
 }
 
 impl<'a> Filters<'a> {
-    pub(crate) fn prepare(pod: &'a PodInfo, cluster: &'a Cluster) -> Self {
+    pub(crate) fn prepare(pod: &'a PodInfo, cluster: &'a Cluster, attempt: &'a Attempt) -> Self {
         let profile = cluster.profile(pod);
         let filtering = PLUGINS.iter().enumerate().filter(|(index, _)| profile.is_none_or(|profile| profile.filters(*index)));
-        let prepared = filtering.filter_map(|(index, plugin)| Some((index, plugin.filter(pod, cluster)?)));
+        let prepared = filtering.filter_map(|(index, plugin)| Some((index, plugin.filter(pod, cluster, attempt)?)));
         Self { pod, cluster, filters: prepared.collect() }
     }
 

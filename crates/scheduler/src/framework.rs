@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
+use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
 use crate::pod::PodInfo;
+use crate::terms::Namespaces;
 
 /// The highest score of a node.
 pub(crate) const MAX_SCORE: i64 = 100;
@@ -41,14 +43,14 @@ pub(crate) trait Plugin: Sync {
     }
 
     /// Why `pod` cannot be on any node, whatever node it is.
-    fn refuse(&self, pod: &PodInfo, cluster: &Cluster) -> Option<Reason> {
-        let _ = (pod, cluster);
+    fn refuse(&self, pod: &PodInfo, cluster: &Cluster, attempt: &Attempt) -> Option<Reason> {
+        let _ = (pod, cluster, attempt);
         None
     }
 
     /// The nodes that will do for `pod`. None: all.
-    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
-        let _ = (pod, cluster);
+    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, attempt: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
+        let _ = (pod, cluster, attempt);
         None
     }
 
@@ -61,6 +63,13 @@ pub(crate) trait Plugin: Sync {
     /// Whether `event` may help a pod that this plugin found no node for.
     fn helped_by(&self, event: Event) -> bool {
         event == Event::Node
+    }
+
+    /// Whether `event` may help `waiting`, which this plugin found no node for, when it was about `pod`. It is asked where
+    /// [`helped_by`](Self::helped_by) says that it may help at all.
+    fn helped_by_pod(&self, waiting: &PodInfo, pod: &PodInfo, event: Event, namespaces: &Namespaces) -> bool {
+        let _ = (waiting, pod, event, namespaces);
+        true
     }
 }
 

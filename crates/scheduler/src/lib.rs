@@ -6,6 +6,7 @@
 //! One that is more important than others makes room ([`preemption`]). Pods that an extender is there for take a way of their own ([`extenders`]).
 
 mod api;
+mod attempt;
 mod budgets;
 mod cluster;
 mod configuration;
@@ -33,6 +34,7 @@ mod testing;
 mod tests;
 mod topologies;
 mod volumes;
+mod waiting;
 
 use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};

@@ -12,6 +12,7 @@ mod tests;
 mod volumes;
 
 pub(crate) use devices::NAME as DEVICES;
+pub(crate) use volumes::NAME as VOLUMES;
 
 use crate::framework::Plugin;
 

@@ -18,6 +18,9 @@ use crate::selectors::{Labels, PodTerm, with_own_labels};
 /// The reason in the condition `DisruptionTarget` of a victim of preemption.
 pub(crate) const PREEMPTED: &str = "PreemptionByScheduler";
 
+/// Of the preferred terms of a pod that has a node, those that count for others.
+pub(crate) const MAX_WISHES: usize = 64;
+
 /// A port on the node's own addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostPort {
@@ -64,6 +67,14 @@ impl Default for Policies {
 pub(crate) struct PodTerms {
     pub(crate) required: Vec<PodTerm>,
     pub(crate) preferred: Vec<(i64, PodTerm)>,
+}
+
+impl PodTerms {
+    /// What counts of them for others.
+    fn placed(&self) -> Self {
+        let wishes = self.preferred.iter().take(MAX_WISHES).cloned();
+        Self { required: self.required.clone(), preferred: wishes.collect() }
+    }
 }
 
 #[derive(Debug)]
@@ -133,8 +144,8 @@ impl PodInfo {
             request: self.request.clone(),
             assumed_request: self.assumed_request.clone(),
             ports: self.ports.clone(),
-            affinity: self.affinity.clone(),
-            anti_affinity: self.anti_affinity.clone(),
+            affinity: self.affinity.placed(),
+            anti_affinity: self.anti_affinity.placed(),
             claims: self.claims.clone(),
             object: None,
             node_terms: None,
@@ -198,6 +209,28 @@ impl PodInfo {
     /// The node that it asks for by name, empty when there is none.
     pub(crate) fn node(&self) -> &str {
         self.object().map_or("", node_of)
+    }
+
+    /// How many terms of required affinity and anti-affinity it has.
+    pub(crate) fn required_terms(&self) -> usize {
+        self.affinity.required.len() + self.anti_affinity.required.len()
+    }
+
+    /// Its constraints that spread it strictly.
+    pub(crate) fn hard_spread(&self) -> impl Iterator<Item = &Spread> {
+        self.spread.iter().filter(|one| one.required)
+    }
+
+    /// The first `limit` of its preferred terms, with what each counts: above zero near to the pods of it, below zero far from them.
+    pub(crate) fn preferred_terms(&self, limit: usize) -> impl Iterator<Item = (i64, &PodTerm)> {
+        let near = self.affinity.preferred.iter().map(|(weight, term)| (*weight, term));
+        let far = self.anti_affinity.preferred.iter().map(|(weight, term)| (-weight, term));
+        near.chain(far).take(limit)
+    }
+
+    /// The first `limit` of its constraints that spread it softly.
+    pub(crate) fn soft_spread(&self, limit: usize) -> impl Iterator<Item = &Spread> {
+        self.spread.iter().filter(|one| !one.required).take(limit)
     }
 
     /// Whether only some nodes will do, by their labels or names.

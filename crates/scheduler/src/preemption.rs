@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::attempt::Attempt;
 use crate::cluster::Cluster;
 use crate::extenders::protocol::Victims;
 use crate::filtering::{Filters, FitError};
@@ -65,6 +66,7 @@ pub(crate) struct Refusal {
 pub(crate) fn candidates(
     pod: &PodInfo,
     cluster: &mut Cluster,
+    attempt: &Attempt,
     error: &FitError,
     offset: usize,
 ) -> Result<Vec<Preemption>, Refusal> {
@@ -78,7 +80,7 @@ pub(crate) fn candidates(
     let mut found = Vec::new();
     for index in 0..nodes.len() {
         let node = &nodes[(index + offset) % nodes.len()];
-        match victims(pod, cluster, node) {
+        match victims(pod, cluster, attempt, node) {
             Ok(preemption) => found.push(preemption),
             Err(reasons) => refused.because(reasons.into_iter(), 1),
         }
@@ -118,18 +120,18 @@ fn ineligible(pod: &PodInfo, cluster: &Cluster, error: &FitError) -> Option<&'st
 
 /// The pods that must leave `name` for `pod`, at least one; the reasons if even all of lower
 /// priority are not enough. Those that a budget holds are put back first.
-fn victims(pod: &PodInfo, cluster: &mut Cluster, name: &str) -> Result<Preemption, Vec<Reason>> {
+fn victims(pod: &PodInfo, cluster: &mut Cluster, attempt: &Attempt, name: &str) -> Result<Preemption, Vec<Reason>> {
     let lower = cluster.node(name).map(|node| lower_than(pod, &node.pods)).unwrap_or_default();
     for other in &lower {
         cluster.remove_pod(other.uid());
     }
     let mut reasons = Vec::new();
     let mut victims = Vec::new();
-    let enough = !lower.is_empty() && fits(pod, cluster, name, &mut reasons);
+    let enough = !lower.is_empty() && fits(pod, cluster, attempt, name, &mut reasons);
     let (held, free) = cluster.budgets.divide(&lower);
     for other in held.iter().chain(&free) {
         cluster.place(other.clone(), name);
-        if enough && !fits(pod, cluster, name, &mut Vec::new()) {
+        if enough && !fits(pod, cluster, attempt, name, &mut Vec::new()) {
             cluster.remove_pod(other.uid());
             victims.push(other.clone());
         }
@@ -146,8 +148,8 @@ fn victims(pod: &PodInfo, cluster: &mut Cluster, name: &str) -> Result<Preemptio
     Ok(Preemption { node: name.to_owned(), victims, held, lower })
 }
 
-fn fits(pod: &PodInfo, cluster: &Cluster, name: &str, reasons: &mut Vec<Reason>) -> bool {
-    let filters = Filters::prepare(pod, cluster);
+fn fits(pod: &PodInfo, cluster: &Cluster, attempt: &Attempt, name: &str, reasons: &mut Vec<Reason>) -> bool {
+    let filters = Filters::prepare(pod, cluster, attempt);
     cluster.node(name).is_some_and(|node| filters.check(node, reasons).0 == Verdict::Fits)
 }
 

@@ -4,7 +4,6 @@
 mod active;
 pub(crate) mod place;
 
-use std::cmp::Reverse;
 use std::collections::btree_map::OccupiedEntry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -17,7 +16,8 @@ use crate::framework::Event;
 use crate::metrics::Pending;
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
-use active::{Active, Ready};
+use crate::terms::Namespaces;
+use active::Active;
 pub(crate) use place::{Lane, Place, Trial};
 
 /// Of a queue that is told nothing else.
@@ -199,6 +199,9 @@ impl Queue {
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.failed = Some(now);
         entry.rejected_by = rejected_by;
+        // As upstream, which counts from the last attempt: else an old pod without hope would come before every newer one.
+        self.count += 1;
+        entry.number = self.count;
         self.pending.moved(Some(entry.place), Some(Place::Unschedulable));
         entry.place = Place::Unschedulable;
         if rejected_by == 0 || entry.changed || self.happened.helps(rejected_by, entry.seen) {
@@ -211,12 +214,35 @@ impl Queue {
 
     /// Something happened: pods that it may help are tried again after their back-off.
     pub(crate) fn happened(&mut self, event: Event) {
+        let helped = self.note(event);
+        self.wake_all(|entry| entry.rejected_by & helped != 0);
+    }
+
+    /// The same of a pod that came to a node or left one: each plugin says whether it may help.
+    pub(crate) fn moved(&mut self, event: Event, pod: &PodInfo, namespaces: &Namespaces) {
+        let helped = self.note(event);
+        self.wake_all(|entry| {
+            let plugins = PLUGINS.iter().enumerate().filter(|(index, _)| entry.rejected_by & helped & 1 << index != 0);
+            let mut plugins = plugins.map(|(_, plugin)| plugin);
+            entry.rejected_by & EXTENDERS != 0 || plugins.any(|plugin| plugin.helped_by_pod(&entry.pod, pod, event, namespaces))
+        });
+    }
+
+    /// The plugins of which the event may help those that they refused.
+    fn note(&mut self, event: Event) -> PluginSet {
         let helped = PLUGINS.iter().enumerate().filter(|(_, plugin)| plugin.helped_by(event));
         let helped: PluginSet = helped.fold(EXTENDERS, |set, (index, _)| set | 1 << index);
         self.happened.add(helped);
-        let is_helped = |key: &&Key| self.entries.get(*key).is_some_and(|entry| entry.rejected_by & helped != 0);
-        let wake: Vec<Key> = self.waiting.iter().filter(is_helped).cloned().collect();
-        for key in wake {
+        helped
+    }
+
+    fn wake_all(&mut self, is_helped: impl Fn(&Entry) -> bool) {
+        let waiting = self.waiting.iter().filter_map(|key| Some((self.entries.get(key)?, key)));
+        let mut wake: Vec<(u64, Key)> =
+            waiting.filter(|(entry, _)| is_helped(entry)).map(|(entry, key)| (entry.number, key.clone())).collect();
+        // Who waits longest has the first turn.
+        wake.sort_unstable_by_key(|(number, _)| *number);
+        for (_, key) in wake {
             self.wake(&key);
         }
     }
@@ -246,7 +272,7 @@ impl Queue {
 
     fn activate(&mut self, key: Key) {
         if let Some(entry) = self.entries.get(&key) {
-            self.active.push(Ready { priority: entry.pod.priority, number: Reverse(entry.number), key }, entry.lane);
+            self.active.push(key, entry.pod.priority, entry.number, entry.lane);
         }
     }
 
@@ -313,6 +339,60 @@ mod tests {
         }
         queue.remove(&Key::namespaced("a", "c"));
         assert_eq!(popped(&mut queue), "b d a");
+    }
+
+    /// Upstream, `AddUnschedulableIfNotPresent`: the time that orders pods is that of the last attempt.
+    #[test]
+    fn who_has_failed_comes_after_those_that_waited_meanwhile() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for name in ["old", "new", "newer"] {
+            queue.add(info(name, 0), 0);
+        }
+        queue.pop(0);
+        queue.failed(&Key::namespaced("a", "old"), 0, now);
+        queue.ripen(now + BACKOFF_MIN);
+        queue.add(info("newest", 0), 0);
+        assert_eq!(popped(&mut queue), "new newer old newest");
+    }
+
+    /// A pod that only certain pods help is not tried for the sake of others.
+    #[test]
+    fn only_pods_that_matter_help() {
+        let app = |name: &str, app: &str, spec: serde_json::Value| {
+            Arc::new(PodInfo::new(Arc::new(crate::testing::labelled_pod(name, json!({"app": app}), spec))))
+        };
+        let terms = |name: &str, app: &str| {
+            let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": app}}});
+            json!({"affinity": {name: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}})
+        };
+        let spread = json!({"topologySpreadConstraints": [{"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "x"}}}]});
+        let (near, far) = (terms("podAffinity", "x"), terms("podAntiAffinity", "x"));
+        let plugin = |name: &str| PLUGINS.iter().position(|plugin| plugin.name() == name).map_or(0, |index| 1 << index);
+        let check = |spec: &serde_json::Value, refused_by: &str, event: Event, moved: &PodInfo, expected: bool| {
+            let mut queue = Queue::default();
+            queue.add(app("waits", "w", spec.clone()), 0);
+            queue.pop(0);
+            queue.failed(&Key::namespaced("a", "waits"), plugin(refused_by), Instant::now());
+            queue.moved(event, moved, &Namespaces::default());
+            assert_eq!(queue.lengths(), if expected { (0, 1, 0) } else { (0, 0, 1) }, "{spec} {event:?}");
+        };
+        let (x, y) = (app("x", "x", json!({})), app("y", "y", json!({})));
+        let (affinity, spreads) = ("InterPodAffinity", "PodTopologySpread");
+        for event in [Event::PodPlaced, Event::PodRemoved] {
+            check(&near, affinity, event, &x, true);
+            check(&near, affinity, event, &y, false);
+            check(&spread, spreads, event, &x, true);
+            check(&spread, spreads, event, &y, false);
+        }
+        check(&far, affinity, Event::PodPlaced, &x, false);
+        check(&far, affinity, Event::PodRemoved, &x, true);
+        check(&far, affinity, Event::PodRemoved, &y, false);
+        // One that kept it away.
+        check(&json!({}), affinity, Event::PodRemoved, &app("r", "r", terms("podAntiAffinity", "w")), true);
+        check(&json!({}), affinity, Event::PodRemoved, &app("r", "r", terms("podAntiAffinity", "v")), false);
+        // Others take their room, whoever they are.
+        check(&json!({}), "NodeResourcesFit", Event::PodRemoved, &y, true);
     }
 
     #[test]

@@ -57,6 +57,14 @@ impl PodTerm {
         }
     }
 
+    /// The namespace whose pods it is about; none when they may be in several, or in whichever has some labels.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        match self.namespaces.as_slice() {
+            [only] if self.namespace_selector.is_none() => Some(only),
+            _ => None,
+        }
+    }
+
     /// Whether the term selects a pod with these labels in `namespace`, whose own labels `namespace_labels` looks up.
     pub(crate) fn matches<'a>(
         &self,

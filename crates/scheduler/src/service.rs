@@ -2,6 +2,7 @@
 
 mod consulting;
 mod ended;
+mod placing;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -27,7 +28,8 @@ use pods::resources::is_resizing;
 use tokio::time::Instant;
 
 use crate::Options;
-use crate::api::{Api, Binder, Needs, UNSCHEDULABLE, Written};
+use crate::api::{Api, UNSCHEDULABLE, Written};
+use crate::attempt::Attempt;
 use crate::cluster::Cluster;
 use crate::cycle::Chooser;
 use crate::devices::{Devices, Reservation};
@@ -36,13 +38,13 @@ use crate::extenders::state::Extenders;
 use crate::filtering::FitError;
 use crate::framework::Event;
 use crate::metrics::{self, Outcome};
-use crate::plugins::{DEVICES, PLUGINS};
 use crate::pod::{PodInfo, node_of, scheduler_of, started};
 use crate::preemption::{self, Preemption, Refusal};
 use crate::profile::Profiles;
 use crate::queue::{Queue, Trial};
 use crate::resources::pod_request;
-use crate::volumes::{Place, Step, Volumes};
+use crate::volumes::Volumes;
+use crate::waiting::{Shares, Waiting};
 
 /// Writes under way. While as many are, no decision is made.
 const WRITES: usize = 256;
@@ -114,6 +116,15 @@ pub(crate) struct Scheduler {
     consulting: FuturesUnordered<BoxFuture<'static, Consulted>>,
     /// What is being written for the claims of pods, by the pod's uid.
     reserving: HashMap<String, Vec<Reservation>>,
+    waiting: Waits,
+}
+
+/// Who waits for claims.
+#[derive(Default)]
+struct Waits {
+    volumes: Waiting,
+    devices: Waiting,
+    shares: Shares,
 }
 
 impl Scheduler {
@@ -131,6 +142,7 @@ impl Scheduler {
             extenders: Extenders::new(options.configuration.extenders.clone(), &options.informers),
             consulting: FuturesUnordered::new(),
             reserving: HashMap::new(),
+            waiting: Waits::default(),
         }
     }
 
@@ -161,11 +173,15 @@ impl Scheduler {
                     Some(Selector::from_set(labels.iter().map(|(key, value)| (key.as_str(), value.as_str()))))
                 }),
                 change = sources.budgets.next() => self.cluster.budgets.changed(&change),
-                _ = sources.claims.next() => self.queue.happened(Event::Volume),
+                change = sources.claims.next() => {
+                    self.waiting.volumes.changed(&change.key);
+                    self.queue.happened(Event::Volume);
+                }
                 _ = sources.volumes.next() => self.queue.happened(Event::Volume),
                 _ = sources.classes.next() => self.queue.happened(Event::Volume),
                 _ = sources.drivers.next() => self.queue.happened(Event::Volume),
                 change = sources.device_claims.next() => {
+                    self.waiting.devices.changed(&change.key);
                     if self.cluster.devices.claim_changed(change.old.as_deref(), change.new.as_deref()) {
                         self.queue.happened(Event::Device);
                     }
@@ -253,26 +269,28 @@ impl Scheduler {
 
     /// A pod has a node, perhaps the one that we chose.
     fn placed(&mut self, old: Option<&Pod>, pod: Arc<Pod>) {
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let known = self.cluster.node_of(uid) == Some(node_of(&pod));
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let known = self.cluster.node_of(&uid) == Some(node_of(&pod));
         let same = old.is_some_and(|old| same_placed(old, &pod));
         let bound = old.filter(|old| known && !node_of(old).is_empty());
         // Of those that may have to go, the one that began last goes first.
         let began = old.is_none_or(|old| started(old) != started(&pod));
         let resized = bound.is_some_and(|old| pod_request(old, false) != pod_request(&pod, false));
+        let relabelled = bound.is_some_and(|old| old.metadata.labels != pod.metadata.labels);
         let is_news = !(same && bound.is_some());
         if !known || !same {
             let node = node_of(&pod).to_owned();
             self.cluster.place(Arc::new(PodInfo::new(pod).placed()), &node);
         } else if began {
-            self.cluster.began(uid, started(&pod));
+            self.cluster.began(&uid, started(&pod));
         }
         if is_news {
-            if resized {
-                // It may take less than before.
-                self.queue.happened(Event::PodRemoved);
+            let (namespaces, now) = (self.cluster.namespaces(), self.cluster.placed(&uid));
+            // With its labels it may have left what counts it, and it may take less than before.
+            if let Some(old) = bound.filter(|_| relabelled || resized) {
+                self.queue.moved(Event::PodRemoved, &PodInfo::new(Arc::new(old.clone())), namespaces);
             }
-            self.queue.happened(Event::PodPlaced);
+            now.into_iter().for_each(|now| self.queue.moved(Event::PodPlaced, now, namespaces));
         }
     }
 
@@ -312,90 +330,37 @@ impl Scheduler {
         }
         self.cluster.nominations.withdraw(uid);
         self.extenders.shown(uid);
-        if self.cluster.remove_pod(uid) {
-            self.queue.happened(Event::PodRemoved);
+        if let Some(removed) = self.cluster.remove_pod(uid) {
+            self.queue.moved(Event::PodRemoved, &removed, self.cluster.namespaces());
         }
     }
 
     fn schedule_one(&mut self) {
         let Some((pod, trial)) = self.queue.pop(self.extenders.busy()) else { return };
-        let start = Instant::now();
-        self.cluster.prepare(&pod);
+        let attempt = Attempt::default();
         if trial.lane != 0 && self.is_asked_about_nodes(trial.lane) {
-            return self.ask_about_nodes(pod, trial);
+            self.ask_about_nodes(pod, trial, &attempt);
+        } else {
+            let start = Instant::now();
+            let choice = self.chooser.choose(&pod, &mut self.cluster, &attempt);
+            metrics::decided(start.elapsed());
+            self.chosen(pod, trial, &attempt, choice);
         }
-        let choice = self.chooser.choose(&pod, &self.cluster);
-        metrics::decided(start.elapsed());
+        self.cluster.terms.attempted();
+    }
+
+    fn chosen(&mut self, pod: Arc<PodInfo>, trial: Trial, attempt: &Attempt, choice: Result<String, FitError>) {
         match choice {
-            Ok(node) => self.place(pod, node, trial),
-            Err(error) => self.no_node(&pod, trial, error),
+            Ok(node) => self.place(pod, node, trial, attempt),
+            Err(error) => self.no_node(&pod, trial, attempt, error),
         }
-    }
-
-    /// Takes a node for a pod, and all that the pod needs there, and binds the pod.
-    fn place(&mut self, pod: Arc<PodInfo>, node: String, trial: Trial) {
-        let devices = match self.devices_on(&pod, &node) {
-            Ok(devices) => devices,
-            Err(error) => return self.no_node(&pod, trial, error),
-        };
-        self.cluster.nominations.withdraw(pod.uid());
-        let volumes = self.volumes_on(&pod, &node);
-        self.cluster.place(Arc::new(pod.placed()), &node);
-        let binder = self.binder(&pod, &node, trial);
-        if volumes.is_empty() && devices.is_empty() {
-            // An extender may take its time, which keeps nobody else waiting.
-            let writes = if binder.is_extender { &self.with_needs } else { &self.writes };
-            return writes.push(self.api.bind(pod, node, trial, binder));
-        }
-        for one in &devices {
-            if let Some(allocation) = &one.allocation {
-                self.cluster.devices.ledger.choose(one.id(), allocation);
-            }
-        }
-        let (cache, claims) = (self.cluster.volumes.claims.clone(), self.cluster.devices.claims.clone());
-        let needs = Needs { volumes, cache, devices: devices.clone(), claims };
-        if !devices.is_empty() {
-            self.reserving.insert(pod.uid().to_owned(), devices);
-        }
-        self.with_needs.push(self.api.bind_with(pod, node, trial, needs, binder));
-    }
-
-    /// Who binds the pod, and how.
-    fn binder(&mut self, pod: &Arc<PodInfo>, node: &str, trial: Trial) -> Binder {
-        match self.extenders.binder(trial.lane) {
-            None => Binder { bind: self.api.binding(pod, node), is_extender: false },
-            Some(extender) => Binder { bind: self.api.bind_by(extender, pod, node), is_extender: true },
-        }
-    }
-
-    /// The devices that the pod's claims get on the node that was chosen for it.
-    fn devices_on(&self, pod: &PodInfo, node: &str) -> Result<Vec<Reservation>, FitError> {
-        let known = &self.cluster.devices;
-        let Some(node) = self.cluster.node(node) else { return Ok(Vec::new()) };
-        let place = Place { name: &node.name, labels: &node.labels };
-        let found = known.claims_of(pod).map_err(|refusal| refusal.to_string());
-        found.and_then(|claims| known.reservations(pod, &claims, place, &node.allocatable)).map_err(|reason| {
-            let plugin = PLUGINS.iter().position(|plugin| plugin.name() == DEVICES).unwrap_or_default();
-            FitError::everywhere(self.cluster.len(), plugin, reason.into())
-        })
-    }
-
-    /// What the pod's claims need before it can be bound to the node that was chosen for it.
-    fn volumes_on(&self, pod: &PodInfo, node: &str) -> Vec<Step> {
-        if pod.claims.is_empty() {
-            return Vec::new();
-        }
-        let (claims, node) = (self.cluster.volumes.claims_of(pod).ok(), self.cluster.node(node));
-        let place = node.map(|node| Place { name: &node.name, labels: &node.labels });
-        let steps = claims.zip(place).map(|(claims, place)| self.cluster.volumes.steps(&claims, place));
-        steps.and_then(Result::ok).unwrap_or_default()
     }
 
     /// Tries to make room, and tells why there is none.
-    fn no_node(&mut self, pod: &Arc<PodInfo>, trial: Trial, error: FitError) {
+    fn no_node(&mut self, pod: &Arc<PodInfo>, trial: Trial, attempt: &Attempt, error: FitError) {
         let offset = self.chooser.draw(error.occupied.len().max(1));
         let preempts = self.cluster.profile(pod).is_some_and(|profile| profile.preempts);
-        let found = match preempts.then(|| preemption::candidates(pod, &mut self.cluster, &error, offset)) {
+        let found = match preempts.then(|| preemption::candidates(pod, &mut self.cluster, attempt, &error, offset)) {
             None => None,
             Some(Err(refusal)) => Some(Err(refusal)),
             Some(Ok(candidates)) if trial.lane != 0 && self.is_asked_about_victims(trial.lane) => {

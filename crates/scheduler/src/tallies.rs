@@ -34,9 +34,10 @@ impl Tally {
         self.by_node.get(node.number).copied().unwrap_or(0)
     }
 
-    /// Pods by the number of the value that a node label has, also of values that have none. None when that was not asked for.
-    pub(crate) fn by_value(&self, key: &str) -> Option<&[i64]> {
-        self.by_value.get(key).map(|values| values.counts.as_slice())
+    /// Pods by the number of the value that a node label has, also of values that have none, and the topology that has these numbers: another one of
+    /// the same key may have others. None when that was not asked for.
+    pub(crate) fn by_value(&self, key: &str) -> Option<(&Arc<Topology>, &[i64])> {
+        self.by_value.get(key).map(|values| (&values.topology, values.counts.as_slice()))
     }
 
     fn add(&mut self, node: &NodeInfo, number: i64) {

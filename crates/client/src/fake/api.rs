@@ -1,6 +1,6 @@
 //! The fake's verbs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -51,6 +51,9 @@ pub(super) async fn serve(db: Arc<Db>, request: Request<Body>) -> Response<Answe
         Some(Target::Object { place, name, subresource }) => (place, name, subresource),
     };
     let (place, name, subresource) = target;
+    if db.is_withdrawn(&place) {
+        return whole(Err(failure(404, "NotFound", "the server could not find the requested resource".into())));
+    }
     let outcome = match (&parts.method, name.as_deref(), subresource.as_deref()) {
         (&Method::GET, None, _) if query.get("watch").is_some_and(|value| value == "true" || value == "1") => {
             return watch(db, place, query, metadata_only);
@@ -329,23 +332,31 @@ fn groups(db: &Db, core: bool) -> Value {
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": names.iter().map(group).collect::<Vec<_>>()})
 }
 
-/// All groups with their resources: `APIGroupDiscoveryList`.
+/// All groups with their resources: `APIGroupDiscoveryList`. The version that was announced first is preferred.
 fn aggregated(db: &Db, core: bool) -> Value {
-    let mut names = db.served(|served| (served.group.is_empty() == core).then(|| (served.group.clone(), served.version.clone())));
-    names.sort();
-    names.dedup_by(|a, b| a.0 == b.0);
-    let group = |(name, version): &(String, String)| {
+    let all = db.served(|served| (served.group.is_empty() == core).then(|| (served.group.clone(), served.version.clone())));
+    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (group, version) in all {
+        let versions = groups.entry(group).or_default();
+        if !versions.contains(&version) {
+            versions.push(version);
+        }
+    }
+    let of_version = |group: &str, version: &str| {
         let resources = db.served(|served| {
-            (served.group == *name && served.version == *version).then(|| {
+            (served.group == group && served.version == version).then(|| {
                 let scope = if served.namespaced { "Namespaced" } else { "Cluster" };
                 json!({"resource": served.plural, "scope": scope, "verbs": VERBS,
-                       "responseKind": {"group": name, "version": version, "kind": served.kind}})
+                       "responseKind": {"group": group, "version": version, "kind": served.kind}})
             })
         });
-        let version = json!({"version": version, "freshness": "Current", "resources": resources});
-        json!({"metadata": {"name": name}, "versions": [version]})
+        json!({"version": version, "freshness": "Current", "resources": resources})
     };
-    let items: Vec<Value> = names.iter().map(group).collect();
+    let items = groups.iter().map(|(group, versions)| {
+        let versions: Vec<Value> = versions.iter().map(|version| of_version(group, version)).collect();
+        json!({"metadata": {"name": group}, "versions": versions})
+    });
+    let items: Vec<Value> = items.collect();
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
@@ -376,6 +387,9 @@ fn watch(db: Arc<Db>, place: Place, query: Query, metadata_only: bool) -> Respon
     let version = db.subscribe();
     let rest = stream::unfold((db, place, query, after, version), move |(db, place, query, mut after, mut version)| async move {
         loop {
+            if db.is_withdrawn(&place) {
+                return None;
+            }
             let (events, upto) = db.since(&place, after);
             after = upto;
             let lines: Vec<_> = events.into_iter().filter_map(|event| event_line(event, &query, metadata_only)).collect();

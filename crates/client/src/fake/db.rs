@@ -36,6 +36,8 @@ struct Tables {
     objects: BTreeMap<Id, Value>,
     history: Vec<Event>,
     served: Vec<Served>,
+    /// Group, version and plural of what is served no more.
+    withdrawn: Vec<[String; 3]>,
     writes: Vec<Call>,
     uids: u64,
 }
@@ -75,13 +77,29 @@ impl Db {
 
     pub(super) fn serve(&self, group: &str, version: &str, plural: &str, kind: &str, namespaced: bool) {
         let text = str::to_owned;
-        self.tables.lock().served.push(Served {
+        let mut tables = self.tables.lock();
+        tables.withdrawn.retain(|[g, v, p]| (g.as_str(), v.as_str(), p.as_str()) != (group, version, plural));
+        tables.served.push(Served {
             group: text(group),
             version: text(version),
             plural: text(plural),
             kind: text(kind),
             namespaced,
         });
+    }
+
+    pub(super) fn withdraw(&self, group: &str, version: &str, plural: &str) {
+        let mut tables = self.tables.lock();
+        tables.served.retain(|one| (one.group.as_str(), one.version.as_str(), one.plural.as_str()) != (group, version, plural));
+        tables.withdrawn.push([group, version, plural].map(str::to_owned));
+        drop(tables);
+        // Watches end.
+        self.version.send_modify(|_| {});
+    }
+
+    pub(super) fn is_withdrawn(&self, place: &Place) -> bool {
+        let all = &self.tables.lock().withdrawn;
+        all.iter().any(|[group, version, plural]| *group == place.group && *version == place.version && *plural == place.resource)
     }
 
     pub(super) fn served<T>(&self, each: impl FnMut(&Served) -> Option<T>) -> Vec<T> {

@@ -6,6 +6,8 @@ use k8s_openapi::api::autoscaling::v2::{
     MetricValueStatus, ObjectMetricStatus, PodsMetricStatus, ResourceMetricStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 
 use super::replicas::{Scaled, Unknown};
 use super::sources::{About, SourceError, Sources};
@@ -40,6 +42,8 @@ pub(super) struct Evaluation<'a> {
     pub(super) scaled: Scaled<'a>,
     /// The size that there is.
     pub(super) present: i32,
+    /// When the look ends, whatever is not known then.
+    pub(super) end: Instant,
 }
 
 /// Why a value is not known.
@@ -58,6 +62,8 @@ enum Failure {
     /// What of a resource: its usage, or its utilization.
     #[error("failed to get {resource} {what}: {error}")]
     OfResource { resource: String, what: &'static str, error: Box<Failure> },
+    #[error("no answer in time")]
+    Late(#[from] Elapsed),
     #[error("invalid {0} metric source: neither {1} was set")]
     NoTarget(&'static str, &'static str),
 }
@@ -67,19 +73,26 @@ type Result<T, E = Failure> = std::result::Result<T, E>;
 impl Evaluation<'_> {
     /// What one metric asks for.
     pub(super) async fn propose(&self, spec: &MetricSpec) -> Result<Proposal, Invalid> {
-        let (result, reason, what) = match spec.type_.as_str() {
-            "Resource" => (self.resource(spec).await, "FailedGetResourceMetric", name_of_resource(spec)),
-            "ContainerResource" => {
-                (self.resource(spec).await, "FailedGetContainerResourceMetric", format!("{} container", container_resource(spec)))
-            }
-            "Pods" => (self.pods(spec).await, "FailedGetPodsMetric", "pods".to_owned()),
-            "Object" => (self.object(spec).await, "FailedGetObjectMetric", "object".to_owned()),
-            "External" => (self.external(spec).await, "FailedGetExternalMetric", "external".to_owned()),
+        let (reason, what) = match spec.type_.as_str() {
+            "Resource" => ("FailedGetResourceMetric", name_of_resource(spec)),
+            "ContainerResource" => ("FailedGetContainerResourceMetric", format!("{} container", container_resource(spec))),
+            "Pods" => ("FailedGetPodsMetric", "pods".to_owned()),
+            "Object" => ("FailedGetObjectMetric", "object".to_owned()),
+            "External" => ("FailedGetExternalMetric", "external".to_owned()),
             other => {
                 let message = format!("unknown metric source type {other:?}");
                 return Err(Invalid { reason: "InvalidMetricSourceType", about: String::new(), message });
             }
         };
+        let known = async {
+            match spec.type_.as_str() {
+                "Pods" => self.pods(spec).await,
+                "Object" => self.object(spec).await,
+                "External" => self.external(spec).await,
+                _ => self.resource(spec).await,
+            }
+        };
+        let result = tokio::time::timeout_at(self.end, known).await.map_err(Failure::from).flatten();
         let about = format!("failed to get {what} metric value: {}", of_external(spec));
         result.map_err(|error| Invalid { reason, about, message: error.to_string() })
     }
@@ -226,6 +239,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::replicas::Tolerances;
+    use super::super::sources::Pages;
     use super::*;
     use crate::testing::{World, object};
 
@@ -236,15 +250,17 @@ mod tests {
         let options = world.options();
         let sources = Sources::new(options.informers.of(), options.informers.of());
         let (client, tolerances) = ((options.clients)("autoscaler"), Tolerances { up: 0.1, down: 0.1 });
-        let evaluation = Evaluation {
-            sources: &sources,
-            resources: &resources,
-            about: About { client: &client, namespace: "ns", selector: "a=b" },
-            scaled: Scaled { pods: &[], replicas: 1, tolerances, now: Timestamp::UNIX_EPOCH },
-            present: 1,
-        };
         let check = async |spec: Value, about: &str, message: &str| {
             let spec: MetricSpec = object(spec);
+            let pages = Pages::of(std::slice::from_ref(&spec));
+            let evaluation = Evaluation {
+                sources: &sources,
+                resources: &resources,
+                about: About { client: &client, namespace: "ns", selector: "a=b", pages: &pages },
+                scaled: Scaled { pods: &[], replicas: 1, tolerances, now: Timestamp::UNIX_EPOCH },
+                present: 1,
+                end: Instant::now() + std::time::Duration::from_secs(60),
+            };
             let found = evaluation.propose(&spec).await.unwrap_err();
             assert_eq!(found.about, about);
             assert!(found.message.starts_with(message), "{}", found.message);

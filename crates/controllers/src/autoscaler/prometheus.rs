@@ -5,20 +5,25 @@
 //! counter, which `NAME_total` or `NAME_per_second` stands for too, the rate in a second counts.
 
 mod fetch;
+mod wanted;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::labels::Selector;
-use base::metrics::samples::{counters, samples};
+use base::budgets::heavy;
+use futures::StreamExt;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use fetch::FetchError;
+pub(super) use fetch::FetchError;
+use fetch::Sockets;
+pub(super) use wanted::{METRICS, Wanted, series};
+use wanted::{Metric, Reading};
 
 const SCRAPE: &str = "prometheus.io/scrape";
 const PORT: &str = "prometheus.io/port";
@@ -30,26 +35,14 @@ const APART: Duration = Duration::from_secs(1);
 const SHORTEST: Duration = Duration::from_millis(500);
 /// An older look says nothing of now.
 const FORGOTTEN: Duration = Duration::from_secs(60);
+/// Pages that one look at an autoscaler reads at the same time.
+const PARALLEL: usize = 8;
 
 /// Where a pod's metrics are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     address: SocketAddr,
     path: String,
-}
-
-/// A metric on a page: the sum of the series that are selected.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Reading {
-    Gauge(f64),
-    Counter(f64),
-}
-
-/// What is wanted of pages.
-#[derive(Clone, Copy)]
-pub(super) struct Wanted<'a> {
-    pub(super) metric: &'a str,
-    pub(super) selector: &'a Selector,
 }
 
 /// A value, and the time over which it was measured.
@@ -68,32 +61,80 @@ struct Seen {
 }
 
 /// Reads pages, and remembers counters.
-#[derive(Default)]
 pub(super) struct Scraper {
-    seen: Mutex<HashMap<(Place, String, String), Seen>>,
+    seen: Mutex<HashMap<(Place, Metric), Seen>>,
+    sockets: Sockets,
 }
 
+impl Default for Scraper {
+    fn default() -> Self {
+        Self { seen: Mutex::default(), sockets: Sockets::new() }
+    }
+}
+
+/// What a page says of a metric.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Answer {
+    Is(Measured),
+    /// A counter that has not been seen before: its rate is known after another look.
+    Counts,
+}
+
+/// What a page says of each metric that is wanted, by its number; or why it cannot be read.
+pub(super) type Measures = Result<Vec<Option<Measured>>, Arc<FetchError>>;
+
 impl Scraper {
-    /// The value of a metric on a page; none when the page does not have it.
-    pub(super) async fn measure(&self, place: &Place, wanted: Wanted<'_>) -> Result<Option<Measured>, FetchError> {
-        let Some(reading) = read(&fetch::page(place.address, &place.path).await?, wanted) else { return Ok(None) };
-        let count = match reading {
-            Reading::Gauge(value) => return Ok(Some(Measured { value, window: SignedDuration::ZERO })),
-            Reading::Counter(count) => count,
+    /// The values of all metrics on each of the pages, which are read until `end`.
+    pub(super) async fn measure(&self, places: Vec<Place>, wanted: &Wanted, end: Instant) -> Vec<(Place, Measures)> {
+        let mut first = self.pages(places, wanted, end).await;
+        let is_new = |answers: &[Option<Answer>]| answers.contains(&Some(Answer::Counts));
+        let again: Vec<Place> =
+            first.extract_if(.., |(_, answer)| answer.as_ref().is_ok_and(|all| is_new(all))).map(|(place, _)| place).collect();
+        if !again.is_empty() {
+            tokio::time::sleep(APART).await;
+            first.extend(self.pages(again, wanted, end).await);
+        }
+        let known = |answer| match answer {
+            Some(Answer::Is(measured)) => Some(measured),
+            Some(Answer::Counts) | None => None,
         };
-        let key = (place.clone(), wanted.metric.to_owned(), wanted.selector.to_string());
-        if let Some(rate) = self.rate(&key, count, Instant::now()) {
-            return Ok(Some(rate));
-        }
-        tokio::time::sleep(APART).await;
-        match read(&fetch::page(place.address, &place.path).await?, wanted) {
-            Some(Reading::Counter(count)) => Ok(self.rate(&key, count, Instant::now())),
-            _ => Ok(None),
-        }
+        let all = first.into_iter();
+        all.map(|(place, answer)| (place, answer.map(|all| all.into_iter().map(known).collect()).map_err(Arc::new))).collect()
+    }
+
+    async fn pages(
+        &self,
+        places: Vec<Place>,
+        wanted: &Wanted,
+        end: Instant,
+    ) -> Vec<(Place, Result<Vec<Option<Answer>>, FetchError>)> {
+        let reads = places.into_iter().map(|place| async move {
+            let late = || FetchError::Late(place.address, place.path.clone());
+            let read = match Instant::now() < end {
+                true => tokio::time::timeout_at(end, self.page(&place, wanted)).await.map_err(|_| late()).flatten(),
+                false => Err(late()),
+            };
+            (place, read)
+        });
+        futures::stream::iter(reads).buffer_unordered(PARALLEL).collect().await
+    }
+
+    async fn page(&self, place: &Place, wanted: &Wanted) -> Result<Vec<Option<Answer>>, FetchError> {
+        let page = self.sockets.page(place.address, &place.path).await?;
+        let read = heavy::work(page.len(), || wanted.read(&page)).await;
+        let readings = read.ok_or_else(|| FetchError::Series(place.address, place.path.clone()))?;
+        let now = Instant::now();
+        let answer = |(metric, reading): (&Metric, Option<Reading>)| match reading? {
+            Reading::Gauge(value) => Some(Answer::Is(Measured { value, window: SignedDuration::ZERO })),
+            Reading::Counter(count) => {
+                Some(self.rate(&(place.clone(), metric.clone()), count, now).map_or(Answer::Counts, Answer::Is))
+            }
+        };
+        Ok(wanted.metrics().zip(readings).map(answer).collect())
     }
 
     /// The rate of a counter since it was seen last; none when that is unknown.
-    fn rate(&self, key: &(Place, String, String), count: f64, now: Instant) -> Option<Measured> {
+    fn rate(&self, key: &(Place, Metric), count: f64, now: Instant) -> Option<Measured> {
         let mut seen = self.seen.lock();
         let known = seen.get(key).copied().filter(|known| now - known.at < FORGOTTEN);
         if let Some(known) = known.filter(|known| known.rate.is_some() && now - known.at < SHORTEST) {
@@ -106,30 +147,13 @@ impl Scraper {
             let window = SignedDuration::try_from(elapsed).unwrap_or_default();
             Measured { value: grown / elapsed.as_secs_f64().max(0.001), window }
         });
-        if known.is_none() {
+        if known.is_none() && seen.len() == seen.capacity() {
+            // Before it grows, and not at each new counter: of many pods there are as many.
             seen.retain(|_, old| now - old.at < FORGOTTEN);
         }
         seen.insert(key.clone(), Seen { at: now, count, rate });
         rate
     }
-}
-
-/// Finds the metric on a page.
-fn read(page: &str, wanted: Wanted<'_>) -> Option<Reading> {
-    let bare = wanted.metric.strip_suffix("_per_second");
-    let names = [Some(wanted.metric.to_owned()), Some(format!("{}_total", wanted.metric)), bare.map(str::to_owned)];
-    let names = names.into_iter().flatten().chain(bare.map(|bare| format!("{bare}_total")));
-    names.into_iter().find_map(|name| {
-        let mut selected = samples(page).filter(|sample| sample.name == name && sample.value.is_finite()).filter(|sample| {
-            let labels: BTreeMap<String, String> =
-                sample.labels.iter().map(|(label, value)| ((*label).to_owned(), value.clone())).collect();
-            wanted.selector.matches(&labels)
-        });
-        let first = selected.next()?.value;
-        let sum = selected.fold(first, |sum, sample| sum + sample.value);
-        let is_counter = name.ends_with("_total") || counters(page).any(|counter| counter == name);
-        Some(if is_counter { Reading::Counter(sum) } else { Reading::Gauge(sum) })
-    })
 }
 
 /// Where a pod serves its metrics, if its annotations say that it does.

@@ -1,14 +1,15 @@
 //! Where metrics come from: the metrics API for resources; for other metrics the API of an adapter where one is installed, and
 //! else the pods themselves.
 
-use std::collections::BTreeMap;
+mod pages;
+
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use apimachinery::labels::Selector;
+use apimachinery::labels::{self, Selector};
 use apimachinery::quantity::Quantity;
 use client::kube;
 use client::{Client, Informer};
-use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::{CrossVersionObjectReference, MetricIdentifier};
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -16,10 +17,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIGroup;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::prometheus::{self, Measured, Place, Scraper, Wanted};
+use super::prometheus::{self, METRICS, Measured, Scraper, series};
 use super::replicas::{PodMetric, PodMetrics};
 use crate::scale::{Resources, ScaleError};
 use crate::{meta, pods};
+pub(super) use pages::Pages;
+use pages::{PAGES, Places};
 
 const CUSTOM: &str = "custom.metrics.k8s.io";
 const EXTERNAL: &str = "external.metrics.k8s.io";
@@ -36,7 +39,11 @@ pub(super) enum SourceError {
     #[error(transparent)]
     Object(#[from] ScaleError),
     #[error("{0}")]
-    Selector(String),
+    Selector(#[from] labels::SelectorError),
+    #[error("at most {METRICS} metrics of an autoscaler are read from pods; no API of an adapter is registered")]
+    Metrics,
+    #[error("at most {PAGES} pages of pods are read for a metric, and there are {0}")]
+    Pages(usize),
     #[error("no {0} API is registered, and no pod or Service with the annotation prometheus.io/scrape has the metric{1}")]
     NowhereToBeFound(&'static str, String),
 }
@@ -101,6 +108,7 @@ pub(super) struct About<'a> {
     pub(super) namespace: &'a str,
     /// Selects the pods that are scaled.
     pub(super) selector: &'a str,
+    pub(super) pages: &'a Pages,
 }
 
 impl Sources {
@@ -141,8 +149,7 @@ impl Sources {
         }
         let places = pods.iter().filter(|pod| pods::phase(pod) == "Running");
         let places = places.filter_map(|pod| Some((meta::name(pod.as_ref()).to_owned(), prometheus::of_pod(pod)?))).collect();
-        let wanted = Wanted { metric: &metric.name, selector: &selector };
-        let (measured, why) = self.scrape(places, wanted).await;
+        let (measured, why) = self.scrape(&places, about.pages, (&metric.name, &selector)).await?;
         let now = Timestamp::now();
         let metrics: PodMetrics = measured
             .into_iter()
@@ -173,7 +180,7 @@ impl Sources {
             let values: Values = get(about.client, &path, &query).await.map_err(|error| SourceError::Api("custom", error))?;
             return values.items.first().map(MetricValue::milli).ok_or(SourceError::Nothing("custom"));
         }
-        let places: Vec<(String, Place)> = match object.kind.as_str() {
+        let places: Places = match object.kind.as_str() {
             "Pod" => {
                 let pod = self.pods.get(Some(namespace), &object.name);
                 pod.and_then(|pod| Some((object.name.clone(), prometheus::of_pod(&pod)?))).into_iter().collect()
@@ -184,7 +191,7 @@ impl Sources {
             }
             _ => Vec::new(),
         };
-        self.sum(places, Wanted { metric: &metric.name, selector: &selector }, CUSTOM).await
+        self.sum(&places, about.pages, (&metric.name, &selector), CUSTOM).await
     }
 
     /// A metric from elsewhere, in thousandths: the sum of its series.
@@ -200,13 +207,20 @@ impl Sources {
             }
             return Ok(values.items.iter().map(MetricValue::milli).sum());
         }
-        let services = self.services.in_namespace(about.namespace);
-        let places = services.iter().flat_map(|service| self.behind(service)).collect();
-        self.sum(places, Wanted { metric: &metric.name, selector: &selector }, EXTERNAL).await
+        let places = about.pages.everywhere.get_or_init(|| Arc::new(self.everywhere(about.namespace)));
+        self.sum(places, about.pages, (&metric.name, &selector), EXTERNAL).await
+    }
+
+    /// Where the ready pods behind all Services of a namespace serve metrics, each page once; no more than one too many.
+    fn everywhere(&self, namespace: &str) -> Places {
+        let services = self.services.in_namespace(namespace);
+        let mut seen = HashSet::new();
+        let all = services.iter().flat_map(|service| self.behind(service)).filter(|(_, place)| seen.insert(place.clone()));
+        all.take(PAGES + 1).collect()
     }
 
     /// Where the ready pods behind a Service serve metrics.
-    fn behind(&self, service: &Service) -> Vec<(String, Place)> {
+    fn behind(&self, service: &Service) -> Places {
         let set = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).filter(|set| !set.is_empty());
         let Some(set) = set.filter(|_| meta::annotation(service, "prometheus.io/scrape").is_some()) else { return Vec::new() };
         let selector = Selector::from_set(set.iter().map(|(key, value)| (key.as_str(), value.as_str())));
@@ -215,8 +229,14 @@ impl Sources {
         ready.filter_map(|pod| Some((meta::name(pod.as_ref()).to_owned(), prometheus::behind(service, pod)?))).collect()
     }
 
-    async fn sum(&self, places: Vec<(String, Place)>, wanted: Wanted<'_>, api: &'static str) -> Result<i64, SourceError> {
-        let (measured, why) = self.scrape(places, wanted).await;
+    async fn sum(
+        &self,
+        places: &Places,
+        pages: &Pages,
+        wanted: (&str, &Selector),
+        api: &'static str,
+    ) -> Result<i64, SourceError> {
+        let (measured, why) = self.scrape(places, pages, wanted).await?;
         if measured.is_empty() {
             return Err(SourceError::NowhereToBeFound(api, why));
         }
@@ -224,26 +244,26 @@ impl Sources {
     }
 
     /// The metric at each place that has it, and why the first place that failed did.
-    async fn scrape(&self, places: Vec<(String, Place)>, wanted: Wanted<'_>) -> (Vec<(String, Measured)>, String) {
-        let asked = places.into_iter().map(|(name, place)| async move { (name, self.scraper.measure(&place, wanted).await) });
+    async fn scrape(
+        &self,
+        places: &Places,
+        pages: &Pages,
+        (metric, selector): (&str, &Selector),
+    ) -> Result<(Vec<(String, Measured)>, String), SourceError> {
+        let number = pages.wanted.number(metric, &selector.to_string()).ok_or(SourceError::Metrics)?;
+        if places.len() > PAGES {
+            return Err(SourceError::Pages(places.len()));
+        }
+        pages.read(&self.scraper, places).await;
         let (mut measured, mut why) = (Vec::new(), String::new());
-        for (name, answer) in join_all(asked).await {
-            match answer {
-                Ok(Some(value)) => measured.push((name, value)),
-                Ok(None) => {}
-                Err(error) if why.is_empty() => why = format!(": {error}"),
-                Err(_) => {}
+        for (name, place) in places {
+            match pages.at(place) {
+                Some(Ok(all)) => measured.extend(all[number].map(|one| (name.clone(), one))),
+                Some(Err(error)) if why.is_empty() => why = format!(": {error}"),
+                Some(Err(_)) | None => {}
             }
         }
-        (measured, why)
-    }
-}
-
-/// The series that count of a metric.
-fn series(metric: &MetricIdentifier) -> Result<Selector, SourceError> {
-    match &metric.selector {
-        None => Ok(Selector::everything()),
-        selector => Selector::from_label_selector(selector.as_ref()).map_err(|error| SourceError::Selector(error.to_string())),
+        Ok((measured, why))
     }
 }
 

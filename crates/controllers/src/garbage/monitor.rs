@@ -28,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
 
-type Watch = Pin<Box<dyn Stream<Item = (usize, Event<Bytes>)> + Send>>;
+/// None when the API does not have the resource.
+type Watch = Pin<Box<dyn Stream<Item = (usize, Option<Event<Bytes>>)> + Send>>;
 
 /// What counts here of an object; the rest is not decoded.
 #[derive(Deserialize)]
@@ -62,7 +63,8 @@ pub(super) struct Monitor {
 
 struct Running {
     watches: SelectAll<Watch>,
-    stop: HashMap<usize, CancellationToken>,
+    /// The version in which each resource is watched, and what ends that.
+    watched: HashMap<usize, (String, CancellationToken)>,
     /// Uids of the list that is coming in.
     listed: HashMap<usize, HashSet<Uid>>,
     /// Resources whose first list is not in yet.
@@ -85,7 +87,7 @@ impl Monitor {
     pub(super) async fn run(self, queue: Queue) {
         let mut running = Running {
             watches: SelectAll::new(),
-            stop: HashMap::new(),
+            watched: HashMap::new(),
             listed: HashMap::new(),
             waiting: HashSet::new(),
             held: Vec::new(),
@@ -98,12 +100,16 @@ impl Monitor {
             tokio::select! {
                 () = at(refresh) => refresh = self.refresh(&mut running).await,
                 Some((number, event)) = running.watches.next(), if !running.watches.is_empty() => {
-                    let defines = matches!(event, Event::Apply(_) | Event::Delete(_))
-                        && defines_resources(&self.resources.lock().all[number].api);
-                    if defines && refresh.is_none() {
-                        refresh = Some(tokio::time::Instant::now() + SETTLE);
-                    }
-                    self.take(&mut running, number, event);
+                    let again = match &event {
+                        // It is served in another version, or about to go.
+                        None => Some(RETRY),
+                        Some(Event::Apply(_) | Event::Delete(_)) => {
+                            defines_resources(&self.resources.lock().all[number].api).then_some(SETTLE)
+                        }
+                        Some(_) => None,
+                    };
+                    refresh = refresh.or_else(|| again.map(|again| tokio::time::Instant::now() + again));
+                    event.into_iter().for_each(|event| self.take(&mut running, number, event));
                 }
                 () = &mut patience, if !impatient => impatient = true,
             }
@@ -126,15 +132,19 @@ impl Monitor {
         for resource in discovery.resources.iter().filter(|resource| is_watched(resource)) {
             let number = self.resources.lock().number(resource);
             present.insert(number);
-            running.stop.entry(number).or_insert_with(|| {
-                let stop = CancellationToken::new();
-                running.waiting.insert(number);
-                running.watches.push(watch(&self.client, &resource.api, number, stop.clone()));
-                stop
-            });
+            let version = &resource.api.api_version;
+            if running.watched.get(&number).is_some_and(|(watched, _)| watched == version) {
+                continue;
+            }
+            // What is known of another version stays until the list of this one is in.
+            running.forget(number);
+            let stop = CancellationToken::new();
+            running.waiting.insert(number);
+            running.watches.push(watch(&self.client, &resource.api, number, stop.clone()));
+            running.watched.insert(number, (version.clone(), stop));
         }
         if discovery.failures.is_empty() {
-            let gone: Vec<usize> = running.stop.keys().filter(|number| !present.contains(number)).copied().collect();
+            let gone: Vec<usize> = running.watched.keys().filter(|number| !present.contains(number)).copied().collect();
             for number in gone {
                 running.forget(number);
                 self.remove_all(running, number, &HashSet::new());
@@ -184,7 +194,7 @@ impl Monitor {
 
 impl Running {
     fn forget(&mut self, number: usize) {
-        if let Some(stop) = self.stop.remove(&number) {
+        if let Some((_, stop)) = self.watched.remove(&number) {
             stop.cancel();
         }
         self.waiting.remove(&number);
@@ -196,7 +206,12 @@ fn watch(client: &Client, resource: &ApiResource, number: usize, stop: Cancellat
     let watch = watch::Watch::new(client.clone(), DynamicObject::url_path(resource, None), "");
     // Whole objects: those of the API server's cache cost nothing, and cutting out their metadata would.
     let events = watch.encoded();
-    let events = events.filter_map(move |event| std::future::ready(event.ok().map(|event| (number, event))));
+    let events = events.filter_map(move |event| {
+        std::future::ready(match event {
+            Ok(event) => Some((number, Some(event))),
+            Err(error) => error.is_missing().then_some((number, None)),
+        })
+    });
     Box::pin(events.take_until(stop.cancelled_owned()))
 }
 

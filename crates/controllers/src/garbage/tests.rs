@@ -110,3 +110,45 @@ async fn nothing_outside_of_namespaces_goes_for_an_owner_inside() {
     world.fake.until::<Pod>(<[Pod]>::is_empty).await;
     assert_eq!(world.fake.all::<Node>().len(), 1);
 }
+
+fn widgets(fake: &client::fake::Fake, version: &str) -> Api<client::kube::core::DynamicObject> {
+    let [group, version, kind, plural] = ["example.com", version, "Widget", "widgets"].map(str::to_owned);
+    let resource = client::kube::core::ApiResource { api_version: format!("{group}/{version}"), group, version, kind, plural };
+    Api::namespaced_with(fake.client(), "a", &resource)
+}
+
+fn widget(name: &str, owner: &str) -> client::kube::core::DynamicObject {
+    let owners = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "uid": owner}]);
+    object(json!({"metadata": {"namespace": "a", "name": name, "ownerReferences": owners}}))
+}
+
+/// A group need not serve all resources in the version that it prefers, nor in one version for ever.
+#[tokio::test]
+async fn resources_are_followed_from_version_to_version() {
+    let world = World::new();
+    let fake = &world.fake;
+    fake.serve("example.com", "v1", "gadgets", "Gadget", true);
+    fake.serve("example.com", "v1beta1", "widgets", "Widget", true);
+    for name in ["one", "two"] {
+        fake.put(&set(name));
+    }
+    let old = widgets(fake, "v1beta1");
+    old.create(&Default::default(), &widget("first", "one")).await.unwrap();
+    old.create(&Default::default(), &widget("second", "two")).await.unwrap();
+    world.start(&["garbage-collector"]);
+    let sets: Api<ReplicaSet> = Api::namespaced(fake.client(), "a");
+    let left = async |version: &str, expected: usize| {
+        let api = widgets(fake, version);
+        while api.list(&Default::default()).await.unwrap().items.len() != expected {
+            tokio::task::yield_now().await;
+        }
+    };
+    sets.delete("one", &DeleteParams::background()).await.unwrap();
+    left("v1beta1", 1).await;
+    fake.serve("example.com", "v1", "widgets", "Widget", true);
+    fake.withdraw("example.com", "v1beta1", "widgets");
+    // The watch of the old version has ended, which leads to discovery.
+    widgets(fake, "v1").create(&Default::default(), &widget("third", "two")).await.unwrap();
+    sets.delete("two", &DeleteParams::background()).await.unwrap();
+    left("v1", 0).await;
+}

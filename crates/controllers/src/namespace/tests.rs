@@ -51,6 +51,26 @@ async fn pods_that_have_ended_do_not_hold_up_the_rest() {
     assert_eq!((world.fake.all::<Namespace>().len(), world.fake.all::<Pod>().len()), (1, 1));
 }
 
+/// A ReferenceGrant is served in another version than the one that its group prefers; one that stays would open the next tenant's namespace.
+#[tokio::test]
+async fn what_is_served_in_another_version_goes_too() {
+    let world = World::new();
+    const GROUP: &str = "gateway.networking.k8s.io";
+    world.fake.serve(GROUP, "v1", "gateways", "Gateway", true);
+    world.fake.serve(GROUP, "v1beta1", "referencegrants", "ReferenceGrant", true);
+    let [group, version, kind, plural] = [GROUP, "v1beta1", "ReferenceGrant", "referencegrants"].map(str::to_owned);
+    let resource = kube::core::ApiResource { api_version: format!("{group}/{version}"), group, version, kind, plural };
+    let grants: kube::Api<kube::core::DynamicObject> = kube::Api::namespaced_with(world.fake.client(), "a", &resource);
+    grants.create(&PostParams::default(), &object(json!({"metadata": {"name": "open"}}))).await.unwrap();
+    world.fake.put::<Namespace>(&object(json!({
+        "metadata": {"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"finalizers": ["kubernetes"]},
+        "status": {"phase": "Active"},
+    })));
+    world.start(&["namespace"]);
+    world.fake.until::<Namespace>(<[Namespace]>::is_empty).await;
+    assert!(grants.list(&Default::default()).await.unwrap().items.is_empty());
+}
+
 #[test]
 fn what_a_namespace_waits_for_is_told() {
     let check = |failures: &[&str], undiscovered: &[&str], expected: Option<&str>| {

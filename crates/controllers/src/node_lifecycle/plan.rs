@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 
-use crate::{meta, pods};
+use crate::meta;
 
 /// How long a node may be silent.
 pub(super) const GRACE: Duration = Duration::from_secs(40);
@@ -148,18 +148,12 @@ pub(super) fn is_of_silence(taint: &Taint) -> bool {
     [NOT_READY, UNREACHABLE].contains(&taint.key.as_str()) && taint.effect == "NoExecute"
 }
 
-/// When the pod came to its node: what it waited for one before is not time that it spent beside a taint. The condition survives a
-/// restart of the controller, which upstream's count from when it saw the pod does not. One that was bound when it was made has no such condition.
-fn arrived(pod: &Pod) -> Timestamp {
-    let scheduled = pods::condition(pod, "PodScheduled").filter(|condition| condition.status == "True");
-    let bound = scheduled.and_then(|condition| condition.last_transition_time.as_ref());
-    bound.or(pod.metadata.creation_timestamp.as_ref()).map_or(Timestamp::UNIX_EPOCH, |time| time.0)
-}
+/// What a pod tolerates for longer than a hundred years it tolerates for ever.
+const FOR_EVER: u64 = 100 * 366 * 24 * 60 * 60;
 
-/// In how long the node's NoExecute taints drive the pod away. None: never; zero: now. `since` says from when on a taint
-/// counts; it does not before the pod was there. As upstream, no second or less than none is at once, and a time that no clock shows is for ever.
-pub(super) fn eviction_in(pod: &Pod, node: &Node, since: impl Fn(&Taint) -> Timestamp, now: Timestamp) -> Option<Duration> {
-    let arrived = arrived(pod);
+/// In how long the node's NoExecute taints drive the pod away. None: never; zero: now. `since` says from when on the pod has been beside a
+/// taint. As upstream, no second or less than none is at once.
+pub(super) fn eviction_in(pod: &Pod, node: &Node, since: impl Fn(&Taint) -> Duration, now: Duration) -> Option<Duration> {
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
     let mut earliest = None;
     for taint in evicting(node) {
@@ -169,11 +163,14 @@ pub(super) fn eviction_in(pod: &Pod, node: &Node, since: impl Fn(&Taint) -> Time
         }
         // Of several the shortest counts; one without a limit limits nothing.
         let Some(seconds) = fitting.filter_map(|one| one.toleration_seconds).min() else { continue };
-        if seconds <= 0 {
+        let seconds = u64::try_from(seconds).unwrap_or(0);
+        if seconds == 0 {
             return Some(Duration::ZERO);
         }
-        let Ok(due) = since(taint).max(arrived).checked_add(SignedDuration::from_secs(seconds)) else { continue };
-        let left = Duration::try_from(due.duration_since(now)).unwrap_or(Duration::ZERO);
+        if seconds > FOR_EVER {
+            continue;
+        }
+        let left = (since(taint) + Duration::from_secs(seconds)).saturating_sub(now);
         earliest = Some(earliest.map_or(left, |other: Duration| other.min(left)));
     }
     earliest

@@ -49,21 +49,18 @@ fn tolerations(seconds: &[Option<i64>]) -> Value {
 
 #[test]
 fn pods_go_after_what_they_tolerate() {
-    let check_bound = |bound: Value, seconds: &[Option<i64>], second: i64, expected: Option<u64>| {
+    let check = |seconds: &[Option<i64>], second: u64, expected: Option<u64>| {
         let taints = json!([{"key": "k", "effect": "NoExecute"}]);
-        let pod: Pod = object(json!({"metadata": {"name": "p", "creationTimestamp": at(-50)},
-            "spec": {"containers": [], "tolerations": tolerations(seconds)}, "status": {"conditions": bound}}));
-        // The taint was there before the pod when `second` is negative.
-        let since = |_: &Taint| if second < 0 { at(-100) } else { at(0) };
-        let left = plan::eviction_in(&pod, &node(Some("False"), json!({"taints": taints})), since, at(second));
-        assert_eq!(left.map(|left| left.as_secs()), expected, "{bound} {seconds:?} at {second}");
+        let pod: Pod =
+            object(json!({"metadata": {"name": "p"}, "spec": {"containers": [], "tolerations": tolerations(seconds)}}));
+        let (since, now) = (Duration::from_secs(5000), Duration::from_secs(5000 + second));
+        let left = plan::eviction_in(&pod, &node(Some("False"), json!({"taints": taints})), |_| since, now);
+        assert_eq!(left.map(|left| left.as_secs()), expected, "{seconds:?} at {second}");
     };
-    let check = |seconds: &[Option<i64>], second: i64, expected: Option<u64>| check_bound(json!(null), seconds, second, expected);
     check(&[], 0, Some(0));
     check(&[None], 1000, None);
     check(&[Some(300)], 100, Some(200));
     check(&[Some(300), Some(60)], 100, Some(0));
-    check(&[Some(300)], -10, Some(260));
     // Users may write any number: none and less are at once, and what no clock reaches is for ever.
     check(&[Some(0)], 0, Some(0));
     check(&[Some(-1)], 0, Some(0));
@@ -71,13 +68,49 @@ fn pods_go_after_what_they_tolerate() {
     check(&[Some(i64::MAX)], 0, None);
     check(&[Some(i64::MAX / 1000 + 1)], 0, None);
     check(&[Some(i64::from(i32::MAX))], 0, Some(i32::MAX.unsigned_abs().into()));
-    // What a pod waited for its node does not count.
-    let scheduled =
-        |status: &str, second: i64| json!([{"type": "PodScheduled", "status": status, "lastTransitionTime": at(second)}]);
-    check_bound(scheduled("True", -15), &[Some(30)], -10, Some(25));
-    check_bound(scheduled("True", 90), &[Some(30)], 100, Some(20));
-    check_bound(scheduled("True", -15), &[Some(30)], 10, Some(20));
-    check_bound(scheduled("False", -15), &[Some(30)], -10, Some(0));
+}
+
+/// Upstream's taint eviction counts from when it saw the pod beside the taint, whatever time the taint has.
+#[test]
+fn time_counts_from_when_this_process_saw_it() {
+    let taint = |key: &str| json!({"key": key, "effect": "NoExecute", "timeAdded": at(-1_000_000)});
+    let pod = |name: &str| -> Arc<Pod> { Arc::new(object(json!({"metadata": {"name": name, "uid": name}}))) };
+    let mut seen = Seen::default();
+    let mut look = |second: u64, taints: &[&str], pods: &[&str], expected: &[(&str, &str, u64)]| {
+        let node = node(Some("True"), json!({"taints": taints.iter().map(|key| taint(key)).collect::<Vec<_>>()}));
+        let pods: Vec<_> = pods.iter().map(|name| pod(name)).collect();
+        seen.look(&node, &pods, Duration::from_secs(second));
+        for (name, key, since) in expected {
+            let taint = plan::evicting(&node).find(|taint| taint.key == *key).unwrap();
+            assert_eq!(seen.since(&pod(name), taint), Some(Duration::from_secs(*since)), "{name} {key} at {second}");
+        }
+    };
+    look(100, &["k"], &["a"], &[("a", "k", 100)]);
+    look(200, &["k", "l"], &["a", "b"], &[("a", "k", 100), ("a", "l", 200), ("b", "k", 200)]);
+    // A taint that goes and comes counts anew.
+    look(300, &["l"], &["a", "b"], &[("a", "l", 200)]);
+    look(400, &["k", "l"], &["a", "b"], &[("a", "k", 400), ("b", "l", 200)]);
+}
+
+/// After a restart, or a jump of the clock, nobody is evicted for the time before.
+#[tokio::test]
+async fn a_taint_that_was_there_before_gives_time() {
+    let mut world = World::new();
+    world.clock = crate::Clock::held(at(0));
+    world.fake.put(&node(Some("True"), json!({"taints": [{"key": "k", "effect": "NoExecute", "timeAdded": at(-1_000_000)}]})));
+    for (name, seconds) in [("tolerates", Some(300)), ("witness", None)] {
+        let seconds: Vec<Option<i64>> = seconds.into_iter().map(Some).collect();
+        world.fake.put::<Pod>(&object(json!({
+            "metadata": {"namespace": "a", "name": name, "uid": name},
+            "spec": {"nodeName": "n", "containers": [], "tolerations": tolerations(&seconds)},
+        })));
+    }
+    world.start(&["node-lifecycle"]);
+    world.fake.until::<Pod>(|pods| pods.iter().map(meta::name).eq(["tolerates"])).await;
+    world.clock.set(at(300));
+    let touched = Patch::Merge(json!({"metadata": {"labels": {"touched": "yes"}}}));
+    Api::<Node>::all(world.fake.client()).patch("n", &PatchParams::default(), &touched).await.unwrap();
+    world.fake.until::<Pod>(<[Pod]>::is_empty).await;
 }
 
 #[test]

@@ -1,21 +1,27 @@
 //! The status of a quota. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ::pods::quota::Usage;
 use apimachinery::quantity::Quantity;
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaStatus};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
-type List = std::collections::BTreeMap<String, ApiQuantity>;
+type List = BTreeMap<String, ApiQuantity>;
 
 pub(super) fn add(sum: &mut Usage, more: Usage) {
     more.into_iter().for_each(|(name, amount)| *sum.entry(name).or_default() += amount);
 }
 
-/// The status where `usage` is taken.
-pub(super) fn status(quota: &ResourceQuota, usage: &Usage) -> ResourceQuotaStatus {
+/// The status where `usage` is taken. What is `unknown` stays as it was, as upstream: also not there, when it was not there.
+pub(super) fn status(quota: &ResourceQuota, usage: &Usage, unknown: &BTreeSet<String>) -> ResourceQuotaStatus {
     let hard = quota.spec.as_ref().and_then(|spec| spec.hard.clone()).unwrap_or_default();
-    let used = |name: &String| usage.get(name).copied().unwrap_or(Quantity::ZERO);
-    let used: List = hard.keys().map(|name| (name.clone(), ApiQuantity(used(name).to_string()))).collect();
+    let before = quota.status.as_ref().and_then(|status| status.used.as_ref());
+    let used = |name: &String| match unknown.contains(name) {
+        true => before.and_then(|used| used.get(name)).cloned(),
+        false => Some(ApiQuantity(usage.get(name).copied().unwrap_or(Quantity::ZERO).to_string())),
+    };
+    let used: List = hard.keys().filter_map(|name| Some((name.clone(), used(name)?))).collect();
     ResourceQuotaStatus { hard: Some(hard), used: Some(used) }
 }
 
@@ -64,15 +70,22 @@ mod tests {
 
     #[test]
     fn what_is_limited_is_shown() {
-        let quota: ResourceQuota = object(json!({"spec": {"hard": {"pods": "5", "requests.cpu": "1", "secrets": "2"}}}));
+        let hard = json!({"pods": "5", "requests.cpu": "1", "secrets": "2"});
+        let status_before = json!({"used": {"pods": "1", "secrets": "1"}});
+        let quota: ResourceQuota = object(json!({"spec": {"hard": hard}, "status": status_before}));
         let usage = Usage::from([
             ("pods".to_owned(), Quantity::parse("3").unwrap_or_default()),
             ("requests.cpu".to_owned(), Quantity::parse("1500m").unwrap_or_default()),
             ("services".to_owned(), Quantity::parse("9").unwrap_or_default()),
         ]);
-        let shown = serde_json::to_value(status(&quota, &usage)).unwrap_or_default();
-        assert_eq!(shown["used"], json!({"pods": "3", "requests.cpu": "1500m", "secrets": "0"}));
-        assert_eq!(shown["hard"], json!({"pods": "5", "requests.cpu": "1", "secrets": "2"}));
+        let check = |unknown: &[&str], expected: Value| {
+            let unknown = unknown.iter().map(|name| (*name).to_owned()).collect();
+            let shown = serde_json::to_value(status(&quota, &usage, &unknown)).unwrap_or_default();
+            assert_eq!((&shown["used"], &shown["hard"]), (&expected, &hard), "{unknown:?}");
+        };
+        check(&[], json!({"pods": "3", "requests.cpu": "1500m", "secrets": "0"}));
+        check(&["secrets", "services"], json!({"pods": "3", "requests.cpu": "1500m", "secrets": "1"}));
+        check(&["requests.cpu"], json!({"pods": "3", "secrets": "0"}));
     }
 
     #[test]

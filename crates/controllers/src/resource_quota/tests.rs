@@ -1,6 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
 use client::Api;
+use client::kube::{
+    self,
+    core::{ApiResource, DynamicObject},
+};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota};
 use serde_json::{Value, json};
 
@@ -33,4 +37,36 @@ async fn a_quota_follows_what_is_there() {
     maps.delete("b", &Default::default()).await.unwrap();
     let less = json!({"pods": "1", "requests.cpu": "500m", "configmaps": "1", "count/configmaps": "1", "services": "0"});
     world.fake.until::<ResourceQuota>(|quotas| used(quotas) == less).await;
+}
+
+fn widgets(world: &World, version: &str) -> kube::Api<DynamicObject> {
+    let [group, version, kind, plural] = ["example.com", version, "Widget", "widgets"].map(str::to_owned);
+    let resource = ApiResource { api_version: format!("{group}/{version}"), group, version, kind, plural };
+    kube::Api::namespaced_with(world.fake.client(), "ns", &resource)
+}
+
+/// What is not served counts as none, in whatever version it is served it is counted, and the rest of the quota follows meanwhile.
+#[tokio::test]
+async fn custom_resources_are_counted_in_the_version_that_is_served() {
+    let world = World::new();
+    let fake = &world.fake;
+    fake.serve("", "v1", "resourcequotas", "ResourceQuota", true);
+    fake.serve("example.com", "v1", "gadgets", "Gadget", true);
+    fake.serve("example.com", "v1beta1", "widgets", "Widget", true);
+    for name in ["a", "b"] {
+        let widget = object(json!({"metadata": {"name": name}}));
+        widgets(&world, "v1beta1").create(&Default::default(), &widget).await.unwrap();
+    }
+    let hard = json!({"count/widgets.example.com": "5", "configmaps": "5"});
+    fake.put::<ResourceQuota>(&object(json!({"metadata": {"namespace": "ns", "name": "q"}, "spec": {"hard": hard}})));
+    world.start(&["resourcequota"]);
+    let shown = |widgets: &str, maps: &str| json!({"count/widgets.example.com": widgets, "configmaps": maps});
+    fake.until::<ResourceQuota>(|quotas| used(quotas) == shown("2", "0")).await;
+    fake.serve("example.com", "v1", "widgets", "Widget", true);
+    fake.withdraw("example.com", "v1beta1", "widgets");
+    widgets(&world, "v1").delete("a", &Default::default()).await.unwrap();
+    fake.until::<ResourceQuota>(|quotas| used(quotas) == shown("1", "0")).await;
+    fake.put::<ConfigMap>(&object(json!({"metadata": {"namespace": "ns", "name": "m"}})));
+    fake.withdraw("example.com", "v1", "widgets");
+    fake.until::<ResourceQuota>(|quotas| used(quotas) == shown("0", "1")).await;
 }

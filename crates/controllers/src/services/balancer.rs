@@ -14,13 +14,13 @@ use client::Api;
 use client::events::Type;
 use client::kube::api::{Patch, PatchParams};
 use client::taken_ports::TakenPort;
-use client::{Informer, Informers, Key};
+use client::{Index, Informer, Informers, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, PortStatus, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 
-use super::slices::SERVICE_NAME;
+use super::slices::{SERVICE_NAME, by_service};
 use super::targets::{Family, families};
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::meta;
@@ -34,23 +34,28 @@ const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 pub(crate) struct Balancers {
     services: Informer<Service>,
+    /// By each port of the nodes that they want or have.
+    by_port: Index<Service>,
     nodes: Informer<Node>,
     slices: Informer<EndpointSlice>,
+    of_service: Index<EndpointSlice>,
     /// Ports that are every node's own.
     own: BTreeSet<(i32, String)>,
 }
 
 impl Balancers {
     pub(crate) fn new(informers: &Informers, own: BTreeSet<(i32, String)>) -> Self {
-        Self { services: informers.of(), nodes: informers.of(), slices: informers.of(), own }
-    }
-
-    fn slices_of(&self, namespace: &str, service: &str) -> Vec<Arc<EndpointSlice>> {
-        let mut slices = self.slices.in_namespace(namespace);
-        slices.retain(|slice| {
-            slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)).is_some_and(|name| name == service)
-        });
-        slices
+        let (services, slices): (Informer<Service>, Informer<EndpointSlice>) = (informers.of(), informers.of());
+        Self {
+            by_port: services.index("port of the nodes", |service, values| {
+                node_ports(service).union(&balanced(service)).for_each(|port| values.add(value(port)));
+            }),
+            of_service: by_service(&slices),
+            services,
+            nodes: informers.of(),
+            slices,
+            own,
+        }
     }
 }
 
@@ -59,16 +64,13 @@ impl Controller for Balancers {
     const ACCOUNT: &'static str = "service-controller";
 
     fn sources(&self) -> Vec<Source> {
-        // A port that one service gives up may be what another waits for.
-        let services = self.services.clone();
+        let by_port = self.by_port.clone();
         let of_services = Source::mapped(&self.services, move |change, queue| {
-            let one = |service: &Option<Arc<Service>>| {
-                service.as_ref().filter(|one| is_ours(one)).map(|one| (one.spec.clone(), meta::ends(one.as_ref())))
-            };
-            let node_ports = |service: &Option<Arc<Service>>| service.as_deref().map(node_ports).unwrap_or_default();
             queue.add(change.key.clone());
-            if one(&change.old) != one(&change.new) || node_ports(&change.old) != node_ports(&change.new) {
-                all(&services).for_each(|key| queue.add(key));
+            let states = [&change.old, &change.new].map(|state| state.as_deref());
+            for port in ports_that_change(states) {
+                let others = by_port.get(&value(&port)).into_iter().filter(|other| is_ours(other));
+                others.filter(|other| concerns(states, other, &port)).for_each(|other| queue.add(Key::of(other.as_ref())));
             }
         });
         let services = self.services.clone();
@@ -100,7 +102,7 @@ impl Controller for Balancers {
         let (wanted, taken) = match taken {
             _ if !is_ours(&service) => (current(&service), None),
             None => {
-                let (wanted, is_lost) = ingress(&service, &self.nodes.list(), &self.slices_of(key.ns(), &key.name));
+                let (wanted, is_lost) = ingress(&service, &self.nodes.list(), &self.of_service.get(&key.to_string()));
                 let nowhere = || "every node has given the ports to others, as events of it say: choose other ports".to_owned();
                 let taken = (wanted.is_empty() && is_lost).then(nowhere);
                 (wanted, taken)
@@ -133,7 +135,7 @@ impl Balancers {
     /// Why the nodes' ports are not for this service.
     fn taken(&self, service: &Service) -> Option<String> {
         let wanted = ports(service);
-        let api = self.slices_of("default", "kubernetes");
+        let api = self.of_service.get("default/kubernetes");
         let served = |slice: &Arc<EndpointSlice>| slice.ports.iter().flatten().filter_map(|port| port.port).collect::<Vec<_>>();
         let api: Vec<i32> = api.iter().flat_map(served).collect();
         if let Some((port, _)) = wanted.iter().find(|(port, protocol)| protocol == "TCP" && api.contains(port)) {
@@ -149,10 +151,10 @@ impl Balancers {
             return Some(format!("port {port}/{protocol} of the nodes is their own: choose another port"));
         }
         let is_other = |other: &Arc<Service>| Key::of(other.as_ref()) != Key::of(service);
-        self.services.list().into_iter().filter(is_other).find_map(|other| {
+        let others = wanted.iter().flat_map(|port| self.by_port.get(&value(port)));
+        others.filter(is_other).find_map(|other| {
             let is_first = |port: &&(i32, String)| order(&other, port) < order(service, port);
-            let balanced = Some(ports(&other)).filter(|_| is_ours(&other) && !meta::ends(other.as_ref())).unwrap_or_default();
-            let balanced = balanced.intersection(&wanted).find(is_first).map(|port| (port.clone(), ""));
+            let balanced = balanced(&other).intersection(&wanted).find(is_first).map(|port| (port.clone(), ""));
             let of_node = node_ports(&other);
             let mut of_node = of_node.intersection(&wanted).filter(|port| !is_served(service, port));
             let ((port, protocol), what) = balanced.or_else(|| of_node.next().map(|port| (port.clone(), "the node port of ")))?;
@@ -165,6 +167,34 @@ impl Balancers {
 
 fn all(services: &Informer<Service>) -> impl Iterator<Item = Key> {
     services.list().into_iter().filter(|service| is_ours(service)).map(|service| Key::of(service.as_ref()))
+}
+
+/// A port as the index has it.
+fn value((port, protocol): &(i32, String)) -> String {
+    format!("{port}/{protocol}")
+}
+
+/// Ports that a service wants of the nodes as a load balancer.
+fn balanced(service: &Service) -> BTreeSet<(i32, String)> {
+    if is_ours(service) && !meta::ends(service) { ports(service) } else { BTreeSet::new() }
+}
+
+/// Ports of a service that has changed for which others may wait, or which it may take from them. Most changes concern none.
+fn ports_that_change([old, new]: [Option<&Service>; 2]) -> BTreeSet<(i32, String)> {
+    let ours = |service: Option<&Service>| service.filter(|one| is_ours(one)).map(|one| (one.spec.clone(), meta::ends(one)));
+    let of_node = |service: Option<&Service>| service.map(node_ports).unwrap_or_default();
+    if ours(old) == ours(new) && of_node(old) == of_node(new) {
+        return BTreeSet::new();
+    }
+    let all = |service: &Service| node_ports(service).into_iter().chain(balanced(service)).collect::<Vec<_>>();
+    [old, new].into_iter().flatten().flat_map(all).collect()
+}
+
+/// Whether it matters to `other` that a service has changed, of which it wants the same port: only where that comes before it.
+fn concerns(states: [Option<&Service>; 2], other: &Service, port: &(i32, String)) -> bool {
+    let of_node = |state: &&Service| node_ports(state).contains(port);
+    let before = |state: &&Service| order(state, port) < order(other, port);
+    states.into_iter().flatten().any(|state| of_node(&state) || before(&state))
 }
 
 /// The order in which services get a port: a Service that asks for it late, as a load balancer or with one port more, takes it from nobody who is

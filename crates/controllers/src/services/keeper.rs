@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use client::{Informer, Informers, Key};
+use client::{Index, Informer, Informers, Key};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::slices::{self, Change, Frame, Group, MANAGED_BY, SERVICE_NAME};
@@ -14,6 +14,7 @@ use crate::namespace::tolerate;
 
 pub(super) struct Keeper {
     slices: Informer<EndpointSlice>,
+    of_service: Index<EndpointSlice>,
     expectations: Expectations,
     manager: &'static str,
 }
@@ -25,7 +26,8 @@ fn label<'a>(slice: &'a EndpointSlice, key: &str) -> Option<&'a str> {
 impl Keeper {
     /// For slices with this value of the label that names their manager.
     pub(super) fn new(informers: &Informers, manager: &'static str) -> Self {
-        Self { slices: informers.of(), expectations: Expectations::default(), manager }
+        let slices = informers.of();
+        Self { of_service: slices::by_service(&slices), slices, expectations: Expectations::default(), manager }
     }
 
     /// Enqueues the service of every slice.
@@ -51,12 +53,8 @@ impl Keeper {
     }
 
     fn of(&self, service: &Key) -> Vec<Arc<EndpointSlice>> {
-        let ours = |slice: &Arc<EndpointSlice>| {
-            label(slice, SERVICE_NAME) == Some(&service.name)
-                && label(slice, MANAGED_BY) == Some(self.manager)
-                && !meta::ends(slice.as_ref())
-        };
-        self.slices.in_namespace(service.ns()).into_iter().filter(ours).collect()
+        let ours = |slice: &Arc<EndpointSlice>| label(slice, MANAGED_BY) == Some(self.manager) && !meta::ends(slice.as_ref());
+        self.of_service.get(&service.to_string()).into_iter().filter(ours).collect()
     }
 
     /// Makes the slices hold `groups` (by address type), or removes them without `wanted`. What is written says since when

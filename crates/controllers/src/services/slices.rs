@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use client::Api;
 use client::kube;
 use client::kube::api::{DeleteParams, PostParams};
+use client::{Api, Index, Informer, Key};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -14,6 +14,15 @@ use crate::meta;
 
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+
+/// Slices by the service that they are of.
+pub(super) fn by_service(slices: &Informer<EndpointSlice>) -> Index<EndpointSlice> {
+    slices.index("service", |slice, values| {
+        if let Some(service) = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)) {
+            values.add(Key::namespaced(meta::namespace(slice), service).to_string());
+        }
+    })
+}
 
 /// Endpoints with the same ports.
 #[derive(Debug, Default)]

@@ -21,6 +21,12 @@ impl Default for Effort {
 }
 
 impl Effort {
+    /// As much may be done as at the beginning.
+    pub(super) fn renew(&self) {
+        self.tries.set(TRIES_IN_ALL);
+        self.cost.set(COST);
+    }
+
     /// What selectors may still cost.
     pub(super) fn cost(&self) -> u64 {
         self.cost.get()

@@ -44,6 +44,43 @@ enum Stop {
     Failed(String),
 }
 
+/// A choice that is to be made.
+enum Step {
+    /// Of an alternative, `next` on, for a request of a claim.
+    Request {
+        claim: usize,
+        request: usize,
+        next: usize,
+    },
+    Device(DeviceStep),
+}
+
+/// The choice of a device.
+#[derive(Clone)]
+struct DeviceStep {
+    /// The numbers of claim, request and alternative.
+    at: (usize, usize, usize),
+    candidates: Arc<Vec<Place>>,
+    /// The last of them that can be shared.
+    last_shared: Option<usize>,
+    /// The candidate that is tried next.
+    index: usize,
+    /// How many devices are missing, with this one.
+    count: usize,
+    /// Whether one is chosen, which is given back when the search comes back.
+    has_one: bool,
+}
+
+/// How the search goes on.
+enum Way {
+    /// To the choice before: there is nothing more to try here.
+    Back,
+    /// To another choice.
+    On(Step),
+    /// All is chosen.
+    Done,
+}
+
 pub(super) struct Search<'a> {
     wanted: &'a [&'a Wanted],
     offers: &'a [Arc<Offer>],
@@ -93,7 +130,7 @@ impl<'a> Search<'a> {
 
     /// What is written into each claim, or why the node will not do.
     pub(super) fn run(mut self) -> Result<Vec<AllocationResult>, String> {
-        match self.request(0, 0) {
+        match self.all() {
             Ok(true) => Ok(self.results()),
             Ok(false) if self.offers.iter().any(|offer| offer.invalid) => {
                 Err("cannot allocate all claims: invalid resource pools were encountered".to_owned())
@@ -104,56 +141,99 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Finds devices for a request of a claim and for all that come after it.
-    fn request(&mut self, claim: usize, request: usize) -> Result<bool, Stop> {
-        let wanted = self.wanted;
-        let Some(here) = wanted.get(claim) else { return Ok(true) };
-        let Some(alternatives) = here.requests.get(request) else { return self.request(claim + 1, 0) };
-        for (alternative, form) in alternatives.iter().enumerate() {
-            let candidates = self.candidates((claim, request, alternative), form)?;
-            let count = form.count.unwrap_or(candidates.len());
-            // All of none is none that could be used. Of a device that is shared a request may have several shares.
-            let shared = form.count.is_some() && candidates.iter().any(|place| is_shared(self.at(*place)));
-            let enough = (count <= candidates.len() || shared) && (form.count.is_some() || count > 0);
-            if enough
-                && self.chosen[claim].len() + count <= RESULTS
-                && self.device((claim, request, alternative), &candidates, count)?
-            {
-                return Ok(true);
+    /// Finds devices for all requests, one after the other; where nothing is left for one, other choices are made for those before it.
+    ///
+    /// The choices are a list and no recursion: there are as many as devices, of which a pod may ask for more than a thread's stack has room for.
+    fn all(&mut self) -> Result<bool, Stop> {
+        let Some(first) = self.request_from(0, 0) else { return Ok(true) };
+        let mut stack = vec![first];
+        while let Some(mut step) = stack.pop() {
+            match self.advance(&mut step)? {
+                Way::Back => {}
+                Way::On(next) => stack.extend([step, next]),
+                Way::Done => return Ok(true),
             }
         }
         Ok(false)
     }
 
-    /// Finds `count` devices of `candidates` and all that comes after them.
-    fn device(&mut self, at: (usize, usize, usize), candidates: &[Place], count: usize) -> Result<bool, Stop> {
-        let (claim, request, alternative) = at;
-        if count == 0 {
-            return self.request(claim, request + 1);
+    /// The choice of an alternative for a request or, if the claim has no more of them, the next claim's; none after the last.
+    fn request_from(&self, mut claim: usize, mut request: usize) -> Option<Step> {
+        while self.wanted.get(claim)?.requests.len() <= request {
+            (claim, request) = (claim + 1, 0);
         }
-        let form = &self.wanted[claim].requests[request][alternative];
-        let last_shared = candidates.iter().rposition(|place| is_shared(self.at(*place)));
-        for (index, place) in candidates.iter().enumerate() {
-            if candidates.len() - index < count && last_shared.is_none_or(|last| last < index) {
-                break;
+        Some(Step::Request { claim, request, next: 0 })
+    }
+
+    fn after(&self, (claim, request, _): (usize, usize, usize)) -> Way {
+        self.request_from(claim, request + 1).map_or(Way::Done, Way::On)
+    }
+
+    /// Makes the next choice of a step, after what followed from the one before has failed.
+    fn advance(&mut self, step: &mut Step) -> Result<Way, Stop> {
+        match step {
+            Step::Request { claim, request, next } => self.alternative((*claim, *request), next),
+            Step::Device(step) => self.device(step),
+        }
+    }
+
+    /// The next alternative of a request.
+    fn alternative(&mut self, (claim, request): (usize, usize), next: &mut usize) -> Result<Way, Stop> {
+        let wanted = self.wanted;
+        while let Some(form) = wanted[claim].requests[request].get(*next) {
+            let at = (claim, request, *next);
+            *next += 1;
+            let candidates = self.candidates(at, form)?;
+            let count = form.count.unwrap_or(candidates.len());
+            // All of none is none that could be used. Of a device that is shared a request may have several shares.
+            let last_shared = candidates.iter().rposition(|place| is_shared(self.at(*place)));
+            let shared = form.count.is_some() && last_shared.is_some();
+            let enough = (count <= candidates.len() || shared) && (form.count.is_some() || count > 0);
+            if enough && self.chosen[claim].len() + count <= RESULTS {
+                let first = DeviceStep { at, candidates, last_shared, index: 0, count, has_one: false };
+                return Ok(if count == 0 { self.after(at) } else { Way::On(Step::Device(first)) });
             }
-            self.try_one()?;
-            if let Some(part) = self.take(claim, form, *place) {
-                let again = form.count.is_some() && matches!(part, Part::Share(_));
-                self.chosen[claim].push(Chosen { request, alternative, place: *place, part });
-                if self.device(at, &candidates[if again { index } else { index + 1 }..], count - 1)? {
-                    return Ok(true);
-                }
-                if let Some(chosen) = self.chosen[claim].pop() {
-                    self.give_back(claim, form, &chosen);
-                }
+        }
+        Ok(Way::Back)
+    }
+
+    /// The next device for a place of a request.
+    fn device(&mut self, step: &mut DeviceStep) -> Result<Way, Stop> {
+        let (claim, request, alternative) = step.at;
+        let form = &self.wanted[claim].requests[request][alternative];
+        if std::mem::take(&mut step.has_one) {
+            if let Some(chosen) = self.chosen[claim].pop() {
+                self.give_back(claim, form, &chosen);
             }
             if form.count.is_none() {
                 // All are needed: without this one there is no way.
-                return Ok(false);
+                return Ok(Way::Back);
             }
         }
-        Ok(false)
+        while let Some(place) = step.candidates.get(step.index).copied() {
+            let index = step.index;
+            if step.candidates.len() - index < step.count && step.last_shared.is_none_or(|last| last < index) {
+                break;
+            }
+            step.index += 1;
+            self.try_one()?;
+            if let Some(part) = self.take(claim, form, place) {
+                let again = form.count.is_some() && matches!(part, Part::Share(_));
+                self.chosen[claim].push(Chosen { request, alternative, place, part });
+                step.has_one = true;
+                let next = DeviceStep {
+                    index: if again { index } else { index + 1 },
+                    count: step.count - 1,
+                    has_one: false,
+                    ..step.clone()
+                };
+                return Ok(if next.count == 0 { self.after(step.at) } else { Way::On(Step::Device(next)) });
+            }
+            if form.count.is_none() {
+                break;
+            }
+        }
+        Ok(Way::Back)
     }
 
     fn try_one(&mut self) -> Result<(), Stop> {

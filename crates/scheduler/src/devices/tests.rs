@@ -301,3 +301,31 @@ fn hostile_claims_end() {
     let spec = json!({"requests": [request("r", json!({"count": 8}))], "constraints": [{"distinctAttribute": "d/m"}]});
     world.check(spec, Err("cannot allocate all claims: given up after trying 100001 devices"));
 }
+
+/// A pod may ask for as many devices as it has claims, with 32 each: the search takes no more of a thread's stack for more of them.
+#[test]
+fn many_devices_take_no_stack() {
+    let shared = json!([{"name": "dev", "allowMultipleAllocations": true}]);
+    let (world, claims) = (World::of(shared), vec![claim(json!({"requests": [request("r", json!({"count": 32}))]})); 300]);
+    let all = |claims: &[Arc<ResourceClaim>]| -> Result<usize, String> {
+        let found = world.allocate(claims)?;
+        Ok(found.iter().map(|one| shown(one).len()).sum::<usize>())
+    };
+    let none =
+        [claims.as_slice(), &[claim(json!({"requests": [request("r", json!({"selectors": selector("false")}))]}))]].concat();
+    let wanted: Vec<Wanted> = claims.iter().map(|claim| Wanted::new(claim.clone(), class).unwrap()).collect();
+    let mut cluster = Cluster::default();
+    cluster.set_node(&node("n", json!({})));
+    let node = cluster.node("n").unwrap();
+    let node = Place { name: &node.name, labels: &node.labels };
+    let offers = world.pools.on(node);
+    let (wanted, ledger): (Vec<&Wanted>, _) = (wanted.iter().collect(), &world.ledger);
+    std::thread::scope(|scope| {
+        let search = || Search::new(&wanted, &offers, ledger, node, &Effort::default()).run().map(|found| found.len());
+        let small = std::thread::Builder::new().stack_size(128 << 10);
+        assert_eq!(small.spawn_scoped(scope, search).unwrap().join().unwrap(), Ok(300));
+    });
+    assert_eq!(all(&claims), Ok(300 * 32));
+    let given_up = all(&none).unwrap_err();
+    assert!(given_up.starts_with("cannot allocate all claims"), "{given_up}");
+}

@@ -2,15 +2,19 @@
 
 use std::borrow::Cow;
 
+use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score, Verdict};
 use crate::pod::PodInfo;
 use crate::selectors::PodTerm;
-use crate::terms::{Matched, Values, selects};
+use crate::terms::{Matched, Namespaces, Values, selects};
 
 const NEAR: &str = "node(s) didn't match pod affinity rules";
 const FAR: &str = "node(s) didn't match pod anti-affinity rules";
 const REPELLED: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
+
+/// With more terms it is not looked whether an event may help: it may.
+const HINTS: usize = 64;
 
 pub(super) struct InterPodAffinity;
 
@@ -23,7 +27,14 @@ impl Plugin for InterPodAffinity {
         2
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+    /// To look at so many would hold up all other pods.
+    fn refuse(&self, pod: &PodInfo, cluster: &Cluster, _: &Attempt) -> Option<Reason> {
+        let (number, most) = (pod.required_terms(), cluster.most_required());
+        let reason = || format!("pod has {number} required affinity terms, of which at most {most} are looked at");
+        (number > most).then(|| Cow::Owned(reason()))
+    }
+
+    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
         let asks = !pod.affinity.required.is_empty() || !pod.anti_affinity.required.is_empty();
         if !asks && !cluster.terms.any_repels() {
             return None;
@@ -40,8 +51,23 @@ impl Plugin for InterPodAffinity {
         (!preferred.is_empty()).then(|| Box::new(preferred) as Box<dyn Score>)
     }
 
-    fn helped_by(&self, _: Event) -> bool {
-        true
+    fn helped_by(&self, event: Event) -> bool {
+        matches!(event, Event::Node | Event::PodPlaced | Event::PodRemoved | Event::Namespace)
+    }
+
+    /// As upstream's `isSchedulableAfterPodChange`. One that came may be whom the pod wants to be near; one that left may be whom it keeps away from,
+    /// who kept it away, or the last of its group, without which it is the first.
+    fn helped_by_pod(&self, waiting: &PodInfo, pod: &PodInfo, event: Event, namespaces: &Namespaces) -> bool {
+        let (near, far) = (&waiting.affinity.required, &waiting.anti_affinity.required);
+        if near.len() + far.len() + pod.anti_affinity.required.len() > HINTS {
+            return true;
+        }
+        if !near.is_empty() && near.iter().all(|term| selects(term, pod, namespaces)) {
+            return true;
+        }
+        let kept_away = || far.iter().any(|term| selects(term, pod, namespaces));
+        let keeps_away = || pod.anti_affinity.required.iter().any(|term| selects(term, waiting, namespaces));
+        event == Event::PodRemoved && (kept_away() || keeps_away())
     }
 }
 
@@ -120,12 +146,13 @@ struct Preferred<'a> {
 
 impl<'a> Preferred<'a> {
     fn of(pod: &'a PodInfo, cluster: &'a Cluster) -> Self {
-        let near = pod.affinity.preferred.iter().map(|(weight, term)| (*weight, term));
-        let far = pod.anti_affinity.preferred.iter().map(|(weight, term)| (-weight, term));
         let count = |(weight, term): (i64, &'a PodTerm)| {
             (term.topology_key.as_str(), weight, matching(std::slice::from_ref(term), cluster))
         };
-        Self { own: near.chain(far).map(count).collect(), others: cluster.terms.preferring(pod, cluster.namespaces()) }
+        Self {
+            own: pod.preferred_terms(cluster.most_preferred()).map(count).collect(),
+            others: cluster.terms.preferring(pod, cluster.namespaces()),
+        }
     }
 
     fn is_empty(&self) -> bool {

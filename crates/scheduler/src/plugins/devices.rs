@@ -3,11 +3,11 @@
 
 use std::borrow::Cow;
 
+use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
-use crate::devices::{ClaimsOf, Devices};
+use crate::devices::Devices;
 use crate::framework::{Event, Filter, Plugin, Reason, Verdict};
 use crate::pod::PodInfo;
-use crate::volumes::Place;
 
 pub(super) struct DynamicResources;
 
@@ -19,18 +19,15 @@ impl Plugin for DynamicResources {
         NAME
     }
 
-    fn refuse(&self, pod: &PodInfo, cluster: &Cluster) -> Option<Reason> {
-        let refusal = cluster.devices.concern(pod).then(|| cluster.devices.claims_of(pod).err()).flatten()?;
+    fn refuse(&self, pod: &PodInfo, cluster: &Cluster, attempt: &Attempt) -> Option<Reason> {
+        let devices = &cluster.devices;
+        let refusal = devices.concern(pod).then(|| attempt.claims(pod, devices).err()).flatten()?;
         Some(Cow::Owned(refusal.to_string()))
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
-        if !cluster.devices.concern(pod) {
-            return None;
-        }
-        // What is refused everywhere has been refused already.
-        let claims = cluster.devices.claims_of(pod).unwrap_or_default();
-        Some(Box::new(Available { pod, devices: &cluster.devices, claims }))
+    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, attempt: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
+        let devices = &cluster.devices;
+        devices.concern(pod).then(|| Box::new(Available { pod, devices, attempt }) as Box<dyn Filter>)
     }
 
     fn helped_by(&self, event: Event) -> bool {
@@ -41,18 +38,13 @@ impl Plugin for DynamicResources {
 struct Available<'a> {
     pod: &'a PodInfo,
     devices: &'a Devices,
-    claims: ClaimsOf,
+    attempt: &'a Attempt,
 }
 
 impl Filter for Available<'_> {
     fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
-        let place = Place { name: &node.name, labels: &node.labels };
-        match self.devices.reservations(self.pod, &self.claims, place, &node.allocatable) {
-            Ok(_) => Verdict::Fits,
-            Err(reason) => {
-                reasons.push(Cow::Owned(reason));
-                Verdict::Unfit
-            }
-        }
+        let Some(reason) = self.attempt.lacks_devices(self.pod, self.devices, node) else { return Verdict::Fits };
+        reasons.push(Cow::Owned(reason));
+        Verdict::Unfit
     }
 }

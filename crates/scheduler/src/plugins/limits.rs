@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{Event, Filter, Plugin, Reason, Verdict};
 use crate::pod::PodInfo;
@@ -15,7 +16,7 @@ impl Plugin for NodeVolumeLimits {
         "NodeVolumeLimits"
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
         let wanted = served(pod, &cluster.volumes);
         (!wanted.is_empty()).then(|| Box::new(Limits { volumes: &cluster.volumes, wanted }) as Box<dyn Filter + 'a>)
     }

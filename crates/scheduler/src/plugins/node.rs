@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 use pods::tolerations::tolerates;
 
+use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{Event, Filter, Plugin, Score, Verdict, filter, scale};
 use crate::pod::PodInfo;
@@ -23,7 +24,7 @@ impl Plugin for NodeUnschedulable {
         "NodeUnschedulable"
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
         let taint =
             Taint { key: "node.kubernetes.io/unschedulable".to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
         if tolerations(pod).iter().any(|one| tolerates(one, &taint)) {
@@ -40,7 +41,7 @@ impl Plugin for NodeName {
         "NodeName"
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
         let name = pod.node();
         if name.is_empty() {
             return None;
@@ -60,7 +61,7 @@ impl Plugin for TaintToleration {
         3
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
         filter("node(s) had untolerated taint(s)", Verdict::Unfit, move |node| tolerates_all(pod, node))
     }
 
@@ -103,7 +104,7 @@ impl Plugin for NodeAffinity {
         2
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
         if !pod.selects_nodes() {
             return None;
         }
@@ -137,7 +138,7 @@ impl Plugin for NodeDeclaredFeatures {
         "NodeDeclaredFeatures"
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
         let needed = pod.spec().map(pods::features::to_run).filter(|needed| !needed.is_empty())?;
         filter("node(s) didn't match Pod's required features", Verdict::Unfit, move |node| {
             needed.iter().all(|name| node.features.iter().any(|feature| feature == name))
@@ -152,7 +153,7 @@ impl Plugin for NodePorts {
         "NodePorts"
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+    fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
         if pod.ports.is_empty() {
             return None;
         }

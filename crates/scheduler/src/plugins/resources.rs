@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score, Verdict};
 use crate::pod::PodInfo;
@@ -14,7 +15,7 @@ impl Plugin for NodeResourcesFit {
         "NodeResourcesFit"
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
         let by_claims = cluster.devices.extended.asked(pod).map(|(resource, _)| resource).collect();
         let ignored = cluster.profile(pod).map(|profile| &profile.ignored);
         Some(Box::new(Fit { pod, by_claims, ignored }))

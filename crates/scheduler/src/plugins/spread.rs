@@ -8,10 +8,12 @@ use std::sync::Arc;
 use apimachinery::labels::Selector;
 
 use super::node::{selects_node, tolerates_all};
+use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{Event, Filter, MAX_SCORE, Plugin, Reason, Score, Verdict};
 use crate::pod::{PodInfo, Policies, Spread};
 use crate::tallies::{Tally, counts};
+use crate::terms::Namespaces;
 use crate::topologies::{HOST, Topology};
 
 const SKEWED: &str = "node(s) didn't match pod topology spread constraints";
@@ -28,8 +30,15 @@ impl Plugin for PodTopologySpread {
         2
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
-        let hard: Vec<&Spread> = pod.spread.iter().filter(|one| one.required).collect();
+    /// To look at so many would hold up all other pods.
+    fn refuse(&self, pod: &PodInfo, cluster: &Cluster, _: &Attempt) -> Option<Reason> {
+        let (number, most) = (pod.hard_spread().count(), cluster.most_required());
+        let reason = || format!("pod has {number} strict spread constraints, of which at most {most} are looked at");
+        (number > most).then(|| Cow::Owned(reason()))
+    }
+
+    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
+        let hard: Vec<&Spread> = pod.hard_spread().collect();
         if hard.is_empty() {
             return None;
         }
@@ -56,7 +65,7 @@ impl Plugin for PodTopologySpread {
                 selector: one.selector.clone(),
                 policies: one.policies,
             };
-            pod.spread.iter().filter(|one| !one.required).map(soft).collect()
+            pod.soft_spread(cluster.most_preferred()).map(soft).collect()
         };
         if soft.is_empty() {
             return None;
@@ -64,8 +73,14 @@ impl Plugin for PodTopologySpread {
         Some(Box::new(Preferred::count(pod, soft, cluster, nodes)))
     }
 
-    fn helped_by(&self, _: Event) -> bool {
-        true
+    fn helped_by(&self, event: Event) -> bool {
+        matches!(event, Event::Node | Event::PodPlaced | Event::PodRemoved)
+    }
+
+    /// As upstream's `isSchedulableAfterPodChange`: one that is counted.
+    fn helped_by_pod(&self, waiting: &PodInfo, pod: &PodInfo, _: Event, _: &Namespaces) -> bool {
+        let mut hard = waiting.hard_spread();
+        waiting.namespace() == pod.namespace() && hard.any(|one| one.selector.matches(pod.labels()))
     }
 }
 
@@ -107,11 +122,12 @@ fn count_values<'a>(
     policies: Policies,
     (key, keys): (&str, &[&str]),
 ) -> Counts<'a> {
-    let (tally, topology) = (cluster.tally(pod.namespace(), selector), cluster.topology(key));
+    let tally = cluster.tally(pod.namespace(), selector);
     let every_node = keys.len() < 2 && !policies.honour_taints && !(policies.honour_affinity && pod.selects_nodes());
-    if let Some(counts) = tally.and_then(|tally| tally.by_value(key)).filter(|_| every_node) {
-        return Counts { topology, by_value: Cow::Borrowed(counts), counts: None };
+    if let Some((topology, counts)) = tally.and_then(|tally| tally.by_value(key)).filter(|_| every_node) {
+        return Counts { topology: topology.clone(), by_value: Cow::Borrowed(counts), counts: None };
     }
+    let topology = cluster.topology(key);
     let (mut by_value, mut counts) = (vec![0; topology.len()], vec![false; topology.len()]);
     let counted = |node: &&NodeInfo| keys.iter().all(|key| node.label(key).is_some()) && counts_node(policies, pod, node);
     for node in cluster.nodes().filter(counted) {

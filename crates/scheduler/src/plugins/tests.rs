@@ -1,11 +1,13 @@
 //! Decisions over small clusters.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::attempt::Attempt;
 use crate::cluster::Cluster;
-use crate::cycle::Chooser;
+use crate::cycle::{Chooser, Found};
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
 use crate::profile::{DEFAULT, Profile, Profiles, Strategy};
@@ -39,13 +41,20 @@ fn check(cluster: &mut Cluster, labels: Value, spec: Value, expected: &str) {
     let pod = info("new", labels, spec);
     // Once counting every pod, once by what is kept counted.
     for prepared in [false, true] {
-        if prepared {
-            cluster.prepare(&pod);
-        }
         let mut chooser = Chooser::default();
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..64 {
-            seen.insert(chooser.choose(&pod, cluster).unwrap_or_else(|error| error.to_string()));
+            let attempt = Attempt::default();
+            let chosen = if prepared {
+                chooser.choose(&pod, cluster, &attempt)
+            } else {
+                let slot = chooser.find(&pod, cluster, &attempt).map(|found| match found {
+                    Found::One(slot) => slot,
+                    Found::Several(slots) => chooser.best(&pod, cluster, &slots, &HashMap::new()),
+                });
+                slot.map(|slot| cluster.slots()[slot].name.clone())
+            };
+            seen.insert(chosen.unwrap_or_else(|error| error.to_string()));
         }
         assert_eq!(seen.into_iter().collect::<Vec<_>>().join(" "), expected, "prepared: {prepared}");
     }
@@ -189,7 +198,7 @@ fn affinity_follows_pods_nodes_and_namespaces() {
     // What others want of the pod, until they go.
     place(&mut nodes, "p", json!({}), prefers("podAntiAffinity", "zone"), "a");
     check(&mut nodes, web(), json!({}), "c");
-    assert!(nodes.remove_pod("p"));
+    assert!(nodes.remove_pod("p").is_some());
     check(&mut nodes, web(), json!({}), "a b c");
     // What the pod wants of others; their node moves to another zone and goes.
     place(&mut nodes, "q", web(), json!({}), "c");
@@ -292,7 +301,7 @@ fn what_is_counted_follows_pods_and_nodes() {
     check(&mut nodes, web(), spread("zone"), "a b c");
     nodes.set_node(&node("b", json!({"labels": {"zone": "z"}})));
     check(&mut nodes, web(), spread("zone"), "b");
-    assert!(nodes.remove_pod("p") && nodes.remove_pod("other"));
+    assert!(nodes.remove_pod("p").is_some() && nodes.remove_pod("other").is_some());
     check(&mut nodes, web(), spread("zone"), "a b");
     nodes.remove_node("a");
     nodes.remove_node("b");
@@ -317,4 +326,76 @@ fn resources_of_classes_are_not_counted_where_there_are_none() {
         asks(),
         "0/3 nodes are available: 1 Insufficient example.com/gpu, 2 request container-0-request-0: device class gpu does not exist.",
     );
+}
+
+/// An attempt looks at so many terms as others can wait for: of those that are preferred the first count, one that requires more is refused.
+#[test]
+fn terms_have_a_bound() {
+    let mut nodes = plain();
+    place(&mut nodes, "p", json!({"app": "wanted"}), json!({}), "b");
+    let most = (nodes.most_required(), nodes.most_preferred());
+    assert!(most.0 > 100_000 && most.1 > 50_000, "{most:?}");
+    for number in 0..5000 {
+        place(&mut nodes, &format!("q{number}"), json!({"app": "other"}), json!({}), ["a", "b", "c"][number % 3]);
+    }
+    let term = |app: &str| json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": app}}});
+    let weighed = |app: &str| json!({"weight": 100, "podAffinityTerm": term(app)});
+    let limit = nodes.most_preferred();
+    let near = |number: usize| {
+        let first: Vec<Value> = (0..number).map(|index| weighed(&format!("none{index}"))).collect();
+        let all = [first, vec![weighed("wanted")]].concat();
+        json!({"affinity": {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": all}}})
+    };
+    for node in ["a", "b", "c"] {
+        nodes.set_node(&crate::testing::node(
+            node,
+            json!({"status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "9999"}}}),
+        ));
+    }
+    let choose = |nodes: &mut Cluster, spec: Value| {
+        let attempt = Attempt::default();
+        let chosen = Chooser::default().choose(&info("new", json!({}), spec), nodes, &attempt);
+        chosen.unwrap_or_else(|error| error.to_string())
+    };
+    for _ in 0..4 {
+        assert_eq!(choose(&mut nodes, near(limit - 1)), "b");
+    }
+    let chosen: std::collections::BTreeSet<String> = (0..16).map(|_| choose(&mut nodes, near(5000))).collect();
+    assert!(chosen.len() > 1, "the last term counts for nothing: {chosen:?}");
+    let far: Vec<Value> = (0..nodes.most_required()).map(|index| term(&format!("none{index}"))).collect();
+    let required =
+        |far: &[Value]| json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": far}}});
+    assert!(["a", "b", "c"].contains(&choose(&mut nodes, required(&far)).as_str()));
+    let refused = choose(&mut nodes, required(&[far.as_slice(), &[term("other")]].concat()));
+    assert!(refused.contains("required affinity terms, of which at most"), "{refused}");
+}
+
+/// A topology that was looked up anew may have other numbers than the one that pods were counted by.
+#[test]
+fn zones_keep_the_numbers_by_which_pods_are_counted() {
+    let mut nodes = plain();
+    place(&mut nodes, "p", json!({"app": "web"}), json!({}), "a");
+    let spread = json!({"topologySpreadConstraints": [{"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule",
+        "nodeAffinityPolicy": "Ignore", "labelSelector": {"matchLabels": {"app": "web"}}}]});
+    let web = || json!({"app": "web"});
+    check(&mut nodes, web(), spread.clone(), "c");
+    // The slots of nodes are others without that nodes have changed: one that was known by its pods only goes.
+    let mut nodes = Cluster::default();
+    place(&mut nodes, "gone", json!({}), json!({}), "unknown");
+    for (name, zone) in [("a", "x"), ("b", "x"), ("c", "y")] {
+        nodes.set_node(&node(name, json!({"labels": {"zone": zone}})));
+    }
+    place(&mut nodes, "p", web(), json!({}), "a");
+    check(&mut nodes, web(), spread.clone(), "c");
+    assert!(nodes.remove_pod("gone").is_some());
+    // More keys than are kept: that of the zone is forgotten.
+    for number in 0..64 {
+        nodes.prepare_scores(&info(
+            "other",
+            json!({}),
+            json!({"topologySpreadConstraints": [{"topologyKey": format!("k{number}"),
+            "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}]}),
+        ));
+    }
+    check(&mut nodes, web(), spread, "c");
 }

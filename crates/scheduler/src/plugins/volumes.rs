@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{Event, Filter, Plugin, Reason, Verdict};
 use crate::pod::PodInfo;
@@ -9,19 +10,22 @@ use crate::volumes::{ClaimsOf, Place, Volumes};
 
 pub(super) struct VolumeBinding;
 
+/// Its name.
+pub(crate) const NAME: &str = "VolumeBinding";
+
 impl Plugin for VolumeBinding {
     fn name(&self) -> &'static str {
-        "VolumeBinding"
+        NAME
     }
 
-    fn refuse(&self, pod: &PodInfo, cluster: &Cluster) -> Option<Reason> {
+    fn refuse(&self, pod: &PodInfo, cluster: &Cluster, _: &Attempt) -> Option<Reason> {
         if pod.claims.is_empty() {
             return None;
         }
         cluster.volumes.claims_of(pod).err().map(|refusal| Cow::Owned(refusal.to_string()))
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
         if pod.claims.is_empty() {
             return None;
         }
@@ -59,7 +63,7 @@ impl Plugin for VolumeRestrictions {
         "VolumeRestrictions"
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Box<dyn Filter + 'a>> {
+    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
         let claims = cluster.volumes.for_one_pod(pod);
         if claims.is_empty() {
             return None;

@@ -32,9 +32,10 @@ fn cluster(nodes: &[&str], pods: &[(&str, &str, i32, &str, Value)]) -> Cluster {
 #[track_caller]
 fn check(cluster: &mut Cluster, priority: i32, cpu: &str, more: Value, expected: &str) {
     let pod = asking("new", priority, cpu, &more);
-    let error = Chooser::default().choose(&pod, cluster).expect_err("there is room without preemption");
+    let attempt = Attempt::default();
+    let error = Chooser::default().choose(&pod, cluster, &attempt).expect_err("there is room without preemption");
     let before: usize = cluster.nodes().map(|node| node.pods.len()).sum();
-    let shown = match candidates(&pod, cluster, &error, 0).map(|found| least_harmful(found).unwrap()) {
+    let shown = match candidates(&pod, cluster, &attempt, &error, 0).map(|found| least_harmful(found).unwrap()) {
         Ok(Preemption { node, victims, .. }) => {
             let names: Vec<&str> = victims.iter().map(|victim| victim.uid()).collect();
             format!("{node}: {}", names.join(" "))
@@ -132,14 +133,15 @@ fn ports_are_freed_and_promises_kept() {
     // Room that was promised is there for the one it was promised to, and for nobody less important.
     let mut promised = cluster(&["a"], &[("p", "a", 0, "1", Value::Null)]);
     promised.nominations.set(asking("vip", 5, "3", &Value::Null), "a");
-    let choose =
-        |cluster: &Cluster, pod: Arc<PodInfo>| Chooser::default().choose(&pod, cluster).map_err(|error| error.to_string());
+    let choose = |cluster: &mut Cluster, pod: Arc<PodInfo>| {
+        Chooser::default().choose(&pod, cluster, &Attempt::default()).map_err(|error| error.to_string())
+    };
     assert_eq!(
-        choose(&promised, asking("new", 0, "1", &Value::Null)),
+        choose(&mut promised, asking("new", 0, "1", &Value::Null)),
         Err("0/1 nodes are available: 1 Insufficient cpu.".into())
     );
-    assert_eq!(choose(&promised, asking("new", 6, "1", &Value::Null)).as_deref(), Ok("a"));
-    assert_eq!(choose(&promised, asking("vip", 5, "3", &Value::Null)).as_deref(), Ok("a"));
+    assert_eq!(choose(&mut promised, asking("new", 6, "1", &Value::Null)).as_deref(), Ok("a"));
+    assert_eq!(choose(&mut promised, asking("vip", 5, "3", &Value::Null)).as_deref(), Ok("a"));
     promised.nominations.withdraw("vip");
-    assert_eq!(choose(&promised, asking("new", 0, "1", &Value::Null)).as_deref(), Ok("a"));
+    assert_eq!(choose(&mut promised, asking("new", 0, "1", &Value::Null)).as_deref(), Ok("a"));
 }

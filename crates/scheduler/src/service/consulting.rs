@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::Scheduler;
 use crate::api::{Api, Bind, BindError, SCHEDULER_ERROR};
+use crate::attempt::Attempt;
 use crate::extenders::call::{CallError, Extender};
 use crate::extenders::consult::Consulted;
 use crate::extenders::protocol::Victims;
@@ -29,10 +30,10 @@ fn json(pod: &PodInfo) -> Vec<u8> {
 
 impl Scheduler {
     /// Looks for nodes and asks what the pod's extenders say of them.
-    pub(super) fn ask_about_nodes(&mut self, pod: Arc<PodInfo>, trial: Trial) {
-        let mut candidates = match self.chooser.candidates(&pod, &self.cluster) {
+    pub(super) fn ask_about_nodes(&mut self, pod: Arc<PodInfo>, trial: Trial, attempt: &Attempt) {
+        let mut candidates = match self.chooser.candidates(&pod, &mut self.cluster, attempt) {
             Ok(candidates) => candidates,
-            Err(error) => return self.no_node(&pod, trial, error),
+            Err(error) => return self.no_node(&pod, trial, attempt, error),
         };
         let asked = self.extenders.ask(trial.lane);
         let error = std::mem::take(&mut candidates.error);
@@ -64,14 +65,11 @@ impl Scheduler {
                     Err(why) => return self.not_answered(&pod, trial, &why),
                 };
                 error.refused_by_extenders(&opinion.refused);
-                let start = Instant::now();
-                self.cluster.prepare(&pod);
-                let choice = self.chooser.choose_of(&pod, &self.cluster, &opinion, error);
+                let (start, attempt) = (Instant::now(), Attempt::default());
+                let choice = self.chooser.choose_of(&pod, &mut self.cluster, &attempt, &opinion, error);
                 metrics::decided(start.elapsed());
-                match choice {
-                    Ok(node) => self.place(pod, node, trial),
-                    Err(error) => self.no_node(&pod, trial, error),
-                }
+                self.chosen(pod, trial, &attempt, choice);
+                self.cluster.terms.attempted();
             }
             Consulted::Victims { pod, trial, error, candidates, result } => {
                 self.extenders.done(trial.lane);

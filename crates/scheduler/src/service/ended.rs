@@ -72,7 +72,7 @@ impl Scheduler {
         self.writes.extend(self.api.report(&tried, SCHEDULER_ERROR, message, None));
         self.cluster.remove_pod(pod.uid());
         self.queue.failed(&pod.key(), 0, Instant::now());
-        self.queue.happened(Event::PodRemoved);
+        self.queue.moved(Event::PodRemoved, pod, self.cluster.namespaces());
     }
 
     /// The claims for devices have been written for a pod, or not.

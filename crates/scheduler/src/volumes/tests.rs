@@ -5,6 +5,7 @@ use client::fake::Fake;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::attempt::Attempt;
 use crate::cluster::Cluster;
 use crate::cycle::Chooser;
 use crate::framework::{Plugin, Verdict};
@@ -101,9 +102,10 @@ fn using(claims: &[&str]) -> PodInfo {
 
 #[tokio::test]
 async fn nodes_for_pods_with_claims() {
-    let (cluster, _tasks) = cluster().await;
-    let check = |claims: &[&str], expected: &str| {
-        let chosen = Chooser::default().choose(&using(claims), &cluster).unwrap_or_else(|error| error.to_string());
+    let (mut cluster, _tasks) = cluster().await;
+    let mut check = |claims: &[&str], expected: &str| {
+        let chosen = Chooser::default().choose(&using(claims), &mut cluster, &Attempt::default());
+        let chosen = chosen.unwrap_or_else(|error| error.to_string());
         assert_eq!(chosen, expected, "{claims:?}");
     };
     check(&["bound"], "n");
@@ -124,17 +126,19 @@ async fn nodes_for_pods_with_claims() {
 #[tokio::test]
 async fn a_claim_for_one_pod() {
     let (mut cluster, _tasks) = cluster().await;
-    let choose =
-        |cluster: &Cluster| Chooser::default().choose(&using(&["single"]), cluster).unwrap_or_else(|error| error.to_string());
-    assert_eq!(choose(&cluster), "n");
+    let choose = |cluster: &mut Cluster| {
+        let chosen = Chooser::default().choose(&using(&["single"]), cluster, &Attempt::default());
+        chosen.unwrap_or_else(|error| error.to_string())
+    };
+    assert_eq!(choose(&mut cluster), "n");
     let mut other = pod("other", json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "single"}}]}));
     cluster.place(Arc::new(PodInfo::new(Arc::new(other.clone()))), "n");
     let text = "0/2 nodes are available: 2 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.";
-    assert_eq!(choose(&cluster), text);
+    assert_eq!(choose(&mut cluster), text);
     cluster.remove_pod("other");
     other.metadata.namespace = Some("b".to_owned());
     cluster.place(Arc::new(PodInfo::new(Arc::new(other))), "n");
-    assert_eq!(choose(&cluster), "n");
+    assert_eq!(choose(&mut cluster), "n");
 }
 
 /// KEP-554: "the number of volumes attached to a node" stays within what its CSINode object says.
@@ -144,8 +148,8 @@ async fn volumes_that_a_node_can_have() {
     let other = pod("other", json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "other"}}]}));
     cluster.place(Arc::new(PodInfo::new(Arc::new(other))), "n");
     let check = |claims: &[&str], node: &str, expected: Verdict| {
-        let pod = using(claims);
-        let filter = NodeVolumeLimits.filter(&pod, &cluster);
+        let (pod, attempt) = (using(claims), Attempt::default());
+        let filter = NodeVolumeLimits.filter(&pod, &cluster, &attempt);
         let verdict = filter.map_or(Verdict::Fits, |filter| filter.check(cluster.node(node).unwrap(), &mut Vec::new()));
         assert_eq!(verdict, expected, "{claims:?} on {node}");
     };
@@ -156,8 +160,8 @@ async fn volumes_that_a_node_can_have() {
     check(&["bound"], "n", Verdict::Fits);
     cluster.remove_pod("other");
     let check = |claims: &[&str], expected: Verdict| {
-        let pod = using(claims);
-        let filter = NodeVolumeLimits.filter(&pod, &cluster).unwrap();
+        let (pod, attempt) = (using(claims), Attempt::default());
+        let filter = NodeVolumeLimits.filter(&pod, &cluster, &attempt).unwrap();
         assert_eq!(filter.check(cluster.node("n").unwrap(), &mut Vec::new()), expected, "{claims:?}");
     };
     check(&["first"], Verdict::Fits);

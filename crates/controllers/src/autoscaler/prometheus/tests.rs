@@ -1,30 +1,9 @@
 use super::*;
 use crate::testing::object;
+use k8s_openapi::api::autoscaling::v2::MetricIdentifier;
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-const PAGE: &str = "# TYPE http_requests_total counter\n\
-    http_requests_total{code=\"200\",method=\"get\"} 90\nhttp_requests_total{code=\"500\",method=\"get\"} 10\n\
-    # TYPE queue_length gauge\nqueue_length{queue=\"a\"} 7\nqueue_length{queue=\"b\"} 5\n\
-    # TYPE bytes counter\nbytes 4\nbroken NaN\n";
-
-#[test]
-fn metrics_on_a_page() {
-    let check = |metric: &str, selector: &str, expected: Option<Reading>| {
-        let selector = Selector::parse(selector).unwrap();
-        assert_eq!(read(PAGE, Wanted { metric, selector: &selector }), expected, "{metric}");
-    };
-    check("queue_length", "", Some(Reading::Gauge(12.0)));
-    check("queue_length", "queue=b", Some(Reading::Gauge(5.0)));
-    check("queue_length", "queue=c", None);
-    for name in ["http_requests", "http_requests_total", "http_requests_per_second", "http_requests_total_per_second"] {
-        check(name, "", Some(Reading::Counter(100.0)));
-    }
-    check("http_requests", "code=500", Some(Reading::Counter(10.0)));
-    check("bytes", "", Some(Reading::Counter(4.0)));
-    check("broken", "", None);
-    check("http", "", None);
-}
 
 #[test]
 fn annotations_say_where_metrics_are() {
@@ -69,27 +48,108 @@ async fn counting() -> Place {
     Place { address, path: "/metrics".to_owned() }
 }
 
+fn wanted(names: &[&str]) -> Wanted {
+    let metrics: Vec<MetricIdentifier> = names.iter().map(|name| object(json!({"name": name}))).collect();
+    Wanted::new(metrics.iter())
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
 #[tokio::test]
 async fn counters_become_rates() {
-    let (place, scraper, everything) = (counting().await, Scraper::default(), Selector::everything());
-    let wanted = |metric| Wanted { metric, selector: &everything };
-    let first = scraper.measure(&place, wanted("hits")).await.unwrap().unwrap();
+    let (place, scraper, wanted) = (counting().await, Scraper::default(), wanted(&["hits", "ready", "other"]));
+    let measure = async |place: &Place| scraper.measure(vec![place.clone()], &wanted, soon()).await.remove(0).1;
+    let first = measure(&place).await.unwrap();
     // Ten more at the second look, a second later.
-    assert!((5.0..=10.0).contains(&first.value), "{first:?}");
-    let again = scraper.measure(&place, wanted("hits")).await.unwrap().unwrap();
-    assert_eq!(again, first, "too soon for another rate");
-    let gauge = scraper.measure(&place, wanted("ready")).await.unwrap();
-    assert_eq!(gauge, Some(Measured { value: 1.0, window: SignedDuration::ZERO }));
-    assert_eq!(scraper.measure(&place, wanted("other")).await.unwrap(), None);
+    assert!((5.0..=10.0).contains(&first[0].unwrap().value), "{first:?}");
+    assert_eq!(first[1..], [Some(Measured { value: 1.0, window: SignedDuration::ZERO }), None]);
+    assert_eq!(measure(&place).await.unwrap()[0], first[0], "too soon for another rate");
     let closed = Place { address: "127.0.0.1:1".parse().unwrap(), ..place };
-    assert!(matches!(scraper.measure(&closed, wanted("hits")).await, Err(FetchError::Connect(..))));
+    assert!(matches!(*measure(&closed).await.unwrap_err(), FetchError::Connect(..)));
+}
+
+/// Answers all connections when `open` says so; `most` is how many were open at once.
+async fn crowd(open: tokio::sync::watch::Receiver<bool>, most: Arc<AtomicUsize>) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = async move {
+        let count = Arc::new(AtomicUsize::new(0));
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            most.fetch_max(count.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let (mut open, count) = (open.clone(), count.clone());
+            #[allow(clippy::disallowed_methods)] // Ends with the test's runtime.
+            tokio::spawn(async move {
+                let mut request = [0; 1024];
+                let _ = stream.read(&mut request).await;
+                let _ = open.wait_for(|open| *open).await;
+                count.fetch_sub(1, Ordering::SeqCst);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\na 1\n").await;
+            });
+        }
+    };
+    #[allow(clippy::disallowed_methods)] // Ends with the test's runtime.
+    tokio::spawn(serve);
+    address
+}
+
+/// Many autoscalers with many pods each open no more connections than there are places.
+#[tokio::test]
+async fn only_so_many_pages_are_read_at_once() {
+    let (open, opened) = tokio::sync::watch::channel(false);
+    let most = Arc::new(AtomicUsize::new(0));
+    let address = crowd(opened, most.clone()).await;
+    let (scraper, wanted) = (Scraper::default(), wanted(&["a"]));
+    let places = |look| (0..20).map(move |number| Place { address, path: format!("/{look}/{number}") }).collect();
+    let looks = (0..20).map(|look| scraper.measure(places(look), &wanted, soon()));
+    let full = async {
+        while most.load(Ordering::SeqCst) < fetch::SOCKETS {
+            tokio::task::yield_now().await;
+        }
+        open.send_replace(true);
+    };
+    let (looks, ()) = futures::future::join(futures::future::join_all(looks), full).await;
+    assert!(looks.iter().flatten().all(|(_, measures)| measures.as_ref().is_ok_and(|all| all[0].is_some())));
+    assert_eq!(most.load(Ordering::SeqCst), fetch::SOCKETS);
+}
+
+/// Of pods that do not answer the time of a look is lost, and not that time for each of them.
+#[tokio::test]
+async fn a_look_ends_when_pods_do_not_answer() {
+    let (_open, opened) = tokio::sync::watch::channel(false);
+    let address = crowd(opened, Arc::default()).await;
+    let places: Vec<Place> = (0..1000).map(|number| Place { address, path: format!("/{number}") }).collect();
+    let (started, scraper) = (Instant::now(), Scraper::default());
+    let found = scraper.measure(places, &wanted(&["a"]), started + Duration::from_millis(200)).await;
+    assert!(
+        found.len() == 1000 && found.iter().all(|(_, one)| matches!(one.as_ref().unwrap_err().as_ref(), FetchError::Late(..)))
+    );
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_page_has_a_limit() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+        while stream.write_all(&[b'#'; 4096]).await.is_ok() {}
+    };
+    let sockets = Sockets::new();
+    let (page, ()) = futures::future::join(sockets.page(address, "/"), serve).await;
+    assert!(matches!(page, Err(FetchError::Page(..))));
 }
 
 #[tokio::test]
 async fn a_counter_that_begins_anew_counts_from_nothing() {
     let scraper = Scraper::default();
     let place = Place { address: "127.0.0.1:1".parse().unwrap(), path: String::new() };
-    let (key, start) = ((place, "a".to_owned(), String::new()), Instant::now());
+    let (key, start) = ((place, ("a".to_owned(), String::new())), Instant::now());
     let rate = |seconds, count| scraper.rate(&key, count, start + Duration::from_secs(seconds)).map(|measured| measured.value);
     assert_eq!(rate(0, 100.0), None);
     assert_eq!(rate(10, 150.0), Some(5.0));

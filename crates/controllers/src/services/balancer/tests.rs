@@ -183,3 +183,29 @@ async fn ports_of_others_are_not_for_who_asks_later() {
     api.delete("np", &DeleteParams::default()).await.unwrap();
     wait("one", (String::new(), 1)).await;
 }
+
+/// Of many services those are looked at again that want a port of the one that has changed, and come after it.
+#[test]
+fn few_are_concerned_by_a_change() {
+    let at = |name: &str, port: i32, day: u32, served: bool| {
+        let mut service = service(name, port, json!({}));
+        service.metadata.creation_timestamp = Some(object(json!(format!("2026-01-{day:02}T00:00:00Z"))));
+        let ingress = json!({"loadBalancer": {"ingress": [{"ip": "10.0.0.1", "ipMode": "VIP"}]}});
+        service.status = served.then(|| object(ingress));
+        service
+    };
+    let (holder, waits, last) = (at("holder", 80, 2, true), at("waits", 80, 1, false), at("last", 80, 3, false));
+    let check = |states: [Option<&Service>; 2], ports: &[i32], waiting: bool, holding: bool| {
+        let changed: Vec<i32> = ports_that_change(states).into_iter().map(|(port, _)| port).collect();
+        assert_eq!(changed, ports);
+        let port = (80, "TCP".to_owned());
+        assert_eq!((concerns(states, &waits, &port), concerns(states, &holder, &port)), (waiting, holding));
+    };
+    check([Some(&holder), None], &[80], true, false);
+    check([None, Some(&last)], &[80], false, false);
+    check([Some(&last), Some(&last)], &[], false, false);
+    let other = at("holder", 443, 2, true);
+    check([Some(&holder), Some(&other)], &[80, 443], true, false);
+    let node_port = service("x", 1, json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 80}]}));
+    check([None, Some(&node_port)], &[80], true, true);
+}

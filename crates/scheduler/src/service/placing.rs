@@ -1,0 +1,99 @@
+//! A pod has its node: what it needs there is taken and written, and the pod is bound.
+
+use std::sync::Arc;
+
+use super::Scheduler;
+use crate::api::{Binder, Cache, Needs};
+use crate::attempt::Attempt;
+use crate::devices::Reservation;
+use crate::filtering::FitError;
+use crate::plugins::{DEVICES, PLUGINS, VOLUMES};
+use crate::pod::PodInfo;
+use crate::queue::Trial;
+use crate::volumes::{Place, Step};
+use crate::waiting::SHARE;
+
+impl Scheduler {
+    /// Takes a node for a pod, and all that the pod needs there, and binds the pod.
+    pub(super) fn place(&mut self, pod: Arc<PodInfo>, node: String, trial: Trial, attempt: &Attempt) {
+        let devices = match self.devices_on(&pod, &node, attempt) {
+            Ok(devices) => devices,
+            Err(error) => return self.no_node(&pod, trial, attempt, error),
+        };
+        let volumes = self.volumes_on(&pod, &node);
+        let needs = match self.needs(&pod, volumes, devices.clone()) {
+            Ok(needs) => needs,
+            Err(error) => return self.no_node(&pod, trial, attempt, error),
+        };
+        self.cluster.nominations.withdraw(pod.uid());
+        self.cluster.place(Arc::new(pod.placed()), &node);
+        let binder = self.binder(&pod, &node, trial);
+        let Some(needs) = needs else {
+            // An extender may take its time, which keeps nobody else waiting.
+            let writes = if binder.is_extender { &self.with_needs } else { &self.writes };
+            return writes.push(self.api.bind(pod, node, trial, binder));
+        };
+        for one in &devices {
+            if let Some(allocation) = &one.allocation {
+                self.cluster.devices.ledger.choose(one.id(), allocation);
+            }
+        }
+        if !devices.is_empty() {
+            self.reserving.insert(pod.uid().to_owned(), devices);
+        }
+        self.with_needs.push(self.api.bind_with(pod, node, trial, needs, binder));
+    }
+
+    /// What has to be there before the pod is bound, if anything; or that as many pods of its namespace wait as may.
+    fn needs(&self, pod: &PodInfo, volumes: Vec<Step>, devices: Vec<Reservation>) -> Result<Option<Needs>, FitError> {
+        if volumes.is_empty() && devices.is_empty() {
+            return Ok(None);
+        }
+        let Some(share) = self.waiting.shares.take(pod.namespace()) else {
+            let reason = format!("{SHARE} pods of the namespace wait for their volumes and devices already");
+            let name = if devices.is_empty() { VOLUMES } else { DEVICES };
+            return Err(FitError::everywhere(self.cluster.len(), plugin(name), reason.into()));
+        };
+        let cache = Cache { claims: self.cluster.volumes.claims.clone(), waiting: self.waiting.volumes.clone() };
+        let claims = Cache { claims: self.cluster.devices.claims.clone(), waiting: self.waiting.devices.clone() };
+        Ok(Some(Needs { volumes, cache, devices, claims, _share: share }))
+    }
+
+    /// Who binds the pod, and how.
+    fn binder(&mut self, pod: &Arc<PodInfo>, node: &str, trial: Trial) -> Binder {
+        match self.extenders.binder(trial.lane) {
+            None => Binder { bind: self.api.binding(pod, node), is_extender: false },
+            Some(extender) => Binder { bind: self.api.bind_by(extender, pod, node), is_extender: true },
+        }
+    }
+
+    /// The devices that the pod's claims get on the node that was chosen for it.
+    fn devices_on(&self, pod: &PodInfo, node: &str, attempt: &Attempt) -> Result<Vec<Reservation>, FitError> {
+        let known = &self.cluster.devices;
+        let Some(node) = self.cluster.node(node).filter(|_| known.concern(pod)) else { return Ok(Vec::new()) };
+        let place = Place { name: &node.name, labels: &node.labels };
+        let found = attempt.claims(pod, known).map_err(|refusal| refusal.to_string());
+        let found = found.and_then(|claims| {
+            // What was found there before is found again with no more work than one node may take.
+            claims.renew();
+            known.reservations(pod, claims, place, &node.allocatable)
+        });
+        found.map_err(|reason| FitError::everywhere(self.cluster.len(), plugin(DEVICES), reason.into()))
+    }
+
+    /// What the pod's claims need before it can be bound to the node that was chosen for it.
+    fn volumes_on(&self, pod: &PodInfo, node: &str) -> Vec<Step> {
+        if pod.claims.is_empty() {
+            return Vec::new();
+        }
+        let (claims, node) = (self.cluster.volumes.claims_of(pod).ok(), self.cluster.node(node));
+        let place = node.map(|node| Place { name: &node.name, labels: &node.labels });
+        let steps = claims.zip(place).map(|(claims, place)| self.cluster.volumes.steps(&claims, place));
+        steps.and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+/// The place of a plugin in the list.
+fn plugin(name: &str) -> usize {
+    PLUGINS.iter().position(|plugin| plugin.name() == name).unwrap_or_default()
+}

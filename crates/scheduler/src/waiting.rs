@@ -1,0 +1,131 @@
+//! Bindings that wait for their claims. Each hears of its own claims only: of many that wait for provisioners nobody looks at all of them when one claim
+//! changes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use client::Key;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Bindings of one namespace that may wait at the same time. They take memory, and provisioners that make nothing keep them for minutes.
+pub(crate) const SHARE: usize = 1000;
+
+/// Who waits for which claim. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Waiting(Arc<Mutex<HashMap<Key, Vec<Arc<Notify>>>>>);
+
+/// Somebody who waits for claims, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    all: Waiting,
+    claims: Vec<Key>,
+    told: Arc<Notify>,
+}
+
+impl Waiting {
+    /// Waits for changes of claims, from now on.
+    pub(crate) fn wait(&self, claims: Vec<Key>) -> Waiter {
+        let told = Arc::new(Notify::new());
+        let mut all = self.0.lock();
+        for claim in &claims {
+            all.entry(claim.clone()).or_default().push(told.clone());
+        }
+        drop(all);
+        Waiter { all: self.clone(), claims, told }
+    }
+
+    /// A claim is another one, and the cache shows it.
+    pub(crate) fn changed(&self, claim: &Key) {
+        self.0.lock().get(claim).into_iter().flatten().for_each(|told| told.notify_one());
+    }
+}
+
+impl Waiter {
+    /// Returns when a claim has changed since it was told last.
+    pub(crate) async fn changed(&self) {
+        self.told.notified().await;
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut all = self.all.0.lock();
+        for claim in &self.claims {
+            let Some(waiters) = all.get_mut(claim) else { continue };
+            waiters.retain(|told| !Arc::ptr_eq(told, &self.told));
+            if waiters.is_empty() {
+                all.remove(claim);
+            }
+        }
+    }
+}
+
+/// How many bindings of each namespace wait. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shares(Arc<Mutex<HashMap<String, usize>>>);
+
+/// A binding that waits, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    all: Shares,
+    namespace: String,
+}
+
+impl Shares {
+    /// One more of a namespace; none when as many wait as may.
+    pub(crate) fn take(&self, namespace: &str) -> Option<Share> {
+        let mut all = self.0.lock();
+        let number = all.entry(namespace.to_owned()).or_default();
+        (*number < SHARE).then(|| {
+            *number += 1;
+            Share { all: self.clone(), namespace: namespace.to_owned() }
+        })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut all = self.all.0.lock();
+        let Some(number) = all.get_mut(&self.namespace) else { return };
+        *number -= 1;
+        if *number == 0 {
+            all.remove(&self.namespace);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn each_hears_of_its_own_claims() {
+        let waiting = Waiting::default();
+        let key = |name: &str| Key::namespaced("a", name);
+        let (one, other) = (waiting.wait(vec![key("x"), key("y")]), waiting.wait(vec![key("y")]));
+        let hears = |waiter: &Waiter| waiter.changed().now_or_never().is_some();
+        let check = |claim: &str, expected: [bool; 2]| {
+            waiting.changed(&key(claim));
+            assert_eq!([hears(&one), hears(&other)], expected, "{claim}");
+            assert_eq!([hears(&one), hears(&other)], [false; 2]);
+        };
+        check("x", [true, false]);
+        check("y", [true, true]);
+        check("z", [false, false]);
+        drop(one);
+        drop(other);
+        assert!(waiting.0.lock().is_empty());
+    }
+
+    #[test]
+    fn so_many_of_a_namespace_wait() {
+        let shares = Shares::default();
+        let taken: Vec<_> = (0..SHARE + 1).map_while(|_| shares.take("a")).collect();
+        assert_eq!((taken.len(), shares.take("b").is_some()), (SHARE, true));
+        drop(taken);
+        assert!(shares.0.lock().is_empty());
+    }
+}
