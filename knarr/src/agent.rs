@@ -20,7 +20,7 @@ use client::kube;
 use client::remote::Remote;
 use tokio::sync::Notify;
 
-use crate::bootstrap::nodes::CLUSTER;
+use crate::bootstrap::nodes::{CLUSTER, NODE_AUTHORITY};
 use crate::node::{self, Certificates, Clients, Cluster, Node};
 use crate::paths::{Paths, spelled};
 use crate::process::{self, Ending, create_private, make_private};
@@ -77,9 +77,10 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
     let identity = identity.within(&cluster)?;
     member.set_identity(identity.clone());
     let member = Arc::new(member);
-    let annotation = (controllers::NODE_KEY.to_owned(), member.fingerprint()?);
+    let key = (controllers::NODE_KEY.to_owned(), member.fingerprint()?);
+    let issuer = member.issuer().map(|issuer| (NODE_AUTHORITY.to_owned(), issuer));
     let node = node::Options {
-        annotations: [annotation].into(),
+        annotations: [key].into_iter().chain(issuer).collect(),
         ..node::Options::new(&options.node, identity, cluster.clone(), options.bind_address)
     };
     let opened = Arc::new(Notify::new());

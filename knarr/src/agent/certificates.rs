@@ -192,11 +192,16 @@ impl Member {
         }
     }
 
-    /// Says in the Node who has issued the client certificate; whether that is known.
-    async fn tell_authority(&self, client: &Client, told: &mut Option<String>) -> bool {
-        let Some(present) = self.present(Kind::Client) else { return true };
-        let all = tls::certificates(&self.bundle).unwrap_or_default();
-        let issuer = all.iter().find(|one| present.is_issued_by(one)).and_then(|one| tls::digest_of_bundle(one).ok());
+    /// The digest of the authority that has issued the client certificate.
+    pub(super) fn issuer(&self) -> Option<String> {
+        let present = self.present(Kind::Client)?;
+        let all = tls::certificates(&self.bundle).ok()?;
+        tls::digest_of_bundle(all.iter().find(|one| present.is_issued_by(one))?).ok()
+    }
+
+    /// Says in the Node who has issued the client certificate, unless it has been `told`. Whether there is no more to say.
+    async fn tell_issuer(&self, client: &Client, told: &mut Option<String>) -> bool {
+        let issuer = self.issuer();
         if issuer.is_none() || *told == issuer {
             return true;
         }
@@ -205,14 +210,14 @@ impl Member {
             .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
             .body(body.to_string().into_bytes());
         let Ok(patch) = patch else { return true };
-        let done = client.request::<serde_json::Value>(patch).await;
-        if let Err(error) = &done {
-            tracing::debug!(error = client::why(error), "the node cannot say yet who has issued its certificate");
+        match client.request::<serde_json::Value>(patch).await {
+            Ok(_) => *told = issuer,
+            Err(error) => {
+                tracing::debug!(error = client::why(&error), "the node cannot say yet who has issued its certificate");
+                return false;
+            }
         }
-        if done.is_ok() {
-            *told = issuer;
-        }
-        done.is_ok()
+        true
     }
 
     /// Gets the first client certificate; a machine that has a valid one has joined already.
@@ -268,12 +273,13 @@ impl Member {
         let (mut delay, mut told, mut followed) = (RETRY.0, None, Followed::new(&self.pki));
         loop {
             let now = SystemTime::now();
-            let is_told = kind != Kind::Client || self.tell_authority(&member, &mut told).await;
+            let is_told = kind != Kind::Client || self.tell_issuer(&member, &mut told).await;
             let left = self.current(kind).filter(|identity| !identity.is_due(now)).and_then(|identity| identity.due_in(now));
             if let Some(left) = left {
                 let left = if is_told { left.min(LOOK) } else { left.min(TELL) };
                 tokio::select! {
-                    () = tokio::time::sleep(left) => {}
+                    // Somebody may have made the Node anew.
+                    () = tokio::time::sleep(left) => told = None,
                     () = followed.changed() => {}
                 }
                 continue;

@@ -80,33 +80,36 @@ async fn may_end(paths: &Paths) -> Result<()> {
         return Ok(());
     }
     let bundle = authority(paths)?;
-    if let Some(begun) = authorities::begun(&bundle) {
-        let left = TOKENS - Timestamp::now().duration_since(begun);
-        if left.is_positive() {
-            bail!(
-                "the rotation has begun at {begun}: until {} s from now pods may have tokens of the key of before only (--force shuts them out)",
-                left.as_secs()
-            );
-        }
+    let mut reasons: Vec<String> =
+        authorities::begun(&bundle).and_then(|begun| early(begun, Timestamp::now())).into_iter().collect();
+    match process::is_locked(&paths.lock())? {
+        true => reasons.extend(behind(paths, &bundle).await?),
+        false => reasons.push("the server does not run, and whether all nodes have followed is not known".to_owned()),
     }
-    if !process::is_locked(&paths.lock())? {
-        bail!("the server does not run: whether all nodes have followed is not known (--force ends the rotation all the same)");
+    match reasons.is_empty() {
+        true => Ok(()),
+        false => bail!("{} (--force ends the rotation all the same, and shuts out whoever has not followed)", reasons.join("; ")),
     }
+}
+
+/// Why it is too early for the end of a rotation.
+fn early(begun: Timestamp, now: Timestamp) -> Option<String> {
+    let left = TOKENS - now.duration_since(begun);
+    let minutes = left.as_secs().div_euclid(60) + 1;
+    left.is_positive().then(|| format!("for {minutes} minutes more, pods may have tokens of the key of before only"))
+}
+
+/// Which nodes have not followed.
+async fn behind(paths: &Paths, bundle: &str) -> Result<Option<String>> {
     in_force(paths).await?;
     let client = client(&paths.kubeconfig()).await?;
     let nodes = Api::<Node>::all(client).list(&ListParams::default()).await.map_err(why)?;
-    let (behind, unknown) = followers(&nodes.items, &tls::digest_of_signer(&bundle)?);
+    let (behind, unknown) = followers(&nodes.items, &tls::digest_of_signer(bundle)?);
     if !unknown.is_empty() {
-        println!("Whether these nodes have followed is not known: {}", unknown.join(", "));
+        println!("Whether these nodes have followed is not known, since they run another kubelet: {}", unknown.join(", "));
     }
-    if !behind.is_empty() {
-        bail!(
-            "these nodes have no certificate of the new authority yet: {}. They get one when they reach the server; --force shuts them out, and \
-             they join again with a new token then",
-            behind.join(", ")
-        );
-    }
-    Ok(())
+    let reason = format!("these nodes have no certificate of the new authority yet: {}", behind.join(", "));
+    Ok((!behind.is_empty()).then_some(reason))
 }
 
 /// The nodes that have no certificate of the signer with this digest, and those of which nobody can tell: they run another kubelet.
@@ -159,6 +162,19 @@ async fn told(client: &Client) -> Result<Vec<String>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn tokens_have_an_hour() {
+        let check = |second: i64, expected: Option<&str>| {
+            let now = Timestamp::from_second(1_800_000_000 + second).unwrap();
+            let early = early(Timestamp::from_second(1_800_000_000).unwrap(), now);
+            assert_eq!(early.as_deref().map(|text| text.split(',').next().unwrap()), expected, "{second}");
+        };
+        check(1, Some("for 60 minutes more"));
+        check(3599, Some("for 1 minutes more"));
+        check(3600, None);
+        check(-60, Some("for 62 minutes more"));
+    }
 
     #[test]
     fn nodes_that_have_not_followed() {
