@@ -129,6 +129,9 @@ fn authorities_are_rotated_under_a_running_cluster() {
     overlap(&c, &old_config, (&account, &first));
     assert_eq!(contents(&c.agent_dir(2).join("pki/server-ca.crt")), both);
     node_serves(&c, "n2", &pods[1]);
+    eventually("a pod that runs has both authorities", || {
+        (contents(&Account::of(&c, &pods[1], "both.ca").authority) == both).then_some(())
+    });
     let refused = certificate(&c, &["rotate-ca", "--finish"]);
     assert!(
         refused.code == Some(1) && refused.stderr.contains("minutes more") && refused.stderr.contains("yet: n3"),

@@ -60,7 +60,7 @@ impl Trusted {
 
 impl Member {
     /// Asks whom to trust. Keeps it and says so if that is not whom the node trusts already.
-    pub(super) async fn trusts_others(&self, client: &Client) -> anyhow::Result<bool> {
+    pub(super) async fn trusts_others(&self, client: &Client) -> Result<bool, tls::Error> {
         let Some(bundle) = self.told(client).await else { return Ok(false) };
         self.trusted().replace(self.authority(), &bundle)?;
         Ok(true)
