@@ -3,6 +3,7 @@
 //! It joins with a token, and is then known by certificates that it keeps current. Whatever happens to the server, pods and their network
 //! go on with what the node knows.
 
+mod authority;
 mod certificates;
 mod join;
 mod tunnel;
@@ -19,7 +20,7 @@ use client::kube;
 use client::remote::Remote;
 use tokio::sync::Notify;
 
-use crate::bootstrap::nodes::CLUSTER;
+use crate::bootstrap::nodes::{CLUSTER, NODE_AUTHORITY};
 use crate::node::{self, Certificates, Clients, Cluster, Node};
 use crate::paths::{Paths, spelled};
 use crate::process::{self, Ending, create_private, make_private};
@@ -28,6 +29,9 @@ use certificates::{Kind, Member};
 
 /// How long the components may take to end.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// Time between two questions for the cluster's authorities, while no tunnel is opened.
+const AUTHORITIES: Duration = Duration::from_secs(60);
 
 /// Runs until a signal or a failure.
 pub(crate) fn run(options: cli::Agent) -> Result<()> {
@@ -65,6 +69,7 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
     let mut member = Member::new(options, paths, identity.clone()).await?;
     member.join(tasks).await?;
     let clients = Https(member.remote()?);
+    member.follow_signer(&clients.kubelet(), tasks).await;
     let cluster = match known_cluster(paths)? {
         Some(cluster) => cluster,
         None => learn_cluster(&clients.kubelet(), paths).await?,
@@ -72,9 +77,10 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
     let identity = identity.within(&cluster)?;
     member.set_identity(identity.clone());
     let member = Arc::new(member);
-    let annotation = (controllers::NODE_KEY.to_owned(), member.fingerprint()?);
+    let key = (controllers::NODE_KEY.to_owned(), member.fingerprint()?);
+    let issuer = member.issuer().map(|issuer| (NODE_AUTHORITY.to_owned(), issuer));
     let node = node::Options {
-        annotations: [annotation].into(),
+        annotations: [key].into_iter().chain(issuer).collect(),
         ..node::Options::new(&options.node, identity, cluster.clone(), options.bind_address)
     };
     let opened = Arc::new(Notify::new());
@@ -91,7 +97,7 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
     tasks.spawn_until_cancelled("tunnel to the server", OnFailure::Shutdown, tunnel);
     process::settle(tasks);
     tracing::info!(node = name, server = options.server, "knarr {} runs pods", env!("CARGO_PKG_VERSION"));
-    let newer = until_another(&cluster, &opened, clients.kubelet(), paths);
+    let newer = until_another(&cluster, &opened, (&member, clients.kubelet()), paths);
     tokio::select! {
         ended = process::until_changed(own, Some(changed)) => ended,
         ended = newer => ended,
@@ -111,15 +117,29 @@ fn known_cluster(paths: &Paths) -> Result<Option<Cluster>> {
     }
 }
 
-/// Waits until the server says that the cluster is another than the node has begun with. It is asked whenever a tunnel to it is `opened`, for
-/// it writes what the cluster is when it starts, before it is ready.
-async fn until_another(begun: &Cluster, opened: &Notify, client: Client, paths: &Paths) -> Result<()> {
+/// Waits until the server says that the cluster is another than the node has begun with, or that others are its authorities. It is asked whenever
+/// a tunnel to it is `opened`, for it writes what the cluster is when it starts, before it is ready. Now and then it is asked for its authorities
+/// all the same: to a node whose certificate is of one that has gone, no tunnel is opened.
+async fn until_another(begun: &Cluster, opened: &Notify, (member, client): (&Member, Client), paths: &Paths) -> Result<()> {
     loop {
-        opened.notified().await;
-        join::until("the server is not ready", || async {
-            client.request_text(http::Request::get("/readyz").body(Vec::new()).map_err(kube::Error::HttpError)?).await
-        })
-        .await;
+        let is_opened = tokio::select! {
+            () = opened.notified() => true,
+            () = tokio::time::sleep(AUTHORITIES) => false,
+        };
+        if is_opened {
+            join::until("the server is not ready", || async {
+                client.request_text(http::Request::get("/readyz").body(Vec::new()).map_err(kube::Error::HttpError)?).await
+            })
+            .await;
+        }
+        match member.trusts_others(&client).await {
+            Ok(false) => {}
+            Ok(true) => return Err(process::Again::Authorities.into()),
+            Err(error) => tracing::error!(%error, "the node cannot keep whom the server says to trust"),
+        }
+        if !is_opened {
+            continue;
+        }
         match learn_cluster(&client, paths).await {
             Ok(cluster) if cluster == *begun => {}
             Ok(_) => return Err(process::Again::Cluster.into()),

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod access;
+mod certificate;
 mod dev;
 mod flags;
 mod image;
@@ -20,6 +21,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use self::access::{Audit, Authentication, Authorization};
+pub(crate) use self::certificate::{Certificate, CertificateCommand, CheckForm};
 pub(crate) use self::dev::{DEV_DIRECTORY, Dev, DevCommand};
 pub(crate) use self::image::{Form, Image, ImageCommand};
 pub(crate) use self::image_gc::ImageGc;
@@ -79,6 +81,8 @@ pub(crate) enum Command {
     Agent(Box<Agent>),
     /// Make, list and delete the tokens by which machines join.
     Token(Token),
+    /// Check certificates, have new ones, and rotate the cluster's authorities.
+    Certificate(Certificate),
     /// Have Secrets encrypted where they are stored.
     SecretsEncryption(SecretsEncryption),
     /// Save the cluster to a file, and restore it from one.

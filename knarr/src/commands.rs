@@ -1,5 +1,6 @@
 //! What the subcommands do.
 
+mod certificate;
 mod image;
 mod killall;
 mod secrets_encryption;
@@ -18,6 +19,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Server(options) => server::run(*options),
         Command::Agent(options) => agent::run(*options),
         Command::Token(options) => token::run(&options),
+        Command::Certificate(options) => certificate::run(&options),
         Command::SecretsEncryption(options) => secrets_encryption::run(&options),
         Command::Snapshot(options) => snapshot::run(&options),
         Command::Image(options) => image::run(&options),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use base::directory::Followed;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::{Authority, Identity, Request, write_private};
 use base64::Engine as _;
@@ -14,6 +15,9 @@ use base64::engine::general_purpose::STANDARD;
 
 /// Time between two looks at how old its certificate is: clocks may be set.
 const LOOK: Duration = Duration::from_secs(3600);
+
+/// The name of its certificate.
+pub(crate) const ADMIN: &str = "admin";
 
 /// The file, and what is in it.
 pub(crate) struct Kubeconfig {
@@ -36,10 +40,14 @@ impl Kubeconfig {
     }
 
     async fn renew(self, mut identity: Identity) -> Result<(), Infallible> {
+        let mut followed = Followed::new(&self.pki);
         loop {
             let left = identity.due_in(SystemTime::now()).unwrap_or_default();
-            tokio::time::sleep(left.clamp(Duration::from_secs(60), LOOK)).await;
-            if identity.is_due(SystemTime::now()) {
+            tokio::select! {
+                () = tokio::time::sleep(left.clamp(Duration::from_secs(60), LOOK)) => {}
+                () = followed.changed() => {}
+            }
+            if identity.is_due(SystemTime::now()) || self.is_replaced(&identity) {
                 match self.write() {
                     Ok(renewed) => identity = renewed,
                     Err(error) => tracing::error!(%error, "the administrator's kubeconfig cannot be renewed"),
@@ -48,10 +56,17 @@ impl Kubeconfig {
         }
     }
 
+    /// Whether somebody else has made another certificate, and not the half of it.
+    fn is_replaced(&self, identity: &Identity) -> bool {
+        let file = |kind: &str| self.pki.join(format!("{ADMIN}.{kind}"));
+        let present = Identity::load(&file("crt"), &file("key")).ok().flatten();
+        present.is_some_and(|present| present.certificate != identity.certificate && present.certified().is_ok())
+    }
+
     /// Writes it (mode 0600), with a certificate for `system:masters`.
     fn write(&self) -> Result<Identity> {
         let request = Request::Client { user: "kubernetes-admin".into(), groups: vec!["system:masters".into()] };
-        let identity = self.authority.load_or_issue(&self.pki, "admin", &request)?;
+        let identity = self.authority.load_or_issue(&self.pki, ADMIN, &request)?;
         let port = self.listen.port();
         let host = match self.listen.ip() {
             address if !address.is_unspecified() => address.to_string(),
@@ -59,14 +74,22 @@ impl Kubeconfig {
             _ => "127.0.0.1".to_owned(),
         };
         let host = if host.contains(':') { format!("[{host}]") } else { host };
-        let encode = |text: &str| STANDARD.encode(text);
-        let text = format!(
-            "apiVersion: v1
+        let text = text(&format!("https://{host}:{port}"), self.authority.bundle(), &identity);
+        write_private(&self.path, text.as_bytes())?;
+        Ok(identity)
+    }
+}
+
+/// The configuration of an administrator of this server.
+pub(crate) fn text(server: &str, bundle: &str, identity: &Identity) -> String {
+    let encode = |text: &str| STANDARD.encode(text);
+    format!(
+        "apiVersion: v1
 kind: Config
 clusters:
 - name: knarr
   cluster:
-    server: https://{host}:{port}
+    server: {server}
     certificate-authority-data: {}
 users:
 - name: admin
@@ -80,11 +103,8 @@ contexts:
     user: admin
 current-context: knarr
 ",
-            encode(self.authority.bundle()),
-            encode(&identity.certificate),
-            encode(&identity.key)
-        );
-        write_private(&self.path, text.as_bytes())?;
-        Ok(identity)
-    }
+        encode(bundle),
+        encode(&identity.certificate),
+        encode(&identity.key)
+    )
 }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod bootstrap;
+mod certificate;
 mod cli;
 mod commands;
 mod dev;

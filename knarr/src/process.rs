@@ -101,6 +101,9 @@ pub(crate) enum Again {
     /// The server says otherwise what the cluster is than it did when this node began.
     #[error("the cluster is another than this node knew")]
     Cluster,
+    /// Somebody has begun or finished a rotation (`knarr certificate rotate-ca`).
+    #[error("the cluster's authorities are others")]
+    Authorities,
 }
 
 /// Waits until the node must be built anew, which is an error. `own` is the address that the machine had by itself, none if it was

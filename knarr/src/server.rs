@@ -18,6 +18,7 @@ use base::tls::Authority;
 use client::Informers;
 
 use crate::bootstrap::refusals::Refusals;
+use crate::certificate::follow::Begun;
 use crate::kubeconfig::Kubeconfig;
 use crate::local::{InProcess, Issued};
 use crate::node::{self, Node};
@@ -55,6 +56,7 @@ async fn serve(options: cli::Server) -> Result<()> {
     for part in [paths.pki(), paths.runtime(), paths.kubelet(), paths.network()] {
         make_private(&part)?;
     }
+    let begun = Begun::new(paths.pki());
     let store = store::Options {
         quota: options.storage_quota.unwrap_or_else(base::budgets::memory::of_objects),
         begin: store::first_revision(),
@@ -66,7 +68,14 @@ async fn serve(options: cli::Server) -> Result<()> {
     let authority = tokio::task::spawn_blocking(move || Authority::load_or_create(&pki, "ca", "knarr-ca"));
     let (engine, authority) = tokio::join!(store::Fjall::open(store, &storage), authority);
     let (engine, authority) = (engine?, Arc::new(authority??));
-    let ended = ending.wait(start(&options, &paths, (engine.clone(), authority), &api_tasks, &components)).await;
+    let started = start(&options, &paths, (engine.clone(), authority), &api_tasks, &components);
+    let running = async {
+        tokio::select! {
+            ended = started => ended,
+            ended = begun.until_replaced() => ended,
+        }
+    };
+    let ended = ending.wait(running).await;
     // An error tells of itself; one at the start has stopped nothing.
     if ended.is_ok() {
         tracing::info!("stopping; pods keep running");

@@ -66,7 +66,7 @@ impl std::fmt::Display for JoinToken {
 }
 
 impl JoinToken {
-    /// A new token for the authority of this bundle.
+    /// A new token for the authority of this bundle that signs.
     pub(crate) fn new(bundle: &str) -> Result<Self> {
         let random = |length: usize| -> String {
             // Each source has 16 random bytes, less six bits that are fixed, in the seventh and ninth.
@@ -74,7 +74,7 @@ impl JoinToken {
             let bytes = sources.flat_map(|bytes| bytes.into_iter().enumerate().filter(|(at, _)| *at != 6 && *at != 8));
             bytes.take(length).map(|(_, byte)| char::from(LETTERS[usize::from(byte) % LETTERS.len()])).collect()
         };
-        Ok(Self { digest: tls::digest_of_bundle(bundle)?, id: random(6), secret: random(16) })
+        Ok(Self { digest: tls::digest_of_signer(bundle)?, id: random(6), secret: random(16) })
     }
 
     /// What proves to the API who has the token.
@@ -108,22 +108,26 @@ impl JoinToken {
         text.parse().with_context(|| format!("the token in {}", path.display()))
     }
 
-    /// The token of the file, or a new one that is written there (mode 0600). One that is for another authority is replaced.
+    /// The token of the file, or a new one that is written there (mode 0600). One that is for another authority comes to be for this one:
+    /// what it proves stays the same, as its Secret does.
     pub(crate) fn load_or_create(path: &Path, bundle: &str) -> Result<Self> {
-        if let Some(text) = tls::read_private(path)?
-            && let Ok(token) = text.parse::<Self>()
-            && token.digest == tls::digest_of_bundle(bundle)?
-        {
-            return Ok(token);
+        let present = tls::read_private(path)?.and_then(|text| text.parse::<Self>().ok());
+        let digest = tls::digest_of_signer(bundle)?;
+        match present {
+            Some(token) if token.digest == digest || token.digest == tls::digest_of_bundle(bundle)? => Ok(token),
+            Some(token) => Self { digest, ..token }.written(path),
+            None => Self::replace(path, bundle),
         }
-        Self::replace(path, bundle)
     }
 
     /// A new token, which is written to the file in place of another.
     pub(crate) fn replace(path: &Path, bundle: &str) -> Result<Self> {
-        let token = Self::new(bundle)?;
-        tls::write_private(path, format!("{token}\n").as_bytes())?;
-        Ok(token)
+        Self::new(bundle)?.written(path)
+    }
+
+    fn written(self, path: &Path) -> Result<Self> {
+        tls::write_private(path, format!("{self}\n").as_bytes())?;
+        Ok(self)
     }
 }
 
@@ -165,7 +169,15 @@ mod tests {
         assert_eq!(JoinToken::load_or_create(&path, one.bundle()).unwrap(), first);
         assert_eq!(JoinToken::read(&path).unwrap(), first);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_ne!(JoinToken::load_or_create(&path, other.bundle()).unwrap(), first);
+        // The signer's digest is the token's, also while another authority is trusted; whoever has the former token has the same secret.
+        let both = format!("{}{}", other.bundle(), one.bundle());
+        let second = JoinToken::load_or_create(&path, &both).unwrap();
+        assert_eq!((&second.digest, second.bearer()), (&tls::digest_of_bundle(other.bundle()).unwrap(), first.bearer()));
+        assert_eq!(JoinToken::read(&path).unwrap(), second);
+        assert_eq!(JoinToken::load_or_create(&path, other.bundle()).unwrap(), second);
+        // Before there were rotations, tokens had the digest of all certificates.
+        std::fs::write(&path, JoinToken { digest: tls::digest_of_bundle(&both).unwrap(), ..first.clone() }.to_string()).unwrap();
+        assert_eq!(JoinToken::load_or_create(&path, &both).unwrap().digest, tls::digest_of_bundle(&both).unwrap());
         assert_eq!((first.id.len(), first.bearer().len()), (6, 23));
     }
 }

@@ -5,20 +5,26 @@
 
 mod anybody;
 mod authority;
+mod bundle;
 mod config;
 mod der;
+mod inspect;
 mod peer;
 mod pods;
 mod resolver;
+mod rotation;
 mod signing;
 
 pub use anybody::{Unverified, client_of_anybody};
 pub use authority::{Authority, Identity, Request, generate_key, read_private, write_private};
+pub use bundle::{certificates, digest_of_signer, reduced, vouched};
 pub use config::{client, roots, server, system_roots};
 pub use der::certificate_pem;
+pub use inspect::{Certificate, inspect};
 pub use peer::{Credential, Peer, Verifier};
 pub use pods::{KeyType, PodCertificate, PodIdentity, PodKey, clean_chain, requested_key};
 pub use resolver::Resolver;
+pub use rotation::Files;
 pub use signing::{NODE_KEY, SigningRequest, Usage, digest_of_bundle, fingerprint_of_key, request};
 
 /// Why a certificate could not be made, read or used.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
+use base::directory::Followed;
 use base::tasks::Tasks;
 use base::tls::{self, Identity, Request, Resolver};
 use base64::Engine as _;
@@ -15,7 +16,10 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use rustls::ClientConfig;
 use serde_json::json;
 
+use super::authority::Trusted;
 use super::join::{self, AGENT};
+use crate::bootstrap::nodes::NODE_AUTHORITY;
+use crate::certificate::asked;
 use crate::cli;
 use crate::node;
 use crate::node::expiry::{self, Certificate};
@@ -26,6 +30,10 @@ use crate::token::JoinToken;
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Time between two looks at how old a certificate is: clocks may be set.
 const LOOK: Duration = Duration::from_secs(3600);
+/// How long a node that starts waits for a certificate of the cluster's new authority.
+const AT_START: Duration = Duration::from_secs(20);
+/// Delay before the node says again who has issued its certificate.
+const TELL: Duration = Duration::from_secs(5);
 /// Delay before a failed request is repeated, doubling up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
 
@@ -93,7 +101,7 @@ impl Member {
         let server: Server = options.server.parse().context("--server")?;
         let token = options.token_file.as_deref().map(JoinToken::read).transpose()?;
         let pki = paths.pki();
-        let bundle = join::authority(&server, token.as_ref(), &pki.join("server-ca.crt")).await?;
+        let bundle = join::authority(&server, token.as_ref(), &Trusted::new(&pki)).await?;
         Ok(Self { server, identity, token, pki, bundle })
     }
 
@@ -104,6 +112,14 @@ impl Member {
 
     pub(super) fn authority(&self) -> &str {
         &self.bundle
+    }
+
+    pub(super) fn trusted(&self) -> Trusted {
+        Trusted::new(&self.pki)
+    }
+
+    pub(super) fn server(&self) -> Server {
+        self.server.clone()
     }
 
     /// Certificate and key.
@@ -156,6 +172,54 @@ impl Member {
         present.filter(|identity| identity.fits(&self.request(kind)) && identity.is_issued_by(&self.bundle))
     }
 
+    /// The same, if nobody has asked for another one, and if it is the signer who has issued it.
+    fn current(&self, kind: Kind) -> Option<Identity> {
+        let signer = tls::certificates(&self.bundle).ok()?.into_iter().next()?;
+        let present = self.present(kind)?;
+        (present.is_issued_by(&signer) && !asked::is_asked_for(&self.pki, &present)).then_some(present)
+    }
+
+    /// Asks for a client certificate of the present authority, if that is not who has issued the one that there is. Does without it where the
+    /// server does not answer in time: it is asked for again.
+    pub(super) async fn follow_signer(&self, client: &Client, tasks: &Tasks) {
+        if self.current(Kind::Client).is_some() {
+            return;
+        }
+        match tokio::time::timeout(AT_START, self.obtain(Kind::Client, client, tasks)).await {
+            Ok(Ok(())) => tracing::info!("the node has a certificate of the cluster's new authority"),
+            Ok(Err(error)) => tracing::warn!(%error, "no certificate of the cluster's new authority yet"),
+            Err(_) => tracing::warn!("no certificate of the cluster's new authority yet: the server does not answer"),
+        }
+    }
+
+    /// The digest of the authority that has issued the client certificate.
+    pub(super) fn issuer(&self) -> Option<String> {
+        let present = self.present(Kind::Client)?;
+        let all = tls::certificates(&self.bundle).ok()?;
+        tls::digest_of_bundle(all.iter().find(|one| present.is_issued_by(one))?).ok()
+    }
+
+    /// Says in the Node who has issued the client certificate, unless it has been `told`. Whether there is no more to say.
+    async fn tell_issuer(&self, client: &Client, told: &mut Option<String>) -> bool {
+        let issuer = self.issuer();
+        if issuer.is_none() || *told == issuer {
+            return true;
+        }
+        let body = json!({"metadata": {"annotations": {NODE_AUTHORITY: &issuer}}});
+        let patch = http::Request::patch(format!("/api/v1/nodes/{}", self.identity.name))
+            .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
+            .body(body.to_string().into_bytes());
+        let Ok(patch) = patch else { return true };
+        match client.request::<serde_json::Value>(patch).await {
+            Ok(_) => *told = issuer,
+            Err(error) => {
+                tracing::debug!(error = client::why(&error), "the node cannot say yet who has issued its certificate");
+                return false;
+            }
+        }
+        true
+    }
+
     /// Gets the first client certificate; a machine that has a valid one has joined already.
     pub(super) async fn join(&self, tasks: &Tasks) -> Result<()> {
         if self.present(Kind::Client).is_some_and(|identity| identity.is_valid(SystemTime::now())) {
@@ -187,6 +251,9 @@ impl Member {
             Ok(Some(present)) if !present.fits(&self.request(Kind::Client)) => {
                 format!("this machine has joined under another name than {name} (--node-name): it would be another node")
             }
+            Ok(Some(present)) if !present.is_issued_by(&self.bundle) => {
+                "the authority that has issued the certificate of this node is the cluster's no longer".to_owned()
+            }
             _ => format!("this machine has not joined as node {name} yet"),
         }
     }
@@ -203,12 +270,18 @@ impl Member {
 
     /// Keeps a certificate current, for ever. `member` is a client with the node's own rights.
     pub(super) async fn keep(self: std::sync::Arc<Self>, kind: Kind, member: Client, tasks: Tasks) -> Result<(), Infallible> {
-        let mut delay = RETRY.0;
+        let (mut delay, mut told, mut followed) = (RETRY.0, None, Followed::new(&self.pki));
         loop {
             let now = SystemTime::now();
-            let left = self.present(kind).filter(|identity| !identity.is_due(now)).and_then(|identity| identity.due_in(now));
+            let is_told = kind != Kind::Client || self.tell_issuer(&member, &mut told).await;
+            let left = self.current(kind).filter(|identity| !identity.is_due(now)).and_then(|identity| identity.due_in(now));
             if let Some(left) = left {
-                tokio::time::sleep(left.min(LOOK)).await;
+                let left = if is_told { left.min(LOOK) } else { left.min(TELL) };
+                tokio::select! {
+                    // Somebody may have made the Node anew.
+                    () = tokio::time::sleep(left) => told = None,
+                    () = followed.changed() => {}
+                }
                 continue;
             }
             // Who was away for longer than the certificate is valid comes in by the token again.

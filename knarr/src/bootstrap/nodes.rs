@@ -19,11 +19,19 @@ use crate::token::{JoinToken, SERVERS};
 /// The ConfigMap in `kube-system` that tells nodes what their cluster is.
 pub(crate) const CLUSTER: &str = "knarr-cluster";
 
+/// Its key under which nodes that have joined find whom to trust (PEM), the signer first.
+pub(crate) const AUTHORITY: &str = "authority";
+
+/// The ConfigMap of `cluster-info`, which anybody may read.
+pub(crate) const INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
+
+/// The annotation of a Node that says which authority has issued its client certificate: the digest, as tokens have it.
+pub(crate) const NODE_AUTHORITY: &str = "knarr.io/authority";
+
 const RBAC: &str = "rbac.authorization.k8s.io";
 const BOOTSTRAPPERS: &str = "system:bootstrappers";
 const NODES: &str = "system:nodes";
 const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
-const INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 
 /// Writes everything; repeating it changes nothing. `server` is where nodes reach the API. A token of the file that somebody has deleted
 /// from the cluster stays deleted: the file gets another one. The gate opens when nodes are told what the
@@ -35,18 +43,19 @@ pub(crate) async fn joining(
     token: &Path,
     told: &Gate,
 ) -> Result<()> {
-    let applied = apply(client, "kube-system", config(cluster)?).await;
+    let was_there = is_there(client, INFO).await;
+    let told_to_nodes = apply(client, "kube-system", config(cluster, authority)?);
+    let (to_nodes, to_all) = tokio::join!(told_to_nodes, apply(client, "kube-public", info(authority, server)));
     told.ready();
-    applied?;
+    to_nodes.and(to_all)?;
     let mut own = JoinToken::load_or_create(token, authority)?;
-    // The cluster tells its authority after its token is there.
-    if is_there(client, INFO).await? && !is_there(client, &format!("{SECRETS}/{}", own.secret_name())).await? {
+    if was_there? && !is_there(client, &format!("{SECRETS}/{}", own.secret_name())).await? {
         tracing::warn!(path = %token.display(), "the token of the file was deleted, the file has a new one");
         own = JoinToken::replace(token, authority)?;
     }
-    create(client, SECRETS.into(), own.secret(None, SERVERS, &[])).await?;
     let created = roles().into_iter().map(|(path, object)| create(client, path, object));
-    tokio::try_join!(try_join_all(created), apply(client, "kube-public", info(authority, server)))?;
+    let secret = create(client, SECRETS.into(), own.secret(None, SERVERS, &[]));
+    tokio::try_join!(try_join_all(created), secret)?;
     Ok(())
 }
 
@@ -57,8 +66,16 @@ fn info(authority: &str, server: &str) -> Value {
     json!({"metadata": {"name": "cluster-info"}, "data": {"kubeconfig": kubeconfig.to_string()}})
 }
 
-fn config(cluster: &Cluster) -> Result<Value> {
-    Ok(json!({"metadata": {"name": CLUSTER}, "data": {"cluster": serde_json::to_string(cluster)?}}))
+/// The authority in the ConfigMap of [`INFO`].
+pub(crate) fn published(info: &Value) -> Result<String> {
+    let kubeconfig: Value = serde_json::from_str(info["data"]["kubeconfig"].as_str().unwrap_or_default())?;
+    let data = &kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"];
+    Ok(String::from_utf8(STANDARD.decode(data.as_str().context("no authority")?)?)?)
+}
+
+fn config(cluster: &Cluster, authority: &str) -> Result<Value> {
+    let data = json!({"cluster": serde_json::to_string(cluster)?, AUTHORITY: authority});
+    Ok(json!({"metadata": {"name": CLUSTER}, "data": data}))
 }
 
 /// Path of the collection and object.

@@ -27,7 +27,39 @@ pub(super) const BACKDATE: Duration = Duration::from_secs(3600);
 /// A certificate authority with its key, ECDSA P-256.
 pub struct Authority {
     bundle: String,
+    /// The signer's own certificate, PEM: the first of the bundle.
+    own: String,
+    /// What comes after each certificate of its own, PEM: while another authority is on its way out, the signer's certificate as that one
+    /// has signed it. Whoever trusts only the former authority then trusts the present one.
+    chain: String,
     pub(super) issuer: Issuer<'static, KeyPair>,
+}
+
+/// The private key of an authority.
+pub(super) struct Key(KeyPair);
+
+impl Key {
+    /// Whether a certificate (PEM) is of this key.
+    pub(super) fn is_of(&self, certificate: &str) -> Result<bool, Error> {
+        let unreadable = |why: String| Error::Parse(format!("certificate authority: {why}"));
+        let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
+        let (_, read) = x509_parser::parse_x509_certificate(&der).map_err(|error| unreadable(error.to_string()))?;
+        Ok(read.public_key().subject_public_key.data.as_ref() == self.0.public_key_raw())
+    }
+}
+
+/// The private keys in the text of a file.
+pub(super) fn keys_of(text: &str) -> Result<Vec<Key>, Error> {
+    let unreadable = |why: String| Error::Parse(format!("the authority's key: {why}"));
+    let blocks = pem::parse_many(text).map_err(|error| unreadable(error.to_string()))?;
+    // Other programs put the parameters of the curve beside the key.
+    let keys = blocks.iter().filter(|block| block.tag().ends_with("PRIVATE KEY"));
+    keys.map(|block| Ok(Key(KeyPair::from_pem(&pem::encode(block))?))).collect()
+}
+
+/// A key as a PEM block (PKCS #8).
+pub(super) fn block_of(key: &Key) -> String {
+    key.0.serialize_pem()
 }
 
 /// A certificate chain and its key, both PEM.
@@ -70,13 +102,21 @@ pub enum Request {
 impl Authority {
     /// Reads `NAME.crt` and `NAME.key` under `dir`, or makes them (mode 0600) with `common_name`.
     pub fn load_or_create(dir: &Path, name: &str, common_name: &str) -> Result<Self, Error> {
-        let (certificate, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
-        if let Some(identity) = Identity::load(&certificate, &key)? {
-            return Self::from_pem(&identity.certificate, &identity.key);
+        if let Some(present) = Self::load(dir, name)? {
+            return Ok(present);
         }
         let identity = Self::generate(common_name)?;
-        identity.store(&certificate, &key)?;
+        identity.store(&dir.join(format!("{name}.crt")), &dir.join(format!("{name}.key")))?;
         Self::from_pem(&identity.certificate, &identity.key)
+    }
+
+    /// Reads `NAME.crt` and `NAME.key` under `dir`; none when there is no such certificate.
+    ///
+    /// # Errors
+    /// They cannot be read, or the keys have none of the first certificate.
+    pub fn load(dir: &Path, name: &str) -> Result<Option<Self>, Error> {
+        let present = Identity::load(&dir.join(format!("{name}.crt")), &dir.join(format!("{name}.key")))?;
+        present.map(|present| Self::from_pem(&present.certificate, &present.key)).transpose()
     }
 
     /// An authority that lives in memory only.
@@ -85,7 +125,11 @@ impl Authority {
         Self::from_pem(&identity.certificate, &identity.key)
     }
 
-    fn generate(common_name: &str) -> Result<Identity, Error> {
+    /// The certificate and the key of a new authority.
+    ///
+    /// # Errors
+    /// The machine makes no key.
+    pub fn generate(common_name: &str) -> Result<Identity, Error> {
         let mut params = params(subject(common_name, &[])?, CA_LIFETIME);
         // An authority cannot be made anew: it holds whatever the clock said at its making.
         params.not_before = rcgen::date_time_ymd(2000, 1, 1);
@@ -96,14 +140,40 @@ impl Authority {
         Ok(Identity { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
     }
 
-    fn from_pem(bundle: &str, key: &str) -> Result<Self, Error> {
-        let issuer = Issuer::from_ca_cert_pem(bundle, KeyPair::from_pem(key)?)?;
-        Ok(Self { bundle: bundle.to_owned(), issuer })
+    /// The authority of the first certificate of a bundle. Keys of other certificates of the bundle are those of former authorities.
+    pub(super) fn from_pem(bundle: &str, keys: &str) -> Result<Self, Error> {
+        let certificates = super::bundle::certificates(bundle)?;
+        let own = certificates[0].clone();
+        let (mut signer, mut chain) = (None, String::new());
+        for key in keys_of(keys)? {
+            if signer.is_none() && key.is_of(&own)? {
+                signer = Some(key.0);
+                continue;
+            }
+            for former in &certificates[1..] {
+                if key.is_of(former)? {
+                    chain.push_str(&super::signing::crossed(&own, former, &key.0)?);
+                }
+            }
+        }
+        let missing = || Error::Parse("certificate authority: none of the keys is that of its first certificate".into());
+        let issuer = Issuer::from_ca_cert_pem(&own, signer.ok_or_else(missing)?)?;
+        Ok(Self { bundle: bundle.to_owned(), own, chain, issuer })
     }
 
     /// The certificates that others must trust, PEM.
     pub fn bundle(&self) -> &str {
         &self.bundle
+    }
+
+    /// The certificate of the authority that signs, PEM: the first of the bundle.
+    pub fn own(&self) -> &str {
+        &self.own
+    }
+
+    /// A certificate of its own (PEM) with what others need to believe it.
+    pub(super) fn chained(&self, certificate: String) -> String {
+        certificate + &self.chain
     }
 
     /// Issues a certificate for a year.
@@ -129,7 +199,14 @@ impl Authority {
         params.extended_key_usages = usages;
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
-        Ok(Identity { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() })
+        let certificate = self.chained(params.signed_by(&key, &self.issuer)?.pem());
+        Ok(Identity { certificate, key: key.serialize_pem() })
+    }
+
+    /// Whether a certificate is what this authority would issue today: its signature, and what comes with it.
+    fn has_issued(&self, identity: &Identity) -> bool {
+        let certificates = |text: &str| CertificateDer::pem_slice_iter(text.as_bytes()).count();
+        identity.is_issued_by(&self.own) && certificates(&identity.certificate) == 1 + certificates(&self.chain)
     }
 
     /// The identity of `NAME.crt` and `NAME.key` under `dir`, issued anew when it is missing, when it does not fit the
@@ -139,7 +216,7 @@ impl Authority {
         if let Some(identity) = Identity::load(&certificate, &key)?
             && identity.fits(request)
             && !identity.is_due(SystemTime::now())
-            && identity.is_issued_by(&self.bundle)
+            && self.has_issued(&identity)
             && identity.certified().is_ok()
         {
             return Ok(identity);
@@ -175,7 +252,14 @@ impl Identity {
         let key =
             PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|error| Error::Parse(format!("private key: {error}")))?;
         let key = rustls::crypto::ring::sign::any_supported_type(&key)?;
-        Ok(Arc::new(CertifiedKey::new(chain, key)))
+        let certified = CertifiedKey::new(chain, key);
+        match certified.keys_match() {
+            // Whoever writes the two files is between the one and the other, or did not come further.
+            Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
+                Err(Error::Parse("private key: it is that of another certificate".into()))
+            }
+            _ => Ok(Arc::new(certified)),
+        }
     }
 
     /// When the leaf starts and ends to be valid.
@@ -220,23 +304,26 @@ impl Identity {
         .unwrap_or(false)
     }
 
-    /// Whether the leaf names an authority of this bundle as its issuer, so that a replaced authority replaces what it issued.
+    /// Whether the leaf names an authority of this bundle as its issuer, or one does that comes with the leaf, so that a replaced authority
+    /// replaces what it issued.
     pub fn is_issued_by(&self, bundle: &str) -> bool {
         use x509_parser::prelude::*;
-        let issuer = self.with_leaf(|leaf| {
-            leaf.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        let issuer = |der: CertificateDer<'_>| {
+            let (_, read) = X509Certificate::from_der(&der).ok()?;
+            read.extensions().iter().find_map(|extension| match extension.parsed_extension() {
                 ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
                 _ => None,
             })
-        });
-        let Ok(Some(issuer)) = issuer else { return false };
-        let is_it = |der: CertificateDer<'_>| {
-            let Ok((_, authority)) = X509Certificate::from_der(&der) else { return false };
-            authority.extensions().iter().any(
-                |extension| matches!(extension.parsed_extension(), ParsedExtension::SubjectKeyIdentifier(id) if id.0 == issuer),
-            )
         };
-        CertificateDer::pem_slice_iter(bundle.as_bytes()).flatten().any(is_it)
+        let issuers: Vec<Vec<u8>> =
+            CertificateDer::pem_slice_iter(self.certificate.as_bytes()).flatten().filter_map(issuer).collect();
+        let is_one = |der: CertificateDer<'_>| {
+            let Ok((_, authority)) = X509Certificate::from_der(&der) else { return false };
+            authority.extensions().iter().any(|extension| {
+                matches!(extension.parsed_extension(), ParsedExtension::SubjectKeyIdentifier(id) if issuers.iter().any(|issuer| id.0 == issuer))
+            })
+        };
+        CertificateDer::pem_slice_iter(bundle.as_bytes()).flatten().any(is_one)
     }
 
     fn with_leaf<T>(&self, read: impl FnOnce(&x509_parser::certificate::X509Certificate<'_>) -> T) -> Result<T, Error> {

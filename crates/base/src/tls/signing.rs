@@ -181,7 +181,8 @@ impl Authority {
         let start = now.saturating_sub(i64::try_from(BACKDATE.as_secs()).unwrap_or_default().min(300));
         let end = now.saturating_add(seconds).min(self.end()?);
         let SigningRequest { subject, key, names, .. } = request;
-        self.seal(&Content { subject, key, names: names.as_deref(), usages, extension: None }, (start, end))
+        let content = Content { subject, key, names: names.as_deref(), usages, extension: None };
+        Ok(self.chained(self.seal(&content, (start, end))?))
     }
 
     /// When the authority's own certificate ends, in seconds since the Unix epoch.
@@ -196,13 +197,7 @@ impl Authority {
             return Err(Error::Parse("the authority's key: only ECDSA P-256 keys sign requests".into()));
         }
         let (start, end) = (der::time(start)?, der::time(end)?);
-        let certificate = self.with_own(|own| {
-            let key_id = own.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-                ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
-                _ => None,
-            });
-            tbs(content, own.subject().as_raw(), key_id, (&start, &end))
-        })?;
+        let certificate = self.with_own(|own| tbs(content, own.subject().as_raw(), key_id(own), (&start, &end)))?;
         let signature = key.sign(&certificate)?;
         let signature = tlv(BIT_STRING, &[&[0], &signature]);
         Ok(der::certificate_pem(tlv(SEQUENCE, &[&certificate, ECDSA_WITH_SHA256, &signature])))
@@ -211,19 +206,70 @@ impl Authority {
     /// What the authority's own certificate says.
     fn with_own<T>(&self, read: impl FnOnce(&X509Certificate<'_>) -> T) -> Result<T, Error> {
         let wrong = |why: String| Error::Parse(format!("certificate authority: {why}"));
-        let own = CertificateDer::from_pem_slice(self.bundle().as_bytes()).map_err(|error| wrong(error.to_string()))?;
+        let own = CertificateDer::from_pem_slice(self.own().as_bytes()).map_err(|error| wrong(error.to_string()))?;
         let (_, own) = x509_parser::parse_x509_certificate(&own).map_err(|error| wrong(error.to_string()))?;
         Ok(read(&own))
     }
 }
 
-/// TBSCertificate of RFC 5280, section 4.1.
-fn tbs(content: &Content<'_>, issuer: &[u8], key_id: Option<&[u8]>, (start, end): (&[u8], &[u8])) -> Vec<u8> {
-    let version = tlv(0xa0, &[&tlv(INTEGER, &[&[2]])]);
-    // Positive and of full length, whatever the first byte is.
+/// The certificate of an authority, signed by another one with its key: what it is of stays the same, also when it begins and ends.
+///
+/// # Errors
+/// One of them cannot be read, or the key is none of P-256.
+pub(super) fn crossed(own: &str, by: &str, key: &KeyPair) -> Result<String, Error> {
+    let wrong = |why: String| Error::Parse(format!("certificate authority: {why}"));
+    if key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
+        return Err(wrong("the former authority's key is none of ECDSA P-256".into()));
+    }
+    let der = |text: &str| CertificateDer::from_pem_slice(text.as_bytes()).map_err(|error| wrong(error.to_string()));
+    let (own, by) = (der(own)?, der(by)?);
+    let (_, own) = x509_parser::parse_x509_certificate(&own).map_err(|error| wrong(error.to_string()))?;
+    let (_, by) = x509_parser::parse_x509_certificate(&by).map_err(|error| wrong(error.to_string()))?;
+    if by.basic_constraints().ok().flatten().is_some_and(|basic| basic.value.path_len_constraint == Some(0)) {
+        return Err(wrong(format!("{} lets no authority be below it (its pathlen is 0)", by.subject())));
+    }
+    let end = own.validity().not_after.timestamp().min(by.validity().not_after.timestamp());
+    let validity = tlv(SEQUENCE, &[&der::time(own.validity().not_before.timestamp())?, &der::time(end)?]);
+    let is_of_issuer = |parsed: &ParsedExtension<'_>| matches!(parsed, ParsedExtension::AuthorityKeyIdentifier(_));
+    let kept = own.extensions().iter().filter(|kept| !is_of_issuer(kept.parsed_extension()));
+    let mut extensions: Vec<Vec<u8>> = kept.map(|kept| extension(kept.oid.as_bytes(), kept.critical, kept.value)).collect();
+    extensions.extend(key_id(&by).map(issued_by));
+    let extensions: Vec<&[u8]> = extensions.iter().map(Vec::as_slice).collect();
+    let extensions = tlv(0xa3, &[&tlv(SEQUENCE, &extensions)]);
+    let (issuer, subject) = (by.subject().as_raw(), own.subject().as_raw());
+    let parts: [&[u8]; 8] =
+        [&version(), &serial(), ECDSA_WITH_SHA256, issuer, &validity, subject, own.public_key().raw, &extensions];
+    let certificate = tlv(SEQUENCE, &parts);
+    let signature = tlv(BIT_STRING, &[&[0], &key.sign(&certificate)?]);
+    Ok(der::certificate_pem(tlv(SEQUENCE, &[&certificate, ECDSA_WITH_SHA256, &signature])))
+}
+
+/// The identifier of an authority's key, as its certificate has it.
+fn key_id<'a>(authority: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
+    authority.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+        _ => None,
+    })
+}
+
+/// The extension that says by which key a certificate was signed.
+fn issued_by(key_id: &[u8]) -> Vec<u8> {
+    extension(&[0x55, 0x1d, 0x23], false, &tlv(SEQUENCE, &[&tlv(0x80, &[key_id])]))
+}
+
+fn version() -> Vec<u8> {
+    tlv(0xa0, &[&tlv(INTEGER, &[&[2]])])
+}
+
+/// Positive and of full length, whatever the first byte is.
+fn serial() -> Vec<u8> {
     let mut serial = *uuid::Uuid::new_v4().as_bytes();
     serial[0] = serial[0] & 0x3f | 0x40;
-    let serial = tlv(INTEGER, &[&serial]);
+    tlv(INTEGER, &[&serial])
+}
+
+/// TBSCertificate of RFC 5280, section 4.1.
+fn tbs(content: &Content<'_>, issuer: &[u8], key_id: Option<&[u8]>, (start, end): (&[u8], &[u8])) -> Vec<u8> {
     let validity = tlv(SEQUENCE, &[start, end]);
     let has = |usage| content.usages.contains(&usage);
     let mut extensions = Vec::new();
@@ -239,16 +285,15 @@ fn tbs(content: &Content<'_>, issuer: &[u8], key_id: Option<&[u8]>, (start, end)
         extensions.push(extension(&[0x55, 0x1d, 0x25], false, &tlv(SEQUENCE, &purposes)));
     }
     extensions.push(extension(&[0x55, 0x1d, 0x13], true, &tlv(SEQUENCE, &[])));
-    if let Some(id) = key_id {
-        extensions.push(extension(&[0x55, 0x1d, 0x23], false, &tlv(SEQUENCE, &[&tlv(0x80, &[id])])));
-    }
+    extensions.extend(key_id.map(issued_by));
     if let Some(names) = content.names {
         extensions.push(extension(&[0x55, 0x1d, 0x11], false, names));
     }
     extensions.extend(content.extension.map(<[u8]>::to_vec));
     let extensions: Vec<&[u8]> = extensions.iter().map(Vec::as_slice).collect();
     let extensions = tlv(0xa3, &[&tlv(SEQUENCE, &extensions)]);
-    let parts: [&[u8]; 8] = [&version, &serial, ECDSA_WITH_SHA256, issuer, &validity, content.subject, content.key, &extensions];
+    let (subject, key) = (content.subject, content.key);
+    let parts: [&[u8]; 8] = [&version(), &serial(), ECDSA_WITH_SHA256, issuer, &validity, subject, key, &extensions];
     tlv(SEQUENCE, &parts)
 }
 

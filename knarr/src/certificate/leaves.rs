@@ -1,0 +1,110 @@
+//! New certificates in the place of those that a server has, from the same authorities and for the same names.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use base::tls::{self, Authority, Identity, inspect, write_private};
+use client::kube::config::Kubeconfig;
+
+use super::asked;
+use crate::kubeconfig::{self, ADMIN};
+use crate::paths::Paths;
+
+/// The certificates of a server, and the authority of each.
+const LEAVES: [(&str, &str); 4] =
+    [("apiserver", "ca"), ("kubelet", "ca"), (ADMIN, "ca"), ("front-proxy-client", "front-proxy-ca")];
+/// Those of an agent.
+const OF_AGENT: [&str; 2] = ["kubelet-client", "kubelet"];
+
+fn present(pki: &Path, name: &str) -> Result<Option<Identity>, tls::Error> {
+    Identity::load(&pki.join(format!("{name}.crt")), &pki.join(format!("{name}.key")))
+}
+
+/// Issues all certificates of a server anew, and its administrator's kubeconfig. Gives the names of the files.
+///
+/// # Errors
+/// One cannot be read or written; those before it are new.
+pub(crate) fn renew(paths: &Paths) -> Result<Vec<String>> {
+    let (pki, mut renewed) = (paths.pki(), Vec::new());
+    for (name, authority) in LEAVES {
+        let Some(before) = present(&pki, name)? else { continue };
+        let Some(authority) = Authority::load(&pki, authority)? else {
+            bail!("there is no {}", pki.join(format!("{authority}.crt")).display())
+        };
+        let file = pki.join(format!("{name}.crt"));
+        let leaf = inspect(&before.certificate)?.into_iter().next();
+        let request = leaf.and_then(|leaf| leaf.request()).with_context(|| {
+            format!("{}: it is no certificate of Knarr's: remove it, and the server makes another", file.display())
+        })?;
+        let identity = authority.issue(&request)?;
+        identity.store(&file, &pki.join(format!("{name}.key")))?;
+        renewed.push(file.display().to_string());
+        if name == ADMIN && write_kubeconfig(&paths.kubeconfig(), &authority, &identity)? {
+            renewed.push(paths.kubeconfig().display().to_string());
+        }
+    }
+    Ok(renewed)
+}
+
+/// Writes the administrator's kubeconfig anew, unless there is none yet.
+fn write_kubeconfig(path: &Path, authority: &Authority, identity: &Identity) -> Result<bool> {
+    let Some(before) = tls::read_private(path)? else { return Ok(false) };
+    let before = Kubeconfig::from_yaml(&before).with_context(|| path.display().to_string())?;
+    let server = before.clusters.first().and_then(|named| named.cluster.as_ref()?.server.clone());
+    let server = server.with_context(|| format!("{}: it names no server", path.display()))?;
+    write_private(path, kubeconfig::text(&server, authority.bundle(), identity).as_bytes())?;
+    Ok(true)
+}
+
+/// Has an agent ask for other certificates in the place of those that it has.
+///
+/// # Errors
+/// There are none, or the wish cannot be written down.
+pub(crate) fn ask(paths: &Paths) -> Result<()> {
+    let pki = paths.pki();
+    let found = OF_AGENT.iter().map(|name| present(&pki, name)).collect::<Result<Vec<_>, _>>()?;
+    let found: Vec<Identity> = found.into_iter().flatten().collect();
+    if found.is_empty() {
+        bail!("the agent of this data directory has not joined yet");
+    }
+    Ok(asked::ask(&pki, &found)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use base::tls::Request;
+
+    use super::*;
+
+    #[test]
+    fn certificates_are_renewed_for_the_same_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::new(directory.path());
+        let pki = paths.pki();
+        let authority = Authority::load_or_create(&pki, "ca", "ca").unwrap();
+        let sans = vec!["kubernetes".to_owned(), "10.43.0.1".to_owned()];
+        let admin = Request::Client { user: "kubernetes-admin".into(), groups: vec!["system:masters".into()] };
+        let requests = [("apiserver", Request::Server { name: "kube-apiserver".into(), sans }), (ADMIN, admin)];
+        let before = requests.clone().map(|(name, request)| authority.load_or_issue(&pki, name, &request).unwrap());
+        // A server that has not served yet has no kubeconfig.
+        assert_eq!(renew(&paths).unwrap().len(), 2);
+        let written = kubeconfig::text("https://10.0.0.1:7443", authority.bundle(), &before[1]);
+        std::fs::write(paths.kubeconfig(), written).unwrap();
+        assert_eq!(renew(&paths).unwrap().len(), 3);
+        for ((name, request), before) in requests.iter().zip(&before) {
+            let after = present(&pki, name).unwrap().unwrap();
+            assert_ne!(after.certificate, before.certificate);
+            assert_eq!(inspect(&after.certificate).unwrap()[0].request().as_ref(), Some(request));
+            assert_eq!(
+                authority.load_or_issue(&pki, name, request).unwrap().certificate,
+                after.certificate,
+                "the server keeps it"
+            );
+        }
+        let after = present(&pki, ADMIN).unwrap().unwrap();
+        let text = std::fs::read_to_string(paths.kubeconfig()).unwrap();
+        assert_eq!(text, kubeconfig::text("https://10.0.0.1:7443", authority.bundle(), &after));
+        assert!(ask(&Paths::new(&directory.path().join("agent"))).unwrap_err().to_string().contains("not joined"));
+    }
+}
