@@ -124,7 +124,7 @@ impl Inner {
             options.fields = Some(apimachinery::fields::Selector::equals("metadata.name", on.target.name));
         }
         options.timeout.get_or_insert_with(watch::default_timeout);
-        on.call.keep(self.budgets.place(&on.call, Lasting::Watch)?);
+        on.call.keep(self.budgets.place(on.call.counted(), Lasting::Watch)?);
         match self.registry.watch(on.resource, on.namespace(), &options).await {
             Ok(watch) => watch::stream(on, watch, &self.tasks),
             Err(status) => Ok(watch::refused(on.call.accept, status)),

@@ -18,7 +18,6 @@ use http_body_util::{BodyExt, Full};
 use registry::User;
 
 use crate::body::RequestBody;
-use crate::call::Call;
 use crate::decode;
 use crate::dispatch::{Handler, Plan};
 use crate::fairness::Fairness;
@@ -69,8 +68,8 @@ impl Default for Budgets {
 impl Budgets {
     /// The place of a request that lasts; none for components of this process, which are not counted. 429 when its user, or all of them,
     /// have too many.
-    pub(crate) fn place(&self, call: &Call<'_>, lasting: Lasting) -> Result<Option<Place>, Status> {
-        let Some(user) = call.counted() else { return Ok(None) };
+    pub(crate) fn place(&self, user: Option<&str>, lasting: Lasting) -> Result<Option<Place>, Status> {
+        let Some(user) = user else { return Ok(None) };
         let (places, what) = match lasting {
             Lasting::Watch => (&self.watches, "watches"),
             Lasting::Stream => (&self.streams, "connections to pods and nodes"),

@@ -38,8 +38,8 @@ impl Inner {
         let (user, upgrades) = (call.counted(), streaming::is_upgrade(&call.parts.headers));
         // A watch, or what lasts though nothing says so beforehand.
         let place = match (upgrades, &call.ongoing) {
-            (true, _) => self.budgets.place(call, Lasting::Stream)?,
-            (false, Some(_)) => self.budgets.place(call, Lasting::Watch)?,
+            (true, _) => self.budgets.place(user, Lasting::Stream)?,
+            (false, Some(_)) => self.budgets.place(user, Lasting::Watch)?,
             (false, None) => None,
         };
         if !upgrades {
