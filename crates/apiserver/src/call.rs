@@ -1,5 +1,6 @@
 //! What the handlers of requests are given: what all of them need, and the one request.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use base::readiness::Readiness;
@@ -17,7 +18,7 @@ use crate::negotiate::Accept;
 use crate::openapi::OpenApi;
 use crate::proxy::client::KubeletClient;
 use crate::route::Target;
-use crate::stages::Budgets;
+use crate::stages::{Budgets, InProcess};
 use crate::tunnels::Tunnels;
 use crate::usage::known::Usages;
 use crate::version::Build;
@@ -61,6 +62,21 @@ pub(crate) struct Call<'a> {
     pub(crate) ongoing: Option<Arc<Ongoing>>,
     /// What is told of it to the audit log.
     pub(crate) record: Option<Arc<Record>>,
+}
+
+impl Call<'_> {
+    /// Whose budgets the request is of; none for components of this process.
+    pub(crate) fn counted(&self) -> Option<&str> {
+        let own = self.parts.extensions.get::<InProcess>().is_some();
+        (!own).then_some(self.user.name.as_str())
+    }
+
+    /// Keeps something as long as the request lasts.
+    pub(crate) fn keep(&self, guard: impl Any + Send) {
+        if let Some(ongoing) = &self.ongoing {
+            ongoing.keep(guard);
+        }
+    }
 }
 
 /// A request on a resource that exists.

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::body::{Body, RequestBody};
 use crate::call::{Inner, On};
 use crate::query::Query;
+use crate::stages::Lasting;
 
 pub use client::KubeletClient;
 pub(crate) use target::runs_commands;
@@ -51,6 +52,7 @@ fn options((group, version, kind): GroupVersionKindRef<'_>, on: &On<'_>) -> Valu
 impl Inner {
     /// Everything that streams.
     pub(crate) async fn connect(&self, on: &On<'_>, connect: Connect, body: RequestBody) -> Result<Response<Body>, Status> {
+        on.call.keep(self.budgets.place(on.call.counted(), Lasting::Stream)?);
         if connect != Connect::Log {
             let target = &on.target;
             let options = on.resource.def.subresource(target.sub).and_then(|sub| sub.kind).map(|kind| options(kind, on));

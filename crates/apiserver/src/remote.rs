@@ -63,6 +63,9 @@ pub(crate) enum Error {
     /// Large answers have taken all that there is for them, and this one is the largest.
     #[error("too many large responses are read at the same time")]
     Crowded,
+    /// The user has too many streams to the node.
+    #[error("{0}")]
+    Streams(String),
     /// What comes is no HTTP, or ends too early.
     #[error("{0}")]
     Http(String),

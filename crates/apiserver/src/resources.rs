@@ -14,6 +14,7 @@ use crate::dispatch::Handler;
 use crate::negotiate;
 use crate::query::Query;
 use crate::route::Target;
+use crate::stages::Lasting;
 use crate::{decode, respond, watch};
 
 impl Inner {
@@ -123,9 +124,9 @@ impl Inner {
             options.fields = Some(apimachinery::fields::Selector::equals("metadata.name", on.target.name));
         }
         options.timeout.get_or_insert_with(watch::default_timeout);
-        let place = self.budgets.watches.open(on.call.parts, &on.call.user)?;
+        on.call.keep(self.budgets.place(on.call.counted(), Lasting::Watch)?);
         match self.registry.watch(on.resource, on.namespace(), &options).await {
-            Ok(watch) => watch::stream(on, watch, place, &self.tasks),
+            Ok(watch) => watch::stream(on, watch, &self.tasks),
             Err(status) => Ok(watch::refused(on.call.accept, status)),
         }
     }

@@ -1,15 +1,16 @@
 //! What bounds a request, stage by stage: whose connection it is, how many others there are, how long it may take, and where its work
 //! is done.
 
+pub(crate) mod places;
 pub(crate) mod seats;
-pub(crate) mod watches;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Status;
-use base::budgets::connections::Place;
+use base::budgets::connections;
+use base::budgets::descriptors;
 use base::budgets::heavy::HEAVY;
 use http::request::Parts;
 use http_body::Body as _;
@@ -21,6 +22,7 @@ use crate::decode;
 use crate::dispatch::{Handler, Plan};
 use crate::fairness::Fairness;
 use crate::query::Query;
+use places::{Place, Places};
 
 /// How long a request may take at most (upstream's `--request-timeout`).
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -29,11 +31,52 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InProcess;
 
+/// Watches of one user. An informer needs one for each kind that it is about; a node one for each object that its pods refer to.
+const WATCHES: usize = 2_000;
+/// Connections to others for users: in percent of all descriptors and at most, and those of one user.
+const STREAMS_PERCENT: usize = 20;
+const MAX_STREAMS: usize = 8_192;
+const STREAMS: usize = 2_000;
+
+/// What lasts as long as its client wants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lasting {
+    /// A watch, which costs memory.
+    Watch,
+    /// A command, a log, a forwarded port, a proxied request or an upgrade, which costs a connection to somebody else.
+    Stream,
+}
+
 /// The budgets of all requests.
-#[derive(Default)]
 pub(crate) struct Budgets {
     pub(crate) fairness: Arc<Fairness>,
-    pub(crate) watches: Arc<watches::Watches>,
+    watches: Arc<Places>,
+    streams: Arc<Places>,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        let streams = descriptors::share(descriptors::limit(), STREAMS_PERCENT, MAX_STREAMS);
+        Self {
+            fairness: Arc::default(),
+            watches: Places::new("watches_of_user", usize::MAX, WATCHES),
+            streams: Places::new("streams_of_user", streams, STREAMS.min(streams.div_ceil(4))),
+        }
+    }
+}
+
+impl Budgets {
+    /// The place of a request that lasts; none for components of this process, which are not counted. 429 when its user, or all of them,
+    /// have too many.
+    pub(crate) fn place(&self, user: Option<&str>, lasting: Lasting) -> Result<Option<Place>, Status> {
+        let Some(user) = user else { return Ok(None) };
+        let (places, what) = match lasting {
+            Lasting::Watch => (&self.watches, "watches"),
+            Lasting::Stream => (&self.streams, "connections to pods and nodes"),
+        };
+        let place = places.take(user);
+        place.map(Some).ok_or_else(|| Status::too_many_requests(format!("Too many {what}, please try again later."), 1))
+    }
 }
 
 /// Whether a request lasts as long as its client wants.
@@ -43,7 +86,7 @@ pub(crate) fn is_long_running(plan: &Plan) -> bool {
 
 /// The connection is now its user's. 429 when the user has too many.
 pub(crate) fn prove(parts: &Parts, user: &User) -> Result<(), Status> {
-    match parts.extensions.get::<Arc<Place>>() {
+    match parts.extensions.get::<Arc<connections::Place>>() {
         Some(place) if user.name != crate::authn::ANONYMOUS && !place.prove(&user.name) => {
             Err(Status::too_many_requests("Too many connections, please try again later.", 1))
         }

@@ -18,7 +18,6 @@ use crate::metrics::load::Ongoing;
 use crate::negotiate::{Accept, Format, Shape};
 use crate::respond;
 use crate::stages::InProcess;
-use crate::stages::watches::Place;
 
 /// How long a watch lasts that does not say, at least; up to twice that, so that clients do not come back all at once.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
@@ -29,21 +28,15 @@ pub(crate) fn default_timeout() -> Duration {
 }
 
 /// The answer to a watch, until its end or the end of the server: a stream of events, or a WebSocket for who asks for one.
-pub(crate) fn stream(on: &On<'_>, watch: Watch, place: Option<Place>, tasks: &Tasks) -> Result<Response<Body>, Status> {
+pub(crate) fn stream(on: &On<'_>, watch: Watch, tasks: &Tasks) -> Result<Response<Body>, Status> {
     let accept = on.call.accept;
     let stream_type = accept.format.stream_type().unwrap_or_default();
     let embed = match accept.shape {
         Shape::Table { .. } => respond::include(on.call.query)?,
         _ => IncludeObject::default(),
     };
-    let mut events = Events {
-        accept,
-        resource: on.resource.clone(),
-        embed,
-        columns_sent: false,
-        ongoing: on.call.ongoing.clone(),
-        _place: place,
-    };
+    let mut events =
+        Events { accept, resource: on.resource.clone(), embed, columns_sent: false, ongoing: on.call.ongoing.clone() };
     // A token of this watch alone: asking one takes its lock.
     let watch = watch.into_stream().take_until(tasks.token().child_token().cancelled_owned());
     if !streaming::is_websocket(&on.call.parts.headers) {
@@ -75,9 +68,8 @@ struct Events {
     resource: Arc<Served>,
     embed: IncludeObject,
     columns_sent: bool,
-    ongoing: Option<Arc<Ongoing>>,
     /// Held as long as the watch lasts.
-    _place: Option<Place>,
+    ongoing: Option<Arc<Ongoing>>,
 }
 
 impl Events {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use apiserver::tunnels::{PATH, PROTOCOL};
+use apiserver::tunnels::{PATH, PROTOCOL, serving};
 use base::tasks::{OnFailure, Tasks};
 use bytes::Bytes;
 use client::remote::Server;
@@ -16,7 +16,7 @@ use http_body_util::{Empty, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
@@ -24,14 +24,8 @@ use tokio::sync::Notify;
 
 /// Time to connect, to the server and to what is asked for.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Silence after which the server is asked whether it is there, and how long it has to answer.
-const SILENCE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 /// Delay before a tunnel is opened again, doubling up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// Streams at once.
-const STREAMS: u32 = 1024;
-/// Bytes under way on a stream, and on all streams.
-const WINDOWS: (u32, u32) = (256 << 10, 16 << 20);
 
 /// What the server may reach by the tunnel: this node.
 #[derive(Debug)]
@@ -110,11 +104,7 @@ async fn serve(stream: Upgraded, reach: &Arc<Reach>, tasks: &Tasks) -> hyper::Re
         let (reach, tasks) = (reach.clone(), tasks.clone());
         async move { Ok::<_, Infallible>(connect(request, &reach, &tasks).await) }
     });
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    builder.timer(TokioTimer::new()).keep_alive_interval(SILENCE.0).keep_alive_timeout(SILENCE.1);
-    builder.max_concurrent_streams(STREAMS);
-    builder.initial_stream_window_size(WINDOWS.0).initial_connection_window_size(WINDOWS.1);
-    builder.serve_connection(stream, service).await
+    serving().serve_connection(stream, service).await
 }
 
 /// Answers a request for a stream: 200, and then its bytes, or why there is none.

@@ -8,7 +8,15 @@ use super::*;
 
 fn put(key: &'static str, value: &'static str) -> store::Write {
     let change = Change::Put(value.into());
-    store::Write { key: key.into(), expect: Expect::Anything, change, lane: Lane::Durable, ttl: None, note: None, holds: Vec::new() }
+    store::Write {
+        key: key.into(),
+        expect: Expect::Anything,
+        change,
+        lane: Lane::Durable,
+        ttl: None,
+        note: None,
+        holds: Vec::new(),
+    }
 }
 
 /// A data directory with keys and a store, and its snapshot.

@@ -10,6 +10,7 @@ use registry::{Remote, User};
 use crate::body::{Body, RequestBody};
 use crate::call::{Call, Inner};
 use crate::proxy::outbound;
+use crate::stages::Lasting;
 use crate::{remote, respond};
 
 impl Inner {
@@ -34,22 +35,34 @@ impl Inner {
         let authority = endpoint.target().authority();
         let mut request = outbound::request(call.parts, path, &authority, body).map_err(Status::internal)?;
         name_user(request.headers_mut(), &call.user);
-        if !streaming::is_upgrade(&call.parts.headers) {
-            let answer = endpoint.forward(&self.registry, request).await;
+        let (user, upgrades) = (call.counted(), streaming::is_upgrade(&call.parts.headers));
+        // A watch, or what lasts though nothing says so beforehand.
+        let place = match (upgrades, &call.ongoing) {
+            (true, _) => self.budgets.place(user, Lasting::Stream)?,
+            (false, Some(_)) => self.budgets.place(user, Lasting::Watch)?,
+            (false, None) => None,
+        };
+        if !upgrades {
+            call.keep(place);
+            let answer = endpoint.forward(&self.registry, request, user).await;
             return answer.map(outbound::passed_on).map(without_redirect).or_else(|error| self.failed(remote, &error));
         }
         let dialled =
-            tokio::time::timeout(remote::DIAL, endpoint.dial(&self.registry)).await.unwrap_or(Err(remote::Error::Timeout));
-        let stream = match dialled {
+            tokio::time::timeout(remote::DIAL, endpoint.dial(&self.registry, user)).await.unwrap_or(Err(remote::Error::Timeout));
+        let (stream, by_tunnel) = match dialled {
             Ok(stream) => stream,
             Err(error) => return self.failed(remote, &error),
         };
-        let sent = outbound::exchange(stream, request, call.parts, &self.tasks, call.ongoing.clone()).await;
+        let held = Box::new((call.ongoing.clone(), place, by_tunnel));
+        let sent = outbound::exchange(stream, request, call.parts, &self.tasks, held).await;
         sent.map(without_redirect).or_else(|error| self.failed(remote, &remote::Error::Http(error.to_string())))
     }
 
     /// What is answered for a server that is not there, or breaks off. Whether it is there is looked at again.
     fn failed(&self, remote: &Remote, error: &remote::Error) -> Result<Response<Body>, Status> {
+        if let remote::Error::Streams(why) = error {
+            return Err(Status::too_many_requests(why.as_str(), 1));
+        }
         tracing::debug!(group = remote.group, version = remote.version, %error, "an API server cannot be reached");
         self.servers.doubted.notify_one();
         match error {

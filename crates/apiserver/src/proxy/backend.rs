@@ -1,9 +1,10 @@
 //! Where a request goes: a pod, a service, a node.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::tasks::Tasks;
+use apimachinery::Status;
 use http::Response;
 use http::request::Parts;
 use rustls::ClientConfig;
@@ -12,8 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use super::outbound;
 use crate::body::{Body, RequestBody};
-use crate::metrics::load::Ongoing;
-use crate::tunnels::{Stream, Tunnels};
+use crate::tunnels::{Stream, Way};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -27,33 +27,56 @@ pub(super) struct Backend {
     pub(super) tls: Option<Arc<ClientConfig>>,
 }
 
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The user has too many connections there.
+    Crowded(String),
+    /// What to tell the user.
+    Unreachable(String),
+}
+
+impl Failure {
+    /// A status: that of too many requests, or what is made of the reason.
+    pub(super) fn or(self, told: impl FnOnce(String) -> Status) -> Status {
+        match self {
+            Self::Crowded(why) => Status::too_many_requests(why, 1),
+            Self::Unreachable(why) => told(why),
+        }
+    }
+}
+
 impl Backend {
     pub(super) fn authority(&self) -> String {
         if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
     }
 
-    async fn dial(&self, tunnels: &Tunnels) -> std::io::Result<Stream> {
+    async fn dial(&self, way: &Way<'_>) -> io::Result<Stream> {
         let connecting = async {
-            let stream = tunnels.connect(self.node.as_deref(), &self.host, self.port).await?;
+            let stream = way.tunnels.connect(self.node.as_deref(), &self.host, self.port, way.user).await?;
             let Some(config) = &self.tls else { return Ok(stream) };
-            let name = ServerName::try_from(self.host.clone()).map_err(std::io::Error::other)?;
+            let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
             Ok(Box::new(TlsConnector::from(config.clone()).connect(name, stream).await?) as Stream)
         };
-        tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+        tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Sends the request with another path and hands back the answer. The error says what to tell the user.
+    /// Sends the request with another path and hands back the answer.
     pub(super) async fn send(
         &self,
         parts: &Parts,
         path: &str,
         body: RequestBody,
-        (tasks, tunnels): (&Tasks, &Tunnels),
-        ongoing: Option<Arc<Ongoing>>,
-    ) -> Result<Response<Body>, String> {
-        let unreachable = |error: &dyn std::fmt::Display| format!("dial tcp {}: {error}", self.authority());
-        let stream = self.dial(tunnels).await.map_err(|error| unreachable(&error))?;
-        let request = outbound::request(parts, path, &self.authority(), body).map_err(|error| error.to_string())?;
-        outbound::exchange(stream, request, parts, tasks, ongoing).await.map_err(|error| unreachable(&error))
+        way: Way<'_>,
+    ) -> Result<Response<Body>, Failure> {
+        let unreachable = |error: &dyn std::fmt::Display| Failure::Unreachable(format!("dial tcp {}: {error}", self.authority()));
+        let stream = self.dial(&way).await.map_err(|error| match error.kind() {
+            io::ErrorKind::QuotaExceeded => Failure::Crowded(error.to_string()),
+            _ => unreachable(&error),
+        })?;
+        let request = outbound::request(parts, path, &self.authority(), body);
+        let request = request.map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let sent = outbound::exchange(stream, request, parts, way.tasks, Box::new(way.ongoing)).await;
+        sent.map_err(|error| unreachable(&error))
     }
 }

@@ -29,7 +29,7 @@ impl Inner {
         let backend = self.kubelet_of(node).await?;
         let (parts, ()) = http::Request::get(path).body(()).map_err(Status::internal)?.into_parts();
         let empty = RequestBody::new(Empty::new().map_err(|never| match never {}));
-        let response = backend.send(&parts, path, empty, self.way(), None).await.map_err(Status::internal)?;
+        let response = backend.send(&parts, path, empty, self.way()).await.map_err(|failure| failure.or(Status::internal))?;
         if !response.status().is_success() {
             return Err(refused(response).await);
         }
@@ -55,7 +55,8 @@ pub(super) async fn log(api: &Inner, on: &On<'_>) -> Result<Response<Body>, Stat
     if streaming::is_websocket(&on.call.parts.headers) {
         return log_over_websocket(api, on, &backend, &path, empty()).await;
     }
-    let mut response = backend.send(on.call.parts, &path, empty(), api.way(), on.call.ongoing.clone()).await.map_err(failed)?;
+    let mut response =
+        backend.send(on.call.parts, &path, empty(), api.way_of(&on.call)).await.map_err(|failure| failure.or(failed))?;
     if !response.status().is_success() {
         return Err(refused(response).await);
     }
@@ -74,7 +75,8 @@ async fn log_over_websocket(
     let mut plain = on.call.parts.clone();
     plain.headers.clear();
     plain.extensions.clear();
-    let response = backend.send(&plain, path, empty, api.way(), None).await.map_err(Status::internal)?;
+    let response =
+        backend.send(&plain, path, empty, api.way_of(&on.call)).await.map_err(|failure| failure.or(Status::internal))?;
     if !response.status().is_success() {
         return Err(refused(response).await);
     }
@@ -114,8 +116,9 @@ pub(super) async fn stream(api: &Inner, on: &On<'_>, body: RequestBody) -> Resul
         return Err(Status::bad_request("Upgrade request required"));
     }
     let backend = api.kubelet_of(node).await?;
-    let response = backend.send(on.call.parts, &path, body, api.way(), on.call.ongoing.clone()).await;
-    let response = response.map_err(|error| Status::internal(format!("error dialing backend: {error}")))?;
+    let response = backend.send(on.call.parts, &path, body, api.way_of(&on.call)).await;
+    let failed = |error: String| Status::internal(format!("error dialing backend: {error}"));
+    let response = response.map_err(|failure| failure.or(failed))?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS { Ok(response) } else { Err(refused(response).await) }
 }
 

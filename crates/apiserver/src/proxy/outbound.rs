@@ -1,6 +1,6 @@
 //! One request to another server, upgrades included: the bytes of an upgraded connection are copied both ways, unread.
 
-use std::sync::Arc;
+use std::any::Any;
 
 use base::tasks::{OnFailure, Tasks};
 use bytes::Bytes;
@@ -13,7 +13,6 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, BoxError, RequestBody};
-use crate::metrics::load::Ongoing;
 use crate::respond;
 
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -56,13 +55,13 @@ pub(crate) fn request(
     Ok(request)
 }
 
-/// Sends a request over a new connection, and hands back the answer.
+/// Sends a request over a new connection, and hands back the answer. Something is held until what comes back has ended.
 pub(crate) async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<RequestBody>,
     parts: &Parts,
     tasks: &Tasks,
-    ongoing: Option<Arc<Ongoing>>,
+    held: Box<dyn Any + Send>,
 ) -> Result<Response<Body>, hyper::Error> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tasks.spawn_until_cancelled("proxied connection", OnFailure::Log, async move {
@@ -77,13 +76,15 @@ pub(crate) async fn exchange(
         let (parts, _) = response.into_parts();
         if let Some(near) = near {
             tasks.spawn_until_cancelled("proxied upgrade", OnFailure::Log, async move {
-                let _ongoing = ongoing;
+                let _held = held;
                 splice(near, far).await
             });
         }
         return Ok(Response::from_parts(parts, Body::Empty));
     }
-    Ok(passed_on(response))
+    let mut response = passed_on(response);
+    response.body_mut().hold(held);
+    Ok(response)
 }
 
 /// The answer of another server, without what concerns the connection to it. One that switches to another protocol unasked is not passed

@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use registry::ListOptions;
 use serde_json::Value;
 
-use super::backend::Backend;
+use super::backend::{Backend, Failure};
 use super::links::Links;
 use crate::body::{Body, RequestBody};
 use crate::call::{Inner, On};
@@ -61,9 +61,10 @@ pub(super) async fn proxy(api: &Inner, on: &On<'_>, body: RequestBody) -> Result
     if !on.call.query.is_empty() {
         path = format!("{path}?{}", on.call.query);
     }
-    let unreachable = |error| Status::service_unavailable(format!("error trying to reach service: {error}"));
+    let failed = |error: String| Status::service_unavailable(format!("error trying to reach service: {error}"));
+    let unreachable = |failure: Failure| failure.or(failed);
     if streaming::is_upgrade(&on.call.parts.headers) {
-        return backend.send(on.call.parts, &path, body, api.way(), on.call.ongoing.clone()).await.map_err(unreachable);
+        return backend.send(on.call.parts, &path, body, api.way_of(&on.call)).await.map_err(unreachable);
     }
     let own_path = on.call.parts.uri.path();
     let mut parts = on.call.parts.clone();
@@ -72,7 +73,7 @@ pub(super) async fn proxy(api: &Inner, on: &On<'_>, body: RequestBody) -> Result
     }
     let prefix = own_path.strip_suffix(raw).unwrap_or(own_path).to_owned();
     let links = Links { prefix, hosts: [Some(backend.authority()), host(&parts)].into_iter().flatten().collect() };
-    let response = backend.send(&parts, &path, body, api.way(), on.call.ongoing.clone()).await.map_err(unreachable)?;
+    let response = backend.send(&parts, &path, body, api.way_of(&on.call)).await.map_err(unreachable)?;
     Ok(links.adapt(response))
 }
 

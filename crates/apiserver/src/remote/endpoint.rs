@@ -26,6 +26,7 @@ use super::resolve::{self, Address};
 use super::target::authority;
 use super::{Error, Target, trust};
 use crate::body::RequestBody;
+use crate::stages::places::Place;
 use crate::tunnels::{Stream, Tunnels};
 
 /// Connections that are kept for the next calls, and for how long.
@@ -176,10 +177,20 @@ impl Endpoint {
         Ok(Response::from_parts(parts, body))
     }
 
-    /// A new connection, for what upgrades or streams. Its time is the caller's to limit.
-    pub(crate) async fn dial(&self, registry: &Registry) -> Result<TlsStream<Stream>, Error> {
+    /// A new connection, for what a user upgrades, with its place by a tunnel. Its time is the caller's to limit.
+    pub(crate) async fn dial(
+        &self,
+        registry: &Registry,
+        user: Option<&str>,
+    ) -> Result<(TlsStream<Stream>, Option<Place>), Error> {
         let addresses = resolve::addresses(registry, &self.target.place).await?;
-        self.dial_one_of(addresses).await.map(|(_, stream)| stream)
+        let (address, stream) = self.dial_one_of(addresses).await?;
+        Ok((stream, self.place(&address, user)?))
+    }
+
+    /// A place of a user by the tunnel of the node where an address is.
+    pub(super) fn place(&self, address: &Address, user: Option<&str>) -> Result<Option<Place>, Error> {
+        self.tunnels.place(address.node.as_deref(), user).map_err(|error| Error::Streams(error.to_string()))
     }
 
     /// The beginning of an answer, and the connection that it comes on.
@@ -207,7 +218,7 @@ impl Endpoint {
         addresses.rotate_left(first);
         let mut failed = Error::Target("there is no address to dial".to_owned());
         for address in addresses {
-            match self.tunnels.connect(address.node.as_deref(), &address.host, address.port).await {
+            match self.tunnels.connect(address.node.as_deref(), &address.host, address.port, None).await {
                 Ok(stream) => return self.secure(stream).await.map(|stream| (address, stream)),
                 Err(error) => {
                     failed = Error::Dial { address: authority(&address.host, address.port), why: connect_error(&error) };

@@ -18,6 +18,7 @@ use registry::Registry;
 use super::endpoint::{Endpoint, Kept, failure};
 use super::{Error, resolve};
 use crate::body::{BoxError, RequestBody};
+use crate::stages::places::Place;
 
 /// Time to reach a server.
 pub(crate) const DIAL: Duration = Duration::from_secs(30);
@@ -29,12 +30,20 @@ impl Endpoint {
         self: &Arc<Self>,
         registry: &Registry,
         mut request: Request<RequestBody>,
+        user: Option<&str>,
     ) -> Result<Response<Answer>, Error> {
         let addresses = resolve::addresses(registry, &self.target().place).await?;
         while let Some(mut kept) = Kept::take(&self.streams, &addresses) {
+            let place = match self.place(&kept.address, user) {
+                Ok(place) => place,
+                Err(crowded) => {
+                    kept.put(&self.streams);
+                    return Err(crowded);
+                }
+            };
             let again = repeated(&request);
             match kept.sender.try_send_request(request).await {
-                Ok(response) => return Ok(self.passed_on(kept, response)),
+                Ok(response) => return Ok(self.passed_on(kept, place, response)),
                 // It was closed just now, before anything was sent, or before anybody began to answer what may be asked twice.
                 Err(mut error) => match (error.take_message(), again) {
                     (Some(unsent), _) => request = unsent,
@@ -44,6 +53,7 @@ impl Endpoint {
             }
         }
         let (address, stream) = tokio::time::timeout(DIAL, self.dial_one_of(addresses)).await.unwrap_or(Err(Error::Timeout))?;
+        let place = self.place(&address, user)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| failure(&error))?;
         self.tasks.spawn_until_cancelled("connection to an API server", OnFailure::Log, async move {
             // Its end is told by the answer.
@@ -51,12 +61,17 @@ impl Endpoint {
             Ok::<_, std::convert::Infallible>(())
         });
         let response = sender.send_request(request).await.map_err(|error| failure(&error))?;
-        Ok(self.passed_on(Kept { address, sender, since: Instant::now() }, response))
+        Ok(self.passed_on(Kept { address, sender, since: Instant::now() }, place, response))
     }
 
-    fn passed_on(self: &Arc<Self>, kept: Kept<SendRequest<RequestBody>>, response: Response<Incoming>) -> Response<Answer> {
+    fn passed_on(
+        self: &Arc<Self>,
+        kept: Kept<SendRequest<RequestBody>>,
+        place: Option<Place>,
+        response: Response<Incoming>,
+    ) -> Response<Answer> {
         response.map(|body| {
-            let mut answer = Answer { body, lent: Some((self.clone(), kept)) };
+            let mut answer = Answer { body, lent: Some((self.clone(), kept, place)) };
             if answer.body.is_end_stream() {
                 answer.give_back();
             }
@@ -79,15 +94,18 @@ fn repeated(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     Some(again)
 }
 
+/// The connection of an answer, whose it is, and the place of the user whose request is answered.
+type Lent = (Arc<Endpoint>, Kept<SendRequest<RequestBody>>, Option<Place>);
+
 /// The body of an answer, with the connection that it comes on.
 pub(crate) struct Answer {
     body: Incoming,
-    lent: Option<(Arc<Endpoint>, Kept<SendRequest<RequestBody>>)>,
+    lent: Option<Lent>,
 }
 
 impl Answer {
     fn give_back(&mut self) {
-        if let Some((endpoint, kept)) = self.lent.take() {
+        if let Some((endpoint, kept, _)) = self.lent.take() {
             kept.put(&endpoint.streams);
         }
     }

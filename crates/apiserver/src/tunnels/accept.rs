@@ -1,25 +1,28 @@
 //! How a tunnel begins.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use apimachinery::Status;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::Credential;
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Response, StatusCode};
-use hyper::client::conn::http2;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::{NODE, PROTOCOL, Tunnels};
+use super::{NODE, PROTOCOL, Tunnels, calling};
 use crate::body::Body;
 use crate::call::{Call, Inner};
+use crate::metrics::load::Ongoing;
 
-/// Silence after which the agent is asked whether it is there, and how long it has to answer.
-const SILENCE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
-/// Bytes under way on a stream, and on all streams of a tunnel: one whose reader is slow does not stop the others.
-const WINDOWS: (u32, u32) = (256 << 10, 16 << 20);
+/// The way of a request to somebody else.
+pub(crate) struct Way<'a> {
+    pub(crate) tasks: &'a Tasks,
+    pub(crate) tunnels: &'a Tunnels,
+    /// The user whose request it is; none for the server itself.
+    pub(crate) user: Option<&'a str>,
+    /// Held as long as what is sent.
+    pub(crate) ongoing: Option<Arc<Ongoing>>,
+}
 
 /// Ends with the certificate of a node, never for one that is known without.
 async fn certified(credential: Option<Arc<Credential>>) {
@@ -30,9 +33,14 @@ async fn certified(credential: Option<Arc<Credential>>) {
 }
 
 impl Inner {
-    /// By what nodes and pods are reached.
-    pub(crate) fn way(&self) -> (&Tasks, &Tunnels) {
-        (&self.tasks, &self.tunnels)
+    /// By what the server itself reaches nodes and pods.
+    pub(crate) fn way(&self) -> Way<'_> {
+        Way { tasks: &self.tasks, tunnels: &self.tunnels, user: None, ongoing: None }
+    }
+
+    /// By what a request does.
+    pub(crate) fn way_of<'a>(&'a self, call: &'a Call<'_>) -> Way<'a> {
+        Way { user: call.counted(), ongoing: call.ongoing.clone(), ..self.way() }
     }
 
     /// Opens the tunnel of the node that asks.
@@ -45,14 +53,7 @@ impl Inner {
         let tunnels = self.tunnels.clone();
         let credential = call.parts.extensions.get::<Arc<Credential>>().cloned();
         self.tasks.spawn_until_cancelled("tunnel of a node", OnFailure::Log, async move {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder
-                .timer(TokioTimer::new())
-                .keep_alive_interval(SILENCE.0)
-                .keep_alive_timeout(SILENCE.1)
-                .keep_alive_while_idle(true);
-            builder.initial_stream_window_size(WINDOWS.0).initial_connection_window_size(WINDOWS.1);
-            let (sender, connection) = builder.handshake(upgrade.await?).await?;
+            let (sender, connection) = calling().handshake(upgrade.await?).await?;
             let number = tunnels.opened(&node, sender);
             tracing::info!(node, "the node is reached by its tunnel");
             // The agent has a newer certificate by then, and opens another tunnel with it.

@@ -96,6 +96,19 @@ async fn silent(server: Option<&Server>, name: &str) -> (Https, Arc<AtomicUsize>
     (https, count)
 }
 
+/// A pod `p` on a node whose kubelet takes requests and never answers; the second value counts them.
+async fn node_and_pod(server: &Server) -> (Https, Arc<AtomicUsize>) {
+    let (kubelet, asked) = silent(Some(server), "127.0.0.1").await;
+    let status = json!({"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": kubelet.port}}});
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}, "status": status});
+    send(&server.api, 201, "POST /api/v1/nodes", &node).await;
+    let spec = json!({"nodeName": "node", "containers": [{"name": "c", "image": "i"}]});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec});
+    send(&server.api, 201, "POST /api/v1/namespaces/n/pods", &pod).await;
+    (kubelet, asked)
+}
+
 #[tokio::test]
 async fn nothing_stays_of_a_request_whose_client_has_gone() {
     let dir = tempfile::tempdir().unwrap();
@@ -180,15 +193,47 @@ async fn nothing_stays_of_a_request_whose_client_has_gone() {
     assert_eq!(gone("a queue").await["user"]["username"], "joe");
 
     // At a node that does not answer.
-    let (kubelet, kubelet_asked) = silent(Some(&server), "127.0.0.1").await;
-    let status = json!({"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": kubelet.port}}});
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}, "status": status});
-    send(api, 201, "POST /api/v1/nodes", &node).await;
-    let spec = json!({"nodeName": "node", "containers": [{"name": "c", "image": "i"}]});
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec});
-    send(api, 201, "POST /api/v1/namespaces/n/pods", &pod).await;
+    let (_kubelet, kubelet_asked) = node_and_pod(&server).await;
     let follow = request("GET /api/v1/namespaces/n/pods/p/log?follow=true", None);
     hang_up(api, Some(&jane), follow, || kubelet_asked.load(Ordering::Relaxed) == 1).await;
     assert_eq!(gone("a log").await["objectRef"]["subresource"], "log");
+}
+
+/// Whoever opens connections to a pod or a node by the server has so many at once, of which each costs descriptors of the one process.
+#[tokio::test]
+async fn a_user_has_so_many_connections_to_others() {
+    // A fifth of them is for such connections, and of that a quarter for each user.
+    base::budgets::descriptors::lower(400);
+    const OF_USER: usize = 20;
+    let server = serve_with(|_| {}).await;
+    let api = &server.api;
+    populated_namespace(api, "n").await;
+    let rules = json!([{"verbs": ["*"], "apiGroups": [""], "resources": ["pods", "pods/log", "configmaps"]}]);
+    grant(api, "jane", rules.clone(), &format!("GET {MAPS}")).await;
+    grant(api, "joe", rules, &format!("GET {MAPS}")).await;
+    let (jane, joe) = (authn::user("jane", Vec::new()), authn::user("joe", Vec::new()));
+    let (_kubelet, asked) = node_and_pod(&server).await;
+    let follow = |user: &User| {
+        let mut request = request("GET /api/v1/namespaces/n/pods/p/log?follow=true", None);
+        request.extensions_mut().insert(Identity::User(Arc::new(user.clone())));
+        api.clone().call(request)
+    };
+    let mut open: Vec<_> = (0..OF_USER).map(|_| follow(&jane)).collect();
+    until_asked(&mut open, || asked.load(Ordering::Relaxed) == OF_USER).await;
+    let refused = follow(&jane).await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].to_str().unwrap()), (429, "1"));
+    open.push(follow(&joe));
+    until_asked(&mut open, || asked.load(Ordering::Relaxed) == OF_USER + 1).await;
+    drop(open);
+    let mut again = vec![follow(&jane)];
+    until_asked(&mut again, || asked.load(Ordering::Relaxed) == OF_USER + 2).await;
+}
+
+/// Goes on with requests that are answered nothing.
+async fn until_asked<F: Future + Unpin>(open: &mut [F], what: impl Fn() -> bool) {
+    let all = futures::future::select_all(open.iter_mut());
+    tokio::select! {
+        _ = all => panic!("one is answered"),
+        () = until(what) => {}
+    }
 }
