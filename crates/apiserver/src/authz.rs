@@ -184,6 +184,11 @@ impl Authorizer {
         Ok(())
     }
 
+    /// Whether an answer may have to be waited for.
+    pub(crate) fn waits(&self) -> bool {
+        self.steps.load().iter().any(|step| matches!(step, Step::Webhook(_)))
+    }
+
     /// The rules as they are now.
     pub fn index(&self) -> Arc<Index> {
         self.index.read().clone()

@@ -7,7 +7,7 @@ use crate::server::{Server, ask, grant, namespace, serve, start};
 use crate::webhooks::{CONFIG_MAPS, GROUP, answer_of, config_map, send};
 
 /// Writes a policy and its binding, which has the same name.
-async fn put_in_force(server: &Server, kind: &str, name: &str, spec: Value, binding: Value) {
+pub(crate) async fn put_in_force(server: &Server, kind: &str, name: &str, spec: Value, binding: Value) {
     let plural = if kind == "Validating" { "validatingadmissionpolicies" } else { "mutatingadmissionpolicies" };
     let (policy, kind) = (format!("{kind}AdmissionPolicy"), kind.to_lowercase());
     let object =
@@ -21,12 +21,12 @@ async fn put_in_force(server: &Server, kind: &str, name: &str, spec: Value, bind
 }
 
 /// What a policy matches: these operations on one kind.
-fn constraints(operations: &[&str], resource: &str) -> Value {
+pub(crate) fn constraints(operations: &[&str], resource: &str) -> Value {
     json!({"resourceRules": [{"operations": operations, "apiGroups": ["*"], "apiVersions": ["*"], "resources": [resource]}]})
 }
 
 /// A validating policy for creations and changes of ConfigMaps with these validations; fields of `change` are set besides.
-fn validating(validations: Value, change: Value) -> Value {
+pub(crate) fn validating(validations: Value, change: Value) -> Value {
     let mut spec = json!({"matchConstraints": constraints(&["CREATE", "UPDATE"], "configmaps"), "validations": validations});
     change.as_object().into_iter().flatten().for_each(|(key, value)| spec[key] = value.clone());
     spec

@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::https::Https;
+use crate::policies;
 use crate::server::{Server, admin, ask, start_with};
+use crate::webhooks::{CONFIG_MAPS, GROUP, Hooks, VALIDATING, allow, config_map, register, send};
 
 /// A server that knows tokens and decides. It remembers what it was asked.
 struct Hook {
@@ -161,4 +163,58 @@ async fn who_may_do_what() {
     let reviewed =
         admin(&server.api, &format!("POST /apis/authorization.k8s.io/v1/subjectaccessreviews\n\n{review}")).await.json();
     assert_eq!(reviewed["status"]["allowed"], true);
+}
+
+/// KEP-3488: an expression may ask the `authorizer`, whoever that is; one that is a webhook is waited for, by policies and by the match
+/// conditions of webhooks.
+#[tokio::test]
+async fn expressions_that_ask() {
+    let hook = Hook::start().await;
+    let webhook = json!({"timeout": "3s", "authorizedTTL": "60s", "unauthorizedTTL": "60s", "subjectAccessReviewVersion": "v1",
+        "matchConditionSubjectAccessReviewVersion": "v1", "failurePolicy": "NoOpinion",
+        "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": hook.kubeconfig()}});
+    let chain = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration", "authorizers": [
+        {"type": "RBAC", "name": "rbac"}, {"type": "Webhook", "name": "hook", "webhook": webhook}]});
+    let file = hook.write("authorization.yaml", &chain.to_string());
+    let server = serve(|all| all.authorization.file = Some(file)).await;
+    let api = &server.api;
+    crate::server::namespace(api, "ns").await;
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "list"]}]);
+    crate::server::grant(api, "jane", rules, &format!("GET {CONFIG_MAPS}")).await;
+    let may = |resource: &str, name: &str| {
+        format!("authorizer.group('').resource('{resource}').namespace('ns').name('{name}').check('get')")
+    };
+    let (yes, no) = (may("secrets", "a"), may("secrets", "denied"));
+    // What is asked second depends on what is answered first, and a variable is evaluated once for all.
+    let expression = format!("variables.yes && !{no}.allowed() && !{no}.errored() && {}.allowed()", may("secrets", "b"));
+    let variables = json!([{"name": "yes", "expression": format!("{yes}.allowed()")}]);
+    let conditions = json!([{"name": "c", "expression": format!("{}.allowed()", may("secrets", "c"))}]);
+    let change = json!({"variables": variables, "matchConditions": conditions});
+    let validations =
+        json!([{"expression": expression, "message": "wrong"}, {"expression": format!("!{yes}.allowed()"), "message": "right"}]);
+    let deny = json!({"validationActions": ["Deny"]});
+    policies::put_in_force(&server, "Validating", "asks", policies::validating(validations, change), deny).await;
+    let create = async |name: &str| {
+        let body = config_map(name, json!({}));
+        ask(api, "jane", &format!("POST {CONFIG_MAPS}\n\n{body}")).await
+    };
+    let refused = create("refused").await;
+    assert!(refused.code == 422 && refused.json()["message"].as_str().unwrap().ends_with(": right"), "{:?}", refused.body);
+    // Of the first policy, whatever it says, of the second the same: what it makes of the answer stands in the object.
+    let head = format!("DELETE {GROUP}/validatingadmissionpolicies/asks");
+    send(api, 200, &head, &Value::Null).await;
+    let patch = format!("[JSONPatch{{op: 'add', path: '/data', value: {{'may': string({yes}.allowed())}}}}]");
+    let spec = json!({"matchConstraints": policies::constraints(&["CREATE"], "configmaps"), "reinvocationPolicy": "Never",
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}]});
+    policies::put_in_force(&server, "Mutating", "asks", spec, json!({})).await;
+    let made = create("made").await;
+    assert_eq!((made.code, &made.json()["data"]), (201, &json!({"may": "true"})), "{:?}", made.body);
+    let hooks = Hooks::serve(&server.tasks, |_, _| allow()).await;
+    for (path, resource) in [("called", "secrets"), ("spared", "pods")] {
+        let conditions = json!([{"name": "c", "expression": format!("{}.allowed()", may(resource, "a"))}]);
+        let hook = hooks.hook(path, &["CREATE"], &["configmaps"], json!({"matchConditions": conditions}));
+        register(api, VALIDATING, path, &[hook]).await;
+    }
+    assert_eq!(create("hooked").await.code, 201);
+    assert_eq!((hooks.asked_at("/called").len(), hooks.asked_at("/spared").len()), (1, 0));
 }

@@ -65,6 +65,11 @@ impl<'r> Sight<'r> {
         ]
     }
 
+    /// What an evaluation comes to, once the authorizers have answered all that it asks. It may be done several times.
+    pub(super) async fn settle<T>(&self, evaluate: impl FnMut() -> T) -> T {
+        self.authority.settle(evaluate).await
+    }
+
     /// Whether the match conditions hold.
     pub(super) fn holds(&self, policy: &Policy, param: Option<&Value>) -> Result<bool, String> {
         if policy.conditions.is_empty() {

@@ -33,7 +33,7 @@ impl MutatingAdmissionPolicy {
     async fn holds(&self, invocation: &Invocation, a: &Request<'_>) -> Result<bool, Stop> {
         let sight = Sight::new(&invocation.policy, a, invocation.version.served(a), &self.authorizer).await;
         let sight = sight.map_err(Stop::Status)?;
-        sight.holds(&invocation.policy, invocation.param.as_ref()).map_err(Stop::Denied)
+        sight.settle(|| sight.holds(&invocation.policy, invocation.param.as_ref())).await.map_err(Stop::Denied)
     }
 
     /// The object after one mutation, none when it changes nothing.
@@ -41,19 +41,19 @@ impl MutatingAdmissionPolicy {
         let (policy, version) = (&*invocation.policy, invocation.version.served(a));
         let sight = Sight::new(policy, a, version, &self.authorizer).await.map_err(Stop::Status)?;
         let Some(object) = sight.object() else { return Ok(None) };
-        let mut evaluation = sight.evaluation(policy, invocation.param.as_ref()).map_err(Stop::Denied)?;
-        let denied = |failure: super::super::conditions::Failure| Stop::Denied(failure.to_string());
-        match mutation {
-            Mutation::Apply(expression) => {
-                let made = evaluation.evaluate(expression).map_err(denied)?;
-                let schema = version.body_schema(a.subresource).ok_or_else(|| Stop::Denied("there is no schema".to_owned()))?;
-                patch::apply(schema.types(), object, &made).map(Some).map_err(Stop::Denied)
+        let mutated = || {
+            let mut evaluation = sight.evaluation(policy, invocation.param.as_ref())?;
+            let (Mutation::Apply(expression) | Mutation::JsonPatch(expression)) = mutation;
+            let made = evaluation.evaluate(expression).map_err(|failure| failure.to_string())?;
+            match mutation {
+                Mutation::Apply(_) => {
+                    let schema = version.body_schema(a.subresource).ok_or_else(|| "there is no schema".to_owned())?;
+                    patch::apply(schema.types(), object, &made).map(Some)
+                }
+                Mutation::JsonPatch(_) => patch::json_patch(object, &made),
             }
-            Mutation::JsonPatch(expression) => {
-                let made = evaluation.evaluate(expression).map_err(denied)?;
-                patch::json_patch(object, &made).map_err(Stop::Denied)
-            }
-        }
+        };
+        sight.settle(mutated).await.map_err(Stop::Denied)
     }
 
     /// Evaluates a policy; whether it has changed the object.

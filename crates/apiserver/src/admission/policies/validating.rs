@@ -8,7 +8,7 @@ use apimachinery::status::Cause;
 use apimachinery::{Reason, Status};
 use async_trait::async_trait;
 use registry::{Admission, Registry, Request};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::definition::{Binding, Policy, Validation};
 use super::evaluation::{Evaluation, Sight};
@@ -154,23 +154,27 @@ fn refusal(a: &Request<'_>, message: String, reason: Option<&str>) -> Status {
 /// Evaluates a policy.
 async fn judge(invocation: &Invocation, a: &Request<'_>, authorizer: &Authorizer) -> Result<Verdict, Status> {
     let (policy, param) = (&*invocation.policy, invocation.param.as_ref());
+    let sight = Sight::new(policy, a, invocation.version.served(a), authorizer).await?;
+    Ok(sight.settle(|| verdict(policy, param, &sight)).await)
+}
+
+fn verdict(policy: &Policy, param: Option<&Value>, sight: &Sight<'_>) -> Verdict {
     let mut verdict = Verdict::default();
     let failed =
         |index: usize, why: String| (!policy.fails_open).then_some(Denial { index, message: why, reason: None, failed: true });
-    let sight = Sight::new(policy, a, invocation.version.served(a), authorizer).await?;
     match sight.holds(policy, param) {
         Ok(true) => {}
-        Ok(false) => return Ok(verdict),
+        Ok(false) => return verdict,
         Err(why) => {
             verdict.denials.extend(failed(0, why));
-            return Ok(verdict);
+            return verdict;
         }
     }
     let mut evaluation = match sight.evaluation(policy, param) {
         Ok(evaluation) => evaluation,
         Err(why) => {
             verdict.denials.extend(failed(0, why));
-            return Ok(verdict);
+            return verdict;
         }
     };
     for (index, validation) in policy.validations.iter().enumerate() {
@@ -184,7 +188,7 @@ async fn judge(invocation: &Invocation, a: &Request<'_>, authorizer: &Authorizer
         }
     }
     annotate(policy, &mut evaluation, &mut verdict);
-    Ok(verdict)
+    verdict
 }
 
 /// What is told of a rule that does not hold: what its expression for that says in one line, its message, or the rule.

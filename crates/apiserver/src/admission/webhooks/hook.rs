@@ -79,13 +79,17 @@ impl Hook {
         let version = found.served(a);
         let (object, old) = a.seen_as(version).await?;
         let request = Attributes::new(a, version).to_value();
-        let variables = [
-            ("object", conditions::value(object.as_deref())),
-            ("oldObject", conditions::value(old.as_deref())),
-            ("request", conditions::value(Some(&request))),
-            ("authorizer", cel::Value::Question(question(a))),
-        ];
-        match self.conditions.hold(&variables, &Authority::new(authorizer, a)) {
+        let (question, authority) = (question(a), Authority::new(authorizer, a));
+        let held = authority.settle(|| {
+            let variables = [
+                ("object", conditions::value(object.as_deref())),
+                ("oldObject", conditions::value(old.as_deref())),
+                ("request", conditions::value(Some(&request))),
+                ("authorizer", cel::Value::Question(question.clone())),
+            ];
+            self.conditions.hold(&variables, &authority)
+        });
+        match held.await {
             Ok(true) => Ok(Some(found.clone())),
             Ok(false) => Ok(None),
             Err(_) if self.fails_open => Ok(None),
