@@ -3,6 +3,7 @@
 
 mod plan;
 mod scale;
+mod stale;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatu
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::meta;
 use scale::Scales;
+pub(crate) use stale::StaleTargets;
 
 pub(crate) struct Disruption {
     budgets: Informer<PodDisruptionBudget>,

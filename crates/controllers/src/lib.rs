@@ -154,6 +154,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<ranges::Ranges>(|o, t| launch(ranges::Ranges::new(&o.informers), o, t)),
     entry::<Balancers>(|o, t| launch(Balancers::new(&o.informers, o.node_ports.clone()), o, t)),
     entry::<disruption::Disruption>(|o, t| launch(disruption::Disruption::new(&o.informers), o, t)),
+    entry::<disruption::StaleTargets>(|o, t| launch(disruption::StaleTargets::new(&o.informers), o, t)),
     entry::<Autoscaler>(|o, t| launch(Autoscaler::new(&o.informers), o, t)),
     entry::<ResourceQuotas>(|o, t| launch(ResourceQuotas::new(&o.informers, (o.clients)(ResourceQuotas::ACCOUNT)), o, t)),
     entry::<GarbageCollector>(|o, t| launch(GarbageCollector::new((o.clients)(GarbageCollector::ACCOUNT)), o, t)),
