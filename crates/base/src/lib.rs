@@ -6,6 +6,7 @@ pub mod directory;
 pub mod files;
 pub mod listen;
 pub mod logging;
+pub mod lookup;
 pub mod metrics;
 pub mod patience;
 pub mod programs;

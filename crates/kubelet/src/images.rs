@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use client::events::Type;
 use runtime::api::{Credentials, Error, Image};
+use tokio::sync::Semaphore;
 
 use access::{Access, Decision, Shown, Verification};
 use credentials::PodCredentials;
@@ -26,13 +27,30 @@ use crate::refs::PodReferences;
 use crate::spec::{Member, Model};
 use crate::volumes::mounts::image_volumes;
 
+/// Images of one pod that are pulled at the same time. What a node does at once is for several pods.
+const PULLS: usize = 3;
+
+/// Turns of one pod's pulls.
+pub struct Turns(Semaphore);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Semaphore::new(PULLS))
+    }
+}
+
 /// The image, or the waiting reason and message. The images of the container's volumes are seen to as well.
-pub async fn ensure(cx: &Context, model: &Model, member: &Member, refs: &PodReferences) -> Result<Image, (String, String)> {
+pub async fn ensure(
+    cx: &Context,
+    model: &Model,
+    member: &Member,
+    (refs, turns): (&PodReferences, &Turns),
+) -> Result<Image, (String, String)> {
     let reference = member.spec.image.as_deref().unwrap_or_default();
-    let image = one(cx, model, member, refs, (reference, member.spec.image_pull_policy.as_deref())).await?;
+    let image = one(cx, model, member, (refs, turns), (reference, member.spec.image_pull_policy.as_deref())).await?;
     for (_, source) in image_volumes(model, &member.spec) {
         let reference = source.reference.as_deref().unwrap_or_default();
-        one(cx, model, member, refs, (reference, source.pull_policy.as_deref())).await?;
+        one(cx, model, member, (refs, turns), (reference, source.pull_policy.as_deref())).await?;
     }
     Ok(image)
 }
@@ -76,7 +94,7 @@ async fn one(
     cx: &Context,
     model: &Model,
     member: &Member,
-    refs: &PodReferences,
+    (refs, turns): (&PodReferences, &Turns),
     (reference, policy): (&str, Option<&str>),
 ) -> Result<Image, (String, String)> {
     let event = |kind, reason: &str, message: &str| cx.container_event(model, member, kind, reason, message);
@@ -106,7 +124,7 @@ async fn one(
             event(Type::Warning, "ErrImageNeverPull", &message);
             Err(("ErrImageNeverPull".to_owned(), message))
         }
-        ("Always", _) | (_, None) => pull(cx, model, member, &credentials, (reference, policy)).await,
+        ("Always", _) | (_, None) => pull(cx, model, member, (&credentials, turns), (reference, policy)).await,
         (_, Some(image)) => {
             let message = format!("Container image {reference:?} already present on machine and can be accessed by the pod");
             event(Type::Normal, "Pulled", &message);
@@ -127,7 +145,7 @@ async fn pull(
     cx: &Context,
     model: &Model,
     member: &Member,
-    credentials: &PodCredentials<'_>,
+    (credentials, turns): (&PodCredentials<'_>, &Turns),
     (reference, policy): (&str, &str),
 ) -> Result<Image, (String, String)> {
     let event = |kind, reason: &str, message: &str| cx.container_event(model, member, kind, reason, message);
@@ -139,19 +157,20 @@ async fn pull(
             format!("Unable to retrieve some image pull secrets ({names}); attempting to pull the image may not succeed.");
         cx.pod_event(model, Type::Warning, "FailedToRetrieveImagePullSecret", message);
     }
+    let asked = Instant::now();
+    // Never closed.
+    let _turn = turns.0.acquire().await.ok();
     let begun = Instant::now();
     match pull_or_take(cx, (reference, policy), credentials).await {
         Ok((image, why)) => {
             cx.node_changed.notify_one();
-            // To the millisecond.
-            let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let took = apimachinery::time::duration_text(std::time::Duration::from_millis(took));
+            let (took, all) = (elapsed(begun), elapsed(asked));
             let (size, nodes) = (image.size, nodes(&image, why.as_deref()));
             event(
                 Type::Normal,
                 "Pulled",
                 &format!(
-                    "Successfully pulled image {reference:?} in {took} ({took} including waiting). Image size: {size} bytes.{nodes}"
+                    "Successfully pulled image {reference:?} in {took} ({all} including waiting). Image size: {size} bytes.{nodes}"
                 ),
             );
             Ok(image)
@@ -165,6 +184,12 @@ async fn pull(
             Err((reason.to_owned(), why))
         }
     }
+}
+
+/// The time since then, to the millisecond.
+fn elapsed(since: Instant) -> String {
+    let milliseconds = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+    apimachinery::time::duration_text(std::time::Duration::from_millis(milliseconds))
 }
 
 /// Where an image has come from besides its registry.

@@ -8,47 +8,48 @@ mod layer;
 mod loose;
 pub(crate) mod manifest;
 mod metered;
+mod noted;
+mod origins;
+mod pace;
 mod peers;
 pub mod registry;
 mod seam;
 mod shared;
 mod split;
+mod spool;
 pub(crate) mod store;
+mod threads;
 pub(crate) mod tree;
 mod unpack;
 
 use std::fmt::Display;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use oci_client::Reference;
-use oci_client::manifest::OciDescriptor;
-use tokio::runtime::Handle;
+use oci_spec::distribution::Reference;
 use tokio::sync::mpsc;
 
 use self::export::Export;
-use self::layer::{LayerError, Piece, PieceReader, digest_of, unpack_layer};
-use self::manifest::{ACCEPT, ConfigFile, Descriptor, Manifest, NESTED, check_digest};
+use self::layer::LayerError;
+use self::manifest::{ConfigFile, Descriptor, Manifest, NESTED, check_digest};
+use self::origins::Origins;
 use self::peers::Sources;
 pub use self::peers::{LayerStream, Outcome, PeerError, Peers, Shared};
-use self::registry::{Endpoint, Registries, explain};
+use self::registry::{Endpoint, Failure, Registries};
+use self::spool::Expected;
 use self::store::{Record, Store};
+use self::threads::{PIECE, PIECES, PieceReader, Pieces, feed, thread};
 use crate::api::{Credentials, Error, Image, Result};
 use crate::keyed::Keyed;
 
 /// Layers of one pull that are unpacked at the same time.
 const PARALLEL_LAYERS: usize = 3;
 /// Image configurations are small; a larger one is hostile.
-const CONFIG_LIMIT: u64 = 8 << 20;
-/// Pieces of a stream that wait for the disk or for who reads them, each some tens of KiB.
-const PIECES: usize = 32;
-/// Bytes of a piece of an archive.
-const PIECE: usize = 64 << 10;
+const CONFIG_LIMIT: usize = 4 << 20;
 
 /// How far the download of a layer is.
 #[derive(Clone, Debug)]
@@ -72,8 +73,30 @@ pub(crate) struct Images {
     registries: Registries,
     /// Other nodes, which may have layers.
     peers: Option<Arc<dyn Peers>>,
-    /// One pull of a reference, and one unpacking of a layer, at a time: the others wait and find it there.
+    /// One pull of a reference, and of a blob of a registry, at a time: the others wait and find it there.
     busy: Keyed,
+}
+
+/// A blob by what its registry says of it.
+struct Blob {
+    digest: String,
+    /// Bytes; 0 when it is not told.
+    size: u64,
+}
+
+impl Blob {
+    fn of(descriptor: &Descriptor) -> Result<Self> {
+        check_digest(&descriptor.digest)?;
+        Ok(Self { digest: descriptor.digest.clone(), size: descriptor.size })
+    }
+}
+
+/// What a registry says of an image: little memory, however long its documents are.
+struct Named {
+    /// Digest of the manifest, or of the index that leads to it.
+    digest: String,
+    config: Blob,
+    layers: Vec<Blob>,
 }
 
 impl Images {
@@ -104,38 +127,26 @@ impl Images {
     }
 
     async fn pull_from(&self, reference: &Reference, endpoint: &Endpoint, observer: Option<&Observer>) -> Result<Image> {
-        let failed = |error| explain(&endpoint.reference, &error);
-        let (bytes, digest) = endpoint.manifest(ACCEPT).await?;
-        let mut manifest = Manifest::parse(&bytes)?;
-        for _ in 0..NESTED {
-            if !manifest.is_index() {
-                break;
-            }
-            let chosen = manifest.for_this_machine()?.digest.clone();
-            check_digest(&chosen)?;
-            let child = endpoint.reference.clone_with_digest(chosen);
-            let (bytes, _) = endpoint.client.pull_manifest_raw(&child, &endpoint.auth, ACCEPT).await.map_err(failed)?;
-            manifest = Manifest::parse(&bytes)?;
-        }
-        let Some(config) = &manifest.config else {
-            return Err(Error::ImagePull(format!("{}: the manifest has no configuration", reference.whole())));
-        };
-        let document = self.config(endpoint, config).await?;
-        let file = ConfigFile::parse(&document, manifest.layers.len())?;
-        let _pins = self.store.pin(&file.rootfs.diff_ids);
-        // The registry has named the layers to who may know them: from here on their digests say what they are, wherever they come from.
-        let sources = self.sources(&reference.whole(), &file.rootfs.diff_ids, 1).await;
-        let all = manifest.layers.iter().zip(&file.rootfs.diff_ids);
-        let layers: Vec<_> = all.map(|(layer, id)| self.layer((endpoint, &sources), layer, id, observer)).collect();
-        let sizes: Vec<u64> = futures::stream::iter(layers).buffer_unordered(PARALLEL_LAYERS).try_collect().await?;
+        let Named { digest, config, layers } = named(endpoint).await?;
+        let (document, diff_ids) = self.config(endpoint, &config, layers.len()).await?;
+        let _pins = self.store.pin(&diff_ids);
         let name = format!("{}/{}", reference.registry(), reference.repository());
+        // Whoever is shown the manifest of an image in a repository may have the image.
+        let is_known = self.store.get(&config.digest).is_some_and(|record| record.is_of(&name));
+        // Digests say what layers are, wherever they come from.
+        let sources = self.sources(&reference.whole(), &diff_ids, 1).await;
+        let all = layers.iter().zip(&diff_ids);
+        let pulls: Vec<_> = all.map(|(layer, id)| self.layer((endpoint, &sources), layer, (id, is_known), observer)).collect();
+        let sizes: Vec<u64> = futures::stream::iter(pulls).buffer_unordered(PARALLEL_LAYERS).try_collect().await?;
+        let document = spool::recall(document).await.map_err(|error| stored(&error))?;
+        let file = ConfigFile::stored(&document)?;
         let tags = reference.tag().filter(|_| reference.digest().is_none()).map(|tag| format!("{name}:{tag}"));
         let record = Record {
-            id: config.digest.clone(),
+            id: config.digest,
             tags: tags.into_iter().collect(),
             digests: vec![format!("{name}@{digest}")],
             imported: Vec::new(),
-            layers: file.rootfs.diff_ids,
+            layers: diff_ids,
             size: sizes.iter().sum(),
             config: file.config,
             pulled: Timestamp::now(),
@@ -146,9 +157,9 @@ impl Images {
     /// Stores an image whose layers are here.
     async fn complete(&self, record: Record, document: Bytes, sources: &Sources) -> Result<Image> {
         let store = self.store.clone();
-        let stored = blocking(move || store.complete(record, &document)).await?;
-        let stored = stored.map_err(|error| Error::ImagePull(format!("storing the image: {error}")))?;
-        Ok(Image { nodes: sources.used(), ..stored.image() })
+        let complete = blocking(move || store.complete(record, &document)).await?;
+        let complete = complete.map_err(|error| stored(&error))?;
+        Ok(Image { nodes: sources.used(), ..complete.image() })
     }
 
     /// The nodes that have those of these layers that are not here.
@@ -157,44 +168,28 @@ impl Images {
         Sources::of(self.peers.as_ref(), image, missing, failures).await
     }
 
-    async fn config(&self, endpoint: &Endpoint, config: &Descriptor) -> Result<Bytes> {
-        check_digest(&config.digest)?;
-        let mut stream = endpoint
-            .client
-            .pull_blob_stream(&endpoint.reference, &descriptor(config))
-            .await
-            .map_err(|error| explain(&endpoint.reference, &error))?;
-        let mut bytes = BytesMut::new();
-        while let Some(piece) = stream.next().await {
-            let piece = piece.map_err(|error| Error::ImagePull(format!("image configuration {}: {error}", config.digest)))?;
-            bytes.extend_from_slice(&piece);
-            if bytes.len() as u64 > CONFIG_LIMIT {
-                return Err(Error::ImagePull(format!(
-                    "image configuration {} is larger than {CONFIG_LIMIT} bytes",
-                    config.digest
-                )));
-            }
-        }
-        let actual = digest_of(&bytes);
-        if actual != config.digest {
-            return Err(Error::ImagePull(format!(
-                "image configuration: digest mismatch: expected {}, the data has {actual}",
-                config.digest
-            )));
-        }
-        Ok(bytes.freeze())
+    /// The configuration of an image of so many layers, on disk until they are here, and their diff IDs.
+    async fn config(&self, endpoint: &Endpoint, config: &Blob, layers: usize) -> Result<(std::fs::File, Vec<String>)> {
+        let document = endpoint.small_blob(&config.digest, CONFIG_LIMIT).await.map_err(|failure| match failure {
+            Failure::Digest { .. } | Failure::TooLarge(_) => Error::ImagePull(format!("image configuration: {failure}")),
+            other => other.of_part(&endpoint.reference),
+        })?;
+        let file = ConfigFile::parse(&document.bytes, layers)?;
+        let kept = spool::keep(&self.store, document.bytes.clone()).await.map_err(|error| stored(&error))?;
+        Ok((kept, file.rootfs.diff_ids))
     }
 
     /// Downloads and unpacks one layer unless it is here; gives its size.
     async fn layer(
         &self,
         (endpoint, sources): (&Endpoint, &Sources),
-        layer: &Descriptor,
-        diff_id: &str,
+        layer: &Blob,
+        (diff_id, is_known): (&str, bool),
         observer: Option<&Observer>,
     ) -> Result<u64> {
-        check_digest(&layer.digest)?;
-        let _one = self.busy.lock(diff_id).await;
+        // To wait for another pull saves work, and is no worse than to pull: it has the same blob from the same host. Who names the layer of
+        // somebody else's image, with a blob that takes for ever, is in nobody's way.
+        let _one = self.busy.lock(&format!("{} {} {diff_id}", endpoint.host(), layer.digest)).await;
         let seen = |size: u64| {
             move |done| {
                 if let Some(observer) = observer {
@@ -202,8 +197,11 @@ impl Images {
                 }
             }
         };
-        let size = match self.store.layer_size(diff_id) {
-            Some(size) => size,
+        let here = self.store.layer_size(diff_id);
+        let size = match here {
+            Some(size) if is_known || self.may_have(endpoint, layer, diff_id).await => size,
+            // Nodes have no more to give than is here.
+            Some(_) => self.download(endpoint, layer, diff_id, seen(layer.size)).await?,
             // A node sends it uncompressed, and nobody knows how large it is then.
             None => match sources.layer(&self.store, diff_id, peers::most(layer.size), seen(0)).await {
                 Some(size) => size,
@@ -218,14 +216,18 @@ impl Images {
         Ok(size)
     }
 
-    async fn download(&self, endpoint: &Endpoint, layer: &Descriptor, diff_id: &str, seen: impl FnMut(u64)) -> Result<u64> {
-        let stream = endpoint
-            .client
-            .pull_blob_stream(&endpoint.reference, &descriptor(layer))
-            .await
-            .map_err(|error| explain(&endpoint.reference, &error))?;
+    /// Whether who asks here may have a layer that is on the node.
+    async fn may_have(&self, endpoint: &Endpoint, layer: &Blob, diff_id: &str) -> bool {
+        let origins = self.store.origins(diff_id);
+        origins.is_open || origins.has(endpoint.host(), &layer.digest) && endpoint.has_blob(&layer.digest).await
+    }
+
+    async fn download(&self, endpoint: &Endpoint, layer: &Blob, diff_id: &str, seen: impl FnMut(u64)) -> Result<u64> {
+        let stream = endpoint.blob(&layer.digest).await.map_err(|failure| failure.of_part(&endpoint.reference))?;
         let most = if layer.size == 0 { u64::MAX } else { layer.size };
-        let unpacked = unpacked(&self.store, stream, Some(&layer.digest), diff_id, most, seen).await;
+        let origins = Origins::of(endpoint.host(), &layer.digest, endpoint.is_open());
+        let expected = Expected { digest: Some(layer.digest.clone()), diff_id: diff_id.to_owned(), most, origins };
+        let unpacked = spool::unpacked(&self.store, stream, expected, seen).await;
         unpacked.map_err(|error| layer_error(&layer.digest, &error))
     }
 
@@ -247,8 +249,8 @@ impl Images {
     ) -> Result<Vec<Image>> {
         let (sender, receiver) = mpsc::channel(PIECES);
         let (store, name) = (self.store.clone(), name.map(str::to_owned));
-        let importing = blocking(move || import::import(&store, PieceReader::new(receiver), name.as_deref()));
-        let (images, ()) = futures::join!(importing, feed(archive, sender, u64::MAX, |_| ()));
+        let importing = thread("import", move || import::import(&store, PieceReader::new(receiver), name.as_deref()));
+        let (images, ()) = futures::join!(importing, feed(archive, sender));
         images?
     }
 
@@ -257,84 +259,38 @@ impl Images {
         let store = self.store.clone();
         let export = blocking(move || Export::new(&store, &references)).await??;
         let (sender, receiver) = mpsc::channel(PIECES);
-        drop(tokio::task::spawn_blocking(move || {
-            let mut out = BufWriter::with_capacity(PIECE, Pieces { sender, patience: None });
+        let mut out = BufWriter::with_capacity(PIECE, Pieces::new(sender, None));
+        threads::begin("export", move || {
             if let Err(error) = export.write(&mut out) {
                 // Who reads it no longer needs no reason.
-                let _ = out.get_ref().sender.blocking_send(Err(error));
+                out.get_ref().fail(error);
             }
-        }));
+        })?;
         Ok(receiver)
     }
 }
 
-/// Unpacks a layer, as [`unpack_layer`] does, while it comes; its unpacked size.
-async fn unpacked<E: Display>(
-    store: &Arc<Store>,
-    stream: impl Stream<Item = std::result::Result<Bytes, E>> + Unpin,
-    digest: Option<&str>,
-    diff_id: &str,
-    most: u64,
-    seen: impl FnMut(u64),
-) -> std::result::Result<u64, LayerError> {
-    let (sender, receiver) = mpsc::channel(PIECES);
-    let (store, digest, diff) = (store.clone(), digest.map(str::to_owned), diff_id.to_owned());
-    let unpacking = tokio::task::spawn_blocking(move || {
-        store.add_layer(&diff, |target| unpack_layer(PieceReader::new(receiver), digest.as_deref(), &diff, target))
-    });
-    feed(stream, sender, most, seen).await;
-    unpacking.await.map_err(|error| LayerError::Io(io::Error::other(error)))?
-}
-
-/// Hands a stream on to the thread that reads it, unless it is longer than `most` bytes; `seen` is told how much has come.
-async fn feed<E: Display>(
-    mut stream: impl Stream<Item = std::result::Result<Bytes, E>> + Unpin,
-    sender: mpsc::Sender<Piece>,
-    most: u64,
-    mut seen: impl FnMut(u64),
-) {
-    let mut done = 0;
-    loop {
-        let piece = match stream.next().await {
-            Some(Ok(data)) if data.len() as u64 > most - done => {
-                Piece::Failed(format!("the data is larger than the {most} bytes of the manifest"))
-            }
-            Some(Ok(data)) => {
-                done += data.len() as u64;
-                seen(done);
-                Piece::Data(data)
-            }
-            Some(Err(error)) => Piece::Failed(error.to_string()),
-            None => Piece::End,
-        };
-        let last = !matches!(piece, Piece::Data(_));
-        // A reader that is gone has an answer already.
-        if sender.send(piece).await.is_err() || last {
+/// Asks a registry for the manifest of an image, by way of indexes.
+async fn named(endpoint: &Endpoint) -> Result<Named> {
+    let (document, digest) = endpoint.manifest().await.map_err(|failure| failure.of_manifest(&endpoint.reference))?;
+    let mut manifest = Manifest::parse(&document.bytes)?;
+    drop(document);
+    for _ in 0..NESTED {
+        if !manifest.is_index() {
             break;
         }
+        let chosen = Blob::of(manifest.for_this_machine()?)?.digest;
+        let document = endpoint.child(&chosen).await.map_err(|failure| failure.of_part(&endpoint.reference))?;
+        manifest = Manifest::parse(&document.bytes)?;
     }
+    let Some(config) = &manifest.config else {
+        return Err(Error::ImagePull(format!("{}: the manifest has no configuration", endpoint.reference.whole())));
+    };
+    Ok(Named { digest, config: Blob::of(config)?, layers: manifest.layers.iter().map(Blob::of).collect::<Result<_>>()? })
 }
 
-/// Sends what is written to it.
-struct Pieces {
-    sender: mpsc::Sender<io::Result<Bytes>>,
-    /// How long the reader may leave a piece; for ever, if none.
-    patience: Option<Duration>,
-}
-
-impl Write for Pieces {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let piece = Ok(Bytes::copy_from_slice(buffer));
-        let sent = match self.patience {
-            None => self.sender.blocking_send(piece).is_ok(),
-            Some(patience) => Handle::current().block_on(self.sender.send_timeout(piece, patience)).is_ok(),
-        };
-        if sent { Ok(buffer.len()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+fn stored(error: &io::Error) -> Error {
+    Error::ImagePull(format!("storing the image: {error}"))
 }
 
 fn layer_error(digest: &str, error: &LayerError) -> Error {
@@ -347,15 +303,6 @@ impl From<std::io::Error> for LayerError {
             return Self::Full("the image store".to_owned());
         }
         Self::Io(error)
-    }
-}
-
-fn descriptor(from: &Descriptor) -> OciDescriptor {
-    OciDescriptor {
-        digest: from.digest.clone(),
-        size: from.size as i64,
-        media_type: from.media_type.clone(),
-        ..Default::default()
     }
 }
 

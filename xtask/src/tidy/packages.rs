@@ -32,7 +32,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 
 /// Crates that the graph holds in more than one version, with who keeps the older one. Shorten this list, do not grow it.
 const DUPLICATES: &[(&str, &str)] = &[
-    ("base64", "kube, oci-client"),
+    ("base64", "instant-acme, k8s-openapi, tower-http"),
     ("getrandom", "ring, uuid, tempfile"),
     ("hashbrown", "dashmap, fjall, indexmap"),
     ("nix", "libcontainer"),

@@ -37,6 +37,8 @@ pub struct Effects {
     pub volumes: Arc<Volumes>,
     /// The pod's references.
     pub refs: Arc<PodReferences>,
+    /// Turns of its images' pulls.
+    pub pulls: Arc<images::Turns>,
 }
 
 impl Effects {
@@ -74,7 +76,7 @@ impl Effects {
             }
             Action::EnsureImage(name) => Box::pin(async move {
                 let Some(member) = model.member(&name) else { return gone(name) };
-                let result = images::ensure(&this.cx, &model, member, &this.refs).await;
+                let result = images::ensure(&this.cx, &model, member, (&this.refs, &this.pulls)).await;
                 Outcome::Image(name, member.spec.image.clone(), result)
             }),
             Action::Start(name) => self.start(name, model, state),

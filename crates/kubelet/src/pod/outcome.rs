@@ -56,7 +56,7 @@ pub(super) fn delay(failures: u32) -> Duration {
 
 fn failed(reason: &str, message: String, failures: u32, now: Timestamp) -> Failure {
     let retry = now.saturating_add(signed(delay(failures))).unwrap_or(now);
-    Failure { reason: reason.to_owned(), message, at: now, retry }
+    Failure::new(reason.to_owned(), message, now, retry)
 }
 
 impl State {
@@ -233,7 +233,7 @@ impl Slot {
             Err((reason, message)) => {
                 self.pulls.next(now);
                 let retry = self.pulls.until(now, now).map_or(now, |(until, _)| until);
-                Step::Failed(Failure { reason, message, at: now, retry })
+                Step::Failed(Failure::new(reason, message, now, retry))
             }
         };
     }
@@ -249,7 +249,7 @@ impl Slot {
             self.restarts.next(now);
             self.restarts.until(now, now).map_or(now, |(until, _)| until)
         };
-        Failure { reason, message, at: now, retry }
+        Failure::new(reason, message, now, retry)
     }
 
     fn start_result(&mut self, result: Result<Container, (String, String, Option<Box<Container>>)>, now: Timestamp) {

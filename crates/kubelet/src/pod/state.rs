@@ -23,7 +23,26 @@ pub struct Failure {
     pub retry: Timestamp,
 }
 
+/// Most bytes of a message, as many as upstream shows of what a container leaves at its end. Registries and drivers say as much as they like, and an
+/// object that is too large is never written.
+const MESSAGE: usize = 4 << 10;
+
+/// As much of a message as is shown.
+pub(super) fn bounded(mut message: String) -> String {
+    if message.len() > MESSAGE {
+        message.truncate(message.floor_char_boundary(MESSAGE));
+        message.push_str("...");
+        message.shrink_to_fit();
+    }
+    message
+}
+
 impl Failure {
+    /// Something has failed, for this reason and detail, and is tried again at `retry`.
+    pub fn new(reason: String, message: String, at: Timestamp, retry: Timestamp) -> Self {
+        Self { reason, message: bounded(message), at, retry }
+    }
+
     /// Until when it is shown for itself; then what is shown is that its repetition waits.
     pub fn shown_until(&self) -> Timestamp {
         self.at.saturating_add(signed(ERROR_SHOWN)).unwrap_or(self.at)

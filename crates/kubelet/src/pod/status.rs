@@ -13,7 +13,7 @@ use super::conditions::{self, seconds};
 use super::ending::keeps_devices;
 use super::plan::{finished, is_outdated};
 use super::resize;
-use super::state::{Cause, Slot, State, Step};
+use super::state::{Cause, Slot, State, Step, bounded};
 use crate::resources;
 use crate::spec::{Member, Model, Role};
 use crate::volumes::mounts::recursive_readonly;
@@ -312,7 +312,7 @@ fn terminated(container: &Container) -> ApiState {
         container_id: Some(format!("{SCHEME}{}", container.id)),
         exit_code,
         finished_at: container.finished.map(seconds),
-        message: Some(container.message.clone()).filter(|message| !message.is_empty()),
+        message: Some(bounded(container.message.clone())).filter(|message| !message.is_empty()),
         reason: Some(reason.to_owned()),
         signal: container.signal.filter(|signal| *signal != 0),
         started_at: container.started.or(Some(container.created)).map(seconds),

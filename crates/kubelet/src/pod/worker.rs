@@ -112,7 +112,8 @@ impl Worker {
         let model = Model::new(pod);
         let references_changed = Arc::new(Notify::new());
         let refs = cx.references.of_pod(&model, &references_changed);
-        let effects = Effects { cx: cx.clone(), volumes: Arc::new(Volumes::new(cx.clone())), refs: Arc::new(refs) };
+        let (volumes, pulls) = (Arc::new(Volumes::new(cx.clone())), Arc::default());
+        let effects = Effects { cx: cx.clone(), volumes, refs: Arc::new(refs), pulls };
         let (sender, verdicts) = mpsc::channel(16);
         let reporter = Reporter::new(cx.options.client.clone(), &model, shown);
         for container in &mut found.containers {

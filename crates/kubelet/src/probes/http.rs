@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use base::lookup::Lookups;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -185,10 +186,14 @@ async fn request(uri: &Uri, headers: &HeaderMap) -> Result<Answer, String> {
     exchange(TokioIo::new(stream), request).await
 }
 
+/// Names in probes and hooks.
+static LOOKUPS: Lookups = Lookups::new(64);
+
 /// Connects as a probe does; the error reads as upstream's.
 pub async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     let target = format!("{host}:{port}");
-    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await;
+    // Whoever has the pod chooses the host.
+    let stream = LOOKUPS.connect(host, port).await;
     stream.map_err(|error| match error.kind() {
         std::io::ErrorKind::ConnectionRefused => format!("dial tcp {target}: connect: connection refused"),
         std::io::ErrorKind::HostUnreachable => format!("dial tcp {target}: connect: no route to host"),

@@ -1,7 +1,8 @@
 //! Copies of files with everything that a container may see of them.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::collections::hash_map::Entry;
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -10,35 +11,73 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, SFlag, mknod};
 
+use super::noted::Room;
+
+/// Most bytes of paths of directories that are being filled, and of names of files that have several.
+const PATHS: usize = 64 << 20;
+
 /// Copies trees of files that nobody changes meanwhile.
-#[derive(Default)]
 pub(crate) struct Copy {
     /// Copies of files with several names.
     links: HashMap<(u64, u64), PathBuf>,
+    room: Room,
+}
+
+/// A directory that is being filled.
+struct Filled {
+    from: PathBuf,
+    to: PathBuf,
+    found: fs::Metadata,
+    /// Names of those in it that are still to be filled.
+    left: Vec<OsString>,
+}
+
+impl Default for Copy {
+    fn default() -> Self {
+        Self { links: HashMap::new(), room: Room::new("directories and hard links", PATHS) }
+    }
 }
 
 impl Copy {
     /// Fills the directory `to`.
     pub(crate) fn directory(&mut self, from: &Path, to: &Path, found: &fs::Metadata) -> io::Result<()> {
-        let mut filled = vec![(from.to_owned(), to.to_owned(), found.clone())];
-        let mut next = 0;
         // Not by calls of itself: a tree may be deep.
-        while let Some((from, to, _)) = filled.get(next).cloned() {
-            next += 1;
-            for entry in fs::read_dir(&from)? {
-                let name = entry?.file_name();
-                let (from, to) = (from.join(&name), to.join(&name));
-                let found = fs::symlink_metadata(&from)?;
-                if found.is_dir() {
-                    fs::create_dir(&to)?;
-                    filled.push((from, to, found));
-                } else {
-                    self.file(&from, &to, &found)?;
-                }
+        let mut above = vec![self.begin(from.to_owned(), to.to_owned(), found.clone())?];
+        while let Some(mut here) = above.pop() {
+            let Some(name) = here.left.pop() else {
+                // Last, because filling it changes its times.
+                equal(&here.from, &here.to, &here.found)?;
+                self.room.give_back(&here.from);
+                self.room.give_back(&here.to);
+                continue;
+            };
+            self.room.give_back(Path::new(&name));
+            let (from, to) = (here.from.join(&name), here.to.join(&name));
+            above.push(here);
+            let found = fs::symlink_metadata(&from)?;
+            fs::create_dir(&to)?;
+            above.push(self.begin(from, to, found)?);
+        }
+        Ok(())
+    }
+
+    /// Copies the files of a directory, and finds the directories in it.
+    fn begin(&mut self, from: PathBuf, to: PathBuf, found: fs::Metadata) -> io::Result<Filled> {
+        self.room.take(&from)?;
+        self.room.take(&to)?;
+        let mut left = Vec::new();
+        for entry in fs::read_dir(&from)? {
+            let name = entry?.file_name();
+            let source = from.join(&name);
+            let found = fs::symlink_metadata(&source)?;
+            if found.is_dir() {
+                self.room.take(Path::new(&name))?;
+                left.push(name);
+            } else {
+                self.file(&source, &to.join(&name), &found)?;
             }
         }
-        // Last, because filling it changes its times.
-        filled.iter().rev().try_for_each(|(from, to, found)| equal(from, to, found))
+        Ok(Filled { from, to, found, left })
     }
 
     /// Copies one file or tree to where nothing is.
@@ -53,9 +92,12 @@ impl Copy {
 
     fn file(&mut self, from: &Path, to: &Path, found: &fs::Metadata) -> io::Result<()> {
         if found.nlink() > 1 {
-            let first = self.links.entry((found.dev(), found.ino())).or_insert_with(|| to.to_owned());
-            if first != to {
-                return fs::hard_link(first, to);
+            match self.links.entry((found.dev(), found.ino())) {
+                Entry::Occupied(first) => return fs::hard_link(first.get(), to),
+                Entry::Vacant(first) => {
+                    self.room.take(to)?;
+                    first.insert(to.to_owned());
+                }
             }
         }
         if found.is_symlink() {
@@ -114,5 +156,37 @@ fn unless_unsupported() -> io::Result<()> {
     match io::Error::last_os_error() {
         error if matches!(error.raw_os_error(), Some(libc::ENOTSUP | libc::ENODATA)) => Ok(()),
         error => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// What a tree takes in memory is the way to where the copy is, not the tree.
+    #[test]
+    fn trees_are_copied_in_little_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        for number in 0..200 {
+            fs::create_dir_all(from.join(format!("{}/{number}", number % 10))).unwrap();
+        }
+        fs::write(from.join("0/0/file"), "text").unwrap();
+        fs::hard_link(from.join("0/0/file"), from.join("1/link")).unwrap();
+        fs::create_dir(&to).unwrap();
+        let found = fs::symlink_metadata(&from).unwrap();
+        let copy = |most: usize| {
+            let mut copy = Copy { links: HashMap::new(), room: Room::new("directories", most) };
+            copy.directory(&from, &to, &found)
+        };
+        // Three levels and the names beside them, not two hundred directories.
+        copy(8 << 10).unwrap();
+        let stat = |path: &str| fs::symlink_metadata(to.join(path)).unwrap();
+        assert_eq!((stat("0/0/file").ino(), stat("0/0/file").nlink()), (stat("1/link").ino(), 2));
+        assert_eq!(stat("9/199").mtime(), fs::symlink_metadata(from.join("9/199")).unwrap().mtime());
+        base::trees::remove(&to).unwrap();
+        fs::create_dir(&to).unwrap();
+        assert!(copy(1 << 10).unwrap_err().to_string().contains("directories are more than"));
     }
 }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::layer::{LayerError, decompress, digest_of, unpack_layer};
 use super::manifest::{ConfigFile, Descriptor, Manifest, NESTED, check_digest};
 use super::metered::{HEADERS, Metered};
+use super::origins::Origins;
 use super::store::{Record, Store};
 use super::tree::parts;
 use crate::api::{Error, Image, Result};
@@ -195,13 +196,14 @@ impl Archive {
         let _pins = store.pin(&file.rootfs.diff_ids);
         let mut size = 0;
         for ((name, digest), diff_id) in found.layers.iter().zip(&file.rootfs.diff_ids) {
-            size += match store.layer_size(diff_id) {
+            size += match store.open_layer_size(diff_id) {
                 Some(size) => size,
                 None => {
                     let member = self.member(name)?;
-                    store
+                    let added = store
                         .add_layer::<LayerError>(diff_id, |target| unpack_layer(member, digest.as_deref(), diff_id, target))
-                        .map_err(|error| super::layer_error(digest.as_ref().unwrap_or(diff_id), &error))?
+                        .and_then(|size| Ok(store.add_origins(diff_id, &Origins::open()).map(|()| size)?));
+                    added.map_err(|error| super::layer_error(digest.as_ref().unwrap_or(diff_id), &error))?
                 }
             };
         }

@@ -4,9 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
-use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
 
 use super::loose::Unpacked;
 use super::split::Split;
@@ -154,47 +152,6 @@ impl<W: Write> Write for Hashing<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
-    }
-}
-
-/// A piece of a download on its way to the thread that unpacks it.
-pub(crate) enum Piece {
-    Data(Bytes),
-    /// The whole of it was sent. A channel that closes without it was cut off.
-    End,
-    Failed(String),
-}
-
-/// Reads the pieces of a download, blocking.
-pub(crate) struct PieceReader {
-    pieces: mpsc::Receiver<Piece>,
-    current: Bytes,
-    ended: bool,
-    failure: Option<String>,
-}
-
-impl PieceReader {
-    pub(crate) fn new(pieces: mpsc::Receiver<Piece>) -> Self {
-        Self { pieces, current: Bytes::new(), ended: false, failure: None }
-    }
-}
-
-impl Read for PieceReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() && !self.ended {
-            if let Some(text) = &self.failure {
-                return Err(io::Error::other(text.clone()));
-            }
-            match self.pieces.blocking_recv() {
-                Some(Piece::Data(data)) => self.current = data,
-                Some(Piece::End) => self.ended = true,
-                Some(Piece::Failed(text)) => self.failure = Some(text),
-                None => self.failure = Some("the download was cut off".to_owned()),
-            }
-        }
-        let count = buffer.len().min(self.current.len());
-        buffer[..count].copy_from_slice(&self.current.split_to(count));
-        Ok(count)
     }
 }
 

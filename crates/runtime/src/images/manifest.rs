@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::api::{Error, Result};
 
 /// Media types of manifests and indexes that a pull accepts.
-pub(crate) const ACCEPT: &[&str] = &[
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-];
+pub(crate) const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
+    application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// Most entries of a manifest or of an index. A few bytes make one, which takes many more here.
+const ENTRIES: usize = 512;
 
 /// Most indexes within each other.
 pub(crate) const NESTED: usize = 4;
@@ -80,9 +80,9 @@ impl std::fmt::Display for Platform {
 pub(crate) struct Manifest {
     pub(crate) schema_version: u32,
     pub(crate) config: Option<Descriptor>,
-    #[serde(deserialize_with = "null")]
+    #[serde(deserialize_with = "entries")]
     pub(crate) layers: Vec<Descriptor>,
-    #[serde(deserialize_with = "null")]
+    #[serde(deserialize_with = "entries")]
     pub(crate) manifests: Vec<Descriptor>,
 }
 
@@ -132,6 +132,34 @@ pub(crate) struct Empty {}
 /// Builders write `null` where they mean empty.
 fn null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> std::result::Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// At most [`ENTRIES`] of them, or `null`.
+fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<Descriptor>, D::Error> {
+    struct Few;
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<Descriptor>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "at most {ENTRIES} descriptors")
+        }
+
+        fn visit_unit<E>(self) -> std::result::Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> std::result::Result<Self::Value, A::Error> {
+            let mut found = Vec::new();
+            while let Some(next) = sequence.next_element()? {
+                if found.len() == ENTRIES {
+                    return Err(A::Error::invalid_length(ENTRIES + 1, &self));
+                }
+                found.push(next);
+            }
+            Ok(found)
+        }
+    }
+    deserializer.deserialize_any(Few)
 }
 
 impl Manifest {
@@ -250,6 +278,8 @@ mod tests {
             r#"{"schemaVersion":2,"layers":[{"digest":"a","size":-1}],"config":{"Env":{}},"rootfs":{"diff_ids":[1]}}"#
         ));
         assert!(!check(r#"{"schemaVersion":2e400,"config":5}"#));
+        let many = |count: usize| format!(r#"{{"schemaVersion":2,"layers":[{}]}}"#, vec!["{}"; count].join(","));
+        assert!(check(&many(ENTRIES)) && !check(&many(ENTRIES + 1)));
         // What becomes a path is a digest and nothing else.
         let config = |id: &str| ConfigFile::parse(format!(r#"{{"rootfs":{{"diff_ids":["{id}"]}}}}"#).as_bytes(), 1).is_ok();
         assert!(config(&format!("sha256:{}", "a".repeat(64))));

@@ -7,17 +7,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
 
 use super::layer::LayerError;
+use super::origins::Origins;
+use super::pace::{Pace, paced};
+use super::spool::{Expected, unpacked};
 use super::store::Store;
-use super::unpacked;
 use crate::api::{Image, Result};
 
 /// A layer as it is uncompressed, in pieces. It ends without an error only when it is whole.
@@ -105,11 +106,13 @@ impl Sources {
     pub(super) async fn layer(&self, store: &Arc<Store>, diff_id: &str, most: u64, mut seen: impl FnMut(u64)) -> Option<u64> {
         let (peers, holders) = (self.peers.as_ref()?, self.holders.get(diff_id)?);
         let mut failures = 0;
+        // Nodes give what anybody may have.
+        let expected = || Expected { digest: None, diff_id: diff_id.to_owned(), most, origins: Origins::open() };
         for node in holders {
             let failed = match peers.layer(node, diff_id).await {
                 Err(PeerError::Busy) => continue,
                 Err(PeerError::Failed(why)) => why,
-                Ok(stream) => match unpacked(store, paced(stream, Pace::new(PATIENCE)), None, diff_id, most, &mut seen).await {
+                Ok(stream) => match unpacked(store, paced(stream, Pace::new(PATIENCE, SLOWEST)), expected(), &mut seen).await {
                     Ok(size) => {
                         peers.told(node, Outcome::Taken);
                         self.used.lock().insert(node.to_string());
@@ -137,53 +140,6 @@ pub(super) fn most(compressed: u64) -> u64 {
         0 => u64::MAX,
         compressed => compressed.saturating_mul(RATIO).saturating_add(SMALL),
     }
-}
-
-/// How long a node's bytes are waited for. What their reader takes for itself does not count.
-#[derive(Clone, Copy, Debug)]
-struct Pace {
-    /// Time that is waited in all for a stream of no bytes.
-    patience: Duration,
-    waited: Duration,
-    bytes: u64,
-}
-
-impl Pace {
-    fn new(patience: Duration) -> Self {
-        Self { patience, waited: Duration::ZERO, bytes: 0 }
-    }
-
-    /// How long the next piece may take.
-    fn left(&self) -> Duration {
-        let more = Duration::from_millis(self.bytes.saturating_mul(1000) / SLOWEST);
-        (self.patience + more).saturating_sub(self.waited)
-    }
-
-    /// So many bytes have come after so long.
-    fn came(&mut self, bytes: usize, waited: Duration) {
-        self.bytes = self.bytes.saturating_add(bytes as u64);
-        self.waited += waited;
-    }
-}
-
-/// The stream, which fails when its bytes are waited for too long.
-fn paced(stream: LayerStream, pace: Pace) -> LayerStream {
-    let next = |(stream, mut pace): (Option<LayerStream>, Pace)| async move {
-        let mut stream = stream?;
-        let since = Instant::now();
-        match tokio::time::timeout(pace.left(), stream.next()).await {
-            Ok(piece) => {
-                let piece = piece?;
-                pace.came(piece.as_ref().map_or(0, Bytes::len), since.elapsed());
-                Some((piece, (Some(stream), pace)))
-            }
-            Err(_) => {
-                let late = io::Error::new(io::ErrorKind::TimedOut, format!("it sends too slowly: {} bytes so far", pace.bytes));
-                Some((Err(late), (None, pace)))
-            }
-        }
-    };
-    futures::stream::unfold((Some(stream), pace), next).boxed()
 }
 
 #[cfg(test)]

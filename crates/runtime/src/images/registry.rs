@@ -1,20 +1,26 @@
 //! Talking to registries: references, endpoints, credentials and what their errors mean.
 
+mod endpoint;
+mod failure;
+mod resolve;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use oci_client::Reference;
-use oci_client::RegistryOperation;
-use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol};
-use oci_client::errors::{OciDistributionError, OciErrorCode};
-use oci_client::secrets::RegistryAuth;
-use oci_client::token_cache::RegistryTokenType;
+use oci_spec::distribution::Reference;
 use serde::Deserialize;
 
+pub(crate) use self::endpoint::Endpoint;
+pub(crate) use self::failure::Failure;
+use self::resolve::Resolver;
 use crate::api::{Credentials, Error, Result};
+
+/// How long a connection may take to come about, and how long a registry may be silent.
+const CONNECT: Duration = Duration::from_secs(15);
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Where images come from; the shape of the registries file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -84,47 +90,6 @@ pub(crate) fn parse(reference: &str) -> Result<Reference> {
     Ok(parsed)
 }
 
-/// One place to ask for an image, with a client for it.
-pub(crate) struct Endpoint {
-    pub(crate) client: Client,
-    pub(crate) reference: Reference,
-    pub(crate) auth: RegistryAuth,
-}
-
-impl Endpoint {
-    /// The manifest or index of the image, and its digest.
-    pub(crate) async fn manifest(&self, accepted: &[&str]) -> Result<(Bytes, String)> {
-        let mut result = self.client.pull_manifest_raw(&self.reference, &self.auth, accepted).await;
-        // The client asks at `/v2/` how to authenticate. Registries that show some repositories to everybody answer there as well, and ask
-        // for credentials at the others.
-        if let (Err(OciDistributionError::UnauthorizedError { .. }), RegistryAuth::Basic(user, word)) = (&result, &self.auth) {
-            let basic = RegistryTokenType::Basic(user.clone(), word.clone());
-            self.client.tokens.insert(&self.reference, RegistryOperation::Pull, basic).await;
-            result = self.client.pull_manifest_raw(&self.reference, &self.auth, accepted).await;
-        }
-        result.map_err(|error| match (is_absent(&error), explain(&self.reference, &error)) {
-            (true, Error::ImagePull(text) | Error::RegistryUnavailable(text)) => Error::ImageNotFound(text),
-            (_, error) => error,
-        })
-    }
-}
-
-/// Whether the registry says that it has no such image, or is not there: nothing listens, or its name does not resolve. One that refuses or
-/// puts off (401, 403, 429, 5xx), or that is silent, may have it.
-fn is_absent(error: &OciDistributionError) -> bool {
-    match error {
-        OciDistributionError::RequestError(cause) => cause.is_connect() && !cause.is_timeout(),
-        OciDistributionError::ServerError { code, .. } => *code == 404,
-        OciDistributionError::RegistryError { envelope, .. } => {
-            let is_unknown = |code: &OciErrorCode| {
-                matches!(code, OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound)
-            };
-            !envelope.errors.is_empty() && envelope.errors.iter().all(|error| is_unknown(&error.code))
-        }
-        _ => false,
-    }
-}
-
 impl Registries {
     /// The places to ask for `reference`, in order: mirrors first, each with every credential.
     pub(crate) fn endpoints(&self, reference: &Reference, credentials: &[Credentials]) -> Result<Vec<Endpoint>> {
@@ -151,36 +116,37 @@ impl Registries {
     ) -> Result<()> {
         let settings = self.configs.get(host).or_else(|| self.configs.get(reference.registry())).cloned().unwrap_or_default();
         let plain = plain.unwrap_or(settings.http || is_loopback(host));
-        let configured = settings.auth.iter().map(|auth| (auth.username.clone(), auth.password.clone()));
-        let given = credentials.iter().map(|c| (c.username.clone(), c.password.clone()));
-        let mut auths: Vec<RegistryAuth> = given.chain(configured).map(|(user, word)| RegistryAuth::Basic(user, word)).collect();
-        if auths.is_empty() {
-            auths.push(RegistryAuth::Anonymous);
+        let configured =
+            settings.auth.iter().map(|auth| Credentials { username: auth.username.clone(), password: auth.password.clone() });
+        let mut shown: Vec<Option<Credentials>> = credentials.iter().cloned().chain(configured).map(Some).collect();
+        if shown.is_empty() {
+            shown.push(None);
         }
-        for auth in auths {
-            let client = client(host, plain, &settings.tls)?;
-            endpoints.push(Endpoint { client, reference: reference.clone(), auth });
+        for credentials in shown {
+            let http = client(host, &settings.tls)?;
+            let scheme = if plain { "http" } else { "https" };
+            endpoints.push(Endpoint::new(http, scheme, reference.clone(), credentials));
         }
         Ok(())
     }
 }
 
-fn client(host: &str, plain: bool, tls: &HostTls) -> Result<Client> {
-    let mut config = ClientConfig {
-        protocol: if plain { ClientProtocol::HttpsExcept(vec![host.to_owned()]) } else { ClientProtocol::Https },
-        accept_invalid_certificates: tls.insecure_skip_verify,
-        platform_resolver: None,
-        connect_timeout: Some(Duration::from_secs(15)),
-        read_timeout: Some(Duration::from_secs(60)),
-        user_agent: concat!("knarr/", env!("CARGO_PKG_VERSION")),
-        ..ClientConfig::default()
-    };
+fn client(host: &str, tls: &HostTls) -> Result<reqwest::Client> {
+    let mut builder = reqwest::Client::builder()
+        .danger_accept_invalid_certs(tls.insecure_skip_verify)
+        .connect_timeout(CONNECT)
+        .read_timeout(SILENCE)
+        .user_agent(concat!("knarr/", env!("CARGO_PKG_VERSION")))
+        .dns_resolver(Arc::new(Resolver));
     if let Some(file) = &tls.ca_file {
-        let data = std::fs::read(file)
-            .map_err(|error| Error::ImagePull(format!("reading ca_file {} of registry {host}: {error}", file.display())))?;
-        config.extra_root_certificates.push(Certificate { encoding: CertificateEncoding::Pem, data });
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::ImagePull(format!("reading ca_file {} of registry {host}: {error}", file.display()))
+        };
+        let data = std::fs::read(file).map_err(|error| failed(&error))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&data).map_err(|error| failed(&error))?;
+        builder = builder.tls_certs_merge(certificates);
     }
-    Client::try_from(config).map_err(|error| Error::ImagePull(format!("client for registry {host}: {error}")))
+    builder.build().map_err(|error| Error::ImagePull(format!("client for registry {host}: {error}")))
 }
 
 /// Whether the scheme says plain HTTP, and the host.
@@ -202,55 +168,6 @@ fn is_loopback(host: &str) -> bool {
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Whether another endpoint or credential may do better, and the error for people.
-pub(crate) fn explain(reference: &Reference, error: &OciDistributionError) -> Error {
-    let name = reference.whole();
-    let registry = reference.resolve_registry();
-    match error {
-        OciDistributionError::RequestError(cause) if cause.is_connect() || cause.is_timeout() => {
-            let cause = chain(cause);
-            Error::RegistryUnavailable(format!("failed to pull {name:?}: registry {registry} cannot be reached: {cause}"))
-        }
-        OciDistributionError::ServerError { code, message, .. } if matches!(code, 429 | 500..) => {
-            let text = message.trim();
-            Error::RegistryUnavailable(format!("failed to pull {name:?}: registry {registry} answers {code}: {text}"))
-        }
-        OciDistributionError::RegistryError { envelope, .. } => {
-            let texts: Vec<String> = envelope.errors.iter().map(registry_text).collect();
-            Error::ImagePull(format!("failed to pull {name:?}: {}", texts.join("; ")))
-        }
-        OciDistributionError::ImageManifestNotFoundError(_) => Error::ImagePull(format!("failed to pull {name:?}: not found")),
-        OciDistributionError::ServerError { code: 404, .. } => {
-            Error::ImagePull(format!("failed to pull {name:?}: not found in registry {registry}"))
-        }
-        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
-            let text = "pull access denied, the repository does not exist or needs credentials (imagePullSecrets)";
-            Error::ImagePull(format!("failed to pull {name:?}: {text}"))
-        }
-        other => Error::ImagePull(format!("failed to pull {name:?}: {}", chain(other))),
-    }
-}
-
-/// `manifest unknown: detail`, as registries and other runtimes put it.
-fn registry_text(error: &oci_client::errors::OciError) -> String {
-    let code = serde_json::to_value(&error.code).ok().and_then(|code| code.as_str().map(str::to_lowercase)).unwrap_or_default();
-    let code = code.replace('_', " ");
-    if error.message.is_empty() || error.message.to_lowercase() == code { code } else { format!("{code}: {}", error.message) }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -269,31 +186,6 @@ mod tests {
         check("Busy Box", None);
         check("x@sha256:12", None);
         check("", None);
-    }
-
-    /// What another node may give in the registry's stead.
-    #[test]
-    fn absent_is_what_a_registry_does_not_have() {
-        let told = |codes: &[&str]| {
-            let errors: Vec<_> = codes.iter().map(|code| serde_json::json!({"code": code, "message": ""})).collect();
-            let envelope = serde_json::from_value(serde_json::json!({"errors": errors})).unwrap();
-            is_absent(&OciDistributionError::RegistryError { envelope, url: String::new() })
-        };
-        for (codes, expected) in [
-            (&["MANIFEST_UNKNOWN"][..], true),
-            (&["NAME_UNKNOWN", "NOT_FOUND"], true),
-            (&["DENIED"], false),
-            (&["UNAUTHORIZED"], false),
-            (&["TOOMANYREQUESTS"], false),
-            (&["NAME_UNKNOWN", "DENIED"], false),
-            (&["TEA"], false),
-            (&[], false),
-        ] {
-            assert_eq!(told(codes), expected, "{codes:?}");
-        }
-        let answered = |code| is_absent(&OciDistributionError::ServerError { code, url: String::new(), message: String::new() });
-        assert_eq!([404, 401, 403, 429, 500, 503].map(answered), [true, false, false, false, false, false]);
-        assert!(!is_absent(&OciDistributionError::UnauthorizedError { url: String::new() }));
     }
 
     #[test]

@@ -15,7 +15,11 @@ use std::path::{Path, PathBuf};
 use super::copy::{Copy, equal};
 use super::layer::digest_of;
 use super::loose::{Loose, Unpacked};
+use super::noted::Room;
 use super::tree::parts;
+
+/// Most bytes of paths of what a seam has.
+const PATHS: usize = 64 << 20;
 
 /// Most links on the way of one path.
 const LINKS: usize = 40;
@@ -142,12 +146,17 @@ pub(super) struct Seam<'a> {
     directories: BTreeMap<String, Option<PathBuf>>,
     /// Files and what is to be seen there.
     files: BTreeMap<String, PathBuf>,
+    room: Room,
 }
 
 impl<'a> Seam<'a> {
     /// The seam of an image, lowest layer first; none when it needs none. Blocking.
     pub(super) fn of(layers: &'a [Layer]) -> io::Result<Option<Self>> {
-        let mut seam = Self { layers, directories: BTreeMap::new(), files: BTreeMap::new() };
+        Self::within(layers, Room::new("files that links of lower layers lead elsewhere", PATHS))
+    }
+
+    fn within(layers: &'a [Layer], room: Room) -> io::Result<Option<Self>> {
+        let mut seam = Self { layers, directories: BTreeMap::new(), files: BTreeMap::new(), room };
         let implied: BTreeSet<&String> = layers.iter().flat_map(|layer| &layer.loose.directories).collect();
         // Below what only one layer has, others have nothing.
         let mut alone = HashSet::new();
@@ -200,6 +209,9 @@ impl<'a> Seam<'a> {
                 let (source, name) = (entry.path(), entry.file_name());
                 let (Some(name), Ok(own)) = (name.to_str(), source.strip_prefix(&layer.root)) else { continue };
                 let target = join(&to, name);
+                // What is replaced counts as well: a link may carry the same files often.
+                self.room.take(&source)?;
+                self.room.take(Path::new(&target))?;
                 if !fs::symlink_metadata(&source)?.is_dir() {
                     self.directories.remove(&target);
                     self.files.insert(target, source);

@@ -6,15 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use jiff::Timestamp;
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::layer::digest_of;
 use super::manifest::{ConfigFile, check_digest};
-use super::peers::LayerStream;
+use super::peers::{LayerStream, Sources};
 use super::split::assemble;
 use super::store::{Record, Store, name};
-use super::{CONFIG_LIMIT, Images, PIECE, PIECES, Pieces, blocking, registry};
+use super::threads::{self, PIECE, PIECES, Pieces};
+use super::{CONFIG_LIMIT, Images, blocking, registry};
 use crate::api::{Error, Image, Result};
 
 /// How long another node may leave a piece of a layer: it keeps a place from others meanwhile.
@@ -39,16 +39,16 @@ impl Images {
         if !is_here {
             return Err(Error::NotFound(format!("layer {diff_id}")));
         }
-        drop(tokio::task::spawn_blocking(move || {
+        let mut out = BufWriter::with_capacity(PIECE, Pieces::new(sender, Some(PATIENCE)));
+        threads::begin("layer", move || {
             let _pins = pins;
             let (root, split) = store.parts(&id);
-            let mut out = BufWriter::with_capacity(PIECE, Pieces { sender, patience: Some(PATIENCE) });
             let written = assemble(&split, &root, &mut out).and_then(|()| out.flush());
             if let Err(error) = written {
                 // Who reads it no longer needs no reason.
-                let _ = Handle::current().block_on(out.get_ref().sender.send_timeout(Err(error), PATIENCE));
+                out.get_ref().fail(error);
             }
-        }));
+        })?;
         Ok(futures::stream::poll_fn(move |cx| receiver.poll_recv(cx)).boxed())
     }
 
@@ -71,7 +71,7 @@ impl Images {
         let name = parsed.whole();
         let _one = self.busy.lock(&name).await;
         let Some((node, document)) = peers.imported(&name).await else { return Ok(None) };
-        if document.len() as u64 > CONFIG_LIMIT {
+        if document.len() > CONFIG_LIMIT {
             return Err(Error::ImagePull(format!(
                 "image configuration of {name} on node {node} is larger than {CONFIG_LIMIT} bytes"
             )));
@@ -80,12 +80,13 @@ impl Images {
         let diff_ids = file.rootfs.diff_ids;
         diff_ids.iter().try_for_each(|id| check_digest(id))?;
         let _pins = self.store.pin(&diff_ids);
-        let sources = self.sources(&name, &diff_ids, usize::MAX).await;
+        let missing: Vec<String> = diff_ids.iter().filter(|id| self.store.open_layer_size(id).is_none()).cloned().collect();
+        let sources = Sources::of(self.peers.as_ref(), &name, missing, usize::MAX).await;
         let mut size = 0;
         // One after the other: nodes are asked for no more at once than they serve.
         for diff_id in &diff_ids {
-            let _one = self.busy.lock(diff_id).await;
-            let here = self.store.layer_size(diff_id);
+            let _one = self.busy.lock(&format!("nodes {diff_id}")).await;
+            let here = self.store.open_layer_size(diff_id);
             size += match here {
                 Some(size) => size,
                 None => sources.layer(&self.store, diff_id, u64::MAX, |_| ()).await.ok_or_else(|| {
@@ -109,7 +110,7 @@ impl Images {
     }
 }
 
-/// Whether a layer is here, with what it is put together again from.
+/// Whether a layer is here that anybody may have, with what it is put together again from. Who asks is another node, and not who asks there.
 fn is_shared(store: &Store, diff_id: &str) -> bool {
-    check_digest(diff_id).is_ok() && store.parts(diff_id).1.exists() && store.layer_size(diff_id).is_some()
+    check_digest(diff_id).is_ok() && store.parts(diff_id).1.exists() && store.open_layer_size(diff_id).is_some()
 }

@@ -4,27 +4,30 @@
 //! so that many fit into the one page that mount options may take). A layer is made below `tmp` and renamed when it is
 //! whole and on disk, so what has its name is complete. `tmp` is emptied at start.
 
+mod layers;
+
 use base::files::{self, Outlives};
 use base::trees::Temporary;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
-use super::layer::SPLIT;
-use super::loose::{Loose, Unpacked};
+use self::layers::LOOSE;
 use super::manifest::ImageConfig;
 use super::seam::{self, Layer, Seam};
 use crate::api::{Error, Image, Result, User};
 
-/// The file beside a layer that says what of it depends on those below.
-const LOOSE: &str = "loose.json";
+/// Layers that are unpacked at the same time: more than one pod gets of them (`kubelet` pulls few of its images at once).
+const UNPACKED: usize = 12;
+/// Most bytes of the files [`LOOSE`] of all layers of one image.
+const LOOSE_OF_AN_IMAGE: u64 = 32 << 20;
 
 /// What is kept of an image.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,6 +59,11 @@ impl Record {
         }
     }
 
+    /// Whether the image is one of this repository, which is named with its registry.
+    pub(super) fn is_of(&self, repository: &str) -> bool {
+        self.digests.iter().any(|digest| digest.split('@').next() == Some(repository))
+    }
+
     /// Takes names away that `loses` names.
     fn lose(&mut self, loses: impl Fn(&String) -> bool) {
         self.tags.retain(|tag| !loses(tag));
@@ -76,6 +84,7 @@ pub(crate) struct Store {
     state: Mutex<State>,
     /// A record is damaged: the layers that nobody knows may be its own, and those of containers that run.
     keeps_all: bool,
+    turns: Arc<Semaphore>,
 }
 
 impl Store {
@@ -103,7 +112,12 @@ impl Store {
             }
             state.records.insert(record.id.clone(), Arc::new(record));
         }
-        let store = Self { dir: dir.to_owned(), state: Mutex::new(state), keeps_all: !damaged.is_empty() };
+        let store = Self {
+            dir: dir.to_owned(),
+            state: Mutex::new(state),
+            keeps_all: !damaged.is_empty(),
+            turns: Arc::new(Semaphore::new(UNPACKED)),
+        };
         store.sweep()?;
         Ok(store)
     }
@@ -118,50 +132,23 @@ impl Store {
         format!("{}/fs", short(diff_id))
     }
 
-    /// The size of an unpacked layer, none when it is not here.
-    pub(crate) fn layer_size(&self, diff_id: &str) -> Option<u64> {
-        fs::read_to_string(self.layers_dir().join(short(diff_id)).join("size")).ok()?.parse().ok()
-    }
-
-    /// Runs `unpack` on a new directory and makes the result the layer `diff_id`. Blocking.
-    pub(crate) fn add_layer<E: From<io::Error>>(
-        &self,
-        diff_id: &str,
-        unpack: impl FnOnce(&Path) -> std::result::Result<Unpacked, E>,
-    ) -> std::result::Result<u64, E> {
-        let temporary = Temporary::new(&self.dir.join("tmp"), "layer-")?;
-        let root = temporary.path().join("fs");
-        fs::create_dir(&root)?;
-        set_mode(&root, 0o755)?;
-        let Unpacked { size, loose } = unpack(&root)?;
-        fs::write(temporary.path().join("size"), size.to_string())?;
-        fs::write(temporary.path().join(LOOSE), serde_json::to_vec(&loose).map_err(io::Error::from)?)?;
-        // One flush for all of its files.
-        nix::unistd::syncfs(fs::File::open(&root)?.as_raw_fd()).map_err(io::Error::from)?;
-        let target = self.layers_dir().join(short(diff_id));
-        match fs::rename(temporary.path(), &target) {
-            Ok(()) => temporary.keep(),
-            // Somebody else was faster; theirs is the same.
-            Err(_) if target.exists() => {}
-            Err(error) => return Err(error.into()),
-        }
-        sync_dir(&self.layers_dir())?;
-        Ok(size)
-    }
-
-    /// What of a layer depends on those below it. One that an earlier version unpacked knows nothing of it.
-    fn loose(&self, diff_id: &str) -> io::Result<Loose> {
-        let known = base::records::read_json(&self.layers_dir().join(short(diff_id)).join(LOOSE))?;
-        Ok(known.unwrap_or_default())
-    }
-
     /// Stores an image whose layers are here, as [`Store::put`] does, with a seam on top of them if it needs one. Blocking.
     pub(crate) fn complete(self: &Arc<Self>, mut record: Record, document: &[u8]) -> io::Result<Arc<Record>> {
         let id = seam::id(&record.layers);
         let _pin = self.pin(std::slice::from_ref(&id));
         if self.layer_size(&id).is_none() {
-            let layer = |id: &String| Ok(Layer::new(self.layers_dir().join(Self::layer_path(id)), self.loose(id)?));
-            let layers = record.layers.iter().map(layer).collect::<io::Result<Vec<_>>>()?;
+            let mut left = LOOSE_OF_AN_IMAGE;
+            let mut layer = |id: &String| {
+                let size = fs::metadata(self.layers_dir().join(short(id)).join(LOOSE)).map_or(0, |found| found.len());
+                left = left.checked_sub(size).ok_or_else(|| {
+                    io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "its layers depend on each other in more places than can be kept track of",
+                    )
+                })?;
+                Ok(Layer::new(self.layers_dir().join(Self::layer_path(id)), self.loose(id)?))
+            };
+            let layers = record.layers.iter().map(&mut layer).collect::<io::Result<Vec<_>>>()?;
             let Some(seam) = Seam::of(&layers)? else { return self.put(record, document) };
             self.add_layer::<io::Error>(&id, |target| seam.make(target))?;
         }
@@ -227,12 +214,6 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// Where a layer is unpacked, and from what its stream is put together again.
-    pub(super) fn parts(&self, diff_id: &str) -> (PathBuf, PathBuf) {
-        let layer = self.layers_dir().join(short(diff_id));
-        (layer.join("fs"), layer.join(SPLIT))
     }
 
     /// A file without a name, for what comes from outside.
@@ -349,14 +330,6 @@ impl Drop for Pins {
             }
         }
     }
-}
-
-fn sync_dir(path: &Path) -> io::Result<()> {
-    fs::File::open(path)?.sync_all()
-}
-
-fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
 }
 
 /// The whole name that a reference stands for, by tag or by digest.

@@ -3,6 +3,7 @@
 //! Whiteouts (`.wh.NAME`, `.wh..wh..opq`; OCI image specification, layer.md) become overlayfs's own marks: a character
 //! device 0/0 and the attribute `trusted.overlay.opaque`.
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -16,13 +17,16 @@ use nix::unistd::{Gid, Uid, fchownat, linkat, symlinkat};
 use tar::{Entry, EntryType};
 
 use super::header;
-use super::loose::{Loose, Unpacked};
+use super::loose::{Noting, Unpacked};
 use super::metered::{HEADERS, Metered};
+use super::noted::Room;
 use super::split::Split;
 use super::tree::{Tree, create_at, is, normalize, stat_at};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Most bytes of paths of one layer's directories.
+const DIRECTORIES: usize = 64 << 20;
 
 /// Unpacks the uncompressed tar stream `source` into the empty directory `target`. `split`, which records the source, is told which parts of
 /// it are files.
@@ -30,8 +34,9 @@ pub(super) fn unpack<W: Write>(source: impl Read, target: &Path, split: &Split<W
     let (source, allowed) = Metered::new(source);
     let mut archive = tar::Archive::new(source);
     let tree = Tree::open(target)?;
-    let mut unpacker = Unpacker { tree, directories: Vec::new(), size: 0, loose: Loose::default(), split };
-    unpacker.loose.implied(Path::new(""));
+    let directories = Directories { times: BTreeMap::new(), room: Room::new("directories of the layer", DIRECTORIES) };
+    let mut unpacker = Unpacker { tree, directories, size: 0, loose: Noting::new(), split };
+    unpacker.loose.implied(Path::new(""))?;
     let mut entries = archive.entries()?;
     loop {
         allowed.set(HEADERS);
@@ -42,12 +47,28 @@ pub(super) fn unpack<W: Write>(source: impl Read, target: &Path, split: &Split<W
     }
 }
 
+/// Times of directories, which are set last: filling one changes its own.
+struct Directories {
+    times: BTreeMap<PathBuf, TimeSpec>,
+    room: Room,
+}
+
+impl Directories {
+    /// The layer says the time of one, perhaps again.
+    fn told(&mut self, path: PathBuf, time: TimeSpec) -> io::Result<()> {
+        if !self.times.contains_key(&path) {
+            self.room.take(&path)?;
+        }
+        self.times.insert(path, time);
+        Ok(())
+    }
+}
+
 struct Unpacker<'a, W: Write> {
     tree: Tree,
-    /// Times of directories are set last: filling one changes its own.
-    directories: Vec<(PathBuf, TimeSpec)>,
+    directories: Directories,
     size: u64,
-    loose: Loose,
+    loose: Noting,
     split: &'a Split<W>,
 }
 
@@ -63,12 +84,12 @@ impl<W: Write> Unpacker<'_, W> {
             let dir = self.tree.open_beneath(Path::new("."), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
             let meta = Meta::of(&mut entry)?;
             self.loose.told(Path::new(""));
-            self.directories.push((PathBuf::new(), meta.mtime));
+            self.directories.told(PathBuf::new(), meta.mtime)?;
             return meta.apply(dir.as_raw_fd(), OsStr::new("."), false);
         };
         let parent = path.parent().unwrap_or(Path::new(""));
         let dir = self.tree.directory(parent)?;
-        self.tree.take_made().iter().for_each(|made| self.loose.implied(made));
+        self.tree.take_made().iter().try_for_each(|made| self.loose.implied(made))?;
         if name.as_bytes() == OPAQUE {
             return set_xattr(dir, OsStr::new("."), "trusted.overlay.opaque", b"y");
         }
@@ -96,7 +117,7 @@ impl<W: Write> Unpacker<'_, W> {
             if opaque {
                 set_xattr(dir, &name, "trusted.overlay.opaque", b"y")?;
             }
-            self.directories.push((path, meta.mtime));
+            self.directories.told(path, meta.mtime)?;
         }
         Ok(())
     }
@@ -152,17 +173,18 @@ impl<W: Write> Unpacker<'_, W> {
             }
             Err(error) => error != nix::errno::Errno::ENOENT,
         };
-        Ok(!is_here && self.loose.link(path, &target))
+        if is_here { Ok(false) } else { self.loose.link(path, &target) }
     }
 
-    fn finish(mut self) -> io::Result<Unpacked> {
-        for (path, mtime) in std::mem::take(&mut self.directories).into_iter().rev() {
+    fn finish(self) -> io::Result<Unpacked> {
+        // What is in a directory comes before it.
+        for (path, mtime) in self.directories.times.into_iter().rev() {
             // A later entry may have replaced it.
             if let Ok(dir) = self.tree.open_beneath(&path, OFlag::O_PATH | OFlag::O_DIRECTORY) {
                 set_mtime(dir.as_raw_fd(), OsStr::new("."), mtime)?;
             }
         }
-        Ok(Unpacked { size: self.size, loose: self.loose })
+        Ok(Unpacked { size: self.size, loose: self.loose.finish() })
     }
 }
 

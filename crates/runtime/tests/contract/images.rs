@@ -8,7 +8,7 @@ use runtime::api::{Credentials, Error, Mount, Runtime, User};
 use runtime::{Engine, LayerStream, Outcome, PeerError, Peers, Shared};
 use serde_json::json;
 
-use crate::registry::{Fault, busybox, layer};
+use crate::registry::{Fault, busybox, layer, sha256};
 use crate::support::Node;
 
 async fn check_failure(node: &Node, reference: &str, texts: &[&str]) -> Error {
@@ -60,7 +60,7 @@ async fn failures_say_what_went_wrong() {
     let reference = node.registry.reference("bad:1");
 
     node.registry.fault(&digests[0], Fault::Wrong);
-    let error = check_failure(&node, &reference, &[&digests[0], "got sha256:"]).await;
+    let error = check_failure(&node, &reference, &[&digests[0], "the data has sha256:"]).await;
     assert!(matches!(error, Error::ImagePull(_)));
     node.registry.heal();
     node.registry.fault(&digests[0], Fault::HangUp);
@@ -121,6 +121,43 @@ async fn credentials_are_used() {
         node.engine().remove_image(&reference).await.unwrap();
         node.registry.heal();
     }
+}
+
+/// KEP-2535: images are for who has shown credentials for them; so are their layers, for who knows their digests.
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_of_private_images_are_not_had_by_naming_them() {
+    let Some(node) = Node::start().await else { return };
+    let secret = || layer(&[("secret", b"of one tenant", 0o644)]);
+    let blob = node.registry.image("private", "1", &[secret()], json!({})).remove(0);
+    node.registry.image("theirs", "1", &[secret()], json!({"User": "their"}));
+    node.registry.fault("/v2/private/manifests/1", Fault::Password);
+    node.registry.fault(&format!("/v2/private/blobs/{blob}"), Fault::Password);
+    node.registry.fault("/v2/theirs/manifests/1", Fault::Password);
+    let credentials = [Credentials { username: "me".into(), password: "secret".into() }];
+    let pull = async |node: &Node, name: &str, credentials: &[Credentials]| {
+        node.engine().pull_image(&node.registry.reference(name), credentials).await
+    };
+    pull(&node, "private:1", &credentials).await.unwrap();
+    // Another registry, which names the layer and does not have it.
+    let other = crate::registry::Registry::start();
+    other.image("thief", "1", &[secret()], json!({}));
+    other.forget(&blob);
+    let thief = other.reference("thief:1");
+    assert!(node.engine().pull_image(&thief, &[]).await.is_err());
+    assert!(node.engine().pull_image(&thief, &credentials).await.is_err());
+    let id = sha256(&secret().tar);
+    assert!(
+        node.engine().layers(vec![id.clone()]).await.unwrap().is_empty(),
+        "nodes get no layers that others had to show credentials for"
+    );
+    // The same registry: it is asked, and says who may have the blob.
+    let asked = node.registry.count(&blob);
+    pull(&node, "theirs:1", &credentials).await.unwrap();
+    assert_eq!(node.registry.count(&blob), asked + 1, "it was asked whether it has the blob");
+    // Whoever brings it themselves has it, as anybody may from now on.
+    other.image("thief", "1", &[secret()], json!({}));
+    node.engine().pull_image(&thief, &[]).await.unwrap();
+    assert_eq!(node.engine().layers(vec![id.clone()]).await.unwrap(), [id]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

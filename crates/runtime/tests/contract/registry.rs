@@ -60,6 +60,11 @@ impl Registry {
         digest
     }
 
+    /// It does not have a blob any more.
+    pub(crate) fn forget(&self, digest: &str) {
+        self.state.lock().unwrap().blobs.remove(digest);
+    }
+
     pub(crate) fn tag(&self, name: &str, digest: &str) {
         self.state.lock().unwrap().tags.insert(name.to_owned(), digest.to_owned());
     }
@@ -147,13 +152,14 @@ impl Registry {
             if reader.read_line(&mut line).unwrap_or(0) == 0 {
                 return;
             }
+            let is_head = line.starts_with("HEAD ");
             let path = line.split(' ').nth(1).unwrap_or_default().split('?').next().unwrap().to_owned();
             let (mut authorized, mut header) = (false, String::new());
             while reader.read_line(&mut header).unwrap_or(0) > 2 {
                 authorized |= header.to_lowercase().starts_with("authorization: basic");
                 header.clear();
             }
-            if !self.answer(&mut stream, &path, authorized) {
+            if !self.answer(&mut stream, &path, authorized, is_head) {
                 // What was sent must arrive before the end.
                 let _ = stream.shutdown(std::net::Shutdown::Write);
                 let _ = stream.read(&mut [0]);
@@ -162,7 +168,7 @@ impl Registry {
         }
     }
 
-    fn answer(&self, stream: &mut TcpStream, path: &str, authorized: bool) -> bool {
+    fn answer(&self, stream: &mut TcpStream, path: &str, authorized: bool, is_head: bool) -> bool {
         let mut state = self.state.lock().unwrap();
         state.requests.push(path.to_owned());
         let fault = state.faults.iter().find(|(end, _)| path.ends_with(end)).map(|(_, fault)| fault.clone());
@@ -190,6 +196,7 @@ impl Registry {
         match fault {
             Some(Fault::Wrong) => data[length / 2] ^= 1,
             Some(Fault::HangUp) => data.truncate(length / 2),
+            _ if is_head => data.clear(),
             _ => {}
         }
         respond(stream, "200 OK", &headers, &data, length)
@@ -207,7 +214,7 @@ fn goarch() -> &'static str {
 
 /// A layer, plain and compressed.
 pub(crate) struct Layer {
-    tar: Vec<u8>,
+    pub(crate) tar: Vec<u8>,
     pub(crate) compressed: Vec<u8>,
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::pod::outcome::Outcome;
 use crate::pod::plan::advance;
 use crate::pod::state::{Ending, Failure};
 use crate::pod::testing::{at, container, ended, model, sandbox};
@@ -170,4 +171,25 @@ fn a_container_that_ends_by_itself_is_shown_at_once() {
     state.slot("a").observe(ended("1", "a", 0, 2));
     let status = generate(&model, &state, &before, &[], at(3));
     assert_eq!(summary(&status), "Running a=Error/0 False ContainersNotReady");
+}
+
+/// A registry says as much as it likes: a status that is too large would be written again and again, and never be taken.
+#[test]
+fn messages_are_bounded() {
+    let model = model(json!({"containers": [{"name": "a", "image": "img"}]}));
+    let long = || "ä".repeat(2 << 20);
+    let size = |state: &State| {
+        let status = generate(&model, state, &PodStatus::default(), &[], at(4));
+        serde_json::to_vec(&status.container_statuses).unwrap().len()
+    };
+    let mut state = state(vec![]);
+    state.slot("a").reference = Some("img".to_owned());
+    state.apply(Outcome::Image("a".to_owned(), Some("img".to_owned()), Err(("ErrImagePull".to_owned(), long()))), at(3));
+    assert!((4096..6000).contains(&size(&state)), "a pull that fails");
+    state.slot("a").image = Step::Idle;
+    let refused = Err(("CreateContainerError".to_owned(), long(), None));
+    state.apply(Outcome::Started("a".to_owned(), refused), at(4));
+    assert!((4096..6000).contains(&size(&state)), "a start that fails");
+    state.slot("a").observe(Container { message: long(), ..ended("1", "a", 3, 2) });
+    assert!((4096..11_000).contains(&size(&state)), "a container that has ended");
 }

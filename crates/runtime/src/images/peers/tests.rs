@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use futures::StreamExt;
+
 use super::*;
 use crate::images::layer::digest_of;
 
@@ -7,30 +9,6 @@ fn a_layer_has_a_largest_size() {
     for (compressed, expected) in [(0, u64::MAX), (1, SMALL + 32), (1 << 20, SMALL + (32 << 20)), (u64::MAX, u64::MAX)] {
         assert_eq!(most(compressed), expected, "{compressed}");
     }
-}
-
-#[test]
-fn bytes_are_waited_for_at_a_rate() {
-    let check = |pieces: &[(usize, u64)], expected: u64| {
-        let mut pace = Pace::new(PATIENCE);
-        pieces.iter().for_each(|(bytes, seconds)| pace.came(*bytes, Duration::from_secs(*seconds)));
-        assert_eq!(pace.left().as_secs(), expected, "{pieces:?}");
-    };
-    let second = SLOWEST as usize;
-    check(&[], 10);
-    check(&[(1, 4), (1, 4)], 2);
-    check(&[(1, 9), (1, 3)], 0);
-    check(&[(second, 1), (second, 1)], 10);
-    check(&[(10 * second, 0)], 20);
-}
-
-#[tokio::test]
-async fn a_node_that_stalls_is_given_up() {
-    let mut stalls = paced(futures::stream::pending().boxed(), Pace::new(Duration::ZERO));
-    assert_eq!(stalls.next().await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
-    assert!(stalls.next().await.is_none());
-    let pieces = futures::stream::iter([Ok(Bytes::from_static(b"a"))]).boxed();
-    assert_eq!(paced(pieces, Pace::new(Duration::ZERO)).next().await.unwrap().unwrap(), "a");
 }
 
 /// What a node does that is asked for a layer.

@@ -134,3 +134,19 @@ fn files_go_where_links_of_lower_layers_lead() {
         ]),
     );
 }
+
+#[test]
+fn links_carry_no_more_files_than_can_be_kept_track_of() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("SKIPPED: unpacking sets owners, which needs root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let files: Vec<String> = (0..100).map(|number| format!("bin/{number}")).collect();
+    let program: Vec<Item<'_>> = files.iter().map(|path| (Regular, path.as_str(), 0o644, 0, "")).collect();
+    let base = layer(&dir.path().join("0"), &[(Directory, "usr/bin/", 0o755, 0, ""), (Symlink, "bin", 0o777, 0, "usr/bin")]);
+    let layers = [base, layer(&dir.path().join("1"), &program)];
+    let most = |most: usize| Seam::within(&layers, Room::new("files", most)).map(|seam| seam.unwrap().files.len());
+    assert_eq!(most(1 << 20).unwrap(), 101);
+    assert!(most(1 << 10).unwrap_err().to_string().contains("files are more than"));
+}

@@ -111,6 +111,47 @@ fn blank_fields_are_zero() {
     }
 }
 
+/// An archive of so many entries with these paths.
+fn many(kind: EntryType, count: usize, path: fn(usize) -> String, link: &str) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for number in 0..count {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
+        header.set_size(0);
+        match kind {
+            EntryType::Link => builder.append_link(&mut header, path(number), link).unwrap(),
+            _ => builder.append_data(&mut header, path(number), io::empty()).unwrap(),
+        }
+    }
+    builder.into_inner().unwrap()
+}
+
+/// What entries take in memory has a bound, whatever they take in the stream.
+#[test]
+fn entries_leave_little_in_memory() {
+    if !Uid::effective().is_root() {
+        eprintln!("SKIPPED: unpacking sets owners, which needs root");
+        return;
+    }
+    let check = |kind: EntryType, count: usize, path: fn(usize) -> String, expected: Result<usize, &str>| {
+        let target = tempfile::tempdir().unwrap();
+        let long = "d/".repeat(2000);
+        match (unpack(&many(kind, count, path, &long)[..], target.path(), &Split::new(io::sink())), expected) {
+            (Ok(unpacked), Ok(links)) => assert_eq!(unpacked.loose.links.len(), links),
+            (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
+            (other, _) => panic!("{kind:?} {other:?}"),
+        }
+    };
+    check(EntryType::Directory, 3000, |_| "a/".repeat(100), Ok(0));
+    check(EntryType::Link, 3000, |_| "link".to_owned(), Ok(1));
+    check(EntryType::Link, 1000, |number| format!("link{number}"), Ok(1000));
+    check(EntryType::Link, 4000, |number| format!("link{number}"), Err("hard links to other layers' files"));
+}
+
 /// A header of this type that announces `size` bytes, and zeros for ever.
 fn endless(kind: u8, size: u64) -> impl Read {
     let mut header = tar::Header::new_gnu();
