@@ -65,6 +65,13 @@ impl Cli {
         cli
     }
 
+    /// What completes the command line in a shell.
+    pub(crate) fn completion(shell: clap_complete::Shell) -> Vec<u8> {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Self::command(), "knarr", &mut script);
+        script
+    }
+
     pub(crate) fn format(&self) -> base::logging::Format {
         match self.log_format {
             LogFormat::Text => base::logging::Format::Text,
@@ -97,6 +104,14 @@ pub(crate) enum Command {
     Killall(Killall),
     /// Print the version.
     Version,
+    /// Print what completes commands and options in a shell.
+    Completion {
+        /// The shell: of bash, `source <(knarr completion bash)`.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    #[command(flatten)]
+    Client(ctl::Command),
 }
 
 /// Options of `knarr server`.
@@ -379,6 +394,19 @@ mod tests {
         check("2m", Some(120_000));
         check("1d", None);
         check("s", None);
+    }
+
+    #[test]
+    fn the_client_looks_where_servers_keep_their_data() {
+        assert_eq!(ctl::DATA_DIR, crate::paths::DEFAULT);
+    }
+
+    #[test]
+    fn shells_are_completed() {
+        for shell in clap_complete::Shell::value_variants() {
+            let script = String::from_utf8_lossy(&Cli::completion(*shell)).into_owned();
+            assert!(["rollout", "secrets-encryption", "--field-selector"].iter().all(|word| script.contains(word)), "{shell}");
+        }
     }
 
     #[test]

@@ -8,14 +8,18 @@ mod snapshot;
 pub(crate) mod status;
 mod token;
 
+use std::io::Write as _;
+use std::process::ExitCode;
+
 use anyhow::Result;
 
-use crate::cli::Command;
+use crate::cli::{Cli, Command};
 use crate::{agent, dev, server};
 
-/// Runs one subcommand.
-pub(crate) fn run(command: Command) -> Result<()> {
+/// Runs one subcommand. The client's have exit codes of their own, and tell their failures themselves, in kubectl's words.
+pub(crate) fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Client(command) => return Ok(ctl::run(&command)),
         Command::Server(options) => server::run(*options),
         Command::Agent(options) => agent::run(*options),
         Command::Token(options) => token::run(&options),
@@ -30,5 +34,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
             println!("knarr {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), apiserver::VERSION);
             Ok(())
         }
+        Command::Completion { shell } => Ok(std::io::stdout().write_all(&Cli::completion(shell))?),
     }
+    .map(|()| ExitCode::SUCCESS)
 }

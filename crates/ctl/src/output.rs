@@ -1,0 +1,157 @@
+//! `-o`: the forms in which objects are shown.
+
+use std::io::Write;
+
+use serde_json::{Map, Value};
+
+use crate::discovery::Resource;
+use crate::error::{Error, Result};
+use crate::template::Template;
+
+/// How objects are shown.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Output {
+    /// As the server's table of them.
+    #[default]
+    Table,
+    /// With the columns for wide screens.
+    Wide,
+    /// `pod/web`
+    Name,
+    Json,
+    Yaml,
+    /// What a template makes of them.
+    JsonPath(Template),
+}
+
+/// Reads the value of `-o`.
+///
+/// # Errors
+/// There is no such form.
+pub(crate) fn parse(text: &str) -> std::result::Result<Output, String> {
+    Ok(match text {
+        "wide" => Output::Wide,
+        "name" => Output::Name,
+        "json" => Output::Json,
+        "yaml" => Output::Yaml,
+        _ => match text.strip_prefix("jsonpath=") {
+            Some(template) => Output::JsonPath(Template::parse(template).map_err(|error| error.to_string())?),
+            None => return Err("allowed formats are: json, yaml, name, wide, jsonpath=TEMPLATE".to_owned()),
+        },
+    })
+}
+
+/// Whether the objects themselves are needed, and not the server's table of them.
+impl Output {
+    pub(crate) fn is_table(&self) -> bool {
+        matches!(self, Self::Table | Self::Wide)
+    }
+
+    /// An object, or a list of objects, in this form; tables are the server's.
+    pub(crate) fn text(&self, value: &Value, resource: &Resource, managed: bool) -> Result<String> {
+        let plain = |value: &Value| sorted(if managed { value.clone() } else { without_managed_fields(value) });
+        Ok(match self {
+            Self::Name | Self::Table | Self::Wide => {
+                format!("{}\n", resource.named(value["metadata"]["name"].as_str().unwrap_or_default()))
+            }
+            Self::Json => json(&plain(value)),
+            Self::Yaml => yaml(&plain(value))?,
+            Self::JsonPath(template) => template.fill(&plain(value)),
+        })
+    }
+}
+
+/// JSON with four blanks for each level, as kubectl's.
+fn json(value: &Value) -> String {
+    let mut text = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
+    // A value has a form in JSON, and a vector takes all.
+    let _ = serde::Serialize::serialize(value, &mut serializer);
+    text.push(b'\n');
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn yaml(value: &Value) -> Result<String> {
+    serde_saphyr::to_string(value)
+        .map_err(|error| Error::Answer { what: "with something that has no YAML", text: error.to_string() })
+}
+
+/// The objects of a list, or an object, without who owns which fields.
+fn without_managed_fields(value: &Value) -> Value {
+    let mut value = value.clone();
+    let strip = |object: &mut Value| {
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+    };
+    strip(&mut value);
+    value.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten().for_each(strip);
+    value
+}
+
+/// The same with the fields in the order of their names.
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut fields: Vec<_> = map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
+            fields.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(Map::from_iter(fields))
+        }
+        Value::Array(items) => items.into_iter().map(sorted).collect(),
+        other => other,
+    }
+}
+
+/// Several objects as one.
+pub(crate) fn list(items: Vec<Value>) -> Value {
+    serde_json::json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}})
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// Nobody reads it, or it cannot be written.
+pub(crate) fn print(text: &str) -> Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+/// The same with bytes that need not be text.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Error::io("standard output", error))
+}
+
+/// Tells an error, and that there was one.
+pub(crate) fn complain(error: &Error) {
+    let text = error.to_string();
+    if !text.is_empty() {
+        eprintln!("{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn forms() {
+        let resources = crate::discovery::tests::some();
+        let deployments = resources.named("deployments").unwrap();
+        let object = json!({"metadata": {"name": "web", "managedFields": [1]}, "apiVersion": "apps/v1", "spec": {"b": ["x"], "a": "true"}});
+        let check = |form: &str, expected: &str| {
+            assert_eq!(parse(form).unwrap().text(&object, deployments, false).unwrap(), expected, "{form}");
+        };
+        check("name", "deployment.apps/web\n");
+        check("jsonpath={.metadata}", r#"{"name":"web"}"#);
+        check("yaml", "apiVersion: apps/v1\nmetadata:\n  name: web\nspec:\n  a: \"true\"\n  b:\n  - x\n");
+        check(
+            "json",
+            "{\n    \"apiVersion\": \"apps/v1\",\n    \"metadata\": {\n        \"name\": \"web\"\n    },\n    \"spec\": {\n        \"a\": \"true\",\n        \"b\": [\n            \"x\"\n        ]\n    }\n}\n",
+        );
+        assert!(parse("xml").is_err() && parse("jsonpath={.a").is_err());
+    }
+}
