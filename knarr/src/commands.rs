@@ -34,7 +34,11 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             println!("knarr {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), apiserver::VERSION);
             Ok(())
         }
-        Command::Completion { shell } => Ok(std::io::stdout().write_all(&Cli::completion(shell))?),
+        Command::Completion { shell } => match std::io::stdout().write_all(&Cli::completion(shell)) {
+            // Whoever reads it has seen enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
+        },
     }
     .map(|()| ExitCode::SUCCESS)
 }

@@ -161,7 +161,7 @@ fn objects_are_applied(c: &Client<'_>) {
         "{applied:?}"
     );
     assert!(applied.stderr.contains("no matches for kind \"Nonsense\" in version \"v1\""), "{applied:?}");
-    let unknown = c.attempt_with("apply -f -", &MAP.replace("data:", "date:"));
+    let unknown = c.attempt_with("apply -f -", &MAP.replace(" data:", " date:"));
     assert!(unknown.code == Some(1) && unknown.stderr.contains("unknown field \"date\""), "{unknown:?}");
 }
 
@@ -234,6 +234,8 @@ fn objects_are_shown(c: &Client<'_>) {
         "get boats",
         "get pods -o jsonpath={.items[*].status.phase}",
         "get --raw /readyz",
+        "get services,configmaps --sort-by=.metadata.creationTimestamp",
+        "get pods -o name --sort-by={.metadata.uid}",
         "get pods --no-headers",
         "get configmap none --ignore-not-found",
         "get pods,nodes none",
@@ -381,7 +383,7 @@ fn objects_are_marked_and_deleted(c: &Client<'_>) {
     assert_eq!(c.run("label configmap m tier=back --overwrite"), "configmap/m labeled\n");
     assert_eq!(c.run("get configmaps -l tier=back -o name"), "configmap/m\n");
     assert_eq!(c.run("annotate configmap m note=x"), "configmap/m annotated\n");
-    assert_eq!(c.run("label configmap m tier-"), "configmap/m labeled\n");
+    assert_eq!(c.run("label configmap m tier-"), "configmap/m unlabeled\n");
 
     assert_eq!(c.run("delete configmap m --dry-run=server"), "configmap \"m\" deleted from default namespace (server dry run)\n");
     assert_eq!(c.run("delete configmap m"), "configmap \"m\" deleted from default namespace\n");

@@ -208,7 +208,11 @@ async fn wait(session: &Session, options: &Options, deleted: &[(&Doomed<'_>, Opt
             let there = object.is_some_and(|object| uid.as_ref().is_none_or(|uid| object["metadata"]["uid"] == uid.as_str()));
             Ok(if there { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         });
-        gone.await.map_err(|error| error.about(&format!("{}/{}", one.resource.qualified(), one.name)))?;
+        match gone.await {
+            // Who may delete it need not be let to see it go.
+            Err(Error::Api(status)) if matches!(status.code, 403 | 405) => {}
+            gone => gone.map_err(|error| error.about(&format!("{}/{}", one.resource.plural, one.name)))?,
+        }
     }
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! `get`: objects as tables, or in other forms.
 
+mod sort;
+
 use std::ops::ControlFlow;
 
 use clap::Args;
 use http::Method;
 use serde_json::Value;
+use structural::JsonPath;
 
 use crate::discovery::Resource;
 use crate::error::{Error, Result};
@@ -43,6 +46,9 @@ pub struct Options {
     /// The labels of each object, too.
     #[arg(long)]
     show_labels: bool,
+    /// In the order of what is at a path, such as .metadata.creationTimestamp.
+    #[arg(long, value_parser = sort::path, value_name = "PATH", conflicts_with_all = ["watch", "watch_only"])]
+    sort_by: Option<JsonPath>,
     /// What is not there is no error.
     #[arg(long)]
     ignore_not_found: bool,
@@ -152,7 +158,15 @@ impl Get<'_> {
 
     async fn read(&self, is_list: bool, path: &str) -> Result<Value> {
         if is_list {
-            return list(self.session, path, &self.options.selectors.query(), self.accept()).await;
+            let query = self.options.selectors.query();
+            let Some(path_of_order) = &self.options.sort_by else {
+                return list(self.session, path, &query, self.accept()).await;
+            };
+            // What is sorted by need not be in a column.
+            let query = if query.is_empty() { sort::WITH_OBJECTS.to_owned() } else { format!("{query}&{}", sort::WITH_OBJECTS) };
+            let mut found = list(self.session, path, &query, self.accept()).await?;
+            sort::by(path_of_order, &mut found);
+            return Ok(found);
         }
         Ok(self.session.ask(Method::GET, path, self.accept(), Payload::default()).await?.1)
     }

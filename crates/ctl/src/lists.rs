@@ -1,6 +1,7 @@
 //! Lists in pages, and what becomes of objects afterwards.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use futures::{AsyncBufReadExt, StreamExt};
 use http::Method;
@@ -13,6 +14,9 @@ use crate::session::{JSON, Payload, Session};
 
 /// Objects of a page, as kubectl asks for them.
 const PAGE: usize = 500;
+
+/// Time before a watch that told nothing is begun again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A path with parameters.
 pub(crate) fn with_query(path: &str, parameters: &[&str]) -> String {
@@ -72,6 +76,7 @@ pub(crate) async fn watch<B>(
         let from = format!("resourceVersion={}", escaped(&version));
         let path = with_query(path, &[query, "watch=true&allowWatchBookmarks=true", &from]);
         let mut lines = session.stream(&path, accept).await?.lines();
+        let mut told = false;
         while let Some(line) = lines.next().await {
             // A connection that breaks is an end like any other.
             let Ok(line) = line else { break };
@@ -87,9 +92,13 @@ pub(crate) async fn watch<B>(
             if kind == "BOOKMARK" {
                 continue;
             }
+            told = true;
             if let ControlFlow::Break(value) = each(&kind, &mut event["object"])? {
                 return Ok(value);
             }
+        }
+        if !told {
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }

@@ -43,8 +43,10 @@ impl Mark {
         }
     }
 
-    fn done(self) -> &'static str {
+    /// What was done by these changes.
+    fn done(self, changes: &[(&str, Option<&str>)]) -> &'static str {
         match self {
+            Self::Labels if changes.iter().all(|(_, value)| value.is_none()) => "unlabeled",
             Self::Labels => "labeled",
             Self::Annotations => "annotated",
         }
@@ -108,8 +110,12 @@ pub(crate) async fn run(options: &Options, mark: Mark) -> Result<()> {
             let path = resource.object(namespace, name);
             match change(&session, &path, mark, &changes, options.overwrite).await {
                 Ok(changed) => {
-                    let not = if changed { "" } else { "not " };
-                    print(&format!("{} {not}{}\n", resource.named(name), mark.done()))?;
+                    let done = match (changed, mark) {
+                        (true, mark) => mark.done(&changes),
+                        (false, Mark::Labels) => "not labeled",
+                        (false, Mark::Annotations) => "not annotated",
+                    };
+                    print(&format!("{} {done}\n", resource.named(name)))?;
                 }
                 Err(error @ (Error::Api(_) | Error::Usage(_))) => {
                     complain(&error);

@@ -41,8 +41,8 @@ pub(crate) fn parse(text: &str) -> std::result::Result<Output, String> {
     })
 }
 
-/// Whether the objects themselves are needed, and not the server's table of them.
 impl Output {
+    /// Whether the server's tables are shown, and not the objects themselves.
     pub(crate) fn is_table(&self) -> bool {
         matches!(self, Self::Table | Self::Wide)
     }
@@ -72,8 +72,10 @@ fn json(value: &Value) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// YAML with every text on one line, as far as it is one: programs look for it.
 fn yaml(value: &Value) -> Result<String> {
-    serde_saphyr::to_string(value)
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
+    serde_saphyr::to_string_with_options(value, options)
         .map_err(|error| Error::Answer { what: "with something that has no YAML", text: error.to_string() })
 }
 
@@ -152,6 +154,8 @@ mod tests {
             "json",
             "{\n    \"apiVersion\": \"apps/v1\",\n    \"metadata\": {\n        \"name\": \"web\"\n    },\n    \"spec\": {\n        \"a\": \"true\",\n        \"b\": [\n            \"x\"\n        ]\n    }\n}\n",
         );
+        let long = "word ".repeat(40);
+        assert_eq!(yaml(&json!({"a": long.trim()})).unwrap().lines().count(), 1);
         assert!(parse("xml").is_err() && parse("jsonpath={.a").is_err());
     }
 }

@@ -163,7 +163,11 @@ impl Workload<'_> {
     fn has_template(&self, doing: &str) -> Result<()> {
         let known =
             self.resource.group == "apps" && matches!(self.resource.kind.as_str(), "Deployment" | "DaemonSet" | "StatefulSet");
-        if known { Ok(()) } else { Err(Error::usage(format!("{} {doing} is not supported", self.resource.qualified()))) }
+        if known {
+            Ok(())
+        } else {
+            Err(Error::usage(format!("{} {:?} {doing} is not supported", self.resource.qualified(), self.name)))
+        }
     }
 
     async fn restart(&self) -> Result<()> {
@@ -181,7 +185,7 @@ impl Workload<'_> {
     async fn pause(&self, paused: bool) -> Result<()> {
         if self.resource.kind != "Deployment" {
             let doing = if paused { "pausing" } else { "resuming" };
-            return Err(Error::usage(format!("{} {doing} is not supported", self.resource.qualified())));
+            return Err(Error::usage(format!("{} {:?} {doing} is not supported", self.resource.qualified(), self.name)));
         }
         let found = self.session.get(&self.path()).await?;
         if (found["spec"]["paused"] == true) == paused {
@@ -210,7 +214,7 @@ impl Workload<'_> {
         let mut rows = vec![vec!["REVISION".to_owned(), "CHANGE-CAUSE".to_owned()]];
         rows.extend(revisions.iter().map(|revision| vec![revision.number.to_string(), revision.cause.clone()]));
         let table = crate::table::lines(crate::table::NARROW, &rows);
-        print(&format!("{}\n{table}\n", self.resource.named(&self.name)))
+        print(&format!("{} \n{table}\n", self.resource.named(&self.name)))
     }
 
     async fn undo(&self, to: i64) -> Result<()> {
@@ -219,7 +223,10 @@ impl Workload<'_> {
             let how = "you cannot rollback a paused deployment; resume it first with 'knarr rollout resume' and try again";
             return Err(Error::usage(how));
         }
-        let revision = revisions::choose(&revisions, to).map_err(|error| Error::usage(error.to_string()))?;
+        let revision = revisions::choose(&revisions, to).map_err(|error| match error {
+            revisions::Missing::Previous => Error::usage(format!("{error} for {} {:?}", self.resource.singular, self.name)),
+            revisions::Missing::Number(_) => Error::usage(error.to_string()),
+        })?;
         match revisions::step(&found, revision) {
             None => self.told(&format!("skipped rollback (current template already matches revision {})", revision.number)),
             Some((content_type, patch)) => {

@@ -184,6 +184,9 @@ impl Session {
     pub(crate) fn failed(&self, error: kube::Error) -> Error {
         match error {
             kube::Error::Api(status) => Error::Api(status),
+            // Its own text says nothing but that it is an error of the transport.
+            kube::Error::Service(error) => Error::Unreachable { server: self.server.clone(), cause: chain(error.as_ref()) },
+            error @ kube::Error::UpgradeConnection(_) => Error::Answer { what: "with no WebSocket", text: chain(&error) },
             error => Error::Unreachable { server: self.server.clone(), cause: chain(&error) },
         }
     }
