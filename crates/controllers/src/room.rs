@@ -9,6 +9,7 @@ use std::time::Duration;
 use client::events::Type;
 use client::{Index, Informer, Object, Values};
 use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize;
 
 use crate::controller::Cx;
 use crate::{meta, pods};
@@ -29,9 +30,36 @@ fn values(pod: &Pod, values: &mut Values) {
     }
 }
 
-/// The same of the JSON of a pod that has a node.
-fn lean(pod: &[u8], _: &mut Values) -> bool {
-    pods::node_of_text(pod).is_some_and(|node| !node.is_empty())
+/// What says whether a pod has ended.
+#[derive(Deserialize)]
+struct Ended {
+    metadata: Place,
+    status: Option<Phase>,
+}
+
+#[derive(Deserialize)]
+struct Place {
+    namespace: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Phase {
+    phase: Option<String>,
+}
+
+/// The same of a pod's JSON.
+fn lean(pod: &[u8], values: &mut Values) -> bool {
+    match pods::node_of_text(pod) {
+        None => return false,
+        Some(node) if !node.is_empty() => return true,
+        Some(_) => {}
+    }
+    let Ok(Ended { metadata, status }) = serde_json::from_slice(pod) else { return false };
+    let phase = status.and_then(|status| status.phase).unwrap_or_default();
+    if !pods::is_last_phase(&phase) {
+        values.add(metadata.namespace.unwrap_or_default());
+    }
+    true
 }
 
 impl Room {

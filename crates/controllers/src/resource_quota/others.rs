@@ -63,18 +63,21 @@ impl Others {
         if let Some(known) = self.known.lock().get(&key) {
             return Ok(Some(known.clone()));
         }
-        let Discovery { resources, failures } = discover(&self.client).await?;
-        let found = resources.into_iter().filter(|one| one.namespaced);
-        let found = {
-            let mut known = self.known.lock();
-            known.extend(found.map(|one| ((one.api.group.clone(), one.api.plural.clone()), one.api)));
-            known.get(&key).cloned()
-        };
+        let failures = self.learn().await?;
+        let found = self.known.lock().get(&key).cloned();
         let silent = failures.iter().find(|version| version.split_once('/').map_or("", |(group, _)| group) == group);
         match (found, silent) {
             (None, Some(version)) => Err(Error::Other(format!("{plural}.{group} cannot be counted: no answer from {version}"))),
             (found, _) => Ok(found),
         }
+    }
+
+    /// Asks the API what it serves. The group versions that did not answer.
+    async fn learn(&self) -> Result<Vec<String>, Error> {
+        let Discovery { resources, failures } = discover(&self.client).await?;
+        let found = resources.into_iter().filter(|one| one.namespaced);
+        self.known.lock().extend(found.map(|one| ((one.api.group.clone(), one.api.plural.clone()), one.api)));
+        Ok(failures)
     }
 
     fn forget(&self, group: &str, plural: &str) {
@@ -130,13 +133,15 @@ impl Others {
                     concerned.for_each(|quota| queue.add(Key::of(quota.as_ref())));
                 }
                 () = until(again) => {
-                    for name in std::mem::take(&mut unwatched) {
-                        match self.resource(&name.0, &name.1).await {
-                            Ok(Some(api)) => {
-                                watches.push(deletions(&self.client, &api, name.clone()));
-                                watched.insert(name);
-                            }
-                            Ok(None) | Err(_) => drop(unwatched.insert(name)),
+                    let is_known = |name: &Name| self.known.lock().contains_key(name);
+                    // Once for all of them. What is not known then is asked for again.
+                    if !unwatched.iter().all(is_known) && let Err(error) = self.learn().await {
+                        tracing::debug!(%error, "discovery failed, again later");
+                    }
+                    for name in unwatched.extract_if(.., is_known) {
+                        if let Some(api) = self.known.lock().get(&name) {
+                            watches.push(deletions(&self.client, api, name.clone()));
+                            watched.insert(name);
                         }
                     }
                     again = (!unwatched.is_empty()).then(|| Instant::now() + RETRY);
