@@ -4,6 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use base::tls::{self, Authority, Identity, inspect, write_private};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use client::kube::config::Kubeconfig;
 
 use super::asked;
@@ -20,7 +22,7 @@ fn present(pki: &Path, name: &str) -> Result<Option<Identity>, tls::Error> {
     Identity::load(&pki.join(format!("{name}.crt")), &pki.join(format!("{name}.key")))
 }
 
-/// Issues all certificates of a server anew, and its administrator's kubeconfig. Gives the names of the files.
+/// Issues all certificates of a server anew. Gives the names of the files.
 ///
 /// # Errors
 /// One cannot be read or written; those before it are new.
@@ -39,21 +41,36 @@ pub(crate) fn renew(paths: &Paths) -> Result<Vec<String>> {
         let identity = authority.issue(&request)?;
         identity.store(&file, &pki.join(format!("{name}.key")))?;
         renewed.push(file.display().to_string());
-        if name == ADMIN && write_kubeconfig(&paths.kubeconfig(), &authority, &identity)? {
-            renewed.push(paths.kubeconfig().display().to_string());
-        }
     }
     Ok(renewed)
 }
 
-/// Writes the administrator's kubeconfig anew, unless there is none yet.
-fn write_kubeconfig(path: &Path, authority: &Authority, identity: &Identity) -> Result<bool> {
-    let Some(before) = tls::read_private(path)? else { return Ok(false) };
+/// Whether the administrator's kubeconfig has the certificate that the administrator has now. Where there is none of either, it does.
+///
+/// # Errors
+/// One of them cannot be read.
+pub(crate) fn is_in_kubeconfig(paths: &Paths) -> Result<bool> {
+    let (Some(identity), Some(text)) = (present(&paths.pki(), ADMIN)?, tls::read_private(&paths.kubeconfig())?) else {
+        return Ok(true);
+    };
+    Ok(text.contains(&STANDARD.encode(&identity.certificate)))
+}
+
+/// Writes the administrator's kubeconfig anew, unless there is none yet. Only while no server runs, which writes it, too.
+///
+/// # Errors
+/// It cannot be read or written.
+pub(crate) fn write_kubeconfig(paths: &Paths) -> Result<()> {
+    if is_in_kubeconfig(paths)? {
+        return Ok(());
+    }
+    let (path, pki) = (&paths.kubeconfig(), paths.pki());
+    let (Some(before), Some(identity)) = (tls::read_private(path)?, present(&pki, ADMIN)?) else { return Ok(()) };
+    let authority = Authority::load(&pki, "ca")?.context("there is no authority")?;
     let before = Kubeconfig::from_yaml(&before).with_context(|| path.display().to_string())?;
     let server = before.clusters.first().and_then(|named| named.cluster.as_ref()?.server.clone());
     let server = server.with_context(|| format!("{}: it names no server", path.display()))?;
-    write_private(path, kubeconfig::text(&server, authority.bundle(), identity).as_bytes())?;
-    Ok(true)
+    Ok(write_private(path, kubeconfig::text(&server, authority.bundle(), &identity).as_bytes())?)
 }
 
 /// Has an agent ask for other certificates in the place of those that it has.
@@ -89,9 +106,14 @@ mod tests {
         let before = requests.clone().map(|(name, request)| authority.load_or_issue(&pki, name, &request).unwrap());
         // A server that has not served yet has no kubeconfig.
         assert_eq!(renew(&paths).unwrap().len(), 2);
+        write_kubeconfig(&paths).unwrap();
+        assert!(!paths.kubeconfig().exists() && is_in_kubeconfig(&paths).unwrap());
         let written = kubeconfig::text("https://10.0.0.1:7443", authority.bundle(), &before[1]);
         std::fs::write(paths.kubeconfig(), written).unwrap();
-        assert_eq!(renew(&paths).unwrap().len(), 3);
+        assert!(!is_in_kubeconfig(&paths).unwrap());
+        assert_eq!(renew(&paths).unwrap().len(), 2);
+        write_kubeconfig(&paths).unwrap();
+        assert!(is_in_kubeconfig(&paths).unwrap());
         for ((name, request), before) in requests.iter().zip(&before) {
             let after = present(&pki, name).unwrap().unwrap();
             assert_ne!(after.certificate, before.certificate);

@@ -3,6 +3,7 @@
 mod rotation;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use base::tls;
@@ -13,6 +14,10 @@ use crate::certificate::{authorities, leaves};
 use crate::cli::{Certificate, CertificateCommand, CheckForm};
 use crate::paths::{Paths, spelled};
 use crate::process;
+
+/// How long the server may take to write its kubeconfig anew, and the time between two looks.
+const PATIENCE: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Runs one of them.
 pub(crate) fn run(options: &Certificate) -> Result<()> {
@@ -89,26 +94,51 @@ fn certificate_of(path: &Path) -> Result<String, String> {
 }
 
 fn rotate(paths: &Paths) -> Result<()> {
-    let is_running = process::is_locked(&paths.lock())?;
     match Owner::of(paths)? {
-        Owner::Server => {
-            for file in leaves::renew(paths)? {
-                println!("new: {file}");
-            }
-            println!("What they replace stays good until it ends.");
-            if is_running {
-                println!("The server shows the new certificates within ten seconds.");
-            }
-        }
+        Owner::Server => rotate_server(paths),
         Owner::Agent => {
             leaves::ask(paths)?;
-            match is_running {
+            match process::is_locked(&paths.lock())? {
                 true => println!(
                     "The agent asks the server for new certificates now; `knarr certificate check` shows when it has them."
                 ),
                 false => println!("The agent asks the server for new certificates when it runs."),
             }
+            Ok(())
         }
+    }
+}
+
+fn rotate_server(paths: &Paths) -> Result<()> {
+    // No server starts meanwhile: it writes the same files.
+    let held = match process::is_locked(&paths.lock())? {
+        true => None,
+        false => Some(process::lock(&paths.lock())?),
+    };
+    for file in leaves::renew(paths)? {
+        println!("new: {file}");
+    }
+    match held {
+        Some(_) => leaves::write_kubeconfig(paths)?,
+        None => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(until_in_kubeconfig(paths))?;
+            println!("The server shows the new certificates within ten seconds.");
+        }
+    }
+    println!("new: {}", paths.kubeconfig().display());
+    println!("What they replace stays good until it ends.");
+    Ok(())
+}
+
+/// Waits until the server has written its administrator's new certificate into the kubeconfig.
+async fn until_in_kubeconfig(paths: &Paths) -> Result<()> {
+    let start = Instant::now();
+    while !leaves::is_in_kubeconfig(paths)? {
+        if start.elapsed() > PATIENCE {
+            bail!("the server does not write {} anew: see its log", paths.kubeconfig().display());
+        }
+        tokio::time::sleep(RETRY).await;
     }
     Ok(())
 }

@@ -147,7 +147,7 @@ mod tests {
         let mut states = vec![first.clone()];
         states.extend(first.begin(&new).unwrap());
         let begun = states.last().unwrap().clone();
-        assert_eq!(begun.former().unwrap(), [old.certificate.clone()]);
+        assert_eq!(begun.former().unwrap(), std::slice::from_ref(&old.certificate));
         assert!(begun.begin(&new).unwrap().is_empty() && first.former().unwrap().is_empty());
         // Until the former authority goes, whoever knows only that one, or only the new one, is at home.
         for state in &states {
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(finished[0].finish().unwrap(), finished[1..]);
         assert_eq!(finished[1], files(&new));
         // A rotation after a rotation.
-        assert_eq!(finished[1].begin(&newer).unwrap()[1].former().unwrap(), [new.certificate.clone()]);
+        assert_eq!(finished[1].begin(&newer).unwrap()[1].former().unwrap(), std::slice::from_ref(&new.certificate));
         // A key without a certificate is cleared away, certificates without keys stay.
         let chain = Files { certificates: format!("{}{}", new.certificate, old.certificate), keys: new.key.clone() };
         assert!(chain.former().unwrap().is_empty() && chain.finish().unwrap().is_empty());
