@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use crate::ast::{Binary, Each, Expr, Node, Unary};
 use crate::authorization::Authorize;
+use crate::charge;
 use crate::definitions::Definitions;
 use crate::error::Error;
-use crate::functions::{Function, authorization};
+use crate::functions::{Body, Function, authorization};
+use crate::keys::{self, Work};
+use crate::made::Text;
 use crate::value::{List, Map, Value};
 
-/// What an evaluation may cost. Each step costs one, and functions as much as they look at; upstream counts alike.
+/// What an evaluation may cost. Each step costs one, and functions as much as they look at ([`crate::charge`]); upstream counts alike.
 #[derive(Clone, Debug)]
 pub struct Budget {
     left: u64,
@@ -28,8 +31,8 @@ impl Budget {
         self.left
     }
 
-    pub(crate) fn spend(&mut self, cost: usize) -> Result<(), Error> {
-        self.left = self.left.checked_sub(cost as u64).ok_or(Error::Budget)?;
+    pub(crate) fn spend(&mut self, cost: u64) -> Result<(), Error> {
+        self.left = self.left.checked_sub(cost).ok_or(Error::Budget)?;
         Ok(())
     }
 }
@@ -46,7 +49,8 @@ pub struct Environment<'a, 'b> {
 
 pub(crate) fn evaluate<'a>(root: &'a Expr, given: Environment<'a, '_>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     let (variables, definitions, authorizer) = (given.variables.to_vec(), given.definitions, given.authorizer);
-    let mut scope = Scope { globals: variables.len(), variables, definitions, authorizer, budget };
+    let patterns = HashSet::new();
+    let mut scope = Scope { globals: variables.len(), variables, definitions, authorizer, budget, patterns };
     scope.value(root)
 }
 
@@ -57,6 +61,8 @@ struct Scope<'a, 'b> {
     definitions: Option<&'b mut Definitions<'a>>,
     authorizer: Option<&'b dyn Authorize>,
     budget: &'b mut Budget,
+    /// Those that the values of an expression have made.
+    patterns: HashSet<Text<'a>>,
 }
 
 impl<'a> Scope<'a, '_> {
@@ -91,6 +97,9 @@ impl<'a> Scope<'a, '_> {
             Node::Index { operand, index, optional } => {
                 self.budget.spend(1)?;
                 let (operand, at) = (self.value(operand)?, self.value(index)?);
+                if let Value::Map(map) = &operand {
+                    self.budget.spend(charge::found(map, &at))?;
+                }
                 if *optional || matches!(operand, Value::Optional(_)) {
                     return Ok(optional_member(operand, &|value| index_of(value, &at)));
                 }
@@ -113,8 +122,7 @@ impl<'a> Scope<'a, '_> {
             }
             Node::Binary(operator, left, right) => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
-                self.budget.spend(left.size().min(right.size()))?;
-                binary(*operator, &left, &right)
+                self.binary(*operator, &left, &right)
             }
             Node::And(left, right) => self.junction(left, right, false),
             Node::Or(left, right) => self.junction(left, right, true),
@@ -139,12 +147,45 @@ impl<'a> Scope<'a, '_> {
 
     fn call(&mut self, function: &Function, arguments: &'a [Expr]) -> Result<Value<'a>, Error> {
         let values = arguments.iter().map(|one| self.value(one)).collect::<Result<Vec<_>, _>>()?;
-        self.budget.spend(values.first().map_or(1, Value::size))?;
+        let charged = charge::call(function.name, &values).max(values.iter().map(charge::least).sum());
+        self.budget.spend(charged)?;
         if function.name == authorization::CHECK {
-            self.budget.spend(authorization::COST)?;
             return authorization::check(self.authorizer, &values);
         }
-        (function.run)(&values)
+        if let ("matches" | "find" | "findAll", [_, pattern, ..], [_, Value::Text(text), ..]) =
+            (function.name, arguments, &*values)
+            && !matches!(pattern.node, Node::Literal(_))
+            && self.patterns.insert(text.clone())
+        {
+            self.budget.spend(charge::compiled(text))?;
+        }
+        let result = match function.body {
+            Body::Run(run) => run(&values)?,
+            Body::Compare(compare) => {
+                let mut work = Work::of(self.budget);
+                let result = compare(&values, &mut work);
+                work.settle(charged, self.budget)?;
+                result?
+            }
+        };
+        // What it has made beyond what it was given.
+        self.budget.spend(charge::least(&result).saturating_sub(charged))?;
+        Ok(result)
+    }
+
+    fn binary(&mut self, operator: Binary, left: &Value<'a>, right: &Value<'a>) -> Result<Value<'a>, Error> {
+        let mut charged = charge::operator(operator, left, right);
+        if let (Binary::In, Value::Map(map)) = (operator, right) {
+            charged = charged.max(charge::found(map, left));
+        }
+        if operator == Binary::Add {
+            charged = charged.max(charge::least(left) + charge::least(right));
+        }
+        self.budget.spend(charged)?;
+        let mut work = Work::of(self.budget);
+        let result = binary(operator, left, right, &mut work);
+        work.settle(charged, self.budget)?;
+        result
     }
 
     /// `a.or(b)` and `a.orValue(b)`: where there is a value, the other one is not looked at.
@@ -202,7 +243,7 @@ impl<'a> Scope<'a, '_> {
                 (value, false) => out.push((key, value)),
             }
         }
-        Ok(Value::Map(Map::Made(out.into())))
+        Ok(Value::map(out))
     }
 
     fn with(&mut self, variable: &'a str, value: Value<'a>, body: &'a Expr) -> Result<Value<'a>, Error> {
@@ -256,7 +297,7 @@ impl<'a> Scope<'a, '_> {
                 (value, false) => out.push((key, value)),
             }
         }
-        Ok(Value::Map(Map::Made(out.into())))
+        Ok(Value::map(out))
     }
 
     /// The macros over elements.
@@ -272,6 +313,7 @@ impl<'a> Scope<'a, '_> {
         let (list, map) = match &range {
             Value::List(list) => (list, None),
             Value::Map(map) => {
+                self.budget.spend(map.len() as u64 / 8)?;
                 keys = List::Made(map.keys().into());
                 (&keys, Some(map))
             }
@@ -371,7 +413,7 @@ impl<'a> Outcome<'a> {
     fn finish(self) -> Result<Value<'a>, Error> {
         match self.each {
             Each::Filter | Each::Map => Ok(Value::list(self.found)),
-            Each::TransformMap | Each::TransformMapEntry => Ok(Value::Map(Map::Made(self.entries.all.into()))),
+            Each::TransformMap | Each::TransformMapEntry => Ok(Value::map(self.entries.all)),
             Each::ExistsOne => Ok(Value::Bool(self.count == 1)),
             Each::All | Each::Exists if self.count == 1 => Ok(Value::Bool(self.each == Each::Exists)),
             Each::All | Each::Exists => match self.failed {
@@ -382,20 +424,33 @@ impl<'a> Outcome<'a> {
     }
 }
 
+/// Most keys of a map that are neither texts nor whole numbers: cel-spec has no others but `true` and `false`.
+const OTHERS: usize = 100;
+
 /// The entries of a map that is being made.
 #[derive(Default)]
 struct Entries<'a> {
     all: Vec<(Value<'a>, Value<'a>)>,
-    /// The keys that are texts, which most are.
-    texts: HashSet<String>,
+    /// The keys that are texts, and those that are whole numbers, which most are.
+    texts: HashSet<Text<'a>>,
+    numbers: HashSet<i128>,
+    /// How many are neither.
+    others: usize,
 }
 
 impl<'a> Entries<'a> {
     fn insert(&mut self, key: Value<'a>, value: Value<'a>) -> Result<(), Error> {
         let new = match &key {
-            Value::Text(text) => self.texts.insert(text.clone().into_owned()),
-            Value::Int(_) if self.all.last().is_some_and(|(last, _)| last.order(&key) == Some(Ordering::Less)) => true,
-            key => !self.all.iter().any(|(known, _)| known.equals(key)),
+            Value::Text(text) => self.texts.insert(text.clone()),
+            Value::Int(number) if self.others == 0 => self.numbers.insert((*number).into()),
+            Value::Uint(number) if self.others == 0 => self.numbers.insert((*number).into()),
+            key => {
+                self.others += 1;
+                if self.others > OTHERS {
+                    return Err(Error::Budget);
+                }
+                !self.all.iter().any(|(known, _)| known.equals(key))
+            }
         };
         if !new {
             return Err(Error::Other(format!("insert failed: key {} already exists", crate::functions::show(&key))));
@@ -458,23 +513,23 @@ fn unary(operator: Unary, operand: Value<'_>) -> Result<Value<'_>, Error> {
     }
 }
 
-fn binary<'a>(operator: Binary, left: &Value<'a>, right: &Value<'a>) -> Result<Value<'a>, Error> {
+fn binary<'a>(operator: Binary, left: &Value<'a>, right: &Value<'a>, work: &mut Work) -> Result<Value<'a>, Error> {
     let order =
         |wanted: &[Ordering]| left.order(right).map(|order| Value::Bool(wanted.contains(&order))).ok_or(Error::NoOverload);
     match operator {
         Binary::Equal | Binary::Unequal if !are_comparable(left, right) => Err(Error::NoOverload),
-        Binary::Equal => Ok(Value::Bool(left.equals(right))),
-        Binary::Unequal => Ok(Value::Bool(!left.equals(right))),
+        Binary::Equal => Ok(Value::Bool(left.equals_within(right, work))),
+        Binary::Unequal => Ok(Value::Bool(!left.equals_within(right, work))),
         Binary::Less => order(&[Ordering::Less]),
         Binary::LessOrEqual => order(&[Ordering::Less, Ordering::Equal]),
         Binary::Greater => order(&[Ordering::Greater]),
         Binary::GreaterOrEqual => order(&[Ordering::Greater, Ordering::Equal]),
         Binary::In => match right {
-            Value::List(list) => Ok(Value::Bool(list.iter().any(|item| item.equals(left)))),
+            Value::List(list) => Ok(Value::Bool(list.iter().any(|item| item.equals_within(left, work)))),
             Value::Map(map) => Ok(Value::Bool(map.get(left).is_some())),
             _ => Err(Error::NoOverload),
         },
-        Binary::Add => add(left, right),
+        Binary::Add => add(left, right, work),
         Binary::Subtract => subtract(left, right),
         Binary::Multiply | Binary::Divide | Binary::Modulo => scale(operator, left, right),
     }
@@ -493,7 +548,7 @@ fn whole<'a, T>(value: Option<T>, wrap: fn(T) -> Value<'a>, name: &'static str) 
     value.map(wrap).ok_or(Error::Overflow(name))
 }
 
-fn add<'a>(left: &Value<'a>, right: &Value<'a>) -> Result<Value<'a>, Error> {
+fn add<'a>(left: &Value<'a>, right: &Value<'a>, work: &mut Work) -> Result<Value<'a>, Error> {
     let beyond = |kind| Error::Overflow(kind);
     match (left, right) {
         (Value::Int(a), Value::Int(b)) => whole(a.checked_add(*b), Value::Int, "integer"),
@@ -505,28 +560,46 @@ fn add<'a>(left: &Value<'a>, right: &Value<'a>) -> Result<Value<'a>, Error> {
         (Value::Time(time), Value::Duration(by)) | (Value::Duration(by), Value::Time(time)) => {
             time.checked_add(*by).map(Value::Time).map_err(|_| beyond("timestamp"))
         }
-        (Value::List(a), Value::List(b)) => Ok(join(a, b)),
+        (Value::List(a), Value::List(b)) => Ok(join(a, b, work)),
         _ => Err(Error::NoOverload),
     }
 }
 
 /// Two lists one after the other; to sets and lists by keys only what is new is added, and what has a known key is replaced.
-fn join<'a>(left: &List<'a>, right: &List<'a>) -> Value<'a> {
+fn join<'a>(left: &List<'a>, right: &List<'a>, work: &mut Work) -> Value<'a> {
     let mut out: Vec<Value<'a>> = left.iter().collect();
-    let shape = left.shape();
-    let keys = shape.map_or(&[][..], |shape| shape.keys());
-    let same = |a: &Value<'a>, b: &Value<'a>| match (a, b) {
-        (Value::Map(a), Value::Map(b)) if !keys.is_empty() => keys.iter().all(|key| match (a.select(key), b.select(key)) {
-            (Some(a), Some(b)) => a.equals(&b),
-            (a, b) => a.is_none() && b.is_none(),
-        }),
-        (a, b) => a.equals(b),
+    let Some(shape) = left.shape().filter(|shape| shape.is_set() || !shape.keys().is_empty()) else {
+        out.extend(right.iter());
+        return Value::list(out);
     };
-    let merges = shape.is_some_and(|shape| shape.is_set()) || !keys.is_empty();
-    for item in right.iter() {
-        match out.iter().position(|known| merges && same(known, &item)) {
-            Some(at) => out[at] = item,
-            None => out.push(item),
+    let more: Vec<Value<'a>> = right.iter().collect();
+    let (own, other) = (keys::identities(&out, shape), keys::identities(&more, shape));
+    let mut places = keys::Places::new(&own);
+    let same = |a: &[Option<Value<'a>>], b: &[Option<Value<'a>>], work: &mut Work| {
+        a.len() == b.len()
+            && a.iter().zip(b).all(|pair| match pair {
+                (Some(a), Some(b)) => a.equals_within(b, work),
+                (a, b) => a.is_none() && b.is_none(),
+            })
+    };
+    // What stands where in the result: elements of the left list, then of the right one.
+    let mut added: Vec<usize> = Vec::new();
+    for (number, (item, identity)) in more.into_iter().zip(&other).enumerate() {
+        let next = out.len();
+        let found = places.as_mut().and_then(|places| places.add(identity, next));
+        if found.is_none() {
+            // It may equal others that have a key.
+            places = None;
+        }
+        let found = found.unwrap_or_else(|| {
+            let before = own.iter().chain(added.iter().map(|number| &other[*number]));
+            before.enumerate().find(|(_, known)| same(known, identity, work)).map_or(next, |(at, _)| at)
+        });
+        if found == next {
+            added.push(number);
+            out.push(item);
+        } else {
+            out[found] = item;
         }
     }
     Value::list(out)

@@ -15,11 +15,21 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
+use crate::keys::Work;
 use crate::value::Value;
 
 pub(crate) use convert::show;
 
 pub(crate) type Run = for<'a> fn(&[Value<'a>]) -> Result<Value<'a>, Error>;
+/// Of a function that compares as much as its arguments make it.
+pub(crate) type Compare = for<'a> fn(&[Value<'a>], &mut Work) -> Result<Value<'a>, Error>;
+
+/// What a function does.
+#[derive(Clone, Copy)]
+pub(crate) enum Body {
+    Run(Run),
+    Compare(Compare),
+}
 
 /// How a function is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +48,7 @@ pub(crate) struct Function {
     style: Style,
     least: usize,
     most: usize,
-    pub(crate) run: Run,
+    pub(crate) body: Body,
 }
 
 impl fmt::Debug for Function {
@@ -48,16 +58,21 @@ impl fmt::Debug for Function {
 }
 
 const fn global(name: &'static str, count: usize, run: Run) -> Function {
-    Function { name, style: Style::Global, least: count, most: count, run }
+    Function { name, style: Style::Global, least: count, most: count, body: Body::Run(run) }
 }
 
 const fn method(name: &'static str, count: usize, run: Run) -> Function {
-    Function { name, style: Style::Method, least: count, most: count, run }
+    Function { name, style: Style::Method, least: count, most: count, body: Body::Run(run) }
 }
 
 /// With at least so many arguments and at most so many.
 const fn ranged(name: &'static str, style: Style, least: usize, most: usize, run: Run) -> Function {
-    Function { name, style, least, most, run }
+    Function { name, style, least, most, body: Body::Run(run) }
+}
+
+/// The same of a function that compares.
+const fn comparing(name: &'static str, style: Style, least: usize, most: usize, run: Compare) -> Function {
+    Function { name, style, least, most, body: Body::Compare(run) }
 }
 
 const LISTS: [&[Function]; 9] = [

@@ -7,13 +7,16 @@
 
 mod ast;
 mod authorization;
+mod charge;
 mod check;
 mod cost;
 mod definitions;
 mod error;
 mod evaluate;
 mod functions;
+mod keys;
 mod lexer;
+mod made;
 mod parse;
 mod pattern;
 pub mod re2;

@@ -1,6 +1,5 @@
 //! Values: JSON that is borrowed as it is, and what expressions make.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
@@ -12,7 +11,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map as JsonMap, Value as Json};
 
 use crate::authorization::{Decision, Question};
+use crate::keys::{self, Work};
 use crate::lexer::RESERVED;
+use crate::made::{Made, Text};
 use crate::semver::Version;
 
 /// What is known of a piece of JSON besides itself: the schema that it stands in.
@@ -70,9 +71,9 @@ pub enum Map<'a> {
     /// As it stands in an object.
     Json(&'a JsonMap<String, Json>, Option<&'a dyn Shape>),
     /// As an expression made it.
-    Made(Arc<[(Value<'a>, Value<'a>)]>),
+    Made(Arc<Made<'a>>),
     /// The same, where keys that are not there have an empty map.
-    Lenient(Arc<[(Value<'a>, Value<'a>)]>),
+    Lenient(Arc<Made<'a>>),
 }
 
 /// A URL that has been parsed.
@@ -88,7 +89,7 @@ pub enum Value<'a> {
     Int(i64),
     Uint(u64),
     Double(f64),
-    Text(Cow<'a, str>),
+    Text(Text<'a>),
     Bytes(Arc<[u8]>),
     Duration(SignedDuration),
     Time(Timestamp),
@@ -111,18 +112,18 @@ pub enum Value<'a> {
 
 impl<'a> Value<'a> {
     /// A text.
-    pub fn text(text: impl Into<Cow<'a, str>>) -> Self {
+    pub fn text(text: impl Into<Text<'a>>) -> Self {
         Self::Text(text.into())
     }
 
     /// A map of these entries.
     pub fn map(entries: Vec<(Value<'a>, Value<'a>)>) -> Self {
-        Self::Map(Map::Made(entries.into()))
+        Self::Map(Map::Made(Made::new(entries)))
     }
 
     /// A map of maps: what is not there is an empty one, so that `has(map["a"].b)` is false and no error.
     pub fn lenient(entries: Vec<(Value<'a>, Value<'a>)>) -> Self {
-        Self::Map(Map::Lenient(entries.into()))
+        Self::Map(Map::Lenient(Made::new(entries)))
     }
 
     /// A semantic version; none of a text that is none.
@@ -214,7 +215,7 @@ impl<'a> Value<'a> {
             Self::Map(Map::Json(map, _)) => Json::Object((*map).clone()),
             Self::Map(Map::Made(entries) | Map::Lenient(entries)) => {
                 let entry = |(key, value): &(Self, Self)| Some((key.as_text()?.to_owned(), value.to_json()?));
-                Json::Object(entries.iter().map(entry).collect::<Option<_>>()?)
+                Json::Object(entries.all().iter().map(entry).collect::<Option<_>>()?)
             }
             Self::Optional(inner) => inner.as_ref()?.to_json()?,
             Self::Type(_) | Self::Url(_) | Self::Format(_) | Self::Question(_) | Self::Decision(_) => return None,
@@ -229,19 +230,21 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// About how much work it is to look at all of it.
-    pub(crate) fn size(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len() / 10 + 1,
-            Self::Bytes(bytes) => bytes.len() / 10 + 1,
-            Self::List(list) => list.len() + 1,
-            Self::Map(map) => map.len() + 1,
-            _ => 1,
-        }
-    }
-
     /// Equality of cel-spec: numbers of all types are compared by their values, other values of different types are not equal.
     pub(crate) fn equals(&self, other: &Self) -> bool {
+        self.equals_within(other, &mut Work::any())
+    }
+
+    /// The same. When it is more work than it may be, the answer means nothing, and the work says so.
+    pub(crate) fn equals_within(&self, other: &Self, work: &mut Work) -> bool {
+        let bytes = match (self, other) {
+            (Self::Text(a), Self::Text(b)) if a.len() == b.len() => a.len(),
+            (Self::Bytes(a), Self::Bytes(b)) if a.len() == b.len() => a.len(),
+            _ => 0,
+        };
+        if work.add(bytes) {
+            return false;
+        }
         match (self, other) {
             (Self::Null, Self::Null) => true,
             (Self::Bool(a), Self::Bool(b)) => a == b,
@@ -259,11 +262,11 @@ impl<'a> Value<'a> {
             (Self::Question(a), Self::Question(b)) => a == b,
             (Self::Decision(a), Self::Decision(b)) => a == b,
             (Self::Optional(a), Self::Optional(b)) => match (a, b) {
-                (Some(a), Some(b)) => a.equals(b),
+                (Some(a), Some(b)) => a.equals_within(b, work),
                 (a, b) => a.is_none() && b.is_none(),
             },
-            (Self::List(a), Self::List(b)) => a.equals(b),
-            (Self::Map(a), Self::Map(b)) => a.equals(b),
+            (Self::List(a), Self::List(b)) => a.equals(b, work),
+            (Self::Map(a), Self::Map(b)) => a.equals(b, work),
             _ => self.numbers(other) == Some(Ordering::Equal),
         }
     }
@@ -343,16 +346,23 @@ impl<'a> List<'a> {
         }
     }
 
-    fn equals(&self, other: &Self) -> bool {
+    fn equals(&self, other: &Self, work: &mut Work) -> bool {
         if self.len() != other.len() {
             return false;
         }
-        let in_any_order = |list: &Self| list.shape().is_some_and(|shape| shape.is_set() || !shape.keys().is_empty());
-        if in_any_order(self) || in_any_order(other) {
-            let others: Vec<Value<'_>> = other.iter().collect();
-            return self.iter().all(|item| others.iter().any(|other| item.equals(other)));
-        }
-        self.iter().zip(other.iter()).all(|(a, b)| a.equals(&b))
+        let in_any_order = |list: &Self| list.shape().filter(|shape| shape.is_set() || !shape.keys().is_empty());
+        let Some(shape) = in_any_order(self).or_else(|| in_any_order(other)) else {
+            return self.iter().zip(other.iter()).all(|(a, b)| a.equals_within(&b, work));
+        };
+        let (own, others): (Vec<Value<'_>>, Vec<Value<'_>>) = (self.iter().collect(), other.iter().collect());
+        let known = keys::identities(&others, shape);
+        let places = keys::Places::new(&known);
+        own.iter().zip(keys::identities(&own, shape)).all(|(item, identity)| {
+            match places.as_ref().and_then(|places| places.find(&identity)) {
+                Some(at) => at.is_some_and(|at| item.equals_within(&others[at], work)),
+                None => others.iter().any(|other| item.equals_within(other, work)),
+            }
+        })
     }
 }
 
@@ -360,7 +370,7 @@ impl<'a> Map<'a> {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Json(map, _) => map.len(),
-            Self::Made(entries) | Self::Lenient(entries) => entries.len(),
+            Self::Made(entries) | Self::Lenient(entries) => entries.all().len(),
         }
     }
 
@@ -369,19 +379,15 @@ impl<'a> Map<'a> {
         match (self, key) {
             (Self::Json(..), Value::Text(key)) => self.field(key),
             (Self::Json(..), _) => None,
-            (Self::Made(entries), key) => entries.iter().find(|(known, _)| known.equals(key)).map(|(_, value)| value.clone()),
-            (Self::Lenient(entries), key) => {
-                let found = entries.iter().find(|(known, _)| known.equals(key)).map(|(_, value)| value.clone());
-                found.or_else(|| Some(Value::map(Vec::new())))
-            }
+            (Self::Made(entries), key) => entries.get(key).cloned(),
+            (Self::Lenient(entries), key) => Some(entries.get(key).cloned().unwrap_or_else(|| Value::map(Vec::new()))),
         }
     }
 
     fn field(&self, name: &str) -> Option<Value<'a>> {
         match self {
             Self::Json(map, shape) => map.get(name).map(|value| Value::of(value, shape.and_then(|shape| shape.field(name)))),
-            Self::Made(entries) => entries.iter().find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value.clone()),
-            Self::Lenient(_) => self.get(&Value::text(name.to_owned())),
+            Self::Made(_) | Self::Lenient(_) => self.get(&Value::text(name.to_owned())),
         }
     }
 
@@ -393,14 +399,22 @@ impl<'a> Map<'a> {
     pub(crate) fn keys(&self) -> Vec<Value<'a>> {
         match self {
             Self::Json(map, _) => map.keys().map(|key| Value::text(key.as_str())).collect(),
-            Self::Made(entries) | Self::Lenient(entries) => entries.iter().map(|(key, _)| key.clone()).collect(),
+            Self::Made(entries) | Self::Lenient(entries) => entries.all().iter().map(|(key, _)| key.clone()).collect(),
         }
     }
 
-    fn equals(&self, other: &Self) -> bool {
+    /// How many keys have to be looked at to find one.
+    pub(crate) fn compared(&self, key: &Value<'_>) -> usize {
+        match self {
+            Self::Json(..) => 0,
+            Self::Made(entries) | Self::Lenient(entries) => entries.compared(key),
+        }
+    }
+
+    fn equals(&self, other: &Self, work: &mut Work) -> bool {
         self.len() == other.len()
             && self.keys().iter().all(|key| match (self.get(key), other.get(key)) {
-                (Some(a), Some(b)) => a.equals(&b),
+                (Some(a), Some(b)) => a.equals_within(&b, work),
                 _ => false,
             })
     }

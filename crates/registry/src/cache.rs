@@ -2,7 +2,7 @@
 //!
 //! The store's writer feeds it in commit order, before the commit is acknowledged, so reading it is reading your own writes. Watchers
 //! share one ring of changes and each keep a position in it: there is no queue per watcher, and who falls out of the
-//! ring is cut off and lists again. The rings of all kinds share one budget ([`rings`]).
+//! ring goes on from the store's history, if that has what is missing. The rings of all kinds share one budget ([`rings`]).
 
 mod cursor;
 mod event;
@@ -19,8 +19,9 @@ use arc_swap::{ArcSwap, Guard};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-pub(crate) use cursor::{Cursor, Since};
+pub use cursor::{Cursor, Since};
 pub use event::{Event, EventType};
+pub(crate) use watch::Selects;
 pub use watch::Watch;
 
 use crate::entry::{Entry, Index};

@@ -21,7 +21,7 @@ pub struct Catalog {
     versions_since: u64,
     builtin: Arc<Builtin>,
     /// Custom resources by their prefix in the store, so that those of a group stand together.
-    custom: RedBlackTreeMapSync<String, Custom>,
+    custom: RedBlackTreeMapSync<Arc<str>, Custom>,
     /// What other servers serve.
     remotes: Arc<Vec<Arc<Remote>>>,
 }
@@ -32,7 +32,7 @@ struct Builtin {
     served: Vec<Arc<Served>>,
     /// Where the versions of each resource name stand in the list, of all groups.
     by_plural: HashMap<String, Vec<usize>>,
-    by_prefix: HashMap<String, Arc<Storage>>,
+    by_prefix: HashMap<Arc<str>, Arc<Storage>>,
 }
 
 impl Builtin {
@@ -89,7 +89,7 @@ impl Catalog {
     /// The next snapshot, in which these are the versions of the custom resource under `prefix`; its storage goes with the last of them.
     pub(crate) fn with_versions(&self, prefix: &str, versions: Vec<Arc<Served>>) -> Self {
         let custom = match versions.first().map(|served| served.storage.clone()) {
-            Some(storage) => self.custom.insert(prefix.to_owned(), Custom { storage, versions }),
+            Some(storage) => self.custom.insert(prefix.into(), Custom { storage, versions }),
             None => self.custom.remove(prefix),
         };
         let mut next = Self { generation: self.generation + 1, custom, ..self.clone() };
@@ -137,7 +137,7 @@ impl Catalog {
     /// The resource of that group, version and plural.
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Served>> {
         let is_it = |served: &&Arc<Served>| served.def.group == group && served.def.version == version;
-        self.builtin.named(plural).find(is_it).or_else(|| self.custom.get(&prefix(group, plural))?.versions.iter().find(is_it))
+        self.builtin.named(plural).find(is_it).or_else(|| self.custom.get(&*prefix(group, plural))?.versions.iter().find(is_it))
     }
 
     /// Every version over the storage of that one, itself included.

@@ -97,6 +97,11 @@ impl Entry {
         Self { index: self.index.clone(), revision: self.revision, json }
     }
 
+    /// `namespace/name`, or the name alone.
+    pub fn path(&self) -> &str {
+        self.index.path()
+    }
+
     /// Namespace, empty for cluster-scoped objects.
     pub fn namespace(&self) -> &str {
         self.index.namespace()

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use self::announcements::Announcements;
 use crate::cache::rings::Rings;
 use crate::form::BUILTIN;
+use crate::past::Past;
 use crate::services::ServiceAddresses;
 use crate::storage::Storage;
 use crate::sub::TokenSubject;
@@ -61,6 +62,8 @@ pub struct Registry {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) admission: Vec<Box<dyn Admission>>,
     pub(crate) options: Options,
+    /// What watchers have read of the past lately.
+    pub(crate) past: Arc<Past>,
     catalog: Arc<ArcSwap<Catalog>>,
     applied: Arc<watch::Sender<u64>>,
     /// Grows with each definition of a custom resource; held while what is served changes.
@@ -109,7 +112,9 @@ impl Registry {
         let catalog = Arc::new(ArcSwap::from_pointee(Catalog::builtin(KINDS).map_err(OpenError::Schema)?));
         let applied = Arc::new(watch::Sender::new(0));
         let announcements = announcements::start(tasks);
-        let feed = Feed { catalog: catalog.clone(), applied: applied.clone(), rings: Rings::default(), announcements };
+        let past = Arc::<Past>::default();
+        let rings = Rings::new(past.clone());
+        let feed = Feed { catalog: catalog.clone(), applied: applied.clone(), rings, announcements };
         let revision = engine.subscribe(Arc::new(feed));
         for storage in catalog.load().storages() {
             storage.load(engine.as_ref(), revision).await?;
@@ -119,7 +124,7 @@ impl Registry {
         // Addresses come last, when nothing else can refuse the object any more.
         admission.push(Box::new(ServiceAddresses::default()));
         let (epoch, generation) = (tokio::sync::Mutex::new(BUILTIN), watch::Sender::new(catalog.load().generation()));
-        Ok(Arc::new(Self { engine, admission, options, catalog, applied, epoch, generation }))
+        Ok(Arc::new(Self { engine, admission, options, past, catalog, applied, epoch, generation }))
     }
 
     /// Makes a snapshot the present one. Only who holds `epoch` may.

@@ -17,7 +17,7 @@ use crate::entry::parts::Rest;
 use crate::metrics;
 use crate::metrics::admission::{self as measured, Step};
 use crate::target::{How, Target};
-use crate::{Operation, Registry, Served};
+use crate::{Operation, Registry, Served, size};
 
 /// Why a write was not done, or cannot be shown.
 #[derive(Debug)]
@@ -157,6 +157,7 @@ impl Registry {
             None => res.encode(&object, form.as_deref()),
         };
         let stored = stored.map_err(|error| store::Error::Failed(error.to_string()))?;
+        let stored = size::check(target, (&index, form.as_deref()), stored, expect).await?;
         if target.cx.dry_run {
             return Ok(res.show(&self.rehearse(target, &object, expect)?).await?);
         }

@@ -18,7 +18,7 @@ const LOAD_PAGE: usize = 1000;
 pub(crate) struct Storage {
     pub(crate) group_resource: GroupResource,
     /// Of all keys: `/registry/GROUP/RESOURCE/`.
-    pub(crate) prefix: String,
+    pub(crate) prefix: Arc<str>,
     pub(crate) cache: Arc<Cache>,
 }
 
@@ -28,7 +28,7 @@ impl Storage {
         let def = &form.def;
         Self {
             group_resource: GroupResource::new(&*def.group, &*def.plural),
-            prefix: prefix(&def.group, &def.plural),
+            prefix: prefix(&def.group, &def.plural).into(),
             cache: Arc::new(Cache::new(form)),
         }
     }

@@ -13,8 +13,17 @@ pub enum How<'a> {
     Plain,
     /// A patch.
     Patch,
+    /// A patch that says what its sender owns (server-side apply).
+    Apply,
     /// A deletion with options.
     Delete(&'a DeleteOptions),
+}
+
+impl How<'_> {
+    /// Whether it is a patch, of whatever type.
+    pub fn is_patch(&self) -> bool {
+        matches!(self, Self::Patch | Self::Apply)
+    }
 }
 
 /// One write on its way: to which object, by whom.

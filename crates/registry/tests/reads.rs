@@ -257,7 +257,7 @@ async fn what_the_store_deletes_while_caches_load_is_gone() {
     assert_eq!((names(&found).as_str(), found.revision), ("kept new", registry.revision()));
 }
 
-/// A watch goes from history to the ring: when one of them has moved on meanwhile, it ends and says so.
+/// A watch goes from history to the ring, and back when the ring has moved on meanwhile; when history has, it ends and says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_from_history_has_no_gap() {
     const OLD: usize = 600;
@@ -300,7 +300,7 @@ async fn a_watch_from_history_has_no_gap() {
         }
         .boxed()
     }));
-    check(hooked, OLD).await;
+    check(hooked, OLD + 8300 + 1).await;
 
     // History is compacted while it is read.
     let mut hooked = Hooked::new(engine.clone());

@@ -95,6 +95,14 @@ pub struct Event {
     pub note: Option<Note>,
 }
 
+impl Event {
+    /// Bytes of its values.
+    pub(crate) fn size(&self) -> usize {
+        let previous = self.previous.as_ref().map_or(0, |record| record.value.len());
+        self.value.as_ref().map_or(0, Bytes::len) + previous
+    }
+}
+
 /// Bytes on the disk that an engine keeps free unless it is told otherwise.
 pub const RESERVE: u64 = 128 << 20;
 

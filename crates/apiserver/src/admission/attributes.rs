@@ -99,7 +99,7 @@ fn options(a: &Request<'_>) -> Value {
         (Operation::Connect, _) => return Value::Null,
         (Operation::Create, _) => "CreateOptions",
         (Operation::Delete, _) => "DeleteOptions",
-        (Operation::Update, How::Patch) => "PatchOptions",
+        (Operation::Update, how) if how.is_patch() => "PatchOptions",
         (Operation::Update, _) => "UpdateOptions",
     };
     let mut options = Map::from_iter([text("kind", kind), text("apiVersion", "meta.k8s.io/v1")]);
@@ -108,7 +108,7 @@ fn options(a: &Request<'_>) -> Value {
     }
     match a.how() {
         How::Delete(given) => options.extend(delete_options(given)),
-        How::Plain | How::Patch => options.extend(write_options(a.context())),
+        How::Plain | How::Patch | How::Apply => options.extend(write_options(a.context())),
     }
     options.into()
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::{Status, meta, names};
 use async_trait::async_trait;
-use registry::{Admission, How, Operation, Request, User};
+use registry::{Admission, Operation, Request, User};
 use serde_json::Value;
 
 use super::{is, text};
@@ -86,7 +86,7 @@ fn attributes<'a>(a: &'a Request<'_>) -> Attributes<'a> {
 }
 
 fn verb(a: &Request<'_>) -> &'static str {
-    if matches!(a.how(), How::Patch) { "patch" } else { "update" }
+    if a.how().is_patch() { "patch" } else { "update" }
 }
 
 /// A part of the object; what is empty is as good as missing.

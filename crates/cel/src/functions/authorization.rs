@@ -10,7 +10,7 @@ use crate::value::Value;
 /// The function that asks.
 pub(crate) const CHECK: &str = "check";
 /// What an answer costs.
-pub(crate) const COST: usize = 350_000;
+pub(crate) const COST: u64 = 350_000;
 
 type Change = fn(&mut Question, &[String]);
 

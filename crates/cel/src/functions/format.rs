@@ -66,6 +66,7 @@ fn validate<'a>(a: &[Value<'a>]) -> Result<Value<'a>, Error> {
     let (Value::Format(name), checked) = (&a[0], text(&a[1])?) else { return Err(Error::NoOverload) };
     let check = FORMATS.iter().find(|(known, _)| known == name).map(|(_, check)| *check).ok_or(Error::NoOverload)?;
     let found = check(checked);
+    let is_wrong = !found.is_empty();
     let list = Value::list(found.into_iter().map(Value::text).collect());
-    Ok(optional(Some(list).filter(|list| list.size() > 1)))
+    Ok(optional(Some(list).filter(|_| is_wrong)))
 }

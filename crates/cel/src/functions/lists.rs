@@ -2,9 +2,10 @@
 
 use std::cmp::Ordering;
 
-use super::{Function, Style, global, int, list, method, other, ranged};
+use super::{Function, Style, comparing, global, int, list, method, other, ranged};
 use crate::error::Error;
-use crate::value::Value;
+use crate::keys;
+use crate::value::{List, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     method("isSorted", 1, |a| {
@@ -38,15 +39,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
         both.sort_by(|a, b| a.0.order(&b.0).unwrap_or(Ordering::Equal));
         Ok(Value::list(both.into_iter().map(|(_, item)| item).collect()))
     }),
-    method("distinct", 1, |a| {
-        let mut out: Vec<Value<'_>> = Vec::new();
-        for item in list(&a[0])? {
-            if !out.iter().any(|known| known.equals(&item)) {
-                out.push(item);
-            }
-        }
-        Ok(Value::list(out))
-    }),
+    comparing("distinct", Style::Method, 1, 1, |a, work| Ok(Value::list(keys::distinct(list(&a[0])?, work)))),
     method("slice", 3, |a| {
         let items = list(&a[0])?;
         let (start, end) = (int(&a[1])?, int(&a[2])?);
@@ -67,25 +60,31 @@ pub(super) const FUNCTIONS: &[Function] = &[
         }
         Ok(Value::list(flatten(list(&a[0])?, depth.clamp(0, 100))))
     }),
-    method("first", 1, |a| Ok(super::optional(list(&a[0])?.into_iter().next()))),
-    method("last", 1, |a| Ok(super::optional(list(&a[0])?.into_iter().next_back()))),
+    method("first", 1, |a| at(&a[0], |_| Some(0))),
+    method("last", 1, |a| at(&a[0], |list| list.len().checked_sub(1))),
     global("lists.range", 1, |a| match int(&a[0])? {
         count @ 0..=100_000 => Ok(Value::list((0..count).map(Value::Int).collect())),
         count if count < 0 => other(format!("lists.range: size must be non-negative, got {count}")),
         count if count > 1_000_000 => other(format!("lists.range: size {count} exceeds maximum allowed (1000000)")),
         _ => Err(Error::Budget),
     }),
-    global("sets.contains", 2, |a| has_all(&list(&a[0])?, &list(&a[1])?)),
-    global("sets.equivalent", 2, |a| {
+    comparing("sets.contains", Style::Global, 2, 2, |a, work| Ok(Value::Bool(keys::has_all(&list(&a[0])?, &list(&a[1])?, work)))),
+    comparing("sets.equivalent", Style::Global, 2, 2, |a, work| {
         let (one, two) = (list(&a[0])?, list(&a[1])?);
-        let both = [has_all(&one, &two)?, has_all(&two, &one)?];
-        Ok(Value::Bool(both.iter().all(|has| has.equals(&Value::Bool(true)))))
+        Ok(Value::Bool(keys::has_all(&one, &two, work) && keys::has_all(&two, &one, work)))
     }),
-    global("sets.intersects", 2, |a| {
-        let other = list(&a[1])?;
-        Ok(Value::Bool(list(&a[0])?.iter().any(|item| other.iter().any(|known| known.equals(item)))))
+    comparing("sets.intersects", Style::Global, 2, 2, |a, work| {
+        Ok(Value::Bool(keys::has_any(&list(&a[0])?, &list(&a[1])?, work)))
     }),
 ];
+
+/// The element at a place, if there is one.
+fn at<'a>(list: &Value<'a>, place: impl Fn(&List<'a>) -> Option<usize>) -> Result<Value<'a>, Error> {
+    match list {
+        Value::List(list) => Ok(super::optional(place(list).and_then(|at| list.get(at)))),
+        _ => Err(Error::NoOverload),
+    }
+}
 
 fn compare(a: &Value<'_>, b: &Value<'_>) -> Result<Ordering, Error> {
     a.order(b).ok_or(Error::NoOverload)
@@ -130,8 +129,4 @@ fn flatten<'a>(items: Vec<Value<'a>>, depth: i64) -> Vec<Value<'a>> {
         }
     }
     out
-}
-
-fn has_all<'a>(set: &[Value<'a>], part: &[Value<'a>]) -> Result<Value<'a>, Error> {
-    Ok(Value::Bool(part.iter().all(|item| set.iter().any(|known| known.equals(item)))))
 }

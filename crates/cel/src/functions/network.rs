@@ -1,12 +1,13 @@
 //! URLs, addresses and networks (`library/urls.go`, `ip.go`, `cidr.go`).
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::{Function, global, method, other, text};
 use crate::error::Error;
-use crate::value::{Map, Url, Value};
+use crate::value::{Url, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     global("url", 1, |a| match url(text(&a[0])?) {
@@ -191,17 +192,21 @@ fn parts<'v>(value: &'v Value<'_>) -> Result<Parts<'v>, Error> {
 /// The parameters of a query, each with all its values.
 fn query<'a>(a: &[Value<'a>]) -> Result<Value<'a>, Error> {
     let mut all: Vec<(String, Vec<Value<'a>>)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     for pair in parts(&a[0])?.query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = Value::text(decode(value));
         let key = decode(key);
-        match all.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, values)) => values.push(value),
-            None => all.push((key, vec![value])),
+        match places.get(&key) {
+            Some(at) => all[*at].1.push(value),
+            None => {
+                places.insert(key.clone(), all.len());
+                all.push((key, vec![value]));
+            }
         }
     }
     let entries: Vec<_> = all.into_iter().map(|(key, values)| (Value::text(key), Value::list(values))).collect();
-    Ok(Value::Map(Map::Made(entries.into())))
+    Ok(Value::map(entries))
 }
 
 fn decode(text: &str) -> String {

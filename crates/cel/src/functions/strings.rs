@@ -1,7 +1,8 @@
 //! Texts: cel-spec, the strings extension, and the regular expressions of Kubernetes.
 
-use super::{Function, Style, global, int, list, method, other, ranged, text};
+use super::{Function, Style, comparing, global, int, list, method, other, ranged, text};
 use crate::error::Error;
+use crate::keys::Work;
 use crate::pattern;
 use crate::value::Value;
 
@@ -33,8 +34,8 @@ pub(super) const FUNCTIONS: &[Function] = &[
             _ => other(format!("index out of range: {at}")),
         }
     }),
-    ranged("indexOf", Style::Method, 2, 3, |a| index_of(a, false)),
-    ranged("lastIndexOf", Style::Method, 2, 3, |a| index_of(a, true)),
+    comparing("indexOf", Style::Method, 2, 3, |a, work| index_of(a, false, work)),
+    comparing("lastIndexOf", Style::Method, 2, 3, |a, work| index_of(a, true, work)),
     method("lowerAscii", 1, |a| Ok(Value::text(text(&a[0])?.to_ascii_lowercase()))),
     method("upperAscii", 1, |a| Ok(Value::text(text(&a[0])?.to_ascii_uppercase()))),
     method("trim", 1, |a| Ok(Value::text(text(&a[0])?.trim().to_owned()))),
@@ -61,11 +62,11 @@ fn contains<'a>(a: &[Value<'a>]) -> Result<Value<'a>, Error> {
     }
 }
 
-fn index_of<'a>(a: &[Value<'a>], last: bool) -> Result<Value<'a>, Error> {
+fn index_of<'a>(a: &[Value<'a>], last: bool, work: &mut Work) -> Result<Value<'a>, Error> {
     let position = |found: Option<usize>| Ok(Value::Int(found.and_then(|at| i64::try_from(at).ok()).unwrap_or(-1)));
     if let Value::List(own) = &a[0] {
         let items: Vec<Value<'a>> = own.iter().collect();
-        let same = |item: &Value<'a>| item.equals(&a[1]);
+        let same = |item: &Value<'a>| item.equals_within(&a[1], work);
         return position(if last { items.iter().rposition(same) } else { items.iter().position(same) });
     }
     let (own, part) = (text(&a[0])?, text(&a[1])?);

@@ -7,10 +7,10 @@ use crate::Entry;
 
 /// How far somebody has read the changes of a cache.
 #[derive(Debug, Default)]
-pub(crate) struct Cursor(Option<u64>);
+pub struct Cursor(Option<u64>);
 
 /// What is new since the last look.
-pub(crate) enum Since {
+pub enum Since {
     /// Every object there is: it is the first look, or the ring has forgotten some of the changes.
     All(Vec<Arc<Entry>>),
     /// The paths that changed, in order, and what is there now; none is an object that is gone.

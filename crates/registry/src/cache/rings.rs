@@ -2,8 +2,8 @@
 //!
 //! One budget is for all kinds: a busy kind may have nearly all of it, and takes it from those that have been idle longest, since
 //! always the oldest change of all goes first. Changes also go when they are old, so that memory comes back after a load. Whoever
-//! asks for older revisions is served from the store's history. Commits pace the sweeps: leases are renewed every ten seconds, so
-//! no timer is needed.
+//! asks for older revisions, or has not seen what went, is served from the store's history. Commits pace the sweeps: leases are renewed every
+//! ten seconds, so no timer is needed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,11 +11,15 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::{Cache, Change, State};
+use crate::past::Past;
+use crate::size;
 
 /// Most changes kept for watchers of one kind.
 const EVENTS: usize = 8192;
 /// Most bytes that the changes of all kinds keep alive.
 const BYTES: usize = 16 << 20;
+/// The largest change has its place.
+const _: () = assert!(3 * size::MAX_JSON + (1 << 20) < BYTES);
 /// How long a change is kept: as long as upstream's caches keep theirs at least (`DefaultEventFreshDuration`).
 const AGE: Duration = Duration::from_secs(75);
 /// A sweep follows after so many bytes of changes, or after so long a time.
@@ -25,25 +29,31 @@ const SWEEP_AFTER: Duration = Duration::from_secs(10);
 const STEP: usize = 64 << 10;
 
 /// Says when to sweep.
-pub(crate) struct Rings(Mutex<(usize, Instant)>);
-
-impl Default for Rings {
-    fn default() -> Self {
-        Self(Mutex::new((0, Instant::now())))
-    }
+pub(crate) struct Rings {
+    /// Bytes since the last sweep, and when that was.
+    pace: Mutex<(usize, Instant)>,
+    /// What was read of changes that had gone.
+    past: Arc<Past>,
 }
 
 impl Rings {
+    pub(crate) fn new(past: Arc<Past>) -> Self {
+        Self { pace: Mutex::new((0, Instant::now())), past }
+    }
+
     /// Changes of so many bytes were taken in: sweeps the rings if it is time.
     pub(crate) fn grown<'a, I: Iterator<Item = &'a Cache>>(&self, bytes: usize, caches: impl Fn() -> I) {
         let now = Instant::now();
-        let mut pace = self.0.lock();
+        let mut pace = self.pace.lock();
         pace.0 += bytes;
         if pace.0 < SWEEP_BYTES && now.saturating_duration_since(pace.1) < SWEEP_AFTER {
             return;
         }
         *pace = (0, now);
         drop(pace);
+        if let Some(oldest) = now.checked_sub(SWEEP_AFTER) {
+            self.past.forget(oldest);
+        }
         sweep(&caches().collect::<Vec<_>>(), BYTES, now.checked_sub(AGE));
     }
 }
@@ -53,7 +63,7 @@ fn sweep(caches: &[&Cache], budget: usize, oldest: Option<Instant>) {
     let mut total = 0;
     for cache in caches {
         let mut state = cache.state.write();
-        state.forget(|change, _| oldest.is_some_and(|oldest| change.at < oldest));
+        state.forget(0, |change, _| oldest.is_some_and(|oldest| change.at < oldest));
         state.shrink();
         total += state.bytes;
     }
@@ -61,7 +71,7 @@ fn sweep(caches: &[&Cache], budget: usize, oldest: Option<Instant>) {
         let first = |cache: &&&Cache| cache.state.read().ring.front().map_or(u64::MAX, |change| change.revision());
         let Some(cache) = caches.iter().min_by_key(first) else { return };
         let enough = STEP.min(total - budget);
-        let freed = cache.state.write().forget(|_, freed| freed < enough);
+        let freed = cache.state.write().forget(0, |_, freed| freed < enough);
         if freed == 0 {
             return;
         }
@@ -80,17 +90,18 @@ impl State {
         let mut gone = 0;
         // One kind alone may not outgrow all between two sweeps.
         let excess = self.bytes.saturating_sub(BYTES);
-        self.forget(|_, freed| {
+        self.forget(1, |_, freed| {
             gone += 1;
             gone <= surplus || freed < excess
         });
         weight
     }
 
-    /// Lets go of the oldest changes as long as `goes` says so, which also hears how many bytes have gone already. Returns the bytes.
-    fn forget(&mut self, mut goes: impl FnMut(&Change, usize) -> bool) -> usize {
+    /// Lets go of the oldest changes, but for `least` of them, as long as `goes` says so, which also hears how many bytes have gone already. Returns
+    /// the bytes.
+    fn forget(&mut self, least: usize, mut goes: impl FnMut(&Change, usize) -> bool) -> usize {
         let mut freed = 0;
-        while self.ring.front().is_some_and(|change| goes(change, freed)) {
+        while self.ring.len() > least && self.ring.front().is_some_and(|change| goes(change, freed)) {
             let Some(oldest) = self.ring.pop_front() else { break };
             freed += oldest.weight();
             self.start += 1;
@@ -125,8 +136,12 @@ mod tests {
 
     /// Writes an object of a kibibyte; its change keeps two and a quarter alive.
     fn write(cache: &Cache, revision: u64) {
+        write_large(cache, revision, 1024);
+    }
+
+    fn write_large(cache: &Cache, revision: u64, size: usize) {
         let name = format!("m{revision}");
-        let object = serde_json::json!({"metadata": {"name": name, "namespace": "a"}, "data": {"k": "x".repeat(1024)}});
+        let object = serde_json::json!({"metadata": {"name": name, "namespace": "a"}, "data": {"k": "x".repeat(size)}});
         let stored = cache.form().encoding.encode(&object).unwrap();
         let event = store::Event {
             key: name.clone().into(),
@@ -179,6 +194,16 @@ mod tests {
         sweep(&all, BYTES, Some(later));
         assert_eq!(lengths(&caches), [0, 1]);
         assert!(caches[0].state.read().ring.capacity() < 64 && caches[0].state.read().bytes == 0);
+    }
+
+    /// A change that is larger than all room is seen by who watches.
+    #[test]
+    fn the_newest_change_stays() {
+        let [cache] = caches::<1>();
+        write(&cache, 1);
+        write_large(&cache, 2, BYTES);
+        let state = cache.state.read();
+        assert_eq!((state.ring.len(), state.complete_after), (1, 1));
     }
 
     #[test]

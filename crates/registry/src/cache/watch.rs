@@ -12,6 +12,7 @@ use futures::stream::BoxStream;
 use tokio::time::{Instant, Sleep};
 
 use super::{Cache, Change, Event, EventType};
+use crate::past::Page;
 use crate::{Entry, Served};
 
 /// Time between bookmarks of an idle watch.
@@ -23,23 +24,27 @@ const BATCH: usize = 128;
 
 /// Whether a watcher wants to see an object.
 pub(crate) type Selects = Box<dyn Fn(&Entry) -> bool + Send + Sync>;
-/// A page of the changes after a revision and up to another one, and where it ends.
-type Page = Result<(Vec<Arc<Change>>, u64), Status>;
+/// A page of the changes after a revision and up to another one, or somewhat further.
+type ReadPage = Result<Arc<Page>, Status>;
 /// Reads such pages.
-pub(crate) type ReadPast = Box<dyn Fn(u64, u64) -> BoxFuture<'static, Page> + Send + Sync>;
+pub(crate) type ReadPast = Box<dyn Fn(u64, u64) -> BoxFuture<'static, ReadPage> + Send + Sync>;
 /// Gives the newest revision that is fully applied to all caches.
 pub(crate) type CurrentRevision = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// Events of one watcher. Ends when its time is over or when it fell behind.
+/// Events of one watcher. Ends when its time is over, or when it fell behind what is kept of the past.
 pub struct Watch {
     cache: Arc<Cache>,
     selects: Selects,
     position: u64,
+    /// It has seen every change up to this revision.
+    seen: u64,
     changed: tokio::sync::watch::Receiver<()>,
     /// Events to send first.
     ready: VecDeque<Event>,
-    /// What to read before the ring from `position` on.
-    past: Option<Past>,
+    /// Reads what is no more in the ring; none where nothing is kept of it.
+    read: Option<ReadPast>,
+    /// Up to which revision changes are to be read before the ring from `position` on.
+    past: Option<u64>,
     bookmarks: Option<CurrentRevision>,
     next_bookmark: Instant,
     deadline: Option<Instant>,
@@ -54,13 +59,6 @@ pub struct Watch {
     over: bool,
 }
 
-/// Changes that have left the ring, or were never in it.
-struct Past {
-    after: u64,
-    until: u64,
-    read: ReadPast,
-}
-
 impl Cache {
     /// A watch that starts with the present objects, in `ready`, or with none of them.
     pub(crate) fn watch_from_now(
@@ -71,9 +69,10 @@ impl Cache {
         let state = self.state.read();
         let entries = state.items.values().filter(|entry| selects(entry)).cloned().collect();
         let position = state.start + state.ring.len() as u64;
+        let seen = state.revision.max(state.complete_after);
         let ready = initial(entries, state.revision).into();
         drop(state);
-        Watch::new(self, selects, position, ready)
+        Watch::new(self, selects, (position, seen), ready)
     }
 
     /// A watch of the changes after `revision` that are in the ring. When the ring does not reach that far back, the second
@@ -84,18 +83,20 @@ impl Cache {
         let until = Some(state.complete_after).filter(|complete_after| revision < *complete_after);
         let position = state.start + state.ring.partition_point(|change| change.revision() <= revision) as u64;
         drop(state);
-        (Watch::new(self, selects, position, VecDeque::new()), until)
+        (Watch::new(self, selects, (position, revision), VecDeque::new()), until)
     }
 }
 
 impl Watch {
-    fn new(cache: &Arc<Cache>, selects: Selects, position: u64, ready: VecDeque<Event>) -> Self {
+    fn new(cache: &Arc<Cache>, selects: Selects, (position, seen): (u64, u64), ready: VecDeque<Event>) -> Self {
         Self {
             changed: cache.changed.subscribe(),
             cache: cache.clone(),
             selects,
             position,
+            seen,
             ready,
+            read: None,
             past: None,
             bookmarks: None,
             next_bookmark: Instant::now() + BOOKMARK_INTERVAL,
@@ -108,9 +109,18 @@ impl Watch {
         }
     }
 
-    /// Starts with the changes after `after` and up to `until`. Refused when they are forgotten.
-    pub(crate) async fn with_past(mut self, after: u64, until: u64, read: ReadPast) -> Result<Self, Status> {
-        self.past = Some(Past { after, until, read });
+    /// Reads what has left the ring elsewhere.
+    pub(crate) fn with_past(mut self, read: ReadPast) -> Self {
+        self.read = Some(read);
+        self
+    }
+
+    /// Starts with the changes that are not in the ring, up to `until`. Refused when they are forgotten.
+    pub(crate) async fn starting_before(mut self, until: u64) -> Result<Self, Status> {
+        if self.read.is_none() {
+            return Err(Status::resource_expired(format!("too old resource version: {} ({until})", self.seen)));
+        }
+        self.past = Some(until);
         self.read_past().await?;
         Ok(self)
     }
@@ -261,13 +271,15 @@ impl Watch {
 
     /// Moves the next page of the past to `ready`.
     async fn read_past(&mut self) -> Result<(), Status> {
-        let Some(past) = &mut self.past else { return Ok(()) };
-        let (changes, upto) = (past.read)(past.after, past.until).await?;
-        past.after = upto;
-        if past.after >= past.until {
+        let (Some(until), Some(read)) = (self.past, &self.read) else { return Ok(()) };
+        let page = read(self.seen, until).await?;
+        // What comes later is in the ring.
+        let wanted = page.changes.iter().filter(|change| change.revision() <= until);
+        wanted.for_each(|change| self.see(change));
+        self.seen = page.upto.min(until);
+        if self.seen >= until {
             self.past = None;
         }
-        changes.iter().for_each(|change| self.see(change));
         Ok(())
     }
 
@@ -275,8 +287,14 @@ impl Watch {
     fn fill(&mut self) -> usize {
         let state = self.cache.state.read();
         if self.position < state.start {
+            // Both under one lock: the ring moves on.
+            let (start, complete_after) = (state.start, state.complete_after);
             drop(state);
-            self.fail(Status::resource_expired("too old resource version: the watcher is too slow, list again"));
+            if self.read.is_none() {
+                self.fail(Status::resource_expired("too old resource version: the watcher is too slow, list again"));
+            } else {
+                (self.position, self.past) = (start, Some(complete_after));
+            }
             return 1;
         }
         let at = usize::try_from(self.position - state.start).unwrap_or(usize::MAX);
@@ -284,6 +302,7 @@ impl Watch {
         self.over |= changes.is_empty() && state.cuts != self.cuts;
         drop(state);
         self.position += changes.len() as u64;
+        self.seen = changes.last().map_or(self.seen, |change| change.revision().max(self.seen));
         changes.iter().for_each(|change| self.see(change));
         changes.len()
     }

@@ -55,7 +55,8 @@ impl Registry {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         let name = meta::name(&object).to_owned();
-        let target = Target { cx, res, sub: "", namespace, name: &name, how: How::Plain, apart: false };
+        let how = if from == Created::Applied { How::Apply } else { How::Plain };
+        let target = Target { cx, res, sub: "", namespace, name: &name, how, apart: false };
         self.check_open(target)?;
         res.strategy.apply_defaults(&mut object);
         if from == Created::Sent {

@@ -10,7 +10,7 @@ use super::continuation::Continuation;
 use crate::cache::{Page, Window};
 use crate::entry::object_path;
 use crate::pipeline::storage_error;
-use crate::{Entry, List, ListOptions, Registry, Served};
+use crate::{Cursor, Entry, List, ListOptions, Registry, Served, Since};
 
 /// Most objects of the past that are read from the store at once. Each time it goes through all that has changed since.
 const PAGE: usize = 10_000;
@@ -118,6 +118,11 @@ impl Registry {
     /// The revision of the newest change of a kind's objects.
     pub fn seen(&self, res: &Served) -> u64 {
         res.storage.cache.revision()
+    }
+
+    /// What has changed among a kind's objects, as they are stored, since the last look of this cursor. Those who look often are told of no more than changes.
+    pub fn since(&self, res: &Served, cursor: &mut Cursor) -> Since {
+        res.storage.cache.since(cursor)
     }
 
     /// How many bytes an object has; zero when there is none.

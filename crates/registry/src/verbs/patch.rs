@@ -27,7 +27,8 @@ impl Registry {
         name: &str,
         patch: Patch,
     ) -> Result<Written, Status> {
-        let target = Target { cx, res, sub, namespace, name, how: How::Patch, apart: false };
+        let how = if matches!(patch, Patch::Apply(_)) { How::Apply } else { How::Patch };
+        let target = Target { cx, res, sub, namespace, name, how, apart: false };
         if let Some(Behaviour::Scale) = res.behaviour(sub) {
             return self.patch_scale(target, &res.def.scale, &patch).await;
         }

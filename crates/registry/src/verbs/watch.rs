@@ -5,33 +5,34 @@ use std::sync::Arc;
 use apimachinery::Status;
 use futures::FutureExt;
 
-use crate::cache::{Change, Event, EventType, Watch};
+use crate::cache::{Change, Event, EventType, Selects, Watch};
+use crate::past::Page;
 use crate::pipeline::storage_error;
 use crate::verbs::list::{Selection, parse_version};
-use crate::{Entry, ListOptions, Registry, Served};
+use crate::{ListOptions, Registry, Served};
 
 impl Registry {
     /// The changes of what the options select: from a resource version on, or from the present state.
     pub async fn watch(&self, res: &Arc<Served>, namespace: Option<&str>, options: &ListOptions) -> Result<Watch, Status> {
         let selection = Selection::new(res, namespace, options)?;
         let version = parse_version(options.resource_version.as_deref())?;
-        let selects: Box<dyn Fn(&Entry) -> bool + Send + Sync> = Box::new(move |entry| selection.selects(entry));
+        let selects: Selects = Box::new(move |entry| selection.selects(entry));
         // Unset and "0" start with synthetic ADDED events, unless the client asked how to start.
         let initial = options.send_initial_events.unwrap_or(version.is_none());
         self.reached(version).await?;
         let watch = match version {
             _ if initial => {
                 let bookmark = options.send_initial_events == Some(true) && options.allow_bookmarks;
-                self.watch_initial(res, selects, bookmark)
+                self.with_past(res, self.watch_initial(res, selects, bookmark))
             }
             Some(version) => self.watch_since(res, selects, version).await?,
-            None => res.storage.cache.watch_from_now(selects, |_, _| Vec::new()),
+            None => self.with_past(res, res.storage.cache.watch_from_now(selects, |_, _| Vec::new())),
         };
         let watch = watch.with_timeout(options.timeout).shown_as(res);
         Ok(if options.allow_bookmarks { watch.with_bookmarks(self.revision_source()) } else { watch })
     }
 
-    fn watch_initial(&self, res: &Arc<Served>, selects: Box<dyn Fn(&Entry) -> bool + Send + Sync>, bookmark: bool) -> Watch {
+    fn watch_initial(&self, res: &Arc<Served>, selects: Selects, bookmark: bool) -> Watch {
         let current = self.revision();
         res.storage.cache.watch_from_now(selects, |entries, newest| {
             let added = entries.into_iter().map(|entry| Event::new(EventType::Added, entry));
@@ -40,31 +41,43 @@ impl Registry {
     }
 
     /// From the ring, and before that from the store's history when the ring does not reach that far back.
-    async fn watch_since(
-        &self,
-        res: &Arc<Served>,
-        selects: Box<dyn Fn(&Entry) -> bool + Send + Sync>,
-        version: u64,
-    ) -> Result<Watch, Status> {
+    async fn watch_since(&self, res: &Arc<Served>, selects: Selects, version: u64) -> Result<Watch, Status> {
         let (watch, until) = res.storage.cache.watch_after(selects, version);
-        let Some(until) = until else { return Ok(watch) };
-        if res.def.ephemeral {
-            return Err(too_old(version, until));
+        let watch = self.with_past(res, watch);
+        match until {
+            None => Ok(watch),
+            Some(until) => watch.starting_before(until).await,
         }
-        let (engine, resource) = (self.engine.clone(), res.clone());
+    }
+
+    /// What has left the ring is read from the store's history, which has nothing of the ephemeral kinds.
+    fn with_past(&self, res: &Arc<Served>, watch: Watch) -> Watch {
+        if res.def.ephemeral {
+            return watch;
+        }
+        let (engine, resource, past) = (self.engine.clone(), res.clone(), self.past.clone());
         let read = move |after, until| {
-            let (engine, resource) = (engine.clone(), resource.clone());
+            let (engine, resource, past) = (engine.clone(), resource.clone(), past.clone());
             async move {
-                let changes =
-                    engine.changes(resource.storage.prefix.as_bytes(), after, until).await.map_err(|error| match error {
+                let (prefix, oldest) = (&resource.storage.prefix, engine.compacted());
+                if after < oldest {
+                    return Err(too_old(after, oldest));
+                }
+                let read = async {
+                    let changes = engine.changes(prefix.as_bytes(), after, until).await.map_err(|error| match error {
                         store::Error::Compacted(oldest) => too_old(after, oldest),
                         error => storage_error(error),
                     })?;
-                Ok((changes.events.iter().map(|event| change(&resource, event)).collect(), changes.upto))
+                    Ok(Page {
+                        changes: changes.events.iter().map(|event| change(&resource, event)).collect(),
+                        upto: changes.upto,
+                    })
+                };
+                past.page(prefix, after, read).await
             }
             .boxed()
         };
-        watch.with_past(version, until, Box::new(read)).await
+        watch.with_past(Box::new(read))
     }
 }
 

@@ -131,8 +131,14 @@ impl Database {
     }
 
     /// Events under `prefix` after `after` and up to `upto`, at most `limit`.
-    pub(super) fn history(&self, prefix: &[u8], after: Revision, upto: Revision, limit: usize) -> Result<Changes, Error> {
-        let mut events = Vec::new();
+    pub(super) fn history(
+        &self,
+        prefix: &[u8],
+        after: Revision,
+        upto: Revision,
+        (limit, most): (usize, usize),
+    ) -> Result<Changes, Error> {
+        let (mut events, mut bytes) = (Vec::new(), 0);
         for entry in self.entries(after + 1, upto) {
             let entry = entry?;
             if !entry.key.starts_with(prefix) {
@@ -140,8 +146,10 @@ impl Database {
             }
             let previous = if entry.previous == 0 { None } else { self.entry(entry.previous)?.and_then(Entry::into_record) };
             let upto = entry.revision;
-            events.push(entry.into_event(previous));
-            if events.len() == limit {
+            let event = entry.into_event(previous);
+            bytes += event.size();
+            events.push(event);
+            if events.len() == limit || bytes >= most {
                 return Ok(Changes { events, upto });
             }
         }

@@ -16,6 +16,8 @@ use crate::{Changes, Error, Page, Revision};
 
 /// Events that are read from history at once.
 const CHUNK: usize = 256;
+/// Bytes of them, after which a page ends.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// Commits after which the sweeper looks for waste.
 const SWEEP_EVERY: u64 = 4096;
@@ -83,7 +85,7 @@ impl Shared {
         if upto > current || after > upto {
             return Err(Error::Future(current));
         }
-        let changes = self.read(|database| database.history(prefix, after, upto, CHUNK));
+        let changes = self.read(|database| database.history(prefix, after, upto, (CHUNK, CHUNK_BYTES)));
         // Looked at after the read: compaction may have overtaken it, and what was read then has gaps.
         let oldest = self.compacted();
         if after < oldest { Err(Error::Compacted(oldest)) } else { changes }
