@@ -1,10 +1,12 @@
 //! Who may do what: the Node authorizer, RBAC and webhooks, in the order that is configured. The first that has an opinion decides.
 
+mod aggregation;
 mod cluster_roles;
 pub mod configuration;
 mod controller_roles;
 mod coverage;
 mod escalation;
+mod follow;
 mod index;
 mod node;
 mod policy;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 use apimachinery::{GroupResource, Status};
 use arc_swap::ArcSwap;
 use base::directory;
-use parking_lot::RwLock;
+use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use registry::{Registry, User};
 
 pub use escalation::EscalationCheck;
@@ -36,6 +38,7 @@ use crate::file::{self, FileError};
 use crate::metrics::reload::{self, File};
 use crate::remote::Remotes;
 use configuration::{Mode, Options};
+use follow::Followed;
 use webhook::{Opinion, Webhook};
 
 /// Why the configuration of authorization cannot be used.
@@ -133,7 +136,7 @@ enum Step {
 
 /// The authorizers, in their order. Members of `system:masters` are asked nothing.
 pub struct Authorizer {
-    index: RwLock<Arc<Index>>,
+    rules: RwLock<Followed>,
     steps: ArcSwap<Vec<Step>>,
     /// The file, and what it was at the start.
     file: Option<(PathBuf, String)>,
@@ -156,7 +159,7 @@ impl Authorizer {
     }
 
     fn of(steps: Vec<Step>, file: Option<(PathBuf, String)>) -> Self {
-        Self { index: RwLock::new(Arc::new(Index::default())), steps: ArcSwap::from_pointee(steps), file }
+        Self { rules: RwLock::default(), steps: ArcSwap::from_pointee(steps), file }
     }
 
     /// Takes in the file whenever it changes.
@@ -189,13 +192,24 @@ impl Authorizer {
         self.steps.load().iter().any(|step| matches!(step, Step::Webhook(_)))
     }
 
-    /// The rules as they are now.
-    pub fn index(&self) -> Arc<Index> {
-        self.index.read().clone()
+    /// The rules as they are now. Who has them holds up who writes the next ones.
+    pub fn index(&self, registry: &Registry) -> MappedRwLockReadGuard<'_, Index> {
+        let mut rules = self.rules.read();
+        if !rules.is_current(registry) {
+            drop(rules);
+            let mut changing = self.rules.write();
+            // Of many who come after a change, one does the work.
+            if !changing.is_current(registry) {
+                changing.follow(registry);
+            }
+            rules = RwLockWriteGuard::downgrade(changing);
+        }
+        RwLockReadGuard::map(rules, |followed| &followed.index)
     }
 
-    pub(crate) fn replace(&self, index: Index) {
-        *self.index.write() = Arc::new(index);
+    /// The rules that a user has in a namespace (empty: in the cluster), those of a role together.
+    pub fn rules_of(&self, registry: &Registry, user: &User, namespace: &str) -> Vec<Arc<[Rule]>> {
+        self.index(registry).rules(user, namespace).cloned().collect()
     }
 
     /// Whether the request is allowed.
@@ -224,7 +238,7 @@ impl Authorizer {
                     node::Decision::Allow => Opinion::Allow,
                     node::Decision::NoOpinion(why) => Opinion::None(why),
                 },
-                Step::Rbac => self.by_rules(attributes),
+                Step::Rbac => self.by_rules(registry, attributes),
                 Step::Webhook(webhook) => Box::pin(webhook.opinion(registry, attributes)).await,
             };
             match opinion {
@@ -237,8 +251,8 @@ impl Authorizer {
         Some(reasons.join("\n"))
     }
 
-    fn by_rules(&self, attributes: &Attributes<'_>) -> Opinion {
-        let index = self.index();
+    fn by_rules(&self, registry: &Registry, attributes: &Attributes<'_>) -> Opinion {
+        let index = self.index(registry);
         if index.allows(attributes) {
             return Opinion::Allow;
         }

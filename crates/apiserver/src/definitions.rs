@@ -48,8 +48,8 @@ pub(crate) struct Definitions {
 struct Known {
     /// What its kinds were made of; none before they are served.
     served: Option<Made>,
-    /// Its objects are on their way out.
-    ending: bool,
+    /// The uid of the definition whose objects are on their way out: the next one of that name has another.
+    ending: Option<String>,
 }
 
 /// What the kinds of a definition are made of.
@@ -313,10 +313,17 @@ impl Definitions {
     /// Starts to delete the objects of a definition that is deleted.
     fn end(&mut self, name: &str, definition: &Value, tasks: &Tasks) {
         let Some(known) = self.known.get_mut(name) else { return };
-        if !meta::is_deleting(definition) || !custom::is_kept(definition) || std::mem::replace(&mut known.ending, true) {
+        if !meta::is_deleting(definition)
+            || !custom::is_kept(definition)
+            || known.ending.as_deref() == Some(meta::uid(definition))
+        {
             return;
         }
+        known.ending = Some(meta::uid(definition).to_owned());
         let cleanup = cleanup::run(self.registry.clone(), self.resource.clone(), definition.clone());
         tasks.spawn_until_cancelled("custom resource clean-up", OnFailure::Log, cleanup);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,11 +93,10 @@ impl Inner {
         if namespace.is_empty() {
             return Err(Status::bad_request("no namespace on request"));
         }
-        let index = self.authorizer.index();
         let all = if user.groups.iter().any(|group| group == crate::authn::MASTERS) {
             vec![Rule::of("*", "*", "*"), Rule::paths("*", "*")]
         } else {
-            index.rules(user, namespace).cloned().collect()
+            self.authorizer.rules_of(&self.registry, user, namespace).iter().flat_map(|rules| rules.iter().cloned()).collect()
         };
         let (paths, resources): (Vec<Rule>, Vec<Rule>) = all.into_iter().partition(|rule| !rule.paths.is_empty());
         let shown = |rules: Vec<Rule>| rules.iter().map(Rule::to_value).collect::<Vec<Value>>();

@@ -17,6 +17,7 @@ mod functions;
 mod keys;
 mod lexer;
 mod made;
+mod operators;
 mod parse;
 mod pattern;
 pub mod re2;

@@ -21,8 +21,8 @@ use parking_lot::RwLock;
 
 pub use cursor::{Cursor, Since};
 pub use event::{Event, EventType};
-pub(crate) use watch::Selects;
 pub use watch::Watch;
+pub(crate) use watch::{Selects, Within};
 
 use crate::entry::{Entry, Index};
 use crate::form::Form;

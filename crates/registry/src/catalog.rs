@@ -49,7 +49,7 @@ impl Builtin {
 /// A custom resource.
 struct Custom {
     storage: Arc<Storage>,
-    /// Its versions; none while its storage is opened.
+    /// Its versions; none while its storage is opened, and where its objects are kept and nobody sees them.
     versions: Vec<Arc<Served>>,
 }
 
@@ -86,12 +86,19 @@ impl Catalog {
         Self { custom: self.custom.insert(storage.prefix.clone(), custom), ..self.clone() }
     }
 
-    /// The next snapshot, in which these are the versions of the custom resource under `prefix`; its storage goes with the last of them.
-    pub(crate) fn with_versions(&self, prefix: &str, versions: Vec<Arc<Served>>) -> Self {
-        let custom = match versions.first().map(|served| served.storage.clone()) {
-            Some(storage) => self.custom.insert(prefix.into(), Custom { storage, versions }),
-            None => self.custom.remove(prefix),
-        };
+    /// The next snapshot, in which these are the versions of the custom resource over `storage`.
+    pub(crate) fn with_versions(&self, storage: &Arc<Storage>, versions: Vec<Arc<Served>>) -> Self {
+        let custom = Custom { storage: storage.clone(), versions };
+        self.with_custom(&storage.prefix, self.custom.insert(storage.prefix.clone(), custom))
+    }
+
+    /// The next snapshot, without the custom resource under `prefix`.
+    pub(crate) fn without(&self, prefix: &str) -> Self {
+        self.with_custom(prefix, self.custom.remove(prefix))
+    }
+
+    /// The next snapshot, where of the custom resources the one under `prefix` is another.
+    fn with_custom(&self, prefix: &str, custom: RedBlackTreeMapSync<Arc<str>, Custom>) -> Self {
         let mut next = Self { generation: self.generation + 1, custom, ..self.clone() };
         let of = |catalog: &Self| catalog.custom.get(prefix).map(|custom| custom.versions.clone()).unwrap_or_default();
         let differs = |served: &Arc<Served>| {

@@ -53,13 +53,8 @@ impl Registry {
             None => self.open_storage(form).await?,
         };
         let served = serve(versions, &storage, *epoch, converter.as_ref())?;
-        if served.is_empty() {
-            // Its objects are kept, and nobody sees them.
-            self.publish(self.catalog().with_versions(&prefix, Vec::new()));
-            storage.cache.cut();
-            return Ok(None);
-        }
-        self.publish(self.catalog().with_versions(&prefix, served));
+        // Where none is served, its objects are kept, and nobody sees them.
+        self.publish(self.catalog().with_versions(&storage, served));
         storage.cache.cut();
         Ok(changes.then(|| Renewal(storage.cache.clone())))
     }
@@ -83,7 +78,7 @@ impl Registry {
         let epoch = storage.form().epoch;
         let served = serve(versions, storage, epoch, converter.as_ref())?;
         if !served.is_empty() {
-            self.publish(catalog.with_versions(&prefix, served));
+            self.publish(catalog.with_versions(storage, served));
         }
         Ok(())
     }
@@ -97,16 +92,48 @@ impl Registry {
         }
         let catalog = self.catalog();
         if let Some(storage) = catalog.storage(&prefix) {
-            self.publish(catalog.with_versions(&prefix, Vec::new()));
+            self.publish(catalog.without(&prefix));
             storage.cache.cut();
         }
     }
 
-    /// A storage with what the store has of it. It is fed before it is read, so that nothing is missed.
+    /// The version of a custom resource that its objects are stored in, whatever is served of it, so that they can go. None of what is
+    /// part of the program.
+    ///
+    /// # Errors
+    /// Its objects could not be read.
+    pub async fn stored_version(
+        &self,
+        group: &str,
+        plural: &str,
+        stored: CustomVersion,
+    ) -> Result<Option<Arc<Served>>, OpenError> {
+        let mut epoch = self.epoch.lock().await;
+        let catalog = self.catalog();
+        if catalog.is_builtin(group, plural) {
+            return Ok(None);
+        }
+        let rules = Rules::Custom(stored.kind);
+        let storage = match catalog.storage(&prefix(group, plural)) {
+            Some(storage) => storage.clone(),
+            None => {
+                *epoch += 1;
+                self.open_storage(Form::new(rules.clone(), *epoch).map_err(OpenError::Schema)?).await?
+            }
+        };
+        let of = storage.form().epoch;
+        Served::new(rules, storage, false, of).map(|served| Some(Arc::new(served))).map_err(OpenError::Schema)
+    }
+
+    /// A storage with what the store has of it. It is fed before it is read, so that nothing is missed; one that cannot be read is not
+    /// there, or it would be taken for an empty one.
     async fn open_storage(&self, form: Form) -> Result<Arc<Storage>, OpenError> {
         let storage = Arc::new(Storage::new(form));
         self.publish(self.catalog().with_storage(&storage));
-        storage.load(self.engine.as_ref(), self.revision()).await?;
+        if let Err(error) = storage.load(self.engine.as_ref(), self.revision()).await {
+            self.publish(self.catalog().without(&storage.prefix));
+            return Err(error.into());
+        }
         Ok(storage)
     }
 }

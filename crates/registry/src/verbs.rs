@@ -10,5 +10,6 @@ mod update;
 mod watch;
 
 pub(crate) use create::{Created, by};
+pub(crate) use delete::Admit;
 pub(crate) use patch::apply_patch;
 pub(crate) use update::{CONFLICT_ATTEMPTS, Live};

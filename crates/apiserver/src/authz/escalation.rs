@@ -32,8 +32,8 @@ impl EscalationCheck {
     }
 
     fn confirm(&self, request: &Request<'_>, rules: &[Rule]) -> Result<(), Status> {
-        let index = self.authorizer.index();
-        let held = Held::new(index.rules(request.user, request.namespace));
+        let own = self.authorizer.rules_of(request.registry, request.user, request.namespace);
+        let held = Held::new(own.iter().flat_map(|rules| rules.iter()));
         let lacking = held.lacking(rules).map_err(|error| {
             let errors = vec![Error::forbidden(&Path::new("rules"), error.to_string())].into();
             Status::invalid(GROUP, &request.resource.def.kind, name(request), &errors)
@@ -63,8 +63,8 @@ impl EscalationCheck {
         // What aggregates can gather anything, and what stops to aggregate can keep what it gathered.
         if aggregates(object) || request.old.is_some_and(aggregates) {
             let all = [Rule::of("*", "*", "*"), Rule::paths("*", "*")];
-            let index = self.authorizer.index();
-            if Held::new(index.rules(request.user, "")).lacking(&all) != Ok(Vec::new()) {
+            let own = self.authorizer.rules_of(request.registry, request.user, "");
+            if Held::new(own.iter().flat_map(|rules| rules.iter())).lacking(&all) != Ok(Vec::new()) {
                 let why = "must have cluster-admin privileges to use the aggregationRule";
                 return Err(Status::forbidden(&request.resource.group_resource, name(request), why));
             }
@@ -84,7 +84,7 @@ impl EscalationCheck {
         {
             return Ok(());
         }
-        let rules = self.authorizer.index().referenced(request.namespace, reference);
+        let rules = self.authorizer.index(request.registry).referenced(request.namespace, reference);
         let missing = || {
             let kind = apimachinery::GroupResource::new(GROUP, plural.trim_end_matches('s'));
             Status::not_found(&kind, role)

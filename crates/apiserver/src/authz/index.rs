@@ -1,168 +1,207 @@
-//! All roles and bindings, compiled: from a subject to the rules that it has.
+//! All roles and bindings, compiled: from a subject to the rules that it has. Each object is compiled by itself, and bindings say only the name of
+//! their role, so that a change costs what the changed object says.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use apimachinery::{labels, meta};
-use indexmap::IndexSet;
+use apimachinery::meta;
 use registry::User;
 use serde_json::Value;
 
-use super::{Attributes, Rule};
+use super::Attributes;
+use super::Rule;
+use super::aggregation::ClusterRoles;
 
-type Rules = Arc<[Rule]>;
-/// What a binding gives: rules, or the message that its role does not exist.
-type Grant = Result<Rules, Arc<str>>;
+pub(super) type Rules = Arc<[Rule]>;
 
-/// Rules by subject.
-#[derive(Default)]
-struct Grants {
-    users: HashMap<String, Vec<Grant>>,
-    groups: HashMap<String, Vec<Grant>>,
+/// The role that a binding gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RoleRef {
+    is_cluster: bool,
+    name: Box<str>,
 }
 
-impl Grants {
-    fn of<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Grant> {
-        let groups = user.groups.iter().filter_map(|group| self.groups.get(group));
-        self.users.get(&user.name).into_iter().chain(groups).flatten()
+impl RoleRef {
+    fn of(reference: &Value) -> Self {
+        let text = |key: &str| reference.get(key).and_then(Value::as_str).unwrap_or_default();
+        Self { is_cluster: text("kind") == "ClusterRole", name: text("name").into() }
     }
 
-    fn add(&mut self, binding: &Value, grant: &Grant) {
+    /// What is said where it does not exist.
+    fn missing(&self) -> String {
+        let kind = if self.is_cluster { "clusterrole" } else { "role" };
+        format!("{kind}.rbac.authorization.k8s.io {} not found", apimachinery::text::quote(&self.name))
+    }
+}
+
+/// Whom a binding gives it to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Subject {
+    User(Box<str>),
+    Group(Box<str>),
+}
+
+/// A binding, compiled.
+#[derive(Debug)]
+struct Binding {
+    role: RoleRef,
+    subjects: HashSet<Subject>,
+}
+
+impl Binding {
+    fn of(binding: &Value) -> Self {
         let subjects = binding.get("subjects").and_then(Value::as_array).into_iter().flatten();
-        for subject in subjects {
+        let own = meta::namespace(binding);
+        let subjects = subjects.filter_map(|subject| {
             let text = |key: &str| subject.get(key).and_then(Value::as_str).unwrap_or_default();
-            let own = meta::namespace(binding);
-            let (map, name) = match text("kind") {
-                "User" => (&mut self.users, text("name").to_owned()),
-                "Group" => (&mut self.groups, text("name").to_owned()),
+            Some(match text("kind") {
+                "User" => Subject::User(text("name").into()),
+                "Group" => Subject::Group(text("name").into()),
                 "ServiceAccount" => {
                     let namespace = if text("namespace").is_empty() { own } else { text("namespace") };
-                    (&mut self.users, format!("system:serviceaccount:{namespace}:{}", text("name")))
+                    Subject::User(format!("system:serviceaccount:{namespace}:{}", text("name")).into())
                 }
-                _ => continue,
-            };
-            map.entry(name).or_default().push(grant.clone());
+                _ => return None,
+            })
+        });
+        Self { role: RoleRef::of(&binding["roleRef"]), subjects: subjects.collect() }
+    }
+}
+
+/// The bindings of a subject by their names.
+type Bound = BTreeMap<Arc<str>, Arc<Binding>>;
+
+/// The bindings of a namespace, or of the cluster.
+#[derive(Default)]
+struct Bindings {
+    named: HashMap<Arc<str>, Arc<Binding>>,
+    users: HashMap<Box<str>, Bound>,
+    groups: HashMap<Box<str>, Bound>,
+}
+
+impl Bindings {
+    fn of<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a RoleRef> {
+        let groups = user.groups.iter().filter_map(|group| self.groups.get(group.as_str()));
+        let bound = self.users.get(user.name.as_str()).into_iter().chain(groups);
+        bound.flat_map(|bound| bound.values().map(|binding| &binding.role))
+    }
+
+    fn put(&mut self, name: &str, binding: Option<Binding>) {
+        if let Some((name, old)) = self.named.remove_entry(name) {
+            for subject in &old.subjects {
+                let (map, subject) = self.bound(subject);
+                if let Some(bound) = map.get_mut(subject) {
+                    bound.remove(&name);
+                    if bound.is_empty() {
+                        map.remove(subject);
+                    }
+                }
+            }
+        }
+        let Some(binding) = binding else { return };
+        let (name, binding): (Arc<str>, _) = (name.into(), Arc::new(binding));
+        for subject in &binding.subjects {
+            let (map, subject) = self.bound(subject);
+            map.entry(subject.into()).or_default().insert(name.clone(), binding.clone());
+        }
+        self.named.insert(name, binding);
+    }
+
+    fn bound<'a, 's>(&'a mut self, subject: &'s Subject) -> (&'a mut HashMap<Box<str>, Bound>, &'s str) {
+        match subject {
+            Subject::User(name) => (&mut self.users, name),
+            Subject::Group(name) => (&mut self.groups, name),
         }
     }
+}
+
+/// What is in a namespace.
+#[derive(Default)]
+struct Namespace {
+    bindings: Bindings,
+    roles: HashMap<Box<str>, Rules>,
 }
 
 /// The compiled form of all RBAC objects.
 #[derive(Default)]
 pub struct Index {
-    cluster: Grants,
-    namespaces: HashMap<String, Grants>,
-    cluster_roles: HashMap<String, Rules>,
-    roles: HashMap<(String, String), Rules>,
-}
-
-/// The RBAC objects of a cluster.
-#[derive(Default)]
-pub struct Objects {
-    pub(crate) cluster_roles: Vec<Value>,
-    pub(crate) roles: Vec<Value>,
-    pub(crate) cluster_bindings: Vec<Value>,
-    pub(crate) bindings: Vec<Value>,
+    bindings: Bindings,
+    namespaces: HashMap<Box<str>, Namespace>,
+    pub(super) cluster_roles: ClusterRoles,
 }
 
 impl Index {
-    /// Compiles. Aggregated ClusterRoles have the rules of those that they select, whatever they store.
-    pub fn new(objects: &Objects) -> Self {
-        let mut index = Self::default();
-        for role in &objects.cluster_roles {
-            let rules = aggregate(role, &objects.cluster_roles).unwrap_or_else(|| Rule::read_all(role));
-            index.cluster_roles.insert(meta::name(role).to_owned(), rules.into());
-        }
-        for role in &objects.roles {
-            index.roles.insert((meta::namespace(role).into(), meta::name(role).into()), Rule::read_all(role).into());
-        }
-        for binding in &objects.cluster_bindings {
-            let grant = index.grant("", binding);
-            index.cluster.add(binding, &grant);
-        }
-        for binding in &objects.bindings {
-            let namespace = meta::namespace(binding);
-            let grant = index.grant(namespace, binding);
-            index.namespaces.entry(namespace.to_owned()).or_default().add(binding, &grant);
-        }
-        index
+    /// The Role of that namespace and name is this one from now on, or none.
+    pub(super) fn put_role(&mut self, namespace: &str, name: &str, role: Option<&Value>) {
+        self.within(namespace, |own| match role {
+            Some(role) => drop(own.roles.insert(name.into(), Rule::read_all(role).into())),
+            None => drop(own.roles.remove(name)),
+        });
     }
 
-    fn grant(&self, namespace: &str, binding: &Value) -> Grant {
-        self.referenced(namespace, &binding["roleRef"]).ok_or_else(|| {
-            let text = |key: &str| binding["roleRef"][key].as_str().unwrap_or_default();
-            let kind = if text("kind") == "ClusterRole" { "clusterrole" } else { "role" };
-            format!("{kind}.rbac.authorization.k8s.io {} not found", apimachinery::text::quote(text("name"))).into()
-        })
+    /// The same of a RoleBinding, or, in no namespace, of a ClusterRoleBinding.
+    pub(super) fn put_binding(&mut self, namespace: &str, name: &str, binding: Option<&Value>) {
+        let binding = binding.map(Binding::of);
+        match namespace {
+            "" => self.bindings.put(name, binding),
+            _ => self.within(namespace, |own| own.bindings.put(name, binding)),
+        }
+    }
+
+    fn within(&mut self, namespace: &str, change: impl FnOnce(&mut Namespace)) {
+        let own = self.namespaces.entry(namespace.into()).or_default();
+        change(own);
+        if own.roles.is_empty() && own.bindings.named.is_empty() {
+            self.namespaces.remove(namespace);
+        }
+    }
+
+    fn resolve(&self, namespace: &str, role: &RoleRef) -> Option<&Rules> {
+        match role.is_cluster {
+            true => self.cluster_roles.rules(&role.name),
+            false => self.namespaces.get(namespace)?.roles.get(&role.name),
+        }
     }
 
     /// The rules of a roleRef.
     pub fn referenced(&self, namespace: &str, reference: &Value) -> Option<Arc<[Rule]>> {
-        let name = reference["name"].as_str()?;
-        match reference["kind"].as_str()? {
-            "ClusterRole" => self.cluster_roles.get(name).cloned(),
-            "Role" => self.roles.get(&(namespace.to_owned(), name.to_owned())).cloned(),
-            _ => None,
-        }
+        self.resolve(namespace, &RoleRef::of(reference)).cloned()
     }
 
     /// Roles that bindings of this user refer to and that do not exist, as messages. Of other users' it says nothing.
-    pub fn missing<'a>(&'a self, user: &'a User, namespace: &str) -> Vec<&'a str> {
-        let mut all: Vec<&'a str> = Vec::new();
-        for message in self.grants(user, namespace).filter_map(|grant| grant.as_ref().err()) {
-            if !all.contains(&message.as_ref()) {
+    pub fn missing(&self, user: &User, namespace: &str) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for (namespace, role) in self.bound(user, namespace) {
+            let message = if self.resolve(namespace, role).is_none() { role.missing() } else { continue };
+            if !all.contains(&message) {
                 all.push(message);
             }
         }
         all
     }
 
-    fn grants<'a>(&'a self, user: &'a User, namespace: &str) -> impl Iterator<Item = &'a Grant> {
+    /// The roles that a user is bound to in a namespace (empty: in the cluster), each with the namespace that it is of.
+    fn bound<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = (&'a str, &'a RoleRef)> {
         let own = if namespace.is_empty() { None } else { self.namespaces.get(namespace) };
-        self.cluster.of(user).chain(own.into_iter().flat_map(move |grants| grants.of(user)))
+        let own = own.into_iter().flat_map(move |own| own.bindings.of(user).map(move |role| (namespace, role)));
+        self.bindings.of(user).map(|role| ("", role)).chain(own)
     }
 
-    /// The rules that a user has in a namespace (empty: in the cluster).
-    pub fn rules<'a>(&'a self, user: &'a User, namespace: &str) -> impl Iterator<Item = &'a Rule> {
-        self.grants(user, namespace).filter_map(|grant| grant.as_ref().ok()).flat_map(|rules| rules.iter())
+    /// The rules that a user has in a namespace (empty: in the cluster), those of a role together.
+    pub fn rules<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = &'a Arc<[Rule]>> {
+        self.bound(user, namespace).filter_map(move |(namespace, role)| self.resolve(namespace, role))
     }
 
     /// Whether some rule allows the request.
     pub fn allows(&self, attributes: &Attributes<'_>) -> bool {
         let namespace = if attributes.is_resource { attributes.namespace } else { "" };
-        self.rules(attributes.user, namespace).any(|rule| rule.allows(attributes))
-    }
-}
-
-/// The rules of an aggregated ClusterRole; none when it is not one. Those that it selects may aggregate themselves, as edit
-/// is part of admin, and may select each other: every role counts once.
-pub(super) fn aggregate(role: &Value, all: &[Value]) -> Option<Vec<Rule>> {
-    let selectors = selectors(role)?;
-    let mut seen: HashSet<&str> = HashSet::from([meta::name(role)]);
-    let mut rules: IndexSet<Rule> = IndexSet::new();
-    gather(&selectors, all, &mut seen, &mut rules);
-    Some(rules.into_iter().collect())
-}
-
-fn selectors(role: &Value) -> Option<Vec<labels::Selector>> {
-    let selectors = role.pointer("/aggregationRule/clusterRoleSelectors")?.as_array()?;
-    Some(selectors.iter().filter_map(|selector| labels::Selector::from_value(selector).ok()).collect())
-}
-
-/// Adds the rules of the selected roles in the order of their names. It goes only as deep as roles were not seen before.
-fn gather<'a>(selectors: &[labels::Selector], all: &'a [Value], seen: &mut HashSet<&'a str>, rules: &mut IndexSet<Rule>) {
-    let is_selected = |role: &&Value| selectors.iter().any(|selector| selector.matches_object(role));
-    let mut selected: Vec<&Value> = all.iter().filter(is_selected).filter(|role| seen.insert(meta::name(role))).collect();
-    selected.sort_by_key(|role| meta::name(role));
-    for role in selected {
-        match self::selectors(role) {
-            Some(nested) => gather(&nested, all, seen, rules),
-            None => rules.extend(Rule::read_all(role)),
-        }
+        self.rules(attributes.user, namespace).any(|rules| rules.iter().any(|rule| rule.allows(attributes)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::follow::{Objects, index};
     use super::*;
     use serde_json::json;
 
@@ -189,7 +228,7 @@ mod tests {
     }
 
     fn check(user: User, verb: &str, namespace: &str, resource: &str, expected: bool) {
-        let index = Index::new(&objects());
+        let index = index(&objects());
         let a = Attributes { verb, namespace, resource, is_resource: true, ..Attributes::new(&user) };
         assert_eq!(index.allows(&a), expected, "{a:?}");
     }
@@ -209,7 +248,7 @@ mod tests {
 
     #[test]
     fn missing_roles_are_told_to_whom_they_concern() {
-        let index = Index::new(&objects());
+        let index = index(&objects());
         let check = |name: &str, namespace: &str, expected: &[&str]| {
             assert_eq!(index.missing(&crate::authn::user(name, Vec::new()), namespace), expected);
         };
@@ -218,16 +257,43 @@ mod tests {
         check("jane", "n", &[]);
     }
 
+    /// Each change by itself comes to the same as all objects at once, whatever the order.
     #[test]
-    fn roles_that_select_each_other() {
-        let role = |n: usize| {
-            let selector = json!([{"matchLabels": {"all": "true"}}]);
-            json!({"metadata": {"name": format!("r{n}"), "labels": {"all": "true"}}, "aggregationRule": {"clusterRoleSelectors": selector}})
+    fn changes_come_one_by_one() {
+        let objects = objects();
+        let user = |name: &str| crate::authn::user(name, Vec::new());
+        let may = |index: &Index, name: &str, verb: &str, namespace: &str, resource: &str| {
+            index.allows(&Attributes { verb, namespace, resource, is_resource: true, ..Attributes::new(&user(name)) })
         };
-        let mut all: Vec<Value> = (0..30).map(role).collect();
-        let rules = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]);
-        all.push(json!({"metadata": {"name": "plain", "labels": {"all": "true"}}, "rules": rules}));
-        assert_eq!(aggregate(&all[7], &all), Some(vec![Rule::of("get", "core", "pods")]));
-        assert_eq!(aggregate(&all[30], &all), None);
+        let mut index = Index::default();
+        for binding in &objects.bindings {
+            index.put_binding("n", meta::name(binding), Some(binding));
+        }
+        let account = "system:serviceaccount:n:a";
+        assert!(!may(&index, account, "get", "n", "secrets"));
+        assert_eq!(index.missing(&user(account), "n"), [r#"role.rbac.authorization.k8s.io "r" not found"#]);
+        index.put_role("n", "r", Some(&objects.roles[0]));
+        assert!(may(&index, account, "get", "n", "secrets") && index.missing(&user(account), "n").is_empty());
+        for role in objects.cluster_roles.iter().rev() {
+            index.cluster_roles.put(meta::name(role), Some(role));
+        }
+        index.cluster_roles.settle();
+        assert!(may(&index, "jane", "create", "n", "pods") && may(&index, "jane", "get", "n", "pods"));
+        // A role that is selected goes, and with it what it gave to others.
+        index.cluster_roles.put("base", None);
+        index.cluster_roles.settle();
+        assert!(may(&index, "jane", "create", "n", "pods") && !may(&index, "jane", "get", "n", "pods"));
+        // A binding has other subjects, then none.
+        let mut other = objects.bindings[1].clone();
+        other["subjects"][0]["name"] = "jim".into();
+        index.put_binding("n", "c", Some(&other));
+        assert!(!may(&index, "jane", "create", "n", "pods") && may(&index, "jim", "create", "n", "pods"));
+        index.put_binding("n", "c", None);
+        assert!(!may(&index, "jim", "create", "n", "pods"));
+        for name in ["b", "d"] {
+            index.put_binding("n", name, None);
+        }
+        index.put_role("n", "r", None);
+        assert!(index.namespaces.is_empty(), "nothing is left of what has gone");
     }
 }

@@ -177,33 +177,46 @@ async fn volume(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decision
     let unrelated = || Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"));
     let Some(resource) = registry.resource("", "v1", "persistentvolumes") else { return unrelated() };
     let Ok(volume) = registry.get(&resource, "", a.name, None).await else { return unrelated() };
-    if is_claimed(registry, node, &volume.value()).await { Decision::Allow } else { unrelated() }
+    if is_claimed(registry, node, &volume.derived(volume_references)).await { Decision::Allow } else { unrelated() }
 }
 
 /// Whether a pod on the node uses the claim of a volume.
-async fn is_claimed(registry: &Registry, node: &str, volume: &Value) -> bool {
-    let text = |field: &str| volume["spec"]["claimRef"][field].as_str().unwrap_or_default().to_owned();
-    let (namespace, claim) = (text("namespace"), text("name"));
-    !claim.is_empty() && used(registry, node, &namespace, "persistentvolumeclaims", &claim).await
+async fn is_claimed(registry: &Registry, node: &str, volume: &VolumeReferences) -> bool {
+    let (namespace, claim) = &volume.claim;
+    !claim.is_empty() && used(registry, node, namespace, "persistentvolumeclaims", claim).await
 }
 
 /// Whether the driver of a volume that a pod on the node uses needs a Secret there.
 async fn of_driver(registry: &Registry, node: &str, namespace: &str, name: &str) -> bool {
     let Some(resource) = registry.resource("", "v1", "persistentvolumes") else { return false };
     let volumes = registry.list(&resource, None, &ListOptions::default()).await.map(|list| list.entries).unwrap_or_default();
-    for volume in volumes.iter().map(|entry| entry.value()).filter(|volume| names_secret(volume, namespace, name)) {
-        if is_claimed(registry, node, &volume).await {
+    for volume in volumes.iter().map(|entry| entry.derived(volume_references)) {
+        let names = volume.secrets.iter().any(|(of, secret)| of == namespace && secret == name);
+        if names && is_claimed(registry, node, &volume).await {
             return true;
         }
     }
     false
 }
 
-/// Whether a volume names a Secret that its driver needs on nodes.
-fn names_secret(volume: &Value, namespace: &str, name: &str) -> bool {
+/// What a volume refers to.
+struct VolumeReferences {
+    /// Namespace and name of its claim, empty where it has none.
+    claim: (String, String),
+    /// The Secrets that its driver needs on nodes.
+    secrets: Vec<(String, String)>,
+}
+
+/// It is found out once for each volume: whoever asks for a Secret asks for all of them.
+fn volume_references(volume: Value) -> VolumeReferences {
+    let place = |reference: &Value| {
+        let text = |field: &str| reference[field].as_str().unwrap_or_default().to_owned();
+        (text("namespace"), text("name"))
+    };
     let source = &volume["spec"]["csi"];
-    let named = |key: &&str| source[*key]["namespace"] == namespace && source[*key]["name"] == name;
-    ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"].iter().any(named)
+    let named = ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"].map(|key| place(&source[key]));
+    let secrets = named.into_iter().filter(|(_, name)| !name.is_empty()).collect();
+    VolumeReferences { claim: place(&volume["spec"]["claimRef"]), secrets }
 }
 
 /// A kubelet reads what came of attachments to its node.
@@ -272,7 +285,8 @@ mod tests {
     fn secrets_of_drivers() {
         let volume = |key: &str| json!({"spec": {"csi": {key: {"namespace": "n", "name": "s"}}}});
         let check = |key: &str, namespace: &str, name: &str, expected: bool| {
-            assert_eq!(names_secret(&volume(key), namespace, name), expected, "{key} {namespace}/{name}");
+            let found = volume_references(volume(key)).secrets.contains(&(namespace.to_owned(), name.to_owned()));
+            assert_eq!(found, expected, "{key} {namespace}/{name}");
         };
         check("nodeStageSecretRef", "n", "s", true);
         check("nodePublishSecretRef", "n", "s", true);

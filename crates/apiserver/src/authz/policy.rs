@@ -117,7 +117,7 @@ fn binding(kind: &str, name: &str, namespace: &str, role_kind: &str, role: &str,
 
 #[cfg(test)]
 mod tests {
-    use super::super::index::{Index, Objects};
+    use super::super::follow::{self, Objects};
     use super::*;
     use crate::authz::Attributes;
 
@@ -134,7 +134,7 @@ mod tests {
         for name in ["admin", "edit", "view"] {
             objects.bindings.push(binding("RoleBinding", name, "n", "ClusterRole", name, people(name)));
         }
-        let index = Index::new(&objects);
+        let index = follow::index(&objects);
         for binding in objects.cluster_bindings.iter().chain(&objects.bindings) {
             assert!(index.referenced(apimachinery::meta::namespace(binding), &binding["roleRef"]).is_some(), "{binding}");
         }

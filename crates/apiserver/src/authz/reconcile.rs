@@ -1,4 +1,4 @@
-//! Keeps the compiled index true, the default policy present and the aggregated roles written out.
+//! Keeps the default policy present and the aggregated roles written out.
 
 use std::sync::Arc;
 
@@ -11,19 +11,20 @@ use registry::{ListOptions, Registry, Served};
 use serde_json::Value;
 
 use super::coverage::Held;
-use super::index::{Index, Objects, aggregate};
+use super::follow::KINDS;
 use super::{Authorizer, Policy, Rule};
 use crate::bootstrap::context;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
-/// Creates the default policy that is missing and completes the one that is there, then compiles the index.
+/// Creates the default policy that is missing and completes the one that is there.
 pub(crate) async fn start(registry: &Registry, authorizer: &Authorizer) -> Result<(), Status> {
     // All at once: the store writes what comes together with one disk synchronisation.
     let objects = Policy::new().objects.into_iter();
     try_join_all(objects.map(|(plural, namespace, wanted)| ensure(registry, plural, namespace, wanted))).await?;
-    refresh(registry, authorizer).await
+    write_aggregated(registry, authorizer).await;
+    Ok(())
 }
 
 async fn ensure(registry: &Registry, plural: &str, namespace: &str, wanted: Value) -> Result<(), Status> {
@@ -41,24 +42,25 @@ async fn ensure(registry: &Registry, plural: &str, namespace: &str, wanted: Valu
     }
 }
 
-/// Follows all changes until the registry ends.
+/// Follows all changes until the registry ends. The index follows by itself when somebody looks at it; here it does so before somebody has to wait
+/// for it.
 pub async fn run(registry: Arc<Registry>, authorizer: Arc<Authorizer>, gate: Gate) -> Result<(), Status> {
     loop {
         gate.not_ready("roles and bindings are not followed yet");
         let mut changes = SelectAll::new();
-        for plural in ["clusterroles", "roles", "clusterrolebindings", "rolebindings"] {
+        for plural in KINDS {
             let version = Some(registry.revision().to_string());
             let options = ListOptions { resource_version: version, ..ListOptions::default() };
             changes.push(registry.watch(&resource(&registry, plural)?, None, &options).await?.into_stream());
         }
-        refresh(&registry, &authorizer).await?;
+        write_aggregated(&registry, &authorizer).await;
         gate.ready();
         let mut changes = changes.ready_chunks(1024);
         while let Some(events) = changes.next().await {
             if events.iter().any(|event| event.status.is_some()) {
                 break;
             }
-            refresh(&registry, &authorizer).await?;
+            write_aggregated(&registry, &authorizer).await;
         }
     }
 }
@@ -67,42 +69,26 @@ fn resource(registry: &Registry, plural: &str) -> Result<Arc<Served>, Status> {
     registry.resource(GROUP, "v1", plural).ok_or_else(|| Status::internal(format!("{plural} are not served")))
 }
 
-async fn refresh(registry: &Registry, authorizer: &Authorizer) -> Result<(), Status> {
-    let objects = Objects {
-        cluster_roles: all(registry, "clusterroles").await?,
-        roles: all(registry, "roles").await?,
-        cluster_bindings: all(registry, "clusterrolebindings").await?,
-        bindings: all(registry, "rolebindings").await?,
-    };
-    authorizer.replace(Index::new(&objects));
-    let aggregated = objects.cluster_roles.iter().filter_map(|role| Some((role, aggregate(role, &objects.cluster_roles)?)));
-    let changed = aggregated.filter(|(role, rules)| Rule::read_all(role) != *rules);
-    join_all(changed.map(|(role, rules)| async move { write_rules(registry, role, &rules).await })).await;
-    Ok(())
-}
-
-async fn all(registry: &Registry, plural: &str) -> Result<Vec<Value>, Status> {
-    let roles = resource(registry, plural)?;
-    let list = registry.list(&roles, None, &ListOptions::default()).await?;
-    Ok(list.entries.iter().map(|entry| entry.value()).collect())
-}
-
 /// What aggregated roles allow is computed; writing it out is for those who read the role.
-async fn write_rules(registry: &Registry, role: &Value, rules: &[Rule]) {
-    let mut role = role.clone();
-    role["rules"] = rules.iter().map(Rule::to_value).collect();
-    let name = meta::name(&role).to_owned();
-    let written = match resource(registry, "clusterroles") {
-        Ok(resource) => registry.update(&context(), &resource, "", "", &name, role).await.map(drop),
-        Err(status) => Err(status),
-    };
-    match written {
-        // A newer version comes with its own event.
-        Err(status) if status.code != 409 && status.code != 404 => {
-            tracing::warn!(%name, %status, "cannot write the rules of an aggregated role")
+async fn write_aggregated(registry: &Registry, authorizer: &Authorizer) {
+    let unwritten = authorizer.index(registry).cluster_roles.unwritten();
+    join_all(unwritten.iter().map(|(name, rules)| async move {
+        match write_rules(registry, name, rules).await {
+            // A newer version comes with its own event.
+            Err(status) if status.code != 409 && status.code != 404 => {
+                tracing::warn!(%name, %status, "cannot write the rules of an aggregated role")
+            }
+            _ => {}
         }
-        _ => {}
-    }
+    }))
+    .await;
+}
+
+async fn write_rules(registry: &Registry, name: &str, rules: &[Rule]) -> Result<(), Status> {
+    let resource = resource(registry, "clusterroles")?;
+    let mut role = registry.get(&resource, "", name, None).await?.value();
+    role["rules"] = rules.iter().map(Rule::to_value).collect();
+    registry.update(&context(), &resource, "", "", name, role).await.map(drop)
 }
 
 /// Adds the default rules, subjects and labels that an object lacks; what was added to it stays.

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use apimachinery::{Reason, Status, meta, time};
 use futures::{StreamExt, TryStreamExt, stream};
-use kinds::custom;
 use kinds::util::text;
+use kinds::{CustomVersion, custom};
 use registry::{DeleteOptions, Entry, EventType, ListOptions, Registry, Served};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bootstrap::context;
 
@@ -33,14 +33,35 @@ pub(super) async fn run(registry: Arc<Registry>, resource: Arc<Served>, definiti
 
 async fn end(registry: &Arc<Registry>, resource: &Arc<Served>, definition: &Value) -> Result<(), Status> {
     change(registry, resource, definition, custom::set_terminating).await?;
-    if let Some(served) = stored_version(registry, definition) {
+    if let Some(served) = stored_version(registry, definition).await? {
         empty(registry, &served).await?;
     }
     change(registry, resource, definition, custom::finish).await
 }
 
-/// The version of the definition's kind that objects are stored in; any other that is served will do.
-fn stored_version(registry: &Registry, definition: &Value) -> Option<Arc<Served>> {
+/// The version of the definition's kind that objects are stored in; any other that is served will do. Where none is, and where the
+/// definition cannot be served at all, objects are found by where they are stored.
+async fn stored_version(registry: &Registry, definition: &Value) -> Result<Option<Arc<Served>>, Status> {
+    if let Some(served) = served_version(registry, definition) {
+        return Ok(Some(served));
+    }
+    let Some(stored) = any_stored(definition) else { return Ok(None) };
+    let (group, plural) = (text(definition, "/spec/group"), text(definition, "/spec/names/plural"));
+    registry.stored_version(group, plural, stored).await.map_err(Status::internal)
+}
+
+/// The version that is stored, in which objects may have any fields.
+fn any_stored(definition: &Value) -> Option<CustomVersion> {
+    let versions = definition.pointer("/spec/versions").and_then(Value::as_array)?;
+    let name = &versions.iter().find(|version| version["storage"] == true)?["name"];
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let mut definition = definition.clone();
+    definition["spec"]["versions"] = json!([{"name": name, "storage": true, "schema": schema}]);
+    definition["status"]["acceptedNames"] = definition["spec"]["names"].clone();
+    custom::versions(&definition, true).ok()?.pop()
+}
+
+fn served_version(registry: &Registry, definition: &Value) -> Option<Arc<Served>> {
     let versions = definition.pointer("/spec/versions").and_then(Value::as_array)?;
     let (group, plural) = (text(definition, "/spec/group"), text(definition, "/spec/names/plural"));
     let catalog = registry.catalog();

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::time::{Instant, Sleep};
 
+use super::list::{Window, select};
 use super::{Cache, Change, Event, EventType};
 use crate::past::Page;
 use crate::{Entry, Served};
@@ -30,6 +31,16 @@ type ReadPage = Result<Arc<Page>, Status>;
 pub(crate) type ReadPast = Box<dyn Fn(u64, u64) -> BoxFuture<'static, ReadPage> + Send + Sync>;
 /// Gives the newest revision that is fully applied to all caches.
 pub(crate) type CurrentRevision = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Where the present objects are that a watch starts with: nothing else is looked at, while commits wait.
+pub(crate) enum Within<'a> {
+    /// It starts with none.
+    None,
+    /// The one of this path.
+    Object(&'a str),
+    /// Those of a namespace, or all.
+    Window(Window<'a>),
+}
 
 /// Events of one watcher. Ends when its time is over, or when it fell behind what is kept of the past.
 pub struct Watch {
@@ -64,10 +75,15 @@ impl Cache {
     pub(crate) fn watch_from_now(
         self: &Arc<Self>,
         selects: Selects,
+        within: Within<'_>,
         initial: impl FnOnce(Vec<Arc<Entry>>, u64) -> Vec<Event>,
     ) -> Watch {
         let state = self.state.read();
-        let entries = state.items.values().filter(|entry| selects(entry)).cloned().collect();
+        let entries = match within {
+            Within::None => Vec::new(),
+            Within::Object(path) => state.items.get(path).filter(|entry| selects(entry)).cloned().into_iter().collect(),
+            Within::Window(window) => select(&state.items, window, &selects).entries,
+        };
         let position = state.start + state.ring.len() as u64;
         let seen = state.revision.max(state.complete_after);
         let ready = initial(entries, state.revision).into();

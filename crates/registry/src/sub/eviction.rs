@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use store::Expect;
 
 use crate::pipeline::Unwritten;
-use crate::target::Target;
-use crate::verbs::CONFLICT_ATTEMPTS;
+use crate::target::{How, Target};
+use crate::verbs::{Admit, CONFLICT_ATTEMPTS};
 use crate::{Context, DeleteOptions, ListOptions, Operation, Registry, Served};
 
 /// Most pods of one budget that are on their way and not seen gone yet.
@@ -82,7 +82,9 @@ impl Registry {
         if let (Some(wanted), Some(marked)) = (&mut options.resource_version, marked) {
             *wanted = marked.to_string();
         }
-        self.delete(target.cx, target.res, target.namespace, target.name, options).await?;
+        // Who forbids deletions does not forbid evictions, which are asked about as such.
+        let target = Target { sub: "", how: How::Delete(&options), ..target };
+        self.delete_target(target, &options, Admit::Already).await?;
         Ok(done())
     }
 
@@ -110,11 +112,14 @@ impl Registry {
     /// The budgets that select the pod. One that selects everything by saying nothing selects nothing here.
     async fn budgets_of(&self, budgets: &Served, namespace: &str, pod: &Value) -> Result<Vec<Value>, Status> {
         let list = self.list(budgets, Some(namespace), &ListOptions::default()).await?;
-        let selects = |budget: &Value| {
-            let selector = Selector::from_value(budget.pointer("/spec/selector").unwrap_or(&Value::Null));
-            selector.is_ok_and(|selector| !selector.is_everything() && selector.matches_object(pod))
+        // Each budget is decoded once, however many pods are evicted.
+        let selector = |budget: Value| {
+            let selector = Selector::from_value(budget.pointer("/spec/selector").unwrap_or(&Value::Null)).ok();
+            selector.filter(|selector| !selector.is_everything())
         };
-        Ok(list.entries.iter().map(|entry| entry.value()).filter(selects).collect())
+        let selects = |selector: &Option<Selector>| selector.as_ref().is_some_and(|selector| selector.matches_object(pod));
+        let selecting = list.entries.iter().filter(|entry| selects(&entry.derived(selector)));
+        Ok(selecting.map(|entry| entry.value()).collect())
     }
 
     /// Takes the pod from its budget. Names the budget where the pod does not count as long as it stays as it is.

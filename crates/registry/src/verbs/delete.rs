@@ -16,6 +16,15 @@ use crate::{Context, DeleteOptions, Deleted, Entry, List, ListOptions, Operation
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
+/// Who is asked whether an object may be deleted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admit {
+    /// Admission.
+    All,
+    /// It has been asked about what the deletion is a part of (upstream: `rest.ValidateAllObjectFunc`).
+    Already,
+}
+
 /// What a deletion does to the stored object.
 #[derive(Debug, PartialEq)]
 enum Step {
@@ -43,9 +52,19 @@ impl Registry {
         {
             cx.warnings.push(warning);
         }
+        self.delete_target(target, &options, Admit::All).await
+    }
+
+    /// Deletes an object.
+    pub(crate) async fn delete_target(
+        &self,
+        target: Target<'_>,
+        options: &DeleteOptions,
+        admit: Admit,
+    ) -> Result<Deleted, Status> {
         for _ in 0..CONFLICT_ATTEMPTS {
-            let current = res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
-            match self.delete_once(target, &current, &options).await {
+            let current = target.res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
+            match self.delete_once(target, &current, options, admit).await {
                 Err(Unwritten::Store(store::Error::Conflict(_))) => {}
                 Ok(result) => return result,
                 Err(error) => return Err(error.into()),
@@ -59,9 +78,10 @@ impl Registry {
         target: Target<'_>,
         current: &Arc<Entry>,
         options: &DeleteOptions,
+        admit: Admit,
     ) -> Result<Result<Deleted, Status>, Unwritten> {
         let old = target.res.value(current).await?;
-        let holds = match self.admit_deletion(target, current, &old, options).await {
+        let holds = match self.admit_deletion(target, current, &old, options, admit).await {
             Ok(holds) => holds,
             Err(status) => return Ok(Err(status)),
         };
@@ -78,8 +98,12 @@ impl Registry {
         current: &Entry,
         old: &Value,
         options: &DeleteOptions,
+        admit: Admit,
     ) -> Result<Vec<Hold>, Status> {
         check_preconditions(target, current, old, options)?;
+        if admit == Admit::Already {
+            return Ok(Vec::new());
+        }
         self.mutate(target, Operation::Delete, None, Some(old)).await?;
         Ok(self.admit(target, Operation::Delete, None, Some(old)).await?.1)
     }

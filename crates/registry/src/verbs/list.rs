@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::{Status, fields};
+use apimachinery::{Status, fields, labels};
 use kinds::Names;
 
 use super::continuation::Continuation;
@@ -58,7 +58,7 @@ impl Selection {
     }
 
     /// The part of a cache that is looked at.
-    fn window<'a>(&'a self, after: Option<&'a str>) -> Window<'a> {
+    pub(crate) fn window<'a>(&'a self, after: Option<&'a str>) -> Window<'a> {
         Window { namespace: self.namespace.as_deref(), after, limit: self.limit() }
     }
 
@@ -69,7 +69,7 @@ impl Selection {
     }
 
     /// The one object that it can select, if it names it.
-    fn single(&self) -> Option<String> {
+    pub(crate) fn single(&self) -> Option<String> {
         let name = self.options.fields.as_ref().and_then(|fields| fields::Selector::exact(fields, "metadata.name"))?;
         self.namespace.as_deref().map(|namespace| object_path(namespace, name))
     }
@@ -113,6 +113,13 @@ impl Registry {
     pub fn peek_all(&self, res: &Served) -> (Vec<Arc<Entry>>, u64) {
         let (page, revision) = res.storage.cache.select(Window::default(), |_| true);
         (page.entries.iter().map(|entry| res.show_here(entry)).collect(), revision)
+    }
+
+    /// Those objects of a namespace, or of all where it is empty, that a label selector takes, as the cache has them now.
+    pub fn peek_labelled(&self, res: &Served, namespace: &str, labels: &labels::Selector) -> Vec<Arc<Entry>> {
+        let window = Window { namespace: Some(namespace).filter(|namespace| !namespace.is_empty()), ..Window::default() };
+        let (page, _) = res.storage.cache.select(window, |entry| labels.matches(entry));
+        page.entries.iter().map(|entry| res.show_here(entry)).collect()
     }
 
     /// The revision of the newest change of a kind's objects.

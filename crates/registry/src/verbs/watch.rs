@@ -5,7 +5,7 @@ use std::sync::Arc;
 use apimachinery::Status;
 use futures::FutureExt;
 
-use crate::cache::{Change, Event, EventType, Selects, Watch};
+use crate::cache::{Change, Event, EventType, Selects, Watch, Window, Within};
 use crate::past::Page;
 use crate::pipeline::storage_error;
 use crate::verbs::list::{Selection, parse_version};
@@ -14,27 +14,34 @@ use crate::{ListOptions, Registry, Served};
 impl Registry {
     /// The changes of what the options select: from a resource version on, or from the present state.
     pub async fn watch(&self, res: &Arc<Served>, namespace: Option<&str>, options: &ListOptions) -> Result<Watch, Status> {
-        let selection = Selection::new(res, namespace, options)?;
+        let selection = Arc::new(Selection::new(res, namespace, options)?);
         let version = parse_version(options.resource_version.as_deref())?;
-        let selects: Selects = Box::new(move |entry| selection.selects(entry));
+        let own = selection.clone();
+        let selects: Selects = Box::new(move |entry| own.selects(entry));
         // Unset and "0" start with synthetic ADDED events, unless the client asked how to start.
         let initial = options.send_initial_events.unwrap_or(version.is_none());
         self.reached(version).await?;
         let watch = match version {
             _ if initial => {
                 let bookmark = options.send_initial_events == Some(true) && options.allow_bookmarks;
-                self.with_past(res, self.watch_initial(res, selects, bookmark))
+                self.with_past(res, self.watch_initial(res, selects, &selection, bookmark))
             }
             Some(version) => self.watch_since(res, selects, version).await?,
-            None => self.with_past(res, res.storage.cache.watch_from_now(selects, |_, _| Vec::new())),
+            None => self.with_past(res, res.storage.cache.watch_from_now(selects, Within::None, |_, _| Vec::new())),
         };
         let watch = watch.with_timeout(options.timeout).shown_as(res);
         Ok(if options.allow_bookmarks { watch.with_bookmarks(self.revision_source()) } else { watch })
     }
 
-    fn watch_initial(&self, res: &Arc<Served>, selects: Selects, bookmark: bool) -> Watch {
+    fn watch_initial(&self, res: &Arc<Served>, selects: Selects, selection: &Selection, bookmark: bool) -> Watch {
         let current = self.revision();
-        res.storage.cache.watch_from_now(selects, |entries, newest| {
+        let single = selection.single();
+        let within = match &single {
+            Some(path) => Within::Object(path),
+            // A watch has no pages.
+            None => Within::Window(Window { limit: 0, ..selection.window(None) }),
+        };
+        res.storage.cache.watch_from_now(selects, within, |entries, newest| {
             let added = entries.into_iter().map(|entry| Event::new(EventType::Added, entry));
             added.chain(bookmark.then(|| res.storage.cache.bookmark(newest.max(current), true))).collect()
         })

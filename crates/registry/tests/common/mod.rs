@@ -2,13 +2,13 @@
 #![allow(dead_code)] // Not every test does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use base::tasks::{Failures, Tasks};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use registry::{Context, Entry, Options, Registry, Served};
+use registry::{Admission, Context, Entry, Options, Registry, Served};
 use serde_json::{Value, json};
 use store::{Change, Changes, Engine, Error, Expect, Fjall, Lane, Page, Record, Revision, Sink, Write};
 
@@ -20,6 +20,8 @@ pub(crate) struct Hooked {
     pub(crate) engine: Fjall,
     /// After each read of a range.
     pub(crate) after_range: Option<Hook>,
+    /// Reads of ranges fail as long as it says so.
+    pub(crate) fails: Arc<AtomicBool>,
     /// Before each read of changes.
     pub(crate) before_changes: Option<Hook>,
     pub(crate) calls: AtomicUsize,
@@ -27,7 +29,7 @@ pub(crate) struct Hooked {
 
 impl Hooked {
     pub(crate) fn new(engine: Fjall) -> Self {
-        Self { engine, after_range: None, before_changes: None, calls: AtomicUsize::new(0) }
+        Self { engine, after_range: None, fails: Arc::default(), before_changes: None, calls: AtomicUsize::new(0) }
     }
 
     async fn run(&self, hook: Option<&Hook>) {
@@ -52,6 +54,9 @@ impl Engine for Hooked {
     }
 
     async fn range(&self, start: &[u8], end: &[u8], at: Option<Revision>, limit: usize) -> Result<Page, Error> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(Error::Failed("a read".to_owned()));
+        }
         let page = self.engine.range(start, end, at, limit).await;
         self.run(self.after_range.as_ref()).await;
         page
@@ -95,9 +100,14 @@ impl Directory {
 }
 
 pub(crate) async fn open(engine: impl Engine + 'static) -> Arc<Registry> {
+    open_with(engine, Vec::new()).await
+}
+
+/// With these admission plugins.
+pub(crate) async fn open_with(engine: impl Engine + 'static, plugins: Vec<Box<dyn Admission>>) -> Arc<Registry> {
     let (tasks, _failures) = Tasks::root();
     let options = Options { service_cidrs: vec!["10.43.0.0/16".parse().unwrap()], node_ports: 30000..=32767, tokens: None };
-    Registry::open(Arc::new(engine), Vec::new(), options, &tasks).await.unwrap()
+    Registry::open(Arc::new(engine), plugins, options, &tasks).await.unwrap()
 }
 
 pub(crate) fn cx() -> Context {

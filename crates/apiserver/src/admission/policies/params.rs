@@ -17,9 +17,7 @@ pub(super) fn collect(policy: &Policy, binding: &Binding, a: &Request<'_>) -> Re
         None => a.registry.peek(&served, namespace, &reference.name).into_iter().collect(),
         Some(selector) => {
             let selector = selector.as_ref().map_err(String::clone)?;
-            let (entries, _) = a.registry.peek_all(&served);
-            let here = entries.iter().filter(|entry| namespace.is_empty() || entry.namespace() == namespace);
-            here.map(|entry| entry.value()).filter(|param| selector.matches_object(param)).collect()
+            a.registry.peek_labelled(&served, namespace, selector).iter().map(|entry| entry.value()).collect()
         }
     };
     if found.is_empty() && reference.must_exist {

@@ -58,3 +58,43 @@ async fn others_are_answered_while_many_objects_go() {
     let list = get(api, FOOS).await;
     assert_eq!(list["items"], json!([]));
 }
+
+/// A definition that serves no version takes its objects with it all the same (upstream: `crd_finalizer.go` deletes by the storage version).
+#[tokio::test]
+async fn objects_that_are_not_served_go_with_their_definition() {
+    let server = with_spec(json!({"type": "object", OPEN: true})).await;
+    let api = &server.api;
+    ask(api, 201, &format!("POST {FOOS}"), &foo("a", json!({}))).await;
+    let mut hidden = get(api, &format!("{DEFINITIONS}/foos.example.com")).await;
+    hidden["spec"]["versions"][0]["served"] = false.into();
+    ask(api, 200, &format!("PUT {DEFINITIONS}/foos.example.com"), &hidden).await;
+    while admin(api, &format!("GET {FOOS}")).await.code != 404 {
+        tokio::task::yield_now().await;
+    }
+    ask(api, 200, &format!("DELETE {DEFINITIONS}/foos.example.com"), &Value::Null).await;
+    while admin(api, &format!("GET {DEFINITIONS}/foos.example.com")).await.code != 404 {
+        tokio::task::yield_now().await;
+    }
+    define(api, &definition("foos", "Foo", json!({"type": "object", OPEN: true}))).await;
+    assert_eq!(get(api, FOOS).await["items"], json!([]));
+}
+
+/// `kubectl replace --force`: whoever is deleted and made again at once can be deleted again, however often.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_of_the_same_name_can_be_deleted_again() {
+    let server = with_spec(json!({"type": "object", OPEN: true})).await;
+    let api = &server.api;
+    for round in 0..20 {
+        ask(api, 200, &format!("DELETE {DEFINITIONS}/foos.example.com"), &Value::Null).await;
+        // As soon as the old one has gone, which who follows definitions may not have seen yet.
+        let again = definition("foos", "Foo", json!({"type": "object", OPEN: true}));
+        while send(api, &format!("POST {DEFINITIONS}"), &again).await.code != 201 {
+            assert!(round < 20);
+            tokio::task::yield_now().await;
+        }
+    }
+    ask(api, 200, &format!("DELETE {DEFINITIONS}/foos.example.com"), &Value::Null).await;
+    while admin(api, &format!("GET {DEFINITIONS}/foos.example.com")).await.code != 404 {
+        tokio::task::yield_now().await;
+    }
+}
