@@ -1,16 +1,9 @@
-//! Whom a node trusts as the cluster's authorities, and how it follows when these are rotated.
+//! Whom a node trusts as the cluster's authorities, and whom it trusted before.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use base::tls;
-use client::remote::Remote;
-use client::{Client, kube};
-use serde_json::Value;
-
-use super::certificates::Member;
-use super::join::AGENT;
-use crate::bootstrap::nodes::{AUTHORITY, CLUSTER, INFO, published};
 
 /// The files that say whom the node trusts.
 pub(super) struct Trusted {
@@ -45,7 +38,7 @@ impl Trusted {
     }
 
     /// Trusts these from now on, in the place of others of the same cluster.
-    fn replace(&self, before: &str, bundle: &str) -> Result<(), tls::Error> {
+    pub(super) fn replace(&self, before: &str, bundle: &str) -> Result<(), tls::Error> {
         let present = tls::read_private(&self.former)?.unwrap_or_default();
         let mut former: BTreeSet<String> = present.lines().map(str::to_owned).collect();
         former.insert(tls::digest_of_bundle(before)?);
@@ -55,35 +48,6 @@ impl Trusted {
         // First: without it a token of before would lead a node that starts again to ask whose it is.
         tls::write_private(&self.former, former.into_iter().map(|line| line + "\n").collect::<String>().as_bytes())?;
         tls::write_private(&self.bundle, bundle.as_bytes())
-    }
-}
-
-impl Member {
-    /// Asks whom to trust. Keeps it and says so if that is not whom the node trusts already.
-    pub(super) async fn trusts_others(&self, client: &Client) -> Result<bool, tls::Error> {
-        let Some(bundle) = self.told(client).await else { return Ok(false) };
-        self.trusted().replace(self.authority(), &bundle)?;
-        Ok(true)
-    }
-
-    /// Whom the server says to trust, if it says something new.
-    async fn told(&self, client: &Client) -> Option<String> {
-        let get = |path: &str| http::Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError);
-        let map = get(&format!("/api/v1/namespaces/kube-system/configmaps/{CLUSTER}")).ok()?;
-        match client.request::<Value>(map).await {
-            Ok(map) => {
-                let told = tls::certificates(map["data"][AUTHORITY].as_str()?).ok()?;
-                (Some(&told) != tls::certificates(self.authority()).ok().as_ref()).then(|| told.concat())
-            }
-            // The certificate of this node is good no longer: an authority may have gone. From what anybody could have written, nobody is
-            // trusted who was not trusted before.
-            Err(kube::Error::Api(status)) if status.code == 401 => {
-                let remote = Remote::new(self.server(), tls::client(self.authority(), None).ok()?, AGENT);
-                let info: Value = Client::new(remote, "default").request(get(INFO).ok()?).await.ok()?;
-                tls::reduced(self.authority(), &published(&info).ok()?)
-            }
-            Err(_) => None,
-        }
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::authority::Trusted;
 use super::join::{self, AGENT};
-use crate::bootstrap::nodes::NODE_AUTHORITY;
+use crate::bootstrap::nodes::{AUTHORITY, CLUSTER, INFO, NODE_AUTHORITY, published};
 use crate::certificate::asked;
 use crate::cli;
 use crate::node;
@@ -110,16 +110,36 @@ impl Member {
         self.identity = identity;
     }
 
+    /// The certificates of those whom this machine trusts, PEM.
     pub(super) fn authority(&self) -> &str {
         &self.bundle
     }
 
-    pub(super) fn trusted(&self) -> Trusted {
-        Trusted::new(&self.pki)
+    /// Asks whom to trust. Keeps it and says so if that is not whom the node trusts already.
+    pub(super) async fn trusts_others(&self, client: &Client) -> Result<bool, tls::Error> {
+        let Some(bundle) = self.told(client).await else { return Ok(false) };
+        Trusted::new(&self.pki).replace(self.authority(), &bundle)?;
+        Ok(true)
     }
 
-    pub(super) fn server(&self) -> Server {
-        self.server.clone()
+    /// Whom the server says to trust, if it says something new.
+    async fn told(&self, client: &Client) -> Option<String> {
+        let get = |path: &str| http::Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError);
+        let map = get(&format!("/api/v1/namespaces/kube-system/configmaps/{CLUSTER}")).ok()?;
+        match client.request::<serde_json::Value>(map).await {
+            Ok(map) => {
+                let told = tls::certificates(map["data"][AUTHORITY].as_str()?).ok()?;
+                (Some(&told) != tls::certificates(self.authority()).ok().as_ref()).then(|| told.concat())
+            }
+            // The certificate of this node is good no longer: an authority may have gone. From what anybody could have written, nobody is
+            // trusted who was not trusted before.
+            Err(kube::Error::Api(status)) if status.code == 401 => {
+                let remote = Remote::new(self.server.clone(), tls::client(self.authority(), None).ok()?, AGENT);
+                let info: serde_json::Value = Client::new(remote, "default").request(get(INFO).ok()?).await.ok()?;
+                tls::reduced(self.authority(), &published(&info).ok()?)
+            }
+            Err(_) => None,
+        }
     }
 
     /// Certificate and key.
