@@ -405,7 +405,7 @@ mod tests {
     fn shells_are_completed() {
         for shell in clap_complete::Shell::value_variants() {
             let script = String::from_utf8_lossy(&Cli::completion(*shell)).into_owned();
-            assert!(["rollout", "secrets-encryption", "--field-selector"].iter().all(|word| script.contains(word)), "{shell}");
+            assert!(["rollout", "secrets-encryption", "field-selector"].iter().all(|word| script.contains(word)), "{shell}");
         }
     }
 

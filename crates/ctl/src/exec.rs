@@ -66,6 +66,8 @@ pub struct Attach {
 enum Outcome {
     Exit(i32),
     Failed(String),
+    /// This program was asked to end by a signal; what becomes of the command is not known.
+    Signal(u8),
 }
 
 /// Runs `exec`; the exit code is that of the command.
@@ -121,6 +123,8 @@ async fn run(target: &str, options: &Streams, command: Option<&[String]>) -> Res
             Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
         }
         Outcome::Failed(why) => Err(Error::usage(why)),
+        // As a shell tells it.
+        Outcome::Signal(number) => Ok(ExitCode::from(128 + number)),
     }
 }
 
@@ -143,7 +147,7 @@ async fn on_terminal(mut process: AttachedProcess) -> Result<Outcome> {
     };
     tokio::select! {
         outcome = converse(process) => outcome,
-        signal = ends.wait() => Ok(Outcome::Exit(128 + i32::from(signal))),
+        signal = ends.wait() => Ok(Outcome::Signal(signal)),
         never = sizing => never,
     }
 }

@@ -253,10 +253,10 @@ impl Get<'_> {
             definitions: Value::Null,
             has_header: self.options.no_headers,
         };
-        if self.options.watch_only {
-            if let Some(rows) = first.get_mut("rows").and_then(Value::as_array_mut) {
-                rows.clear();
-            }
+        if self.options.watch_only
+            && let Some(rows) = first.get_mut("rows").and_then(Value::as_array_mut)
+        {
+            rows.clear();
         }
         let skip = self.options.watch_only && !self.output.is_table();
         if !skip {
