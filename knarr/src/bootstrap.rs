@@ -158,9 +158,9 @@ pub(crate) async fn ingress(client: Client) -> Result<()> {
             // The Gateway API, when it is installed.
             rule("", &["namespaces"], FOLLOW),
             rule("apiextensions.k8s.io", &["customresourcedefinitions"], FOLLOW),
-            rule("gateway.networking.k8s.io", &["gatewayclasses", "gateways", "httproutes", "grpcroutes", "tlsroutes", "tcproutes", "udproutes", "referencegrants", "backendtlspolicies"], FOLLOW),
+            rule("gateway.networking.k8s.io", &["gatewayclasses", "gateways", "listenersets", "httproutes", "grpcroutes", "tlsroutes", "tcproutes", "udproutes", "referencegrants", "backendtlspolicies"], FOLLOW),
             rule("gateway.networking.k8s.io", &["gatewayclasses"], &["create"]),
-            rule("gateway.networking.k8s.io", &["gatewayclasses/status", "gateways/status", "httproutes/status", "grpcroutes/status", "tlsroutes/status", "tcproutes/status", "udproutes/status", "backendtlspolicies/status"], &["patch"]),
+            rule("gateway.networking.k8s.io", &["gatewayclasses/status", "gateways/status", "listenersets/status", "httproutes/status", "grpcroutes/status", "tlsroutes/status", "tcproutes/status", "udproutes/status", "backendtlspolicies/status"], &["patch"]),
         ],
     });
     let binding = json!({

@@ -293,6 +293,48 @@ fn ports_of_gateways_are_open_on_every_node() {
     });
 }
 
+/// Listeners for HTTP at other ports than those of ingress, a Gateway's and a ListenerSet's, are reached by every node; a port that somebody has stays his.
+#[test]
+fn http_of_gateways_is_at_any_port_of_every_node() {
+    let c = Cluster::start_nodes(KNARR, 2);
+    install_gateways(&c, &[("httproutes", "HTTPRoute", "v1"), ("listenersets", "ListenerSet", "v1")]);
+    c.k("create deployment web --image=127.0.0.1:5000/nginx:1.27");
+    c.k("expose deployment web --port 80");
+    c.k("expose deployment web --name early --type LoadBalancer --port 8088 --target-port 80");
+    c.k("wait --for=jsonpath={.status.loadBalancer.ingress} service/early --timeout=30s");
+    let http = |name: &str, port: u16| json!({"name": name, "port": port, "protocol": "HTTP"});
+    let listeners = json!([http("web", 8080), http("kubelet", 10250), http("api", 6443), http("early", 8088)]);
+    let spec = json!({"gatewayClassName": "knarr", "allowedListeners": {"namespaces": {"from": "Same"}}, "listeners": listeners});
+    gateway_object(&c, "Gateway", "front", spec);
+    gateway_object(&c, "ListenerSet", "more", json!({"parentRef": {"name": "front"}, "listeners": [http("more", 8090)]}));
+    let parents = json!([{"name": "front", "sectionName": "web"}, {"name": "more", "kind": "ListenerSet"}]);
+    let rule = json!({"backendRefs": [{"name": "web", "port": 80}]});
+    gateway_object(&c, "HTTPRoute", "web", json!({"parentRefs": parents, "rules": [rule]}));
+    c.k("rollout status deployment/web --timeout=60s");
+    for (node, port) in [(1, 8080), (2, 8080), (1, 8090), (2, 8090)] {
+        let at = SocketAddr::from(([192, 168, 77, node], port));
+        let page = || talk(TcpStream::connect(at).ok()?, "any.example", "/", "").ok().filter(|answer| answer.status == 200);
+        let page = eventually(&format!("HTTP at port {port} by n{node}"), page);
+        assert_eq!(page.body, "<h1>Welcome to nginx!</h1>\n");
+    }
+    let told = |of: &str, kind: &str, field: &str| {
+        c.k(&format!("get {of} -o jsonpath={{.status.listeners[*].conditions[?(@.type==\"{kind}\")].{field}}}"))
+    };
+    eventually("listeners are told", || {
+        let expected = "Accepted PortUnavailable PortUnavailable PortUnavailable";
+        (told("gateway/front", "Accepted", "reason") == expected).then_some(())
+    });
+    eventually("the ports are open", || (told("listenerset/more", "Programmed", "status") == "True").then_some(()));
+    c.k("wait --for=condition=Programmed listenerset/more --timeout=30s");
+    assert_eq!(c.k("get gateway/front -o jsonpath={.status.attachedListenerSets}"), "1");
+    // A port closes with its listener, and no Service is left of it.
+    c.k("delete listenerset more");
+    eventually("only the Gateway's own port is left", || {
+        let services = "get services -n kube-system -l ingress.knarr.io/gateway-port -o name";
+        (c.k(services) == "service/knarr-ingress-tcp-8080").then_some(())
+    });
+}
+
 /// The server's own ingress has the rights that it takes, and issuers reach it at port 80.
 /// ListenerConditionProgrammed, reason Pending: the listener is "not yet online and ready to accept client traffic". A host port comes before
 /// a port of a Gateway on its node, and gives it back with its pod.

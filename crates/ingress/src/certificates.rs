@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use crate::gateway::Entrance;
 use crate::table::Table;
 
 /// A Secret holds no certificate that can be used.
@@ -52,6 +53,8 @@ pub(crate) fn identity(secret: &Secret) -> Result<Identity, Error> {
 /// Shows the certificate of the host that a handshake is for.
 pub(crate) struct Chooser {
     pub(crate) table: Arc<ArcSwap<Table>>,
+    /// Where connections come.
+    pub(crate) entrance: Entrance,
     pub(crate) fallback: Arc<Resolver>,
 }
 
@@ -65,6 +68,6 @@ impl ResolvesServerCert for Chooser {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // A client without a name gets what is configured for any host.
         let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
-        self.table.load().certificate(&name).or_else(|| self.fallback.current())
+        self.table.load().certificate(self.entrance, &name).or_else(|| self.fallback.current())
     }
 }

@@ -18,7 +18,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -26,7 +25,9 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::gateway::Entrance;
 use crate::guard::clients::{Chain, Shown};
+use crate::handshakes::{Handshakes, Spoken};
 use crate::headers::Peer;
 use crate::hello::{Hello, Replayed};
 use crate::proxy::Proxy;
@@ -51,9 +52,9 @@ const RETRY: Duration = Duration::from_secs(2);
 /// What all doors share.
 pub(crate) struct Front {
     pub(crate) proxy: Arc<Proxy>,
-    pub(crate) tls: Arc<ServerConfig>,
-    /// Asks clients for certificates.
-    pub(crate) asking: Arc<ServerConfig>,
+    pub(crate) handshakes: Handshakes,
+    /// How TLS is spoken at the port of ingress.
+    pub(crate) spoken: Arc<Spoken>,
     pub(crate) tasks: Tasks,
     pub(crate) connections: Connections,
     pub(crate) proxy_protocol: bool,
@@ -94,58 +95,88 @@ pub(crate) async fn open(
     }
 }
 
+/// Where a connection has come.
+#[derive(Clone)]
+pub(crate) struct At {
+    pub(crate) entrance: Entrance,
+    /// The port, as clients see it.
+    pub(crate) port: u16,
+    /// How TLS is spoken; none over plain HTTP.
+    pub(crate) tls: Option<Arc<Spoken>>,
+}
+
 impl Front {
-    /// Accepts connections until the tasks are cancelled. Over TLS if `tls`.
+    /// Accepts connections at a port of ingress until the tasks are cancelled. Over TLS if `tls`.
     pub(crate) async fn serve(self: Arc<Self>, listener: Listener, port: u16, tls: bool) {
         let end = self.tasks.token();
+        let at = At { entrance: Entrance::Ingress, port, tls: tls.then(|| self.spoken.clone()) };
         while let Some((stream, peer, place)) = self.connections.accept(&listener, &end).await {
-            let front = self.clone();
-            self.tasks.spawn("ingress connection", OnFailure::Log, async move {
-                let ended = place.ended().clone();
-                let peer = Peer { address: peer.ip(), tls, port, shown: Shown::NotAsked };
-                if let Some(Err(why)) = ended.run_until_cancelled(front.converse(stream, peer, place)).await {
-                    tracing::trace!(why, "connection ended");
-                }
-                Ok::<_, Infallible>(())
-            });
+            self.take(stream, peer, place, at.clone());
         }
     }
 
-    async fn converse(&self, mut stream: TcpStream, mut peer: Peer, place: Place) -> Result<(), String> {
+    /// Serves a connection in the background.
+    pub(crate) fn take(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place, at: At) {
+        let front = self.clone();
+        self.tasks.spawn("ingress connection", OnFailure::Log, async move {
+            let ended = place.ended().clone();
+            let (tls, port, entrance) = (at.tls.is_some(), at.port, at.entrance);
+            let peer = Peer { address: peer.ip(), tls, port, entrance, shown: Shown::NotAsked };
+            if let Some(Err(why)) = ended.run_until_cancelled(front.converse(stream, peer, place, at.tls)).await {
+                tracing::trace!(why, "connection ended");
+            }
+            Ok::<_, Infallible>(())
+        });
+    }
+
+    async fn converse(
+        &self,
+        mut stream: TcpStream,
+        mut peer: Peer,
+        place: Place,
+        tls: Option<Arc<Spoken>>,
+    ) -> Result<(), String> {
         if self.proxy_protocol {
             let header = tokio::time::timeout(HANDSHAKE, proxy_protocol::read(&mut stream)).await;
             let source = header.map_err(|_| "no PROXY protocol header in time")?.map_err(|error| error.to_string())?;
             peer.address = source.map_or(peer.address, |source| source.ip());
         }
-        if !peer.tls {
-            return self.hold(stream, peer, place).await;
-        }
+        let Some(spoken) = tls else { return self.hold(stream, peer, place).await };
         let late = |_| "no handshake in time";
         let text = |error: std::io::Error| error.to_string();
-        if !self.proxy.table.load().passes_any() {
-            let (stream, shown) = tokio::time::timeout(HANDSHAKE, self.shake_hands(stream)).await.map_err(late)?.map_err(text)?;
+        let (passes, ends) = {
+            let table = self.proxy.table.load();
+            (table.passes_any(peer.entrance), table.ends_any(peer.entrance))
+        };
+        if !passes && ends {
+            let shaken = tokio::time::timeout(HANDSHAKE, self.shake_hands(stream, peer.entrance, &spoken)).await;
+            let (stream, shown) = shaken.map_err(late)?.map_err(text)?;
             return self.hold(stream, Peer { shown, ..peer }, place).await;
         }
         let hello = tokio::time::timeout(HANDSHAKE, Hello::read(&mut stream)).await.map_err(late)?.map_err(text)?;
-        if let Some(route) = self.proxy.table.load().passes(&hello.name).cloned() {
+        if let Some(route) = self.proxy.table.load().passes(peer.entrance, &hello.name).cloned() {
             place.prove(&peer.address.to_string());
             let end = self.tasks.token();
             return end.run_until_cancelled(passthrough::forward(route, hello, stream)).await.unwrap_or(Ok(()));
         }
+        if !ends {
+            return Err(format!("TLS for {} ends nowhere at this port", hello.name));
+        }
         let stream = Replayed::new(hello.bytes, stream);
-        let (stream, shown) = tokio::time::timeout(HANDSHAKE, self.shake_hands(stream)).await.map_err(late)?.map_err(text)?;
+        let shaken = tokio::time::timeout(HANDSHAKE, self.shake_hands(stream, peer.entrance, &spoken)).await;
+        let (stream, shown) = shaken.map_err(late)?.map_err(text)?;
         self.hold(stream, Peer { shown, ..peer }, place).await
     }
 
     /// The name in the client's first message decides whether it is asked for a certificate.
-    async fn shake_hands<I>(&self, stream: I) -> std::io::Result<(TlsStream<I>, Shown)>
+    async fn shake_hands<I>(&self, stream: I, entrance: Entrance, spoken: &Spoken) -> std::io::Result<(TlsStream<I>, Shown)>
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let name = start.client_hello().server_name().unwrap_or_default().to_ascii_lowercase();
-        let asks = self.proxy.table.load().asks(&name);
-        let stream = start.into_stream(if asks { self.asking.clone() } else { self.tls.clone() }).await?;
+        let asks = self.proxy.table.load().asks(entrance, &name);
+        let stream = start.into_stream(if asks { spoken.asking.clone() } else { spoken.plain.clone() }).await?;
         let shown = match stream.get_ref().1.peer_certificates() {
             Some(chain) if asks => Shown::Chain(Arc::new(Chain::new(chain.to_vec()))),
             _ if asks => Shown::Nothing,

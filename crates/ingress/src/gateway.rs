@@ -8,12 +8,14 @@ mod asked;
 pub mod attach;
 pub mod backend_tls;
 mod certificates;
+mod conflicts;
 pub mod duration;
 pub mod extended;
+mod features;
 pub mod frontend;
 mod gateways;
 pub mod grpc;
-mod listeners;
+pub mod listeners;
 mod planned;
 pub mod precedence;
 mod route;
@@ -35,12 +37,13 @@ use crate::compile::host_name;
 use crate::issuer::Issuers;
 use backend_tls::{Ancestors, Policies};
 use frontend::askings;
-pub use planned::{Backend, Certificate, Door, Order, Plan, Planned};
+use listeners::AllListed;
+pub use planned::{Backend, Certificate, Door, Entrance, Order, Plan, Planned};
 use precedence::Claims;
 use route::{Planner, Read};
 use status::{Kind, condition, generation};
-use streams::{Port, owners};
-use types::{BackendTlsPolicy, GROUP, Gateway, GatewayClass, HttpRoute, ReferenceGrant};
+use streams::Port;
+use types::{BackendTlsPolicy, GROUP, Gateway, GatewayClass, HttpRoute, ListenerSet, ReferenceGrant};
 
 /// What a GatewayClass of ours names as its controller.
 pub const CONTROLLER: &str = "knarr.io/gateway";
@@ -50,6 +53,7 @@ pub const CONTROLLER: &str = "knarr.io/gateway";
 pub struct Objects {
     pub classes: BTreeMap<Key, GatewayClass>,
     pub gateways: BTreeMap<Key, Gateway>,
+    pub listener_sets: BTreeMap<Key, ListenerSet>,
     pub routes: BTreeMap<Key, HttpRoute>,
     /// GRPCRoutes, as routes over HTTP.
     pub grpc: BTreeMap<Key, HttpRoute>,
@@ -62,17 +66,28 @@ pub struct Objects {
     pub backend_tls: BTreeMap<Key, BackendTlsPolicy>,
 }
 
+impl Objects {
+    /// Whether a Gateway or one of its ListenerSets chooses namespaces by their labels.
+    pub fn select_namespaces(&self) -> bool {
+        let listeners = self.gateways.values().map(|gateway| &gateway.spec.listeners);
+        let of_sets = self.listener_sets.values().map(|set| &set.spec.listeners);
+        let of_routes = listeners.chain(of_sets).flatten().map(|listener| &listener.allowed_routes.namespaces);
+        let of_listeners = self.gateways.values().filter_map(|gateway| gateway.spec.allowed_listeners.as_ref());
+        of_routes.chain(of_listeners.map(|allowed| &allowed.namespaces)).any(|namespaces| namespaces.selector.is_some())
+    }
+}
+
 /// What decides beside them.
 pub struct Around<'a> {
     /// Port of plain HTTP.
     pub http_port: u16,
     /// Port of HTTPS.
     pub https_port: u16,
-    /// Ports of the node that no listener for TCP or UDP gets.
+    /// Ports of the node that no listener gets for itself, those of ingress among them.
     pub reserved: &'a BTreeSet<Port>,
     /// Ports of the nodes that Services have as load balancers.
     pub balancers: &'a BTreeMap<Port, Key>,
-    /// Whether a port of such a listener could be opened; none while nobody knows.
+    /// Whether a port of a listener could be opened; none while nobody knows.
     pub opened: &'a dyn Fn(Port) -> Option<Result<(), String>>,
     /// Ports that lead here, and the nodes that have given them to others.
     pub taken: &'a TakenPorts,
@@ -118,47 +133,16 @@ pub struct Offer {
 /// Says what follows.
 pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     let mut plan = Plan::default();
-    for (key, class) in objects.classes.iter().filter(|(_, class)| class.spec.controller_name == CONTROLLER) {
-        let seen = generation(&class.metadata);
-        let accepted = match asked::class(class) {
-            Ok(()) => condition("Accepted", Ok(()), "Accepted", "", seen),
-            Err((reason, message)) => condition("Accepted", Err(()), reason, &message, seen),
-        };
-        plan.statuses.push((Kind::GatewayClass, key.clone(), json!({"conditions": [accepted]})));
-    }
-    let ours = |gateway: &Gateway| {
-        let class = objects.classes.get(&Key::cluster(&gateway.spec.gateway_class_name));
-        class.is_some_and(|class| class.spec.controller_name == CONTROLLER && asked::class(class).is_ok())
-    };
-    let mut gateways: BTreeMap<&Key, &Gateway> = objects.gateways.iter().filter(|(_, gateway)| ours(gateway)).collect();
-    gateways.retain(|key, gateway| {
-        let refusal = asked::gateway(gateway).err();
-        plan.statuses.extend(refusal.iter().map(|why| (Kind::Gateway, (*key).clone(), asked::refused(gateway, why))));
-        refusal.is_none()
-    });
-    let mut attached: BTreeMap<(&Key, usize), usize> = BTreeMap::new();
-    let askings = askings(objects, around, &gateways, &mut plan.config_maps);
-    let owners = owners(&gateways, around);
-    plan.ports = owners.keys().copied().collect();
+    let gateways = accepted(objects, &mut plan);
+    let (listed, owners) = listeners::list(objects, around, &gateways);
+    plan.ports = owners.iter().map(|(port, owner)| (*port, owner.carries)).collect();
+    let askings = askings(objects, around, &listed, &mut plan.config_maps);
     let (policies, mut ancestors) = (Policies::of(objects, around, &mut plan.config_maps), Ancestors::new());
-    let http = objects.routes.iter().map(|(key, route)| (Kind::HttpRoute, key, route));
-    let grpc = objects.grpc.iter().map(|(key, route)| (Kind::GrpcRoute, key, route));
-    let tls = objects.tls.iter().map(|(key, route)| (Kind::TlsRoute, key, route));
-    let tcp = objects.tcp.iter().map(|(key, route)| (Kind::TcpRoute, key, route));
-    let udp = objects.udp.iter().map(|(key, route)| (Kind::UdpRoute, key, route));
-    let planner = |(kind, key, route)| Planner {
-        objects,
-        around,
-        policies: &policies,
-        askings: &askings,
-        owners: &owners,
-        kind,
-        key,
-        route,
-    };
-    let routes: Vec<_> = http.chain(grpc).chain(tls).chain(tcp).chain(udp).map(|route| planner(route).read(&gateways)).collect();
-    let mut claims = Claims::of_listeners(gateways.iter().map(|(key, gateway)| (*key, *gateway)), around);
+    let planner = |(kind, key, route)| Planner { objects, around, policies: &policies, askings: &askings, kind, key, route };
+    let routes: Vec<_> = routes(objects).map(|route| planner(route).read(&listed)).collect();
+    let mut claims = Claims::of_listeners(&listed);
     routes.iter().for_each(|route| route.claim(&mut claims));
+    let mut attached: BTreeMap<(&Key, usize), usize> = BTreeMap::new();
     for Read { planner, rules, parents: of_route } in &routes {
         let Planner { kind, key, route, .. } = planner;
         let mut parents = Vec::new();
@@ -183,25 +167,95 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     plan.ends_here = claims.ends_here().cloned().collect();
     plan.conflicts = conflicts(&plan.rules, around);
     plan.statuses.extend(policies.statuses(&ancestors));
-    for (key, gateway) in by_age(&gateways) {
-        let of_place = |place| (attached.get(&(key, place)).copied().unwrap_or(0), askings.get(&(key, place)));
-        let status = gateways::gateway_status(objects, around, (gateway, &owners), &of_place, &mut plan);
-        plan.statuses.push((Kind::Gateway, key.clone(), status));
-    }
+    statuses(objects, around, &listed, (&attached, &askings), &mut plan);
     plan
 }
 
-/// The Gateways, the oldest first.
-fn by_age<'a>(gateways: &BTreeMap<&'a Key, &'a Gateway>) -> Vec<(&'a Key, &'a Gateway)> {
-    let mut by_age: Vec<_> = gateways.iter().map(|(key, gateway)| (*key, *gateway)).collect();
-    by_age.sort_by_key(|(key, gateway)| (created(&gateway.metadata), *key));
-    by_age
+/// The Gateways that are ours to serve. The statuses of classes are added to the plan, and those of Gateways that cannot be served at all, with their
+/// ListenerSets.
+fn accepted<'a>(objects: &'a Objects, plan: &mut Plan) -> BTreeMap<&'a Key, &'a Gateway> {
+    for (key, class) in objects.classes.iter().filter(|(_, class)| class.spec.controller_name == CONTROLLER) {
+        let seen = generation(&class.metadata);
+        let accepted = match asked::class(class) {
+            Ok(()) => condition("Accepted", Ok(()), "Accepted", "", seen),
+            Err((reason, message)) => condition("Accepted", Err(()), reason, &message, seen),
+        };
+        let status = json!({"conditions": [accepted], "supportedFeatures": features::supported()});
+        plan.statuses.push((Kind::GatewayClass, key.clone(), status));
+    }
+    let ours = |gateway: &Gateway| {
+        let class = objects.classes.get(&Key::cluster(&gateway.spec.gateway_class_name));
+        class.is_some_and(|class| class.spec.controller_name == CONTROLLER && asked::class(class).is_ok())
+    };
+    let mut gateways: BTreeMap<&Key, &Gateway> = objects.gateways.iter().filter(|(_, gateway)| ours(gateway)).collect();
+    gateways.retain(|key, gateway| {
+        let Err(why) = asked::gateway(gateway) else { return true };
+        plan.statuses.push((Kind::Gateway, (*key).clone(), asked::refused(gateway, &why)));
+        for (set, object) in objects.listener_sets.iter().filter(|(_, set)| listeners::parent_of(set).as_ref() == Some(key)) {
+            let message = "its Gateway is not accepted";
+            let status = gateways::set_refused(generation(&object.metadata), "ParentNotAccepted", message);
+            plan.statuses.push((Kind::ListenerSet, set.clone(), status));
+        }
+        false
+    });
+    gateways
+}
+
+/// All routes.
+fn routes(objects: &Objects) -> impl Iterator<Item = (Kind, &Key, &HttpRoute)> {
+    let all = [
+        (Kind::HttpRoute, &objects.routes),
+        (Kind::GrpcRoute, &objects.grpc),
+        (Kind::TlsRoute, &objects.tls),
+        (Kind::TcpRoute, &objects.tcp),
+        (Kind::UdpRoute, &objects.udp),
+    ];
+    all.into_iter().flat_map(|(kind, routes)| routes.iter().map(move |(key, route)| (kind, key, route)))
+}
+
+/// Adds the statuses of Gateways and their ListenerSets, and the certificates of their listeners: those of older ones first.
+fn statuses<'a>(
+    objects: &Objects,
+    around: &Around<'_>,
+    all: &AllListed<'a>,
+    (attached, askings): (&BTreeMap<(&Key, usize), usize>, &frontend::Askings<'a>),
+    plan: &mut Plan,
+) {
+    let mut sets: BTreeMap<&Key, Vec<(&Key, &ListenerSet)>> = BTreeMap::new();
+    for (set, object) in &objects.listener_sets {
+        if let Some((gateway, _)) = listeners::parent_of(object).and_then(|gateway| all.get_key_value(&gateway)) {
+            sets.entry(gateway).or_default().push((set, object));
+        }
+    }
+    let mut by_age: Vec<_> = all.iter().collect();
+    by_age.sort_by_key(|(key, listed)| (created(&listed.gateway.metadata), **key));
+    for (key, listed) in by_age {
+        let of_place = |place| (attached.get(&(*key, place)).copied().unwrap_or(0), askings.get(&(*key, place)));
+        let of_gateway = sets.get(key);
+        let mut count = 0;
+        for (set, object) in of_gateway.into_iter().flatten() {
+            let status = if listeners::allows(listed.gateway, object, around) {
+                let (status, is_attached) = gateways::set_status(objects, around, (key, listed, set), &of_place, plan);
+                count += usize::from(is_attached);
+                status
+            } else {
+                let message = "the Gateway allows no ListenerSets of this namespace";
+                gateways::set_refused(generation(&object.metadata), "NotAllowed", message)
+            };
+            plan.statuses.push((Kind::ListenerSet, (*set).clone(), status));
+        }
+        // Definitions before ListenerSets have no such field.
+        let count = (listed.gateway.spec.allowed_listeners.is_some() || of_gateway.is_some()).then_some(count);
+        let status = gateways::gateway_status(objects, around, (key, listed), (&of_place, count), plan);
+        plan.statuses.push((Kind::Gateway, (*key).clone(), status));
+    }
+    plan.tls.sort_by_key(|certificate| certificate.created);
 }
 
 /// What Ingresses are told whose hosts routes have.
 fn conflicts(rules: &[Planned], around: &Around<'_>) -> Vec<(Key, Problem)> {
     let mut hosts: BTreeMap<&str, &Planned> = BTreeMap::new();
-    for rule in rules.iter().filter(|rule| !rule.host.is_empty()) {
+    for rule in rules.iter().filter(|rule| rule.entrance == Entrance::Ingress && !rule.host.is_empty()) {
         hosts.entry(&rule.host).or_insert(rule);
     }
     let told = |(host, rule): (&str, &Planned)| {

@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use ipnet::IpNet;
 
+use crate::gateway::Entrance;
 use crate::guard::clients::Shown;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -42,6 +43,8 @@ pub struct Peer {
     pub tls: bool,
     /// The port that it came to.
     pub port: u16,
+    /// Whether that is a port of ingress, or another one.
+    pub entrance: Entrance,
     /// The certificate that the client has shown.
     pub shown: Shown,
 }
@@ -238,7 +241,7 @@ mod tests {
     }
 
     fn peer(address: &str) -> Peer {
-        Peer { address: address.parse().unwrap(), tls: false, port: 80, shown: Shown::NotAsked }
+        Peer { address: address.parse().unwrap(), tls: false, port: 80, entrance: Entrance::Ingress, shown: Shown::NotAsked }
     }
 
     #[test]

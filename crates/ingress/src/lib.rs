@@ -22,6 +22,7 @@ mod forward;
 mod front;
 pub mod gateway;
 pub mod guard;
+mod handshakes;
 pub mod headers;
 mod hello;
 pub mod issuer;

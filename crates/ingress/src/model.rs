@@ -18,15 +18,15 @@ use crate::certificates;
 use crate::compile::{Compiled, PathRule, compile, host_name};
 use crate::endpoints::PortRef;
 use crate::gateway::actions::Actions;
-use crate::gateway::streams::Port;
-use crate::gateway::{self, Backend, Door, Plan, Planned};
+use crate::gateway::streams::{Carries, Port, Transport};
+use crate::gateway::{self, Backend, Entrance, Plan, Planned};
 use crate::guard::clients::Authorities;
 use crate::guard::passwords::Passwords;
 use crate::issuer::{Issuers, is_provable};
 use crate::live::Live;
 use crate::paths::PathType;
 use crate::policy::{Policy, Retry};
-use crate::table::{GatewayRoute, GatewayRoutes, GatewayRule, HostRoutes, HostTls, Mirrored, Route, Table};
+use crate::table::{Certificates, GatewayRoute, GatewayRoutes, GatewayRule, HostRoutes, HostTls, Mirrored, Route, Table};
 use crate::upstream::{Place, Upstream, UpstreamKey, Upstreams};
 
 /// What the table is made of.
@@ -59,9 +59,9 @@ struct Gateways {
     tls: Vec<gateway::Certificate>,
     secrets: BTreeSet<Key>,
     orders: Vec<gateway::Order>,
-    asks: Arc<BTreeSet<String>>,
     live: HashMap<(gateway::status::Kind, Key), Arc<Live>>,
-    routes: Arc<GatewayRoutes>,
+    routes: Arc<HashMap<Entrance, GatewayRoutes>>,
+    carries: Arc<HashMap<u16, Carries>>,
     streams: Arc<BTreeMap<Port, Arc<Route>>>,
     dirty: bool,
 }
@@ -185,7 +185,7 @@ impl Model {
             }
         }
         for order in &self.gateway.orders {
-            let about = reference("gateway.networking.k8s.io/v1", "Gateway", &order.gateway, order.uid.clone());
+            let about = reference("gateway.networking.k8s.io/v1", order.kind.name(), &order.owner, order.uid.clone());
             acme::want(&mut all, &order.secret, &order.host, &order.issuer, &about, || present(&order.secret));
         }
         all
@@ -198,8 +198,8 @@ impl Model {
 
     /// Takes what HTTPRoutes say instead of what they said.
     pub fn set_gateway(&mut self, plan: Plan) {
-        let Plan { rules, streams, tls, secrets, orders, asks, ends_here, conflicts, .. } = plan;
-        let mut hosts: [HashMap<String, Vec<GatewayRule>>; 3] = Default::default();
+        let Plan { rules, ports, streams, tls, secrets, orders, asks, ends_here, conflicts, .. } = plan;
+        let mut routes: HashMap<Entrance, GatewayRoutes> = HashMap::new();
         let mut live = HashMap::new();
         let mut rule = |planned: &Planned| {
             let route = (planned.kind, planned.route.clone());
@@ -211,10 +211,17 @@ impl Model {
             gateway_rule(planned, of_route, &self.upstreams, &mut self.fresh)
         };
         for planned in &rules {
-            hosts[planned.door as usize].entry(host_name(&planned.host)).or_default().push(rule(planned));
+            let hosts = &mut routes.entry(planned.entrance).or_default().hosts[planned.door as usize];
+            hosts.entry(host_name(&planned.host)).or_default().push(rule(planned));
+        }
+        for (entrance, host) in asks {
+            routes.entry(entrance).or_default().asks.insert(host_name(&host));
+        }
+        for (entrance, host) in ends_here {
+            routes.entry(entrance).or_default().ends_here.insert(host);
         }
         let streams = Arc::new(streams.iter().map(|(port, planned)| (*port, rule(planned).route)).collect());
-        for rules in hosts.iter_mut().flat_map(HashMap::values_mut) {
+        for rules in routes.values_mut().flat_map(|routes| routes.hosts.iter_mut()).flat_map(HashMap::values_mut) {
             rules.sort_by(|a, b| a.matched.rank.cmp(&b.matched.rank));
         }
         for (route, old) in &self.gateway.live {
@@ -222,12 +229,13 @@ impl Model {
                 old.counts.forget();
             }
         }
-        let asks = Arc::new(asks.iter().map(|host| host_name(host)).collect());
-        let routes = Arc::new(GatewayRoutes { hosts, ends_here: ends_here.into_iter().collect() });
+        let of_tcp = ports.iter().filter(|(port, _)| port.transport == Transport::Tcp);
+        let carries = Arc::new(of_tcp.map(|(port, carries)| (port.number, *carries)).collect());
+        let routes = Arc::new(routes);
         for (ingress, conflict) in conflicts.into_iter().filter(|(ingress, _)| self.ingresses.contains_key(ingress)) {
             self.in_trouble.entry(ingress).or_default().push(conflict);
         }
-        self.gateway = Gateways { tls, secrets, orders, asks, live, routes, streams, dirty: true };
+        self.gateway = Gateways { tls, secrets, orders, live, routes, carries, streams, dirty: true };
     }
 
     /// A Secret is as given; none when it is not there.
@@ -300,20 +308,27 @@ impl Model {
             }
         }
         if std::mem::take(&mut self.gateway.dirty) {
-            let certified = |of: &gateway::Certificate| {
-                let certified = self.secrets.get(&of.secret)?.certified.as_ref()?.as_ref().ok()?;
-                Some((host_name(&of.host), (of.created, certified.clone())))
-            };
-            table.gateway_tls = self.gateway.tls.iter().rev().filter_map(certified).collect();
+            table.gateway_tls = Arc::new(self.gateway_tls());
             table.gateway = self.gateway.routes.clone();
+            table.carries = self.gateway.carries.clone();
             table.streams = self.gateway.streams.clone();
-            table.gateway_asks = self.gateway.asks.clone();
         }
-        let by_gateway = !table.gateway.hosts[Door::Passthrough as usize].is_empty();
-        table.passes = by_gateway || table.hosts.values().any(|routes| routes.passes.is_some());
+        table.passes = table.hosts.values().any(|routes| routes.passes.is_some());
         self.table = Arc::new(table);
         let problems = problems.into_iter().flat_map(|(key, list)| self.untold(key, list)).collect();
         Some(Step { table: self.table.clone(), fresh, problems })
+    }
+
+    /// The certificates of listeners, of one name the oldest.
+    fn gateway_tls(&self) -> HashMap<Entrance, Certificates> {
+        let mut all: HashMap<Entrance, Certificates> = HashMap::new();
+        for of in self.gateway.tls.iter().rev() {
+            let certified = self.secrets.get(&of.secret).and_then(|known| known.certified.as_ref()?.as_ref().ok());
+            if let Some(certified) = certified {
+                all.entry(of.entrance).or_default().insert(host_name(&of.host), (of.created, certified.clone()));
+            }
+        }
+        all
     }
 
     /// Of these problems of an Ingress the ones that nobody was told.

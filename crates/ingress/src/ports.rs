@@ -1,6 +1,6 @@
-//! Ports for TCP and UDP, beside those for HTTP: each is opened when a listener of a Gateway asks for it, and closed when none does any more.
+//! Ports beside the two of ingress: each is opened when a listener of a Gateway asks for it, and closed when none does any more.
 //!
-//! What comes to a port is forwarded to where the table says. Connections that live go on whatever the table says later, also when the port
+//! What a port is for, and where what comes to it goes, the table says for each connection: a port that is for something else stays open. Connections that live go on whatever the table says later, also when the port
 //! is closed.
 
 mod tcp;
@@ -21,6 +21,7 @@ use base::tasks::{OnFailure, Tasks};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::front::Front;
 use crate::gateway::streams::{Port, Transport};
 use crate::loops::SessionAddresses;
 use crate::table::Table;
@@ -33,8 +34,8 @@ const QUEUE: usize = 64;
 /// What all ports share.
 pub(crate) struct Shared {
     pub(crate) table: Arc<ArcSwap<Table>>,
-    /// The places of connections.
-    pub(crate) connections: Connections,
+    /// Serves HTTP and TLS. Its connections and those of streams have the same places.
+    pub(crate) front: Arc<Front>,
     /// The places of sessions over UDP.
     pub(crate) sessions: Connections,
     /// The addresses from which sessions over UDP speak with their endpoints.

@@ -136,7 +136,7 @@ impl Proxy {
         let path = normalize(parts.uri.path()).ok_or(StatusCode::BAD_REQUEST)?.into_owned();
         let origin = Origin::of(peer, &parts.headers, &self.trusted);
         let table = self.table.load();
-        let route = table.route(peer.tls, &host, &path, &parts).cloned().ok_or(StatusCode::NOT_FOUND)?;
+        let route = table.route((peer.entrance, peer.tls), &host, &path, &parts).cloned().ok_or(StatusCode::NOT_FOUND)?;
         let has_tls = table.has_tls(&host);
         let (shown, over_tls) = (peer.shown.clone(), peer.tls);
         Ok(Visit { parts, route, origin, authority, host, path, shown, over_tls, has_tls })

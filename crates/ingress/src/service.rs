@@ -22,13 +22,11 @@ use client::{Change, Changes, Client, Informer, Informers, Key, ServiceWatch};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Secret};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use rustls::crypto::ring;
 use tokio::sync::{Semaphore, watch};
 
 use crate::acme;
 use crate::acme::challenges::Challenges;
 use crate::acme::keeper::Keeper;
-use crate::certificates::Chooser;
 use crate::classes::{CLASS, Classes};
 use crate::cluster_addresses::ClusterAddresses;
 use crate::connect::Connector;
@@ -36,8 +34,8 @@ use crate::endpoints::PortRef;
 use crate::front::{self, Front};
 use crate::gateway::status::Kind;
 use crate::gateway::streams::Port;
-use crate::gateway::{self, Around, Offer, TakenPorts};
-use crate::guard::clients::Anyone;
+use crate::gateway::{self, Around, Entrance, Offer, TakenPorts};
+use crate::handshakes::Handshakes;
 use crate::issuer::Issuers;
 use crate::loops::Loops;
 use crate::model::Model;
@@ -50,7 +48,7 @@ use gateways::Gateways;
 use singles::Singles;
 use status::Statuses;
 
-/// Label of the Services by which all nodes lead to ports of Gateways for TCP and UDP: `tcp-5432`.
+/// Label of the Services by which all nodes lead to ports of Gateways beside the two of ingress: `tcp-5432`.
 pub const GATEWAY_PORT: &str = "ingress.knarr.io/gateway-port";
 
 /// The namespace of the Services by which all nodes lead here.
@@ -130,7 +128,7 @@ impl Service {
         let request = Request::Server { name: "ingress.local".into(), sans: vec!["ingress.local".into()] };
         let fallback = Resolver::memory(authority, request)?;
         let table = Arc::new(ArcSwap::from_pointee(Table::default()));
-        let chooser = Arc::new(Chooser { table: table.clone(), fallback });
+        let handshakes = Handshakes { table: table.clone(), fallback };
         let challenges = Arc::new(Challenges::default());
         let proxy = Proxy {
             table: table.clone(),
@@ -144,8 +142,8 @@ impl Service {
         };
         let front = Front {
             proxy: Arc::new(proxy),
-            tls: server(chooser.clone(), None)?,
-            asking: server(chooser, Some(Arc::new(Anyone::default())))?,
+            spoken: Arc::new(handshakes.at(Entrance::Ingress)?),
+            handshakes,
             tasks: tasks.clone(),
             connections: front::connections(),
             proxy_protocol: options.proxy_protocol,
@@ -187,7 +185,7 @@ impl Service {
         }
         let shared = ports::Shared {
             table: table.clone(),
-            connections: front.connections.clone(),
+            front: front.clone(),
             sessions: ports::sessions(),
             session_addresses: Default::default(),
             addresses: if options.listen.iter().any(IpAddr::is_unspecified) { &options.addresses } else { &options.listen }
@@ -255,20 +253,6 @@ impl Service {
     }
 }
 
-/// How TLS is spoken: with the certificate of the host, and, where there is somebody who takes them, those of clients.
-fn server(chooser: Arc<Chooser>, clients: Option<Arc<Anyone>>) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let builder = match clients {
-        Some(clients) => builder.with_client_cert_verifier(clients),
-        None => builder.with_no_client_auth(),
-    };
-    let mut tls = builder.with_cert_resolver(chooser);
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    tls.ticketer = ring::Ticketer::new()?;
-    Ok(Arc::new(tls))
-}
-
 /// Where a port tells the first address that it is served at.
 type Door = watch::Sender<Option<SocketAddr>>;
 
@@ -330,7 +314,7 @@ impl Handle {
         self.https.clone().wait_for(Option::is_some).await.ok().and_then(|address| *address)
     }
 
-    /// The ports for TCP and UDP that are open.
+    /// The ports beside the two of ingress that are open.
     pub fn ports(&self) -> watch::Receiver<BTreeSet<Port>> {
         self.ports.clone()
     }
@@ -483,11 +467,7 @@ impl Follower {
 
     /// Makes the rules and statuses of the Gateway API anew.
     fn plan(&mut self) {
-        let selects = |gateway: &gateway::types::Gateway| {
-            let mut listeners = gateway.spec.listeners.iter();
-            listeners.any(|listener| listener.allowed_routes.namespaces.selector.is_some())
-        };
-        if self.namespaces.is_none() && self.gateways.objects.gateways.values().any(selects) {
+        if self.namespaces.is_none() && self.gateways.objects.select_namespaces() {
             let informer = self.informers.of::<Namespace>();
             let changes = informer.changes();
             self.namespaces = Some((informer, changes));
@@ -522,9 +502,9 @@ impl Follower {
             self.bundles.remove(&key);
         }
         self.has_gateway = plan.statuses.iter().any(|(kind, ..)| *kind == Kind::Gateway);
-        let other_ports = self.wanted_ports != plan.ports;
-        self.wanted_ports.clone_from(&plan.ports);
-        if other_ports {
+        let ports: BTreeSet<Port> = plan.ports.keys().copied().collect();
+        if self.wanted_ports != ports {
+            self.wanted_ports = ports;
             self.look_behind_suspects();
         }
         self.model.set_gateway(plan);

@@ -1,6 +1,6 @@
 //! The routing table: an immutable snapshot that every request looks into.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use client::Key;
@@ -10,8 +10,8 @@ use rustls::sign::CertifiedKey;
 use crate::gateway::actions::Actions;
 use crate::gateway::frontend::Clients;
 use crate::gateway::rules::Matched;
-use crate::gateway::streams::Port;
-use crate::gateway::{Backend, Door};
+use crate::gateway::streams::{Carries, Port};
+use crate::gateway::{Backend, Door, Entrance};
 use crate::live::Live;
 use crate::paths::{Matcher, Paths};
 use crate::policy::Policy;
@@ -113,16 +113,23 @@ pub struct GatewayRule {
     pub route: Arc<Route>,
 }
 
-/// The rules of routes, by door and by host; of one host the first that matches counts.
+/// The rules of routes where connections come, by door and by host; of one host the first that matches counts.
 #[derive(Debug, Default)]
 pub struct GatewayRoutes {
     /// Those over plain HTTP, those over TLS, those of TLS that is passed through.
     pub(crate) hosts: [HashMap<String, Vec<GatewayRule>>; 3],
     /// Hosts for which TLS ends here, whether or not a rule has them.
     pub(crate) ends_here: HashSet<String>,
+    /// Hosts whose clients are asked for certificates.
+    pub(crate) asks: HashSet<String>,
 }
 
 impl GatewayRoutes {
+    /// Whether TLS of any host is passed through.
+    fn passes(&self) -> bool {
+        !self.hosts[Door::Passthrough as usize].is_empty()
+    }
+
     fn of(&self, door: Door, name: &str) -> Option<&[GatewayRule]> {
         self.hosts[door as usize].get(name).map(Vec::as_slice)
     }
@@ -154,19 +161,23 @@ pub struct HostTls {
     pub certified: Option<(i64, Arc<CertifiedKey>)>,
 }
 
+/// Certificates of listeners by host, with the seconds of the creation of those that have them.
+pub type Certificates = HashMap<String, (i64, Arc<CertifiedKey>)>;
+
 /// Everything by host, named as in [`crate::compile::host_name`]. Cloning copies one pointer for each host.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     pub(crate) hosts: HashMap<Arc<str>, Arc<HostRoutes>>,
     pub(crate) tls: HashMap<Arc<str>, HostTls>,
-    pub(crate) gateway: Arc<GatewayRoutes>,
-    /// Certificates of listeners, with the seconds of the creation of their Gateways.
-    pub(crate) gateway_tls: HashMap<String, (i64, Arc<CertifiedKey>)>,
-    /// Hosts of Gateways whose clients are asked for certificates.
-    pub(crate) gateway_asks: Arc<BTreeSet<String>>,
+    /// What Gateways have, by where connections come.
+    pub(crate) gateway: Arc<HashMap<Entrance, GatewayRoutes>>,
+    /// What their listeners show.
+    pub(crate) gateway_tls: Arc<HashMap<Entrance, Certificates>>,
+    /// What ports of TCP beside those of ingress are for.
+    pub(crate) carries: Arc<HashMap<u16, Carries>>,
     /// Where what comes to ports for TCP and UDP is forwarded to.
     pub(crate) streams: Arc<BTreeMap<Port, Arc<Route>>>,
-    /// Whether TLS of any host is passed through.
+    /// Whether an Ingress passes TLS of any host through.
     pub(crate) passes: bool,
 }
 
@@ -185,21 +196,23 @@ fn candidates(host: &str) -> [Option<&str>; 3] {
 
 impl Table {
     /// The route of a request, by the most specific name that somebody has rules for. Routes that could take a name from an older Ingress
-    /// are not in the table ([`crate::gateway::precedence`]); those for any host come after Ingresses.
-    pub fn route(&self, tls: bool, host: &str, path: &str, parts: &Parts) -> Option<&Arc<Route>> {
+    /// are not in the table ([`crate::gateway::precedence`]); those for any host come after Ingresses. Ingresses have the ports of ingress only.
+    pub fn route(&self, (entrance, tls): (Entrance, bool), host: &str, path: &str, parts: &Parts) -> Option<&Arc<Route>> {
         let door = if tls { Door::Https } else { Door::Http };
-        if self.gateway.hosts.iter().all(HashMap::is_empty) {
-            return self.find(host, path);
-        }
+        let has_ingresses = entrance == Entrance::Ingress;
+        let Some(gateway) = self.gateway.get(&entrance) else {
+            return self.find(host, path).filter(|_| has_ingresses);
+        };
         for (name, is_of_ingress) in levels(host).filter(|(name, _)| !name.is_empty()) {
-            if let Some(rules) = self.gateway.of(door, name) {
+            if let Some(rules) = gateway.of(door, name) {
                 return first(rules, path, parts);
             }
-            if is_of_ingress && self.hosts.contains_key(name) {
+            if has_ingresses && is_of_ingress && self.hosts.contains_key(name) {
                 break;
             }
         }
-        self.find(host, path).or_else(|| first(self.gateway.of(door, "")?, path, parts))
+        let of_ingress = self.find(host, path).filter(|_| has_ingresses);
+        of_ingress.or_else(|| first(gateway.of(door, "")?, path, parts))
     }
 
     /// The route of a request by Ingresses. `host` is in small letters, without port; `path` is normal ([`crate::paths::normalize`]).
@@ -210,13 +223,19 @@ impl Table {
     }
 
     /// What a handshake for this name shows; none when the fallback certificate has to do.
-    pub fn certificate(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+    pub fn certificate(&self, entrance: Entrance, name: &str) -> Option<Arc<CertifiedKey>> {
+        let of_gateways = self.gateway_tls.get(&entrance);
         // Of one name the older certificate is shown: nobody has another's clients turn away by a later one.
         candidates(name).into_iter().flatten().find_map(|name| {
-            let of_ingress = self.tls.get(name).and_then(|tls| tls.certified.as_ref());
-            let both = of_ingress.into_iter().chain(self.gateway_tls.get(name));
+            let of_ingress = self.tls.get(name).and_then(|tls| tls.certified.as_ref()).filter(|_| entrance == Entrance::Ingress);
+            let both = of_ingress.into_iter().chain(of_gateways.and_then(|all| all.get(name)));
             both.min_by_key(|(created, _)| *created).map(|(_, certified)| certified.clone())
         })
+    }
+
+    /// What a port of TCP is for; none where no listener has it.
+    pub fn carries(&self, port: u16) -> Option<Carries> {
+        self.carries.get(&port).copied()
     }
 
     /// Where what comes to a port for TCP or UDP is forwarded to.
@@ -225,37 +244,45 @@ impl Table {
     }
 
     /// Whether TLS of any host is passed through.
-    pub fn passes_any(&self) -> bool {
-        self.passes
+    pub fn passes_any(&self, entrance: Entrance) -> bool {
+        (self.passes && entrance == Entrance::Ingress) || self.gateway.get(&entrance).is_some_and(GatewayRoutes::passes)
     }
 
     /// Where TLS for this host is passed through to; none where it ends here. Whoever has the most specific name decides.
-    pub fn passes(&self, name: &str) -> Option<&Arc<Route>> {
+    pub fn passes(&self, entrance: Entrance, name: &str) -> Option<&Arc<Route>> {
+        let gateway = self.gateway.get(&entrance);
         for (name, is_of_ingress) in levels(name) {
-            if let Some(rules) = self.gateway.of(Door::Passthrough, name) {
+            if let Some(rules) = gateway.and_then(|gateway| gateway.of(Door::Passthrough, name)) {
                 return rules.first().map(|rule| &rule.route);
             }
-            if self.gateway.of(Door::Https, name).is_some() {
+            if gateway.is_some_and(|gateway| gateway.of(Door::Https, name).is_some()) {
                 return None;
             }
-            if let Some(routes) = self.hosts.get(name).filter(|_| is_of_ingress) {
+            let of_ingress = self.hosts.get(name).filter(|_| is_of_ingress && entrance == Entrance::Ingress);
+            if let Some(routes) = of_ingress {
                 return routes.passes.as_ref();
             }
-            if self.gateway.ends_here.contains(name) {
+            if gateway.is_some_and(|gateway| gateway.ends_here.contains(name)) {
                 return None;
             }
         }
         None
     }
 
+    /// Whether TLS ends here for any host: else who names none that is passed through has come to nobody.
+    pub fn ends_any(&self, entrance: Entrance) -> bool {
+        entrance == Entrance::Ingress || self.gateway.get(&entrance).is_some_and(|gateway| !gateway.ends_here.is_empty())
+    }
+
     /// Whether a client that names this host in its handshake is asked for a certificate.
-    pub fn asks(&self, name: &str) -> bool {
+    pub fn asks(&self, entrance: Entrance, name: &str) -> bool {
         let of_ingress =
             || candidates(name).into_iter().flatten().filter_map(|name| self.hosts.get(name)).any(|routes| routes.asks);
         // A wildcard of a Gateway is for names of any depth.
         let wildcards = name.char_indices().filter(|(_, letter)| *letter == '.').map(|(dot, _)| &name[dot..]);
-        let of_gateways = || [name, ""].into_iter().chain(wildcards).any(|name| self.gateway_asks.contains(name));
-        (!self.gateway_asks.is_empty() && of_gateways()) || of_ingress()
+        let asking = self.gateway.get(&entrance).map(|gateway| &gateway.asks).filter(|asks| !asks.is_empty());
+        asking.is_some_and(|asks| [name, ""].into_iter().chain(wildcards).any(|name| asks.contains(name)))
+            || (entrance == Entrance::Ingress && of_ingress())
     }
 
     /// Whether TLS is configured for a host.

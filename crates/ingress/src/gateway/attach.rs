@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use apimachinery::labels::Selector;
 
-use super::listeners::{is_route, takes};
-use super::types::{AllowedRoutes, HttpRoute, Listener, ObjectRef};
+use super::listeners::{Placed, is_route, takes};
+use super::types::{AllowedRoutes, HttpRoute, Listener, ObjectRef, RouteNamespaces};
 
 /// Why a parent does not take a route: the reason of its condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,16 +28,16 @@ impl Refusal {
     }
 }
 
-/// The listeners that take a route by this reference, each by its place and with the hosts that both have.
+/// Of these listeners, the ones of a parent with their places, those that take a route by this reference, each by its place and with the hosts that
+/// both have.
 ///
 /// # Errors
 /// None does.
-pub fn attach(
-    listeners: &[Listener],
-    gateway_namespace: &str,
+pub fn attach<'p>(
+    listeners: impl Iterator<Item = (usize, &'p Placed<'p>)>,
     (kind, route): (&str, &HttpRoute),
     parent: &ObjectRef,
-    labels: &dyn Fn(&str) -> Option<BTreeMap<String, String>>,
+    labels: &Labels<'_>,
 ) -> Result<Vec<(usize, Vec<String>)>, Refusal> {
     let named = |listener: &Listener| {
         parent.section_name.as_ref().is_none_or(|name| *name == listener.name)
@@ -45,8 +45,9 @@ pub fn attach(
     };
     let mut refusal = Refusal::NoMatchingParent;
     let mut found = Vec::new();
-    for (place, listener) in listeners.iter().enumerate().filter(|(_, listener)| named(listener)) {
-        if !takes(listener, kind) || !allows(&listener.allowed_routes, kind, gateway_namespace, route.namespace(), labels) {
+    for (place, placed) in listeners.filter(|(_, placed)| named(placed.listener)) {
+        let listener = placed.listener;
+        if !takes(listener, kind) || !allows(&listener.allowed_routes, kind, placed.namespace(), route.namespace(), labels) {
             refusal = refusal.max(Refusal::NotAllowedByListeners);
             continue;
         }
@@ -60,23 +61,23 @@ pub fn attach(
     if found.is_empty() { Err(refusal) } else { Ok(found) }
 }
 
+/// The labels of a namespace.
+pub type Labels<'a> = dyn Fn(&str) -> Option<BTreeMap<String, String>> + 'a;
+
 /// Whether a listener takes routes of a kind from a namespace.
-fn allows(
-    allowed: &AllowedRoutes,
-    kind: &str,
-    gateway_namespace: &str,
-    namespace: &str,
-    labels: &dyn Fn(&str) -> Option<BTreeMap<String, String>>,
-) -> bool {
+fn allows(allowed: &AllowedRoutes, kind: &str, own_namespace: &str, namespace: &str, labels: &Labels<'_>) -> bool {
     let kinds = &allowed.kinds;
-    if !kinds.is_empty() && !kinds.iter().any(|one| is_route(one, kind)) {
-        return false;
-    }
-    match allowed.namespaces.from.as_deref() {
-        None | Some("Same") => namespace == gateway_namespace,
+    (kinds.is_empty() || kinds.iter().any(|one| is_route(one, kind)))
+        && selects(&allowed.namespaces, own_namespace, namespace, labels)
+}
+
+/// Whether a namespace is one of those that are named; only one's own where nothing is said.
+pub(super) fn selects(namespaces: &RouteNamespaces, own: &str, namespace: &str, labels: &Labels<'_>) -> bool {
+    match namespaces.from.as_deref() {
+        None | Some("Same") => namespace == own,
         Some("All") => true,
         Some("Selector") => {
-            let selector = Selector::from_label_selector(allowed.namespaces.selector.as_ref());
+            let selector = Selector::from_label_selector(namespaces.selector.as_ref());
             selector.ok().zip(labels(namespace)).is_some_and(|(selector, labels)| selector.matches(&labels))
         }
         Some(_) => false,
@@ -116,6 +117,9 @@ pub fn covers(pattern: &str, host: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::gateway::listeners::Served;
+    use crate::gateway::{Door, Entrance};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use serde_json::{Value, json};
 
     #[test]
@@ -143,7 +147,10 @@ mod tests {
             let route: HttpRoute = serde_json::from_value(route).unwrap();
             let parent: ObjectRef = serde_json::from_value(parent).unwrap();
             let labels = |name: &str| Some(BTreeMap::from([("team".to_owned(), name.to_owned())]));
-            let found = attach(&listeners, "infra", ("HTTPRoute", &route), &parent, &labels).map(|found| found.len());
+            let metadata = ObjectMeta { namespace: Some("infra".to_owned()), ..ObjectMeta::default() };
+            let served = Ok(Served::Hosts(Entrance::Ingress, Door::Http));
+            let placed = Placed { listener: &listeners[0], set: None, metadata: &metadata, served };
+            let found = attach([(0, &placed)].into_iter(), ("HTTPRoute", &route), &parent, &labels).map(|found| found.len());
             assert_eq!(found, expected, "{listeners:?} {parent:?} {namespace}");
         };
         let listener = |allowed: Value| json!({"name": "web", "port": 80, "protocol": "HTTP", "allowedRoutes": allowed});

@@ -4,21 +4,24 @@ use std::collections::BTreeSet;
 
 use client::Key;
 
-use super::types::{Gateway, Listener, ObjectRef};
+use super::listeners::Placed;
+use super::types::ObjectRef;
 use super::{Around, Objects, Order, granted};
 use crate::issuer::{Issuer, is_provable};
 
-/// The certificates of a listener that its Gateway's issuer is asked for: those of Secrets in its own namespace.
-pub(super) fn orders(gateway: &Gateway, listener: &Listener, issuer: &Issuer) -> Vec<Order> {
+/// The certificates of a listener that the issuer is asked for whom its Gateway or ListenerSet names: those of Secrets in its own namespace.
+pub(super) fn orders(gateway: &Key, placed: &Placed<'_>, issuer: &Issuer) -> Vec<Order> {
+    let (listener, namespace) = (placed.listener, placed.namespace());
     let host = listener.hostname.as_deref().filter(|host| listener.protocol == "HTTPS" && is_provable(host));
     let (Some(host), Some(tls)) = (host, &listener.tls) else { return Vec::new() };
-    let own = |reference: &&ObjectRef| reference.namespace.as_deref().is_none_or(|namespace| namespace == gateway.namespace());
+    let own = |reference: &&ObjectRef| reference.namespace.as_deref().is_none_or(|of| of == namespace);
     let order = |reference: &ObjectRef| Order {
-        secret: Key::namespaced(gateway.namespace(), &reference.name),
+        secret: Key::namespaced(namespace, &reference.name),
         host: host.to_ascii_lowercase(),
         issuer: issuer.clone(),
-        gateway: Key::namespaced(gateway.namespace(), gateway.name()),
-        uid: gateway.metadata.uid.clone(),
+        kind: placed.kind(),
+        owner: placed.set.unwrap_or(gateway).clone(),
+        uid: placed.metadata.uid.clone(),
     };
     tls.certificate_refs.iter().filter(own).take(1).map(order).collect()
 }
@@ -27,10 +30,10 @@ pub(super) fn orders(gateway: &Gateway, listener: &Listener, issuer: &Issuer) ->
 pub(super) fn certificates(
     objects: &Objects,
     around: &Around<'_>,
-    gateway: &Gateway,
-    listener: &Listener,
+    placed: &Placed<'_>,
     watched: &mut BTreeSet<Key>,
 ) -> Result<Vec<Key>, (&'static str, String)> {
+    let (listener, namespace) = (placed.listener, placed.namespace());
     if listener.protocol != "HTTPS" {
         return Ok(Vec::new());
     }
@@ -39,8 +42,9 @@ pub(super) fn certificates(
     for reference in references {
         let is_secret =
             matches!(reference.group.as_deref(), None | Some("")) && matches!(reference.kind.as_deref(), None | Some("Secret"));
-        let key = Key::namespaced(reference.namespace.as_deref().unwrap_or(gateway.namespace()), &reference.name);
-        if !granted(objects, "Gateway", gateway.namespace(), ("", "Secret"), &key) {
+        let key = Key::namespaced(reference.namespace.as_deref().unwrap_or(namespace), &reference.name);
+        // What is granted to a Gateway is not granted to its ListenerSets, nor the other way around (GEP-1713).
+        if !granted(objects, placed.kind().name(), namespace, ("", "Secret"), &key) {
             return Err(("RefNotPermitted", format!("no ReferenceGrant lets this namespace refer to Secret {key}")));
         }
         if is_secret {

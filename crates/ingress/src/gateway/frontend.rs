@@ -6,6 +6,7 @@ use std::sync::Arc;
 use client::Key;
 
 use super::backend_tls::{Wrong, certificates, is_unknown};
+use super::listeners::AllListed;
 use super::types::{Frontend, FrontendValidation, Gateway, Listener};
 use super::{Around, Objects, granted};
 use crate::guard::clients::{Authorities, ClientAuth, Verify};
@@ -33,17 +34,14 @@ pub struct Asking {
 pub type Askings<'a> = BTreeMap<(&'a Key, usize), Asking>;
 
 /// Looks at all listeners. The ConfigMaps that Gateways refer to are added to `wanted`.
-pub fn askings<'a>(
-    objects: &Objects,
-    around: &Around<'_>,
-    gateways: &BTreeMap<&'a Key, &Gateway>,
-    wanted: &mut BTreeSet<Key>,
-) -> Askings<'a> {
+pub fn askings<'a>(objects: &Objects, around: &Around<'_>, all: &AllListed<'a>, wanted: &mut BTreeSet<Key>) -> Askings<'a> {
     let mut askings = Askings::new();
-    for (key, gateway) in gateways {
+    for (key, listed) in all {
+        let gateway = listed.gateway;
         let Some(frontend) = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref()) else { continue };
-        for (place, listener) in gateway.spec.listeners.iter().enumerate() {
-            if let Some(validation) = validation(frontend, listener) {
+        // Those of ListenerSets, too: who has the Gateway says what clients of its ports have to show.
+        for (place, placed) in listed.listeners.iter().enumerate() {
+            if let Some(validation) = validation(frontend, placed.listener) {
                 askings.insert((*key, place), asking(objects, around, gateway, validation, wanted));
             }
         }

@@ -10,7 +10,7 @@ use super::actions::{Actions, BackendChanges};
 use super::frontend::Clients;
 use super::rules::Matched;
 use super::status::Kind;
-use super::streams::Port;
+use super::streams::{Carries, Port};
 use crate::annotations::Problem;
 use crate::issuer::Issuer;
 use crate::upstream::UpstreamKey;
@@ -20,16 +20,16 @@ use crate::upstream::UpstreamKey;
 pub struct Plan {
     /// Matches of rules, in no order.
     pub rules: Vec<Planned>,
-    /// Ports for TCP and UDP that are served.
-    pub ports: BTreeSet<Port>,
-    /// Where connections to them go, as far as they go anywhere.
+    /// Ports that are served beside the two of ingress, and what for.
+    pub ports: BTreeMap<Port, Carries>,
+    /// Where what comes to those for TCP and UDP goes, as far as it goes anywhere.
     pub streams: BTreeMap<Port, Planned>,
     /// Hosts for which TLS ends here, whether or not a rule has them.
-    pub ends_here: BTreeSet<String>,
+    pub ends_here: BTreeSet<(Entrance, String)>,
     /// Certificates of HTTPS listeners, those of older Gateways first.
     pub tls: Vec<Certificate>,
     /// Hosts whose clients are asked for certificates.
-    pub asks: BTreeSet<String>,
+    pub asks: BTreeSet<(Entrance, String)>,
     /// The Secrets that listeners refer to and may.
     pub secrets: BTreeSet<Key>,
     /// The ConfigMaps that are referred to and may.
@@ -38,8 +38,8 @@ pub struct Plan {
     pub orders: Vec<Order>,
     /// The hosts of Ingresses that routes have.
     pub conflicts: Vec<(Key, Problem)>,
-    /// What of Gateways does not work and has no place in their status.
-    pub problems: Vec<(Key, Problem)>,
+    /// What of Gateways and ListenerSets does not work and has no place in their status.
+    pub problems: Vec<(Kind, Key, Problem)>,
     /// What each status has to be.
     pub statuses: Vec<(Kind, Key, Value)>,
 }
@@ -47,15 +47,17 @@ pub struct Plan {
 /// A certificate of an HTTPS listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
+    /// Where it is shown.
+    pub entrance: Entrance,
     /// The listener's host.
     pub host: String,
     /// The Secret with the certificate.
     pub secret: Key,
-    /// Seconds of the Gateway's creation.
+    /// Seconds of the creation of the one that has the listener.
     pub created: i64,
 }
 
-/// A name of a listener whose Gateway names an issuer.
+/// A name of a listener whose Gateway or ListenerSet names an issuer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
     /// Where the certificate is kept.
@@ -64,10 +66,22 @@ pub struct Order {
     pub host: String,
     /// Who issues it.
     pub issuer: Issuer,
-    /// Whose listener it is.
-    pub gateway: Key,
+    /// Whose listener it is: a Gateway's or a ListenerSet's.
+    pub kind: Kind,
+    /// Which.
+    pub owner: Key,
     /// Its unique name.
     pub uid: Option<String>,
+}
+
+/// Where connections come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Entrance {
+    /// The two ports of ingress, which Ingresses share with Gateways.
+    #[default]
+    Ingress,
+    /// Another port of TCP.
+    Port(u16),
 }
 
 /// How connections of a listener are taken.
@@ -84,6 +98,8 @@ pub enum Door {
 /// One match of one rule, under one host.
 #[derive(Clone, Debug)]
 pub struct Planned {
+    /// Where requests come.
+    pub entrance: Entrance,
     /// By which door requests come.
     pub door: Door,
     /// Host as it is written: `a.example`, `*.example`, or any when empty.

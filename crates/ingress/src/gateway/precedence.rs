@@ -12,11 +12,10 @@ use std::fmt;
 use client::Key;
 
 use super::attach::covers;
-use super::listeners::serves;
+use super::listeners::{AllListed, Listed, Placed};
 use super::status::Kind;
 use super::streams::Port;
-use super::types::{Gateway, Listener};
-use super::{Around, Door, created};
+use super::{Around, Door, Entrance, created};
 use crate::compile::host_name;
 
 /// The claim of a listener or a route: the least is the oldest.
@@ -32,7 +31,7 @@ pub struct Claim {
 
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.kind == Kind::Gateway {
+        if matches!(self.kind, Kind::Gateway | Kind::ListenerSet) {
             write!(f, "a listener of ")?;
         }
         write!(f, "{} {}", self.kind.name(), self.key)
@@ -40,17 +39,17 @@ impl fmt::Display for Claim {
 }
 
 impl Claim {
-    /// A Gateway's, for a name or port of a listener.
-    fn of_listener(key: &Key, gateway: &Gateway) -> Self {
-        let created = created(&gateway.metadata);
-        Self { since: created, created, key: key.clone(), kind: Kind::Gateway }
+    /// A listener's, for its name, with the age of the Gateway or the ListenerSet that has it.
+    fn of_listener(gateway: &Key, placed: &Placed<'_>) -> Self {
+        let created = created(placed.metadata);
+        Self { since: created, created, key: placed.set.unwrap_or(gateway).clone(), kind: placed.kind() }
     }
 
     /// A route's for a host under which a listener takes it, or for a listener's port.
-    pub fn of_route(kind: Kind, key: &Key, created: i64, listener: &Listener, host: &str, gateway: &Gateway) -> Self {
-        let is_its = listener.hostname.as_deref().unwrap_or_default().eq_ignore_ascii_case(host);
-        let of_gateway = super::created(&gateway.metadata);
-        let since = if is_its { created.min(of_gateway) } else { created };
+    pub fn of_route(kind: Kind, key: &Key, created: i64, placed: &Placed<'_>, host: &str) -> Self {
+        let is_its = placed.host() == host.to_ascii_lowercase();
+        let of_listener = super::created(placed.metadata);
+        let since = if is_its { created.min(of_listener) } else { created };
         Self { since, created, key: key.clone(), kind }
     }
 
@@ -74,9 +73,13 @@ impl Lost {
         Self { what, other, why: "older" }
     }
 
-    /// A host that another listener of the same Gateway has.
-    pub fn to_listener(host: &str, listener: &Listener) -> Self {
-        Self { what: named(host), other: format!("listener {}", listener.name), why: "more specific" }
+    /// A host that another listener of the same Gateway has. Who may read one ListenerSet may not know what another one has.
+    pub fn to_listener(host: &str, own: &Placed<'_>, other: &Placed<'_>) -> Self {
+        let other = match own.set == other.set {
+            true => format!("listener {}", other.listener.name),
+            false => "another listener of the Gateway".to_owned(),
+        };
+        Self { what: named(host), other, why: "more specific" }
     }
 }
 
@@ -88,22 +91,21 @@ fn named(host: &str) -> String {
 #[derive(Debug, Default)]
 pub struct Claims {
     /// The oldest for a name over TLS, and how it takes connections.
-    tls: BTreeMap<String, (Claim, Door)>,
+    tls: BTreeMap<(Entrance, String), (Claim, Door)>,
     /// The oldest TLSRoute for a name.
-    passing: BTreeMap<String, Claim>,
+    passing: BTreeMap<(Entrance, String), Claim>,
     /// The oldest route for a port.
     ports: BTreeMap<Port, Claim>,
 }
 
 impl Claims {
     /// Those of listeners.
-    pub fn of_listeners<'a>(gateways: impl Iterator<Item = (&'a Key, &'a Gateway)>, around: &Around<'_>) -> Self {
+    pub fn of_listeners(all: &AllListed<'_>) -> Self {
         let mut claims = Self::default();
-        for (key, gateway) in gateways {
-            for (_, listener) in served(gateway, around) {
-                let host = host_name(listener.hostname.as_deref().unwrap_or_default());
-                if let Some(door) = serves(listener, around) {
-                    claims.claim_tls(host, door, &Claim::of_listener(key, gateway));
+        for (key, listed) in all {
+            for placed in &listed.listeners {
+                if let Some((entrance, door)) = placed.hosts() {
+                    claims.claim_tls((entrance, host_name(&placed.host())), door, &Claim::of_listener(key, placed));
                 }
             }
         }
@@ -111,15 +113,16 @@ impl Claims {
     }
 
     /// A route wants a host.
-    pub fn host(&mut self, host: &str, door: Door, claim: &Claim, around: &Around<'_>) {
+    pub fn host(&mut self, host: &str, (entrance, door): (Entrance, Door), claim: &Claim, around: &Around<'_>) {
         let host = host_name(host);
-        if ingress_before(&host, claim, around).is_some() {
+        if ingress_before(&host, entrance, claim, around).is_some() {
             return;
         }
+        let name = (entrance, host);
         if door == Door::Passthrough {
-            oldest(&mut self.passing, host.clone(), claim.clone());
+            oldest(&mut self.passing, name.clone(), claim.clone());
         }
-        self.claim_tls(host, door, claim);
+        self.claim_tls(name, door, claim);
     }
 
     /// A route wants a port.
@@ -127,9 +130,9 @@ impl Claims {
         oldest(&mut self.ports, port, claim.clone());
     }
 
-    fn claim_tls(&mut self, host: String, door: Door, claim: &Claim) {
-        if door != Door::Http && self.tls.get(&host).is_none_or(|(other, _)| claim < other) {
-            self.tls.insert(host, (claim.clone(), door));
+    fn claim_tls(&mut self, name: (Entrance, String), door: Door, claim: &Claim) {
+        if door != Door::Http && self.tls.get(&name).is_none_or(|(other, _)| claim < other) {
+            self.tls.insert(name, (claim.clone(), door));
         }
     }
 
@@ -137,11 +140,18 @@ impl Claims {
     ///
     /// # Errors
     /// Somebody older has it.
-    pub fn has_host(&self, host: &str, door: Door, claim: &Claim, around: &Around<'_>) -> Result<(), Lost> {
+    pub fn has_host(
+        &self,
+        host: &str,
+        (entrance, door): (Entrance, Door),
+        claim: &Claim,
+        around: &Around<'_>,
+    ) -> Result<(), Lost> {
         let name = host_name(host);
-        if let Some((_, ingress)) = ingress_before(&name, claim, around) {
+        if let Some((_, ingress)) = ingress_before(&name, entrance, claim, around) {
             return Err(Lost::to_older(named(host), format!("Ingress {ingress}")));
         }
+        let name = (entrance, name);
         let other = match self.tls.get(&name) {
             _ if door == Door::Http => None,
             Some((other, taken)) if *taken != door => Some(other),
@@ -162,8 +172,8 @@ impl Claims {
     }
 
     /// The names for which TLS ends here, whether or not a route has them.
-    pub fn ends_here(&self) -> impl Iterator<Item = &String> {
-        self.tls.iter().filter(|(_, (_, door))| *door == Door::Https).map(|(host, _)| host)
+    pub fn ends_here(&self) -> impl Iterator<Item = &(Entrance, String)> {
+        self.tls.iter().filter(|(_, (_, door))| *door == Door::Https).map(|(name, _)| name)
     }
 }
 
@@ -175,37 +185,22 @@ fn oldest<K: Ord>(claims: &mut BTreeMap<K, Claim>, wanted: K, claim: Claim) {
     }
 }
 
-/// The older Ingress of another namespace that has a host. One of the route's own namespace makes room: that is how people move to routes.
-fn ingress_before(host: &str, claim: &Claim, around: &Around<'_>) -> Option<(i64, Key)> {
+/// The older Ingress of another namespace that has a host at the ports of ingress. One of the route's own namespace makes room: that is how people move
+/// to routes.
+fn ingress_before(host: &str, entrance: Entrance, claim: &Claim, around: &Around<'_>) -> Option<(i64, Key)> {
     let is_before = |ingress: &(i64, Key)| ingress.1.namespace != claim.key.namespace && !claim.is_older(ingress);
-    (around.ingresses)(host).into_iter().find(is_before)
+    let all = if entrance == Entrance::Ingress { (around.ingresses)(host) } else { Vec::new() };
+    all.into_iter().find(is_before)
 }
 
-/// The listeners of a Gateway on the ports of ingress with their places, without those that repeat the host name of another one.
-fn served<'a>(gateway: &'a Gateway, around: &'a Around<'_>) -> impl Iterator<Item = (usize, &'a Listener)> {
-    let listeners = &gateway.spec.listeners;
-    let is_first = |place: usize, one: &Listener| !listeners[..place].iter().any(|other| is_same(other, one));
-    listeners.iter().enumerate().filter(move |(place, one)| serves(one, around).is_some() && is_first(*place, one))
-}
-
-/// Whether two listeners have the same port and host name.
-pub fn is_same(one: &Listener, other: &Listener) -> bool {
-    super::streams::port(one).is_none() && (one.port, &one.hostname) == (other.port, &other.hostname)
-}
-
-/// The other listener of a Gateway, at the same of the two ports, that is the one for a host, and its place: listeners of one Gateway are isolated,
-/// so what is for the more specific one goes to its routes alone.
-pub fn isolated<'a>(
-    host: &str,
-    listener: &Listener,
-    gateway: &'a Gateway,
-    around: &'a Around<'_>,
-) -> Option<(usize, &'a Listener)> {
-    let length = |listener: &Listener| listener.hostname.as_deref().map_or(0, str::len);
-    let is_plain = serves(listener, around) == Some(Door::Http);
-    let has = |other: &Listener| {
-        let name = other.hostname.as_deref().unwrap_or_default().to_ascii_lowercase();
-        (serves(other, around) == Some(Door::Http)) == is_plain && length(other) > length(listener) && covers(&name, host)
+/// The other listener of a Gateway, at the same port, that is the one for a host, and its place: listeners of one Gateway are isolated, so what is for
+/// the more specific one goes to its routes alone.
+pub fn isolated<'l>(host: &str, own: &Placed<'_>, listed: &'l Listed<'_>) -> Option<(usize, &'l Placed<'l>)> {
+    let port = |placed: &Placed<'_>| placed.hosts().map(|(entrance, door)| (entrance, door == Door::Http));
+    let has = |other: &Placed<'_>| {
+        let name = other.host();
+        name.len() > own.host().len() && port(other).is_some() && port(other) == port(own) && covers(&name, host)
     };
-    served(gateway, around).filter(|(_, other)| has(other)).max_by_key(|(_, other)| length(other))
+    let others = listed.listeners.iter().enumerate().filter(|(_, other)| has(other));
+    others.max_by_key(|(_, other)| other.host().len())
 }

@@ -2,7 +2,6 @@
 
 mod parents;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use client::Key;
@@ -11,33 +10,25 @@ use super::actions::{Actions, BackendChanges};
 use super::attach::{Refusal, attach};
 use super::backend_tls::{Ancestors, Policies};
 use super::frontend::Askings;
-use super::listeners::serves;
+use super::listeners::{AllListed, Listed, Placed, Served, parent_of};
 use super::precedence::{Claim, Claims, isolated};
 use super::rules::{self, Unsupported, backend};
 use super::status::Kind;
-use super::streams::{self, Owners, Port};
-use super::types::{GROUP, Gateway, HttpRoute, Listener, ObjectRef, Rule};
-use super::{Around, Backend, Door, Objects, Planned, created, granted};
+use super::streams::Port;
+use super::types::{GROUP, HttpRoute, ObjectRef, Rule};
+use super::{Around, Backend, Door, Entrance, Objects, Planned, created, granted};
 use crate::balance::hash;
 use crate::endpoints::PortRef;
 use crate::upstream::{Place, UpstreamKey};
 
-fn parent_gateway<'a>(
-    gateways: &BTreeMap<&'a Key, &'a Gateway>,
-    parent: &ObjectRef,
-    namespace: &str,
-) -> Option<(&'a Key, &'a Gateway)> {
-    let is_gateway =
-        parent.kind.as_deref().is_none_or(|kind| kind == "Gateway") && parent.group.as_deref().is_none_or(|group| group == GROUP);
-    let key = Key::namespaced(parent.namespace.as_deref().unwrap_or(namespace), &parent.name);
-    gateways.get_key_value(&key).filter(|_| is_gateway).map(|(key, gateway)| (*key, *gateway))
-}
-
-/// A Gateway to which a route wants to be attached.
+/// A Gateway, or a ListenerSet of one, to which a route wants to be attached.
 pub(super) struct Parent<'a> {
     reference: &'a ObjectRef,
+    /// The Gateway.
     pub(super) key: &'a Key,
-    gateway: &'a Gateway,
+    listed: &'a Listed<'a>,
+    /// The ListenerSet.
+    set: Option<&'a Key>,
     /// The listeners that take the route, each by its place and with the hosts that both have.
     attached: Result<Vec<(usize, Vec<String>)>, Refusal>,
 }
@@ -55,21 +46,18 @@ impl Read<'_> {
         if self.rules.is_err() {
             return;
         }
-        let around = self.planner.around;
         for parent in &self.parents {
             for (place, hosts) in parent.attached.iter().flatten() {
-                let listener = &parent.gateway.spec.listeners[*place];
-                match streams::port(listener) {
-                    Some(port) if self.planner.owners.get(&port) == Some(&(parent.key, *place)) => {
-                        claims.port(port, &self.planner.claim(parent.gateway, listener, ""));
-                    }
-                    Some(_) => {}
-                    None => {
-                        let Some(door) = serves(listener, around) else { continue };
-                        for host in hosts.iter().filter(|host| isolated(host, listener, parent.gateway, around).is_none()) {
-                            claims.host(host, door, &self.planner.claim(parent.gateway, listener, host), around);
+                let placed = &parent.listed.listeners[*place];
+                match placed.served {
+                    Ok(Served::Stream(port)) => claims.port(port, &self.planner.claim(placed, "")),
+                    Ok(Served::Hosts(entrance, door)) => {
+                        for host in hosts.iter().filter(|host| isolated(host, placed, parent.listed).is_none()) {
+                            let claim = self.planner.claim(placed, host);
+                            claims.host(host, (entrance, door), &claim, self.planner.around);
                         }
                     }
+                    Err(_) => {}
                 }
             }
         }
@@ -82,7 +70,6 @@ pub(super) struct Planner<'a> {
     pub(super) around: &'a Around<'a>,
     pub(super) policies: &'a Policies<'a>,
     pub(super) askings: &'a Askings<'a>,
-    pub(super) owners: &'a Owners<'a>,
     pub(super) kind: Kind,
     pub(super) key: &'a Key,
     pub(super) route: &'a HttpRoute,
@@ -90,20 +77,31 @@ pub(super) struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     /// Reads the route's rules, and where it is attached.
-    pub(super) fn read(self, gateways: &BTreeMap<&'a Key, &'a Gateway>) -> Read<'a> {
-        let parent = |reference: &'a ObjectRef| {
-            let (key, gateway) = parent_gateway(gateways, reference, self.route.namespace())?;
-            let (listeners, route) = (&gateway.spec.listeners, (self.kind.name(), self.route));
-            let attached = attach(listeners, gateway.namespace(), route, reference, self.around.labels);
-            Some(Parent { reference, key, gateway, attached })
-        };
-        let parents = self.route.spec.parent_refs.iter().filter_map(parent).collect();
+    pub(super) fn read(self, all: &'a AllListed<'a>) -> Read<'a> {
+        let parents = self.route.spec.parent_refs.iter().filter_map(|reference| self.parent_of(reference, all)).collect();
         Read { rules: self.rules(), parents, planner: self }
     }
 
+    /// The parent that a reference means, if it is one of ours.
+    fn parent_of(&self, reference: &'a ObjectRef, all: &'a AllListed<'a>) -> Option<Parent<'a>> {
+        let key = Key::namespaced(reference.namespace.as_deref().unwrap_or(self.route.namespace()), &reference.name);
+        reference.group.as_deref().is_none_or(|group| group == GROUP).then_some(())?;
+        let (gateway, set) = match reference.kind.as_deref() {
+            None | Some("Gateway") => (key, None),
+            Some("ListenerSet") => {
+                let (key, set) = self.objects.listener_sets.get_key_value(&key)?;
+                (parent_of(set)?, Some(key))
+            }
+            Some(_) => return None,
+        };
+        let (key, listed) = all.get_key_value(&gateway)?;
+        let attached = attach(listed.of(set), (self.kind.name(), self.route), reference, self.around.labels);
+        Some(Parent { reference, key, listed, set, attached })
+    }
+
     /// The route's claim for a host, or for a listener's port.
-    fn claim(&self, gateway: &Gateway, listener: &Listener, host: &str) -> Claim {
-        Claim::of_route(self.kind, self.key, created(&self.route.metadata), listener, host, gateway)
+    fn claim(&self, placed: &Placed<'_>, host: &str) -> Claim {
+        Claim::of_route(self.kind, self.key, created(&self.route.metadata), placed, host)
     }
 
     fn rules(&self) -> Result<Vec<Planned>, Unsupported> {
@@ -134,7 +132,8 @@ impl<'a> Planner<'a> {
             for matched in rules::matches(rule, created, self.key, place)? {
                 let (actions, backends, mirrors) = (actions.clone(), backends.clone(), mirrors.clone());
                 let (door, host, kind, route) = (Door::Http, String::new(), self.kind, self.key.clone());
-                planned.push(Planned { door, host, kind, route, matched, actions, backends, mirrors, clients: None });
+                let entrance = Entrance::Ingress;
+                planned.push(Planned { entrance, door, host, kind, route, matched, actions, backends, mirrors, clients: None });
             }
         }
         Ok(planned)

@@ -18,6 +18,7 @@ pub const STREAM_VERSIONS: [&str; 2] = ["v1", "v1alpha2"];
 pub enum Kind {
     GatewayClass,
     Gateway,
+    ListenerSet,
     HttpRoute,
     GrpcRoute,
     TlsRoute,
@@ -32,6 +33,7 @@ impl Kind {
         match self {
             Self::GatewayClass => "GatewayClass",
             Self::Gateway => "Gateway",
+            Self::ListenerSet => "ListenerSet",
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
             Self::TlsRoute => "TLSRoute",
@@ -56,6 +58,7 @@ impl Kind {
         match self {
             Self::GatewayClass => "gatewayclasses",
             Self::Gateway => "gateways",
+            Self::ListenerSet => "listenersets",
             Self::HttpRoute => "httproutes",
             Self::GrpcRoute => "grpcroutes",
             Self::TlsRoute => "tlsroutes",

@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod asked;
+mod listeners;
 mod precedence;
+mod sets;
 
 use std::cell::RefCell;
 
 use base::tls::Authority;
 
+use super::streams::Carries;
 use super::*;
 use crate::endpoints::PortRef;
 use crate::guard::clients::Verify;
@@ -179,7 +182,7 @@ fn what_listeners_are_told() {
         ("Accepted True Accepted", "ResolvedRefs True ResolvedRefs", "Programmed True Programmed");
     check(json!({"port": 80, "protocol": "HTTP"}), [accepted, resolved, programmed], 0);
     let invalid = "Programmed False Invalid";
-    check(json!({"port": 8080, "protocol": "HTTP"}), ["Accepted False PortUnavailable", resolved, invalid], 0);
+    check(json!({"port": 8080, "protocol": "HTTP"}), [accepted, resolved, programmed], 0);
     check(json!({"port": 80, "protocol": "x.example/y"}), ["Accepted False UnsupportedProtocol", resolved, invalid], 0);
     let https = |secret: &str| json!({"port": 443, "protocol": "HTTPS", "hostname": "a.example", "tls": {"certificateRefs": [{"name": secret}]}});
     check(https("good"), [accepted, resolved, programmed], 1);
@@ -231,16 +234,11 @@ fn ports_of_listeners() {
     check(json!({"port": 53, "protocol": "TCP"}), [accepted, resolved, "Programmed True Programmed"]);
     check(json!({"port": 80, "protocol": "UDP"}), [accepted, resolved, "Programmed True Programmed"]);
     check(json!({"port": 5, "protocol": "TCP"}), [accepted, resolved, "Programmed False Pending"]);
-    for (port, protocol) in [(53, "UDP"), (80, "TCP"), (6443, "TCP"), (22, "TCP"), (25, "TCP")] {
+    for (port, protocol) in [(80, "TCP"), (6443, "TCP"), (22, "TCP"), (25, "TCP")] {
         check(json!({"port": port, "protocol": protocol}), taken);
     }
     let kinds = json!({"port": 5432, "protocol": "TCP", "allowedRoutes": {"kinds": [{"kind": "UDPRoute"}]}});
     check(kinds, [accepted, "ResolvedRefs False InvalidRouteKinds", "Programmed True Programmed"]);
-    // Of two listeners of a Gateway the first has it.
-    let twice = json!([{"name": "l", "port": 5432, "protocol": "TCP"}, {"name": "m", "port": 5432, "protocol": "TCP"}]);
-    let plan = planned(&objects(twice, json!({}), &[]));
-    let told = &status(&plan, Kind::Gateway)["listeners"][1]["conditions"][0];
-    assert_eq!(told["message"], "port 5432/TCP is one of another listener of this Gateway");
     // Of two Gateways the older has it.
     let listeners = json!([{"name": "l", "port": 5432, "protocol": "TCP"}]);
     let mut objects = objects(listeners.clone(), json!({}), &[]);
@@ -254,7 +252,7 @@ fn ports_of_listeners() {
         (&told["reason"], &told["message"]),
         (&json!("PortUnavailable"), &json!("port 5432/TCP is one of Gateway infra/z"))
     );
-    assert_eq!(plan.ports, [Port::tcp(5432)].into());
+    assert_eq!(plan.ports, [(Port::tcp(5432), Carries::Stream)].into());
 }
 
 /// A TCPRoute and a UDPRoute on listeners of the same number; of two routes the older one gets what comes.
@@ -328,7 +326,7 @@ fn certificates_by_acme() {
         let gateway = objects.gateways.get_mut(&Key::namespaced("infra", "g")).unwrap();
         gateway.metadata.annotations = Some([("acme.knarr.io/issuer".to_owned(), issuer.to_owned())].into());
         let plan = planned(&objects);
-        let found: Vec<&str> = plan.problems.iter().map(|(_, problem)| problem.reason).collect();
+        let found: Vec<&str> = plan.problems.iter().map(|(_, _, problem)| problem.reason).collect();
         assert_eq!((plan.orders.len(), found.as_slice()), (orders, reasons), "{issuer}");
     };
     check("letsencrypt", 1, &[]);
@@ -438,7 +436,7 @@ fn clients_of_listeners() {
         assert!(of(Door::Http).is_none(), "nobody shows a certificate over plain HTTP");
         let clients = of(Door::Https).map(|clients| (clients.authorities.is_some(), clients.auth.verify));
         assert_eq!(clients, expected, "{frontend}");
-        assert_eq!(plan.asks.contains("*.example"), expected.is_some());
+        assert_eq!(plan.asks.contains(&(Entrance::Ingress, "*.example".to_owned())), expected.is_some());
         let listener = &status(&plan, Kind::Gateway)["listeners"][0];
         assert_eq!(conditions(listener)[..2], told, "{frontend}");
     };

@@ -32,6 +32,22 @@ pub struct GatewaySpec {
     pub tls: Option<GatewayTls>,
     pub addresses: Vec<Address>,
     pub infrastructure: Infrastructure,
+    pub allowed_listeners: Option<AllowedListeners>,
+}
+
+/// Which ListenerSets may add listeners to a Gateway.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct AllowedListeners {
+    /// `None` when none.
+    pub namespaces: RouteNamespaces,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ListenerSetSpec {
+    pub parent_ref: ObjectRef,
+    pub listeners: Vec<Listener>,
 }
 
 /// An address that is asked for; any one where it has no value.
@@ -114,7 +130,7 @@ pub struct AllowedRoutes {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct RouteNamespaces {
-    /// `Same` when none.
+    /// Of routes `Same` when none.
     pub from: Option<String>,
     pub selector: Option<LabelSelector>,
 }
@@ -361,6 +377,7 @@ pub struct SubjectAltName {
 pub type BackendTlsPolicy = Object<BackendTlsPolicySpec>;
 pub type GatewayClass = Object<GatewayClassSpec>;
 pub type Gateway = Object<GatewaySpec>;
+pub type ListenerSet = Object<ListenerSetSpec>;
 pub type HttpRoute = Object<HttpRouteSpec>;
 pub type GrpcRoute = Object<GrpcRouteSpec>;
 pub type ReferenceGrant = Object<ReferenceGrantSpec>;

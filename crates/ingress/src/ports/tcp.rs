@@ -1,7 +1,7 @@
-//! Connections that TCPRoutes forward.
+//! Connections at ports of TCP: those for HTTP and TLS are served as at the ports of ingress, others are what TCPRoutes forward.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base::budgets::connections::Place;
@@ -11,7 +11,10 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use crate::gateway::streams::Port;
+use crate::front::At;
+use crate::gateway::Entrance;
+use crate::gateway::streams::{Carries, Port};
+use crate::handshakes::Spoken;
 use crate::{passthrough, tunnel};
 
 /// How long both sides may be silent. Databases and brokers keep connections that say nothing for a long time.
@@ -19,19 +22,41 @@ const SILENCE: Duration = Duration::from_secs(3600);
 
 /// Accepts connections until the port's end. Those that are there then go on.
 pub(super) async fn serve(shared: &Arc<Shared>, port: Port, listeners: &[Listener], end: &CancellationToken) {
+    let spoken = OnceLock::new();
     let accepting = listeners.iter().map(async |listener| {
-        while let Some((stream, _, place)) = shared.connections.accept(listener, end).await {
-            let shared = shared.clone();
-            shared.tasks.clone().spawn_until_cancelled("connection of a TCPRoute", OnFailure::Log, async move {
-                let ended = place.ended().clone();
-                if let Some(Err(why)) = ended.run_until_cancelled(forward(&shared, port, stream, place)).await {
-                    tracing::trace!(%port, why, "connection ended");
+        while let Some((stream, peer, place)) = shared.front.connections.accept(listener, end).await {
+            let carries = shared.table.load().carries(port.number);
+            let at = |tls| At { entrance: Entrance::Port(port.number), port: port.number, tls };
+            match carries {
+                Some(Carries::Http) => shared.front.take(stream, peer, place, at(None)),
+                Some(Carries::Tls) => {
+                    if let Some(spoken) = spoken.get_or_init(|| spoken_at(shared, port)).clone() {
+                        shared.front.take(stream, peer, place, at(Some(spoken)));
+                    }
                 }
-                Ok::<_, Infallible>(())
-            });
+                Some(Carries::Stream) | None => stream_on(shared, port, stream, place),
+            }
         }
     });
     futures::future::join_all(accepting).await;
+}
+
+/// How TLS is spoken at a port; none when the library refuses it.
+fn spoken_at(shared: &Shared, port: Port) -> Option<Arc<Spoken>> {
+    let spoken = shared.front.handshakes.at(Entrance::Port(port.number));
+    spoken.inspect_err(|error| tracing::error!(%port, %error, "no TLS at a port of a Gateway")).ok().map(Arc::new)
+}
+
+/// Forwards a connection in the background.
+fn stream_on(shared: &Arc<Shared>, port: Port, stream: TcpStream, place: Place) {
+    let shared = shared.clone();
+    shared.tasks.clone().spawn_until_cancelled("connection of a TCPRoute", OnFailure::Log, async move {
+        let ended = place.ended().clone();
+        if let Some(Err(why)) = ended.run_until_cancelled(forward(&shared, port, stream, place)).await {
+            tracing::trace!(%port, why, "connection ended");
+        }
+        Ok::<_, Infallible>(())
+    });
 }
 
 async fn forward(shared: &Shared, port: Port, client: TcpStream, place: Place) -> Result<(), String> {

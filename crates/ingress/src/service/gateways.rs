@@ -32,9 +32,10 @@ const QUEUE: usize = 256;
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The resources, and the versions in which each is read, the best first.
-const RESOURCES: [(Resource, &str, &[&str]); 9] = [
+const RESOURCES: [(Resource, &str, &[&str]); 10] = [
     (Resource::Classes, "gatewayclasses", &["v1"]),
     (Resource::Gateways, "gateways", &["v1"]),
+    (Resource::ListenerSets, "listenersets", &["v1"]),
     (Resource::Routes, "httproutes", &["v1"]),
     (Resource::GrpcRoutes, "grpcroutes", &["v1"]),
     (Resource::TlsRoutes, "tlsroutes", &TLS_VERSIONS),
@@ -48,6 +49,7 @@ const RESOURCES: [(Resource, &str, &[&str]); 9] = [
 enum Resource {
     Classes,
     Gateways,
+    ListenerSets,
     Routes,
     GrpcRoutes,
     TlsRoutes,
@@ -67,7 +69,7 @@ pub(super) struct Gateways {
     /// Those of which all is known.
     known: BTreeSet<Resource>,
     /// The problems of the last plan.
-    told: Vec<(Key, Problem)>,
+    told: Vec<(Kind, Key, Problem)>,
     statuses: Arc<Due>,
 }
 
@@ -103,10 +105,13 @@ impl Gateways {
     pub(super) fn take(&mut self, News(resource, change): News) {
         if matches!(change, Change::All(_)) {
             self.known.insert(resource);
+            // Other definitions may have more fields.
+            self.statuses.unknown.lock().clear();
         }
         match resource {
             Resource::Classes => apply(&mut self.objects.classes, change, same),
             Resource::Gateways => apply(&mut self.objects.gateways, change, same),
+            Resource::ListenerSets => apply(&mut self.objects.listener_sets, change, same),
             Resource::Routes => apply(&mut self.objects.routes, change, same),
             Resource::GrpcRoutes => apply(&mut self.objects.grpc, change, over_http),
             Resource::TlsRoutes => apply(&mut self.objects.tls, change, same),
@@ -130,11 +135,13 @@ impl Gateways {
     /// Has the statuses written that are not as they have to be.
     pub(super) fn settle(&self, plan: &Plan) {
         let now = now();
-        let mut due = self.statuses.due.lock();
+        let (mut due, unknown) = (self.statuses.due.lock(), self.statuses.unknown.lock());
         for (kind, key, wanted) in &plan.statuses {
+            let wanted = known(*kind, wanted.clone(), &unknown);
             let old = match kind {
                 Kind::GatewayClass => self.objects.classes.get(key).map(|object| &object.status),
                 Kind::Gateway => self.objects.gateways.get(key).map(|object| &object.status),
+                Kind::ListenerSet => self.objects.listener_sets.get(key).map(|object| &object.status),
                 Kind::HttpRoute => self.objects.routes.get(key).map(|object| &object.status),
                 Kind::GrpcRoute => self.objects.grpc.get(key).map(|object| &object.status),
                 Kind::TlsRoute => self.objects.tls.get(key).map(|object| &object.status),
@@ -142,7 +149,7 @@ impl Gateways {
                 Kind::UdpRoute => self.objects.udp.get(key).map(|object| &object.status),
                 Kind::BackendTlsPolicy => self.objects.backend_tls.get(key).map(|object| &object.status),
             };
-            match settle(wanted, old.unwrap_or(&Value::Null), &now) {
+            match settle(&wanted, old.unwrap_or(&Value::Null), &now) {
                 Some(status) => drop(due.insert((*kind, key.clone()), status)),
                 None => drop(due.remove(&(*kind, key.clone()))),
             }
@@ -150,15 +157,19 @@ impl Gateways {
         self.statuses.wake.notify_one();
     }
 
-    /// The problems of Gateways that nobody was told, and whom they are about.
+    /// The problems of Gateways and ListenerSets that nobody was told, and whom they are about.
     pub(super) fn untold(&mut self, plan: &Plan) -> Vec<(ObjectReference, Problem)> {
         let told = std::mem::replace(&mut self.told, plan.problems.clone());
         let new = plan.problems.iter().filter(|problem| !told.contains(problem));
-        let about = |key: &Key| {
-            let uid = self.objects.gateways.get(key).and_then(|gateway| gateway.metadata.uid.clone());
-            reference("gateway.networking.k8s.io/v1", "Gateway", key, uid)
+        let about = |kind: Kind, key: &Key| {
+            let metadata = match kind {
+                Kind::ListenerSet => self.objects.listener_sets.get(key).map(|set| &set.metadata),
+                _ => self.objects.gateways.get(key).map(|gateway| &gateway.metadata),
+            };
+            let uid = metadata.and_then(|metadata| metadata.uid.clone());
+            reference("gateway.networking.k8s.io/v1", kind.name(), key, uid)
         };
-        new.map(|(key, problem)| (about(key), problem.clone())).collect()
+        new.map(|(kind, key, problem)| (about(*kind, key), problem.clone())).collect()
     }
 }
 
@@ -237,6 +248,8 @@ async fn class(client: &Client) {
 #[derive(Default)]
 struct Due {
     due: Mutex<BTreeMap<(Kind, Key), Value>>,
+    /// Fields that the definitions that are installed do not have, or have in another form. To write them again at each change would be in vain.
+    unknown: Mutex<BTreeSet<(Kind, String)>>,
     wake: Notify,
 }
 
@@ -249,7 +262,11 @@ async fn write(client: Client, statuses: Arc<Due>) -> Result<(), Infallible> {
         }
         let mut refused = Vec::new();
         for ((kind, key), status) in due {
-            if let Err(error) = patch(&client, kind, &key, &status).await {
+            let status = known(kind, status, &statuses.unknown.lock());
+            let result = patch(&client, kind, &key, &status).await;
+            let fields = unknown(kind, &status, &result);
+            statuses.unknown.lock().extend(fields.into_iter().map(|field| (kind, field)));
+            if let Err(error) = result {
                 tracing::debug!(%key, error = client::why(&error), "a status cannot be written yet");
                 refused.push(((kind, key), status));
             }
@@ -264,7 +281,30 @@ async fn write(client: Client, statuses: Arc<Due>) -> Result<(), Infallible> {
     }
 }
 
-async fn patch(client: &Client, kind: Kind, key: &Key, status: &Value) -> client::kube::Result<()> {
+/// A status without the fields that are not known.
+fn known(kind: Kind, mut status: Value, unknown: &BTreeSet<(Kind, String)>) -> Value {
+    if let Some(fields) = status.as_object_mut() {
+        fields.retain(|field, _| !unknown.contains(&(kind, field.clone())));
+    }
+    status
+}
+
+/// The fields of a status that are not there after it was written. A list of features has had another form in experimental definitions, which refuse it.
+fn unknown(kind: Kind, status: &Value, result: &client::kube::Result<Value>) -> Vec<String> {
+    match result {
+        Ok(object) if object["status"].is_object() => {
+            let fields = status.as_object().into_iter().flat_map(|fields| fields.keys());
+            fields.filter(|field| object["status"].get(field.as_str()).is_none()).cloned().collect()
+        }
+        Err(client::kube::Error::Api(told)) if told.code == 422 && kind == Kind::GatewayClass => {
+            vec!["supportedFeatures".to_owned()]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Writes a status. What the object is then, null when it is gone.
+async fn patch(client: &Client, kind: Kind, key: &Key, status: &Value) -> client::kube::Result<Value> {
     let namespace = key.namespace.as_ref().map(|namespace| format!("namespaces/{namespace}/")).unwrap_or_default();
     // What is not there in one version may be there in another; what is in none is gone.
     for version in kind.versions() {
@@ -275,15 +315,32 @@ async fn patch(client: &Client, kind: Kind, key: &Key, status: &Value) -> client
             .map_err(client::kube::Error::HttpError)?;
         match client.request::<Value>(request).await {
             Err(client::kube::Error::Api(status)) if status.code == 404 => {}
-            other => return other.map(drop),
+            other => return other,
         }
     }
-    Ok(())
+    Ok(Value::Null)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A definition before GEP-2162 prunes the features; an experimental one of then has a list of names.
+    #[test]
+    fn fields_that_definitions_do_not_have() {
+        let status = json!({"conditions": [], "supportedFeatures": []});
+        let refused = |code| Err(client::kube::Error::Api(Box::new(client::kube::core::Status { code, ..Default::default() })));
+        let of = |kind, result| unknown(kind, &status, &result);
+        assert_eq!(of(Kind::GatewayClass, Ok(json!({"status": status}))), [""; 0]);
+        assert_eq!(of(Kind::GatewayClass, Ok(json!({"status": {"conditions": []}}))), ["supportedFeatures"]);
+        assert_eq!(of(Kind::GatewayClass, Ok(Value::Null)), [""; 0], "it is gone");
+        assert_eq!(of(Kind::GatewayClass, refused(422)), ["supportedFeatures"]);
+        assert_eq!(of(Kind::GatewayClass, refused(409)), [""; 0]);
+        assert_eq!(of(Kind::Gateway, refused(422)), [""; 0]);
+        let fields = [(Kind::GatewayClass, "supportedFeatures".to_owned())].into();
+        assert_eq!(known(Kind::GatewayClass, status.clone(), &fields), json!({"conditions": []}));
+        assert_eq!(known(Kind::Gateway, status.clone(), &fields), status);
+    }
 
     #[test]
     fn times() {

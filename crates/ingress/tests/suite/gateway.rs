@@ -19,7 +19,7 @@ pub(crate) async fn post(world: &World, path: &str, object: &Value) {
 
 /// The definitions, as the API server has them when it serves them.
 pub(crate) async fn install(world: &World) {
-    let kinds = ["gatewayclasses", "gateways", "referencegrants", "backendtlspolicies"];
+    let kinds = ["gatewayclasses", "gateways", "listenersets", "referencegrants", "backendtlspolicies"];
     for plural in kinds.into_iter().chain(["httproutes", "grpcroutes", "tlsroutes", "tcproutes", "udproutes"]) {
         let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": format!("{plural}.gateway.networking.k8s.io")},

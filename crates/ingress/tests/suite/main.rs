@@ -7,6 +7,7 @@ mod clients;
 mod extended;
 mod gateway;
 mod guards;
+mod listeners;
 mod ports;
 mod protocols;
 mod routes;

@@ -18,8 +18,13 @@ use crate::world::World;
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A port that nobody has, below those that the kernel gives to clients.
-fn free() -> u16 {
-    let start = 12_000 + (std::process::id() % 15_000) as u16;
+pub(crate) fn free() -> u16 {
+    free_after(0)
+}
+
+/// One that is so far behind the first that others do not have it either.
+pub(crate) fn free_after(distance: u16) -> u16 {
+    let start = 12_000 + distance + (std::process::id() % 10_000) as u16;
     let is_free = |port: &u16| {
         std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok() && std::net::UdpSocket::bind(("127.0.0.1", *port)).is_ok()
     };

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{Parent, Planner};
-use crate::gateway::listeners::serves;
+use crate::gateway::listeners::Served;
 use crate::gateway::precedence::{Claims, Lost, isolated};
 use crate::gateway::rules::Unsupported;
 use crate::gateway::status::{condition, generation};
 use crate::gateway::types::GROUP;
-use crate::gateway::{CONTROLLER, Plan, Planned, streams};
+use crate::gateway::{CONTROLLER, Plan, Planned};
 
 impl Planner<'_> {
     /// Attaches the route to a parent. The listeners that take it, and the parent's status.
@@ -45,7 +45,8 @@ impl Planner<'_> {
             None => condition("ResolvedRefs", Ok(()), "ResolvedRefs", "", seen),
             Some((reason, message)) => condition("ResolvedRefs", Err(()), reason, &message, seen),
         };
-        let mut reference = json!({"group": GROUP, "kind": "Gateway", "name": parent.reference.name});
+        let kind = if parent.set.is_some() { "ListenerSet" } else { "Gateway" };
+        let mut reference = json!({"group": GROUP, "kind": kind, "name": parent.reference.name});
         for (name, value) in [
             ("namespace", parent.reference.namespace.clone().map(Value::from)),
             ("sectionName", parent.reference.section_name.clone().map(Value::from)),
@@ -68,27 +69,32 @@ impl Planner<'_> {
         plan: &mut Plan,
         outcome: &mut Outcome,
     ) -> bool {
-        let listener = &parent.gateway.spec.listeners[place];
-        if let Some(port) = streams::port(listener) {
-            let is_served = self.owners.get(&port) == Some(&(parent.key, place));
-            let has = claims.has_port(port, &self.claim(parent.gateway, listener, "")).map(|()| {
-                plan.streams.extend(rules.first().filter(|_| is_served).map(|rule| (port, rule.clone())));
-            });
-            return !is_served || outcome.note(has, "PortConflict");
-        }
-        let Some(door) = serves(listener, self.around) else { return true };
+        let placed = &parent.listed.listeners[place];
+        let (entrance, door) = match placed.served {
+            Ok(Served::Hosts(entrance, door)) => (entrance, door),
+            Ok(Served::Stream(port)) => {
+                let has = claims.has_port(port, &self.claim(placed, "")).map(|()| {
+                    plan.streams.extend(rules.first().map(|rule| (port, rule.clone())));
+                });
+                return outcome.note(has, "PortConflict");
+            }
+            // "Listener status does not impact successful attachment" (ListenerStatus, attachedRoutes).
+            Err(_) => return true,
+        };
         let clients = self.askings.get(&(parent.key, place)).map(|asking| asking.clients.clone());
         let mut has_any = false;
         for host in hosts {
-            if let Some((other, isolating)) = isolated(host, listener, parent.gateway, self.around) {
+            if let Some((other, isolating)) = isolated(host, placed, parent.listed) {
                 let is_there = parent.attached.iter().flatten().any(|(place, hosts)| *place == other && hosts.contains(host));
-                let has = if is_there { Ok(()) } else { Err(Lost::to_listener(host, isolating)) };
+                let has = if is_there { Ok(()) } else { Err(Lost::to_listener(host, placed, isolating)) };
                 has_any |= outcome.note(has, "HostnameConflict");
                 continue;
             }
-            let has = claims.has_host(host, door, &self.claim(parent.gateway, listener, host), self.around);
+            let has = claims.has_host(host, (entrance, door), &self.claim(placed, host), self.around);
             if outcome.note(has, "HostnameConflict") {
-                let here = |rule: &Planned| Planned { door, host: host.clone(), clients: clients.clone(), ..rule.clone() };
+                let (host, clients) = (host.clone(), clients.clone());
+                let here =
+                    |rule: &Planned| Planned { entrance, door, host: host.clone(), clients: clients.clone(), ..rule.clone() };
                 plan.rules.extend(rules.iter().map(here));
                 has_any = true;
             }

@@ -67,9 +67,9 @@ fn listeners_that_cannot_be_are_told_so() {
     check(odd, &["Accepted False UnsupportedProtocol", resolved, invalid], 0);
     let https = json!({"name": "https", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "good"}]}});
     let tls = json!({"name": "tls", "port": 443, "protocol": "TLS", "tls": {"mode": "Passthrough"}});
-    let conflict = ["Accepted False ProtocolConflict", resolved, invalid, "Conflicted True ProtocolConflict"];
+    let conflict = ["Accepted False Invalid", resolved, invalid, "Conflicted True ProtocolConflict"];
     check(json!([https, tls]), &conflict, 1);
     let twice = json!({"name": "again", "port": 80, "protocol": "HTTP"});
-    let conflict = ["Accepted False HostnameConflict", resolved, invalid, "Conflicted True HostnameConflict"];
+    let conflict = ["Accepted False Invalid", resolved, invalid, "Conflicted True HostnameConflict"];
     check(json!([http()[0], twice]), &conflict, 2);
 }

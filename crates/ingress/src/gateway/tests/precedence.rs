@@ -192,7 +192,7 @@ fn the_most_specific_name_comes_first() {
     let check = |cluster: &Cluster, ingresses: &[(&str, &str, bool)], expected: &[(&str, Option<&str>)]| {
         let table = table(cluster, ingresses);
         for (host, expected) in expected {
-            let found = table.passes(host).map(|route| route.ingress.ns());
+            let found = table.passes(Entrance::Ingress, host).map(|route| route.ingress.ns());
             assert_eq!(found, *expected, "{host} {ingresses:?}");
         }
     };
@@ -216,6 +216,6 @@ fn a_wildcard_of_a_route_leaves_the_hosts_of_ingresses() {
     let cluster = Cluster::new().gateway("g", &["https:"]).http("g", &["*.test"]);
     let table = table(&cluster, &[("c/i", "a.test", false)]);
     let (parts, ()) = http::Request::get("/").body(()).unwrap().into_parts();
-    let of = |host: &str| table.route(true, host, "/api", &parts).map(|route| route.ingress.ns());
+    let of = |host: &str| table.route((Entrance::Ingress, true), host, "/api", &parts).map(|route| route.ingress.ns());
     assert_eq!((of("a.test"), of("b.test"), of("a.b.test")), (Some("c"), Some("g"), Some("g")));
 }
