@@ -21,11 +21,11 @@ use hyper_util::server::conn::auto;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tokio_util::sync::CancellationToken;
 
-use crate::gateway::Entrance;
+use crate::gateway::{Door, Entrance};
 use crate::guard::clients::{Chain, Shown};
 use crate::handshakes::{Handshakes, Spoken};
 use crate::headers::Peer;
@@ -154,10 +154,20 @@ impl Front {
             return self.hold(stream, Peer { shown, ..peer }, place).await;
         }
         let hello = tokio::time::timeout(HANDSHAKE, Hello::read(&mut stream)).await.map_err(late)?.map_err(text)?;
-        if let Some(route) = self.proxy.table.load().passes(peer.entrance, &hello.name).cloned() {
-            place.prove(&peer.address.to_string());
+        let led = self.proxy.table.load().passes(peer.entrance, &hello.name).map(|(route, door)| (route.clone(), door));
+        if let Some((route, door)) = led {
             let end = self.tasks.token();
-            return end.run_until_cancelled(passthrough::forward(route, hello, stream)).await.unwrap_or(Ok(()));
+            let leading = async {
+                if door == Door::Passthrough {
+                    place.prove(&peer.address.to_string());
+                    return passthrough::forward(route, hello, stream).await;
+                }
+                let shaking = TlsAcceptor::from(spoken.bare.clone()).accept(Replayed::new(hello.bytes, stream));
+                let stream = tokio::time::timeout(HANDSHAKE, shaking).await.map_err(late)?.map_err(text)?;
+                place.prove(&peer.address.to_string());
+                passthrough::forward_carried(route, stream).await
+            };
+            return end.run_until_cancelled(leading).await.unwrap_or(Ok(()));
         }
         if !ends {
             return Err(format!("TLS for {} ends nowhere at this port", hello.name));

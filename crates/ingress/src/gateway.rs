@@ -149,7 +149,7 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
         for parent in of_route {
             let (listeners, status) = planner.parent(parent, rules, &claims, &mut plan);
             if !listeners.is_empty() {
-                planner.note(parent.key, &mut ancestors);
+                planner.note(parent, &mut ancestors);
             }
             for listener in listeners {
                 *attached.entry((parent.key, listener)).or_default() += 1;

@@ -24,6 +24,8 @@ pub(crate) struct Spoken {
     pub(crate) plain: Arc<ServerConfig>,
     /// Asks clients for certificates.
     pub(crate) asking: Arc<ServerConfig>,
+    /// For anything but HTTP: says nothing of protocols.
+    pub(crate) bare: Arc<ServerConfig>,
 }
 
 impl Handshakes {
@@ -33,7 +35,11 @@ impl Handshakes {
     /// The TLS library refuses it, or has no randomness for tickets.
     pub(crate) fn at(&self, entrance: Entrance) -> Result<Spoken, rustls::Error> {
         let chooser = Arc::new(Chooser { table: self.table.clone(), entrance, fallback: self.fallback.clone() });
-        Ok(Spoken { plain: server(chooser.clone(), None)?, asking: server(chooser, Some(Arc::new(Anyone::default())))? })
+        let plain = server(chooser.clone(), None)?;
+        let mut bare = ServerConfig::clone(&plain);
+        bare.alpn_protocols.clear();
+        let bare = Arc::new(bare);
+        Ok(Spoken { plain, asking: server(chooser, Some(Arc::new(Anyone::default())))?, bare })
     }
 }
 

@@ -559,6 +559,7 @@ fn gateway_rule(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh
     };
     let mirrors = planned.mirrors.iter().map(mirrored).collect();
     let upstream = backends.iter().find_map(|one| one.to.clone()).unwrap_or_else(|| backend(&nobody(&planned.route)));
+    let (actions, clients, without) = (planned.actions.clone(), planned.clients.clone(), planned.kind.without_backend());
     let route = Route {
         ingress: planned.route.clone(),
         text: "/".to_owned(),
@@ -568,7 +569,7 @@ fn gateway_rule(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh
         upstream,
         spare: None,
         canary: None,
-        gateway: Some(GatewayRoute { actions: planned.actions.clone(), backends, mirrors, clients: planned.clients.clone() }),
+        gateway: Some(GatewayRoute { actions, backends, mirrors, clients, without }),
     };
     GatewayRule { matched: planned.matched.clone(), route: Arc::new(route) }
 }

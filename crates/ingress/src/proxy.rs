@@ -209,7 +209,7 @@ impl Proxy {
             return text(StatusCode::PAYLOAD_TOO_LARGE);
         }
         let Some(chosen) = Chosen::of(&visit.route, &visit.facts(), crate::random::next()) else {
-            return text(StatusCode::INTERNAL_SERVER_ERROR);
+            return text(visit.route.gateway.as_ref().map_or(StatusCode::INTERNAL_SERVER_ERROR, |gateway| gateway.without));
         };
         let spare = visit.route.spare.clone().filter(|_| chosen.upstream.is_empty());
         let (upstream, route) = (spare.as_ref().unwrap_or(&chosen.upstream).clone(), visit.route.clone());

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use client::Key;
+use http::StatusCode;
 use http::request::Parts;
 use rustls::sign::CertifiedKey;
 
@@ -68,6 +69,8 @@ pub struct GatewayRoute {
     pub mirrors: Vec<Mirrored>,
     /// What clients have to show.
     pub clients: Option<Arc<Clients>>,
+    /// The answer where no back end can be asked.
+    pub without: StatusCode,
 }
 
 impl GatewayRoute {
@@ -116,8 +119,8 @@ pub struct GatewayRule {
 /// The rules of routes where connections come, by door and by host; of one host the first that matches counts.
 #[derive(Debug, Default)]
 pub struct GatewayRoutes {
-    /// Those over plain HTTP, those over TLS, those of TLS that is passed through.
-    pub(crate) hosts: [HashMap<String, Vec<GatewayRule>>; 3],
+    /// Those over plain HTTP, those over TLS, those of TLS that is passed through, and those of what TLS that ends here carries.
+    pub(crate) hosts: [HashMap<String, Vec<GatewayRule>>; 4],
     /// Hosts for which TLS ends here, whether or not a rule has them.
     pub(crate) ends_here: HashSet<String>,
     /// Hosts whose clients are asked for certificates.
@@ -125,9 +128,9 @@ pub struct GatewayRoutes {
 }
 
 impl GatewayRoutes {
-    /// Whether TLS of any host is passed through.
-    fn passes(&self) -> bool {
-        !self.hosts[Door::Passthrough as usize].is_empty()
+    /// Whether TLS of any host is led on by its name.
+    fn leads(&self) -> bool {
+        [Door::Passthrough, Door::Terminated].iter().any(|door| !self.hosts[*door as usize].is_empty())
     }
 
     fn of(&self, door: Door, name: &str) -> Option<&[GatewayRule]> {
@@ -243,24 +246,27 @@ impl Table {
         self.streams.get(&port)
     }
 
-    /// Whether TLS of any host is passed through.
+    /// Whether TLS of any host is led on by its name.
     pub fn passes_any(&self, entrance: Entrance) -> bool {
-        (self.passes && entrance == Entrance::Ingress) || self.gateway.get(&entrance).is_some_and(GatewayRoutes::passes)
+        (self.passes && entrance == Entrance::Ingress) || self.gateway.get(&entrance).is_some_and(GatewayRoutes::leads)
     }
 
-    /// Where TLS for this host is passed through to; none where it ends here. Whoever has the most specific name decides.
-    pub fn passes(&self, entrance: Entrance, name: &str) -> Option<&Arc<Route>> {
+    /// Where connections over TLS for this host are led on to, and whether as they are ([`Door::Passthrough`]) or as what they carry
+    /// ([`Door::Terminated`]); none where HTTP is asked over them here. Whoever has the most specific name decides.
+    pub fn passes(&self, entrance: Entrance, name: &str) -> Option<(&Arc<Route>, Door)> {
         let gateway = self.gateway.get(&entrance);
         for (name, is_of_ingress) in levels(name) {
-            if let Some(rules) = gateway.and_then(|gateway| gateway.of(Door::Passthrough, name)) {
-                return rules.first().map(|rule| &rule.route);
+            for door in [Door::Passthrough, Door::Terminated] {
+                if let Some(rules) = gateway.and_then(|gateway| gateway.of(door, name)) {
+                    return rules.first().map(|rule| (&rule.route, door));
+                }
             }
             if gateway.is_some_and(|gateway| gateway.of(Door::Https, name).is_some()) {
                 return None;
             }
             let of_ingress = self.hosts.get(name).filter(|_| is_of_ingress && entrance == Entrance::Ingress);
             if let Some(routes) = of_ingress {
-                return routes.passes.as_ref();
+                return routes.passes.as_ref().map(|route| (route, Door::Passthrough));
             }
             if gateway.is_some_and(|gateway| gateway.ends_here.contains(name)) {
                 return None;

@@ -44,7 +44,7 @@ impl Drop for Resetting {
 }
 
 /// Takes bytes from each to the other.
-async fn between<A, B>(client: A, backend: B, silence: Duration) -> io::Result<()>
+pub(crate) async fn between<A, B>(client: A, backend: B, silence: Duration) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,

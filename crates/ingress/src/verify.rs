@@ -43,6 +43,8 @@ pub struct Trust {
     verify: Verify,
     pub(crate) http1: Arc<ClientConfig>,
     pub(crate) http2: Arc<ClientConfig>,
+    /// For anything but HTTP: says nothing of protocols.
+    pub(crate) bare: Arc<ClientConfig>,
 }
 
 impl Trust {
@@ -59,12 +61,12 @@ impl Trust {
         let builder = ClientConfig::builder_with_provider(Arc::new(provider.clone())).with_safe_default_protocol_versions()?;
         let verifier = Verifier { roots, names: verify.names.clone(), provider };
         let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
-        let with = |protocol: &[u8]| {
+        let with = |protocols: &[&[u8]]| {
             let mut config = config.clone();
-            config.alpn_protocols = vec![protocol.to_vec()];
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
             Arc::new(config)
         };
-        Ok(Self { http1: with(b"http/1.1"), http2: with(b"h2"), verify })
+        Ok(Self { http1: with(&[b"http/1.1"]), http2: with(&[b"h2"]), bare: with(&[]), verify })
     }
 }
 

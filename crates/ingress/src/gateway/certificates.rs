@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use client::Key;
 
-use super::listeners::Placed;
+use super::listeners::{Placed, ends_tls};
 use super::types::ObjectRef;
 use super::{Around, Objects, Order, granted};
 use crate::issuer::{Issuer, is_provable};
@@ -12,7 +12,7 @@ use crate::issuer::{Issuer, is_provable};
 /// The certificates of a listener that the issuer is asked for whom its Gateway or ListenerSet names: those of Secrets in its own namespace.
 pub(super) fn orders(gateway: &Key, placed: &Placed<'_>, issuer: &Issuer) -> Vec<Order> {
     let (listener, namespace) = (placed.listener, placed.namespace());
-    let host = listener.hostname.as_deref().filter(|host| listener.protocol == "HTTPS" && is_provable(host));
+    let host = listener.hostname.as_deref().filter(|host| ends_tls(listener) && is_provable(host));
     let (Some(host), Some(tls)) = (host, &listener.tls) else { return Vec::new() };
     let own = |reference: &&ObjectRef| reference.namespace.as_deref().is_none_or(|of| of == namespace);
     let order = |reference: &ObjectRef| Order {
@@ -34,7 +34,7 @@ pub(super) fn certificates(
     watched: &mut BTreeSet<Key>,
 ) -> Result<Vec<Key>, (&'static str, String)> {
     let (listener, namespace) = (placed.listener, placed.namespace());
-    if listener.protocol != "HTTPS" {
+    if !ends_tls(listener) {
         return Ok(Vec::new());
     }
     let references = listener.tls.as_ref().map(|tls| &tls.certificate_refs[..]).unwrap_or_default();

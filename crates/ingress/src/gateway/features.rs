@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// What is served, by the names of the conformance tests.
-const SUPPORTED: [&str; 41] = [
+const SUPPORTED: [&str; 43] = [
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
@@ -44,6 +44,8 @@ const SUPPORTED: [&str; 41] = [
     "ReferenceGrant",
     "TCPRoute",
     "TLSRoute",
+    "TLSRouteModeMixed",
+    "TLSRouteModeTerminate",
     "UDPRoute",
 ];
 

@@ -195,8 +195,10 @@ fn programmed(placed: &Placed<'_>, good: bool, around: &Around<'_>, seen: i64) -
     let port = own_port.unwrap_or(Port::tcp(placed.listener.port));
     let (is_taken, elsewhere) = taken(port, around).filter(|_| good).unwrap_or_default();
     let is_waiting = own_port.is_some_and(|port| (around.opened)(port).is_none());
+    let conflict = placed.served.as_ref().err().and_then(|refusal| refusal.conflict).filter(|_| placed.set.is_some());
+    let unserved = conflict.unwrap_or("Invalid");
     let (holds, reason, message) = match good {
-        false => (Err(()), "Invalid", "the listener is not served"),
+        false => (Err(()), unserved, "the listener is not served"),
         true if is_waiting => (Err(()), "Pending", "the port is being opened"),
         // It has the port when that is given up.
         true if is_taken => (Err(()), "Pending", &*elsewhere),

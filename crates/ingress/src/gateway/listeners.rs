@@ -31,6 +31,12 @@ pub(super) fn takes(listener: &Listener, route: &str) -> bool {
     }
 }
 
+/// Whether TLS of a listener ends here: then it has certificates.
+pub(super) fn ends_tls(listener: &Listener) -> bool {
+    let mode = listener.tls.as_ref().and_then(|tls| tls.mode.as_deref());
+    listener.protocol == "HTTPS" || (listener.protocol == "TLS" && mode.is_none_or(|mode| mode == "Terminate"))
+}
+
 /// The kinds of routes that a listener takes.
 pub(super) fn routes(listener: &Listener) -> impl Iterator<Item = &'static Kind> {
     ROUTES.iter().filter(|route| takes(listener, route.name()))
@@ -154,8 +160,8 @@ fn refused(Conflict { reason, other }: Conflict, is_of_set: bool) -> Refusal {
         Some(name) => format!("it is not distinct from listener {name}"),
         None => "it is not distinct from another listener of the Gateway, which comes first".to_owned(),
     };
-    // GatewayListenerProtocolAndRouteKindConflicts and ListenerSetProtocolConflict of the conformance tests.
-    Refusal { reason: if is_of_set { "Conflicted" } else { "Invalid" }, message, conflict: Some(reason) }
+    // GatewayListenerProtocolAndRouteKindConflicts and ListenerSetProtocolAndRouteKindConflicts of the conformance tests.
+    Refusal { reason: if is_of_set { reason } else { "Invalid" }, message, conflict: Some(reason) }
 }
 
 /// The Gateway that a ListenerSet wants to be attached to.
@@ -181,8 +187,9 @@ fn kind_of(listener: &Listener, around: &Around<'_>) -> Result<Served, Refusal> 
         ("HTTP", _) => Door::Http,
         ("HTTPS", "Terminate") => Door::Https,
         ("TLS", "Passthrough") => Door::Passthrough,
+        ("TLS", "Terminate") => Door::Terminated,
         ("HTTPS", _) => return Err(unsupported("UnsupportedValue", "HTTPS must have TLS of the mode Terminate".to_owned())),
-        ("TLS", _) => return Err(unsupported("UnsupportedValue", "TLS must be of the mode Passthrough".to_owned())),
+        ("TLS", _) => return Err(unsupported("UnsupportedValue", "TLS must be of the mode Passthrough or Terminate".to_owned())),
         (protocol, _) => {
             let port = Port::named(protocol, listener.port).map(Served::Stream);
             return port.ok_or_else(|| unsupported("UnsupportedProtocol", format!("protocol {protocol} is not served")));

@@ -93,6 +93,15 @@ pub enum Door {
     Https,
     /// TLS that is passed through.
     Passthrough,
+    /// TLS that ends here; what it carries goes on as it is.
+    Terminated,
+}
+
+impl Door {
+    /// Whether connections are led on by the name in their first message, each name's to one route.
+    pub fn is_led_by_name(self) -> bool {
+        matches!(self, Self::Passthrough | Self::Terminated)
+    }
 }
 
 /// One match of one rule, under one host.

@@ -119,7 +119,7 @@ impl Claims {
             return;
         }
         let name = (entrance, host);
-        if door == Door::Passthrough {
+        if door.is_led_by_name() {
             oldest(&mut self.passing, name.clone(), claim.clone());
         }
         self.claim_tls(name, door, claim);
@@ -155,7 +155,7 @@ impl Claims {
         let other = match self.tls.get(&name) {
             _ if door == Door::Http => None,
             Some((other, taken)) if *taken != door => Some(other),
-            _ => self.passing.get(&name).filter(|other| door == Door::Passthrough && *other != claim),
+            _ => self.passing.get(&name).filter(|other| door.is_led_by_name() && *other != claim),
         };
         other.map_or(Ok(()), |other| Err(Lost::to_older(named(host), other.to_string())))
     }

@@ -150,12 +150,15 @@ impl<'a> Planner<'a> {
         Some(key)
     }
 
-    /// Notes that a Gateway leads to the route's back ends.
-    pub(super) fn note(&self, gateway: &Key, ancestors: &mut Ancestors) {
+    /// Notes that a Gateway leads to the route's back ends, unless what it leads there is not looked into.
+    pub(super) fn note(&self, parent: &Parent<'_>, ancestors: &mut Ancestors) {
+        let ends_here = |place: &usize| parent.listed.listeners[*place].hosts().is_some_and(|(_, door)| door == Door::Terminated);
+        let mut places = parent.attached.iter().flatten().map(|(place, _)| place);
+        if self.kind.is_led_on() && !places.any(ends_here) {
+            return;
+        }
         for key in self.references().filter_map(|reference| backend(reference, self.route.namespace())) {
-            if !self.kind.is_led_on() {
-                self.policies.note(&key, gateway, self.around, ancestors);
-            }
+            self.policies.note(&key, parent.key, self.around, ancestors);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Statuses of the Gateway API: conditions that keep the time of their last change. Pure.
 
+use http::StatusCode;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
@@ -46,6 +47,12 @@ impl Kind {
     /// What the back ends of such routes speak; what their Services say when none.
     pub fn protocol(self) -> Option<Protocol> {
         (self == Self::GrpcRoute).then_some(Protocol::Grpc)
+    }
+
+    /// The answer of such routes where a back end is none. "When a GRPCBackendRef is invalid, UNAVAILABLE statuses MUST be returned" (GRPCRouteRule), which is
+    /// what clients of gRPC take 503 for; they take 500, which HTTPRoutes answer with, for UNKNOWN.
+    pub fn without_backend(self) -> StatusCode {
+        if self == Self::GrpcRoute { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR }
     }
 
     /// Whether what such routes forward is not looked into: it has TLS of its own, or anything else.

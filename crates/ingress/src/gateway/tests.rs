@@ -191,7 +191,11 @@ fn what_listeners_are_told() {
     check(foreign, [accepted, "ResolvedRefs False RefNotPermitted", invalid], 0);
     let tls = |mode: &str| json!({"port": 443, "protocol": "TLS", "hostname": "a.example", "tls": {"mode": mode}});
     check(tls("Passthrough"), [accepted, resolved, programmed], 0);
-    check(tls("Terminate"), ["Accepted False UnsupportedValue", resolved, invalid], 0);
+    check(tls("Terminate"), [accepted, "ResolvedRefs False InvalidCertificateRef", invalid], 0);
+    check(tls("Other"), ["Accepted False UnsupportedValue", resolved, invalid], 0);
+    let mut ends = tls("Terminate");
+    ends["tls"]["certificateRefs"] = json!([{"name": "good"}]);
+    check(ends, [accepted, resolved, programmed], 1);
     let kinds = json!({"port": 80, "protocol": "HTTP", "allowedRoutes": {"kinds": [{"kind": "TCPRoute"}]}});
     check(kinds, [accepted, "ResolvedRefs False InvalidRouteKinds", programmed], 0);
 }

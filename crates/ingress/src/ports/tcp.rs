@@ -65,7 +65,7 @@ async fn forward(shared: &Shared, port: Port, client: TcpStream, place: Place) -
         Some(route) => passthrough::dial(route).await,
         None => Err("no route".to_owned()),
     };
-    let backend = dialed.inspect_err(|_| {
+    let (backend, _) = dialed.inspect_err(|_| {
         // The client is told that nobody has taken its connection: it is reset. Without the option it ends, which says less.
         let _ = client.set_zero_linger();
     })?;

@@ -149,13 +149,16 @@ async fn routes_are_served_with_their_conditions() {
     );
     assert!(parents[0]["conditions"][0]["lastTransitionTime"].is_string());
 
-    let methods = json!([{"matches": [{"method": {"service": "a.Ship", "method": "Sail"}}], "backendRefs": backend("two")}]);
+    let methods = json!([{"matches": [{"method": {"service": "a.Ship", "method": "Sail"}}], "backendRefs": backend("two")},
+        {"matches": [{"method": {"service": "a.None"}}], "backendRefs": backend("missing")}]);
     let route = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GRPCRoute", "metadata": {"name": "r", "namespace": "a"},
         "spec": {"parentRefs": [{"name": "g"}], "hostnames": ["grpc.example"], "rules": methods}});
     post(&world, &format!("{API}/namespaces/a/grpcroutes"), &route).await;
     let sailed = until(http, || get("grpc.example", "/a.Ship/Sail"), |answer| answer.status == 200).await.seen();
     assert_eq!((&sailed["name"], &sailed["version"]), (&json!("two"), &json!("HTTP/2.0")));
     assert_eq!(ask(http, get("grpc.example", "/a.Ship/Row")).await.status, 404);
+    // GRPCRouteAllBackendsWeightZero of the conformance tests wants the status Unavailable, which 503 is to clients of gRPC.
+    assert_eq!(ask(http, get("grpc.example", "/a.None/Any")).await.status, 503);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::Request;
+use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -136,6 +137,44 @@ async fn https_and_tls_at_any_port() {
     assert!(connect_tls(&world, https, "other.example.com", "http/1.1").await.is_err(), "the certificate is another port's");
     let stranger = connect_anyway(https, "other.example.com").await;
     assert_eq!(send(stranger, get("other.example.com", "/").body(full("")).unwrap()).await.status, 404);
+}
+
+/// TLSRouteTerminateSimpleSameNamespace, TLSRouteMixedTerminationSameNamespace and BackendTLSPolicyTLSRouteTerminate of the conformance tests: what
+/// TLS that ends here carries goes on as it is, or over TLS of its own with a policy.
+#[tokio::test]
+async fn tls_ends_here_for_tls_routes() {
+    let world = World::new();
+    world.service("one", &[world.backend("one").await]);
+    world.service("secured", &[world.tls_backend("secured", "secured.example").await]);
+    world.certificate("cert", "a.example.com");
+    world.certificate("other", "b.example.com");
+    let map = json!({"metadata": {"namespace": "a", "name": "roots"}, "data": {"ca.crt": world.authority.bundle()}});
+    world.fake.put::<ConfigMap>(&serde_json::from_value(map).unwrap());
+    world.start_with(world.options());
+    install(&world).await;
+    let port = free();
+    let listener = |name: &str, host: &str, secret: &str| json!({"name": name, "port": port, "protocol": "TLS", "hostname": host, "tls": {"mode": "Terminate", "certificateRefs": [{"name": secret}]}});
+    gateway(&world, json!([listener("a", "a.example.com", "cert"), listener("b", "b.example.com", "other")])).await;
+    for (name, host, service) in [("a", "a.example.com", "one"), ("b", "b.example.com", "secured")] {
+        let object = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "TLSRoute", "metadata": {"name": name, "namespace": "a"},
+            "spec": {"parentRefs": [{"name": "g"}], "hostnames": [host], "rules": backends(service)}});
+        post(&world, &format!("{API}/namespaces/a/tlsroutes"), &object).await;
+    }
+    status(&world, "/namespaces/a/gateways/g", |status| programmed(status, 2)).await;
+    let stream = connected(&world, port, "a.example.com").await;
+    assert_eq!(
+        send(stream, get("any.example", "/").body(full("")).unwrap()).await.seen()["name"],
+        "one",
+        "nobody looks at the host"
+    );
+    let policy = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "BackendTLSPolicy",
+        "metadata": {"name": "p", "namespace": "a"}, "spec": {"targetRefs": [{"group": "", "kind": "Service", "name": "secured"}],
+            "validation": {"caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "roots"}], "hostname": "secured.example"}}});
+    post(&world, &format!("{API}/namespaces/a/backendtlspolicies"), &policy).await;
+    let accepted = |status: &Value| status["ancestors"][0]["conditions"][0]["status"] == "True";
+    status(&world, "/namespaces/a/backendtlspolicies/p", accepted).await;
+    let stream = connected(&world, port, "b.example.com").await;
+    assert_eq!(send(stream, get("any.example", "/").body(full("")).unwrap()).await.seen()["name"], "secured");
 }
 
 /// A connection over TLS, once the certificate is the host's.

@@ -8,7 +8,8 @@ use crate::gateway::precedence::{Claims, Lost, isolated};
 use crate::gateway::rules::Unsupported;
 use crate::gateway::status::{condition, generation};
 use crate::gateway::types::GROUP;
-use crate::gateway::{CONTROLLER, Plan, Planned};
+use crate::gateway::{Backend, CONTROLLER, Door, Plan, Planned};
+use crate::upstream::UpstreamKey;
 
 impl Planner<'_> {
     /// Attaches the route to a parent. The listeners that take it, and the parent's status.
@@ -92,14 +93,26 @@ impl Planner<'_> {
             }
             let has = claims.has_host(host, (entrance, door), &self.claim(placed, host), self.around);
             if outcome.note(has, "HostnameConflict") {
-                let (host, clients) = (host.clone(), clients.clone());
-                let here =
-                    |rule: &Planned| Planned { entrance, door, host: host.clone(), clients: clients.clone(), ..rule.clone() };
+                let here = |rule: &Planned| {
+                    let backends = if door == Door::Terminated { self.by_policies(rule) } else { rule.backends.clone() };
+                    Planned { entrance, door, host: host.clone(), clients: clients.clone(), backends, ..rule.clone() }
+                };
                 plan.rules.extend(rules.iter().map(here));
                 has_any = true;
             }
         }
         has_any
+    }
+}
+
+impl Planner<'_> {
+    /// The back ends of a rule as policies want them: what TLS that ends here carries goes on over TLS of its own where one says so.
+    fn by_policies(&self, rule: &Planned) -> Vec<Backend<UpstreamKey>> {
+        let apply = |one: &Backend<UpstreamKey>| {
+            let to = one.to.clone().and_then(|key| self.policies.apply(key, self.around));
+            Backend { weight: one.weight, to, changes: one.changes.clone() }
+        };
+        rule.backends.iter().map(apply).collect()
     }
 }
 

@@ -192,7 +192,7 @@ fn the_most_specific_name_comes_first() {
     let check = |cluster: &Cluster, ingresses: &[(&str, &str, bool)], expected: &[(&str, Option<&str>)]| {
         let table = table(cluster, ingresses);
         for (host, expected) in expected {
-            let found = table.passes(Entrance::Ingress, host).map(|route| route.ingress.ns());
+            let found = table.passes(Entrance::Ingress, host).map(|(route, _)| route.ingress.ns());
             assert_eq!(found, *expected, "{host} {ingresses:?}");
         }
     };

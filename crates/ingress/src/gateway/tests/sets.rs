@@ -78,7 +78,8 @@ fn gateways_say_which_sets_they_allow() {
     check(json!({"from": "Selector", "selector": {"matchLabels": {"a": "b"}}}), [false, false]);
 }
 
-/// ListenerSetProtocolConflict and ListenerSetHostnameConflict of the conformance tests, with their manifests' listeners.
+/// ListenerSetProtocolConflict, ListenerSetHostnameConflict and ListenerSetProtocolAndRouteKindConflicts of the conformance tests, with the listeners of
+/// the manifests of the first two.
 #[test]
 fn the_first_of_several_resources_has_the_place() {
     let check = |gateway: &str, wrong_protocol: bool, reason: &str| {
@@ -100,7 +101,9 @@ fn the_first_of_several_resources_has_the_place() {
             (conditions(gateway), &gateway["attachedListenerSets"]),
             (vec!["Accepted True Accepted".to_owned(), "Programmed True Programmed".to_owned()], &json!(2))
         );
-        let lost = |name: &str| format!("{name} Conflicted {reason}");
+        let programmed = &of(&plan, Kind::ListenerSet, "set-2")["listeners"][0]["conditions"][2];
+        assert_eq!((&programmed["status"], &programmed["reason"]), (&json!("False"), &json!(reason)));
+        let lost = |name: &str| format!("{name} {reason} {reason}");
         let set = |name: &str| of(&plan, Kind::ListenerSet, name);
         assert_eq!(told(set("gateway-1")), ["one Accepted".to_owned(), lost("with-gateway"), "with-set Accepted".to_owned()]);
         assert_eq!(told(set("gateway-2")), [lost("with-gateway")]);
@@ -127,7 +130,7 @@ fn older_sets_come_first() {
     let cluster = cluster.set("z/old", &["l HTTPS 443 shop.example"]).set("a/new", &["l HTTPS 443 shop.example"]);
     let plan = planned(&cluster.objects);
     let set = |name: &str| told(of(&plan, Kind::ListenerSet, name));
-    assert_eq!((set("old"), set("new")), (vec!["l Accepted".to_owned()], vec!["l Conflicted HostnameConflict".to_owned()]));
+    assert_eq!((set("old"), set("new")), (vec!["l Accepted".to_owned()], vec!["l HostnameConflict HostnameConflict".to_owned()]));
     let message = &of(&plan, Kind::ListenerSet, "new")["listeners"][0]["conditions"][0]["message"];
     assert_eq!(message, "it is not distinct from another listener of the Gateway, which comes first", "others are not named");
     let cluster = Cluster::new(all, &["own HTTP 80 own.example"]);
@@ -135,8 +138,8 @@ fn older_sets_come_first() {
         cluster.set("z/old", &["l HTTPS 443 shop.example", "m TLS 443 shop.example"]).set("a/new", &["l HTTPS 443 shop.example"]);
     let plan = planned(&cluster.objects);
     let set = |name: &str| told(of(&plan, Kind::ListenerSet, name));
-    assert_eq!(set("old"), ["l Conflicted ProtocolConflict", "m Conflicted ProtocolConflict"]);
-    assert_eq!(set("new"), ["l Conflicted HostnameConflict"], "what is to be set right is not for others to take");
+    assert_eq!(set("old"), ["l ProtocolConflict ProtocolConflict", "m ProtocolConflict ProtocolConflict"]);
+    assert_eq!(set("new"), ["l HostnameConflict HostnameConflict"], "what is to be set right is not for others to take");
 }
 
 /// ListenerSetDualParentRefIndependence, ListenerSetRouteStatusScopedToParentRef and ListenerSetGatewayParentSectionNameNotFound of the conformance
