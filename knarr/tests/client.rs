@@ -261,16 +261,9 @@ fn objects_are_shown(c: &Client<'_>) {
     }
     // The beginning of a name is enough.
     let described = c.run("describe pod web-");
-    for part in [
-        "Container ID:",
-        "State:",
-        "Running",
-        "Restart Count:  0",
-        "QoS Class:",
-        "Ports:",
-        "80/TCP (http)",
-        "Started    ",
-    ] {
+    for part in
+        ["Container ID:", "State:", "Running", "Restart Count:  0", "QoS Class:", "Ports:", "80/TCP (http)", "Started    "]
+    {
         assert!(described.contains(part), "{part:?} is not in {described}");
     }
     assert!(c.run("describe node n1").contains("Allocatable:"));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use client::Key;
-use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressRule};
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressRule, IngressTLS};
 
 use crate::annotations::{self, Problem};
 use crate::endpoints::PortRef;
@@ -13,6 +13,13 @@ use crate::paths::{Matcher, PathType};
 use crate::policy::Policy;
 use crate::template::Template;
 use crate::upstream::{Place, UpstreamKey};
+
+/// Paths of all hosts, and hosts with a certificate, that an Ingress may come to.
+const MOST: usize = 20_000;
+/// Bytes of all compiled patterns of an Ingress, of the largest, and what each may have in any case.
+const PATTERNS: usize = 16 << 20;
+const PATTERN: usize = 1 << 20;
+const LEAST_PATTERN: usize = 16 << 10;
 
 /// An Ingress as the table needs it.
 #[derive(Debug)]
@@ -81,21 +88,31 @@ pub fn host_name(host: &str) -> String {
 /// Reads an Ingress. `domain` is that of the cluster, `issuers` may be asked for certificates.
 pub fn compile(ingress: &Ingress, domain: &str, issuers: &Issuers) -> Compiled {
     let (mut policy, problems) = annotations::parse(&ingress.metadata.annotations.clone().unwrap_or_default());
-    let mut reader = Reader { key: Key::of(ingress), problems };
+    let mut reader = Reader { key: Key::of(ingress), problems, pattern_size: 0 };
     let passwords = reader.passwords(&mut policy);
     let authorities = reader.authorities(&mut policy);
     let external = reader.external(&mut policy, domain);
     let policy = Arc::new(policy);
     let spec = ingress.spec.clone().unwrap_or_default();
-    let default = spec.default_backend.as_ref().and_then(|backend| reader.upstream(&policy, backend));
+    let mut default = spec.default_backend.as_ref().and_then(|backend| reader.upstream(&policy, backend));
     let spare = policy.default_backend.as_ref().and_then(|name| reader.spare(&policy, name));
-    let rules = spec.rules.unwrap_or_default();
+    let mut rules = spec.rules.unwrap_or_default();
+    let mut tls = spec.tls.unwrap_or_default();
+    let count = too_much(&policy, &rules, &tls);
+    if let Some(count) = count {
+        reader.problem(
+            "TooLarge",
+            format!("it comes to {count} paths and certificates of hosts, an Ingress may have {MOST}: divide it"),
+        );
+        (rules, tls, default) = (Vec::new(), Vec::new(), None);
+    }
+    reader.pattern_size = pattern_size(&rules);
     let paths: Vec<PathRule> = rules.iter().flat_map(|rule| reader.rule(&policy, rule, default.as_ref())).collect();
     let mut hosts: Vec<String> = rules.iter().flat_map(|rule| names(&policy, rule)).collect();
-    if rules.is_empty() {
+    if rules.is_empty() && count.is_none() {
         hosts.push(String::new());
     }
-    let tls = spec.tls.iter().flatten().flat_map(|tls| {
+    let tls = tls.iter().flat_map(|tls| {
         let secret = tls.secret_name.as_ref().filter(|name| !name.is_empty());
         let secret = secret.map(|name| Key { namespace: reader.key.namespace.clone(), name: name.clone() });
         let named: Vec<String> = tls.hosts.iter().flatten().map(|host| host_name(host)).collect();
@@ -107,7 +124,7 @@ pub fn compile(ingress: &Ingress, domain: &str, issuers: &Issuers) -> Compiled {
     let named = hosts.iter().filter(|host| policy.www && !host.is_empty() && !host.starts_with('.'));
     let redirected = named.map(|host| (other_name(host), redirection(host))).collect();
     let created = ingress.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
-    let Reader { key, problems } = reader;
+    let Reader { key, problems, .. } = reader;
     let uid = ingress.metadata.uid.clone();
     Compiled {
         key,
@@ -126,6 +143,23 @@ pub fn compile(ingress: &Ingress, domain: &str, issuers: &Issuers) -> Compiled {
         external,
         problems,
     }
+}
+
+/// What an Ingress comes to, if that is more than one may have: each of its names has each of its paths, and a certificate.
+fn too_much(policy: &Policy, rules: &[IngressRule], tls: &[IngressTLS]) -> Option<usize> {
+    let names = 1 + policy.aliases.len();
+    let paths = |rule: &IngressRule| rule.http.as_ref().map_or(1, |http| http.paths.len());
+    let hosts = |tls: &IngressTLS| tls.hosts.as_ref().map_or(0, Vec::len);
+    let all = names.saturating_mul(rules.len().max(1));
+    let of_paths = rules.iter().map(|rule| names.saturating_mul(paths(rule))).fold(0, usize::saturating_add);
+    let of_tls = tls.iter().map(|tls| if hosts(tls) == 0 { all } else { hosts(tls) }).fold(0, usize::saturating_add);
+    Some(of_paths.saturating_add(of_tls)).filter(|count| *count > MOST)
+}
+
+/// How large each of the patterns may be, so that all of them are bounded together.
+fn pattern_size(rules: &[IngressRule]) -> usize {
+    let paths = rules.iter().filter_map(|rule| rule.http.as_ref()).map(|http| http.paths.len()).sum::<usize>();
+    (PATTERNS / paths.max(1)).clamp(LEAST_PATTERN, PATTERN)
 }
 
 /// The host with `www.`, or without it.
@@ -149,6 +183,8 @@ fn names(policy: &Policy, rule: &IngressRule) -> Vec<String> {
 struct Reader {
     key: Key,
     problems: Vec<Problem>,
+    /// The largest that one compiled pattern may be, bytes.
+    pattern_size: usize,
 }
 
 impl Reader {
@@ -190,7 +226,7 @@ impl Reader {
             _ => PathType::ImplementationSpecific,
         };
         let pattern = policy.use_regex || policy.rewrite.is_some();
-        match Matcher::new(&text, kind, pattern) {
+        match Matcher::new(&text, kind, pattern, self.pattern_size) {
             Ok(matcher) => Some((text, kind, matcher, upstream)),
             Err(error) => {
                 self.problem("InvalidPath", format!("path {text:?} is no regular expression: {error}"));
@@ -372,6 +408,30 @@ mod tests {
         };
         check("letsencrypt", Some("https://acme-v02.api.letsencrypt.org/directory"), &[]);
         check("https://10.43.0.1/", None, &["IssuerNotAllowed"]);
+    }
+
+    /// Each name has each path, and entries without hosts have all of them: a small manifest must not become gigabytes.
+    #[test]
+    fn what_an_ingress_comes_to_is_bounded() {
+        let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+        let path = |number: usize| json!({"path": format!("/{number}"), "pathType": "Prefix", "backend": backend});
+        let rule = |count: usize| json!({"host": "a.example", "http": {"paths": (0..count).map(path).collect::<Vec<_>>()}});
+        let aliases: Vec<String> = (0..199).map(|number| format!("a{number}.example")).collect();
+        let aliases = json!({"nginx.ingress.kubernetes.io/server-alias": aliases.join(",")});
+        let check = |spec: Value, expected: Option<usize>| {
+            let compiled = of(aliases.clone(), spec);
+            match expected {
+                Some(count) => assert_eq!(compiled.paths.len() + compiled.tls.len(), count),
+                None => {
+                    assert_eq!(compiled.problems[0].reason, "TooLarge");
+                    assert!(compiled.paths.is_empty() && compiled.hosts.is_empty() && compiled.default.is_none());
+                }
+            }
+        };
+        check(json!({"rules": [rule(100)]}), Some(20_000));
+        check(json!({"rules": [rule(101)], "defaultBackend": backend}), None);
+        check(json!({"rules": [rule(1)], "tls": vec![json!({}); 99]}), Some(20_000));
+        check(json!({"rules": [rule(1)], "tls": vec![json!({}); 100]}), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base::tasks::{OnFailure, Tasks};
 use http::{Request, Response};
@@ -80,11 +80,14 @@ impl Connector {
     pub(crate) async fn lease(&self, endpoint: &Arc<Endpoint>, limit: Duration, fresh: bool) -> Result<Lease, Error> {
         let lease = |sender, reused| Lease { sender, endpoint: endpoint.clone(), reused };
         if endpoint.protocol.is_http2() {
-            let mut shared = endpoint.pool.shared.lock().await;
+            // All who wait for the one connection wait as long as each would for his own.
+            let begun = Instant::now();
+            let mut shared = tokio::time::timeout(limit, endpoint.pool.shared.lock()).await.map_err(|_| Error::Timeout)?;
             if let Some(sender) = shared.as_ref().filter(|sender| !fresh && !sender.is_closed()) {
                 return Ok(lease(Sender::Http2(sender.clone()), true));
             }
-            let Sender::Http2(sender) = Box::pin(self.connect(endpoint, limit)).await? else { return Err(Error::Timeout) };
+            let left = limit.saturating_sub(begun.elapsed());
+            let Sender::Http2(sender) = Box::pin(self.connect(endpoint, left)).await? else { return Err(Error::Timeout) };
             *shared = Some(sender.clone());
             return Ok(lease(Sender::Http2(sender), false));
         }

@@ -30,6 +30,7 @@ pub mod live;
 mod loops;
 mod metrics;
 pub mod model;
+mod names;
 mod passthrough;
 pub mod paths;
 pub mod policy;

@@ -59,6 +59,8 @@ struct Gateways {
     tls: Vec<gateway::Certificate>,
     secrets: BTreeSet<Key>,
     orders: Vec<gateway::Order>,
+    /// The namespaces whose routes have a host.
+    holders: HashMap<String, BTreeSet<String>>,
     live: HashMap<(gateway::status::Kind, Key), Arc<Live>>,
     routes: Arc<HashMap<Entrance, GatewayRoutes>>,
     carries: Arc<HashMap<u16, Carries>>,
@@ -178,17 +180,40 @@ impl Model {
         let mut all = acme::All::new();
         for compiled in self.issued.iter().filter_map(|key| self.ingresses.get(key)).map(|known| &known.compiled) {
             let Some(issuer) = &compiled.issuer else { continue };
+            let has = |host: &str| self.has_host(host, (compiled.created, &compiled.key), true);
             let about = reference("networking.k8s.io/v1", "Ingress", &compiled.key, compiled.uid.clone());
-            for (host, secret) in compiled.tls.iter().filter(|(host, _)| is_provable(host)) {
+            for (host, secret) in compiled.tls.iter().filter(|(host, _)| is_provable(host) && has(host)) {
                 let Some(secret) = secret else { continue };
                 acme::want(&mut all, secret, host, issuer, &about, || present(secret));
             }
         }
         for order in &self.gateway.orders {
+            if !self.has_host(&host_name(&order.host), (order.created, &order.owner), false) {
+                continue;
+            }
             let about = reference("gateway.networking.k8s.io/v1", order.kind.name(), &order.owner, order.uid.clone());
             acme::want(&mut all, &order.secret, &order.host, &order.issuer, &about, || present(&order.secret));
         }
         all
+    }
+
+    /// Whether somebody in a namespace has a host, so that a certificate for it may be his. Whoever got one for a host that is another's by
+    /// age (docs/ingress.md, "Who has a host") would have the key to what that one's clients say. An Ingress that only asks for the
+    /// certificate has nothing: it needs a rule, as a listener needs none.
+    fn has_host(&self, host: &str, claimant: (i64, &Key), needs_rule: bool) -> bool {
+        let namespace = claimant.1.ns();
+        let of_ingress = match self.of_host(host).first() {
+            None => !needs_rule,
+            Some((_, oldest)) if oldest.ns() == namespace => true,
+            Some((created, oldest)) => !needs_rule && claimant < (*created, oldest),
+        };
+        let is_another = |order: &&gateway::Order| order.owner.ns() != namespace && host_name(&order.host) == host;
+        let mut others = self.gateway.orders.iter().filter(is_another);
+        // Routes that an Ingress has not kept its host from are older. Those of a Gateway may be anybody's.
+        let holders = self.gateway.holders.get(host).filter(|_| needs_rule);
+        of_ingress
+            && others.all(|order| claimant <= (order.created, &order.owner))
+            && holders.is_none_or(|holders| holders.contains(namespace))
     }
 
     /// Whether a Secret has a good certificate; none while nobody has looked.
@@ -210,7 +235,9 @@ impl Model {
             live.insert(route, of_route.clone());
             gateway_rule(planned, of_route, &self.upstreams, &mut self.fresh)
         };
+        let mut holders: HashMap<String, BTreeSet<String>> = HashMap::new();
         for planned in &rules {
+            holders.entry(host_name(&planned.host)).or_default().insert(planned.route.ns().to_owned());
             let hosts = &mut routes.entry(planned.entrance).or_default().hosts[planned.door as usize];
             hosts.entry(host_name(&planned.host)).or_default().push(rule(planned));
         }
@@ -235,7 +262,7 @@ impl Model {
         for (ingress, conflict) in conflicts.into_iter().filter(|(ingress, _)| self.ingresses.contains_key(ingress)) {
             self.in_trouble.entry(ingress).or_default().push(conflict);
         }
-        self.gateway = Gateways { tls, secrets, orders, live, routes, carries, streams, dirty: true };
+        self.gateway = Gateways { tls, secrets, orders, holders, live, routes, carries, streams, dirty: true };
     }
 
     /// A Secret is as given; none when it is not there.
@@ -459,6 +486,12 @@ impl Model {
         for one in &known {
             for (_, secret) in one.compiled.tls.iter().filter(|(name, _)| name == host) {
                 let Some(key) = secret else { continue };
+                let asks = one.compiled.issuer.is_some() && is_provable(host);
+                if asks && !self.has_host(host, (one.compiled.created, &one.compiled.key), true) {
+                    let text =
+                        format!("no certificate is asked for {host}: it is another namespace's, or no Ingress has a rule for it");
+                    problems.entry(one.compiled.key.clone()).or_default().push(Problem::new("CertificateNotIssued", text));
+                }
                 match self.secrets.get(key).map(|secret| (&secret.secret, &secret.certified)) {
                     Some((_, Some(Ok(certified)))) => {
                         found.certified.get_or_insert_with(|| (one.compiled.created, certified.clone()));

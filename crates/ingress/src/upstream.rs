@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::balance::{Choice, Load, Member, choose, hash};
 use crate::cluster_addresses::ClusterAddresses;
 use crate::endpoints::{Behind, PortRef};
+use crate::names;
 use crate::policy::Protocol;
 use crate::pool::Pool;
 use crate::verify::Trust;
@@ -157,9 +158,13 @@ impl Upstream {
         }
         let _only_one = self.resolving.lock().await;
         let Some((name, port)) = due(&self.now.load()) else { return };
-        let found = tokio::net::lookup_host((name.as_str(), port)).await;
+        let namespace = match &self.key.place {
+            Place::Service(key, _) => key.ns(),
+            Place::Name(..) => "",
+        };
+        let found = names::look_up(namespace, name.clone(), port).await;
         let is_outside = |address: &SocketAddr| self.is_outside(address.ip());
-        let addresses: Vec<SocketAddr> = found.into_iter().flatten().filter(is_outside).collect();
+        let addresses: Vec<SocketAddr> = found.into_iter().filter(is_outside).collect();
         let known = || self.now.load().endpoints.iter().filter(|one| is_outside(&one.address)).cloned().collect();
         let endpoints = if addresses.is_empty() { known() } else { self.keep(addresses, None) };
         self.now.store(Arc::new(Now { endpoints, name: Some((name, port, Some(Instant::now()))) }));

@@ -6,13 +6,13 @@ use client::Key;
 
 use super::listeners::{Placed, ends_tls};
 use super::types::ObjectRef;
-use super::{Around, Objects, Order, granted};
+use super::{Around, Objects, Order, created, granted};
 use crate::issuer::{Issuer, is_provable};
 
 /// The certificates of a listener that the issuer is asked for whom its Gateway or ListenerSet names: those of Secrets in its own namespace.
 pub(super) fn orders(gateway: &Key, placed: &Placed<'_>, issuer: &Issuer) -> Vec<Order> {
     let (listener, namespace) = (placed.listener, placed.namespace());
-    let host = listener.hostname.as_deref().filter(|host| ends_tls(listener) && is_provable(host));
+    let host = listener.hostname.as_deref().filter(|host| ends_tls(listener) && placed.served.is_ok() && is_provable(host));
     let (Some(host), Some(tls)) = (host, &listener.tls) else { return Vec::new() };
     let own = |reference: &&ObjectRef| reference.namespace.as_deref().is_none_or(|of| of == namespace);
     let order = |reference: &ObjectRef| Order {
@@ -22,6 +22,7 @@ pub(super) fn orders(gateway: &Key, placed: &Placed<'_>, issuer: &Issuer) -> Vec
         kind: placed.kind(),
         owner: placed.set.unwrap_or(gateway).clone(),
         uid: placed.metadata.uid.clone(),
+        created: created(placed.metadata),
     };
     tls.certificate_refs.iter().filter(own).take(1).map(order).collect()
 }

@@ -72,6 +72,8 @@ pub struct Order {
     pub owner: Key,
     /// Its unique name.
     pub uid: Option<String>,
+    /// Seconds of its creation.
+    pub created: i64,
 }
 
 /// Where connections come.

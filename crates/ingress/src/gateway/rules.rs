@@ -3,7 +3,7 @@
 use client::Key;
 use http::request::Parts;
 use http::{HeaderName, Method};
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use std::cmp::Reverse;
 
 use super::types::{Match, ObjectRef, Pattern, Rule};
@@ -44,9 +44,12 @@ impl Test {
     }
 }
 
+/// The largest that a compiled pattern may be, bytes: a route may have thousands of them.
+const PATTERN: usize = 64 << 10;
+
 /// A pattern that has to match everything.
 fn whole(pattern: &str) -> Option<Regex> {
-    Regex::new(&format!("^(?:{pattern})$")).ok()
+    RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(PATTERN).build().ok()
 }
 
 impl Conditions {

@@ -244,3 +244,32 @@ fn secrets_that_cannot_be_used_are_told() {
     set(&mut model, &ingress("tls", 0, &json!({}), &tls));
     assert_eq!(told(&mut model), ["Secret a/s is not there: a certificate that nobody trusts is shown"]);
 }
+
+/// The key of a certificate is in a Secret of who asked for it: nobody gets one for a host that is another's.
+#[test]
+fn certificates_are_asked_for_by_who_has_the_host() {
+    let issuer = json!({"issuer": "letsencrypt"});
+    let of = |namespace: &str, minute: u32, rules: Value, tls: &str| {
+        let mut made = ingress("i", minute, &json!({}), &json!({"rules": rules, "tls": [{"hosts": [tls], "secretName": "s"}]}));
+        made.metadata.namespace = Some(namespace.to_owned());
+        let own = issuer["issuer"].as_str().unwrap().to_owned();
+        made.metadata.annotations = Some([("acme.knarr.io/issuer".to_owned(), own)].into());
+        made
+    };
+    let rules = |host: &str| json!([rule(host, &[path("/", "Prefix", "web")])]);
+    let check = |ingresses: &[Ingress], expected: &[&str]| {
+        let mut model = model();
+        ingresses.iter().for_each(|ingress| set(&mut model, ingress));
+        let wanted = model.wanted_certificates();
+        assert_eq!(wanted.keys().map(Key::ns).collect::<Vec<_>>(), expected);
+        let problems = model.step().unwrap().problems;
+        let untold = problems.iter().filter(|(_, problem)| problem.reason == "CertificateNotIssued").count();
+        assert_eq!(untold, ingresses.len() - expected.len(), "{problems:?}");
+    };
+    check(&[of("a", 1, rules("x.example"), "x.example")], &["a"]);
+    check(&[of("a", 1, rules("x.example"), "x.example"), of("b", 2, rules("x.example"), "x.example")], &["a"]);
+    check(&[of("a", 2, rules("x.example"), "x.example"), of("b", 1, rules("x.example"), "x.example")], &["b"]);
+    // One that only asks has nothing.
+    check(&[of("b", 1, json!([]), "x.example"), of("a", 2, rules("x.example"), "x.example")], &["a"]);
+    check(&[of("b", 1, rules("y.example"), "x.example")], &[]);
+}
