@@ -76,22 +76,36 @@ impl<K: Replicated> Controller for Replicas<K> {
         let seen = self.expectations.seen(key, &self.pods);
         let claimed = adopt::claim_entries(cx, owner.as_ref(), &selector, &self.pods).await?;
         let pods: Vec<Member> = claimed.into_iter().filter_map(Member::of).collect();
-        let result = if seen { self.act(cx, key, owner.as_ref(), &pods).await } else { Ok(None) };
-        let failure = result.as_ref().err().map(|(failure, _)| failure.clone());
+        let result = if seen { self.act(cx, key, owner.as_ref(), &pods).await } else { Ok(Acted::default()) };
+        let failure = match &result {
+            Ok(acted) => acted.paused.clone(),
+            Err((failure, _)) => Some(failure.clone()),
+        };
         let now = Timestamp::now();
         let status = plan::status(owner.as_ref(), &pods, failure, now);
         write_status(cx, key, owner.as_ref(), status).await?;
         match result {
             Ok(_) if !seen => Ok(Action::UNSEEN),
-            Ok(wait) => Ok(Action::after(plan::next_available(owner.as_ref(), &pods, now).into_iter().chain(wait).min())),
+            Ok(Acted { wait, .. }) => {
+                Ok(Action::after(plan::next_available(owner.as_ref(), &pods, now).into_iter().chain(wait).min()))
+            }
             Err((_, error)) => Err(error.into()),
         }
     }
 }
 
+/// What came of a look where nothing failed.
+#[derive(Default)]
+struct Acted {
+    /// How long it waits with what is to be done.
+    wait: Option<Duration>,
+    /// Why it makes no pods at present, for the condition.
+    paused: Option<Failure>,
+}
+
 impl<K: Replicated> Replicas<K> {
-    /// Makes pods or deletes them; how long it waits with that.
-    async fn act(&self, cx: &Cx, key: &Key, owner: &K, pods: &[Member]) -> Result<Option<Duration>, (Failure, kube::Error)> {
+    /// Makes pods or deletes them.
+    async fn act(&self, cx: &Cx, key: &Key, owner: &K, pods: &[Member]) -> Result<Acted, (Failure, kube::Error)> {
         let active: Vec<Member> = pods.iter().filter(|pod| pod.is_active()).cloned().collect();
         let has_surplus = active.len() > usize::try_from(owner.replicas()).unwrap_or(0);
         let family = if has_surplus { self.family(owner) } else { HashMap::new() };
@@ -99,9 +113,9 @@ impl<K: Replicated> Replicas<K> {
         let control = PodControl { cx, key, owner, expectations: &self.expectations };
         let now = Timestamp::now();
         match plan::step(owner, &active, neighbours, now) {
-            Step::Keep => Ok(None),
+            Step::Keep => Ok(Acted::default()),
             Step::Create(number) => {
-                let Some(template) = owner.template() else { return Ok(None) };
+                let Some(template) = owner.template() else { return Ok(Acted::default()) };
                 // One that was refused long ago holds up nothing.
                 let lately = |pod: &&Member| {
                     let age = pod.facts.created.map(|created| now.duration_since(created).unsigned_abs());
@@ -110,18 +124,18 @@ impl<K: Replicated> Replicas<K> {
                 if pods.iter().any(|pod| lately(&pod))
                     && let Some(left) = self.refusals.wait(key, "", Instant::now())
                 {
-                    return Ok(Some(left));
+                    return Ok(Acted { wait: Some(left), paused: None });
                 }
                 let number = self.room.for_some(cx, owner, number);
                 if number == 0 {
-                    return Ok(Some(room::AGAIN));
+                    return Ok(Acted { wait: Some(room::AGAIN), paused: Some((room::PAUSED, room::why())) });
                 }
                 let pod = write::pod_of(owner, template);
-                control.create_equal(number, &pod).await.failure.map_or(Ok(None), Err)
+                control.create_equal(number, &pod).await.failure.map_or(Ok(Acted::default()), Err)
             }
             Step::Delete(pods) => {
                 let pods = pods.iter().filter_map(Entry::get);
-                control.delete(pods).await.failure.map_or(Ok(None), Err)
+                control.delete(pods).await.failure.map_or(Ok(Acted::default()), Err)
             }
         }
     }

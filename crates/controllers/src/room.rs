@@ -19,6 +19,14 @@ const WAITING: usize = 5000;
 /// How soon it is looked again.
 pub(crate) const AGAIN: Duration = Duration::from_secs(5);
 
+/// What events and conditions say when no pods are made.
+pub(crate) const PAUSED: &str = "CreationPaused";
+
+/// The same in words.
+pub(crate) fn why() -> String {
+    format!("no more pods are made while {WAITING} of the namespace have no node")
+}
+
 /// The pods of each namespace that have no node.
 pub(crate) struct Room {
     waiting: Index<Pod>,
@@ -71,8 +79,7 @@ impl Room {
     pub(crate) fn for_some<K: Object>(&self, cx: &Cx, owner: &K, wanted: usize) -> usize {
         let some = wanted.min(WAITING.saturating_sub(self.waiting.count(meta::namespace(owner))));
         if some == 0 && wanted > 0 {
-            let text = format!("no more pods are made while {WAITING} of the namespace have no node");
-            cx.events.about(owner, Type::Warning, "CreationPaused", text);
+            cx.events.about(owner, Type::Warning, PAUSED, why());
         }
         some
     }
