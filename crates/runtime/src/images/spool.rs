@@ -55,7 +55,7 @@ pub(super) async fn unpacked<E: Display>(
         let (source, Expected { digest, diff_id, origins, .. }) = (Wanted { source: file, wanted }, expected);
         let size = store.add_layer(&diff_id, |target| unpack_layer(source, digest.as_deref(), &diff_id, target))?;
         store.add_origins(&diff_id, &origins)?;
-        Ok(size)
+        Ok::<_, LayerError>(size)
     });
     unpacking.await.map_err(|error| LayerError::Io(io::Error::other(error)))?
 }

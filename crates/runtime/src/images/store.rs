@@ -362,6 +362,7 @@ fn internal(error: io::Error) -> Error {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::images::loose::Unpacked;
 
     fn record(id: char, tags: &[&str], layers: &[&str]) -> Record {
         Record {

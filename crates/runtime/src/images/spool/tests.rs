@@ -11,7 +11,7 @@ fn store(dir: &Path) -> (Arc<Store>, String) {
     (Arc::new(Store::open(dir).unwrap()), digest_of(&TAR))
 }
 
-fn expected(diff_id: &str, most: u64) -> Expected {
+fn layer(diff_id: &str, most: u64) -> Expected {
     Expected { digest: None, diff_id: diff_id.to_owned(), most, origins: Origins::open() }
 }
 
@@ -29,10 +29,10 @@ fn nobody_waits_for_who_is_slow() {
     runtime.block_on(async {
         let first = || futures::stream::iter([io::Result::Ok(Bytes::from_static(&TAR[..512]))]);
         let slow = (0..100)
-            .map(|_| Box::pin(unpacked(&store, first().chain(futures::stream::pending()), expected("slow", 1 << 20), |_| ())));
+            .map(|_| Box::pin(unpacked(&store, first().chain(futures::stream::pending()), layer("slow", 1 << 20), |_| ())));
         let slow = futures::future::select_all(slow);
         let others = async {
-            unpacked(&store, pieces(&TAR), expected(&id, 1024), |_| ()).await.unwrap();
+            unpacked(&store, pieces(&TAR), layer(&id, 1024), |_| ()).await.unwrap();
             tokio::task::spawn_blocking(|| ()).await.unwrap();
         };
         tokio::select! {
@@ -50,7 +50,7 @@ async fn layers_are_as_large_as_they_may_be() {
         let dir = tempfile::tempdir().unwrap();
         let (store, id) = store(dir.path());
         let mut told = Vec::new();
-        let result = unpacked(&store, pieces(data), expected(&id, most), |done| told.push(done)).await;
+        let result = unpacked(&store, pieces(data), layer(&id, most), |done| told.push(done)).await;
         match expected {
             None => assert_eq!((result.unwrap(), told.last().copied()), (0, Some(data.len() as u64))),
             Some(text) => assert!(result.unwrap_err().to_string().contains(text), "{text}"),
