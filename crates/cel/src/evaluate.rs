@@ -9,9 +9,9 @@ use crate::charge;
 use crate::definitions::Definitions;
 use crate::error::Error;
 use crate::functions::{Body, Function, authorization};
-use crate::keys::Work;
-use crate::made::Text;
 use crate::operators::{binary, unary};
+use crate::value::keys::Work;
+use crate::value::made::Text;
 use crate::value::{List, Value};
 
 /// What an evaluation may cost. Each step costs one, and functions as much as they look at ([`crate::charge`]); upstream counts alike.
@@ -162,9 +162,9 @@ impl<'a> Scope<'a, '_> {
         let result = match function.body {
             Body::Run(run) => run(&values)?,
             Body::Compare(compare) => {
-                let mut work = Work::of(self.budget);
+                let mut work = Work::of(self.budget.left());
                 let result = compare(&values, &mut work);
-                work.settle(charged, self.budget)?;
+                self.budget.spend(work.beyond(charged))?;
                 result?
             }
         };
@@ -182,9 +182,9 @@ impl<'a> Scope<'a, '_> {
             charged = charged.max(charge::least(left) + charge::least(right));
         }
         self.budget.spend(charged)?;
-        let mut work = Work::of(self.budget);
+        let mut work = Work::of(self.budget.left());
         let result = binary(operator, left, right, &mut work);
-        work.settle(charged, self.budget)?;
+        self.budget.spend(work.beyond(charged))?;
         result
     }
 

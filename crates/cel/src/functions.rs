@@ -15,8 +15,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::keys::Work;
 use crate::value::Value;
+use crate::value::keys::Work;
 
 pub(crate) use convert::show;
 

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::ast::{Binary, Unary};
 use crate::error::Error;
-use crate::keys::{self, Work};
+use crate::value::keys::{self, Work};
 use crate::value::{List, Map, Value};
 
 pub(crate) fn unary(operator: Unary, operand: Value<'_>) -> Result<Value<'_>, Error> {

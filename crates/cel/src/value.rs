@@ -1,5 +1,8 @@
 //! Values: JSON that is borrowed as it is, and what expressions make.
 
+pub(crate) mod keys;
+pub(crate) mod made;
+
 use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
@@ -11,10 +14,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map as JsonMap, Value as Json};
 
 use crate::authorization::{Decision, Question};
-use crate::keys::{self, Work};
 use crate::lexer::RESERVED;
-use crate::made::{Made, Text};
 use crate::semver::Version;
+use keys::Work;
+use made::{Made, Text};
 
 /// What is known of a piece of JSON besides itself: the schema that it stands in.
 pub trait Shape: fmt::Debug + Sync {

@@ -8,7 +8,7 @@ use indexmap::IndexSet;
 use serde_json::Value;
 
 use super::Rule;
-use super::index::Rules;
+use super::rules::Rules;
 
 /// A ClusterRole, compiled.
 struct ClusterRole {

@@ -11,8 +11,7 @@ use serde_json::Value;
 use super::Attributes;
 use super::Rule;
 use super::aggregation::ClusterRoles;
-
-pub(super) type Rules = Arc<[Rule]>;
+use super::rules::Rules;
 
 /// The role that a binding gives.
 #[derive(Clone, Debug, PartialEq, Eq)]

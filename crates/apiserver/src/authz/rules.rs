@@ -1,8 +1,13 @@
 //! One RBAC rule, compiled (`k8s.io/api/rbac/v1` PolicyRule).
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::Attributes;
+
+/// The rules of a role.
+pub(super) type Rules = Arc<[Rule]>;
 
 /// A set of things that may be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::{Function, Style, comparing, global, int, list, method, other, ranged};
 use crate::error::Error;
-use crate::keys;
+use crate::value::keys;
 use crate::value::{List, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[

@@ -2,9 +2,9 @@
 
 use super::{Function, Style, comparing, global, int, list, method, other, ranged, text};
 use crate::error::Error;
-use crate::keys::Work;
 use crate::pattern;
 use crate::value::Value;
+use crate::value::keys::Work;
 
 /// How long a text may become.
 const MAX_TEXT: usize = 4 << 20;

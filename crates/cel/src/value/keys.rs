@@ -4,8 +4,6 @@ use std::collections::{HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::error::Error;
-use crate::evaluate::Budget;
 use crate::value::{Shape, Value};
 
 /// A value that equals another one exactly when their keys are the same. What has no key is compared one by one.
@@ -58,9 +56,9 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// As much as a budget pays for.
-    pub(crate) fn of(budget: &Budget) -> Self {
-        Self { most: budget.left().saturating_mul(VISITS), done: 0 }
+    /// As much as a budget pays for that has so much left.
+    pub(crate) fn of(left: u64) -> Self {
+        Self { most: left.saturating_mul(VISITS), done: 0 }
     }
 
     /// As much as it takes.
@@ -74,9 +72,9 @@ impl Work {
         self.done > self.most
     }
 
-    /// Pays for what was more than the `charged` cost.
-    pub(crate) fn settle(&self, charged: u64, budget: &mut Budget) -> Result<(), Error> {
-        budget.spend((self.done / VISITS).saturating_sub(charged))
+    /// What it costs beyond the `charged` cost.
+    pub(crate) fn beyond(&self, charged: u64) -> u64 {
+        (self.done / VISITS).saturating_sub(charged)
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use crate::keys::{key, keys};
 use crate::value::Value;
+use crate::value::keys::{key, keys};
 
 /// A text, as it stands in an object or as an expression made it.
 #[derive(Clone)]
