@@ -36,7 +36,7 @@ const GAUGES: [&str; 5] = [
 /// Those that are not zero.
 fn left() -> Vec<String> {
     let page = Page::Server.encode(Format::Text);
-    let found = samples(&page).filter(|sample| GAUGES.contains(&&*sample.name) && sample.value != 0.0);
+    let found = samples(&page).filter(|sample| GAUGES.contains(&sample.name) && sample.value != 0.0);
     found.map(|sample| format!("{} {:?}", sample.name, sample.label("budget"))).collect()
 }
 
