@@ -23,6 +23,7 @@ pub(crate) async fn install(world: &World) {
     for plural in kinds.into_iter().chain(["httproutes", "grpcroutes", "tlsroutes", "tcproutes", "udproutes"]) {
         let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": format!("{plural}.gateway.networking.k8s.io")},
+            "spec": {"versions": [{"name": "v1", "served": true}, {"name": "v1beta1", "served": true}]},
             "status": {"conditions": [{"type": "Established", "status": "True"}]}});
         post(world, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition).await;
     }
