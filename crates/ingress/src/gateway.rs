@@ -16,6 +16,8 @@ pub mod frontend;
 mod gateways;
 pub mod grpc;
 pub mod listeners;
+pub mod owners;
+pub mod placed;
 mod planned;
 pub mod precedence;
 mod route;

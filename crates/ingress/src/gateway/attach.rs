@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use apimachinery::labels::Selector;
 
-use super::listeners::{Placed, is_route, takes};
+use super::placed::{Placed, is_route, takes};
 use super::types::{AllowedRoutes, HttpRoute, Listener, ObjectRef, RouteNamespaces};
 
 /// Why a parent does not take a route: the reason of its condition.
@@ -117,7 +117,7 @@ pub fn covers(pattern: &str, host: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::gateway::listeners::Served;
+    use crate::gateway::placed::Served;
     use crate::gateway::{Door, Entrance};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use serde_json::{Value, json};

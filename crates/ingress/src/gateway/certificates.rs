@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use client::Key;
 
-use super::listeners::{Placed, ends_tls};
+use super::placed::{Placed, ends_tls};
 use super::types::ObjectRef;
 use super::{Around, Objects, Order, created, granted};
 use crate::issuer::{Issuer, is_provable};

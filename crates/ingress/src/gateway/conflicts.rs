@@ -6,7 +6,7 @@
 //! to set right is not for others to take.
 
 use super::Around;
-use super::listeners::Placed;
+use super::placed::Placed;
 use super::types::Listener;
 
 /// Why a listener is not distinct.

@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 use super::asked;
 use super::certificates::{certificates, orders};
 use super::frontend::Asking;
-use super::listeners::{Listed, Placed, is_route, routes};
+use super::listeners::Listed;
+use super::owners::port;
+use super::placed::{Placed, is_route, routes};
 use super::status::{Kind, condition, generation};
-use super::streams::{self, Port};
+use super::streams::Port;
 use super::types::{GROUP, RouteKind};
 use super::{Around, Certificate, Entrance, Objects, Plan, created};
 use crate::annotations::Problem;
@@ -191,7 +193,7 @@ fn conflicted(placed: &Placed<'_>, seen: i64) -> Option<Value> {
 
 /// The condition Programmed of a listener, which is served if it is `good`, and whether others have its port where clients reach us.
 fn programmed(placed: &Placed<'_>, good: bool, around: &Around<'_>, seen: i64) -> (Value, bool) {
-    let own_port = placed.served.as_ref().ok().copied().and_then(streams::port);
+    let own_port = placed.served.as_ref().ok().copied().and_then(port);
     let port = own_port.unwrap_or(Port::tcp(placed.listener.port));
     let (is_taken, elsewhere) = taken(port, around).filter(|_| good).unwrap_or_default();
     let is_waiting = own_port.is_some_and(|port| (around.opened)(port).is_none());
@@ -220,7 +222,7 @@ fn taken(port: Port, around: &Around<'_>) -> Option<(bool, String)> {
 /// Whether a listener is served; else the reason of its condition Accepted, and what it means.
 fn acceptance(placed: &Placed<'_>, around: &Around<'_>) -> Result<(), (&'static str, String)> {
     let served = placed.served.as_ref().map_err(|refusal| (refusal.reason, refusal.message.clone()))?;
-    match streams::port(*served).map(|port| (port, (around.opened)(port))) {
+    match port(*served).map(|port| (port, (around.opened)(port))) {
         Some((port, Some(Err(why)))) => Err(("PortUnavailable", format!("port {port} cannot be opened: {why}"))),
         _ => Ok(()),
     }

@@ -12,7 +12,8 @@ use std::fmt;
 use client::Key;
 
 use super::attach::covers;
-use super::listeners::{AllListed, Listed, Placed};
+use super::listeners::{AllListed, Listed};
+use super::placed::Placed;
 use super::status::Kind;
 use super::streams::Port;
 use super::{Around, Door, Entrance, created};

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Parent, Planner};
-use crate::gateway::listeners::Served;
+use crate::gateway::placed::Served;
 use crate::gateway::precedence::{Claims, Lost, isolated};
 use crate::gateway::rules::Unsupported;
 use crate::gateway::status::{condition, generation};
