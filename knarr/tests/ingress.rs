@@ -331,7 +331,7 @@ fn http_of_gateways_is_at_any_port_of_every_node() {
     c.k("delete listenerset more");
     eventually("only the Gateway's own port is left", || {
         let services = "get services -n kube-system -l ingress.knarr.io/gateway-port -o name";
-        (c.k(services) == "service/knarr-ingress-tcp-8080").then_some(())
+        (c.k(services).trim() == "service/knarr-ingress-tcp-8080").then_some(())
     });
 }
 
