@@ -311,6 +311,7 @@ fn policies_of_the_cluster() {
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
         json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": "clusternetworkpolicies.policy.networking.k8s.io"},
+            "spec": {"versions": [{"name": "v1alpha2", "served": true}]},
             "status": {"conditions": [{"type": "Established", "status": "True"}]}}),
     );
     let tcp = |port: u16| json!([{"tcp": {"destinationPort": {"number": port}}}]);
