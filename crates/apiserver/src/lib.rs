@@ -38,6 +38,8 @@ pub mod route;
 pub mod server;
 mod service;
 mod stages;
+#[cfg(test)]
+mod testing;
 pub mod tunnels;
 mod usage;
 mod version;

@@ -27,6 +27,19 @@ impl Lookups {
     /// # Errors
     /// The name has none.
     pub async fn addresses(&'static self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        self.addresses_holding(host, port, ()).await
+    }
+
+    /// The same, with something that is held until nobody is asked any more, also when who waited has left before.
+    ///
+    /// # Errors
+    /// The name has no address.
+    pub async fn addresses_holding(
+        &'static self,
+        host: &str,
+        port: u16,
+        held: impl Send + 'static,
+    ) -> io::Result<Vec<SocketAddr>> {
         let host = host.trim_matches(['[', ']']);
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
@@ -36,7 +49,7 @@ impl Lookups {
         let (sender, receiver) = oneshot::channel();
         let name = host.to_owned();
         let look = move || {
-            let _turn = turn;
+            let _until_the_end = (turn, held);
             // Who has asked may have left.
             let _ = sender.send((name.as_str(), port).to_socket_addrs().map(Iterator::collect));
         };

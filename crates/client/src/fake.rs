@@ -82,6 +82,12 @@ impl Fake {
         self.db.withdraw(group, version, plural);
     }
 
+    /// Returns when a request was refused because what it is for was withdrawn.
+    pub async fn until_refused(&self) {
+        // The sender lives in self.
+        let _ = self.db.refused().wait_for(|count| *count > 0).await;
+    }
+
     /// The writes that were made through the API so far, in order.
     pub fn writes(&self) -> Vec<Call> {
         self.db.writes()

@@ -76,21 +76,14 @@ fn told(resources: &Resources, options: &Options) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: Options,
-    }
+    use crate::testing::parsed;
 
     #[test]
     fn tables() {
         let resources = crate::discovery::tests::some();
         let check = |line: &str, expected: &str| {
-            let options = Line::try_parse_from(["x"].into_iter().chain(line.split_whitespace())).unwrap().options;
+            let options = parsed(line).unwrap();
             assert_eq!(told(&resources, &options), expected, "{line}");
         };
         check("-o name --api-group=apps", "deployments.apps\n");

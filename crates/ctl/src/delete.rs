@@ -220,18 +220,11 @@ async fn wait(session: &Session, options: &Options, deleted: &[(&Doomed<'_>, Opt
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: Options,
-    }
+    use crate::testing::parsed;
 
     fn options(line: &str) -> Options {
-        Line::try_parse_from(["delete", "pod", "a"].into_iter().chain(line.split_whitespace())).unwrap().options
+        parsed(&format!("pod a {line}")).unwrap()
     }
 
     #[test]
@@ -260,7 +253,7 @@ mod tests {
         check("--force", "deployment.apps \"web\" force deleted from a namespace");
         check("--dry-run=server", "deployment.apps \"web\" deleted from a namespace (server dry run)");
         check("-o name", "deployment.apps/web");
-        assert!(Line::try_parse_from(["delete", "pod", "a", "--dry-run=client"]).is_err());
+        assert!(parsed::<Options>("pod a --dry-run=client").is_err());
     }
 
     #[test]

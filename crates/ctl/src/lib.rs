@@ -32,6 +32,8 @@ mod session;
 mod table;
 mod template;
 mod terminal;
+#[cfg(test)]
+mod testing;
 mod times;
 mod top;
 mod wait;

@@ -198,19 +198,13 @@ async fn show(session: &Session, source: &Source) -> Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use clap::Parser;
     use serde_json::json;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: Options,
-    }
+    use crate::testing::parsed;
 
     fn options(line: &str) -> Options {
-        Line::try_parse_from(["logs"].into_iter().chain(line.split_whitespace())).unwrap().options
+        parsed(line).unwrap()
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl Upstream {
             Place::Service(key, _) => key.ns(),
             Place::Name(..) => "",
         };
-        let found = names::look_up(namespace, name.clone(), port).await;
+        let found = names::look_up(namespace, &name, port).await;
         let is_outside = |address: &SocketAddr| self.is_outside(address.ip());
         let addresses: Vec<SocketAddr> = found.into_iter().filter(is_outside).collect();
         let known = || self.now.load().endpoints.iter().filter(|one| is_outside(&one.address)).cloned().collect();

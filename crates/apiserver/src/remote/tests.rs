@@ -3,7 +3,7 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use base::tasks::{Failures, OnFailure};
+use base::tasks::OnFailure;
 use base::tls::{Authority, Request as Identity};
 use base64::Engine as _;
 use bytes::Bytes;
@@ -11,13 +11,14 @@ use http::{Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use registry::{Context, Registry};
+use registry::Context;
 use rustls::ServerConfig;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::testing::{Opened, open};
 
 /// A body of zeros without an end.
 struct Endless;
@@ -57,16 +58,13 @@ async fn answer(request: Request<hyper::body::Incoming>) -> Result<Response<BoxB
 }
 
 struct World {
-    registry: Arc<Registry>,
+    opened: Opened,
     remotes: Remotes,
     authority: Arc<Authority>,
     /// Where the server listens.
     port: u16,
     /// Connections that it has accepted.
     accepted: Arc<AtomicUsize>,
-    tasks: Tasks,
-    _failures: Failures,
-    _dir: tempfile::TempDir,
 }
 
 /// A server on a free port with this configuration, and the number of connections that it has accepted.
@@ -95,27 +93,12 @@ async fn serve(config: Arc<ServerConfig>, tasks: &Tasks) -> (u16, Arc<AtomicUsiz
 }
 
 async fn world() -> World {
-    let (tasks, failures) = Tasks::root();
-    let dir = tempfile::tempdir().unwrap();
-    let store = store::Options { reserve: 0, ..store::Options::new(dir.path().join("db")) };
-    let engine = Arc::new(store::Fjall::open(store, &tasks).await.unwrap());
-    let options =
-        registry::Options { service_cidrs: vec!["10.43.0.0/16".parse().unwrap()], node_ports: 30000..=32767, tokens: None };
-    let registry = Registry::open(engine, Vec::new(), options, &tasks).await.unwrap();
+    let opened = open().await;
     let authority = Arc::new(Authority::in_memory("hooks").unwrap());
     let names = vec!["127.0.0.1".to_owned(), "hook.ns.svc".to_owned()];
     let identity = Resolver::memory(authority.clone(), Identity::Server { name: "hook".into(), sans: names }).unwrap();
-    let (port, accepted) = serve(base::tls::server(identity, None).unwrap(), &tasks).await;
-    World {
-        registry,
-        remotes: Remotes::new(tasks.child(), Default::default()),
-        authority,
-        port,
-        accepted,
-        tasks,
-        _failures: failures,
-        _dir: dir,
-    }
+    let (port, accepted) = serve(base::tls::server(identity, None).unwrap(), &opened.tasks).await;
+    World { remotes: Remotes::new(opened.tasks.child(), Default::default()), opened, authority, port, accepted }
 }
 
 fn encoded(bundle: &str) -> String {
@@ -137,16 +120,16 @@ impl World {
     async fn call_endpoint(&self, endpoint: &Endpoint) -> String {
         let request = Request::post(endpoint.target().path.as_str()).body(Full::from("question")).unwrap();
         let limits = Limits { time: Duration::from_secs(1), bytes: 100_000 };
-        match endpoint.call(&self.registry, request, limits).await {
+        match endpoint.call(&self.opened.registry, request, limits).await {
             Ok(response) => format!("{} {}", response.status().as_u16(), String::from_utf8_lossy(response.body())),
             Err(error) => error.to_string(),
         }
     }
 
     async fn create(&self, group: &str, plural: &str, object: Value) {
-        let resource = self.registry.resource(group, "v1", plural).unwrap();
+        let resource = self.opened.registry.resource(group, "v1", plural).unwrap();
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-        self.registry.create(&Context::default(), &resource, &namespace, None, object).await.unwrap();
+        self.opened.registry.create(&Context::default(), &resource, &namespace, None, object).await.unwrap();
     }
 }
 
@@ -214,7 +197,7 @@ async fn a_certificate_may_vouch_for_itself() {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let config = builder.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], private).unwrap();
-        let (port, _) = serve(Arc::new(config), &world.tasks).await;
+        let (port, _) = serve(Arc::new(config), &world.opened.tasks).await;
         let place = Place::Host { host: "127.0.0.1".into(), port };
         let target = Target { place, ca_bundle: Some(certificate.pem()), ..world.target("/echo") };
         let got = world.call(&target).await;

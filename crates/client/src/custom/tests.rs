@@ -105,7 +105,7 @@ async fn the_definition_may_be_known_before_its_objects_are_served() {
     let mut changes = follow_routes(&fake);
     assert_eq!(next(&mut changes).await, ("served", 0));
     let again = async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        fake.until_refused().await;
         fake.serve("example.com", "v1", "routes", "Route", true);
     };
     let all = tokio::time::timeout(Duration::from_secs(30), next(&mut changes));

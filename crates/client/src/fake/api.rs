@@ -52,6 +52,7 @@ pub(super) async fn serve(db: Arc<Db>, request: Request<Body>) -> Response<Answe
     };
     let (place, name, subresource) = target;
     if db.is_withdrawn(&place) {
+        db.refuse();
         return whole(Err(failure(404, "NotFound", "the server could not find the requested resource".into())));
     }
     let outcome = match (&parts.method, name.as_deref(), subresource.as_deref()) {

@@ -45,11 +45,13 @@ struct Tables {
 pub(super) struct Db {
     tables: Mutex<Tables>,
     version: watch::Sender<u64>,
+    /// Requests that were refused because what they are for was withdrawn.
+    refused: watch::Sender<usize>,
 }
 
 impl Default for Db {
     fn default() -> Self {
-        Self { tables: Mutex::default(), version: watch::Sender::new(0) }
+        Self { tables: Mutex::default(), version: watch::Sender::new(0), refused: watch::Sender::new(0) }
     }
 }
 
@@ -100,6 +102,14 @@ impl Db {
     pub(super) fn is_withdrawn(&self, place: &Place) -> bool {
         let all = &self.tables.lock().withdrawn;
         all.iter().any(|[group, version, plural]| *group == place.group && *version == place.version && *plural == place.resource)
+    }
+
+    pub(super) fn refuse(&self) {
+        self.refused.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn refused(&self) -> watch::Receiver<usize> {
+        self.refused.subscribe()
     }
 
     pub(super) fn served<T>(&self, each: impl FnMut(&Served) -> Option<T>) -> Vec<T> {

@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use std::time::{Duration, Instant};
 
-use base::tasks::{Failures, Tasks};
 use futures::future::join_all;
 use registry::DeleteOptions;
 use serde_json::{Value, json};
@@ -9,17 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::authz::{Attributes, Authorizer};
 use crate::bootstrap::context;
-
-async fn open() -> (Arc<Registry>, Authorizer, Tasks, Failures, tempfile::TempDir) {
-    let (tasks, failures) = Tasks::root();
-    let dir = tempfile::tempdir().unwrap();
-    let store = store::Options { reserve: 0, ..store::Options::new(dir.path().join("db")) };
-    let engine = Arc::new(store::Fjall::open(store, &tasks).await.unwrap());
-    let options =
-        registry::Options { service_cidrs: vec!["10.43.0.0/16".parse().unwrap()], node_ports: 30000..=32767, tokens: None };
-    let registry = Registry::open(engine, Vec::new(), options, &tasks).await.unwrap();
-    (registry, Authorizer::default(), tasks, failures, dir)
-}
+use crate::testing::open;
 
 fn named(kind: &str, name: &str, rest: Value) -> Value {
     let mut object = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": {"name": name}});
@@ -51,11 +40,12 @@ fn may(registry: &Registry, authorizer: &Authorizer, user: &str, resource: &str)
 /// What has been written is in force when it is answered, without anybody who follows: also what was deleted.
 #[tokio::test]
 async fn what_is_written_is_in_force() {
-    let (registry, authorizer, _tasks, _failures, _dir) = open().await;
-    let may = |user: &str, resource: &str| may(&registry, &authorizer, user, resource);
+    let (opened, authorizer) = (open().await, Authorizer::default());
+    let registry = &opened.registry;
+    let may = |user: &str, resource: &str| may(registry, &authorizer, user, resource);
     assert!(!may("jane", "pods"));
-    create(&registry, "roles", "n", named("Role", "r", rules("pods"))).await;
-    create(&registry, "rolebindings", "n", binding("b", "Role", "r", "jane")).await;
+    create(registry, "roles", "n", named("Role", "r", rules("pods"))).await;
+    create(registry, "rolebindings", "n", binding("b", "Role", "r", "jane")).await;
     assert!(may("jane", "pods") && !may("joe", "pods") && !may("jane", "secrets"));
     let resource = |plural: &str| registry.resource(GROUP, "v1", plural).unwrap();
     let change = named("Role", "r", rules("secrets"));
@@ -65,11 +55,11 @@ async fn what_is_written_is_in_force() {
     registry.delete(&context(), &resource("rolebindings"), "n", "b", DeleteOptions::default()).await.unwrap();
     assert!(!may("jane", "secrets"));
     // More changes than a ring keeps: what has changed is found among all.
-    create(&registry, "clusterroles", "", named("ClusterRole", "c", rules("nodes"))).await;
+    create(registry, "clusterroles", "", named("ClusterRole", "c", rules("nodes"))).await;
     for round in 0..3 {
         let many = (0..3_000).map(|at| {
             let object = binding(&format!("b{round}-{at}"), "ClusterRole", "c", &format!("u{round}-{at}"));
-            create(&registry, "rolebindings", "n", object)
+            create(registry, "rolebindings", "n", object)
         });
         join_all(many).await;
     }
@@ -80,15 +70,16 @@ async fn what_is_written_is_in_force() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn changes_among_many_bindings() {
-    let (registry, authorizer, _tasks, _failures, _dir) = open().await;
+    let (opened, authorizer) = (open().await, Authorizer::default());
+    let registry = &opened.registry;
     for at in 0..100 {
-        create(&registry, "roles", "n", named("Role", &format!("r{at}"), rules("pods"))).await;
+        create(registry, "roles", "n", named("Role", &format!("r{at}"), rules("pods"))).await;
     }
     for count in [5_000, 10_000] {
         for some in (count - 5_000..count).collect::<Vec<_>>().chunks(500) {
             let made = some.iter().map(|at| {
                 create(
-                    &registry,
+                    registry,
                     "rolebindings",
                     "n",
                     binding(&format!("b{at}"), "Role", &format!("r{}", at % 100), &format!("u{at}")),
@@ -96,7 +87,7 @@ async fn changes_among_many_bindings() {
             });
             join_all(made).await;
         }
-        assert!(may(&registry, &authorizer, "u7", "pods"));
+        assert!(may(registry, &authorizer, "u7", "pods"));
         let all = Instant::now();
         let mut values = Vec::new();
         for plural in KINDS {
@@ -110,9 +101,9 @@ async fn changes_among_many_bindings() {
         drop(whole);
         let mut times = Vec::new();
         for at in 0..200 {
-            create(&registry, "rolebindings", "n", binding(&format!("new{count}-{at}"), "Role", "r1", "jane")).await;
+            create(registry, "rolebindings", "n", binding(&format!("new{count}-{at}"), "Role", "r1", "jane")).await;
             let begin = Instant::now();
-            assert!(may(&registry, &authorizer, "jane", "pods"));
+            assert!(may(registry, &authorizer, "jane", "pods"));
             times.push(begin.elapsed());
         }
         let mean = times.iter().sum::<Duration>() / 200;

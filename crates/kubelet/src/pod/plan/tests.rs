@@ -187,16 +187,19 @@ fn deleted(grace: i64) -> Model {
     Model::new(std::sync::Arc::new(serde_json::from_value(pod).unwrap()))
 }
 
+/// What is begun in this second, in words.
+fn step(model: &Model, second: i64, state: &mut State) -> Vec<String> {
+    advance(model, state, false, at(second));
+    let actions = plan(model, state, at(second)).actions;
+    begin(state, &actions, at(second));
+    actions.iter().map(words).collect()
+}
+
 #[test]
 fn deletion_runs_to_its_end() {
     let model = deleted(20);
     let mut state = state(&model, vec![container("1", "a", 0, Running)]);
-    let step = |second: i64, state: &mut State| {
-        advance(&model, state, false, at(second));
-        let actions = plan(&model, state, at(second)).actions;
-        begin(state, &actions, at(second));
-        actions.iter().map(words).collect::<Vec<_>>()
-    };
+    let step = |second, state: &mut State| step(&model, second, state);
     assert_eq!(step(10, &mut state), ["stop a 20s"]);
     assert!(step(11, &mut state).is_empty());
     state.slot("a").observe(container("1", "a", 0, Exited));
@@ -215,12 +218,7 @@ fn deletion_runs_to_its_end() {
 fn what_the_runtime_does_not_stop_ends_with_its_sandbox() {
     let model = deleted(20);
     let mut state = state(&model, vec![container("1", "a", 0, Running)]);
-    let step = |second: i64, state: &mut State| {
-        advance(&model, state, false, at(second));
-        let actions = plan(&model, state, at(second)).actions;
-        begin(state, &actions, at(second));
-        actions.iter().map(words).collect::<Vec<_>>()
-    };
+    let step = |second, state: &mut State| step(&model, second, state);
     let fail = |second, state: &mut State| state.apply(Outcome::Stopped("a".to_owned(), Err("unknown".to_owned())), at(second));
     assert_eq!(step(10, &mut state), ["stop a 20s"]);
     fail(11, &mut state);
