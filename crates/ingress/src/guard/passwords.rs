@@ -20,6 +20,8 @@ const REMEMBERED: usize = 1024;
 const HOLDS: Duration = Duration::from_secs(300);
 /// Costly checks at once, so that guessing does not take all processors.
 static CHECKS: Semaphore = Semaphore::const_new(1);
+/// The highest cost of bcrypt that is checked, about a second of a processor. `htpasswd -B` writes 5.
+const MOST_COST: u32 = 14;
 /// Under this key credentials are remembered, so that memory holds none.
 static KEY: LazyLock<hmac::Key> = LazyLock::new(|| {
     let mut bytes = [0; 32];
@@ -105,7 +107,15 @@ fn verify(password: &str, hash: &str) -> bool {
             return same(md5_crypt(password.as_bytes(), salt.as_bytes(), magic).as_bytes(), hash.as_bytes());
         }
     }
-    hash.starts_with("$2") && bcrypt::verify(password, hash).unwrap_or(false)
+    is_affordable(hash) && bcrypt::verify(password, hash).unwrap_or(false)
+}
+
+/// Whether a hash of bcrypt may be checked: its cost is chosen by who has the Secret, doubles the time with each step, and all Ingresses
+/// have one turn after the other.
+fn is_affordable(hash: &str) -> bool {
+    let parts = hash.strip_prefix("$2").and_then(|rest| rest.split_once('$'));
+    let cost = parts.and_then(|(_, rest)| rest.split_once('$')).and_then(|(cost, _)| cost.parse::<u32>().ok());
+    cost.is_some_and(|cost| cost <= MOST_COST)
 }
 
 /// Compares in a time that does not tell where they differ.
@@ -174,6 +184,18 @@ mod tests {
         check(SHA);
         check(BCRYPT);
         assert!(!verify("x", "x") && !verify("", "") && !verify("x", "$apr1$") && !verify("x", "$2y$"));
+    }
+
+    /// Each step of the cost doubles the time: one of 31 is days.
+    #[test]
+    fn what_costs_too_much_is_not_checked() {
+        let check = |cost: &str, expected: bool| assert_eq!(is_affordable(&BCRYPT.replace("$04$", cost)), expected, "{cost}");
+        check("$04$", true);
+        check("$14$", true);
+        check("$15$", false);
+        check("$31$", false);
+        check("$-1$", false);
+        check("$$", false);
     }
 
     const APR1: &str = "$apr1$abcdefgh$M2T3erDstkD7SsE2QQnfH0";
