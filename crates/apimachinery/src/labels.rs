@@ -48,7 +48,7 @@ impl<T: Labels + ?Sized> Labels for &T {
 }
 
 /// How a key relates to values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
 pub enum Operator {
     In,
@@ -73,9 +73,14 @@ pub struct Requirement {
 impl Requirement {
     /// Checks key, number of values and values.
     pub fn new(key: impl Into<String>, operator: Operator, values: Vec<String>) -> Result<Self, Errors> {
-        let requirement = Self { key: key.into(), operator, values };
+        let mut requirement = Self { key: key.into(), operator, values };
         let errors = requirement.validate();
-        if errors.is_empty() { Ok(requirement) } else { Err(errors) }
+        if errors.is_empty() {
+            requirement.values.sort_unstable();
+            Ok(requirement)
+        } else {
+            Err(errors)
+        }
     }
 
     fn validate(&self) -> Errors {
@@ -124,7 +129,7 @@ impl Requirement {
         self.operator
     }
 
-    /// The values, in the order given.
+    /// The values, sorted.
     pub fn values(&self) -> &[String] {
         &self.values
     }
@@ -132,7 +137,7 @@ impl Requirement {
     /// Whether the labels satisfy it.
     pub fn matches(&self, labels: &(impl Labels + ?Sized)) -> bool {
         let value = labels.label(&self.key);
-        let contained = |v: &str| self.values.iter().any(|x| x == v);
+        let contained = |value: &str| self.values.binary_search_by(|own| own.as_str().cmp(value)).is_ok();
         match self.operator {
             Operator::In | Operator::Equals | Operator::DoubleEquals => value.is_some_and(contained),
             Operator::NotIn | Operator::NotEquals => !value.is_some_and(contained),
@@ -150,9 +155,7 @@ impl Requirement {
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut sorted = self.values.clone();
-        sorted.sort_unstable();
-        let (key, values) = (&self.key, sorted.join(","));
+        let (key, values) = (&self.key, self.values.join(","));
         match self.operator {
             Operator::In => write!(f, "{key} in ({values})"),
             Operator::NotIn => write!(f, "{key} notin ({values})"),
@@ -191,9 +194,10 @@ impl Selector {
         Self { requirements: Vec::new(), nothing: true }
     }
 
-    /// All of these requirements.
+    /// All of these requirements. One that is there twice counts once.
     pub fn new(mut requirements: Vec<Requirement>) -> Self {
-        requirements.sort_by(|a, b| a.key.cmp(&b.key));
+        requirements.sort_by(|a, b| (&a.key, a.operator, &a.values).cmp(&(&b.key, b.operator, &b.values)));
+        requirements.dedup();
         Self { requirements, nothing: false }
     }
 

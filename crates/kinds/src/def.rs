@@ -138,6 +138,8 @@ pub struct KindDef {
     pub ttl_seconds: Option<u64>,
     /// `metadata.generation` counts changes of everything but metadata and status.
     pub generation: bool,
+    /// It counts changes of annotations, too.
+    pub generation_of_annotations: bool,
     /// Labels stay as they are when the status is updated.
     pub status_keeps_labels: bool,
     /// PUT of a missing object creates it.
@@ -195,6 +197,7 @@ impl KindDef {
             ephemeral: false,
             ttl_seconds: None,
             generation: false,
+            generation_of_annotations: false,
             status_keeps_labels: false,
             create_on_update: false,
             versioned: false,
@@ -315,6 +318,12 @@ impl KindDef {
     pub const fn generation(mut self) -> Self {
         self.generation = true;
         self
+    }
+
+    /// Counts generations, of annotations too (upstream: `deploymentStrategy.PrepareForUpdate`).
+    pub const fn generation_of_annotations(mut self) -> Self {
+        self.generation_of_annotations = true;
+        self.generation()
     }
 
     /// Updates name a version.

@@ -7,6 +7,7 @@
 pub(crate) mod parts;
 
 use std::any::Any;
+use std::cmp::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use apimachinery::labels::Labels;
@@ -177,8 +178,17 @@ impl Entry {
 
 impl Labels for Entry {
     fn label(&self, key: &str) -> Option<&str> {
-        let number = (0..self.index.labels as usize).find(|number| self.index.word(2 * number) == key)?;
-        Some(self.index.word(2 * number + 1))
+        // Those of an object are sorted.
+        let (mut from, mut to) = (0, self.index.labels as usize);
+        while from < to {
+            let middle = from.midpoint(to);
+            match self.index.word(2 * middle).cmp(key) {
+                Ordering::Less => from = middle + 1,
+                Ordering::Greater => to = middle,
+                Ordering::Equal => return Some(self.index.word(2 * middle + 1)),
+            }
+        }
+        None
     }
 }
 

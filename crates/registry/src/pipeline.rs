@@ -186,6 +186,10 @@ impl Registry {
 
     /// Whether an object is to be written also without a change: what is stored of it is not what would be stored now.
     pub(crate) async fn is_stale(&self, res: &Served, current: &Entry) -> Result<bool, Status> {
+        // Of another version, which only a webhook can convert: who writes it back migrates it.
+        if !res.storage.form().encoding.is_of(&current.json) {
+            return Ok(true);
+        }
         self.engine.is_stale(&res.storage.key(current.index.path())).await.map_err(storage_error)
     }
 
@@ -293,7 +297,9 @@ pub(crate) fn without_managed_fields<T>(object: &mut Value, rules: impl FnOnce(&
 /// Without a status of its own, a custom resource's status is like any other field.
 pub(crate) fn count_generation(res: &Served, object: &mut Value, old: &Value) {
     let has_status = res.def.has_status() || !res.def.status_is_optional;
-    if !wanted(object, has_status).eq(wanted(old, has_status)) {
+    let annotations = |object| meta::annotations(object).filter(|annotations| !annotations.is_empty());
+    let is_annotated = res.def.generation_of_annotations && annotations(object) != annotations(old);
+    if is_annotated || !wanted(object, has_status).eq(wanted(old, has_status)) {
         meta::set_generation(object, meta::generation(old) + 1);
     }
 }

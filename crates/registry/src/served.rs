@@ -96,6 +96,11 @@ impl Served {
         (self.def.stored && !self.converted).then(|| self.storage.cache.size())
     }
 
+    /// How many objects a list goes through, and their bytes, in whatever version they are stored. None for what is not stored.
+    pub fn listed(&self) -> Option<(usize, usize)> {
+        self.def.stored.then(|| self.storage.cache.size())
+    }
+
     /// How many watch its objects, in whatever version.
     pub fn watchers(&self) -> usize {
         self.storage.cache.watchers()
@@ -154,6 +159,8 @@ impl Served {
             fits
         };
         for some in entries.chunk_by_mut(together) {
+            // Others get their turn between: nothing waits where this program converts.
+            tokio::task::yield_now().await;
             let others: Vec<usize> = (0..some.len()).filter(|at| !self.is_shown(&some[*at])).collect();
             let objects = self.to_this(others.iter().map(|at| some[*at].value()).collect()).await?;
             for (at, object) in others.into_iter().zip(objects) {

@@ -541,6 +541,31 @@ async fn a_job_with_a_generated_name_names_its_pods() {
     assert!(cx.warnings.take()[0].starts_with("child pods are preserved by default"));
 }
 
+/// The generation of a Deployment counts changes of its annotations, those of other workloads do not (upstream:
+/// `deploymentStrategy.PrepareForUpdate`).
+#[tokio::test]
+async fn annotations_that_are_generations() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, engine) = open(dir.path()).await;
+    let check = async |resource: &str, expected: [i64; 3]| {
+        let res = registry.resource("apps", "v1", resource).unwrap();
+        let cx = context("tester");
+        registry.create(&cx, &res, "ns", None, decoded(&res, &cx, minimal(&res, "ns", "one")).await).await.unwrap();
+        let patch = async |sub: &str, body: Value| {
+            let patch = Patch::Merge(body.to_string().into());
+            meta::generation(&registry.patch(&cx, &res, sub, "ns", "one", patch).await.unwrap().entry.value())
+        };
+        let annotated = patch("", json!({"metadata": {"annotations": {"a": "1"}}})).await;
+        let in_status = patch("status", json!({"metadata": {"annotations": {"a": "2"}}})).await;
+        let labelled = patch("", json!({"metadata": {"labels": {"a": "1"}}})).await;
+        assert_eq!([annotated, in_status, labelled], expected, "{resource}");
+    };
+    check("deployments", [2, 2, 2]).await;
+    check("statefulsets", [1, 1, 1]).await;
+    check("daemonsets", [1, 1, 1]).await;
+    engine.close().await;
+}
+
 #[tokio::test]
 async fn writers_are_warned() {
     let dir = tempfile::tempdir().unwrap();

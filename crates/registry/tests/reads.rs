@@ -126,6 +126,36 @@ async fn lists_by_resource_version() {
     assert_eq!(list(&registry, "resourceVersion=x").await.unwrap_err().code, 400);
 }
 
+/// Selectors of many terms select what short ones do, from the present and from the past, in pages and watches; of more than enough they are
+/// refused.
+#[tokio::test]
+async fn selectors_of_many_terms() {
+    let directory = Directory::new();
+    let registry = open(directory.engine().await).await;
+    let [_, b, changed, ..] = some_writes(&registry).await;
+    let many = |count: usize| (1..count).map(|number| format!("!k{number},")).collect::<String>();
+    for terms in [1, 10, 20, 256] {
+        let check = async |text: &str, expected: &str, more: bool| {
+            let found = list(&registry, &format!("{text}&labels={}x=1", many(terms))).await.unwrap();
+            assert_eq!((names(&found).as_str(), found.continue_token.is_some()), (expected, more), "{terms} {text}");
+            found.continue_token.unwrap_or_default()
+        };
+        let next = check("limit=1", "b", true).await;
+        check(&format!("limit=1&continue={next}"), "c", false).await;
+        check("", "b c", false).await;
+        check(&format!("resourceVersion={b}&match=Exact"), "a", false).await;
+        check(&format!("resourceVersion={changed}&match=Exact"), "a b", false).await;
+        let mut watch = watch(&registry, &format!("labels={}x=1", many(terms))).await.unwrap();
+        assert_eq!(seen(&mut watch).await.len(), 2, "{terms}");
+    }
+    let text = format!("labels={}x=1", many(257));
+    for status in [list(&registry, &text).await.unwrap_err(), watch(&registry, &text).await.err().unwrap()] {
+        assert_eq!((status.code, &status.message[..]), (400, "selectors of 257 terms: there must be at most 256"));
+    }
+    // The same term again is no other one.
+    assert_eq!(names(&list(&registry, &format!("labels={}x=1", "!a,".repeat(1000))).await.unwrap()), "b c");
+}
+
 /// Conformance: [sig-api-machinery] Servers with support for API chunking should support continue listing from the last key if the original version has been compacted away, though the list is inconsistent [Slow] [Conformance]
 #[tokio::test]
 async fn pages_show_one_state_until_it_is_forgotten() {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::{Change, Engine, Error, Event, Expect, Lane, Record, Revision, Sink, Write};
+use crate::{Change, Engine, Error, Event, Expect, Lane, PAGE_BYTES, Record, Revision, Sink, Write};
 
 /// Opens and reopens the engine under test.
 #[async_trait]
@@ -27,6 +27,7 @@ pub async fn check(factory: &dyn Factory) {
     concurrent_writers_have_one_winner(factory.empty().await).await;
     ranges_are_sorted_limited_and_end_before_the_end(&*factory.empty().await).await;
     ranges_show_what_was_written_in_any_order(&*factory.empty().await).await;
+    pages_of_large_records_are_short(&*factory.empty().await).await;
     the_past_is_kept_until_compaction(&*factory.empty().await).await;
     changes_and_a_sink_have_no_gap_and_no_duplicate(factory.empty().await).await;
     reads_show_what_is_published(factory.empty().await).await;
@@ -184,6 +185,34 @@ async fn ranges_show_what_was_written_in_any_order(engine: &dyn Engine) {
     for (revision, expected) in past {
         assert_eq!(range(engine, Some(revision)).await, expected, "at {revision}");
     }
+}
+
+/// A page ends with its limit or after so many bytes, and what follows it is the rest.
+async fn pages_of_large_records_are_short(engine: &dyn Engine) {
+    const RECORDS: usize = 80;
+    let large = "x".repeat(PAGE_BYTES / 20);
+    for number in 0..RECORDS {
+        put(engine, &format!("k{number:02}"), &large).await;
+    }
+    let before = engine.revision();
+    put(engine, "k00", "small").await;
+    for at in [None, Some(before)] {
+        let (mut start, mut found, mut pages) = (Bytes::new(), Vec::new(), 0);
+        loop {
+            let page = engine.range(&start, b"", at, 1000).await.unwrap();
+            let bytes: usize = page.records.iter().map(|record| record.value.len()).sum();
+            assert!(bytes < 3 * PAGE_BYTES, "{bytes} bytes");
+            pages += 1;
+            found.extend(page.records.iter().map(|record| record.key.clone()));
+            match page.records.last() {
+                Some(last) if page.more => start = [&last.key, &b"\0"[..]].concat().into(),
+                _ => break,
+            }
+        }
+        assert!(pages > 1);
+        assert_eq!(found, (0..RECORDS).map(|number| Bytes::from(format!("k{number:02}"))).collect::<Vec<_>>());
+    }
+    assert_eq!(engine.range(b"", b"", None, 0).await.unwrap().records.len(), RECORDS, "without a limit it is all");
 }
 
 async fn the_past_is_kept_until_compaction(engine: &dyn Engine) {

@@ -173,6 +173,9 @@ pub enum Error {
     Failed(String),
 }
 
+/// Bytes of values after which a page of a range ends: several readers of large records at a time must not fill the memory.
+pub const PAGE_BYTES: usize = 8 << 20;
+
 /// A page of a range.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
@@ -217,7 +220,7 @@ pub trait Engine: Send + Sync {
     async fn get(&self, key: &[u8]) -> Result<Option<Record>, Error>;
 
     /// Keys from `start` (inclusive) to `end` (exclusive, empty for no end), now or at a kept revision, at most `limit` (0 is no
-    /// limit). The ephemeral lane has no past: its keys are always shown as they are now.
+    /// limit, also of bytes) and little more than [`PAGE_BYTES`]. The ephemeral lane has no past: its keys are always shown as they are now.
     async fn range(&self, start: &[u8], end: &[u8], at: Option<Revision>, limit: usize) -> Result<Page, Error>;
 
     /// The durable lane's events under `prefix` after revision `after`, up to revision `upto` or as many as are read at once.

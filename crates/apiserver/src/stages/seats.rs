@@ -122,7 +122,7 @@ fn begins_with_list(query: &str) -> bool {
 }
 
 fn list(resource: &Served, query: &str, named: bool) -> Kind {
-    let Some((objects, bytes)) = resource.stored() else { return Kind::Other };
+    let Some((objects, bytes)) = resource.listed() else { return Kind::Other };
     let query = if query.is_empty() { Query::default() } else { Query::parse(query) };
     let selector = query.get("fieldSelector").and_then(|text| fields::Selector::parse(text).ok());
     let single = named || selector.is_some_and(|selector| selector.exact("metadata.name").is_some());

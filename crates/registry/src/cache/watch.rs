@@ -11,9 +11,9 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tokio::time::{Instant, Sleep};
 
-use super::list::{Window, select};
+use super::list::{Page, Window, select};
 use super::{Cache, Change, Event, EventType};
-use crate::past::Page;
+use crate::past;
 use crate::{Entry, Served};
 
 /// Time between bookmarks of an idle watch.
@@ -26,7 +26,7 @@ const BATCH: usize = 128;
 /// Whether a watcher wants to see an object.
 pub(crate) type Selects = Box<dyn Fn(&Entry) -> bool + Send + Sync>;
 /// A page of the changes after a revision and up to another one, or somewhat further.
-type ReadPage = Result<Arc<Page>, Status>;
+type ReadPage = Result<Arc<past::Page>, Status>;
 /// Reads such pages.
 pub(crate) type ReadPast = Box<dyn Fn(u64, u64) -> BoxFuture<'static, ReadPage> + Send + Sync>;
 /// Gives the newest revision that is fully applied to all caches.
@@ -71,24 +71,23 @@ pub struct Watch {
 }
 
 impl Cache {
-    /// A watch that starts with the present objects, in `ready`, or with none of them.
-    pub(crate) fn watch_from_now(
-        self: &Arc<Self>,
-        selects: Selects,
-        within: Within<'_>,
-        initial: impl FnOnce(Vec<Arc<Entry>>, u64) -> Vec<Event>,
-    ) -> Watch {
+    /// A watch of what comes from now on, what is there, and the revision of that. With `all`, also what the watch does not select: who
+    /// asks selects from it, where that takes long.
+    pub(crate) fn watch_from_now(self: &Arc<Self>, selects: Selects, within: Within<'_>, all: bool) -> (Watch, Page, u64) {
         let state = self.state.read();
-        let entries = match within {
-            Within::None => Vec::new(),
-            Within::Object(path) => state.items.get(path).filter(|entry| selects(entry)).cloned().into_iter().collect(),
-            Within::Window(window) => select(&state.items, window, &selects).entries,
+        let wanted = |entry: &Entry| all || selects(entry);
+        let page = match within {
+            Within::None => Page::default(),
+            Within::Object(path) => Page {
+                entries: state.items.get(path).filter(|entry| wanted(entry)).cloned().into_iter().collect(),
+                ..Page::default()
+            },
+            Within::Window(window) => select(&state.items, window, wanted),
         };
         let position = state.start + state.ring.len() as u64;
-        let seen = state.revision.max(state.complete_after);
-        let ready = initial(entries, state.revision).into();
+        let (seen, revision) = (state.revision.max(state.complete_after), state.revision);
         drop(state);
-        Watch::new(self, selects, (position, seen), ready)
+        (Watch::new(self, selects, (position, seen)), page, revision)
     }
 
     /// A watch of the changes after `revision` that are in the ring. When the ring does not reach that far back, the second
@@ -99,19 +98,19 @@ impl Cache {
         let until = Some(state.complete_after).filter(|complete_after| revision < *complete_after);
         let position = state.start + state.ring.partition_point(|change| change.revision() <= revision) as u64;
         drop(state);
-        (Watch::new(self, selects, (position, revision), VecDeque::new()), until)
+        (Watch::new(self, selects, (position, revision)), until)
     }
 }
 
 impl Watch {
-    fn new(cache: &Arc<Cache>, selects: Selects, (position, seen): (u64, u64), ready: VecDeque<Event>) -> Self {
+    fn new(cache: &Arc<Cache>, selects: Selects, (position, seen): (u64, u64)) -> Self {
         Self {
             changed: cache.changed.subscribe(),
             cache: cache.clone(),
             selects,
             position,
             seen,
-            ready,
+            ready: VecDeque::new(),
             read: None,
             past: None,
             bookmarks: None,
@@ -123,6 +122,12 @@ impl Watch {
             cuts: cache.state.read().cuts,
             over: false,
         }
+    }
+
+    /// Starts with these events.
+    pub(crate) fn starting_with(mut self, events: impl IntoIterator<Item = Event>) -> Self {
+        self.ready.extend(events);
+        self
     }
 
     /// Reads what has left the ring elsewhere.

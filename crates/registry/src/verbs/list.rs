@@ -12,8 +12,15 @@ use crate::entry::object_path;
 use crate::pipeline::storage_error;
 use crate::{Cursor, Entry, List, ListOptions, Registry, Served, Since};
 
-/// Most objects of the past that are read from the store at once. Each time it goes through all that has changed since.
+/// Most objects of the past that are read from the store at once, if they are small. Each time it goes through all that has changed since.
 const PAGE: usize = 10_000;
+
+/// Most terms of the selectors of a request: each is held against each object and each change.
+const TERMS: usize = 256;
+/// Selectors of more terms than this do not hold up those who write.
+const FEW_TERMS: usize = 16;
+/// Terms that are held against objects before others get their turn.
+const TERMS_AT_ONCE: usize = 16_384;
 
 /// Which objects a list or watch selects.
 pub(crate) struct Selection {
@@ -35,6 +42,10 @@ impl Selection {
                 if res.strategy.selectable().is_empty() { selector.check_default_labels() } else { selector.check_labels(known) };
             checked.map_err(|error| Status::bad_request(error.to_string()))?;
         }
+        let terms = terms(options);
+        if terms > TERMS {
+            return Err(Status::bad_request(format!("selectors of {terms} terms: there must be at most {TERMS}")));
+        }
         let mut options = options.clone();
         for term in options.fields.iter_mut().flat_map(|fields| &mut fields.0) {
             term.field = res.stored_field(&term.field);
@@ -50,6 +61,12 @@ impl Selection {
     fn matches(&self, entry: &Entry) -> bool {
         self.options.labels.as_ref().is_none_or(|labels| labels.matches(entry))
             && self.options.fields.as_ref().is_none_or(|fields| fields.matches(|name| entry.field(&self.fields, name)))
+    }
+
+    /// Where it takes long to say what is selected: after how many objects others get their turn.
+    pub(crate) fn dear(&self) -> Option<usize> {
+        let terms = terms(&self.options);
+        (terms > FEW_TERMS).then(|| TERMS_AT_ONCE / terms)
     }
 
     /// Most objects of a page, 0 for all.
@@ -158,7 +175,7 @@ impl Registry {
         self.reached(version.or(at)).await?;
         let mut list = match at {
             Some(at) => self.list_at(res, &selection, at, after.as_deref()).await?,
-            None => self.list_now(res, &selection, after.as_deref()),
+            None => self.list_now(res, &selection, after.as_deref()).await,
         };
         if !res.shows_what_is_stored() {
             res.show_all(&mut list.entries).await?;
@@ -167,7 +184,7 @@ impl Registry {
     }
 
     /// A page of the present state. Every list is consistent, so it is not older than anything that was asked for.
-    fn list_now(&self, res: &Served, selection: &Selection, after: Option<&str>) -> List {
+    async fn list_now(&self, res: &Served, selection: &Selection, after: Option<&str>) -> List {
         // Read before the cache: the cache may be newer than this, never older.
         let current = self.revision();
         if let (Some(path), None) = (selection.single(), after) {
@@ -175,13 +192,25 @@ impl Registry {
             let entries = res.storage.cache.get(&path).into_iter().filter(|entry| selection.selects(entry)).collect();
             return List { entries, revision, ..List::default() };
         }
-        let (page, newest) = res.storage.cache.select(selection.window(after), |entry| selection.matches(entry));
+        let Some(piece) = selection.dear() else {
+            let (page, newest) = res.storage.cache.select(selection.window(after), |entry| selection.matches(entry));
+            return list(page, newest.max(current), selection);
+        };
+        // The cache is not held while this is found out.
+        let (all, newest) = res.storage.cache.select(Window { limit: 0, ..selection.window(after) }, |_| true);
+        let page = all.choose(selection.limit(), piece, |entry| selection.matches(entry)).await;
         list(page, newest.max(current), selection)
     }
 
     /// A page of the state at a revision.
     async fn list_at(&self, res: &Served, selection: &Selection, at: u64, after: Option<&str>) -> Result<List, Status> {
-        let cached = res.storage.cache.select_at(at, selection.window(after), |entry| selection.matches(entry));
+        let cached = match selection.dear() {
+            None => res.storage.cache.select_at(at, selection.window(after), |entry| selection.matches(entry)),
+            Some(piece) => match res.storage.cache.select_at(at, Window { limit: 0, ..selection.window(after) }, |_| true) {
+                Some(all) => Some(all.choose(selection.limit(), piece, |entry| selection.matches(entry)).await),
+                None => None,
+            },
+        };
         match (cached, after) {
             (Some(page), _) => Ok(list(page, at, selection)),
             (None, _) if !res.def.ephemeral => self.list_past(res, selection, at, after).await,
@@ -197,7 +226,11 @@ impl Registry {
         let end = format!("{}0", prefix.trim_end_matches('/'));
         let mut entries = Vec::new();
         loop {
-            let found = self.engine.range(&start, end.as_bytes(), Some(at), PAGE).await.map_err(|error| match error {
+            let wanted = match selection.limit() {
+                limit if limit > 0 && !selection.is_narrowed() => PAGE.min((limit + 1).saturating_sub(entries.len())),
+                _ => PAGE,
+            };
+            let found = self.engine.range(&start, end.as_bytes(), Some(at), wanted).await.map_err(|error| match error {
                 store::Error::Compacted(_) => expired(after),
                 error => storage_error(error),
             })?;
@@ -218,6 +251,12 @@ impl Registry {
             }
         }
     }
+}
+
+/// How many terms selectors have.
+fn terms(options: &ListOptions) -> usize {
+    let labels = options.labels.as_ref().map_or(0, |labels| labels.requirements().len());
+    labels + options.fields.as_ref().map_or(0, |fields| fields.0.len())
 }
 
 /// A state that is no longer kept. A list in pages can go on in the present state.

@@ -24,16 +24,16 @@ impl Registry {
         let watch = match version {
             _ if initial => {
                 let bookmark = options.send_initial_events == Some(true) && options.allow_bookmarks;
-                self.with_past(res, self.watch_initial(res, selects, &selection, bookmark))
+                self.with_past(res, self.watch_initial(res, selects, &selection, bookmark).await)
             }
             Some(version) => self.watch_since(res, selects, version).await?,
-            None => self.with_past(res, res.storage.cache.watch_from_now(selects, Within::None, |_, _| Vec::new())),
+            None => self.with_past(res, res.storage.cache.watch_from_now(selects, Within::None, false).0),
         };
         let watch = watch.with_timeout(options.timeout).shown_as(res);
         Ok(if options.allow_bookmarks { watch.with_bookmarks(self.revision_source()) } else { watch })
     }
 
-    fn watch_initial(&self, res: &Arc<Served>, selects: Selects, selection: &Selection, bookmark: bool) -> Watch {
+    async fn watch_initial(&self, res: &Arc<Served>, selects: Selects, selection: &Selection, bookmark: bool) -> Watch {
         let current = self.revision();
         let single = selection.single();
         let within = match &single {
@@ -41,10 +41,13 @@ impl Registry {
             // A watch has no pages.
             None => Within::Window(Window { limit: 0, ..selection.window(None) }),
         };
-        res.storage.cache.watch_from_now(selects, within, |entries, newest| {
-            let added = entries.into_iter().map(|entry| Event::new(EventType::Added, entry));
-            added.chain(bookmark.then(|| res.storage.cache.bookmark(newest.max(current), true))).collect()
-        })
+        let dear = selection.dear();
+        let (watch, mut page, newest) = res.storage.cache.watch_from_now(selects, within, dear.is_some());
+        if let Some(piece) = dear {
+            page = page.choose(0, piece, |entry| selection.selects(entry)).await;
+        }
+        let added = page.entries.into_iter().map(|entry| Event::new(EventType::Added, entry));
+        watch.starting_with(added.chain(bookmark.then(|| res.storage.cache.bookmark(newest.max(current), true))))
     }
 
     /// From the ring, and before that from the store's history when the ring does not reach that far back.

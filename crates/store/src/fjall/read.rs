@@ -11,7 +11,10 @@ use bytes::Bytes;
 use super::HEAD;
 use super::database::{Database, dangling, record_at, storage};
 use super::encoding::{Entry, Head, Stored, decode_u64, encode_u64};
-use crate::{Error, Page, Record, Revision};
+use crate::{Error, PAGE_BYTES, Page, Record, Revision};
+
+/// Records that are read before their bytes are counted: as many of the largest do not matter.
+const TOGETHER: usize = 32;
 
 /// Revisions between two records up to which the log is read on instead of being searched again.
 const GAP: Revision = 8;
@@ -81,8 +84,23 @@ pub(super) fn range(database: &Database, query: &Query<'_>, compacted: &AtomicU6
         }
         found.push(source);
     }
-    page.records = records(database, &snapshot, found)?;
+    (page.records, page.more) = match query.limit {
+        0 => (records(database, &snapshot, found)?, false),
+        _ => bounded(database, &snapshot, found, page.more)?,
+    };
     Ok((page, head.revision))
+}
+
+/// The records of a page, as long as they are not too large together, and whether there are `more`.
+fn bounded(database: &Database, snapshot: &Snapshot, found: Vec<Source>, more: bool) -> Result<(Vec<Record>, bool), Error> {
+    let (mut page, mut bytes) = (Vec::with_capacity(found.len()), 0);
+    let mut found = found.into_iter();
+    while found.len() > 0 && bytes < PAGE_BYTES {
+        let some = records(database, snapshot, found.by_ref().take(TOGETHER).collect())?;
+        bytes += some.iter().map(|record| record.value.len()).sum::<usize>();
+        page.extend(some);
+    }
+    Ok((page, more || found.len() > 0))
 }
 
 /// The records of a page. Those of the log are read in the order of their revisions: objects that lie side by side in a page were

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::{Change, Changes, Error, Event, Expect, Lane, Page, Record, Revision, Write};
+use crate::{Change, Changes, Error, Event, Expect, Lane, PAGE_BYTES, Page, Record, Revision, Write};
 
 /// Events that are read at once.
 const READ: usize = 1000;
@@ -161,9 +161,15 @@ impl Disk {
                 };
             }
         }
-        page.records = records.into_values().collect();
-        page.more = limit != 0 && page.records.len() > limit;
-        page.records.truncate(if limit == 0 { usize::MAX } else { limit });
+        let mut bytes = 0;
+        for record in records.into_values() {
+            page.more = limit != 0 && (page.records.len() == limit || bytes >= PAGE_BYTES);
+            if page.more {
+                break;
+            }
+            bytes += record.value.len();
+            page.records.push(record);
+        }
         Ok(page)
     }
 
