@@ -9,7 +9,6 @@ mod metrics;
 mod normalize;
 mod prometheus;
 mod replicas;
-mod shares;
 mod sources;
 mod turn;
 
@@ -19,6 +18,7 @@ use std::time::Duration;
 
 use apimachinery::labels::Selector;
 use apimachinery::quantity::Quantity;
+use base::budgets::shares::Shares;
 use client::Api;
 use client::events::Type;
 use client::kube::api::PostParams;
@@ -35,7 +35,6 @@ use crate::scale::{self, Resources};
 use metrics::Evaluation;
 use normalize::{Memory, Now};
 use replicas::{Scaled, Tolerances};
-use shares::Shares;
 use sources::{About, Pages, Sources};
 use turn::{Condition, Turn};
 
@@ -86,7 +85,7 @@ impl Autoscaler {
             resources: Resources::default(),
             memory: Mutex::default(),
             selectors: Mutex::default(),
-            looks: Shares::new(SHARE),
+            looks: Shares::metered("autoscaler_looks", SHARE),
         }
     }
 
