@@ -102,6 +102,11 @@ pub(crate) struct ClaimsOf {
 }
 
 impl ClaimsOf {
+    /// Whether there are any that the pod names.
+    pub(crate) fn any_named(&self) -> bool {
+        !self.allocated.is_empty() || !self.wanted.is_empty()
+    }
+
     /// As much work may be done as at the beginning.
     pub(crate) fn renew(&self) {
         self.effort.renew();
