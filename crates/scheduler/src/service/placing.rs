@@ -109,13 +109,7 @@ impl Scheduler {
     fn devices_on(&self, pod: &PodInfo, node: &str, attempt: &Attempt) -> Result<Vec<Reservation>, FitError> {
         let known = &self.cluster.devices;
         let Some(node) = self.cluster.node(node).filter(|_| known.concern(pod)) else { return Ok(Vec::new()) };
-        let place = Place { name: &node.name, labels: &node.labels };
-        let found = attempt.claims(pod, known).map_err(|refusal| refusal.to_string());
-        let found = found.and_then(|claims| {
-            // What was found there before is found again with no more work than one node may take.
-            claims.renew();
-            known.reservations(pod, claims, place, &node.allocatable)
-        });
+        let found = attempt.reservations(pod, known, node);
         found.map_err(|reason| FitError::everywhere(self.cluster.len(), plugin(DEVICES), reason.into()))
     }
 
