@@ -27,7 +27,6 @@ use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscaler};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::meta;
@@ -159,7 +158,6 @@ impl Autoscaler {
             sources: &self.sources,
             resources: &self.resources,
             about: About { client: &turn.cx.client, namespace: key.ns(), selector: &text, pages: &pages },
-            end: Instant::now() + PERIOD,
             scaled: Scaled { pods: &pods, replicas: current, tolerances: tolerances(turn.scaler), now: turn.now },
             present: scale.status.as_ref().map_or(0, |status| status.replicas),
         };
