@@ -253,7 +253,8 @@ fn old_revisions_go_that_nobody_needs() {
     assert!(plan::surplus(&keeps_all, &all, &[], &[]).is_empty());
 }
 
-/// Who is not made yet must not lead to deletions: nothing would be left of a set that is paused. A pod that has ended serves nobody.
+/// Who is not made yet must not lead to deletions: nothing would be left of a set that is paused. A pod that has ended serves nobody,
+/// nor does one without a node, which may be what leaves no room.
 #[tokio::test]
 async fn nothing_that_serves_goes_while_pods_are_paused() {
     let world = World::new();
@@ -264,8 +265,9 @@ async fn nothing_that_serves_goes_while_pods_are_paused() {
     world.fake.put(&set);
     world.fake.put(&claim(0, json!([]), false));
     world.fake.put(&claim(6, json!([]), false));
-    for text in ["0 new ready", "1 new failed", "5 new failed"] {
+    for (text, node) in [("0 new ready", "n"), ("1 new failed", "n"), ("2 new pending", ""), ("5 new failed", "n")] {
         let mut pod = pod(text).as_ref().clone();
+        pod.spec.as_mut().unwrap().node_name = Some(node.to_owned());
         pod.metadata.owner_references = Some(vec![meta::controller_ref(&set)]);
         world.fake.put(&pod);
     }
