@@ -8,6 +8,7 @@ pub mod descriptors;
 pub mod heavy;
 pub mod memory;
 pub mod oom;
+pub mod shares;
 
 use std::sync::LazyLock;
 
@@ -46,6 +47,12 @@ impl Meter {
         Self { used: USED.get_or_create(&label).clone(), refused: REFUSED.get_or_create(&label).clone() }
     }
 
+    /// Something takes its place until what is returned is dropped.
+    pub fn hold(&self) -> Held {
+        self.taken();
+        Held(self.clone())
+    }
+
     /// Something takes its place.
     pub fn taken(&self) {
         self.used.inc();
@@ -59,5 +66,15 @@ impl Meter {
     /// Something was refused.
     pub fn refused(&self) {
         self.refused.inc();
+    }
+}
+
+/// A place in a budget, taken until this is dropped.
+#[derive(Debug)]
+pub struct Held(Meter);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.left();
     }
 }

@@ -9,7 +9,6 @@ mod metrics;
 mod normalize;
 mod prometheus;
 mod replicas;
-mod shares;
 mod sources;
 mod turn;
 
@@ -19,6 +18,7 @@ use std::time::Duration;
 
 use apimachinery::labels::Selector;
 use apimachinery::quantity::Quantity;
+use base::budgets::shares::Shares;
 use client::Api;
 use client::events::Type;
 use client::kube::api::PostParams;
@@ -27,7 +27,6 @@ use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscaler};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::meta;
@@ -35,7 +34,6 @@ use crate::scale::{self, Resources};
 use metrics::Evaluation;
 use normalize::{Memory, Now};
 use replicas::{Scaled, Tolerances};
-use shares::Shares;
 use sources::{About, Pages, Sources};
 use turn::{Condition, Turn};
 
@@ -86,7 +84,7 @@ impl Autoscaler {
             resources: Resources::default(),
             memory: Mutex::default(),
             selectors: Mutex::default(),
-            looks: Shares::new(SHARE),
+            looks: Shares::metered("autoscaler_looks", SHARE),
         }
     }
 
@@ -160,7 +158,6 @@ impl Autoscaler {
             sources: &self.sources,
             resources: &self.resources,
             about: About { client: &turn.cx.client, namespace: key.ns(), selector: &text, pages: &pages },
-            end: Instant::now() + PERIOD,
             scaled: Scaled { pods: &pods, replicas: current, tolerances: tolerances(turn.scaler), now: turn.now },
             present: scale.status.as_ref().map_or(0, |status| status.replicas),
         };

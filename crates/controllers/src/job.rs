@@ -38,7 +38,7 @@ use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::expectations::Expectations;
 use crate::meta;
 use crate::pod_control::PodControl;
-use crate::room::{self, Room};
+use crate::room::Room;
 use backoff::Record;
 use member::{TRACKING, Terms};
 use plan::{Act, Observed};
@@ -147,7 +147,7 @@ impl Jobs {
         if let Act::Create(new) = &decision.act
             && done.created < new.len()
         {
-            again = Some(again.map_or(room::AGAIN, |again| again.min(room::AGAIN)));
+            again = Some(again.map_or(self.room.again, |again| again.min(self.room.again)));
         }
         let settled = settle::settle(observed, decision, &done);
         if *action == metrics::RECONCILING && !settled.untrack.is_empty() {

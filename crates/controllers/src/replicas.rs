@@ -128,7 +128,7 @@ impl<K: Replicated> Replicas<K> {
                 }
                 let number = self.room.for_some(cx, owner, number);
                 if number == 0 {
-                    return Ok(Acted { wait: Some(room::AGAIN), paused: Some((room::PAUSED, room::why())) });
+                    return Ok(Acted { wait: Some(self.room.again), paused: Some((room::PAUSED, self.room.why())) });
                 }
                 let pod = write::pod_of(owner, template);
                 control.create_equal(number, &pod).await.failure.map_or(Ok(Acted::default()), Err)

@@ -17,19 +17,18 @@ use crate::{meta, pods};
 /// Pods of a namespace without a node.
 const WAITING: usize = 5000;
 /// How soon it is looked again.
-pub(crate) const AGAIN: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// What events and conditions say when no pods are made.
 pub(crate) const PAUSED: &str = "CreationPaused";
 
-/// The same in words.
-pub(crate) fn why() -> String {
-    format!("no more pods are made while {WAITING} of the namespace have no node")
-}
-
 /// The pods of each namespace that have no node.
 pub(crate) struct Room {
     waiting: Index<Pod>,
+    /// So many may wait.
+    limit: usize,
+    /// How soon whoever makes no pods looks again.
+    pub(crate) again: Duration,
 }
 
 fn values(pod: &Pod, values: &mut Values) {
@@ -72,14 +71,25 @@ fn lean(pod: &[u8], values: &mut Values) -> bool {
 
 impl Room {
     pub(crate) fn new(pods: &Informer<Pod>) -> Self {
-        Self { waiting: pods.index_lean("waiting", values, lean) }
+        Self { waiting: pods.index_lean("waiting", values, lean), limit: WAITING, again: AGAIN }
+    }
+
+    /// The same where another number may wait, and where it is looked again at once.
+    #[cfg(test)]
+    pub(crate) fn limited(self, limit: usize) -> Self {
+        Self { limit, again: Duration::from_millis(20), ..self }
+    }
+
+    /// [`PAUSED`] in words.
+    pub(crate) fn why(&self) -> String {
+        format!("no more pods are made while {} of the namespace have no node", self.limit)
     }
 
     /// How many of `wanted` pods may be made for `owner` now. It is told when none may.
     pub(crate) fn for_some<K: Object>(&self, cx: &Cx, owner: &K, wanted: usize) -> usize {
-        let some = wanted.min(WAITING.saturating_sub(self.waiting.count(meta::namespace(owner))));
+        let some = wanted.min(self.limit.saturating_sub(self.waiting.count(meta::namespace(owner))));
         if some == 0 && wanted > 0 {
-            cx.events.about(owner, Type::Warning, PAUSED, why());
+            cx.events.about(owner, Type::Warning, PAUSED, self.why());
         }
         some
     }

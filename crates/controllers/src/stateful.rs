@@ -30,7 +30,7 @@ use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::expectations::Expectations;
 use crate::history::{self, Current, Keeper};
 use crate::queue::Queue;
-use crate::room::{self, Room};
+use crate::room::Room;
 use crate::{adopt, meta, write};
 use plan::{Create, Observed, Plan, Version};
 
@@ -142,8 +142,8 @@ impl StatefulSets {
         Ok(Action::after(after.into_iter().chain(wait).min()))
     }
 
-    /// Up to the first kind of change that fails: who cannot be made must not lead to deletions. Tells how long a pod that its node has refused
-    /// stays yet.
+    /// Up to the first kind of change that fails: who cannot be made must not lead to deletions, nor who is not made yet. Tells how long what
+    /// is left of the plan waits.
     async fn apply(&self, cx: &Cx, key: &Key, set: &StatefulSet, mut plan: Plan) -> Result<Option<Duration>, Error> {
         let (pods, claims): (Api<Pod>, Api<PersistentVolumeClaim>) =
             (Api::namespaced(cx.client.clone(), key.ns()), Api::namespaced(cx.client.clone(), key.ns()));
@@ -158,14 +158,20 @@ impl StatefulSets {
         }
         let (mut outcome, all) = (Ok(()), plan.create.len());
         plan.create.truncate(self.room.for_some(cx, set, all));
-        let mut wait = (plan.create.len() < all).then_some(room::AGAIN);
-        for result in write::in_batches(plan.create, async |create| self.create(cx, set, &pods, &claims, create).await).await {
+        let mut wait = (plan.create.len() < all).then_some(self.room.again);
+        for result in
+            write::in_batches(std::mem::take(&mut plan.create), async |create| self.create(cx, set, &pods, &claims, create).await)
+                .await
+        {
             match result {
                 Ok(pod) => self.expectations.written(key, &pod),
                 Err(error) => outcome = Err(error),
             }
         }
         outcome?;
+        if wait.is_some() {
+            plan.pause(set);
+        }
         for claim in &plan.own {
             claims.replace(meta::name(claim), &POST, claim).await?;
         }

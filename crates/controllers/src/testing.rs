@@ -8,11 +8,11 @@ use client::Api;
 use client::Informers;
 use client::fake::Fake;
 use client::kube::api::PostParams;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::{Clock, Options};
+use crate::{Clock, Controller, Options};
 
 /// An object from JSON.
 pub(crate) fn object<K: DeserializeOwned>(value: Value) -> K {
@@ -43,6 +43,7 @@ impl World {
             ("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true),
             ("", "v1", "services", "Service", true),
             ("", "v1", "nodes", "Node", false),
+            ("", "v1", "replicationcontrollers", "ReplicationController", true),
             ("networking.k8s.io", "v1", "ipaddresses", "IPAddress", false),
             ("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", false),
             ("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim", true),
@@ -93,13 +94,37 @@ impl World {
             (entry.start)(options, crate::Start { tasks: &self.tasks, ready: part });
         }
     }
+
+    /// Starts a controller that was made with these options.
+    pub(crate) fn launch<C: Controller>(&self, options: &Options, controller: C) {
+        let ready = self.readiness.gate("controllers").parts([C::NAME]).remove(0);
+        crate::launch(controller, options, crate::Start { tasks: &self.tasks, ready });
+    }
+
+    /// Puts in a pod of nobody that waits for its node, or has the one that is given.
+    pub(crate) fn put_waiting(&self, name: &str, node: Option<&str>) {
+        self.fake.put::<Pod>(&object(json!({
+            "metadata": {"namespace": "a", "name": name, "uid": name}, "spec": {"nodeName": node, "containers": []},
+            "status": {"phase": "Pending"},
+        })));
+    }
+
+    /// Returns when the owner of this name was told that no pods are made while so many wait.
+    pub(crate) async fn until_paused(&self, owner: &str, waiting: usize) {
+        let why = format!("no more pods are made while {waiting} of the namespace have no node");
+        let told = |event: &Event| {
+            let about = event.involved_object.name.as_deref() == Some(owner);
+            about && (event.reason.as_deref(), event.message.as_deref()) == (Some("CreationPaused"), Some(&why))
+        };
+        self.fake.until::<Event>(|events| events.iter().any(told)).await;
+    }
 }
 
 /// Stands in for kubelets: every pod becomes ready.
 pub(crate) async fn make_pods_ready(world: &World) {
     run_pods(world, |pod| {
-        let ready = serde_json::json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
-        (!crate::pods::is_ready(pod)).then(|| serde_json::json!({"phase": "Running", "conditions": ready}))
+        let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+        (!crate::pods::is_ready(pod)).then(|| json!({"phase": "Running", "conditions": ready}))
     })
     .await;
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::budgets::shares::Share;
 use client::kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use client::kube::{self, Resource};
 use client::{Client, Informer, Key};
@@ -20,7 +21,7 @@ use crate::extenders::call::CallError;
 use crate::pod::{PREEMPTED, PodInfo};
 use crate::queue::Trial;
 use crate::volumes::Step;
-use crate::waiting::{Share, Waiting};
+use crate::waiting::Waiting;
 
 /// A write that has ended.
 pub(crate) enum Written {
@@ -30,6 +31,8 @@ pub(crate) enum Written {
         trial: Trial,
         /// The claims for devices that were written for it.
         claims: Vec<ResourceClaim>,
+        /// That of a binding that waited for claims.
+        share: Option<Share>,
         /// It was an extender's to bind it.
         by_extender: bool,
         result: Result<(), BindError>,
@@ -90,7 +93,7 @@ pub(crate) struct Needs {
     pub(crate) devices: Vec<Reservation>,
     pub(crate) claims: Cache<ResourceClaim>,
     /// It is one of those that wait.
-    pub(crate) _share: Share,
+    pub(crate) share: Share,
 }
 
 /// Claims, and who waits for changes of them.
@@ -121,7 +124,8 @@ impl Api {
     /// Gives the pod its node.
     pub(crate) fn bind(&self, pod: Arc<PodInfo>, node: String, trial: Trial, binder: Binder) -> BoxFuture<'static, Written> {
         let Binder { bind, is_extender: by_extender } = binder;
-        async move { Written::Bound { pod, node, trial, claims: Vec::new(), by_extender, result: bind.await } }.boxed()
+        async move { Written::Bound { pod, node, trial, claims: Vec::new(), share: None, by_extender, result: bind.await } }
+            .boxed()
     }
 
     /// Gives the pod its node when its claims have their volumes and their devices there.
@@ -141,8 +145,7 @@ impl Api {
             if result.is_err() {
                 write::give_back(&client, &pod, &needs.devices, &mut claims).await;
             }
-            drop(needs);
-            Written::Bound { pod, node, trial, claims, by_extender, result }
+            Written::Bound { pod, node, trial, claims, share: Some(needs.share), by_extender, result }
         }
         .boxed()
     }

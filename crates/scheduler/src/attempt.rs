@@ -1,20 +1,30 @@
 //! What is found out once for an attempt to give a pod a node, however often its filters are prepared: making room looks at each node with many
 //! sets of pods, and which devices there are depends on none of them.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 
 use crate::cluster::NodeInfo;
-use crate::devices::{ClaimsOf, Devices, Refusal};
+use crate::devices::{ClaimsOf, Devices, Found, Refusal, Reservation};
 use crate::pod::PodInfo;
 use crate::volumes::Place;
 
+/// Devices that are kept of all nodes where the pod could have them.
+const KEPT: usize = 10_000;
+
 /// One attempt. What it keeps is true until devices or claims change.
-#[derive(Default)]
 pub(crate) struct Attempt {
     claims: OnceCell<Result<ClaimsOf, Refusal>>,
-    /// Why the devices of a node will not do, if they do not.
-    on: RefCell<HashMap<String, Option<String>>>,
+    /// The devices of a node, or why they will not do. None where they will do and there was no room for them.
+    on: RefCell<HashMap<String, Result<Option<Found>, String>>>,
+    /// How many devices more are kept.
+    room: Cell<usize>,
+}
+
+impl Default for Attempt {
+    fn default() -> Self {
+        Self { claims: OnceCell::default(), on: RefCell::default(), room: Cell::new(KEPT) }
+    }
 }
 
 impl Attempt {
@@ -26,16 +36,44 @@ impl Attempt {
     /// Why the pod's claims cannot have their devices on a node.
     pub(crate) fn lacks_devices(&self, pod: &PodInfo, devices: &Devices, node: &NodeInfo) -> Option<String> {
         if let Some(known) = self.on.borrow().get(&node.name) {
-            return known.clone();
+            return known.as_ref().err().cloned();
         }
-        let place = Place { name: &node.name, labels: &node.labels };
-        let reason = match self.claims(pod, devices) {
-            Ok(claims) => devices.reservations(pod, claims, place, &node.allocatable).err(),
-            Err(refusal) => Some(refusal.to_string()),
-        };
-        self.on.borrow_mut().insert(node.name.clone(), reason.clone());
+        let claims = self.claims(pod, devices).map_err(ToString::to_string);
+        let found = claims.and_then(|claims| devices.search(pod, claims, place(node), &node.allocatable));
+        let found = found.map(|found| self.with_room(found));
+        let reason = found.as_ref().err().cloned();
+        self.on.borrow_mut().insert(node.name.clone(), found);
         reason
     }
+
+    fn with_room(&self, found: Found) -> Option<Found> {
+        let left = self.room.get().checked_sub(found.devices())?;
+        self.room.set(left);
+        Some(found)
+    }
+
+    /// What is written of the pod's claims on the node that was chosen for it: what was found there.
+    ///
+    /// # Errors
+    ///
+    /// Why they cannot have their devices there.
+    pub(crate) fn reservations(&self, pod: &PodInfo, devices: &Devices, node: &NodeInfo) -> Result<Vec<Reservation>, String> {
+        let claims = self.claims(pod, devices).map_err(ToString::to_string)?;
+        let of = |found: &Found| devices.reservations(pod, claims, place(node), &node.allocatable, found);
+        match self.on.borrow().get(&node.name) {
+            Some(Ok(Some(found))) => of(found),
+            Some(Err(reason)) => Err(reason.clone()),
+            // What was found there before is found again with no more work than one node may take.
+            Some(Ok(None)) | None => {
+                claims.renew();
+                of(&devices.search(pod, claims, place(node), &node.allocatable)?)
+            }
+        }
+    }
+}
+
+fn place(node: &NodeInfo) -> Place<'_> {
+    Place { name: &node.name, labels: &node.labels }
 }
 
 #[cfg(test)]
@@ -43,6 +81,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
 
+    use base::tasks::Tasks;
+    use client::Informers;
+    use client::fake::Fake;
+    use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
     use serde_json::json;
 
     use super::*;
@@ -71,5 +113,42 @@ mod tests {
         set(&mut cluster, "1");
         assert!(lacks(&cluster, &attempt));
         assert!(!lacks(&cluster, &Attempt::default()));
+    }
+
+    /// A pod that is placed gets what was found when the node was looked at: a device that somebody takes afterwards is not searched around.
+    /// Where no room was left for what was found, it is found again.
+    #[tokio::test]
+    async fn what_was_found_is_reserved() {
+        let (fake, tasks) = (Fake::default(), Tasks::root());
+        fake.put::<DeviceClass>(&serde_json::from_value(json!({"metadata": {"name": "any"}, "spec": {}})).unwrap());
+        let requests = json!([{"name": "r", "exactly": {"deviceClassName": "any"}}]);
+        let meta = json!({"namespace": "a", "name": "c", "uid": "c"});
+        let claim = json!({"metadata": meta, "spec": {"devices": {"requests": requests}}});
+        fake.put::<ResourceClaim>(&serde_json::from_value(claim).unwrap());
+        let informers = Informers::new(fake.client(), tasks.0.clone());
+        let mut cluster = Cluster::default();
+        cluster.devices = Devices::new(&informers);
+        informers.of::<DeviceClass>().synced().await;
+        informers.of::<ResourceClaim>().synced().await;
+        let pool = json!({"name": "p", "generation": 1, "resourceSliceCount": 1});
+        let spec = json!({"driver": "d", "nodeName": "n", "pool": pool, "devices": [{"name": "dev0"}, {"name": "dev1"}]});
+        let slice: ResourceSlice = serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": spec})).unwrap();
+        cluster.devices.pools.changed("s", None, Some(Arc::new(slice)));
+        cluster.set_node(&node("n", json!({})));
+        let claims = json!([{"name": "device", "resourceClaimName": "c"}]);
+        let pod = PodInfo::new(Arc::new(pod("p", json!({"resourceClaims": claims}))));
+
+        let attempts = [Attempt::default(), Attempt { room: Cell::new(0), ..Attempt::default() }];
+        for attempt in &attempts {
+            assert_eq!(attempt.lacks_devices(&pod, &cluster.devices, cluster.node("n").unwrap()), None);
+        }
+        let reserved = |cluster: &Cluster, attempt: &Attempt| {
+            attempt.reservations(&pod, &cluster.devices, cluster.node("n").unwrap()).unwrap().remove(0).allocation.unwrap()
+        };
+        let first = reserved(&cluster, &Attempt::default());
+        cluster.devices.ledger.choose("other", &first);
+        let device = |attempt: &Attempt| reserved(&cluster, attempt).devices.unwrap().results.unwrap().remove(0).device;
+        assert_eq!(attempts.each_ref().map(device), ["dev0", "dev1"]);
+        assert_eq!(device(&Attempt::default()), "dev1");
     }
 }

@@ -32,6 +32,7 @@ mod wanted;
 pub(crate) mod write;
 
 use std::collections::HashSet;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use client::{Informer, Informers, Key};
@@ -44,9 +45,10 @@ use crate::pod::PodInfo;
 use crate::resources::Resources;
 use crate::volumes::Place;
 use effort::Effort;
-use extended::Extended;
+use extended::{Extended, Variant};
 pub(crate) use ledger::Ledger;
 pub(crate) use pools::Pools;
+pub(crate) use search::Found;
 use search::Search;
 use wanted::Wanted;
 
@@ -102,6 +104,16 @@ pub(crate) struct ClaimsOf {
 }
 
 impl ClaimsOf {
+    /// Whether there are any that the pod names.
+    pub(crate) fn any_named(&self) -> bool {
+        !self.allocated.is_empty() || !self.wanted.is_empty()
+    }
+
+    /// Those that get devices, with the one that is made for the pod.
+    fn wanted_with<'a>(&'a self, made: Option<&'a Variant>) -> Vec<&'a Wanted> {
+        self.wanted.iter().chain(made.map(|made| &made.wanted)).collect()
+    }
+
     /// As much work may be done as at the beginning.
     pub(crate) fn renew(&self) {
         self.effort.renew();
@@ -227,32 +239,53 @@ impl Devices {
         Ok(())
     }
 
-    /// What is written of a pod's claims when it comes to a node with this much of everything, or why it cannot.
+    /// The devices that a pod's claims get on a node with this much of everything, or why they cannot be used there.
+    pub(crate) fn search(
+        &self,
+        pod: &PodInfo,
+        claims: &ClaimsOf,
+        node: Place<'_>,
+        allocatable: &Resources,
+    ) -> Result<Found, String> {
+        let usable = |nodes: &Option<NodeTerms>| nodes.as_ref().is_none_or(|nodes| nodes.matches(node.name, node.labels));
+        if !claims.allocated.iter().all(|(_, nodes)| usable(nodes)) {
+            return Err("resourceclaim not available on the node".to_owned());
+        }
+        let made = self.made(pod, claims, allocatable)?;
+        let wanted = claims.wanted_with(made.as_deref());
+        if wanted.is_empty() {
+            return Ok(Found::default());
+        }
+        Search::new(&wanted, &self.pools.on(node), &self.ledger, node, &claims.effort).run()
+    }
+
+    /// What is written of a pod's claims when it comes to a node where this was found, with the same claims and devices as now.
     pub(crate) fn reservations(
         &self,
         pod: &PodInfo,
         claims: &ClaimsOf,
         node: Place<'_>,
         allocatable: &Resources,
+        found: &Found,
     ) -> Result<Vec<Reservation>, String> {
-        let usable = |nodes: &Option<NodeTerms>| nodes.as_ref().is_none_or(|nodes| nodes.matches(node.name, node.labels));
-        if !claims.allocated.iter().all(|(_, nodes)| usable(nodes)) {
-            return Err("resourceclaim not available on the node".to_owned());
-        }
         let reservation =
             |claim: &Arc<ResourceClaim>, allocation| Reservation { claim: claim.clone(), allocation, mappings: Vec::new() };
         let mut all: Vec<Reservation> = claims.allocated.iter().map(|(claim, _)| reservation(claim, None)).collect();
-        let made = claims.extended.on(pod, allocatable, |class| self.classes.get(None, class))?;
-        let wanted: Vec<&Wanted> = claims.wanted.iter().chain(made.as_deref().map(|made| &made.wanted)).collect();
+        let made = self.made(pod, claims, allocatable)?;
+        let wanted = claims.wanted_with(made.as_deref());
         if !wanted.is_empty() {
-            let offers = self.pools.on(node);
-            let found = Search::new(&wanted, &offers, &self.ledger, node, &claims.effort).run()?;
-            all.extend(wanted.iter().zip(found).map(|(wanted, allocation)| reservation(&wanted.claim, Some(allocation))));
+            let results = found.results(&wanted, &self.pools.on(node), node.name);
+            all.extend(wanted.iter().zip(results).map(|(wanted, allocation)| reservation(&wanted.claim, Some(allocation))));
         }
         if let (Some(made), Some(last)) = (made, all.last_mut()) {
             last.mappings.clone_from(&made.mappings);
         }
         Ok(all)
+    }
+
+    /// What comes by a claim that is made for the pod, on a node with this much of everything.
+    fn made(&self, pod: &PodInfo, claims: &ClaimsOf, allocatable: &Resources) -> Result<Option<Rc<Variant>>, String> {
+        claims.extended.on(pod, allocatable, |class| self.classes.get(None, class))
     }
 
     /// A claim came, changed or went. Whether that may help a pod that waits.

@@ -19,7 +19,7 @@ use crate::selectors::{Labels, PodTerm, with_own_labels};
 pub(crate) const PREEMPTED: &str = "PreemptionByScheduler";
 
 /// Of the preferred terms of a pod that has a node, those that count for others.
-pub(crate) const MAX_WISHES: usize = 64;
+const MAX_WISHES: usize = 64;
 
 /// A port on the node's own addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use apimachinery::labels::Selector;
+use base::budgets::shares::Shares;
 use base::readiness::Gate;
 use base::tasks::Tasks;
 use client::events::{Recorder, Type};
@@ -44,7 +45,7 @@ use crate::profile::Profiles;
 use crate::queue::{Queue, Trial};
 use crate::resources::pod_request;
 use crate::volumes::Volumes;
-use crate::waiting::{Shares, Waiting};
+use crate::waiting::Waiting;
 
 /// Writes under way. While as many are, no decision is made.
 const WRITES: usize = 256;
@@ -120,11 +121,18 @@ pub(crate) struct Scheduler {
 }
 
 /// Who waits for claims.
-#[derive(Default)]
 struct Waits {
     volumes: Waiting,
     devices: Waiting,
+    /// By namespace.
     shares: Shares,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        let shares = Shares::metered("waiting_bindings", placing::SHARE);
+        Self { volumes: Waiting::default(), devices: Waiting::default(), shares }
+    }
 }
 
 impl Scheduler {
@@ -338,7 +346,9 @@ impl Scheduler {
     fn schedule_one(&mut self) {
         let Some((pod, trial)) = self.queue.pop(self.extenders.busy()) else { return };
         let attempt = Attempt::default();
-        if trial.lane != 0 && self.is_asked_about_nodes(trial.lane) {
+        if let Some(refusal) = self.lacks_share(&pod, &attempt) {
+            self.refused(&pod, trial, refusal, None);
+        } else if trial.lane != 0 && self.is_asked_about_nodes(trial.lane) {
             self.ask_about_nodes(pod, trial, &attempt);
         } else {
             let start = Instant::now();

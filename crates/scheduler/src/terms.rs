@@ -7,7 +7,7 @@ mod values;
 use std::collections::{HashMap, HashSet};
 
 use crate::cluster::node::NodeInfo;
-use crate::pod::{MAX_WISHES, PodInfo, PodTerms};
+use crate::pod::PodInfo;
 use crate::selectors::{Labels, PodTerm};
 use crate::topologies::Topologies;
 use filed::Filed;
@@ -90,7 +90,7 @@ pub(crate) fn selects(term: &PodTerm, pod: &PodInfo, namespaces: &Namespaces) ->
 }
 
 impl Terms {
-    /// A pod came to a node (1) or left it (-1).
+    /// A pod came to a node (1) or left it (-1). It has as many wishes as count ([`PodInfo::placed`]).
     pub(crate) fn moved(&mut self, pod: &PodInfo, node: &NodeInfo, number: i64, namespaces: &Namespaces) {
         if !node.is_present() {
             return;
@@ -98,9 +98,8 @@ impl Terms {
         pod.anti_affinity.required.iter().for_each(|term| self.repelling.add(term, node, number));
         let (near, far) = (&pod.affinity, &pod.anti_affinity);
         near.required.iter().for_each(|term| self.preferring.add(term, node, number));
-        let wishes = |terms: &'_ PodTerms| terms.preferred.len().min(MAX_WISHES);
-        near.preferred[..wishes(near)].iter().for_each(|(weight, term)| self.preferring.add(term, node, number * weight));
-        far.preferred[..wishes(far)].iter().for_each(|(weight, term)| self.preferring.add(term, node, -number * weight));
+        near.preferred.iter().for_each(|(weight, term)| self.preferring.add(term, node, number * weight));
+        far.preferred.iter().for_each(|(weight, term)| self.preferring.add(term, node, -number * weight));
         for (terms, matched) in self.own.iter_mut().chain(&mut self.of_attempt) {
             matched.moved(terms, pod, node, number, namespaces);
         }

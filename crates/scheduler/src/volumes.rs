@@ -72,6 +72,13 @@ pub(crate) struct ClaimsOf {
     open: Vec<Open>,
 }
 
+impl ClaimsOf {
+    /// Whether any waits for the pod's node.
+    pub(crate) fn any_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+}
+
 /// A node by what volumes ask of it.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {

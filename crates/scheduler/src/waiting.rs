@@ -8,9 +8,6 @@ use client::Key;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Bindings of one namespace that may wait at the same time. They take memory, and provisioners that make nothing keep them for minutes.
-pub(crate) const SHARE: usize = 1000;
-
 /// Who waits for which claim. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Waiting(Arc<Mutex<HashMap<Key, Vec<Arc<Notify>>>>>);
@@ -61,40 +58,6 @@ impl Drop for Waiter {
     }
 }
 
-/// How many bindings of each namespace wait. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Shares(Arc<Mutex<HashMap<String, usize>>>);
-
-/// A binding that waits, until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Share {
-    all: Shares,
-    namespace: String,
-}
-
-impl Shares {
-    /// One more of a namespace; none when as many wait as may.
-    pub(crate) fn take(&self, namespace: &str) -> Option<Share> {
-        let mut all = self.0.lock();
-        let number = all.entry(namespace.to_owned()).or_default();
-        (*number < SHARE).then(|| {
-            *number += 1;
-            Share { all: self.clone(), namespace: namespace.to_owned() }
-        })
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut all = self.all.0.lock();
-        let Some(number) = all.get_mut(&self.namespace) else { return };
-        *number -= 1;
-        if *number == 0 {
-            all.remove(&self.namespace);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
@@ -118,14 +81,5 @@ mod tests {
         drop(one);
         drop(other);
         assert!(waiting.0.lock().is_empty());
-    }
-
-    #[test]
-    fn so_many_of_a_namespace_wait() {
-        let shares = Shares::default();
-        let taken: Vec<_> = (0..SHARE + 1).map_while(|_| shares.take("a")).collect();
-        assert_eq!((taken.len(), shares.take("b").is_some()), (SHARE, true));
-        drop(taken);
-        assert!(shares.0.lock().is_empty());
     }
 }

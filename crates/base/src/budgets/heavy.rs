@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::Meter;
+use super::{Held, Meter};
 
 /// Bytes from which on it is worth the way to another thread.
 pub const HEAVY: usize = 100 << 10;
@@ -38,13 +38,13 @@ tokio::task_local! {
 /// A place, taken.
 struct Place {
     _permit: SemaphorePermit<'static>,
-    _taken: Taken<'static>,
+    _held: Held,
 }
 
 async fn place() -> Option<Place> {
     // The semaphore is never closed.
     let permit = PLACES.free.acquire().await.ok()?;
-    Some(Place { _permit: permit, _taken: Taken::new(&PLACES.meter) })
+    Some(Place { _permit: permit, _held: PLACES.meter.hold() })
 }
 
 /// Runs a future whose work between its waits grows with `size` bytes. It has its place until it ends, but while it is
@@ -81,21 +81,6 @@ fn aside<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),
-    }
-}
-
-struct Taken<'m>(&'m Meter);
-
-impl<'m> Taken<'m> {
-    fn new(meter: &'m Meter) -> Self {
-        meter.taken();
-        Self(meter)
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        self.0.left();
     }
 }
 

@@ -6,8 +6,6 @@ use k8s_openapi::api::autoscaling::v2::{
     MetricValueStatus, ObjectMetricStatus, PodsMetricStatus, ResourceMetricStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use tokio::time::Instant;
-use tokio::time::error::Elapsed;
 
 use super::replicas::{Scaled, Unknown};
 use super::sources::{About, SourceError, Sources};
@@ -42,8 +40,6 @@ pub(super) struct Evaluation<'a> {
     pub(super) scaled: Scaled<'a>,
     /// The size that there is.
     pub(super) present: i32,
-    /// When the look ends, whatever is not known then.
-    pub(super) end: Instant,
 }
 
 /// Why a value is not known.
@@ -62,8 +58,6 @@ enum Failure {
     /// What of a resource: its usage, or its utilization.
     #[error("failed to get {resource} {what}: {error}")]
     OfResource { resource: String, what: &'static str, error: Box<Failure> },
-    #[error("no answer in time")]
-    Late(#[from] Elapsed),
     #[error("invalid {0} metric source: neither {1} was set")]
     NoTarget(&'static str, &'static str),
 }
@@ -84,15 +78,12 @@ impl Evaluation<'_> {
                 return Err(Invalid { reason: "InvalidMetricSourceType", about: String::new(), message });
             }
         };
-        let known = async {
-            match spec.type_.as_str() {
-                "Pods" => self.pods(spec).await,
-                "Object" => self.object(spec).await,
-                "External" => self.external(spec).await,
-                _ => self.resource(spec).await,
-            }
+        let result = match spec.type_.as_str() {
+            "Pods" => self.pods(spec).await,
+            "Object" => self.object(spec).await,
+            "External" => self.external(spec).await,
+            _ => self.resource(spec).await,
         };
-        let result = tokio::time::timeout_at(self.end, known).await.map_err(Failure::from).flatten();
         let about = format!("failed to get {what} metric value: {}", of_external(spec));
         result.map_err(|error| Invalid { reason, about, message: error.to_string() })
     }
@@ -259,7 +250,6 @@ mod tests {
                 about: About { client: &client, namespace: "ns", selector: "a=b", pages: &pages },
                 scaled: Scaled { pods: &[], replicas: 1, tolerances, now: Timestamp::UNIX_EPOCH },
                 present: 1,
-                end: Instant::now() + std::time::Duration::from_secs(60),
             };
             let found = evaluation.propose(&spec).await.unwrap_err();
             assert_eq!(found.about, about);

@@ -88,11 +88,18 @@ impl Scraper {
     pub(super) async fn measure(&self, places: Vec<Place>, wanted: &Wanted, end: Instant) -> Vec<(Place, Measures)> {
         let mut first = self.pages(places, wanted, end).await;
         let is_new = |answers: &[Option<Answer>]| answers.contains(&Some(Answer::Counts));
-        let again: Vec<Place> =
-            first.extract_if(.., |(_, answer)| answer.as_ref().is_ok_and(|all| is_new(all))).map(|(place, _)| place).collect();
-        if !again.is_empty() {
+        let again = first.iter().filter(|(_, answer)| answer.as_ref().is_ok_and(|all| is_new(all)));
+        let again: Vec<Place> = again.map(|(place, _)| place.clone()).collect();
+        if !again.is_empty() && Instant::now() + APART < end {
             tokio::time::sleep(APART).await;
-            first.extend(self.pages(again, wanted, end).await);
+            let second = self.pages(again, wanted, end).await;
+            // What the first look has found is there, whatever becomes of the second.
+            let mut second: HashMap<Place, _> = second.into_iter().filter(|(_, answer)| answer.is_ok()).collect();
+            for (place, answer) in &mut first {
+                if let Some(newer) = second.remove(place) {
+                    *answer = newer;
+                }
+            }
         }
         let known = |answer| match answer {
             Some(Answer::Is(measured)) => Some(measured),

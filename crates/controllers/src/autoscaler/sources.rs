@@ -42,8 +42,8 @@ pub(super) enum SourceError {
     Selector(#[from] labels::SelectorError),
     #[error("at most {METRICS} metrics of an autoscaler are read from pods; no API of an adapter is registered")]
     Metrics,
-    #[error("at most {PAGES} pages of pods are read for a metric, and there are {0}")]
-    Pages(usize),
+    #[error("at most {PAGES} pages of pods are read for a metric, and there are more")]
+    Pages,
     #[error("no {0} API is registered, and no pod or Service with the annotation prometheus.io/scrape has the metric{1}")]
     NowhereToBeFound(&'static str, String),
 }
@@ -252,7 +252,7 @@ impl Sources {
     ) -> Result<(Vec<(String, Measured)>, String), SourceError> {
         let number = pages.wanted.number(metric, &selector.to_string()).ok_or(SourceError::Metrics)?;
         if places.len() > PAGES {
-            return Err(SourceError::Pages(places.len()));
+            return Err(SourceError::Pages);
         }
         pages.read(&self.scraper, places).await;
         let (mut measured, mut why) = (Vec::new(), String::new());

@@ -298,6 +298,28 @@ fn is(job: &Job, condition: &str) -> bool {
 }
 
 #[tokio::test]
+async fn no_pods_are_made_while_too_many_wait() {
+    let world = World::new();
+    world.fake.put(&job(json!({"completions": 2, "parallelism": 2}), json!({})));
+    world.put_waiting("first", None);
+    world.put_waiting("second", None);
+    let options = world.options();
+    let mut jobs = Jobs::new(&options.informers);
+    jobs.room = jobs.room.limited(2);
+    world.launch(&options, jobs);
+    world.until_paused("work", 2).await;
+    let active = |jobs: &[Job], active: Option<i32>| jobs[0].status.as_ref().is_some_and(|status| status.active == active);
+    world.fake.until::<Job>(|jobs| active(jobs, None)).await;
+    assert_eq!(world.fake.all::<Pod>().len(), 2);
+    // As many as there is room for, and then the others.
+    world.put_waiting("first", Some("n"));
+    world.fake.until::<Pod>(|pods| pods.len() == 3).await;
+    world.put_waiting("second", Some("n"));
+    world.fake.until::<Job>(|jobs| active(jobs, Some(2))).await;
+    assert_eq!(world.fake.all::<Pod>().len(), 4);
+}
+
+#[tokio::test]
 async fn a_job_completes_and_frees_its_pods() {
     let world = run(json!({"completions": 7, "parallelism": 3}), |_| exits(0), |job| is(job, "Complete")).await;
     let job = &world.fake.all::<Job>()[0];

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
-use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
@@ -85,6 +85,45 @@ async fn creates_adopts_releases_and_deletes() {
     let smaller = json!({"spec": {"replicas": 1}});
     sets.patch("web", &PatchParams::default(), &Patch::Merge(smaller)).await.unwrap();
     world.fake.until::<Pod>(|pods| owned(pods) == 1 && pods.len() == 2).await;
+}
+
+/// While pods of the namespace wait for a node no more are made; the owner says so, and goes on when they have one.
+async fn pauses<K>(owner: K)
+where
+    K: Replicated + kube::Resource<DynamicType = ()> + codec::Decode + serde::Serialize,
+{
+    let world = World::new();
+    world.fake.put(&owner);
+    world.put_waiting("first", None);
+    world.put_waiting("second", None);
+    let options = world.options();
+    let mut replicas = Replicas::<K>::new(&options.informers);
+    replicas.room = replicas.room.limited(2);
+    world.launch(&options, replicas);
+    world.until_paused("web", 2).await;
+    let conditions = |owners: &[K]| owners[0].status().conditions.unwrap_or_default();
+    let why = "no more pods are made while 2 of the namespace have no node";
+    let is_paused = |one: &ReplicaSetCondition| {
+        (one.type_.as_str(), one.status.as_str()) == ("ReplicaFailure", "True")
+            && (one.reason.as_deref(), one.message.as_deref()) == (Some("CreationPaused"), Some(why))
+    };
+    world.fake.until::<K>(|owners| conditions(owners).iter().any(is_paused)).await;
+    assert_eq!(world.fake.all::<Pod>().len(), 2);
+    // As many as there is room for, and then the others.
+    world.put_waiting("first", Some("n"));
+    world.fake.until::<Pod>(|pods| pods.len() == 3).await;
+    world.put_waiting("second", Some("n"));
+    world.fake.until::<Pod>(|pods| pods.len() == 4).await;
+    world.fake.until::<K>(|owners| conditions(owners).is_empty()).await;
+}
+
+#[tokio::test]
+async fn no_pods_are_made_while_too_many_wait() {
+    let metadata = json!({"namespace": "a", "name": "web", "uid": "web-uid", "generation": 1});
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"replicas": 2, "selector": {"app": "web"}, "template": template});
+    pauses::<ReplicaSet>(set(2)).await;
+    pauses::<ReplicationController>(object(json!({"metadata": metadata, "spec": spec}))).await;
 }
 
 #[test]

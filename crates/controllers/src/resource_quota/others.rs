@@ -28,7 +28,7 @@ type Watch = Pin<Box<dyn Stream<Item = (Name, Seen)> + Send>>;
 /// How soon it is asked again whether a resource is served that quotas count.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// How soon, when it was served a moment ago.
+/// How soon, when it was served a moment ago, or when it was asked a moment ago about other names.
 const SOON: Duration = Duration::from_secs(1);
 
 /// What a watch tells.
@@ -39,9 +39,18 @@ enum Seen {
     Missing,
 }
 
+/// What was not found when the API was asked what it serves.
+struct Learned {
+    at: Instant,
+    /// The group versions that did not answer.
+    failures: Vec<String>,
+}
+
 pub(super) struct Others {
     client: Client,
     known: Mutex<HashMap<Name, ApiResource>>,
+    /// The last answer. Counts wait here for one of them to ask. None when the API is to be asked again.
+    learned: tokio::sync::Mutex<Option<Learned>>,
 }
 
 /// The group and plural of what is only counted under this name; what takes more than a number is counted elsewhere.
@@ -54,34 +63,53 @@ pub(super) fn counted(name: &str) -> Option<(&str, &str)> {
 
 impl Others {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, known: Mutex::default() }
+        Self { client, known: Mutex::default(), learned: tokio::sync::Mutex::default() }
     }
 
-    /// The resource as the API serves it; None when it does not. An error when it is unknown whether it does.
+    /// The resource as the API serves it; None when it does not, or did not half a minute ago. An error when it is unknown whether it does.
     async fn resource(&self, group: &str, plural: &str) -> Result<Option<ApiResource>, Error> {
         let key = (group.to_owned(), plural.to_owned());
-        if let Some(known) = self.known.lock().get(&key) {
-            return Ok(Some(known.clone()));
+        let known = || self.known.lock().get(&key).cloned();
+        if let Some(known) = known() {
+            return Ok(Some(known));
         }
-        let failures = self.learn().await?;
-        let found = self.known.lock().get(&key).cloned();
-        let silent = failures.iter().find(|version| version.split_once('/').map_or("", |(group, _)| group) == group);
-        match (found, silent) {
+        let mut learned = self.learned.lock().await;
+        if let Some(known) = known() {
+            return Ok(Some(known));
+        }
+        // Names that nothing is served by cost no discovery at each count: quotas may have any.
+        let last = match learned.take().filter(|last| last.at.elapsed() < RETRY) {
+            Some(last) => last,
+            None => self.discover().await?,
+        };
+        let last = learned.insert(last);
+        let silent = last.failures.iter().find(|version| version.split_once('/').map_or("", |(group, _)| group) == group);
+        match (known(), silent) {
             (None, Some(version)) => Err(Error::Other(format!("{plural}.{group} cannot be counted: no answer from {version}"))),
             (found, _) => Ok(found),
         }
     }
 
-    /// Asks the API what it serves. The group versions that did not answer.
-    async fn learn(&self) -> Result<Vec<String>, Error> {
+    /// Asks the API what it serves.
+    async fn learn(&self) -> Result<(), Error> {
+        let mut learned = self.learned.lock().await;
+        *learned = Some(self.discover().await?);
+        Ok(())
+    }
+
+    async fn discover(&self) -> Result<Learned, Error> {
+        let at = Instant::now();
         let Discovery { resources, failures } = discover(&self.client).await?;
         let found = resources.into_iter().filter(|one| one.namespaced);
         self.known.lock().extend(found.map(|one| ((one.api.group.clone(), one.api.plural.clone()), one.api)));
-        Ok(failures)
+        Ok(Learned { at, failures })
     }
 
-    fn forget(&self, group: &str, plural: &str) {
+    /// The resource is not served as it is known: the API is asked again.
+    async fn forget(&self, group: &str, plural: &str) {
+        let mut learned = self.learned.lock().await;
         self.known.lock().remove(&(group.to_owned(), plural.to_owned()));
+        *learned = None;
     }
 
     /// How many objects the namespace has. The API counts them: one is read.
@@ -95,7 +123,7 @@ impl Others {
                     return Ok(i64::try_from(list.items.len()).unwrap_or(0).saturating_add(more));
                 }
                 // It may be served in another version by now.
-                Err(kube::Error::Api(status)) if status.is_not_found() => self.forget(group, plural),
+                Err(kube::Error::Api(status)) if status.is_not_found() => self.forget(group, plural).await,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -106,7 +134,7 @@ impl Others {
     pub(super) async fn follow(&self, quotas: &Informer<ResourceQuota>, queue: &Queue) {
         let (mut changes, mut watches) = (quotas.changes(), SelectAll::<Watch>::new());
         let (mut watched, mut unwatched) = (BTreeSet::<Name>::new(), BTreeSet::<Name>::new());
-        let mut again = None;
+        let (mut again, mut asked) = (None, None);
         loop {
             tokio::select! {
                 change = changes.next() => {
@@ -114,14 +142,14 @@ impl Others {
                     let new: Vec<Name> = names.into_iter().filter(|name| !watched.contains(name) && !unwatched.contains(name)).collect();
                     if !new.is_empty() {
                         unwatched.extend(new);
-                        again = Some(Instant::now());
+                        again = Some(soonest(asked, Instant::now()));
                     }
                 }
                 Some((name, seen)) = watches.next(), if !watches.is_empty() => {
                     let namespace = match seen {
                         Seen::Gone(namespace) => namespace,
                         Seen::Missing => {
-                            self.forget(&name.0, &name.1);
+                            self.forget(&name.0, &name.1).await;
                             watched.remove(&name);
                             unwatched.insert(name.clone());
                             again = Some(Instant::now() + SOON);
@@ -135,8 +163,11 @@ impl Others {
                 () = until(again) => {
                     let is_known = |name: &Name| self.known.lock().contains_key(name);
                     // Once for all of them. What is not known then is asked for again.
-                    if !unwatched.iter().all(is_known) && let Err(error) = self.learn().await {
-                        tracing::debug!(%error, "discovery failed, again later");
+                    if !unwatched.iter().all(is_known) {
+                        asked = Some(Instant::now());
+                        if let Err(error) = self.learn().await {
+                            tracing::debug!(%error, "discovery failed, again later");
+                        }
                     }
                     for name in unwatched.extract_if(.., is_known) {
                         if let Some(api) = self.known.lock().get(&name) {
@@ -149,6 +180,11 @@ impl Others {
             }
         }
     }
+}
+
+/// When the API is asked about new names: at once, but not for each of many quotas that come one after the other.
+fn soonest(asked: Option<Instant>, now: Instant) -> Instant {
+    asked.map_or(now, |asked| now.max(asked + SOON))
 }
 
 async fn until(time: Option<Instant>) {
@@ -175,9 +211,68 @@ fn deletions(client: &Client, resource: &ApiResource, name: Name) -> Watch {
             _ => None,
         })
     });
-    let ends = seen.scan(false, move |ended, seen| {
-        let last = std::mem::replace(ended, matches!(seen, Seen::Missing));
-        std::future::ready((!last).then(|| (name.clone(), seen)))
-    });
-    Box::pin(ends)
+    let seen = Some(Box::pin(seen));
+    // It ends with the resource: a watch that goes on would ask for what is not there.
+    Box::pin(futures::stream::unfold(seen, move |seen| {
+        let name = name.clone();
+        async move {
+            let mut seen = seen?;
+            let one = seen.next().await?;
+            let rest = (!matches!(one, Seen::Missing)).then_some(seen);
+            Some(((name, one), rest))
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use client::fake::Fake;
+    use futures::FutureExt;
+
+    use super::*;
+
+    /// A quota may name anything: what is not served is asked for once for all counts, not at each.
+    #[tokio::test]
+    async fn what_is_not_served_costs_one_discovery() {
+        let fake = Fake::default();
+        fake.serve("example.com", "v1", "widgets", "Widget", true);
+        let others = Others::new(fake.client());
+        let count = async |name: &str| {
+            assert_eq!(others.count("a", "example.com", name).await.unwrap(), 0);
+            others.learned.lock().await.as_ref().map(|learned| learned.at)
+        };
+        let first = count("gadgets").await;
+        assert_eq!([count("gizmos").await, count("gadgets").await, count("widgets").await], [first; 3]);
+        // What was served and is not any more may be served in another version.
+        fake.withdraw("example.com", "v1", "widgets");
+        let second = count("widgets").await;
+        assert!(second > first);
+        assert_eq!([count("widgets").await, count("gizmos").await], [second; 2]);
+    }
+
+    #[test]
+    fn new_names_are_asked_about_together() {
+        let now = Instant::now();
+        let check = |asked: Option<Duration>, after: Duration| {
+            assert_eq!(soonest(asked.map(|ago| now.checked_sub(ago).unwrap()), now), now + after, "{asked:?}");
+        };
+        check(None, Duration::ZERO);
+        check(Some(Duration::ZERO), SOON);
+        check(Some(SOON / 4), SOON / 4 * 3);
+        check(Some(SOON * 2), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn a_watch_ends_with_its_resource() {
+        let fake = Fake::default();
+        let [group, version, kind, plural] = ["example.com", "v1", "Widget", "widgets"].map(str::to_owned);
+        let resource = ApiResource { api_version: format!("{group}/{version}"), group, version, kind, plural };
+        fake.serve("example.com", "v1", "widgets", "Widget", true);
+        let mut watch = deletions(&fake.client(), &resource, (String::new(), String::new()));
+        assert!(matches!(watch.next().await, Some((_, Seen::Gone(None)))));
+        fake.withdraw("example.com", "v1", "widgets");
+        while !matches!(watch.next().await.unwrap().1, Seen::Missing) {}
+        assert!(matches!(watch.next().now_or_never(), Some(None)));
+    }
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, Pod, PodTemplateSpec, Volume};
 
 use super::claims;
-pub(super) use super::range::{replicas, start};
+pub(super) use super::range::{in_range, replicas, start};
 use crate::history::HASH;
 use crate::{meta, write};
 

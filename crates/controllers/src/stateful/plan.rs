@@ -40,6 +40,16 @@ pub(super) struct Plan {
     pub(super) after: Option<Duration>,
 }
 
+impl Plan {
+    /// What is left after creations of which some are not made yet: pods go that have ended and stay in the set, so that others may take their
+    /// place, and those that have no node, which serve nobody and of which there are too many. All else waits for the pods that are not there.
+    pub(super) fn pause(&mut self, set: &StatefulSet) {
+        let stays = |pod: &Pod| identity::ordinal(pod).is_some_and(|ordinal| identity::in_range(set, ordinal));
+        self.own.clear();
+        self.delete.retain(|pod| pods::node(pod).is_empty() || status::has_ended(pod) && stays(pod));
+    }
+}
+
 /// Whether more can be done in this look.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Go {

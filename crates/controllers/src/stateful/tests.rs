@@ -253,6 +253,51 @@ fn old_revisions_go_that_nobody_needs() {
     assert!(plan::surplus(&keeps_all, &all, &[], &[]).is_empty());
 }
 
+/// Who is not made yet must not lead to deletions: nothing would be left of a set that is paused. A pod that has ended serves nobody,
+/// nor does one without a node, which may be what leaves no room.
+#[tokio::test]
+async fn nothing_that_serves_goes_while_pods_are_paused() {
+    let world = World::new();
+    let claims = json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]);
+    let set =
+        set(json!({"replicas": 2, "podManagementPolicy": "Parallel", "ordinals": {"start": 5}, "volumeClaimTemplates": claims,
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Delete"}}));
+    world.fake.put(&set);
+    world.fake.put(&claim(0, json!([]), false));
+    world.fake.put(&claim(6, json!([]), false));
+    for (text, node) in [("0 new ready", "n"), ("1 new failed", "n"), ("2 new pending", ""), ("5 new failed", "n")] {
+        let mut pod = pod(text).as_ref().clone();
+        pod.spec.as_mut().unwrap().node_name = Some(node.to_owned());
+        pod.metadata.owner_references = Some(vec![meta::controller_ref(&set)]);
+        world.fake.put(&pod);
+    }
+    world.put_waiting("first", None);
+    world.put_waiting("second", None);
+    let options = world.options();
+    let mut sets = StatefulSets::new(&options.informers);
+    sets.room = sets.room.limited(2);
+    world.launch(&options, sets);
+    let names = |pods: &[Pod]| {
+        let names = pods.iter().map(|pod| meta::name(pod).to_owned()).filter(|name| name.starts_with("web-"));
+        names.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" ")
+    };
+    world.until_paused("web", 2).await;
+    world.fake.until::<Pod>(|pods| names(pods) == "web-0 web-1").await;
+    let owned = || {
+        world
+            .fake
+            .all::<PersistentVolumeClaim>()
+            .iter()
+            .filter(|one| one.metadata.owner_references.iter().flatten().count() > 0)
+            .count()
+    };
+    assert_eq!(owned(), 0);
+    world.put_waiting("first", Some("n"));
+    world.put_waiting("second", Some("n"));
+    world.fake.until::<Pod>(|pods| names(pods) == "web-5 web-6").await;
+    assert!(owned() > 0);
+}
+
 #[tokio::test]
 async fn comes_rolls_back_and_goes_in_order() {
     let world = World::new();

@@ -38,6 +38,35 @@ struct Chosen {
     part: Part,
 }
 
+/// What a search has found on a node: for each claim the devices that it gets.
+///
+/// It is no more than that, since it is kept of many nodes: what is written into claims may be large, by what they have their drivers told.
+#[derive(Debug, Default)]
+pub(crate) struct Found(Vec<Vec<Chosen>>);
+
+impl Found {
+    /// How many devices these are.
+    pub(crate) fn devices(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
+    /// What is written into each claim, of the same claims and offers.
+    pub(super) fn results(&self, wanted: &[&Wanted], offers: &[Arc<Offer>], node: &str) -> Vec<AllocationResult> {
+        let all = wanted.iter().zip(&self.0);
+        all.map(|(wanted, chosen)| {
+            let given = chosen.iter().map(|one| {
+                let offer = &offers[one.place.pool];
+                let slice = &offer.slices[one.place.slice];
+                let form = &wanted.requests[one.request][one.alternative];
+                let device = &slice.devices()[one.place.device];
+                Given { form, pool: &offer.id, slice: &slice.slice, device, part: &one.part }
+            });
+            result::of(wanted, &given.collect::<Vec<_>>(), node)
+        })
+        .collect()
+    }
+}
+
 /// Why a search ends before its time.
 enum Stop {
     GaveUp,
@@ -128,10 +157,10 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// What is written into each claim, or why the node will not do.
-    pub(super) fn run(mut self) -> Result<Vec<AllocationResult>, String> {
+    /// Devices for each claim, or why the node will not do.
+    pub(super) fn run(mut self) -> Result<Found, String> {
         match self.all() {
-            Ok(true) => Ok(self.results()),
+            Ok(true) => Ok(Found(self.chosen)),
             Ok(false) if self.offers.iter().any(|offer| offer.invalid) => {
                 Err("cannot allocate all claims: invalid resource pools were encountered".to_owned())
             }
@@ -285,21 +314,6 @@ impl<'a> Search<'a> {
             }
         }
         Ok(())
-    }
-
-    /// What is written into each claim.
-    fn results(&self) -> Vec<AllocationResult> {
-        let all = self.wanted.iter().zip(&self.chosen);
-        all.map(|(wanted, chosen)| {
-            let given = chosen.iter().map(|one| {
-                let offer = &self.offers[one.place.pool];
-                let slice = &offer.slices[one.place.slice].slice;
-                let form = &wanted.requests[one.request][one.alternative];
-                Given { form, pool: &offer.id, slice, device: self.at(one.place), part: &one.part }
-            });
-            result::of(wanted, &given.collect::<Vec<_>>(), self.node.name)
-        })
-        .collect()
     }
 
     fn at(&self, place: Place) -> &'a Device {

@@ -65,7 +65,9 @@ impl World {
         let node = cluster.node("n").unwrap();
         let node = Place { name: &node.name, labels: &node.labels };
         let (offers, effort) = (self.pools.on(node), Effort::default());
-        Search::new(&wanted.iter().collect::<Vec<_>>(), &offers, &self.ledger, node, &effort).run()
+        let wanted: Vec<&Wanted> = wanted.iter().collect();
+        let found = Search::new(&wanted, &offers, &self.ledger, node, &effort).run()?;
+        Ok(found.results(&wanted, &offers, node.name))
     }
 
     /// The devices that a claim gets, each with its request.
@@ -321,9 +323,9 @@ fn many_devices_take_no_stack() {
     let offers = world.pools.on(node);
     let (wanted, ledger): (Vec<&Wanted>, _) = (wanted.iter().collect(), &world.ledger);
     std::thread::scope(|scope| {
-        let search = || Search::new(&wanted, &offers, ledger, node, &Effort::default()).run().map(|found| found.len());
+        let search = || Search::new(&wanted, &offers, ledger, node, &Effort::default()).run().map(|found| found.devices());
         let small = std::thread::Builder::new().stack_size(128 << 10);
-        assert_eq!(small.spawn_scoped(scope, search).unwrap().join().unwrap(), Ok(300));
+        assert_eq!(small.spawn_scoped(scope, search).unwrap().join().unwrap(), Ok(300 * 32));
     });
     assert_eq!(all(&claims), Ok(300 * 32));
     let given_up = all(&none).unwrap_err();

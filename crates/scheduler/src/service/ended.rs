@@ -15,8 +15,11 @@ use crate::queue::Trial;
 impl Scheduler {
     pub(super) fn written(&mut self, written: Written) {
         let (pod, node, trial, result) = match written {
-            Written::Bound { pod, node, trial, claims, by_extender, result } => {
+            Written::Bound { pod, node, trial, claims, share, by_extender, result } => {
                 self.reserved(&pod, &claims);
+                if let Some(share) = share {
+                    self.leave(share);
+                }
                 if by_extender {
                     self.extenders.bound();
                     let waits = self.queue.get(&pod.key()).is_some_and(|tried| tried.uid() == pod.uid());

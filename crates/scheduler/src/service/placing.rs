@@ -1,17 +1,26 @@
 //! A pod has its node: what it needs there is taken and written, and the pod is bound.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
+
+use base::budgets::shares::Share;
 
 use super::Scheduler;
 use crate::api::{Binder, Cache, Needs};
 use crate::attempt::Attempt;
+use crate::cluster::Cluster;
 use crate::devices::Reservation;
 use crate::filtering::FitError;
+use crate::framework::Event;
 use crate::plugins::{DEVICES, PLUGINS, VOLUMES};
 use crate::pod::PodInfo;
 use crate::queue::Trial;
 use crate::volumes::{Place, Step};
-use crate::waiting::SHARE;
+
+/// Bindings of one namespace that may wait at the same time. They take memory, and provisioners that make nothing keep them for minutes.
+pub(super) const SHARE: usize = 1000;
 
 impl Scheduler {
     /// Takes a node for a pod, and all that the pod needs there, and binds the pod.
@@ -23,7 +32,8 @@ impl Scheduler {
         let volumes = self.volumes_on(&pod, &node);
         let needs = match self.needs(&pod, volumes, devices.clone()) {
             Ok(needs) => needs,
-            Err(error) => return self.no_node(&pod, trial, attempt, error),
+            // There is a node: nobody has to make room, and a promise still holds.
+            Err(error) => return self.refused(&pod, trial, error, None),
         };
         self.cluster.nominations.withdraw(pod.uid());
         self.cluster.place(Arc::new(pod.placed()), &node);
@@ -50,13 +60,41 @@ impl Scheduler {
             return Ok(None);
         }
         let Some(share) = self.waiting.shares.take(pod.namespace()) else {
-            let reason = format!("{SHARE} pods of the namespace wait for their volumes and devices already");
-            let name = if devices.is_empty() { VOLUMES } else { DEVICES };
-            return Err(FitError::everywhere(self.cluster.len(), plugin(name), reason.into()));
+            return Err(self.no_share(if devices.is_empty() { VOLUMES } else { DEVICES }));
         };
         let cache = Cache { claims: self.cluster.volumes.claims.clone(), waiting: self.waiting.volumes.clone() };
         let claims = Cache { claims: self.cluster.devices.claims.clone(), waiting: self.waiting.devices.clone() };
-        Ok(Some(Needs { volumes, cache, devices, claims, _share: share }))
+        Ok(Some(Needs { volumes, cache, devices, claims, share }))
+    }
+
+    /// Why a pod that will have to wait for claims is not tried: as many of its namespace wait as may. This is asked first, since a look at all
+    /// nodes would be for nothing.
+    pub(super) fn lacks_share(&self, pod: &PodInfo, attempt: &Attempt) -> Option<FitError> {
+        let Cluster { devices, volumes, .. } = &self.cluster;
+        if !self.waiting.shares.is_full(pod.namespace()) {
+            return None;
+        }
+        if devices.concern(pod) && attempt.claims(pod, devices).is_ok_and(|claims| claims.any_named()) {
+            return Some(self.no_share(DEVICES));
+        }
+        let has_open = !pod.claims.is_empty() && volumes.claims_of(pod).is_ok_and(|claims| claims.any_open());
+        has_open.then(|| self.no_share(VOLUMES))
+    }
+
+    fn no_share(&self, name: &str) -> FitError {
+        let reason = format!("{} pods of the namespace wait for their volumes and devices already", self.waiting.shares.each());
+        FitError::everywhere(self.cluster.len(), plugin(name), reason.into())
+    }
+
+    /// A binding waits no more, whatever became of it: another of its namespace may. Changes of claims do not tell, which come before.
+    pub(super) fn leave(&mut self, share: Share) {
+        let was_full = self.waiting.shares.is_full(share.key());
+        drop(share);
+        // Else nobody was refused.
+        if was_full {
+            self.queue.happened(Event::Volume);
+            self.queue.happened(Event::Device);
+        }
     }
 
     /// Who binds the pod, and how.
@@ -71,13 +109,7 @@ impl Scheduler {
     fn devices_on(&self, pod: &PodInfo, node: &str, attempt: &Attempt) -> Result<Vec<Reservation>, FitError> {
         let known = &self.cluster.devices;
         let Some(node) = self.cluster.node(node).filter(|_| known.concern(pod)) else { return Ok(Vec::new()) };
-        let place = Place { name: &node.name, labels: &node.labels };
-        let found = attempt.claims(pod, known).map_err(|refusal| refusal.to_string());
-        let found = found.and_then(|claims| {
-            // What was found there before is found again with no more work than one node may take.
-            claims.renew();
-            known.reservations(pod, claims, place, &node.allocatable)
-        });
+        let found = attempt.reservations(pod, known, node);
         found.map_err(|reason| FitError::everywhere(self.cluster.len(), plugin(DEVICES), reason.into()))
     }
 

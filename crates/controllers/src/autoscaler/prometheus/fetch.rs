@@ -44,15 +44,6 @@ pub(super) struct Sockets {
     meter: Meter,
 }
 
-/// A connection that is counted.
-struct Counted<'a>(&'a Meter);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.left();
-    }
-}
-
 impl Sockets {
     pub(super) fn new() -> Self {
         Self { free: Semaphore::new(SOCKETS), meter: Meter::new("metric_scrapes", SOCKETS) }
@@ -62,8 +53,7 @@ impl Sockets {
     pub(super) async fn page(&self, address: SocketAddr, path: &str) -> Result<String, FetchError> {
         // The semaphore is never closed.
         let _permit = self.free.acquire().await;
-        self.meter.taken();
-        let _counted = Counted(&self.meter);
+        let _held = self.meter.hold();
         let late = |_| FetchError::Late(address, path.to_owned());
         tokio::time::timeout(PATIENCE, get(address, path)).await.map_err(late)?
     }

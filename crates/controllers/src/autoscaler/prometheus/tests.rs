@@ -30,10 +30,15 @@ fn annotations_say_where_metrics_are() {
 
 /// A server that counts its requests.
 async fn counting() -> Place {
+    counting_up_to(usize::MAX).await
+}
+
+/// The same, which refuses all after so many.
+async fn counting_up_to(most: usize) -> Place {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serve = async move {
-        for count in 0.. {
+        for count in 0..most {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = [0; 1024];
             let length = stream.read(&mut request).await.unwrap();
@@ -68,6 +73,14 @@ async fn counters_become_rates() {
     assert_eq!(measure(&place).await.unwrap()[0], first[0], "too soon for another rate");
     let closed = Place { address: "127.0.0.1:1".parse().unwrap(), ..place };
     assert!(matches!(*measure(&closed).await.unwrap_err(), FetchError::Connect(..)));
+}
+
+/// What the first look has found is there, though the second finds nobody: only the rate of the counter is not known.
+#[tokio::test]
+async fn a_second_look_that_fails_takes_nothing_away() {
+    let (place, scraper, wanted) = (counting_up_to(1).await, Scraper::default(), wanted(&["hits", "ready"]));
+    let found = scraper.measure(vec![place], &wanted, soon()).await.remove(0).1.unwrap();
+    assert_eq!(found, [None, Some(Measured { value: 1.0, window: SignedDuration::ZERO })]);
 }
 
 /// Answers all connections when `open` says so; `most` is how many were open at once.

@@ -20,14 +20,15 @@ pub(super) type Places = Vec<(String, Place)>;
 
 pub(in crate::autoscaler) struct Pages {
     pub(super) wanted: Wanted,
-    end: Instant,
+    /// When no more is read, from the first page on: what adapters are asked before takes none of this time.
+    end: OnceLock<Instant>,
     read: Mutex<HashMap<Place, Measures>>,
     /// Behind all Services of the namespace.
     pub(super) everywhere: OnceLock<Arc<Places>>,
 }
 
 impl Pages {
-    /// For the metrics of an autoscaler, from now on.
+    /// For the metrics of an autoscaler.
     pub(in crate::autoscaler) fn of(specs: &[MetricSpec]) -> Self {
         let identifier = |spec: &'_ MetricSpec| -> Option<MetricIdentifier> {
             let pods = spec.pods.as_ref().map(|source| &source.metric);
@@ -37,7 +38,7 @@ impl Pages {
         let identifiers: Vec<_> = specs.iter().filter_map(identifier).collect();
         Self {
             wanted: Wanted::new(identifiers.iter()),
-            end: Instant::now() + READING,
+            end: OnceLock::new(),
             read: Mutex::default(),
             everywhere: OnceLock::new(),
         }
@@ -49,12 +50,29 @@ impl Pages {
             let read = self.read.lock();
             places.iter().map(|(_, place)| place).filter(|place| !read.contains_key(*place)).cloned().collect()
         };
-        let found = scraper.measure(new.into_iter().collect(), &self.wanted, self.end).await;
+        let end = *self.end.get_or_init(|| Instant::now() + READING);
+        let found = scraper.measure(new.into_iter().collect(), &self.wanted, end).await;
         self.read.lock().extend(found);
     }
 
     /// What is known of a page that was read.
     pub(super) fn at(&self, place: &Place) -> Option<Measures> {
         self.read.lock().get(place).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn time_begins_with_the_first_page() {
+        let (pages, scraper) = (Pages::of(&[]), Scraper::default());
+        assert_eq!(pages.end.get(), None);
+        pages.read(&scraper, &Places::new()).await;
+        let end = pages.end.get().copied();
+        assert!(end.is_some_and(|end| end <= Instant::now() + READING));
+        pages.read(&scraper, &Places::new()).await;
+        assert_eq!(pages.end.get().copied(), end);
     }
 }

@@ -1,0 +1,121 @@
+#![allow(clippy::unwrap_used)]
+
+use base::budgets::shares::Shares;
+use base::tasks::{Failures, Tasks};
+use client::Informers;
+use client::fake::Fake;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::*;
+use crate::Options;
+use crate::api::{BindError, Written};
+use crate::configuration::Configuration;
+use crate::testing::{node, pod};
+use crate::volumes::Volumes;
+
+/// A scheduler of one node where one binding of a namespace may wait, and what it runs with.
+struct World {
+    scheduler: Scheduler,
+    fake: Fake,
+    _tasks: (Tasks, Failures),
+}
+
+impl World {
+    async fn new() -> Self {
+        let (fake, tasks) = (Fake::default(), Tasks::root());
+        let class = json!({"metadata": {"name": "late"}, "provisioner": "p", "volumeBindingMode": "WaitForFirstConsumer"});
+        fake.put::<StorageClass>(&serde_json::from_value(class).unwrap());
+        for name in ["first", "second"] {
+            let spec = json!({"storageClassName": "late", "accessModes": ["ReadWriteOnce"]});
+            let claim = json!({"metadata": {"namespace": "a", "name": name, "uid": name}, "spec": spec});
+            fake.put::<PersistentVolumeClaim>(&serde_json::from_value(claim).unwrap());
+        }
+        let informers = Informers::new(fake.client(), tasks.0.clone());
+        let options = Options { informers: informers.clone(), client: fake.client(), configuration: Configuration::default() };
+        let mut scheduler = Scheduler::new(&options, &tasks.0);
+        scheduler.cluster.volumes = Volumes::new(&informers);
+        informers.of::<PersistentVolumeClaim>().synced().await;
+        informers.of::<StorageClass>().synced().await;
+        scheduler.waiting.shares = Shares::new(1);
+        scheduler.cluster.set_node(&node("n", json!({})));
+        Self { scheduler, fake, _tasks: tasks }
+    }
+
+    /// A pod that waits for a node, with a claim of its name where it has one.
+    fn add(&mut self, name: &str, has_claim: bool) -> Arc<PodInfo> {
+        let claims = json!([{"name": "v", "persistentVolumeClaim": {"claimName": name}}]);
+        let pod = pod(name, json!({"volumes": if has_claim { claims } else { json!([]) }}));
+        self.fake.put::<Pod>(&pod);
+        let pod = Arc::new(PodInfo::new(Arc::new(pod)));
+        self.scheduler.queue.add(pod.clone(), 0);
+        pod
+    }
+
+    /// What the status of a pod says after all writes.
+    async fn told(&mut self, name: &str) -> String {
+        while self.scheduler.writes.next().await.is_some() {}
+        let pods = self.fake.all::<Pod>();
+        let pod = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name)).unwrap();
+        let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.next().and_then(|one| one.message.clone()).unwrap_or_default()
+    }
+}
+
+fn trial() -> Trial {
+    Trial { started: Instant::now(), entered: Instant::now(), attempts: 1, number: 1, lane: 0 }
+}
+
+const FULL: &str = "0/1 nodes are available: 1 pods of the namespace wait for their volumes and devices already.";
+
+/// Who waits for a share has a node: it keeps what it was promised, makes no room, and is tried again when a binding ends, however it ends.
+#[tokio::test]
+async fn a_full_share_is_no_lack_of_nodes() {
+    for result in [Ok(()), Err(BindError::Late)] {
+        let mut world = World::new().await;
+        let first = world.add("first", true);
+        world.scheduler.schedule_one();
+        assert_eq!(world.scheduler.with_needs.len(), 1);
+        let second = world.add("second", true);
+        world.scheduler.cluster.nominations.set(second.clone(), "n");
+        // Pods that wait for nothing need no share.
+        world.add("third", false);
+        world.scheduler.schedule_one();
+        world.scheduler.schedule_one();
+        assert_eq!((world.scheduler.cluster.node_of("second"), world.scheduler.cluster.node_of("third")), (None, Some("n")));
+        assert_eq!(world.told("second").await, FULL);
+        assert_eq!(world.scheduler.cluster.nominations.node_of("second"), Some("n"));
+        assert_eq!(world.scheduler.queue.lengths(), (0, 0, 1));
+
+        world.scheduler.with_needs.clear();
+        let (node, key) = ("n".to_owned(), first.key());
+        let (trial, share) = (trial(), world.scheduler.waiting.shares.take("a"));
+        assert!(share.is_some());
+        let failed = result.is_err();
+        let (pod, claims) = (first, Vec::new());
+        world.scheduler.written(Written::Bound { pod, node, trial, claims, share, by_extender: false, result });
+        assert_eq!(world.scheduler.queue.get(&key).is_some(), failed);
+        assert_eq!(world.scheduler.queue.lengths(), (0, 1 + usize::from(failed), 0));
+        let attempt = Attempt::default();
+        assert!(world.scheduler.lacks_share(&second, &attempt).is_none());
+    }
+}
+
+/// Extenders answer later: the share may have gone meanwhile, and that is said in the same way.
+#[tokio::test]
+async fn a_share_may_go_while_a_node_is_chosen() {
+    let mut world = World::new().await;
+    let second = world.add("second", true);
+    let (tried, trial) = world.scheduler.queue.pop(0).unwrap();
+    world.scheduler.cluster.nominations.set(second, "n");
+    let other = world.scheduler.waiting.shares.take("a").unwrap();
+    world.scheduler.place(tried, "n".to_owned(), trial, &Attempt::default());
+    assert_eq!(world.told("second").await, FULL);
+    assert_eq!(world.scheduler.cluster.nominations.node_of("second"), Some("n"));
+    assert_eq!((world.scheduler.cluster.node_of("second"), world.scheduler.queue.lengths()), (None, (0, 0, 1)));
+    world.scheduler.leave(other);
+    assert_eq!(world.scheduler.queue.lengths(), (0, 1, 0));
+}
