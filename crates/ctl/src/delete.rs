@@ -11,7 +11,7 @@ use crate::discovery::Resource;
 use crate::error::{Error, Result};
 use crate::lists::{follow, list};
 use crate::manifests::{self, Files};
-use crate::output::{Output, complain, print};
+use crate::output::{Output, complain, print, tell, visible};
 use crate::selection::{self, Selectors};
 use crate::session::{Connection, JSON, Payload, Session};
 use crate::times;
@@ -80,9 +80,9 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let doomed = find(&session, options, selected, &mut failed).await?;
     let graceless = options.force && options.grace_period <= 0;
     if graceless {
-        eprintln!(
+        tell(
             "Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may \
-             continue to run on the cluster indefinitely."
+             continue to run on the cluster indefinitely.",
         );
     }
     let body = body(options);
@@ -188,7 +188,8 @@ fn told(options: &Options, one: &Doomed<'_>) -> String {
     let how = if options.force && options.grace_period <= 0 { "force deleted" } else { "deleted" };
     let place = one.namespace.as_ref().map(|namespace| format!(" from {namespace} namespace")).unwrap_or_default();
     let dry = if options.dry_run == DryRun::Server { " (server dry run)" } else { "" };
-    format!("{} {:?} {how}{place}{dry}\n", one.resource.type_name(), one.name)
+    let told = format!("{} {:?} {how}{place}{dry}", one.resource.type_name(), one.name);
+    format!("{}\n", visible(&told, &[]))
 }
 
 /// The identity of what was deleted: the object as it is now, or a status about it.

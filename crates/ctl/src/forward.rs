@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::error::{Error, Result};
-use crate::output::print;
+use crate::output::{say, tell};
 use crate::pods::{self, Target};
 use crate::session::{Connection, Session};
 
@@ -49,7 +49,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
                 Ok(listener) => {
                     let bound = listener.local_addr().map_err(|error| Error::io("the socket", error))?;
                     local = bound.port();
-                    print(&format!("Forwarding from {bound} -> {remote}\n"))?;
+                    say(&format!("Forwarding from {bound} -> {remote}"))?;
                     listeners.push((listener, remote));
                 }
                 // Machines without IPv6 have one address less.
@@ -82,7 +82,7 @@ impl Forward<'_> {
                     // A client that went away before it was answered, or too many open files: the next one may fare better.
                     if let Ok((stream, _)) = accepted {
                         let port = stream.local_addr().map(|address| address.port()).unwrap_or_default();
-                        print(&format!("Handling connection for {port}\n"))?;
+                        say(&format!("Handling connection for {port}"))?;
                         connections.push(Box::pin(self.connect(stream, listener.1)));
                     }
                 }
@@ -97,7 +97,7 @@ impl Forward<'_> {
     /// # Errors
     /// There is no such pod any more.
     async fn connect(&self, mut stream: TcpStream, port: u16) -> Result<()> {
-        let failed = |why: &str| eprintln!("an error occurred forwarding to port {port} of pod {}: {why}", self.pod);
+        let failed = |why: &str| tell(&format!("an error occurred forwarding to port {port} of pod {}: {why}", self.pod));
         let mut forwarder = match self.api.portforward(self.pod, &[port]).await {
             Ok(forwarder) => forwarder,
             Err(error) => {

@@ -13,7 +13,7 @@ use crate::discovery::Resource;
 use crate::error::{Error, Result};
 use crate::lists::{list, watch};
 use crate::manifests::{self, Files};
-use crate::output::{self, Output, complain, print};
+use crate::output::{self, Output, complain, print, tell};
 use crate::selection::{self, Selectors, Wanted};
 use crate::session::{Connection, JSON, Payload, Session, TABLE};
 use crate::table::{self, Columns, Shown, WIDE};
@@ -131,9 +131,9 @@ impl Get<'_> {
         if !shown && !failed && !self.options.ignore_not_found && self.output.is_table() {
             let everywhere = self.options.all_namespaces || wanted.iter().any(|wanted| !wanted.resource.namespaced);
             if everywhere {
-                eprintln!("No resources found");
+                tell("No resources found");
             } else {
-                eprintln!("No resources found in {} namespace.", self.session.namespace);
+                tell(&format!("No resources found in {} namespace.", self.session.namespace));
             }
         }
         if failed { Err(Error::Told) } else { Ok(()) }

@@ -11,6 +11,9 @@
 //! | `table`, `template`, `output`, `describe` | what is printed of an object; pure |
 //! | all others | one command each |
 
+// What is told goes through `output`, which shows control characters instead of sending them to a terminal.
+#![warn(clippy::print_stderr, clippy::print_stdout)]
+
 mod api_resources;
 mod delete;
 mod describe;
@@ -90,7 +93,7 @@ pub fn run(command: &Command) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: {error}");
+            output::tell(&format!("error: {error}"));
             return ExitCode::FAILURE;
         }
     };

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::discovery::escaped;
 use crate::error::{Error, Result};
 use crate::lists::with_query;
-use crate::output::{complain, print_bytes};
+use crate::output::{complain, print_bytes, tell};
 use crate::pods;
 use crate::session::{Connection, Session};
 use crate::times;
@@ -129,14 +129,14 @@ async fn which(session: &Session, options: &Options) -> Result<Vec<Value>> {
     if let Some(selector) = &options.selector {
         let pods = pods::selected(session, selector).await?;
         if pods.is_empty() {
-            eprintln!("No resources found in {} namespace.", session.namespace);
+            tell(&format!("No resources found in {} namespace.", session.namespace));
         }
         return Ok(pods);
     }
     let target = pods::target(session, options.target.as_deref().unwrap_or_default()).await?;
     let mut pods = target.pods;
     if pods.len() > 1 && !options.all_pods {
-        eprintln!("Found {} pods, using pod/{}", pods.len(), pods::name(&pods[0]));
+        tell(&format!("Found {} pods, using pod/{}", pods.len(), pods::name(&pods[0])));
         pods.truncate(1);
     }
     Ok(pods)

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::lists::list;
-use crate::output::{complain, print};
+use crate::output::{complain, say};
 use crate::selection::{self, Selectors};
 use crate::session::{Connection, JSON, Payload, Session};
 
@@ -115,7 +115,7 @@ pub(crate) async fn run(options: &Options, mark: Mark) -> Result<()> {
                         (false, Mark::Labels) => "not labeled",
                         (false, Mark::Annotations) => "not annotated",
                     };
-                    print(&format!("{} {done}\n", resource.named(name)))?;
+                    say(&format!("{} {done}", resource.named(name)))?;
                 }
                 Err(error @ (Error::Api(_) | Error::Usage(_))) => {
                     complain(&error);

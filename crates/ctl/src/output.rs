@@ -110,7 +110,7 @@ pub(crate) fn list(items: Vec<Value>) -> Value {
     serde_json::json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}})
 }
 
-/// Writes to standard output.
+/// Writes to standard output as it is: what programs read, or what was made of [`visible`] text.
 ///
 /// # Errors
 /// Nobody reads it, or it cannot be written.
@@ -124,11 +124,41 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<()> {
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Error::io("standard output", error))
 }
 
+/// Text without what a terminal would obey, for people: what is shown is strangers' (messages of events, names, warnings of webhooks), and whoever
+/// looks may be root. An escape is `^[` and a carriage return `\r` as kubectl has them (its 112553), every other control character is as Rust
+/// writes it. Those in `kept` stay.
+pub(crate) fn visible(text: &str, kept: &[char]) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if !c.is_control() || kept.contains(&c) => shown.push(c),
+            '\x1b' => shown.push_str("^["),
+            c => shown.extend(c.escape_default()),
+        }
+    }
+    shown
+}
+
+/// Writes a line about what was done to standard output.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn say(line: &str) -> Result<()> {
+    print(&format!("{}\n", visible(line, &['\t'])))
+}
+
+/// Tells something on standard error, beside the output.
+// The one place that writes there, so that nothing gets to a terminal as it is.
+#[allow(clippy::print_stderr)]
+pub(crate) fn tell(text: &str) {
+    eprintln!("{}", visible(text, &['\n', '\t']));
+}
+
 /// Tells an error, and that there was one.
 pub(crate) fn complain(error: &Error) {
     let text = error.to_string();
     if !text.is_empty() {
-        eprintln!("{text}");
+        tell(&text);
     }
 }
 
@@ -138,6 +168,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn control_characters_are_shown() {
+        let check = |text: &str, kept: &[char], expected: &str| assert_eq!(visible(text, kept), expected, "{text:?}");
+        check("plain \u{e9} \u{1f980} 'a' \\", &[], "plain \u{e9} \u{1f980} 'a' \\");
+        // An escape; the same as one character (C1); a bell, which ends titles.
+        check("\x1b]0;root\x07 \u{9b}2J", &[], "^[]0;root\\u{7} \\u{9b}2J");
+        check("a\rb\x08\x7f", &['\n', '\t'], "a\\rb\\u{8}\\u{7f}");
+        check("a\n\tb", &['\n', '\t'], "a\n\tb");
+        check("a\n\tb", &['\t'], "a\\n\tb");
+        check("a\n\tb", &[], "a\\n\\tb");
+        for c in ('\0'..='\u{ff}').filter(|c| c.is_control()) {
+            assert!(!visible(&c.to_string(), &[]).chars().any(char::is_control), "{c:?}");
+        }
+    }
 
     #[test]
     fn forms() {

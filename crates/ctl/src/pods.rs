@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::discovery::{Resource, escaped};
 use crate::error::{Error, Result};
 use crate::lists::list;
+use crate::output::tell;
 use crate::selection;
 use crate::session::{JSON, Session};
 
@@ -124,7 +125,7 @@ pub(crate) fn container<'p>(pod: &'p Value, named: Option<&'p str>) -> Result<(&
 /// Tells which of several containers is taken, where nobody said it.
 pub(crate) fn tell_default(pod: &Value, container: &str) {
     let all: Vec<_> = containers(pod).collect();
-    eprintln!("Defaulted container {container:?} out of: {}", all.join(", "));
+    tell(&format!("Defaulted container {container:?} out of: {}", all.join(", ")));
 }
 
 #[cfg(test)]
