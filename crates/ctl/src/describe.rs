@@ -46,6 +46,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     } else {
         manifests::wanted(&session, &options.files).await?
     };
+    selection::check_names(&wanted, !options.selectors.is_empty(), options.all_namespaces)?;
     let (mut shown, mut failed) = (0, false);
     for (at, wanted) in wanted.iter().enumerate() {
         let own = namespaces.get(at).cloned().flatten();

@@ -22,7 +22,7 @@ use crate::table::{self, Columns, Shown, WIDE};
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// TYPE, TYPE NAME..., TYPE,TYPE or TYPE/NAME...; types are plural, singular, short names or kinds.
-    #[arg(value_name = "TYPE [NAME]", required_unless_present_any = ["filename", "raw"])]
+    #[arg(value_name = "TYPE [NAME]", required_unless_present_any = ["filename", "raw"], conflicts_with = "filename")]
     what: Vec<String>,
     #[command(flatten)]
     files: Files,
@@ -82,14 +82,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     } else {
         manifests::wanted(&session, &options.files).await?
     };
-    if wanted.iter().any(|wanted| !wanted.names.is_empty()) {
-        if !options.selectors.is_empty() {
-            return Err(Error::usage("name cannot be provided when a selector is specified"));
-        }
-        if options.all_namespaces {
-            return Err(Error::usage("a resource cannot be retrieved by name across all namespaces"));
-        }
-    }
+    selection::check_names(&wanted, !options.selectors.is_empty(), options.all_namespaces)?;
     let get = Get { session: &session, options, output: options.output.clone().unwrap_or_default() };
     if options.watch || options.watch_only {
         return match wanted.as_slice() {

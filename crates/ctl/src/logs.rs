@@ -28,7 +28,7 @@ pub struct Options {
     #[arg(conflicts_with_all = ["container", "selector"], value_name = "CONTAINER")]
     positional: Option<String>,
     /// Pods that have these labels, all of them.
-    #[arg(short = 'l', long, value_name = "LABELS")]
+    #[arg(short = 'l', long, value_name = "LABELS", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     selector: Option<String>,
     /// Show what is written afterwards, too.
     #[arg(short, long)]

@@ -24,7 +24,7 @@ pub struct Options {
     #[command(flatten)]
     selectors: Selectors,
     /// All objects of these types in the namespace.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["selector", "field_selector"])]
     all: bool,
     #[command(flatten)]
     connection: Connection,
@@ -123,7 +123,9 @@ pub(crate) async fn run(options: &Options, mark: Mark) -> Result<()> {
     let (objects, changes) = apart(&options.what, mark)?;
     let session = Session::open(&options.connection).await?;
     let mut failed = false;
-    for wanted in selection::parse(session.resources().await?, objects)? {
+    let wanted = selection::parse(session.resources().await?, objects)?;
+    selection::check_names(&wanted, options.all || !options.selectors.is_empty(), false)?;
+    for wanted in wanted {
         let (resource, namespace) = (wanted.resource, session.namespace_of(wanted.resource));
         let mut names = wanted.names.clone();
         if names.is_empty() {

@@ -95,6 +95,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     | Rollout::Resume { which }) = &options.command;
     let session = Session::open(&which.connection).await?;
     let wanted = selection::parse(session.resources().await?, &which.what)?;
+    selection::check_names(&wanted, !which.selectors.is_empty(), false)?;
     for wanted in &wanted {
         for name in names(&session, wanted, which).await? {
             let one = Workload { session: &session, resource: wanted.resource, name };

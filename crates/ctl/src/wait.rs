@@ -122,6 +122,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     } else {
         manifests::wanted(&session, &options.files).await?
     };
+    selection::check_names(&wanted, options.all || !options.selectors.is_empty(), options.all_namespaces)?;
     let mut targets = Vec::new();
     for (at, wanted) in wanted.iter().enumerate() {
         let own = namespaces.get(at).cloned().flatten();
