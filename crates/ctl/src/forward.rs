@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use base::listen::accepted;
 use clap::Args;
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
@@ -77,14 +78,11 @@ impl Forward<'_> {
         let mut connections: FuturesUnordered<LocalBoxFuture<'_, Result<()>>> = FuturesUnordered::new();
         loop {
             tokio::select! {
-                Some((listener, accepted)) = accepts.next() => {
+                Some((listener, stream)) = accepts.next() => {
                     accepts.push(accept(listener));
-                    // A client that went away before it was answered, or too many open files: the next one may fare better.
-                    if let Ok((stream, _)) = accepted {
-                        let port = stream.local_addr().map(|address| address.port()).unwrap_or_default();
-                        say(&format!("Handling connection for {port}"))?;
-                        connections.push(Box::pin(self.connect(stream, listener.1)));
-                    }
+                    let port = stream.local_addr().map(|address| address.port()).unwrap_or_default();
+                    say(&format!("Handling connection for {port}"))?;
+                    connections.push(Box::pin(self.connect(stream, listener.1)));
                 }
                 Some(ended) = connections.next() => ended?,
                 else => return Ok(()),
@@ -125,10 +123,8 @@ impl Forward<'_> {
     }
 }
 
-type Accepted<'l> = (&'l (TcpListener, u16), io::Result<(TcpStream, SocketAddr)>);
-
-async fn accept(listener: &(TcpListener, u16)) -> Accepted<'_> {
-    (listener, listener.0.accept().await)
+async fn accept(listener: &(TcpListener, u16)) -> (&(TcpListener, u16), TcpStream) {
+    (listener, accepted(|| listener.0.accept()).await.0)
 }
 
 fn addresses(names: &[String]) -> Result<Vec<IpAddr>> {
