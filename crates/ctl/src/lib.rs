@@ -46,6 +46,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+pub use output::visible;
 pub use session::DATA_DIR;
 
 use error::Error;
