@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     match commands::run(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("knarr: {}", told(&error));
+            eprintln!("knarr: {}", ctl::visible(&told(&error), &['\n', '\t']));
             ExitCode::FAILURE
         }
     }

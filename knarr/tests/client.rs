@@ -378,6 +378,12 @@ fn objects_are_marked_and_deleted(c: &Client<'_>) {
     assert_eq!(c.run("annotate configmap m note=x"), "configmap/m annotated\n");
     assert_eq!(c.run("label configmap m tier-"), "configmap/m unlabeled\n");
 
+    // Nothing of a command line is left out in silence.
+    c.as_kubectl("label configmap m x=1 n");
+    c.as_kubectl("delete configmap m -A");
+    c.refused("label configmap m -l a=b x=1", "name cannot be provided when a selector");
+    assert_eq!(c.run("get configmaps -l x -o name"), "");
+
     assert_eq!(c.run("delete configmap m --dry-run=server"), "configmap \"m\" deleted from default namespace (server dry run)\n");
     assert_eq!(c.run("delete configmap m"), "configmap \"m\" deleted from default namespace\n");
     c.as_kubectl("delete configmap m");

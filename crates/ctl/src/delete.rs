@@ -11,7 +11,7 @@ use crate::discovery::Resource;
 use crate::error::{Error, Result};
 use crate::lists::{follow, list};
 use crate::manifests::{self, Files};
-use crate::output::{Output, complain, print};
+use crate::output::{Output, complain, print, tell, visible};
 use crate::selection::{self, Selectors};
 use crate::session::{Connection, JSON, Payload, Session};
 use crate::times;
@@ -28,7 +28,7 @@ pub struct Options {
     #[command(flatten)]
     selectors: Selectors,
     /// All objects of these types in the namespace.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["selector", "field_selector"])]
     all: bool,
     /// Of all namespaces.
     #[arg(short = 'A', long)]
@@ -80,9 +80,9 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let doomed = find(&session, options, selected, &mut failed).await?;
     let graceless = options.force && options.grace_period <= 0;
     if graceless {
-        eprintln!(
+        tell(
             "Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may \
-             continue to run on the cluster indefinitely."
+             continue to run on the cluster indefinitely.",
         );
     }
     let body = body(options);
@@ -116,6 +116,10 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
 async fn find<'s>(session: &'s Session, options: &Options, selected: bool, failed: &mut bool) -> Result<Vec<Doomed<'s>>> {
     let mut doomed = Vec::new();
     if !options.files.is_empty() {
+        // kubectl deletes those of a file that the selector takes; here it is not left out in silence, which would delete all of them.
+        if selected {
+            return Err(Error::usage("-f names its objects: it cannot be used with a selector or --all"));
+        }
         let resources = session.resources().await?;
         // What came last goes first: objects before their definition.
         for manifest in manifests::ordered(manifests::read(&options.files)?).into_iter().rev() {
@@ -132,14 +136,13 @@ async fn find<'s>(session: &'s Session, options: &Options, selected: bool, faile
         }
         return Ok(doomed);
     }
-    for wanted in selection::parse(session.resources().await?, &options.what)? {
+    let wanted = selection::parse(session.resources().await?, &options.what)?;
+    selection::check_names(&wanted, selected, options.all_namespaces)?;
+    for wanted in wanted {
         let resource = wanted.resource;
         let namespace = session.namespace_of(resource).filter(|_| !options.all_namespaces);
-        if wanted.names.is_empty() != selected {
-            return Err(Error::usage(match selected {
-                true => "name cannot be provided when a selector or --all is specified",
-                false => "resource(s) were provided, but no name was specified: name them, or use -l or --all",
-            }));
+        if wanted.names.is_empty() && !selected {
+            return Err(Error::usage("resource(s) were provided, but no name was specified: name them, or use -l or --all"));
         }
         let of = |name: String, namespace: Option<&str>| Doomed { resource, namespace: namespace.map(str::to_owned), name };
         if !selected {
@@ -188,7 +191,8 @@ fn told(options: &Options, one: &Doomed<'_>) -> String {
     let how = if options.force && options.grace_period <= 0 { "force deleted" } else { "deleted" };
     let place = one.namespace.as_ref().map(|namespace| format!(" from {namespace} namespace")).unwrap_or_default();
     let dry = if options.dry_run == DryRun::Server { " (server dry run)" } else { "" };
-    format!("{} {:?} {how}{place}{dry}\n", one.resource.type_name(), one.name)
+    let told = format!("{} {:?} {how}{place}{dry}", one.resource.type_name(), one.name);
+    format!("{}\n", visible(&told, &[]))
 }
 
 /// The identity of what was deleted: the object as it is now, or a status about it.
@@ -254,6 +258,7 @@ mod tests {
         check("--dry-run=server", "deployment.apps \"web\" deleted from a namespace (server dry run)");
         check("-o name", "deployment.apps/web");
         assert!(parsed::<Options>("pod a --dry-run=client").is_err());
+        assert!(parsed::<Options>("pods --all -l a=b").is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::discovery::{Resource, escaped};
 use crate::error::{Error, Result};
 use crate::lists::list;
 use crate::manifests::{self, Files};
-use crate::output::{complain, print};
+use crate::output::{complain, print, tell};
 use crate::pods::is_pods;
 use crate::selection::{self, Selectors, Wanted};
 use crate::session::{Connection, JSON, Session};
@@ -46,6 +46,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     } else {
         manifests::wanted(&session, &options.files).await?
     };
+    selection::check_names(&wanted, !options.selectors.is_empty(), options.all_namespaces)?;
     let (mut shown, mut failed) = (0, false);
     for (at, wanted) in wanted.iter().enumerate() {
         let own = namespaces.get(at).cloned().flatten();
@@ -60,7 +61,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         failed |= !errors.is_empty();
     }
     if shown == 0 && !failed {
-        eprintln!("No resources found in {} namespace.", session.namespace);
+        tell(&format!("No resources found in {} namespace.", session.namespace));
     }
     if failed { Err(Error::Told) } else { Ok(()) }
 }

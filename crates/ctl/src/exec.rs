@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use crate::error::{Error, Result};
-use crate::output::print_bytes;
+use crate::output::{print_bytes, tell};
 use crate::pods;
 use crate::session::{Connection, Session};
 use crate::terminal::{self, Ends, Raw};
@@ -94,7 +94,7 @@ async fn run(target: &str, options: &Streams, command: Option<&[String]>) -> Res
     }
     let tty = options.tty && terminal::is_typed();
     if options.tty && !tty {
-        eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
+        tell("Unable to use a TTY - input is not a terminal or the right kind of file");
     }
     let params = AttachParams {
         container: Some(container.to_owned()),
@@ -118,7 +118,7 @@ async fn run(target: &str, options: &Streams, command: Option<&[String]>) -> Res
         Outcome::Exit(0) => Ok(ExitCode::SUCCESS),
         Outcome::Exit(code) => {
             if !options.quiet {
-                eprintln!("command terminated with exit code {code}");
+                tell(&format!("command terminated with exit code {code}"));
             }
             Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
         }

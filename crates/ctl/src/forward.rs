@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use base::listen::accepted;
 use clap::Args;
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::error::{Error, Result};
-use crate::output::print;
+use crate::output::{say, tell};
 use crate::pods::{self, Target};
 use crate::session::{Connection, Session};
 
@@ -49,7 +50,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
                 Ok(listener) => {
                     let bound = listener.local_addr().map_err(|error| Error::io("the socket", error))?;
                     local = bound.port();
-                    print(&format!("Forwarding from {bound} -> {remote}\n"))?;
+                    say(&format!("Forwarding from {bound} -> {remote}"))?;
                     listeners.push((listener, remote));
                 }
                 // Machines without IPv6 have one address less.
@@ -77,14 +78,11 @@ impl Forward<'_> {
         let mut connections: FuturesUnordered<LocalBoxFuture<'_, Result<()>>> = FuturesUnordered::new();
         loop {
             tokio::select! {
-                Some((listener, accepted)) = accepts.next() => {
+                Some((listener, stream)) = accepts.next() => {
                     accepts.push(accept(listener));
-                    // A client that went away before it was answered, or too many open files: the next one may fare better.
-                    if let Ok((stream, _)) = accepted {
-                        let port = stream.local_addr().map(|address| address.port()).unwrap_or_default();
-                        print(&format!("Handling connection for {port}\n"))?;
-                        connections.push(Box::pin(self.connect(stream, listener.1)));
-                    }
+                    let port = stream.local_addr().map(|address| address.port()).unwrap_or_default();
+                    say(&format!("Handling connection for {port}"))?;
+                    connections.push(Box::pin(self.connect(stream, listener.1)));
                 }
                 Some(ended) = connections.next() => ended?,
                 else => return Ok(()),
@@ -97,7 +95,7 @@ impl Forward<'_> {
     /// # Errors
     /// There is no such pod any more.
     async fn connect(&self, mut stream: TcpStream, port: u16) -> Result<()> {
-        let failed = |why: &str| eprintln!("an error occurred forwarding to port {port} of pod {}: {why}", self.pod);
+        let failed = |why: &str| tell(&format!("an error occurred forwarding to port {port} of pod {}: {why}", self.pod));
         let mut forwarder = match self.api.portforward(self.pod, &[port]).await {
             Ok(forwarder) => forwarder,
             Err(error) => {
@@ -125,10 +123,8 @@ impl Forward<'_> {
     }
 }
 
-type Accepted<'l> = (&'l (TcpListener, u16), io::Result<(TcpStream, SocketAddr)>);
-
-async fn accept(listener: &(TcpListener, u16)) -> Accepted<'_> {
-    (listener, listener.0.accept().await)
+async fn accept(listener: &(TcpListener, u16)) -> (&(TcpListener, u16), TcpStream) {
+    (listener, accepted(|| listener.0.accept()).await.0)
 }
 
 fn addresses(names: &[String]) -> Result<Vec<IpAddr>> {

@@ -13,7 +13,7 @@ use crate::discovery::Resource;
 use crate::error::{Error, Result};
 use crate::lists::{list, watch};
 use crate::manifests::{self, Files};
-use crate::output::{self, Output, complain, print};
+use crate::output::{self, Output, complain, print, tell};
 use crate::selection::{self, Selectors, Wanted};
 use crate::session::{Connection, JSON, Payload, Session, TABLE};
 use crate::table::{self, Columns, Shown, WIDE};
@@ -22,7 +22,7 @@ use crate::table::{self, Columns, Shown, WIDE};
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// TYPE, TYPE NAME..., TYPE,TYPE or TYPE/NAME...; types are plural, singular, short names or kinds.
-    #[arg(value_name = "TYPE [NAME]", required_unless_present_any = ["filename", "raw"])]
+    #[arg(value_name = "TYPE [NAME]", required_unless_present_any = ["filename", "raw"], conflicts_with = "filename")]
     what: Vec<String>,
     #[command(flatten)]
     files: Files,
@@ -82,14 +82,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     } else {
         manifests::wanted(&session, &options.files).await?
     };
-    if wanted.iter().any(|wanted| !wanted.names.is_empty()) {
-        if !options.selectors.is_empty() {
-            return Err(Error::usage("name cannot be provided when a selector is specified"));
-        }
-        if options.all_namespaces {
-            return Err(Error::usage("a resource cannot be retrieved by name across all namespaces"));
-        }
-    }
+    selection::check_names(&wanted, !options.selectors.is_empty(), options.all_namespaces)?;
     let get = Get { session: &session, options, output: options.output.clone().unwrap_or_default() };
     if options.watch || options.watch_only {
         return match wanted.as_slice() {
@@ -131,9 +124,9 @@ impl Get<'_> {
         if !shown && !failed && !self.options.ignore_not_found && self.output.is_table() {
             let everywhere = self.options.all_namespaces || wanted.iter().any(|wanted| !wanted.resource.namespaced);
             if everywhere {
-                eprintln!("No resources found");
+                tell("No resources found");
             } else {
-                eprintln!("No resources found in {} namespace.", self.session.namespace);
+                tell(&format!("No resources found in {} namespace.", self.session.namespace));
             }
         }
         if failed { Err(Error::Told) } else { Ok(()) }

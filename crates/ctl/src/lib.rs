@@ -11,6 +11,9 @@
 //! | `table`, `template`, `output`, `describe` | what is printed of an object; pure |
 //! | all others | one command each |
 
+// What is told goes through `output`, which shows control characters instead of sending them to a terminal.
+#![warn(clippy::print_stderr, clippy::print_stdout)]
+
 mod api_resources;
 mod delete;
 mod describe;
@@ -43,6 +46,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+pub use output::visible;
 pub use session::DATA_DIR;
 
 use error::Error;
@@ -90,7 +94,7 @@ pub fn run(command: &Command) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: {error}");
+            output::tell(&format!("error: {error}"));
             return ExitCode::FAILURE;
         }
     };

@@ -4,19 +4,22 @@ use std::time::Duration;
 
 use clap::Args;
 use futures::stream::FuturesUnordered;
-use futures::{AsyncBufReadExt, AsyncReadExt, StreamExt};
+use futures::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, StreamExt};
 use serde_json::Value;
 
 use crate::discovery::escaped;
 use crate::error::{Error, Result};
 use crate::lists::with_query;
-use crate::output::{complain, print_bytes};
+use crate::output::{complain, print_bytes, tell, visible};
 use crate::pods;
 use crate::session::{Connection, Session};
 use crate::times;
 
 /// Lines of each container when several pods are asked, as kubectl has it.
 const TAIL_OF_MANY: i64 = 10;
+
+/// Bytes of a line that are held back until it ends, when other logs are shown beside it. A longer one is shown as several.
+const LONGEST: u64 = 1 << 20;
 
 /// Options of `logs`.
 #[derive(Args, Clone, Debug)]
@@ -28,7 +31,7 @@ pub struct Options {
     #[arg(conflicts_with_all = ["container", "selector"], value_name = "CONTAINER")]
     positional: Option<String>,
     /// Pods that have these labels, all of them.
-    #[arg(short = 'l', long, value_name = "LABELS")]
+    #[arg(short = 'l', long, value_name = "LABELS", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     selector: Option<String>,
     /// Show what is written afterwards, too.
     #[arg(short, long)]
@@ -91,7 +94,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         let path = format!("{}/log", resource.object(pod["metadata"]["namespace"].as_str(), pods::name(pod)));
         for container in containers(pod, options)? {
             let query = query(options, container, many);
-            let prefix = if options.prefix { format!("[pod/{}/{container}] ", pods::name(pod)) } else { String::new() };
+            let prefix =
+                if options.prefix { visible(&format!("[pod/{}/{container}] ", pods::name(pod)), &[]) } else { String::new() };
             sources.push(Source { path: with_query(&path, &[&query]), prefix });
         }
     }
@@ -102,14 +106,15 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             options.max_log_requests
         )));
     }
+    let alone = sources.len() == 1;
     if options.follow {
-        let mut all: FuturesUnordered<_> = sources.iter().map(|source| show(&session, source)).collect();
+        let mut all: FuturesUnordered<_> = sources.iter().map(|source| show(&session, source, alone)).collect();
         while let Some(shown) = all.next().await {
             settle(shown, options.ignore_errors)?;
         }
     } else {
         for source in &sources {
-            settle(show(&session, source).await, options.ignore_errors)?;
+            settle(show(&session, source, alone).await, options.ignore_errors)?;
         }
     }
     Ok(())
@@ -129,14 +134,14 @@ async fn which(session: &Session, options: &Options) -> Result<Vec<Value>> {
     if let Some(selector) = &options.selector {
         let pods = pods::selected(session, selector).await?;
         if pods.is_empty() {
-            eprintln!("No resources found in {} namespace.", session.namespace);
+            tell(&format!("No resources found in {} namespace.", session.namespace));
         }
         return Ok(pods);
     }
     let target = pods::target(session, options.target.as_deref().unwrap_or_default()).await?;
     let mut pods = target.pods;
     if pods.len() > 1 && !options.all_pods {
-        eprintln!("Found {} pods, using pod/{}", pods.len(), pods::name(&pods[0]));
+        tell(&format!("Found {} pods, using pod/{}", pods.len(), pods::name(&pods[0])));
         pods.truncate(1);
     }
     Ok(pods)
@@ -171,26 +176,46 @@ fn query(options: &Options, container: &str, many: bool) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join("&")
 }
 
-/// Prints a log until its end.
-async fn show(session: &Session, source: &Source) -> Result<()> {
-    let broken = |error| Error::io("the log", error);
-    let mut log = session.stream(&source.path, "*/*").await?;
-    if source.prefix.is_empty() {
-        let mut buffer = vec![0; 32 << 10];
-        loop {
-            match log.read(&mut buffer).await.map_err(broken)? {
-                0 => return Ok(()),
-                length => print_bytes(&buffer[..length])?,
-            }
+/// Prints a log until its end: alone as it is, beside others in whole lines.
+async fn show(session: &Session, source: &Source, alone: bool) -> Result<()> {
+    let log = session.stream(&source.path, "*/*").await?;
+    if alone && source.prefix.is_empty() {
+        copy(log, print_bytes).await
+    } else {
+        copy_lines(log, &source.prefix, print_bytes).await
+    }
+}
+
+fn broken(error: std::io::Error) -> Error {
+    Error::io("the log", error)
+}
+
+async fn copy(mut log: impl AsyncRead + Unpin, mut print: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        match log.read(&mut buffer).await.map_err(broken)? {
+            0 => return Ok(()),
+            length => print(&buffer[..length])?,
         }
     }
+}
+
+/// Prints each line at once and with its end: what another log prints in between stands between lines.
+async fn copy_lines(mut log: impl AsyncBufRead + Unpin, prefix: &str, mut print: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut line = Vec::new();
     loop {
-        line.extend_from_slice(source.prefix.as_bytes());
-        if log.read_until(b'\n', &mut line).await.map_err(broken)? == 0 {
+        line.extend_from_slice(prefix.as_bytes());
+        let read = (&mut log).take(LONGEST).read_until(b'\n', &mut line).await;
+        // What has come before it broke is shown, too.
+        if line.len() > prefix.len() {
+            if !line.ends_with(b"\n") {
+                line.push(b'\n');
+            }
+            print(&line)?;
+        }
+        if read.map_err(broken)? == 0 {
             return Ok(());
         }
-        print_bytes(&line)?;
         line.clear();
     }
 }
@@ -217,6 +242,39 @@ mod tests {
         check("-l a=b", true, "container=c&tailLines=10");
         check("-l a=b --tail=-1", true, "container=c");
         check("p --since-time=2026-01-01T00:00:00Z", false, "container=c&sinceTime=2026-01-01T00%3A00%3A00Z");
+    }
+
+    /// A log that comes in parts, others in between.
+    fn log(parts: &[&'static str]) -> impl AsyncBufRead + Unpin + use<> {
+        let parts = futures::stream::iter(parts.to_vec()).then(|part| async move {
+            tokio::task::yield_now().await;
+            Ok::<_, std::io::Error>(part)
+        });
+        futures::TryStreamExt::into_async_read(Box::pin(parts))
+    }
+
+    #[tokio::test]
+    async fn lines_of_several_logs_stay_whole() {
+        let shown = std::cell::RefCell::new(Vec::new());
+        let print = |bytes: &[u8]| {
+            shown.borrow_mut().extend_from_slice(bytes);
+            Ok(())
+        };
+        let a = copy_lines(log(&["on", "e\ntw", "o\n", "last"]), "", print);
+        let b = copy_lines(log(&["1", "1", "1\n\n22", "2\n"]), "[b] ", print);
+        futures::try_join!(a, b).unwrap();
+        let text = String::from_utf8(shown.take()).unwrap();
+        assert!(text.ends_with('\n'), "{text:?}");
+        let mut lines: Vec<_> = text.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["[b] ", "[b] 111", "[b] 222", "last", "one", "two"]);
+        copy(log(&["on", "e\r", "x"]), print).await.unwrap();
+        assert_eq!(shown.take(), b"one\rx", "one alone is as it is");
+        // What never ends is not kept in memory.
+        let long: &str = Box::leak("x".repeat(LONGEST as usize / 2).into_boxed_str());
+        copy_lines(log(&[long, long, "y"]), "", print).await.unwrap();
+        let lengths: Vec<_> = shown.take().split(|byte| *byte == b'\n').map(<[u8]>::len).collect();
+        assert_eq!(lengths, [LONGEST as usize, 1, 0]);
     }
 
     #[test]

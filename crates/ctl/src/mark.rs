@@ -1,12 +1,14 @@
 //! `label` and `annotate`: words about objects.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use http::Method;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::lists::list;
-use crate::output::{complain, print};
+use crate::output::{complain, say};
 use crate::selection::{self, Selectors};
 use crate::session::{Connection, JSON, Payload, Session};
 
@@ -22,7 +24,7 @@ pub struct Options {
     #[command(flatten)]
     selectors: Selectors,
     /// All objects of these types in the namespace.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["selector", "field_selector"])]
     all: bool,
     #[command(flatten)]
     connection: Connection,
@@ -43,8 +45,16 @@ impl Mark {
         }
     }
 
+    /// One of them, in kubectl's words.
+    fn singular(self) -> &'static str {
+        match self {
+            Self::Labels => "label",
+            Self::Annotations => "annotation",
+        }
+    }
+
     /// What was done by these changes.
-    fn done(self, changes: &[(&str, Option<&str>)]) -> &'static str {
+    fn done(self, changes: &[Change<'_>]) -> &'static str {
         match self {
             Self::Labels if changes.iter().all(|(_, value)| value.is_none()) => "unlabeled",
             Self::Labels => "labeled",
@@ -53,27 +63,48 @@ impl Mark {
     }
 }
 
-/// Arguments apart: what stands before the first change, and the changes; none is to be taken away.
-fn apart(arguments: &[String]) -> (&[String], Vec<(&str, Option<&str>)>) {
-    let change = |argument: &String| argument.contains('=') || argument.ends_with('-');
-    // A name may end with no dash, so the first that does is a change.
-    let first = arguments.iter().position(change).unwrap_or(arguments.len());
-    let (objects, changes) = arguments.split_at(first);
-    let read = |argument: &'_ String| -> Option<(usize, bool)> {
-        argument.find('=').map(|at| (at, true)).or_else(|| argument.strip_suffix('-').map(|key| (key.len(), false)))
+/// A key, and its value; none is to be taken away.
+type Change<'a> = (&'a str, Option<&'a str>);
+
+/// An argument as a change, if it is one. A name may end with no dash.
+fn change_of(argument: &str) -> Option<Change<'_>> {
+    let (key, value) = match argument.split_once('=') {
+        Some((key, value)) => (key, Some(value)),
+        None => (argument.strip_suffix('-')?, None),
     };
-    let changes = changes.iter().filter_map(|argument| {
-        let (end, sets) = read(argument)?;
-        Some((&argument[..end], sets.then(|| &argument[end + 1..])))
-    });
-    (objects, changes.collect())
+    (!key.is_empty()).then_some((key, value))
 }
 
-/// The merge patch, or why the object is not changed.
-fn patch(object: &Value, mark: Mark, changes: &[(&str, Option<&str>)], overwrite: bool) -> Result<Option<Value>> {
+/// Arguments apart: what stands before the first change, and the changes.
+///
+/// # Errors
+/// There is none, something else stands behind the first, or a key is both set and taken away.
+fn apart(arguments: &[String], mark: Mark) -> Result<(&[String], Vec<Change<'_>>)> {
+    let word = mark.singular();
+    let first = arguments.iter().position(|argument| change_of(argument).is_some()).unwrap_or(arguments.len());
+    let (objects, changes) = arguments.split_at(first);
+    let why = |argument: &str| Error::usage(format!("all resources must be specified before {word} changes: {argument}"));
+    let changes: Vec<_> =
+        changes.iter().map(|argument| change_of(argument).ok_or_else(|| why(argument))).collect::<Result<_>>()?;
+    if changes.is_empty() {
+        return Err(Error::usage(format!("at least one {word} update is required: KEY=VALUE or KEY-")));
+    }
+    let sets = |key: &str| changes.iter().any(|(other, value)| *other == key && value.is_some());
+    if let Some((key, _)) = changes.iter().find(|(key, value)| value.is_none() && sets(key)) {
+        return Err(Error::usage(format!("can not both modify and remove the same {word} in the same command: {key}")));
+    }
+    Ok((objects, changes))
+}
+
+/// The merge patch, none if the object is so already. Of values of one key, the last counts.
+///
+/// # Errors
+/// The object has another value, which is not to be replaced.
+fn patch(object: &Value, mark: Mark, changes: &[Change<'_>], overwrite: bool) -> Result<Option<Value>> {
     let present = &object["metadata"][mark.field()];
     let mut map = Map::new();
-    for (key, value) in changes {
+    let last: BTreeMap<_, _> = changes.iter().copied().collect();
+    for (key, value) in &last {
         let there = present[*key].as_str();
         match (there, value) {
             (Some(there), Some(value)) if there == *value => {}
@@ -89,13 +120,12 @@ fn patch(object: &Value, mark: Mark, changes: &[(&str, Option<&str>)], overwrite
 
 /// Runs it.
 pub(crate) async fn run(options: &Options, mark: Mark) -> Result<()> {
-    let (objects, changes) = apart(&options.what);
-    if changes.is_empty() {
-        return Err(Error::usage("at least one KEY=VALUE or KEY- is required"));
-    }
+    let (objects, changes) = apart(&options.what, mark)?;
     let session = Session::open(&options.connection).await?;
     let mut failed = false;
-    for wanted in selection::parse(session.resources().await?, objects)? {
+    let wanted = selection::parse(session.resources().await?, objects)?;
+    selection::check_names(&wanted, options.all || !options.selectors.is_empty(), false)?;
+    for wanted in wanted {
         let (resource, namespace) = (wanted.resource, session.namespace_of(wanted.resource));
         let mut names = wanted.names.clone();
         if names.is_empty() {
@@ -115,7 +145,7 @@ pub(crate) async fn run(options: &Options, mark: Mark) -> Result<()> {
                         (false, Mark::Labels) => "not labeled",
                         (false, Mark::Annotations) => "not annotated",
                     };
-                    print(&format!("{} {done}\n", resource.named(name)))?;
+                    say(&format!("{} {done}", resource.named(name)))?;
                 }
                 Err(error @ (Error::Api(_) | Error::Usage(_))) => {
                     complain(&error);
@@ -128,7 +158,7 @@ pub(crate) async fn run(options: &Options, mark: Mark) -> Result<()> {
     if failed { Err(Error::Told) } else { Ok(()) }
 }
 
-async fn change(session: &Session, path: &str, mark: Mark, changes: &[(&str, Option<&str>)], overwrite: bool) -> Result<bool> {
+async fn change(session: &Session, path: &str, mark: Mark, changes: &[Change<'_>], overwrite: bool) -> Result<bool> {
     let object = session.get(path).await?;
     let Some(patch) = patch(&object, mark, changes, overwrite)? else { return Ok(false) };
     let patch = Payload::of("application/merge-patch+json", &patch);
@@ -142,9 +172,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_argument_is_dropped() {
+        let check = |line: &str, expected: &str| {
+            let arguments: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(apart(&arguments, Mark::Labels).unwrap_err().to_string(), format!("error: {expected}"), "{line}");
+        };
+        let before = |argument: &str| format!("all resources must be specified before label changes: {argument}");
+        check("pod a x=1 b", &before("b"));
+        check("pod a x- pod/b y=1", &before("pod/b"));
+        check("pod a x=1 =2", &before("=2"));
+        check("pod a x=1 -", &before("-"));
+        check("pod a x=1 x-", "can not both modify and remove the same label in the same command: x");
+        check("pod a x- y=1 x=", "can not both modify and remove the same label in the same command: x");
+        let none = "at least one label update is required: KEY=VALUE or KEY-";
+        check("pod a", none);
+        check("pod a =1 -", none);
+    }
+
+    #[test]
     fn arguments_and_patches() {
         let arguments: Vec<_> = ["pod", "a", "x=1", "y-", "z=a=b"].map(str::to_owned).to_vec();
-        let (objects, changes) = apart(&arguments);
+        let (objects, changes) = apart(&arguments, Mark::Labels).unwrap();
         assert_eq!(objects, ["pod", "a"]);
         assert_eq!(changes, [("x", Some("1")), ("y", None), ("z", Some("a=b"))]);
         let check = |labels: Value, overwrite: bool, expected: Option<Value>| {
@@ -156,5 +204,8 @@ mod tests {
         check(json!({"x": "2"}), false, None);
         check(json!({"x": "2"}), true, Some(json!({"metadata": {"labels": {"x": "1"}}})));
         assert!(patch(&json!({"metadata": {"labels": {"x": "2"}}}), Mark::Labels, &changes, false).is_err());
+        let twice = [("x", Some("2")), ("x", Some("1"))];
+        assert_eq!(patch(&json!({"metadata": {"labels": {"x": "1"}}}), Mark::Labels, &twice, true).unwrap(), None);
+        assert_eq!(patch(&json!({}), Mark::Labels, &twice, false).unwrap(), Some(json!({"metadata": {"labels": {"x": "1"}}})));
     }
 }

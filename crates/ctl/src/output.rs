@@ -1,6 +1,7 @@
 //! `-o`: the forms in which objects are shown.
 
-use std::io::Write;
+use std::borrow::Cow;
+use std::io::{IsTerminal, Write};
 
 use serde_json::{Map, Value};
 
@@ -110,25 +111,63 @@ pub(crate) fn list(items: Vec<Value>) -> Value {
     serde_json::json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}})
 }
 
-/// Writes to standard output.
+/// Writes to standard output: to programs as it is, to a terminal [`visible`], whatever the form.
 ///
 /// # Errors
 /// Nobody reads it, or it cannot be written.
 pub(crate) fn print(text: &str) -> Result<()> {
-    print_bytes(text.as_bytes())
+    print_bytes(for_reader(text, std::io::stdout().is_terminal()).as_bytes())
 }
 
-/// The same with bytes that need not be text.
+/// What a program reads is as it is, since it may need every byte. Lines that a person reads stay lines.
+fn for_reader(text: &str, is_person: bool) -> Cow<'_, str> {
+    if is_person { Cow::Owned(visible(text, &['\n', '\t'])) } else { Cow::Borrowed(text) }
+}
+
+/// Writes a stream of a container to standard output as it is, since it may be meant for the terminal.
+///
+/// # Errors
+/// As [`print`].
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Error::io("standard output", error))
+}
+
+/// Text without what a terminal would obey, for people: what is shown is strangers' (messages of events, names, warnings of webhooks), and whoever
+/// looks may be root. An escape is `^[` and a carriage return `\r` as kubectl has them (its 112553), every other control character is as Rust
+/// writes it. Those in `kept` stay.
+pub fn visible(text: &str, kept: &[char]) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if !c.is_control() || kept.contains(&c) => shown.push(c),
+            '\x1b' => shown.push_str("^["),
+            c => shown.extend(c.escape_default()),
+        }
+    }
+    shown
+}
+
+/// Writes a line about what was done to standard output.
+///
+/// # Errors
+/// As [`print`].
+pub(crate) fn say(line: &str) -> Result<()> {
+    print(&format!("{}\n", visible(line, &['\t'])))
+}
+
+/// Tells something on standard error, beside the output.
+// The one place that writes there, so that nothing gets to a terminal as it is.
+#[allow(clippy::print_stderr)]
+pub(crate) fn tell(text: &str) {
+    eprintln!("{}", visible(text, &['\n', '\t']));
 }
 
 /// Tells an error, and that there was one.
 pub(crate) fn complain(error: &Error) {
     let text = error.to_string();
     if !text.is_empty() {
-        eprintln!("{text}");
+        tell(&text);
     }
 }
 
@@ -138,6 +177,35 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn control_characters_are_shown() {
+        let check = |text: &str, kept: &[char], expected: &str| assert_eq!(visible(text, kept), expected, "{text:?}");
+        check("plain \u{e9} \u{1f980} 'a' \\", &[], "plain \u{e9} \u{1f980} 'a' \\");
+        // An escape; the same as one character (C1); a bell, which ends titles.
+        check("\x1b]0;root\x07 \u{9b}2J", &[], "^[]0;root\\u{7} \\u{9b}2J");
+        check("a\rb\x08\x7f", &['\n', '\t'], "a\\rb\\u{8}\\u{7f}");
+        check("a\n\tb", &['\n', '\t'], "a\n\tb");
+        check("a\n\tb", &['\t'], "a\\n\tb");
+        check("a\n\tb", &[], "a\\n\\tb");
+        for c in ('\0'..='\u{ff}').filter(|c| c.is_control()) {
+            assert!(!visible(&c.to_string(), &[]).chars().any(char::is_control), "{c:?}");
+        }
+    }
+
+    #[test]
+    fn forms_for_programs_are_no_orders_to_a_terminal() {
+        let resources = crate::discovery::tests::some();
+        let pods = resources.named("pods").unwrap();
+        let evil = "a\x1b]0;x\x07\r\u{9b}2J\x7f\nb\tc";
+        let object = json!({"metadata": {"name": evil, "labels": {evil: evil}}});
+        for form in ["name", "json", "yaml", "jsonpath={.metadata.name}"] {
+            let text = parse(form).unwrap().text(&object, pods, false).unwrap();
+            let shown = for_reader(&text, true);
+            assert!(!shown.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')), "{form}: {shown:?}");
+            assert_eq!(for_reader(&text, false), text, "{form}");
+        }
+    }
 
     #[test]
     fn forms() {

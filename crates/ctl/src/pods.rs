@@ -2,40 +2,33 @@
 
 use std::cmp::Reverse;
 
+use apimachinery::labels::Selector;
 use serde_json::Value;
 
 use crate::discovery::{Resource, escaped};
 use crate::error::{Error, Result};
 use crate::lists::list;
+use crate::output::tell;
 use crate::selection;
 use crate::session::{JSON, Session};
 
 /// Says which container is meant when none is named.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
-/// The label selector by which an object selects pods, as text.
+/// The label selector by which an object selects pods, as text; none where it selects none, or has no selector.
 ///
 /// # Errors
-/// It selects none.
-pub(crate) fn selector(object: &Value) -> Option<String> {
+/// What stands there is no selector.
+pub(crate) fn selector(object: &Value) -> Result<Option<String>> {
     let spec = &object["spec"]["selector"];
-    let labels =
-        if object["kind"] == "Service" || object["kind"] == "ReplicationController" { spec } else { &spec["matchLabels"] };
-    let mut parts: Vec<String> = Vec::new();
-    for (key, value) in labels.as_object().into_iter().flatten() {
-        parts.push(format!("{key}={}", value.as_str().unwrap_or_default()));
-    }
-    for requirement in spec["matchExpressions"].as_array().into_iter().flatten() {
-        let key = requirement["key"].as_str().unwrap_or_default();
-        let values: Vec<_> = requirement["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        parts.push(match requirement["operator"].as_str().unwrap_or_default() {
-            "In" => format!("{key} in ({})", values.join(",")),
-            "NotIn" => format!("{key} notin ({})", values.join(",")),
-            "DoesNotExist" => format!("!{key}"),
-            _ => key.to_owned(),
-        });
-    }
-    (!parts.is_empty()).then(|| parts.join(","))
+    let selector = if object["kind"] == "Service" || object["kind"] == "ReplicationController" {
+        let labels = spec.as_object().into_iter().flatten();
+        Selector::from_set(labels.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())))
+    } else {
+        Selector::from_value(spec).map_err(|error| Error::usage(format!("the selector of {}: {error}", name(object))))?
+    };
+    // An empty one is no choice: without a selector, a service has no pods.
+    Ok((!selector.is_nothing() && !selector.is_everything()).then(|| selector.to_string()))
 }
 
 /// An object that was named, and the pods that it is or has, the one first that is likest to answer.
@@ -56,7 +49,7 @@ pub(crate) async fn target<'s>(session: &'s Session, argument: &str) -> Result<T
     if is_pods(resource) {
         return Ok(Target { resource, object: object.clone(), pods: vec![object] });
     }
-    let selector = selector(&object).ok_or_else(|| Error::usage(format!("{} has no pods", resource.named(&name))))?;
+    let selector = selector(&object)?.ok_or_else(|| Error::usage(format!("{} has no pods", resource.named(&name))))?;
     let pods = selected(session, &selector).await?;
     if pods.is_empty() {
         return Err(Error::usage(format!("no pods of {} are there", resource.named(&name))));
@@ -124,7 +117,7 @@ pub(crate) fn container<'p>(pod: &'p Value, named: Option<&'p str>) -> Result<(&
 /// Tells which of several containers is taken, where nobody said it.
 pub(crate) fn tell_default(pod: &Value, container: &str) {
     let all: Vec<_> = containers(pod).collect();
-    eprintln!("Defaulted container {container:?} out of: {}", all.join(", "));
+    tell(&format!("Defaulted container {container:?} out of: {}", all.join(", ")));
 }
 
 #[cfg(test)]
@@ -136,14 +129,30 @@ mod tests {
 
     #[test]
     fn selectors() {
-        let check = |object: Value, expected: Option<&str>| assert_eq!(selector(&object).as_deref(), expected);
+        let check =
+            |object: Value, expected: Option<&str>| assert_eq!(selector(&object).unwrap().as_deref(), expected, "{object}");
         check(json!({"kind": "Service", "spec": {"selector": {"a": "b"}}}), Some("a=b"));
         let expressions = json!([{"key": "x", "operator": "In", "values": ["1", "2"]}, {"key": "y", "operator": "DoesNotExist"}]);
         check(
             json!({"kind": "Deployment", "spec": {"selector": {"matchLabels": {"a": "b"}, "matchExpressions": expressions}}}),
             Some("a=b,x in (1,2),!y"),
         );
+        let controller = json!({"kind": "ReplicationController", "spec": {"selector": {"b": "c", "a": ""}}});
+        check(controller, Some("a=,b=c"));
+        let expressions = json!([{"key": "z", "operator": "NotIn", "values": ["1"]}, {"key": "a", "operator": "Exists"}]);
+        check(json!({"kind": "Job", "spec": {"selector": {"matchExpressions": expressions}}}), Some("a,z notin (1)"));
         check(json!({"kind": "Service", "spec": {}}), None);
+        check(json!({"kind": "Service", "spec": {"selector": {}}}), None);
+        check(json!({"kind": "ConfigMap"}), None);
+        check(json!({"kind": "ReplicaSet", "spec": {"selector": {}}}), None);
+        // No other choice is made of what is not understood.
+        for expression in
+            [json!({"key": "a", "operator": "Near"}), json!({"key": "a", "operator": "In"}), json!({"operator": "Exists"})]
+        {
+            let object =
+                json!({"kind": "Ship", "metadata": {"name": "s"}, "spec": {"selector": {"matchExpressions": [expression]}}});
+            assert!(selector(&object).is_err(), "{expression}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::discovery::Resource;
 use crate::error::{Error, Result};
 use crate::lists::follow;
-use crate::output::print;
+use crate::output::{print, say};
 use crate::selection::{self, Selectors, Wanted};
 use crate::session::{Connection, JSON, Payload, Session};
 use crate::times;
@@ -95,6 +95,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     | Rollout::Resume { which }) = &options.command;
     let session = Session::open(&which.connection).await?;
     let wanted = selection::parse(session.resources().await?, &which.what)?;
+    selection::check_names(&wanted, !which.selectors.is_empty(), false)?;
     for wanted in &wanted {
         for name in names(&session, wanted, which).await? {
             let one = Workload { session: &session, resource: wanted.resource, name };
@@ -134,7 +135,7 @@ impl Workload<'_> {
     }
 
     fn told(&self, what: &str) -> Result<()> {
-        print(&format!("{} {what}\n", self.resource.named(&self.name)))
+        say(&format!("{} {what}", self.resource.named(&self.name)))
     }
 
     async fn patch(&self, content_type: &'static str, patch: &Value) -> Result<Value> {
@@ -152,7 +153,7 @@ impl Workload<'_> {
             let progress = status::of(object).map_err(|error| Error::usage(error.to_string()))?;
             // Status updates that say the same again are not told again.
             if progress.text != told {
-                print(&format!("{}\n", progress.text))?;
+                say(&progress.text)?;
                 told.clone_from(&progress.text);
             }
             Ok(if progress.done || !watch { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -214,7 +215,8 @@ impl Workload<'_> {
         let mut rows = vec![vec!["REVISION".to_owned(), "CHANGE-CAUSE".to_owned()]];
         rows.extend(revisions.iter().map(|revision| vec![revision.number.to_string(), revision.cause.clone()]));
         let table = crate::table::lines(crate::table::NARROW, &rows);
-        print(&format!("{} \n{table}\n", self.resource.named(&self.name)))
+        say(&format!("{} ", self.resource.named(&self.name)))?;
+        print(&format!("{table}\n"))
     }
 
     async fn undo(&self, to: i64) -> Result<()> {

@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::output::{complain, print};
+use crate::output::{complain, say};
 use crate::selection;
 use crate::session::{Connection, JSON, Payload, Session};
 
@@ -39,7 +39,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         }
         for name in &wanted.names {
             match scale(&session, resource.object(session.namespace_of(resource), name), options).await {
-                Ok(()) => print(&format!("{} scaled\n", resource.named(name)))?,
+                Ok(()) => say(&format!("{} scaled", resource.named(name)))?,
                 Err(error @ (Error::Api(_) | Error::Usage(_))) => {
                     complain(&error);
                     failed = true;

@@ -24,15 +24,19 @@ pub(crate) struct Selectors {
 }
 
 impl Selectors {
+    /// Those that say something: an empty text, as of a variable that is not set, is none and not one that takes everything.
+    fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [("labelSelector", self.selector.as_deref()), ("fieldSelector", self.field_selector.as_deref())];
+        all.into_iter().filter_map(|(name, value)| Some((name, value.filter(|value| !value.trim().is_empty())?)))
+    }
+
     /// As parameters of a list; empty without selectors.
     pub(crate) fn query(&self) -> String {
-        let pair = |name: &str, value: &Option<String>| value.as_ref().map(|value| format!("{name}={}", escaped(value)));
-        let pairs = [pair("labelSelector", &self.selector), pair("fieldSelector", &self.field_selector)];
-        pairs.into_iter().flatten().collect::<Vec<_>>().join("&")
+        self.pairs().map(|(name, value)| format!("{name}={}", escaped(value))).collect::<Vec<_>>().join("&")
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.selector.is_none() && self.field_selector.is_none()
+        self.pairs().next().is_none()
     }
 }
 
@@ -86,6 +90,21 @@ fn pairs<'r>(resources: &'r Resources, arguments: &[String]) -> Result<Vec<Wante
         }
     }
     Ok(wanted)
+}
+
+/// Checks what goes with names, of arguments or files: they choose for themselves, and a namespace has to be known.
+///
+/// # Errors
+/// There is a selector or `--all` as well, or all namespaces are meant and a resource has some; nothing of that is to be left out in silence.
+pub(crate) fn check_names(wanted: &[Wanted<'_>], selected: bool, all_namespaces: bool) -> Result<()> {
+    let mut named = wanted.iter().filter(|wanted| !wanted.names.is_empty()).peekable();
+    if selected && named.peek().is_some() {
+        return Err(Error::usage("name cannot be provided when a selector or --all is specified"));
+    }
+    if all_namespaces && named.any(|wanted| wanted.resource.namespaced) {
+        return Err(Error::usage("a resource cannot be retrieved by name across all namespaces"));
+    }
+    Ok(())
 }
 
 /// One object, which some commands want: `TYPE/NAME`, `TYPE NAME`, or a name alone, which is one of `default`.
@@ -145,5 +164,27 @@ mod tests {
         let selectors = Selectors { selector: Some("a=b,c in (d)".to_owned()), field_selector: None };
         assert_eq!(selectors.query(), "labelSelector=a%3Db%2Cc%20in%20%28d%29");
         assert_eq!(Selectors::default().query(), "");
+        assert!(!selectors.is_empty() && Selectors::default().is_empty());
+        let unset = Selectors { selector: Some(String::new()), field_selector: Some(" ".to_owned()) };
+        assert!(unset.is_empty() && unset.query().is_empty());
+    }
+
+    #[test]
+    fn names_stand_alone() {
+        let resources = crate::discovery::tests::some();
+        let check = |arguments: &str, selected: bool, all_namespaces: bool, expected: &str| {
+            let arguments: Vec<_> = arguments.split_whitespace().map(str::to_owned).collect();
+            let told = check_names(&parse(&resources, &arguments).unwrap(), selected, all_namespaces);
+            assert_eq!(told.err().map(|error| error.to_string()).unwrap_or_default(), expected, "{arguments:?}");
+        };
+        let selector = "error: name cannot be provided when a selector or --all is specified";
+        let everywhere = "error: a resource cannot be retrieved by name across all namespaces";
+        check("pods", true, true, "");
+        check("pod a", false, false, "");
+        check("pod a", true, false, selector);
+        check("pod/a deploy/b", false, true, everywhere);
+        check("node a", false, true, "");
+        check("node/a pod/b", false, true, everywhere);
+        check("node a", true, true, selector);
     }
 }

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::discovery::{self, Resource, Resources};
 use crate::error::{Error, Result, chain};
+use crate::output::tell;
 
 /// The server's data directory when none is named.
 pub const DATA_DIR: &str = "/var/lib/knarr";
@@ -197,7 +198,7 @@ impl Session {
             if let Some(text) = warning(value)
                 && self.warned.borrow_mut().insert(text.clone())
             {
-                eprintln!("Warning: {text}");
+                tell(&format!("Warning: {text}"));
             }
         }
     }

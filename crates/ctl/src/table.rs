@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use crate::output::visible;
+
 /// How columns are laid out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
@@ -29,9 +31,10 @@ impl Columns {
         Self { layout, widths: Vec::new() }
     }
 
-    /// The rows as lines.
+    /// The rows as lines, each one line: cells are strangers' texts.
     pub(crate) fn lines(&mut self, rows: &[Vec<String>]) -> String {
-        for row in rows {
+        let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell, &[])).collect()).collect();
+        for row in &rows {
             for (at, cell) in row.iter().enumerate() {
                 let width = (cell.chars().count() + self.layout.padding).max(self.layout.least);
                 match self.widths.get_mut(at) {
@@ -41,7 +44,7 @@ impl Columns {
             }
         }
         let mut text = String::new();
-        for row in rows {
+        for row in &rows {
             for (at, cell) in row.iter().enumerate() {
                 text.push_str(cell);
                 if at + 1 < row.len() {
@@ -162,6 +165,18 @@ mod tests {
              x           pod/a        1/1     n1     5s         a=1,b=2\n\
              default     pod/longer   true           first...   <none>\n",
         );
+    }
+
+    #[test]
+    fn cells_are_no_orders_to_the_terminal() {
+        let table = json!({
+            "columnDefinitions": [{"name": "\u{1b}[1mName", "format": "name", "priority": 0}, {"name": "M\nX", "priority": 0}],
+            "rows": [{"cells": ["a\u{1b}[2J", "x\u{9b}y\tz\u{7}"], "object": {"metadata": {"labels": {"k": "\u{1b}c"}}}}],
+        });
+        let mut all = vec![header(&table, shown(false, false, true))];
+        all.extend(rows(&table, &table, shown(false, false, true), ""));
+        let expected = "^[[1MNAME   M\\nX               LABELS\na^[[2J      x\\u{9b}y\\tz\\u{7}   k=^[c\n";
+        assert_eq!(lines(WIDE, &all), expected);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::discovery::Resources;
 use crate::error::{Error, Result};
 use crate::lists::list;
 use crate::output::print;
-use crate::selection::Selectors;
+use crate::selection::{self, Selectors, Wanted};
 use crate::session::{Connection, JSON, Session};
 use crate::table::{self, WIDE};
 
@@ -108,6 +108,8 @@ async fn metrics(session: &Session, which: &Which, resource: &str, everywhere: b
     let resources: &Resources = session.resources().await?;
     let resource = resources.named(resource).map_err(|_| Error::usage("Metrics API not available"))?;
     let namespace = session.namespace_of(resource).filter(|_| !everywhere);
+    let wanted = Wanted { resource, names: which.name.iter().cloned().collect() };
+    selection::check_names(&[wanted], !which.selectors.is_empty(), everywhere)?;
     if let Some(name) = &which.name {
         return Ok(vec![session.get(&resource.object(namespace, name)).await?]);
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::error::{Error, Result};
 use crate::lists::{follow, list};
 use crate::manifests::{self, Files};
-use crate::output::{complain, print};
+use crate::output::{complain, say};
 use crate::selection::{self, Selectors};
 use crate::session::{Connection, JSON, Session};
 use crate::{template, times};
@@ -122,6 +122,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     } else {
         manifests::wanted(&session, &options.files).await?
     };
+    selection::check_names(&wanted, options.all || !options.selectors.is_empty(), options.all_namespaces)?;
     let mut targets = Vec::new();
     for (at, wanted) in wanted.iter().enumerate() {
         let own = namespaces.get(at).cloned().flatten();
@@ -166,7 +167,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             }
         });
         match waited.await.map_err(|error| error.about(&format!("{}/{name}", resource.plural))) {
-            Ok(()) => print(&format!("{} condition met\n", resource.named(name)))?,
+            Ok(()) => say(&format!("{} condition met", resource.named(name)))?,
             Err(error @ (Error::Closed | Error::Unreachable { .. })) => return Err(error),
             Err(error) => {
                 complain(&error);

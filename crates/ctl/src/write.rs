@@ -11,7 +11,7 @@ use crate::discovery::{Resource, Resources};
 use crate::error::{Error, Result};
 use crate::lists::with_query;
 use crate::manifests::{self, Files, Manifest};
-use crate::output::{self, Output, complain, print};
+use crate::output::{self, Output, complain, print, say};
 use crate::session::{Connection, JSON, Payload, Session};
 
 /// Server-side apply. JSON is YAML.
@@ -157,15 +157,14 @@ async fn write(session: &Session, options: &Writing, way: Way, manifest: &Manife
             (outcome(status, before.as_ref(), &object), object)
         }
     };
-    let told = match &options.output {
-        Some(output) if !output.is_table() => output.text(&object, resource, false)?,
+    match &options.output {
+        Some(output) if !output.is_table() => print(&output.text(&object, resource, false)?),
         _ => {
             let dry = if options.dry_run == DryRun::Server { " (server dry run)" } else { "" };
             let name = object["metadata"]["name"].as_str().unwrap_or_else(|| manifest.name());
-            format!("{} {done}{dry}\n", resource.named(name))
+            say(&format!("{} {done}{dry}", resource.named(name)))
         }
-    };
-    print(&told)
+    }
 }
 
 /// What an apply has done.

@@ -26,10 +26,16 @@ fn texts(pki: &Path) -> Vec<Option<String>> {
     names.map(|name| tls::read_private(&pki.join(name)).ok().flatten()).collect()
 }
 
-/// Whether a server could start with the files.
+/// Whether a server could start with the files. All have to be there: of one that is not, a start would make a new one that nobody trusts.
 fn usable(pki: &Path) -> Result<(), tls::Error> {
-    AUTHORITIES.iter().try_for_each(|(name, _)| Authority::load(pki, name).map(drop))?;
-    TokenKeys::load_or_create(&pki.join(TOKENS), "").map(drop)
+    for (name, _) in AUTHORITIES {
+        Authority::load(pki, name)?.ok_or_else(|| tls::Error::Missing(pki.join(format!("{name}.crt"))))?;
+    }
+    let tokens = pki.join(TOKENS);
+    if tls::read_private(&tokens)?.is_none() {
+        return Err(tls::Error::Missing(tokens));
+    }
+    TokenKeys::load_or_create(&tokens, "").map(drop)
 }
 
 impl Begun {
@@ -41,16 +47,21 @@ impl Begun {
     /// Returns when the server must start again, which is an error. What a server could not start with changes nothing.
     pub(crate) async fn until_replaced(mut self) -> Result<()> {
         let mut followed = Followed::new(&self.pki);
-        loop {
-            if self.is_replaced() {
-                match usable(&self.pki) {
-                    Ok(()) => return Err(Again::Authorities.into()),
-                    Err(error) => tracing::error!(%error, "the changed authorities are not used; those before stay in force"),
-                }
-            }
+        while !self.must_start_again() {
             followed.changed().await;
             tokio::time::sleep(SETTLED).await;
         }
+        Err(Again::Authorities.into())
+    }
+
+    /// Whether files are others, and such that a server can start with them.
+    fn must_start_again(&mut self) -> bool {
+        self.is_replaced()
+            && usable(&self.pki)
+                .inspect_err(|error| {
+                    tracing::error!(%error, "the changed authorities are not used; those before stay in force");
+                })
+                .is_ok()
     }
 
     /// Whether a file is another. One that was made since is the one that the server has.
@@ -75,23 +86,66 @@ mod tests {
     use super::*;
     use crate::certificate::authorities;
 
-    #[tokio::test]
-    async fn other_authorities_start_a_server_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let pki = directory.path().to_owned();
-        let begun = Begun::new(pki.clone());
+    /// The files of a server's start.
+    fn start(pki: &Path) {
         for (name, common_name) in AUTHORITIES {
-            Authority::load_or_create(&pki, name, common_name).unwrap();
+            Authority::load_or_create(pki, name, common_name).unwrap();
         }
-        tls::write_private(&pki.join(TOKENS), tls::generate_key().unwrap().as_bytes()).unwrap();
-        let mut following = std::pin::pin!(begun.until_replaced());
-        assert!(futures::poll!(following.as_mut()).is_pending(), "the start has made them");
-        // A certificate without its key is nobody's authority.
-        let before = std::fs::read_to_string(pki.join("ca.crt")).unwrap();
-        tls::write_private(&pki.join("ca.crt"), Authority::in_memory("x").unwrap().bundle().as_bytes()).unwrap();
-        assert!(tokio::time::timeout(SETTLED * 3, following.as_mut()).await.is_err());
-        tls::write_private(&pki.join("ca.crt"), before.as_bytes()).unwrap();
-        authorities::begin(&pki, Timestamp::now()).unwrap();
+        TokenKeys::load_or_create(&pki.join(TOKENS), "").unwrap();
+    }
+
+    #[test]
+    fn what_starts_a_server_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let pki = directory.path();
+        let mut begun = Begun::new(pki.to_owned());
+        assert!(!begun.must_start_again(), "nothing is there");
+        start(pki);
+        assert!(!begun.must_start_again(), "the start has made them");
+        assert!(!Begun::new(pki.to_owned()).must_start_again(), "they are those of a start before");
+        let other = directory.path().join("other");
+        std::fs::create_dir(&other).unwrap();
+        start(&other);
+        let read = |from: &Path, name: &str| std::fs::read_to_string(from.join(name)).unwrap();
+        let write = |name: &str, text: &str| tls::write_private(&pki.join(name), text.as_bytes()).unwrap();
+        for (name, _) in AUTHORITIES {
+            let (certificate, key) = (format!("{name}.crt"), format!("{name}.key"));
+            let before = [&certificate, &key].map(|name| read(pki, name));
+            write(&certificate, &read(&other, &certificate));
+            assert!(!begun.must_start_again(), "{certificate} without its key is nobody's authority");
+            write(&key, &read(&other, &key));
+            assert!(begun.must_start_again(), "{name} is another one");
+            write(&certificate, "no certificate");
+            assert!(!begun.must_start_again(), "{certificate} is none");
+            let tokens = read(pki, TOKENS);
+            write(TOKENS, &read(&other, TOKENS));
+            std::fs::remove_file(pki.join(&certificate)).unwrap();
+            assert!(!begun.must_start_again(), "{certificate} is not there, which no other change makes good");
+            write(TOKENS, &tokens);
+            write(&certificate, &before[0]);
+            write(&key, &before[1]);
+            assert!(!begun.must_start_again(), "{name} is what it was");
+        }
+        write(TOKENS, "no key");
+        assert!(!begun.must_start_again(), "{TOKENS} has none");
+        write(TOKENS, &read(&other, TOKENS));
+        assert!(begun.must_start_again(), "{TOKENS} is another one");
+        std::fs::remove_file(pki.join(TOKENS)).unwrap();
+        for end in ["crt", "key"] {
+            write(&format!("ca.{end}"), &read(&other, &format!("ca.{end}")));
+        }
+        assert!(!begun.must_start_again(), "{TOKENS} is not there");
+        assert!(!pki.join(TOKENS).exists(), "who looks makes nothing");
+    }
+
+    #[tokio::test]
+    async fn a_rotation_starts_a_server_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let pki = directory.path();
+        start(pki);
+        let mut following = std::pin::pin!(Begun::new(pki.to_owned()).until_replaced());
+        assert!(futures::poll!(following.as_mut()).is_pending());
+        authorities::begin(pki, Timestamp::now()).unwrap();
         let ended = tokio::time::timeout(Duration::from_secs(30), following).await.unwrap();
         assert!(ended.unwrap_err().is::<Again>());
     }

@@ -26,7 +26,7 @@ pub(crate) fn run(options: &Status) -> Result<()> {
             let waiting = options.wait && start.elapsed() < options.timeout;
             match state {
                 Ok(report) => {
-                    print!("{report}");
+                    print!("{}", ctl::visible(&report, &['\n', '\t']));
                     return Ok(());
                 }
                 Err(error) if !waiting => return Err(error),

@@ -91,7 +91,8 @@ fn line(secret: &Secret) -> String {
     };
     let never = || "never".to_owned();
     let (id, end) = (text("token-id").unwrap_or_default(), text("expiration").unwrap_or_else(never));
-    format!("{id:<8} {end:<22} {}", text("description").unwrap_or_default()).trim_end().to_owned()
+    let line = format!("{id:<8} {end:<22} {}", text("description").unwrap_or_default());
+    ctl::visible(line.trim_end(), &[])
 }
 
 /// Makes a token worthless. In place of the server's own, which stands in a file, there is another one then.
@@ -135,5 +136,6 @@ mod tests {
             &[("token-id", "abcdef"), ("expiration", "2026-01-01T00:00:00Z"), ("description", "for n2")],
             "abcdef   2026-01-01T00:00:00Z   for n2",
         );
+        check(&[("token-id", "abcdef"), ("description", "for\n\x1b[2J")], "abcdef   never                  for\\n^[[2J");
     }
 }

@@ -1,5 +1,6 @@
 //! Fields as lines: names and values side by side, what is inside of them further to the right.
 
+use crate::output::visible;
 use crate::table::{self, NARROW};
 
 /// What stands at a name.
@@ -49,12 +50,14 @@ pub(super) fn render(fields: &[(String, Node)]) -> String {
 }
 
 fn render_at(fields: &[(String, Node)], indent: usize, out: &mut String) {
+    // Names may be of the object's author, and have a width as they are shown.
+    let fields: Vec<(String, &Node)> = fields.iter().map(|(name, node)| (visible(name, &[]), node)).collect();
     let inline = fields.iter().filter(|(_, node)| node.is_inline());
     // A colon and two blanks stand behind the longest name.
     let width = inline.map(|(name, _)| name.chars().count() + 3).max().unwrap_or(0);
-    for (name, node) in fields {
+    for (name, node) in &fields {
         let head = format!("{}{name}:", " ".repeat(indent));
-        match node {
+        match *node {
             Node::Lines(lines) => {
                 let first = lines.first().map(String::as_str).unwrap_or_default();
                 line(out, &format!("{head}{}{first}", " ".repeat(width - 1 - name.chars().count())));
@@ -96,14 +99,33 @@ fn render_item(item: &Node, indent: usize, out: &mut String) {
     }
 }
 
+/// One line, whatever is in the text.
 fn line(out: &mut String, text: &str) {
-    out.push_str(text.trim_end());
+    out.push_str(&visible(text.trim_end(), &['\t']));
     out.push('\n');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_an_order_to_the_terminal() {
+        let evil = "\x1b[2J\r\u{9b}\x07x";
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        let name = |at: &str| format!("{evil}\n{at}");
+        let fields = vec![
+            (name("lines"), Node::Lines(vec![evil.to_owned(), format!("two\n{evil}\tz")])),
+            text(&name("text"), format!("{evil}\n{evil}")),
+            (name("block"), Node::Block(vec![text(&name("inner"), evil)])),
+            (name("list"), Node::List(vec![Node::text(evil), Node::Block(vec![text(&name("item"), evil)])])),
+            (name("table"), Node::Table(vec![row([evil, "B"]), row([evil, "a\nb"])])),
+            (name("empty"), Node::List(Vec::new())),
+        ];
+        let shown = render(&fields);
+        assert!(!shown.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')), "{shown}");
+        assert_eq!(shown.lines().count(), 14, "no text makes a line of its own:\n{shown}");
+    }
 
     #[test]
     fn layouts() {
