@@ -10,7 +10,7 @@ use crate::definitions::Definitions;
 use crate::error::Error;
 use crate::functions::{Body, Function, authorization};
 use crate::operators::{binary, unary};
-use crate::value::keys::Work;
+use crate::value::keys::paid;
 use crate::value::made::Text;
 use crate::value::{List, Value};
 
@@ -161,12 +161,7 @@ impl<'a> Scope<'a, '_> {
         }
         let result = match function.body {
             Body::Run(run) => run(&values)?,
-            Body::Compare(compare) => {
-                let mut work = Work::of(self.budget.left());
-                let result = compare(&values, &mut work);
-                self.budget.spend(work.beyond(charged))?;
-                result?
-            }
+            Body::Compare(compare) => paid(self.budget, charged, |work| compare(&values, work))?,
         };
         // What it has made beyond what it was given.
         self.budget.spend(charge::least(&result).saturating_sub(charged))?;
@@ -182,10 +177,7 @@ impl<'a> Scope<'a, '_> {
             charged = charged.max(charge::least(left) + charge::least(right));
         }
         self.budget.spend(charged)?;
-        let mut work = Work::of(self.budget.left());
-        let result = binary(operator, left, right, &mut work);
-        self.budget.spend(work.beyond(charged))?;
-        result
+        paid(self.budget, charged, |work| binary(operator, left, right, work))
     }
 
     /// `a.or(b)` and `a.orValue(b)`: where there is a value, the other one is not looked at.
@@ -261,7 +253,7 @@ impl<'a> Scope<'a, '_> {
             return first;
         }
         let second = self.value(right);
-        if decides(&second) {
+        if decides(&second) || second == Err(Error::Budget) {
             return second;
         }
         match (first?, second?) {
