@@ -23,15 +23,20 @@ pub(crate) fn object_path(namespace: &str, name: &str) -> String {
 }
 
 /// What selectors need of an object, attached to its commit so that nobody decodes it again.
+///
+/// Every object in memory has one, so all its words are one text and their ends: each word in a place of its own would take more than the
+/// word.
 #[derive(Clone, Debug)]
 pub(crate) struct Index {
-    /// `namespace/name`, or the name alone.
-    path: Box<str>,
-    /// Where the name begins.
+    /// `namespace/name`, or the name alone. What the object is found by in memory is the same text.
+    path: Arc<str>,
+    /// Keys and values of the labels in turn, and then the value of each of [`Strategy::selectable`] up to the last that has one.
+    text: Box<str>,
+    /// Where each word of the text ends.
+    ends: Box<[u32]>,
+    /// Where the name begins in the path.
     name: u32,
-    labels: Box<[(Box<str>, Box<str>)]>,
-    /// Positions in [`Strategy::selectable`], and the values.
-    fields: Box<[(usize, Box<str>)]>,
+    labels: u32,
     /// That of the form that this is of.
     pub(crate) epoch: u64,
     /// See [`Entry::derived`].
@@ -53,18 +58,50 @@ impl Index {
     }
 
     pub(crate) fn of(strategy: &dyn Strategy, object: &Value, epoch: u64) -> Self {
-        let labels = meta::labels(object).into_iter().flatten();
-        let fields = strategy.fields(object).into_iter().filter(|(_, value)| !value.is_empty());
+        let (mut text, mut ends) = (String::new(), Vec::new());
+        let mut add = |word: &str| {
+            text.push_str(word);
+            // An object has at most a few MiB.
+            ends.push(text.len() as u32);
+        };
+        let mut labels = 0;
+        for (key, value) in meta::labels(object).into_iter().flatten() {
+            add(key);
+            add(value.as_str().unwrap_or_default());
+            labels += 1;
+        }
+        let mut fields = strategy.fields(object);
+        fields.retain(|(_, value)| !value.is_empty());
+        fields.sort_by_key(|(position, _)| *position);
+        let mut next = 0;
+        for (position, value) in fields {
+            (next..position).for_each(|_| add(""));
+            add(&value);
+            next = position + 1;
+        }
         let (namespace, name) = (meta::namespace(object), meta::name(object));
         Self {
             path: object_path(namespace, name).into(),
+            text: text.into(),
+            ends: ends.into(),
             // Names are short; a namespace is followed by a slash.
             name: if namespace.is_empty() { 0 } else { namespace.len() as u32 + 1 },
-            labels: labels.map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into())).collect(),
-            fields: fields.map(|(position, value)| (position, value.into())).collect(),
+            labels,
             epoch,
             derived: OnceLock::new(),
         }
+    }
+
+    /// A word of the text, empty where there are not as many.
+    fn word(&self, number: usize) -> &str {
+        let start = number.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |end| *end as usize);
+        let end = self.ends.get(number).map_or(start, |end| *end as usize);
+        self.text.get(start..end).unwrap_or_default()
+    }
+
+    /// What the object is found by in memory.
+    pub(crate) fn key(&self) -> &Arc<str> {
+        &self.path
     }
 
     /// `namespace/name`, or the name alone.
@@ -132,8 +169,7 @@ impl Entry {
             "metadata.namespace" => self.index.namespace(),
             _ => {
                 let position = selectable.iter().position(|field| field == name);
-                let value = |position| self.index.fields.iter().find(|(field, _)| *field == position);
-                position.and_then(value).map_or("", |(_, value)| value)
+                position.map_or("", |position| self.index.word(2 * self.index.labels as usize + position))
             }
         }
     }
@@ -141,7 +177,8 @@ impl Entry {
 
 impl Labels for Entry {
     fn label(&self, key: &str) -> Option<&str> {
-        self.index.labels.iter().find(|(label, _)| **label == *key).map(|(_, value)| &**value)
+        let number = (0..self.index.labels as usize).find(|number| self.index.word(2 * number) == key)?;
+        Some(self.index.word(2 * number + 1))
     }
 }
 
@@ -273,6 +310,26 @@ mod tests {
         check(json!({"spec": {"b": 1, "a": ["x", {"y": null}]}, "status": {"phase": "Running"}}));
         check(json!({"spec": {}, "alpha": 1, "zeta": {"\u{e9}": "\u{0}"}}));
         check(json!({}));
+    }
+
+    /// Selectors find each label and field of an object, and nothing where it has none.
+    #[test]
+    fn words_of_an_index() {
+        let strategy = *kinds::KINDS.iter().find(|strategy| strategy.def().kind == "Pod").unwrap();
+        let object = json!({"metadata": {"name": "p", "namespace": "n", "labels": {"b": "", "a": "1", "long/key": "\u{e9}"}},
+            "spec": {"nodeName": "node", "schedulerName": "s"}, "status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}]}});
+        let entry = |object| Entry { index: Arc::new(Index::of(strategy, object, 0)), revision: 1, json: Bytes::new() };
+        let pod = entry(&object);
+        let labels = ["a", "b", "long/key", "", "1"].map(|key| pod.label(key));
+        assert_eq!(labels, [Some("1"), Some(""), Some("\u{e9}"), None, None]);
+        for object in [&object, &json!({"metadata": {"name": "p"}}), &json!({"status": {"phase": "Failed"}})] {
+            let (found, expected) = (entry(object), strategy.fields(object));
+            for (position, name) in strategy.selectable().iter().enumerate().filter(|(_, name)| !name.starts_with("metadata.")) {
+                let expected = expected.iter().find(|(at, _)| *at == position).map_or("", |(_, value)| value);
+                assert_eq!(found.field(strategy.selectable(), name), expected, "{name} of {object}");
+            }
+        }
+        assert_eq!((pod.path(), pod.namespace(), pod.name(), pod.label("n")), ("n/p", "n", "p", None));
     }
 
     #[test]

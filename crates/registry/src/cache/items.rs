@@ -92,24 +92,26 @@ impl Items {
     }
 
     fn place(&mut self, path: &str, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+        let key = || if **entry.index.key() == *path { entry.index.key().clone() } else { path.into() };
         let Place { run: number, at } = self.before(path);
         // Behind all: the last run takes it.
         let number = number.min(self.runs.len().saturating_sub(1));
         let Some(run) = self.runs.get_mut(number) else {
-            self.runs.push(vec![(path.into(), entry)]);
+            self.runs.push(vec![(key(), entry)]);
             return None;
         };
         let at = if run.last().is_some_and(|(last, _)| **last < *path) { run.len() } else { at };
         if let Some((known, old)) = run.get_mut(at)
             && **known == *path
         {
+            *known = key();
             return Some(std::mem::replace(old, entry));
         }
         if run.len() < RUN {
-            run.insert(at, (path.into(), entry));
+            run.insert(at, (key(), entry));
         } else if at == RUN {
             // Objects that come in order fill their runs.
-            self.runs.insert(number + 1, vec![(path.into(), entry)]);
+            self.runs.insert(number + 1, vec![(key(), entry)]);
         } else {
             let half = run.split_off(RUN / 2);
             self.runs.insert(number + 1, half);
