@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::ast::{Binary, Each, Expr, Node};
 use crate::authorization::Authorize;
+use crate::budget::Budget;
 use crate::charge;
 use crate::definitions::Definitions;
 use crate::error::Error;
@@ -13,29 +14,6 @@ use crate::operators::{binary, unary};
 use crate::value::keys::paid;
 use crate::value::made::Text;
 use crate::value::{List, Value};
-
-/// What an evaluation may cost. Each step costs one, and functions as much as they look at ([`crate::charge`]); upstream counts alike.
-#[derive(Clone, Debug)]
-pub struct Budget {
-    left: u64,
-}
-
-impl Budget {
-    /// A budget of so much.
-    pub fn new(limit: u64) -> Self {
-        Self { left: limit }
-    }
-
-    /// What is left of it.
-    pub fn left(&self) -> u64 {
-        self.left
-    }
-
-    pub(crate) fn spend(&mut self, cost: u64) -> Result<(), Error> {
-        self.left = self.left.checked_sub(cost).ok_or(Error::Budget)?;
-        Ok(())
-    }
-}
 
 /// What an expression is evaluated in.
 pub struct Environment<'a, 'b> {

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::budget::Budget;
 use crate::error::Error;
-use crate::evaluate::Budget;
 use crate::value::{Shape, Value};
 
 /// A value that equals another one exactly when their keys are the same. What has no key is compared one by one.

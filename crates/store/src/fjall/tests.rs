@@ -215,7 +215,7 @@ async fn what_is_current_is_counted_where_it_was_not() {
     let of_another = encoding::Head { revision: right.revision - 1, durable: 7, ..right }.encode_durable();
     for (current, kept) in [(Some(right.encode_durable()), right.kept), (None, 7), (Some(of_another), right.kept + 99_999)] {
         let ops = older(current, kept);
-        engine.0.shared.read(|database| Ok(database.write(&ops).unwrap())).unwrap();
+        engine.0.shared.read(|database| database.write(&ops).map_err(database::WriteError::cause)).unwrap();
         engine.close().await;
         engine = Fjall::open(options(dir.path()), &tasks).await.unwrap();
         assert_eq!(head(&engine), right);
