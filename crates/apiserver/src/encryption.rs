@@ -11,12 +11,14 @@ mod cipher;
 mod configuration;
 mod metrics;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use base::directory;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use store::{Engine, Transformer};
 use tokio::sync::RwLock;
 
@@ -57,7 +59,9 @@ pub enum Error {
 pub struct Encryption {
     configuration: ArcSwap<Configuration>,
     /// Held by what is written with it.
-    writes: RwLock<()>,
+    writes: Arc<RwLock<()>>,
+    /// The one that is tried.
+    trial: ArcSwapOption<Trial>,
     /// The file as it was at the start.
     text: String,
 }
@@ -88,15 +92,49 @@ impl Encryption {
     }
 
     async fn renew(&self, path: &Path, text: &str, engine: &dyn Engine) -> Result<(), Error> {
-        let configuration = parse(path, text)?;
-        // Nothing is on its way with the one before: who is told that this one is in force may count upon it.
-        let all = self.writes.write().await;
-        try_on(&configuration, &self.configuration.load_full(), engine).await?;
-        self.configuration.store(Arc::new(configuration));
-        drop(all);
+        self.take(parse(path, text)?, engine).await?;
         metrics::reloaded(true);
         metrics::applied(&digest(text.as_bytes()));
         Ok(())
+    }
+
+    /// Puts a configuration in force that can read all that is stored. What is written goes on meanwhile: writers wait for those before
+    /// them, twice, and never while all is read.
+    async fn take(&self, next: Configuration, engine: &dyn Engine) -> Result<(), store::Error> {
+        let trial = Arc::new(Trial { next: Arc::new(next), doubtful: Mutex::default() });
+        // What was on its way is stored, and is read; what comes from here on is tried when it is written.
+        let all = self.writes.write().await;
+        self.trial.store(Some(trial.clone()));
+        drop(all);
+        let tried = try_on(&trial.next, &self.configuration.load_full(), engine).await;
+        // Nothing is on its way with the one before: who is told that this one is in force may count upon it.
+        let _all = self.writes.write().await;
+        self.trial.store(None);
+        tried?;
+        let doubtful = std::mem::take(&mut *trial.doubtful.lock());
+        for key in doubtful {
+            // It may have been refused, or have gone again.
+            if let Some(record) = engine.get(&key).await? {
+                open(&trial.next, &key, &record.value)?;
+            }
+        }
+        self.configuration.store(trial.next.clone());
+        Ok(())
+    }
+}
+
+/// A configuration that is tried while others write with the one in force.
+struct Trial {
+    next: Arc<Configuration>,
+    /// Keys of values that it cannot read and that were to be stored.
+    doubtful: Mutex<BTreeSet<Vec<u8>>>,
+}
+
+impl Trial {
+    fn wrote(&self, key: &[u8], stored: &[u8]) {
+        if open(&self.next, key, stored).is_err() {
+            self.doubtful.lock().insert(key.to_vec());
+        }
     }
 }
 
@@ -194,20 +232,28 @@ fn open(configuration: &Configuration, key: &[u8], stored: &[u8]) -> Result<Opti
     Err(unreadable(key, cause))
 }
 
+fn seal(configuration: &Configuration, key: &[u8], value: &[u8]) -> Result<Option<Bytes>, store::Error> {
+    let Some(first) = rule(configuration, key).and_then(Rule::writer) else { return Ok(None) };
+    let sealed = first.cipher.seal(key, value).ok_or_else(|| unreadable(key, "it cannot be encrypted".to_owned()))?;
+    metrics::transformed(key, "to_storage", &first.provider_prefix(), true);
+    Ok(Some([&first.prefix[..], &sealed].concat().into()))
+}
+
 impl Transformer for Encryption {
     fn transform_to_storage(&self, key: &[u8], value: &[u8]) -> Result<Option<Bytes>, store::Error> {
         let configuration = self.configuration.load();
-        let Some(first) = rule(&configuration, key).and_then(Rule::writer) else { return Ok(None) };
-        let sealed = first.cipher.seal(key, value).ok_or_else(|| unreadable(key, "it cannot be encrypted".to_owned()))?;
-        metrics::transformed(key, "to_storage", &first.provider_prefix(), true);
-        Ok(Some([&first.prefix[..], &sealed].concat().into()))
+        let stored = seal(&configuration, key, value)?;
+        if let Some(trial) = &*self.trial.load() {
+            trial.wrote(key, stored.as_deref().unwrap_or(value));
+        }
+        Ok(stored)
     }
 
     fn transform_from_storage(&self, key: &[u8], stored: &[u8]) -> Result<Option<Bytes>, store::Error> {
         open(&self.configuration.load(), key, stored)
     }
 
-    fn writes(&self) -> Option<&RwLock<()>> {
+    fn writes(&self) -> Option<&Arc<RwLock<()>>> {
         Some(&self.writes)
     }
 

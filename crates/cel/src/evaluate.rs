@@ -5,37 +5,15 @@ use std::sync::Arc;
 
 use crate::ast::{Binary, Each, Expr, Node};
 use crate::authorization::Authorize;
+use crate::budget::Budget;
 use crate::charge;
 use crate::definitions::Definitions;
 use crate::error::Error;
 use crate::functions::{Body, Function, authorization};
 use crate::operators::{binary, unary};
-use crate::value::keys::Work;
+use crate::value::keys::paid;
 use crate::value::made::Text;
 use crate::value::{List, Value};
-
-/// What an evaluation may cost. Each step costs one, and functions as much as they look at ([`crate::charge`]); upstream counts alike.
-#[derive(Clone, Debug)]
-pub struct Budget {
-    left: u64,
-}
-
-impl Budget {
-    /// A budget of so much.
-    pub fn new(limit: u64) -> Self {
-        Self { left: limit }
-    }
-
-    /// What is left of it.
-    pub fn left(&self) -> u64 {
-        self.left
-    }
-
-    pub(crate) fn spend(&mut self, cost: u64) -> Result<(), Error> {
-        self.left = self.left.checked_sub(cost).ok_or(Error::Budget)?;
-        Ok(())
-    }
-}
 
 /// What an expression is evaluated in.
 pub struct Environment<'a, 'b> {
@@ -161,12 +139,7 @@ impl<'a> Scope<'a, '_> {
         }
         let result = match function.body {
             Body::Run(run) => run(&values)?,
-            Body::Compare(compare) => {
-                let mut work = Work::of(self.budget.left());
-                let result = compare(&values, &mut work);
-                self.budget.spend(work.beyond(charged))?;
-                result?
-            }
+            Body::Compare(compare) => paid(self.budget, charged, |work| compare(&values, work))?,
         };
         // What it has made beyond what it was given.
         self.budget.spend(charge::least(&result).saturating_sub(charged))?;
@@ -182,10 +155,7 @@ impl<'a> Scope<'a, '_> {
             charged = charged.max(charge::least(left) + charge::least(right));
         }
         self.budget.spend(charged)?;
-        let mut work = Work::of(self.budget.left());
-        let result = binary(operator, left, right, &mut work);
-        self.budget.spend(work.beyond(charged))?;
-        result
+        paid(self.budget, charged, |work| binary(operator, left, right, work))
     }
 
     /// `a.or(b)` and `a.orValue(b)`: where there is a value, the other one is not looked at.
@@ -261,7 +231,7 @@ impl<'a> Scope<'a, '_> {
             return first;
         }
         let second = self.value(right);
-        if decides(&second) {
+        if decides(&second) || second == Err(Error::Budget) {
             return second;
         }
         match (first?, second?) {

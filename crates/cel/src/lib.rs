@@ -7,6 +7,7 @@
 
 mod ast;
 mod authorization;
+mod budget;
 mod charge;
 mod check;
 mod cost;
@@ -26,10 +27,11 @@ mod types;
 mod value;
 
 pub use authorization::{Authorize, Decision, Question};
+pub use budget::Budget;
 pub use check::Variables;
 pub use definitions::Definitions;
 pub use error::{CompileError, Error};
-pub use evaluate::{Budget, Environment};
+pub use evaluate::Environment;
 pub use types::{Declaration, Form, Type, escape};
 pub use value::{Kind, Shape, Value};
 

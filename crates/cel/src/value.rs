@@ -390,7 +390,7 @@ impl<'a> Map<'a> {
     fn field(&self, name: &str) -> Option<Value<'a>> {
         match self {
             Self::Json(map, shape) => map.get(name).map(|value| Value::of(value, shape.and_then(|shape| shape.field(name)))),
-            Self::Made(_) | Self::Lenient(_) => self.get(&Value::text(name.to_owned())),
+            Self::Made(_) | Self::Lenient(_) => self.get(&Value::text(name)),
         }
     }
 

@@ -380,18 +380,23 @@ async fn a_hold_goes_with_the_write(engine: Arc<dyn Engine>) {
     {
         let holds: Vec<crate::Hold> = vec![hold];
         let commit = engine.commit(Write { holds, ..write("a", Expect::Absent, Some("1")) });
-        assert!(futures::poll!(std::pin::pin!(commit)).is_pending());
+        // The answer may be there already.
+        let _ = futures::poll!(std::pin::pin!(commit));
     }
     gone().await;
     assert_eq!(*sink.1.lock(), [true]);
-    // A write that does not happen gives it back, too.
-    let hold: crate::Hold = Arc::new(());
-    let weak = Arc::downgrade(&hold);
-    let refused = engine.commit(Write { holds: vec![hold], ..write("a", Expect::Absent, Some("2")) }).await;
-    assert!(matches!(refused, Err(Error::Conflict(Some(_)))));
-    while weak.strong_count() > 0 {
-        tokio::task::yield_now().await;
+    // Who has the answer may have what was held, also where the write did not happen: a caller that tries again at once must not stand in its
+    // own way. Often, since the one who drops it may be slower.
+    let mut written = 0;
+    for n in 0..200 {
+        let hold: crate::Hold = Arc::new(());
+        let weak = Arc::downgrade(&hold);
+        let expect = if n % 2 == 0 { Expect::Anything } else { Expect::Absent };
+        let done = engine.commit(Write { holds: vec![hold], ..write("a", expect, Some("2")) }).await;
+        assert_eq!(weak.strong_count(), 0, "{done:?}");
+        written += u64::from(done.is_ok());
     }
+    assert_eq!(written, 100);
 }
 
 async fn the_ephemeral_lane_has_no_history(engine: &dyn Engine) {

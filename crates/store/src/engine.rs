@@ -74,7 +74,7 @@ pub struct Write {
     pub ttl: Option<Duration>,
     /// Handed to the sinks with the event.
     pub note: Option<Note>,
-    /// Dropped when every sink has seen the write, or when it is sure that it will not happen.
+    /// Dropped when every sink has seen the write, or when it is sure that it will not happen, and before the writer has its answer.
     pub holds: Vec<Hold>,
 }
 

@@ -49,6 +49,7 @@ use shared::Shared;
 use writer::{Request, Writer};
 
 const HEAD: Bytes = Bytes::from_static(b"head");
+const CURRENT: Bytes = Bytes::from_static(b"current");
 const TAIL: Bytes = Bytes::from_static(b"tail");
 const SWEPT: Bytes = Bytes::from_static(b"swept");
 

@@ -121,8 +121,7 @@ impl Shared {
     /// Decides, writes, publishes and answers. False when the process has ended over it.
     fn batch(&self, batch: Vec<(Write, Answer)>) -> bool {
         let (mut writes, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        // Until the end of this function: then the sinks have seen the writes.
-        let _holds: Vec<_> = writes.iter_mut().flat_map(|write| std::mem::take(&mut write.holds)).collect();
+        let holds: Vec<_> = writes.iter_mut().flat_map(|write| std::mem::take(&mut write.holds)).collect();
         // Held until the sinks have heard: who subscribes gets the revision of the batch that it did not get.
         let sinks = self.sinks.lock();
         let mut staged = self.disk.stage(self.opening, now());
@@ -147,6 +146,8 @@ impl Shared {
             std::mem::forget(answers);
             return false;
         }
+        // The sinks have seen the writes. Who has an answer finds nothing held for his write any more.
+        drop(holds);
         for (answer, result) in answers.into_iter().zip(results) {
             // Who no longer waits needs no answer.
             let _ = answer.send(result);

@@ -24,9 +24,9 @@ pub trait Transformer: Send + Sync {
     /// Whether a stored form is another than the value.
     fn is_transformed(&self, stored: &[u8]) -> bool;
 
-    /// What is held for reading from before a value is transformed until it is stored, so that who changes the form can wait, by holding it
-    /// for writing, until nothing is on its way in the form before.
-    fn writes(&self) -> Option<&RwLock<()>> {
+    /// What each write holds for reading from before its value is transformed until it is stored or refused, also when nobody waits for it any
+    /// more. Who changes the form holds it for writing, for a moment: then nothing is on its way in the form before.
+    fn writes(&self) -> Option<&Arc<RwLock<()>>> {
         None
     }
 
@@ -158,10 +158,9 @@ impl<E: Engine> Engine for Transformed<E> {
     }
 
     async fn commit(&self, mut write: Write) -> Result<Revision, Error> {
-        let _under_way = match self.transformer.writes() {
-            Some(writes) => Some(writes.read().await),
-            None => None,
-        };
+        if let Some(writes) = self.transformer.writes() {
+            write.holds.push(Arc::new(writes.clone().read_owned().await));
+        }
         if let Change::Put(value) = &write.change
             && let Some(stored) = self.transformer.transform_to_storage(&write.key, value)?
         {

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use base::tasks::{OnFailure, Tasks};
-use store::{Change, Expect, Fjall, Lane, Options, Transformed, Write};
+use store::memory::{Memory, Reliable};
+use store::{Change, Changes, Expect, Fjall, Lane, Options, Page, Record, Revision, Sink, Transformed, Write};
+use tokio::sync::Semaphore;
 
 use super::*;
 
@@ -104,6 +106,86 @@ async fn a_changed_file_is_in_force_when_it_can_read_what_is_stored() {
     engine.commit(put("one")).await.unwrap();
     assert!(!engine.is_stale(KEY).await.unwrap());
     assert_eq!(tried().await, Ok(()), "all is written with the key that stays");
+}
+
+/// An engine in which reading all takes until it is let go on.
+struct Large {
+    engine: Memory,
+    begun: Semaphore,
+    read: Semaphore,
+}
+
+#[async_trait::async_trait]
+impl Engine for Large {
+    fn revision(&self) -> Revision {
+        self.engine.revision()
+    }
+
+    fn compacted(&self) -> Revision {
+        self.engine.compacted()
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<Record>, store::Error> {
+        self.engine.get(key).await
+    }
+
+    async fn range(&self, start: &[u8], end: &[u8], at: Option<Revision>, limit: usize) -> Result<Page, store::Error> {
+        let page = self.engine.range(start, end, at, limit).await;
+        self.begun.add_permits(1);
+        self.read.acquire().await.unwrap().forget();
+        page
+    }
+
+    async fn changes(&self, prefix: &[u8], after: Revision, upto: Revision) -> Result<Changes, store::Error> {
+        self.engine.changes(prefix, after, upto).await
+    }
+
+    async fn commit(&self, write: Write) -> Result<Revision, store::Error> {
+        self.engine.commit(write).await
+    }
+
+    fn subscribe(&self, sink: Arc<dyn Sink>) -> Revision {
+        self.engine.subscribe(sink)
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), store::Error> {
+        self.engine.compact(revision).await
+    }
+}
+
+/// With a million Secrets reading them takes long, and each request that writes anything would wait for it.
+#[tokio::test]
+async fn writes_go_on_while_a_configuration_is_tried_and_are_tried_with_it() {
+    let (tasks, _failures) = Tasks::root();
+    let check = async |lane: Lane, next: &str, stays: bool, taken: bool| {
+        let encryption = Arc::new(encryption(&provider("aesgcm", "a")));
+        let stored = Memory::open(Arc::default(), Arc::new(Reliable), &tasks);
+        let engine = Transformed::new(stored.clone(), encryption.clone());
+        let large = Large { engine: stored, begun: Semaphore::new(0), read: Semaphore::new(0) };
+        let next = Configuration::parse(&configuration(next)).unwrap();
+        let trying = encryption.take(next, &large);
+        let others = async {
+            large.begun.acquire().await.unwrap().forget();
+            engine.commit(Write { lane, ..put("one") }).await.unwrap();
+            if !stays {
+                engine.commit(Write { change: Change::Delete, lane, ..put("one") }).await.unwrap();
+            }
+            let other = Bytes::from_static(b"/registry/core/secrets/ns/b");
+            let refused = engine.commit(Write { key: other, expect: Expect::At(99), lane, ..put("one") }).await;
+            assert_eq!(refused, Err(store::Error::Conflict(None)));
+            large.read.add_permits(10);
+        };
+        let (tried, ()) = tokio::join!(trying, others);
+        assert_eq!(tried.is_ok(), taken, "{lane:?} {stays}: {tried:?}");
+        assert!(encryption.trial.load().is_none());
+        // What is stored can be read with the one in force, whichever it is.
+        assert_eq!(engine.get(KEY).await.unwrap().is_some(), stays);
+    };
+    for lane in [Lane::Durable, Lane::Ephemeral] {
+        check(lane, &provider("aesgcm", "b"), true, false).await;
+        check(lane, &provider("aesgcm", "b"), false, true).await;
+        check(lane, &provider("aesgcm", "ba"), true, true).await;
+    }
 }
 
 #[test]

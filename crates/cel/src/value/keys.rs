@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::budget::Budget;
+use crate::error::Error;
 use crate::value::{Shape, Value};
 
 /// A value that equals another one exactly when their keys are the same. What has no key is compared one by one.
@@ -51,31 +53,54 @@ const BYTES: usize = 64;
 
 /// How much may be compared, and has been.
 pub(crate) struct Work {
+    /// Units of a budget.
     most: u64,
+    /// Comparisons.
     done: u64,
 }
 
 impl Work {
-    /// As much as a budget pays for that has so much left.
-    pub(crate) fn of(left: u64) -> Self {
-        Self { most: left.saturating_mul(VISITS), done: 0 }
+    /// As much as so many units of a budget pay for.
+    fn of(units: u64) -> Self {
+        Self { most: units, done: 0 }
     }
 
     /// As much as it takes.
     pub(crate) fn any() -> Self {
-        Self { most: u64::MAX, done: 0 }
+        Self::of(u64::MAX)
     }
 
     /// Two values are compared, of which so many bytes have to be looked at. Says whether that is too much.
     pub(crate) fn add(&mut self, bytes: usize) -> bool {
         self.done = self.done.saturating_add(1 + (bytes / BYTES) as u64);
-        self.done > self.most
+        self.is_over()
+    }
+
+    /// Whether it was too much: what has been found then means nothing.
+    fn is_over(&self) -> bool {
+        self.done / VISITS > self.most
     }
 
     /// What it costs beyond the `charged` cost.
-    pub(crate) fn beyond(&self, charged: u64) -> u64 {
+    fn beyond(&self, charged: u64) -> u64 {
         (self.done / VISITS).saturating_sub(charged)
     }
+}
+
+/// What a comparison finds, for which `charged` has been spent already: that pays for its first part, the rest of the budget for what goes
+/// beyond it. A comparison that runs out of work has found nothing, whatever it answers.
+pub(crate) fn paid<T>(
+    budget: &mut Budget,
+    charged: u64,
+    compare: impl FnOnce(&mut Work) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut work = Work::of(budget.left().saturating_add(charged));
+    let found = compare(&mut work);
+    if work.is_over() {
+        return Err(Error::Budget);
+    }
+    budget.spend(work.beyond(charged))?;
+    found
 }
 
 /// Whether all of a part are in a set.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::database::WriteError;
 use super::encoding::{Entry, Head, Tail, encode_u64};
-use super::stage::{Op, Table, weight};
+use super::stage::{Op, Table};
 use super::{History, Shared, TAIL};
 use crate::{Error, Revision};
 
@@ -79,7 +79,7 @@ fn plan(head: Head, tail: Tail, wanted: Revision, history: &History, entries: Ve
         let size = entry.encoded_len();
         next.compacted = entry.revision;
         next.entries += 1;
-        next.kept += weight(size, replaced, entry.value.is_none());
+        next.kept += size + replaced;
         next.deleted += replaced;
         if entry.previous != 0 {
             ops.push(remove(entry.previous));
@@ -120,8 +120,9 @@ mod tests {
     fn check(wanted: Revision, max: u64, compacted: Revision, removed: &[Revision]) {
         let entries = [entry(1, 0, Some("a")), entry(2, 1, Some("b")), entry(4, 2, None), entry(5, 0, Some("c"))];
         let size = |n: usize| if n == 0 { 0 } else { entries[n - 1].encoded_len() };
-        let (bytes, kept) = ((1..5).map(size).sum(), (1..5).map(size).sum::<u64>() + size(1) + size(2) + size(3));
-        let head = Head { revision: 6, entries: 4, bytes, kept, ephemeral: 0 };
+        let bytes = (1..5).map(size).sum();
+        let kept = bytes + size(1) + size(2);
+        let head = Head { revision: 6, entries: 4, bytes, kept, ..Head::default() };
         let sized = entries.iter().cloned().map(|entry| (size(entry.previous as usize), entry)).collect();
         let plan = plan(head, Tail::default(), wanted, &History { entries: max, bytes: u64::MAX }, sized);
         let (tail, ops) = plan.map_or((Tail::default(), Vec::new()), |plan| (plan.tail, plan.ops));

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::encoding::{Entry, Head, Stored, Tail, decode_u64, encode_u64, split_expiry_key};
 use super::stage::{Op, Table, View};
-use super::{HEAD, SWEPT, TAIL};
+use super::{CURRENT, HEAD, SWEPT, TAIL};
 use crate::{Changes, Error, Lane, Record, Revision};
 
 const MIB: u64 = 1 << 20;
@@ -115,7 +115,25 @@ impl Database {
     }
 
     pub(super) fn head(&self) -> Result<Head, Error> {
-        self.meta.get(&HEAD).map_err(storage)?.map_or(Ok(Head::default()), |bytes| Head::decode(&bytes))
+        let Some(bytes) = self.meta.get(&HEAD).map_err(storage)? else { return Ok(Head::default()) };
+        let head = Head::decode(&bytes)?;
+        match self.meta.get(&CURRENT).map_err(storage)?.and_then(|bytes| head.decode_durable(&bytes)) {
+            Some(durable) => Ok(Head { durable, ..head }),
+            None => self.count(head),
+        }
+    }
+
+    /// Counts what is there: the last one who wrote did not count what is current, and of what history keeps he may have counted deletions
+    /// otherwise. The next commit stores it.
+    fn count(&self, head: Head) -> Result<Head, Error> {
+        let sizes = self.index.iter().map(|row| self.entry_size(decode_u64(&row.value().map_err(storage)?)?));
+        let durable = sizes.sum::<Result<u64, Error>>()?;
+        let tail = self.tail()?;
+        let kept = self.entries(tail.compacted + 1, head.revision).map(|entry| {
+            let entry = entry?;
+            Ok(entry.encoded_len() + self.entry_size(entry.previous)?)
+        });
+        Ok(Head { durable, kept: tail.kept + kept.sum::<Result<u64, Error>>()?, ..head })
     }
 
     pub(super) fn tail(&self) -> Result<Tail, Error> {

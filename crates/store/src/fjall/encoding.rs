@@ -132,27 +132,40 @@ pub(super) struct Head {
     pub(super) entries: u64,
     /// Log bytes ever written.
     pub(super) bytes: u64,
-    /// What log entries ever kept: their own bytes, and those of the entries that they replaced. Those of deletions count twice, which are
-    /// no records.
+    /// What log entries ever kept: their own bytes, and those of the entries that they replaced.
     pub(super) kept: u64,
     /// Bytes of the current records of the ephemeral lane.
     pub(super) ephemeral: u64,
+    /// Bytes of the current records of the durable lane. It is stored beside the other numbers ([`Head::encode_durable`]), which versions
+    /// wrote alone that did not know it.
+    pub(super) durable: u64,
 }
 
 impl Head {
-    /// Bytes of all current records: what was ever written without what was replaced and without deletions.
+    /// Bytes of all current records.
     pub(super) fn current(self) -> u64 {
-        let durable = self.bytes.saturating_sub(self.kept.saturating_sub(self.bytes));
-        durable.saturating_add(self.ephemeral)
+        self.durable.saturating_add(self.ephemeral)
     }
 
     pub(super) fn encode(self) -> Bytes {
         numbers(&[self.revision, self.entries, self.bytes, self.kept, self.ephemeral])
     }
 
+    /// All but the bytes of the durable lane.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
         let [revision, entries, bytes, kept, ephemeral] = parse(bytes)?;
-        Ok(Self { revision, entries, bytes, kept, ephemeral })
+        Ok(Self { revision, entries, bytes, kept, ephemeral, durable: 0 })
+    }
+
+    /// The bytes of the durable lane, with the revision at which it has them.
+    pub(super) fn encode_durable(self) -> Bytes {
+        numbers(&[self.revision, self.durable])
+    }
+
+    /// The bytes of the durable lane at this revision; none where another version has written since, which does not count them.
+    pub(super) fn decode_durable(self, bytes: &[u8]) -> Option<u64> {
+        let [revision, durable] = parse(bytes).ok()?;
+        (revision == self.revision).then_some(durable)
     }
 }
 
@@ -226,8 +239,11 @@ mod tests {
 
     #[test]
     fn counters_survive_the_round_trip() {
-        let head = Head { revision: 1, entries: 2, bytes: u64::MAX, kept: 3, ephemeral: 4 };
-        assert_eq!(Head::decode(&head.encode()), Ok(head));
+        let head = Head { revision: 1, entries: 2, bytes: u64::MAX, kept: 3, ephemeral: 4, durable: 5 };
+        assert_eq!(Head::decode(&head.encode()), Ok(Head { durable: 0, ..head }));
+        assert_eq!(head.decode_durable(&head.encode_durable()), Some(5));
+        assert_eq!(Head { revision: 2, ..head }.decode_durable(&head.encode_durable()), None, "it was of another revision");
+        assert_eq!(head.decode_durable(&head.encode()), None);
         let tail = Tail { compacted: 1, entries: 2, kept: 3, deleted: 4 };
         assert_eq!(Tail::decode(&tail.encode()), Ok(tail));
         assert!(Head::decode(&tail.encode()).is_err());

@@ -110,18 +110,21 @@ impl Batch {
     /// Adds the new head.
     pub(super) fn finish(&mut self) {
         self.put(Table::Meta, super::HEAD, Some(self.head.encode()));
+        self.put(Table::Meta, super::CURRENT, Some(self.head.encode_durable()));
     }
 
     /// A change of the durable lane: its entry of the log, and which revision of the key is current.
     pub(super) fn durable(&mut self, revision: Revision, key: &Bytes, value: Option<Bytes>, before: Option<&Stored>) {
         let index = value.is_some().then(|| encode_u64(revision));
-        let is_deletion = value.is_none();
+        let is_record = value.is_some();
         let previous = before.map_or(0, |stored| stored.record.revision);
         let entry = Entry { revision, previous, key: key.clone(), value }.encode();
         let replaced = before.map_or(0, |stored| encoded_len(key, &stored.record.value));
         self.head.entries += 1;
         self.head.bytes += entry.len() as u64;
-        self.head.kept += weight(entry.len() as u64, replaced, is_deletion);
+        self.head.kept += entry.len() as u64 + replaced;
+        let added = if is_record { entry.len() as u64 } else { 0 };
+        self.head.durable = (self.head.durable + added).saturating_sub(replaced);
         self.put(Table::Log, encode_u64(revision), Some(entry));
         self.put(Table::Index, key.clone(), index);
     }
@@ -143,11 +146,6 @@ impl Batch {
     pub(super) fn put(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
         self.ops.push(Op { table, key, value });
     }
-}
-
-/// What an entry of so many bytes keeps.
-pub(super) fn weight(size: u64, replaced: u64, is_deletion: bool) -> u64 {
-    size * (1 + u64::from(is_deletion)) + replaced
 }
 
 /// Refuses what no reader would take; `value` is none for a deletion.

@@ -184,3 +184,48 @@ async fn a_full_store_takes_what_makes_room() {
     assert!(engine.get(b"again").await.unwrap().is_some());
     engine.close().await;
 }
+
+/// A directory whose last writer did not know the number, or counted deletions twice in what history keeps, or not.
+#[tokio::test]
+async fn what_is_current_is_counted_where_it_was_not() {
+    let (dir, tasks) = (tempfile::tempdir().unwrap(), Tasks::root().0);
+    let head = |engine: &Fjall| engine.0.shared.head();
+    let mut engine = Fjall::open(options(dir.path()), &tasks).await.unwrap();
+    let mut last = None;
+    for n in 0..300 {
+        // Two thirds of what is made goes again.
+        let (key, value) = (format!("k{n}"), "v".repeat(n));
+        last = Some(engine.commit(write(&key, Expect::Absent, Some(&value))).await.unwrap());
+        if n % 3 != 0 {
+            engine.commit(write(&key, Expect::Anything, Some("small"))).await.unwrap();
+            engine.commit(write(&key, Expect::Anything, None)).await.unwrap();
+        }
+    }
+    engine.compact(last.unwrap() / 2).await.unwrap();
+    let lease = crate::Write { lane: crate::Lane::Ephemeral, ..write("lease", Expect::Absent, Some("v")) };
+    engine.commit(lease).await.unwrap();
+    let right = head(&engine);
+    let records = engine.range(b"", b"", None, 0).await.unwrap().records;
+    let sizes = records.iter().map(|record| encoding::encoded_len(&record.key, &record.value));
+    assert_eq!((records.len(), right.current()), (101, sizes.sum()));
+    let older = |current: Option<Bytes>, kept: u64| {
+        let op = |key, value| stage::Op { table: stage::Table::Meta, key, value };
+        [op(HEAD, Some(encoding::Head { kept, ..right }.encode())), op(CURRENT, current)]
+    };
+    let of_another = encoding::Head { revision: right.revision - 1, durable: 7, ..right }.encode_durable();
+    for (current, kept) in [(Some(right.encode_durable()), right.kept), (None, 7), (Some(of_another), right.kept + 99_999)] {
+        let ops = older(current, kept);
+        engine.0.shared.read(|database| database.write(&ops).map_err(database::WriteError::cause)).unwrap();
+        engine.close().await;
+        engine = Fjall::open(options(dir.path()), &tasks).await.unwrap();
+        assert_eq!(head(&engine), right);
+    }
+    // From then on it is stored.
+    engine.commit(write("more", Expect::Absent, Some("1"))).await.unwrap();
+    let more = head(&engine);
+    assert_eq!(more.durable, right.durable + encoding::encoded_len(b"more", b"1"));
+    engine.close().await;
+    engine = Fjall::open(options(dir.path()), &tasks).await.unwrap();
+    assert_eq!(head(&engine), more);
+    engine.close().await;
+}

@@ -97,8 +97,7 @@ impl Writer {
     /// Decides, writes, publishes and answers. An error ends the engine.
     fn batch(&self, writes: Vec<(Write, Answer)>) -> Result<(), Error> {
         let (mut writes, answers): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
-        // Until the end of this function: then the sinks have seen the writes.
-        let _holds = holds(&mut writes);
+        let holds = holds(&mut writes);
         let done = self.shared.read(|database| self.stage(database, writes)).map_err(Failure::Refused);
         let done = done.and_then(|(staged, results)| self.commit(&staged).map(|()| results));
         let (results, fatal) = match done {
@@ -106,6 +105,8 @@ impl Writer {
             Err(Failure::Refused(error)) => (vec![Err(error); answers.len()], None),
             Err(Failure::Fatal(error)) => (vec![Err(error.clone()); answers.len()], Some(error)),
         };
+        // The sinks have seen the writes. Who has an answer finds nothing held for his write any more.
+        drop(holds);
         for (answer, result) in answers.into_iter().zip(results) {
             // Who no longer waits needs no answer.
             let _ = answer.send(result);

@@ -7,19 +7,21 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::contract::{self, Factory, write};
+use crate::memory::{Memory, Reliable};
 use crate::{Expect, Fjall, Options};
 
 /// Adds a number to each byte. Only forms of this number, and of those before it that are kept, are brought back.
 struct Shift {
     now: AtomicU8,
     oldest: AtomicU8,
+    writes: Arc<RwLock<()>>,
 }
 
 const MARK: &[u8] = b"shifted by ";
 
 impl Shift {
     fn by(now: u8) -> Arc<Self> {
-        Arc::new(Self { now: now.into(), oldest: 1.into() })
+        Arc::new(Self { now: now.into(), oldest: 1.into(), writes: Arc::default() })
     }
 }
 
@@ -40,6 +42,10 @@ impl Transformer for Shift {
 
     fn concerns(&self, key: &[u8]) -> bool {
         !key.starts_with(b"/plain")
+    }
+
+    fn writes(&self) -> Option<&Arc<RwLock<()>>> {
+        Some(&self.writes)
     }
 
     fn is_transformed(&self, stored: &[u8]) -> bool {
@@ -149,4 +155,25 @@ async fn what_a_lost_key_has_written() {
     let revision = engine.revision();
     assert_eq!(engine.range(b"", b"", Some(first), 0).await.err(), Some(Error::Compacted(revision)));
     assert_eq!(engine.changes(b"", 0, revision).await.err(), Some(Error::Compacted(revision)));
+}
+
+/// The writer takes what is queued whether or not somebody waits for it.
+#[tokio::test]
+async fn who_changes_the_form_waits_for_writes_that_nobody_waits_for() {
+    let shift = Shift::by(1);
+    let (tasks, _failures) = Tasks::root();
+    let engine = Transformed::new(Memory::open(Arc::default(), Arc::new(Reliable), &tasks), shift.clone());
+    {
+        let given_up = engine.commit(put("/a", "one"));
+        assert!(futures::poll!(std::pin::pin!(given_up)).is_pending());
+    }
+    assert!(shift.writes.try_write().is_err(), "it is on its way");
+    let all = shift.writes.write().await;
+    assert_eq!(engine.get(b"/a").await.unwrap().unwrap().value, "one");
+    // Nothing is transformed meanwhile. One that is refused holds it no longer than one that is written.
+    let mut refused = Box::pin(engine.commit(write("/a", Expect::Absent, Some("two"))));
+    assert!(futures::poll!(&mut refused).is_pending());
+    drop(all);
+    assert!(matches!(refused.await, Err(Error::Conflict(Some(_)))));
+    drop(shift.writes.write().await);
 }

@@ -80,7 +80,7 @@ fn a_batch_sees_its_own_writes_and_conflicts_take_no_revision() {
 #[test]
 fn an_update_keeps_the_previous_record() {
     let view = view();
-    let mut stage = Stage::new(&view, Head { revision: 10, ..Head::default() }, NO_QUOTA, 1_000);
+    let mut stage = Stage::new(&view, Head { revision: 10, durable: 1_000, ..Head::default() }, NO_QUOTA, 1_000);
     stage.add(write("a", Expect::At(3), Some("new"))).unwrap();
     stage.add(write("a", Expect::At(11), None)).unwrap();
     assert_eq!(stage.events[0].previous, Some(stored("a", "old", 3, 0).record));
@@ -92,8 +92,9 @@ fn an_update_keeps_the_previous_record() {
     // Keys of one byte, values of 3 bytes, then none.
     let entry = |value: &[u8]| encoded_len(b"a", value);
     assert_eq!((stage.batch.head.entries, stage.batch.head.bytes), (2, entry(b"new") + entry(b"")));
-    // What was replaced, and the deletion once more.
-    assert_eq!(stage.batch.head.kept, stage.batch.head.bytes + entry(b"old") + entry(b"new") + entry(b""));
+    // With what was replaced.
+    assert_eq!(stage.batch.head.kept, stage.batch.head.bytes + entry(b"old") + entry(b"new"));
+    assert_eq!(stage.batch.head.durable, 1_000 - entry(b"old"));
 }
 
 #[test]
@@ -126,8 +127,7 @@ fn impossible_writes_are_refused() {
 #[test]
 fn a_batch_counts_what_it_adds_and_a_refused_write_leaves_it_as_it_was() {
     let view = view();
-    // 600 of the 5,000 are current.
-    let head = Head { revision: 10, bytes: 5_000, kept: 9_400, ephemeral: 100, ..Head::default() };
+    let head = Head { revision: 10, bytes: 5_000, durable: 600, ephemeral: 100, ..Head::default() };
     let mut stage = Stage::new(&view, head, Quota(760), 1_000);
     let new = |key: &'static str| write(key, Expect::Absent, Some("a value of thirty letters here"));
     assert_eq!(stage.add(new("b")), Ok(11));
