@@ -23,6 +23,7 @@ mod draft;
 mod encoding;
 mod expiry;
 mod hub;
+mod moments;
 mod quota;
 mod read;
 mod shared;
@@ -33,7 +34,7 @@ mod writer;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use base::tasks::{OnFailure, Tasks};
@@ -59,14 +60,19 @@ const QUEUE: usize = 1024;
 /// Reads of the past at a time: each goes through all that has changed since.
 const PAST: usize = 2;
 
-/// How much history is kept. It is compacted when it is over either bound.
+/// How much history is kept. It is compacted when it is over either bound, but what is young stays until there is [`YOUNG`] times as much.
 #[derive(Clone, Copy, Debug)]
 pub struct History {
     /// Events.
     pub entries: u64,
     /// Bytes of the events and of the values that they replaced.
     pub bytes: u64,
+    /// How long it is young.
+    pub keep: Duration,
 }
+
+/// How many times the bounds of history what is young may have. On a small disk it is less, see [`directory::Directory::spare`].
+const YOUNG: u64 = 8;
 
 /// How to open the engine.
 #[derive(Clone, Debug)]
@@ -88,9 +94,9 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults: 50,000 events and 32 MiB of history, 128 MiB kept free, no quota, revisions from 1 on.
+    /// The defaults: 50,000 events and 32 MiB of history, or all of five minutes (as upstream compacts etcd), 128 MiB kept free, no quota, revisions from 1 on.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        let history = History { entries: 50_000, bytes: 32 << 20 };
+        let history = History { entries: 50_000, bytes: 32 << 20, keep: Duration::from_secs(300) };
         Self { dir: dir.into(), history, reserve: RESERVE, quota: u64::MAX, begin: 0, idle: || () }
     }
 }

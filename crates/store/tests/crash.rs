@@ -21,7 +21,11 @@ const WRITERS: usize = 64;
 const DIRECTORY: &str = "KNARR_STORE_CRASH_DIRECTORY";
 
 fn options(dir: &Path) -> Options {
-    Options { history: History { entries: 10_000, bytes: 256 << 20 }, reserve: 1 << 20, ..Options::new(dir) }
+    Options {
+        history: History { entries: 10_000, bytes: 256 << 20, keep: Duration::ZERO },
+        reserve: 1 << 20,
+        ..Options::new(dir)
+    }
 }
 
 /// What a writer writes: some keys are overwritten often, some are deleted, some are large.

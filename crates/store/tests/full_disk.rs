@@ -8,6 +8,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use base::tasks::Tasks;
 use common::{noise, write};
@@ -48,7 +49,7 @@ fn on_small_disk<F: Future<Output = ()>>(mib: u64, test: impl FnOnce(std::path::
 }
 
 async fn open(dir: &Path, reserve: u64, tasks: &Tasks) -> Fjall {
-    let history = History { entries: 10, bytes: 1 << 20 };
+    let history = History { entries: 10, bytes: 1 << 20, keep: Duration::ZERO };
     Fjall::open(Options { history, reserve, ..Options::new(dir.join("data")) }, tasks).await.unwrap()
 }
 

@@ -47,7 +47,7 @@ impl Growth<'_> {
 async fn endless_overwrites_and_deletes_do_not_grow_the_directory() {
     let (tasks, _failures) = Tasks::root();
     let dir = tempfile::tempdir().unwrap();
-    let history = History { entries: 10_000, bytes: 8 << 20 };
+    let history = History { entries: 10_000, bytes: 8 << 20, keep: Duration::ZERO };
     let options = Options { history, reserve: 1 << 20, ..Options::new(dir.path()) };
     let engine = Fjall::open(options, &tasks).await.unwrap();
     let mut growth = Growth { engine: &engine, dir: dir.path(), written: 0, largest: 0 };
@@ -72,7 +72,7 @@ async fn what_is_deleted_is_given_back_though_nothing_more_is_written() {
     const MANY: usize = 12_000;
     let (tasks, _failures) = Tasks::root();
     let dir = tempfile::tempdir().unwrap();
-    let history = History { entries: 10_000, bytes: 8 << 20 };
+    let history = History { entries: 10_000, bytes: 8 << 20, keep: Duration::ZERO };
     let options = Options { history, reserve: 1 << 20, ..Options::new(dir.path()) };
     let engine = Fjall::open(options, &tasks).await.unwrap();
     for put in [true, false] {

@@ -24,10 +24,30 @@ pub(super) fn run(shared: &Arc<Shared>, idle: fn()) {
     }
 }
 
+/// When entries leave history.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) history: History,
+    /// Entries up to here are not young.
+    pub(super) old: Revision,
+    /// How many times the bounds there may be where the oldest entry is young.
+    pub(super) spare: u64,
+}
+
+impl Bounds {
+    /// Whether an entry leaves so much history.
+    fn exceeds(&self, (entries, kept): (u64, u64), revision: Revision) -> bool {
+        let times = if revision <= self.old { 1 } else { self.spare };
+        entries > self.history.entries.saturating_mul(times) || kept > self.history.bytes.saturating_mul(times)
+    }
+}
+
 /// Whether history is over its bounds by enough to be worth a step.
-pub(super) fn is_due(head: Head, tail: Tail, history: &History) -> bool {
+pub(super) fn is_due(head: Head, tail: Tail, bounds: &Bounds) -> bool {
+    let history = bounds.history;
     let (entries, kept) = window(head, tail);
-    entries > history.entries + (history.entries / 8).min(STEP as u64) || kept > history.bytes + history.bytes / 8
+    let spare = (entries.saturating_sub((history.entries / 8).min(STEP as u64)), kept.saturating_sub(history.bytes / 8));
+    bounds.exceeds(spare, tail.compacted + 1)
 }
 
 fn trim(shared: &Shared) -> Result<(), Error> {
@@ -47,7 +67,7 @@ fn step(shared: &Shared) -> Result<bool, Error> {
         let tail = database.tail()?;
         let entries = database.entries(tail.compacted + 1, head.revision).take(STEP);
         let sized = entries.map(|entry| entry.and_then(|entry| Ok((database.entry_size(entry.previous)?, entry))));
-        Ok(plan(head, tail, wanted, &shared.history, sized.collect::<Result<Vec<_>, _>>()?))
+        Ok(plan(head, tail, wanted, &shared.bounds(), sized.collect::<Result<Vec<_>, _>>()?))
     })?;
     let Some(plan) = plan else { return Ok(false) };
     // First the bound, then the deletions: a reader checks the bound after it has read.
@@ -66,13 +86,12 @@ struct Plan {
 /// Lets the oldest entries leave history: up to `wanted`, and as many as the bounds ask for. What an entry replaced goes
 /// with it, because no revision that can still be read shows it; so does the entry of a deletion itself. Entries come with
 /// the size of what they replaced.
-fn plan(head: Head, tail: Tail, wanted: Revision, history: &History, entries: Vec<(u64, Entry)>) -> Option<Plan> {
+fn plan(head: Head, tail: Tail, wanted: Revision, bounds: &Bounds, entries: Vec<(u64, Entry)>) -> Option<Plan> {
     let mut next = tail;
     let mut ops = Vec::new();
     let mut all = entries.len() < STEP;
     for (replaced, entry) in entries {
-        let (count, kept) = window(head, next);
-        if entry.revision > wanted && count <= history.entries && kept <= history.bytes {
+        if entry.revision > wanted && !bounds.exceeds(window(head, next), entry.revision) {
             all = true;
             break;
         }
@@ -110,10 +129,16 @@ fn window(head: Head, tail: Tail) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn entry(revision: Revision, previous: Revision, value: Option<&'static str>) -> Entry {
         Entry { revision, previous, key: "k".into(), value: value.map(Into::into) }
+    }
+
+    fn bounds(entries: u64, bytes: u64) -> Bounds {
+        Bounds { history: History { entries, bytes, keep: Duration::ZERO }, old: Revision::MAX, spare: 1 }
     }
 
     /// Create, update, (an ephemeral commit,) delete, create: revisions 1, 2, 4, 5.
@@ -124,7 +149,7 @@ mod tests {
         let kept = bytes + size(1) + size(2);
         let head = Head { revision: 6, entries: 4, bytes, kept, ..Head::default() };
         let sized = entries.iter().cloned().map(|entry| (size(entry.previous as usize), entry)).collect();
-        let plan = plan(head, Tail::default(), wanted, &History { entries: max, bytes: u64::MAX }, sized);
+        let plan = plan(head, Tail::default(), wanted, &bounds(max, u64::MAX), sized);
         let (tail, ops) = plan.map_or((Tail::default(), Vec::new()), |plan| (plan.tail, plan.ops));
         assert_eq!(tail.compacted, compacted);
         assert_eq!(tail.deleted, removed.iter().map(|n| size(if *n == 4 { 3 } else { *n as usize })).sum::<u64>());
@@ -149,8 +174,30 @@ mod tests {
     #[test]
     fn bytes_bound_history_too() {
         let head = Head { revision: 9, entries: 9, kept: 1000, ..Head::default() };
-        let history = History { entries: 100, bytes: 800 };
-        assert!(is_due(head, Tail::default(), &history));
-        assert!(!is_due(head, Tail { kept: 150, ..Tail::default() }, &history));
+        let bounds = bounds(100, 800);
+        assert!(is_due(head, Tail::default(), &bounds));
+        assert!(!is_due(head, Tail { kept: 150, ..Tail::default() }, &bounds));
+    }
+
+    /// Who writes much does not take the history of the last minutes from those who were away.
+    #[test]
+    fn what_is_young_stays_longer() {
+        let check = |kept: u64, tail: Revision, old: Revision, due: bool| {
+            let head = Head { revision: 20, entries: 20, kept, ..Head::default() };
+            let tail = Tail { compacted: tail, entries: tail, ..Tail::default() };
+            let bounds = Bounds { old, spare: 3, ..bounds(100, 800) };
+            assert_eq!(is_due(head, tail, &bounds), due, "{kept} {tail:?} {old}");
+        };
+        check(1000, 4, 4, false);
+        check(1000, 4, 5, true);
+        check(2500, 4, 4, false);
+        check(2501, 4, 4, true);
+        let entries = (1..=4).map(|revision| (0, entry(revision, 0, Some("v")))).collect::<Vec<_>>();
+        let head = Head { revision: 4, entries: 4, kept: 1000, ..Head::default() };
+        for (old, spare, compacted) in [(0, 4, None), (0, 3, Some(1)), (2, 3, Some(2)), (0, 1, Some(3))] {
+            let bounds = Bounds { old, spare, ..bounds(1, u64::MAX) };
+            let plan = plan(head, Tail::default(), 0, &bounds, entries.clone());
+            assert_eq!(plan.map(|plan| plan.tail.compacted), compacted, "{old} {spare}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::statvfs;
 
-use super::draft;
+use super::{YOUNG, draft};
 use crate::{Error, Revision};
 
 /// The format that this version writes. Raise it when an older version could not read the result.
@@ -166,6 +166,13 @@ impl Directory {
             File::open(&self.root)?.sync_all()
         };
         write().map_err(|error| failed(&self.root, &error))
+    }
+
+    /// How many times so many `bytes` of history there may be for a while: as much as a 64th of the disk.
+    pub(super) fn spare(&self, bytes: u64) -> Result<u64, Error> {
+        let stat = statvfs(&self.root).map_err(|errno| failed(&self.root, &errno.into()))?;
+        let all = stat.blocks().saturating_mul(stat.fragment_size());
+        Ok((all / 64).checked_div(bytes).unwrap_or(YOUNG).clamp(1, YOUNG))
     }
 
     /// Bytes that may still be written to the directory's disk.

@@ -2,16 +2,18 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::Notify;
 
+use super::compaction::{self, Bounds};
 use super::database::Database;
 use super::directory::Directory;
 use super::encoding::{Head, Tail};
 use super::hub::Hub;
-use super::{History, compaction, read};
+use super::moments::Moments;
+use super::{History, read};
 use crate::{Changes, Error, Page, Revision};
 
 /// Events that are read from history at once.
@@ -34,7 +36,10 @@ pub(super) struct Shared {
     compacted: AtomicU64,
     /// When the expiry task looks next, milliseconds since 1970. Writes that expire before wake it.
     next_expiry: AtomicU64,
-    pub(super) history: History,
+    history: History,
+    /// How many times the bounds of history what is young may have.
+    spare: u64,
+    moments: Mutex<Moments>,
     pub(super) hub: Hub,
     /// Wakes compaction.
     pub(super) work: Signal,
@@ -58,6 +63,8 @@ impl Shared {
             compacted: AtomicU64::new(tail.compacted),
             next_expiry: AtomicU64::new(u64::MAX),
             history,
+            spare: directory.spare(history.bytes)?,
+            moments: Mutex::new(Moments::new(history.keep, head.revision)),
             hub: Hub::new(head.revision),
             work: Signal::default(),
             waste: Signal::default(),
@@ -141,6 +148,7 @@ impl Shared {
         if before.revision / SWEEP_EVERY != head.revision / SWEEP_EVERY {
             self.waste.wake();
         }
+        self.moments.lock().note(Instant::now(), head.revision);
         self.wake_compaction();
         if expires.is_some_and(|expires| self.expect_expiry(expires) > expires) {
             self.expiry.notify_one();
@@ -154,9 +162,14 @@ impl Shared {
 
     fn wake_compaction(&self) {
         let (head, tail) = *self.ends.lock();
-        if compaction::is_due(head, tail, &self.history) {
+        if compaction::is_due(head, tail, &self.bounds()) {
             self.work.wake();
         }
+    }
+
+    /// What leaves history now.
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds { history: self.history, old: self.moments.lock().old(), spare: self.spare }
     }
 
     pub(super) fn compacted(&self) -> Revision {

@@ -87,7 +87,7 @@ async fn every_file_is_private() {
 async fn history_is_bounded_without_being_asked() {
     let (tasks, _failures) = Tasks::root();
     let dir = tempfile::tempdir().unwrap();
-    let history = History { entries: 100, bytes: 1 << 30 };
+    let history = History { entries: 100, bytes: 1 << 30, keep: Duration::ZERO };
     let engine = Fjall::open(Options { history, ..options(dir.path()) }, &tasks).await.unwrap();
     let writes = (0..1000).map(|n| {
         let engine = engine.clone();
@@ -162,7 +162,7 @@ async fn a_store_begins_above_what_an_earlier_one_gave_out() {
 #[tokio::test]
 async fn a_full_store_takes_what_makes_room() {
     let (dir, tasks) = (tempfile::tempdir().unwrap(), Tasks::root().0);
-    let history = History { entries: 10, bytes: 0 };
+    let history = History { entries: 10, bytes: 0, keep: Duration::ZERO };
     let engine = Fjall::open(Options { quota: 10_000, history, ..options(dir.path()) }, &tasks).await.unwrap();
     let value = "v".repeat(1_000);
     let mut count = 0;
