@@ -50,10 +50,10 @@ impl Effects {
             Action::RemoveLost(id) => Box::pin(async move { Outcome::Removed(this.remove_sandbox(&model, &id).await) }),
             Action::MountVolumes | Action::RefreshVolumes => Box::pin(async move {
                 let result = this.volumes.sync(&model, &this.refs).await;
-                if let Err(message) = &result {
+                for message in result.as_ref().err().into_iter().flatten() {
                     this.cx.pod_event(&model, Type::Warning, "FailedMount", message.clone());
                 }
-                Outcome::Volumes(result)
+                Outcome::Volumes(result.map_err(|failures| failures.join("; ")))
             }),
             Action::Resize => {
                 let steps = resize::steps(&model, state, self.cx.machine.memory_bytes);

@@ -78,19 +78,20 @@ pub fn name(model: &Model, volume: &Volume) -> Option<String> {
     }
 }
 
-/// A claim of the pod with its volume.
+/// A claim of the pod with its volume. `is_mounted` says that the pod has it already.
 pub async fn find(
     client: &kube::Client,
     model: &Model,
     volume: &Volume,
     name: &str,
+    is_mounted: bool,
 ) -> Result<(PersistentVolumeClaim, PersistentVolume), Error> {
     let key = format!("{}/{name}", model.namespace());
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), model.namespace());
     let refused = |why: Refusal| Error::Claim(key.clone(), why);
     let found = claims.get_opt(name).await.map_err(|error| refused(Refusal::UnknownClaim(error)))?;
     let claim = found.ok_or_else(|| refused(Refusal::NoClaim(name.to_owned())))?;
-    usable(model, volume, &claim).map_err(refused)?;
+    usable(model, volume, &claim, is_mounted).map_err(refused)?;
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let name = rules::volume_of(&claim);
     let found = volumes.get_opt(name).await.map_err(|error| refused(Refusal::UnknownVolume(name.to_owned(), error)))?;
@@ -114,14 +115,15 @@ pub fn failure(volume: &str, error: &Error) -> String {
     )
 }
 
-fn usable(model: &Model, volume: &Volume, claim: &PersistentVolumeClaim) -> Result<(), Refusal> {
+/// A claim that is being deleted serves the pods that have its volume, and none that do not.
+fn usable(model: &Model, volume: &Volume, claim: &PersistentVolumeClaim, is_mounted: bool) -> Result<(), Refusal> {
     let owners = claim.metadata.owner_references.iter().flatten();
     let own = owners.into_iter().any(|owner| owner.controller == Some(true) && owner.uid == model.uid());
     if volume.persistent_volume_claim.is_none() && !own {
         let key = |name: &str| format!("{}/{name}", model.namespace());
         return Err(Refusal::Strange(key(claim.metadata.name.as_deref().unwrap_or_default()), key(model.name())));
     }
-    if claim.metadata.deletion_timestamp.is_some() {
+    if claim.metadata.deletion_timestamp.is_some() && !is_mounted {
         return Err(Refusal::Ending);
     }
     let bound = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
@@ -313,13 +315,15 @@ mod tests {
         let check = |volume: usize, metadata: Value, volume_name: &str, phase: &str, expected: Option<&str>| {
             let claim = json!({"metadata": metadata, "spec": {"volumeName": volume_name}, "status": {"phase": phase}});
             let claim = serde_json::from_value(claim).unwrap();
-            let refusal = usable(&model, &volumes[volume], &claim).err().map(|refusal| refusal.to_string());
+            let refusal = usable(&model, &volumes[volume], &claim, false).err().map(|refusal| refusal.to_string());
             assert_eq!(refusal.as_deref(), expected);
         };
         check(0, json!({}), "v", "Bound", None);
         check(0, json!({}), "v", "Pending", Some("PVC is not bound"));
         check(0, json!({}), "", "Bound", Some("PVC is not bound"));
         check(0, json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), "v", "Bound", Some("PVC is being deleted"));
+        let ending = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"volumeName": "v"}, "status": {"phase": "Bound"}});
+        assert!(usable(&model, &volumes[0], &serde_json::from_value(ending).unwrap(), true).is_ok(), "the pod has it already");
         check(1, json!({"name": "c"}), "v", "Bound", Some("PVC n/c was not created for pod n/p (pod is not owner)"));
         let own = json!({"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true}]});
         check(1, own, "v", "Bound", None);
@@ -333,7 +337,7 @@ mod tests {
         let fake = client::fake::Fake::default();
         let client = fake.client();
         let check = async |expected: &str| {
-            let error = find(&client, &model, volume, "x").await.unwrap_err();
+            let error = find(&client, &model, volume, "x", false).await.unwrap_err();
             let begin = "Unable to attach or mount volumes: unmounted volumes=[data], unattached volumes=[], \
                          failed to process volumes=[data]: error processing PVC n/x: ";
             assert_eq!(failure("data", &error), format!("{begin}{expected}"));
