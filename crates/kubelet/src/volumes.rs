@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod block;
 pub mod claims;
 pub mod empty_dir;
+pub mod exclusive;
 pub mod host_path;
 pub mod huge_pages;
 pub mod mounts;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Volume;
+use k8s_openapi::api::core::v1::{PersistentVolume, Volume};
 use nix::mount::MsFlags;
 use tokio::sync::Mutex;
 
@@ -61,6 +62,9 @@ enum Failure {
     /// What the pod claims is not there.
     #[error(transparent)]
     Claim(#[from] claims::Error),
+    /// It may not be used on this node.
+    #[error("no matching NodeSelectorTerms")]
+    Affinity,
     /// A step on the way to it fails.
     #[error("{0}")]
     Step(String),
@@ -77,6 +81,7 @@ impl Failure {
     fn message(self, model: &Model, volume: &str) -> String {
         match self {
             Self::Claim(error) => claims::failure(volume, &error),
+            Self::Affinity => block::check_failure(model, volume, "NodeAffinity", &self.to_string()),
             Self::Step(error) => block::failure(model, volume, error),
         }
     }
@@ -216,6 +221,9 @@ impl Volumes {
         let (claim, found) = found?;
         let mode = Mode::of(&found);
         block::fits(model, volume, mode)?;
+        if !is_mounted {
+            self.admit(model, &found).await?;
+        }
         let to_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
         let Some(source) = Source::of_volume(&found, to_read) else {
             return Ok((Some(Backing::of(&found).map_err(|error| error.to_string())?), None));
@@ -228,6 +236,28 @@ impl Volumes {
             expand::expand(&self.cx, model, &source, &claim, &found).await?;
         }
         Ok((Some(Backing::of_driver(driver.target.clone(), mode)), Some(driver)))
+    }
+
+    /// Whether a volume that the pod does not have yet may be used on this node, and by this pod. The scheduler has looked at both; a pod
+    /// with a `nodeName` of its own has passed none.
+    async fn admit(&self, model: &Model, volume: &PersistentVolume) -> Result<(), Failure> {
+        if !pods::volumes::is_reachable(volume, &self.cx.options.node_name, &Some(self.cx.node_labels())) {
+            return Err(Failure::Affinity);
+        }
+        if !exclusive::is_exclusive(volume) {
+            return Ok(());
+        }
+        let (cx, uid) = (self.cx.clone(), model.uid().to_owned());
+        let name = volume.metadata.name.clone().unwrap_or_default();
+        let take = move || exclusive::take(&cx.options.data_dir, &uid, &name);
+        let taken = tokio::task::spawn_blocking(take).await.map_err(|error| error.to_string())?;
+        match taken.map_err(|error| error.to_string())? {
+            true => Ok(()),
+            false => {
+                let why = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
+                Err(Failure::Step(why.to_owned()))
+            }
+        }
     }
 
     async fn of_driver(&self, model: &Model, volume: &Volume, source: &Source) -> Result<Mounted, String> {

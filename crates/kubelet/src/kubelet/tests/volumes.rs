@@ -1,12 +1,12 @@
-//! Volumes: each for itself.
+//! Volumes: each for itself, and only where and for whom they are.
 
 use std::path::Path;
 use std::time::Duration;
 
 use client::Api;
-use k8s_openapi::api::core::v1::{ConfigMap, Event};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, PersistentVolume, PersistentVolumeClaim};
 use kube::api::{DeleteParams, Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::testing::Cell;
 
@@ -79,4 +79,66 @@ async fn what_can_be_made_is_made_beside_what_cannot() {
     let there = cell.directory.path().join("kubelet/pods/uid-p/volumes/kubernetes.io~configmap/there/K");
     assert_eq!(std::fs::read_to_string(there).unwrap(), "v1");
     assert!(!cell.runtime.world.lock().calls.iter().any(|call| call.starts_with("start")));
+}
+
+/// A claim with its volume, a directory of this machine.
+fn claim(cell: &Cell, name: &str, path: &Path, mode: &str, host: &str) {
+    let terms = json!([{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [host]}]}]);
+    let volume: PersistentVolume = serde_json::from_value(json!({"metadata": {"name": format!("pv-{name}")}, "spec": {
+        "local": {"path": path}, "accessModes": [mode], "capacity": {"storage": "1Gi"},
+        "claimRef": {"namespace": "ns", "name": name, "uid": "u"}, "nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}}))
+    .unwrap();
+    let annotations = json!({"pv.kubernetes.io/bind-completed": "yes"});
+    let claim: PersistentVolumeClaim = serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": "ns", "uid": "u", "annotations": annotations},
+        "spec": {"volumeName": format!("pv-{name}"), "accessModes": [mode]}, "status": {"phase": "Bound"}}))
+    .unwrap();
+    cell.fake.put(&volume);
+    cell.fake.put(&claim);
+}
+
+fn user(claim: &str) -> Value {
+    json!({"containers": [{"name": "a", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]})
+}
+
+/// Upstream's `checkNodeAffinity`: a path that every node has is of one node's disk, and whoever names his node himself gets no other's.
+#[tokio::test]
+async fn a_volume_of_another_node_is_not_mounted() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("SKIPPED: mounting needs root");
+        return;
+    }
+    let cell = Cell::new();
+    cell.start().await;
+    cell.fake.until::<Node>(|nodes| !nodes.is_empty()).await;
+    let disk = cell.directory.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    claim(&cell, "theirs", &disk, "ReadWriteOnce", "n2");
+    claim(&cell, "ours", &disk, "ReadWriteOnce", "n1");
+    cell.put("p", user("theirs"));
+    told(&cell, "MountVolume.NodeAffinity check failed for volume \"v\" : no matching NodeSelectorTerms").await;
+    assert!(!cell.directory.path().join("kubelet/pods/uid-p/volumes/kubernetes.io~local-volume/v").exists());
+    cell.put("q", user("ours"));
+    cell.ready("q").await;
+}
+
+/// KEP-2485: "the kubelet ... must enforce" that one pod has the volume.
+#[tokio::test]
+async fn a_volume_for_one_pod_is_not_mounted_for_two() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("SKIPPED: mounting needs root");
+        return;
+    }
+    let cell = Cell::new();
+    cell.start().await;
+    let disk = cell.directory.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    claim(&cell, "data", &disk, "ReadWriteOncePod", "n1");
+    cell.put("p", user("data"));
+    cell.ready("p").await;
+    cell.put("q", user("data"));
+    told(&cell, "for volume \"v\" : volume uses the ReadWriteOncePod access mode and is already in use by another pod").await;
+    cell.pods().delete("p", &DeleteParams { grace_period_seconds: Some(0), ..Default::default() }).await.unwrap();
+    cell.ready("q").await;
 }
