@@ -129,6 +129,13 @@ pub fn pod(model: &Model) -> Resources {
     }
 }
 
+/// What [`pod`] says, where `has_cpus` says that a container has processors for itself: it is not held back on them, as upstream
+/// (`DisableCPUQuotaWithExclusiveCPUs`).
+pub fn pod_group(model: &Model, has_cpus: bool) -> Resources {
+    let limits = pod(model);
+    if has_cpus { Resources { cpu_quota: None, cpu_period: None, ..limits } } else { limits }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -375,14 +375,11 @@ fn sandbox_config(cx: &Context, model: &Model, attempt: u32) -> SandboxConfig {
     }
 }
 
-/// Limits of the pod's own group. Who has processors for itself is not held back on them.
+/// Limits of the pod's own group.
 fn pod_limits(cx: &Context, model: &Model) -> Resources {
     let huge_pages = resources::pod_huge_pages(model, cx.machine.huge_pages.keys());
-    let limits = Resources { pids_limit: cx.options.pod_max_pids, huge_pages, ..resources::pod(model) };
-    match cx.cpus.has_exclusive(model.uid()) {
-        true => Resources { cpu_quota: None, cpu_period: None, ..limits },
-        false => limits,
-    }
+    let limits = resources::pod_group(model, cx.cpus.has_exclusive(model.uid()));
+    Resources { pids_limit: cx.options.pod_max_pids, huge_pages, ..limits }
 }
 
 /// Sysctls of the pod: its own, and before them those that containerd and Docker set in a network of the pod's own. A user other than
