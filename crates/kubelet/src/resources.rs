@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 pub use pods::qos::Qos;
 use runtime::api::Resources;
 
@@ -69,19 +69,35 @@ pub fn oom_score_adj(model: &Model, container: &Container, memory_capacity: i64)
     }
 }
 
+/// The limits of a container: its own, and for what it has none those of its pod, more than which it cannot get (KEP-2837).
+pub fn limits(model: &Model, container: &Container) -> ResourceList {
+    let mut limits = requirements(container).1.cloned().unwrap_or_default();
+    limits.extend(inherited(model.spec(), container));
+    limits
+}
+
+/// Limits that a container has from its pod alone.
+pub fn inherited(spec: &PodSpec, container: &Container) -> ResourceList {
+    let own = requirements(container).1;
+    let of_pod = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let lacks = |name: &str| own.and_then(|own| own.get(name)).is_none_or(|limit| units::milli(limit) == 0);
+    let of_pod = of_pod.into_iter().flatten().filter(|(name, _)| lacks(name));
+    of_pod.map(|(name, limit)| (name.clone(), limit.clone())).collect()
+}
+
 /// Cgroup values of one container.
 pub fn container(model: &Model, container: &Container, memory_capacity: i64) -> Resources {
-    let (requests, limits) = requirements(container);
-    let cpu_limit = units::milli_of(limits, "cpu");
+    let (requests, limits) = (requirements(container).0, limits(model, container));
+    let cpu_limit = units::milli_of(Some(&limits), "cpu");
     let cpu_request = requests.and_then(|r| r.get("cpu")).map_or(cpu_limit, units::milli);
-    let memory_limit = units::whole_of(limits, "memory");
+    let memory_limit = units::whole_of(Some(&limits), "memory");
     Resources {
         cpu_quota: quota(cpu_limit),
         cpu_period: (cpu_limit > 0).then_some(PERIOD as u64),
         cpu_shares: Some(shares(cpu_request)),
         memory_limit: (memory_limit > 0).then_some(memory_limit),
         oom_score_adj: Some(oom_score_adj(model, container, memory_capacity)),
-        huge_pages: huge_pages(limits),
+        huge_pages: huge_pages(Some(&limits)),
         ..Resources::default()
     }
 }
@@ -175,6 +191,23 @@ mod tests {
         };
         check("system-node-critical", -997);
         check("system-cluster-critical", 1000);
+    }
+
+    fn of(spec: Value) -> Model {
+        Model::new(Arc::new(serde_json::from_value(json!({"spec": spec})).unwrap()))
+    }
+
+    /// KEP-2837: containers without limits of their own can use all that the pod may.
+    #[test]
+    fn containers_have_the_limits_of_their_pod() {
+        let model = of(json!({
+            "resources": {"limits": {"cpu": "2", "memory": "64Mi", "hugepages-2Mi": "4Mi"}},
+            "containers": [{"name": "a"}, {"name": "b", "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "16Mi", "cpu": "0"}}}]}));
+        let of = |index: usize| container(&model, &model.members[index].spec, 1 << 34);
+        let huge = BTreeMap::from([("2MB".to_owned(), 4 << 20)]);
+        let values = |values: &Resources| (values.cpu_shares, values.cpu_quota, values.memory_limit, values.huge_pages.clone());
+        assert_eq!(values(&of(0)), (Some(2048), Some(200_000), Some(64 << 20), huge.clone()));
+        assert_eq!(values(&of(1)), (Some(102), Some(200_000), Some(16 << 20), huge));
     }
 
     #[test]

@@ -218,6 +218,23 @@ mod tests {
         assert_eq!((wide.cpu_quota, wide.huge_pages), (Some(100_000), has.huge_pages));
     }
 
+    /// KEP-5419: a container without a limit of its own has that of its pod, also when it changes.
+    #[test]
+    fn containers_follow_the_limits_of_their_pod() {
+        let of = |limit: &str| {
+            model(json!({"resources": {"limits": {"memory": limit}}, "containers": [{"name": "c0"},
+                {"name": "c1", "resources": {"limits": {"memory": "16Mi"}}}]}))
+        };
+        let (old, new) = (of("64Mi"), of("128Mi"));
+        let state = running(&old);
+        assert!(!in_progress(&old, &state) && in_progress(&new, &state));
+        assert_eq!(actual(&state.slots["c0"]), Some(ResourceRequirements::default()), "it shows its own");
+        let steps = steps(&new, &state, 1 << 34);
+        let changed: Vec<_> = steps.containers.iter().map(|(id, limits, _)| (id.as_str(), limits.memory_limit)).collect();
+        assert_eq!(changed, [("c0", Some(128 << 20))]);
+        assert_eq!(steps.wide.unwrap().memory_limit, Some(128 << 20));
+    }
+
     #[test]
     fn what_was_made_before_there_was_a_record_is_left_alone() {
         let model = pod(&[both("1", "64Mi")], "NotRequired");
