@@ -62,11 +62,28 @@ pub fn oom_score_adj(model: &Model, container: &Container, memory_capacity: i64)
         Qos::Guaranteed => -997,
         Qos::BestEffort => 1000,
         Qos::Burstable => {
-            let request = units::whole_of(requirements(container).0, "memory");
+            let requested = |container: &Container| units::whole_of(requirements(container).0, "memory");
+            let mut request = requested(container);
+            // KEP-753: a sidecar is not killed before the containers that it serves.
+            if pods::is_sidecar(container) {
+                request = request.max(model.spec().containers.iter().map(requested).min().unwrap_or(0));
+            }
+            let request = request.saturating_add(memory_share(model));
             let adjust = 1000 - 1000i128 * i128::from(request) / i128::from(memory_capacity.max(1));
-            i32::try_from(adjust.clamp(2, 999)).unwrap_or(999)
+            i32::try_from(adjust.clamp(3, 999)).unwrap_or(999)
         }
     }
+}
+
+/// What each container has of the memory that its pod asks for as a whole, and of which no container does (KEP-2837, "OOM Score
+/// Adjustment"): "the remaining pod memory request is divided equally among all containers".
+fn memory_share(model: &Model) -> i64 {
+    let spec = model.spec();
+    let of_pod = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let asked = pods::resources::together(spec, pods::resources::requests).get("memory").map_or(0, |amount| amount.as_i64());
+    let left = (units::whole_of(of_pod, "memory") - asked).max(0);
+    let count = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
+    left / i64::try_from(count.max(1)).unwrap_or(1)
 }
 
 /// The limits of a container: its own, and for what it has none those of its pod, more than which it cannot get (KEP-2837).
@@ -195,6 +212,32 @@ mod tests {
 
     fn of(spec: Value) -> Model {
         Model::new(Arc::new(serde_json::from_value(json!({"spec": spec})).unwrap()))
+    }
+
+    /// KEP-753: "the OOM score adjustment ... of the sidecar container [is] the same or lower than" that of the containers; KEP-2837, "OOM Score
+    /// Adjustment".
+    #[test]
+    fn whom_the_kernel_kills_first() {
+        let check = |spec: Value, expected: &[i32]| {
+            let model = of(spec.clone());
+            let scores: Vec<i32> = model.members.iter().map(|member| oom_score_adj(&model, &member.spec, 1000 << 20)).collect();
+            assert_eq!(scores, expected, "{spec}");
+        };
+        let asks = |memory: &str| json!({"name": memory, "resources": {"requests": {"memory": memory}}});
+        let sidecar = |memory: &str| {
+            let mut sidecar = asks(memory);
+            sidecar["restartPolicy"] = json!("Always");
+            sidecar
+        };
+        let containers = json!([asks("100Mi"), asks("300Mi")]);
+        check(json!({"initContainers": [sidecar("0"), asks("1Mi")], "containers": containers}), &[900, 999, 900, 700]);
+        check(json!({"initContainers": [sidecar("200Mi")], "containers": containers}), &[800, 900, 700]);
+        check(json!({"containers": [asks("999Mi")]}), &[3]);
+        let pod = json!({"requests": {"memory": "700Mi"}});
+        check(json!({"resources": pod, "containers": containers}), &[750, 550]);
+        check(json!({"resources": pod, "initContainers": [sidecar("0")], "containers": containers}), &[800, 800, 600]);
+        check(json!({"resources": pod, "containers": [{"name": "a"}, {"name": "b"}]}), &[650, 650]);
+        check(json!({"resources": {"requests": {"cpu": "1"}}, "containers": containers}), &[900, 700]);
     }
 
     /// KEP-2837: containers without limits of their own can use all that the pod may.
