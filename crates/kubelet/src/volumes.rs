@@ -232,8 +232,10 @@ impl Volumes {
             Some(driver) => driver,
             None => self.of_driver(model, volume, &source).await?,
         };
-        if driver.grows {
-            expand::expand(&self.cx, model, &source, &claim, &found).await?;
+        let mut driver = driver;
+        if driver.grows && !expand::expand(&self.cx, model, &source, &claim, &found).await? {
+            driver.grows = false;
+            self.mounted.lock().insert(volume.name.clone(), driver.clone());
         }
         Ok((Some(Backing::of_driver(driver.target.clone(), mode)), Some(driver)))
     }
