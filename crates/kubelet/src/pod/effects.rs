@@ -25,8 +25,8 @@ use crate::spec::{Member, Model};
 use crate::volumes::Volumes;
 use crate::{claims, dns, hooks, hosts, images, resources, storage};
 
-/// Longest that a postStart hook may take before its container is given up.
-const HOOK_LIMIT: Duration = Duration::from_secs(600);
+/// A postStart hook takes as long as it takes, as upstream: 34 years. Who deletes the pod ends it with its container.
+const HOOK_LIMIT: Duration = Duration::from_secs(1 << 30);
 
 /// What effects on one pod share.
 #[derive(Clone)]
