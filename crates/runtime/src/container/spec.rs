@@ -451,7 +451,7 @@ fn pod_mount(mount: &Mount) -> Value {
         options.push("rro");
     }
     if mount.image.is_some() {
-        options.extend(["nosuid", "nodev", "noexec"]);
+        options.extend(["nosuid", "nodev"]);
     }
     json!({"destination": mount.container_path, "type": "bind", "source": mount.host_path, "options": options})
 }
