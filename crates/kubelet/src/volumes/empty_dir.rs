@@ -6,12 +6,22 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
 use super::huge_pages;
 use super::payload::Sources;
 use crate::spec::Model;
 use crate::units;
+
+/// Option of a file system in memory of which nothing is swapped out (tmpfs(5), Linux 6.4).
+const NO_SWAP: &str = "noswap";
+
+/// Whether this kernel knows file systems in memory of which nothing is swapped out, by its release.
+pub fn knows_no_swap(release: &str) -> bool {
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 4)
+}
 
 /// Whether something is mounted at `path`.
 fn is_mounted(path: &Path) -> bool {
@@ -20,13 +30,18 @@ fn is_mounted(path: &Path) -> bool {
     device(path).is_some_and(|own| Some(own) != parent)
 }
 
-/// Makes `at` a file system in memory, unless it is one already.
+/// Makes `at` a file system in memory, unless it is one already. It stays off the disk where the kernel can say so.
 pub(super) fn memory(at: &Path, flags: MsFlags, options: &str) -> io::Result<()> {
     fs::create_dir_all(at)?;
     if is_mounted(at) {
         return Ok(());
     }
-    Ok(mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options))?)
+    let mounted = |options: &str| mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options));
+    let kept = [options, NO_SWAP].iter().filter(|option| !option.is_empty()).copied().collect::<Vec<_>>().join(",");
+    match mounted(&kept) {
+        Err(Errno::EINVAL) => Ok(mounted(options)?),
+        result => Ok(result?),
+    }
 }
 
 /// An emptyDir is made once and belongs to the containers from then on. It is there with owner and mode, or not at all: one that was
@@ -111,5 +126,29 @@ mod tests {
         check("", Some(123), 0o2777);
         check("Memory", None, 0o1777);
         check("Memory", Some(123), 0o3777);
+    }
+
+    #[test]
+    fn what_is_in_memory_stays_there_since_linux_6_4() {
+        for (release, expected) in
+            [("6.18.44-fc-v595", true), ("6.4", true), ("6.3.9", false), ("5.15.0-1", false), ("7.0-rc1", true)]
+        {
+            assert_eq!(knows_no_swap(release), expected, "{release}");
+        }
+        if !nix::unistd::Uid::effective().is_root() {
+            eprintln!("SKIPPED: mounting needs root");
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        for options in ["", "size=65536"] {
+            let at = scratch.path().join(format!("v{options}"));
+            memory(&at, MsFlags::MS_NODEV, options).unwrap();
+            let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let line = table.lines().find(|line| line.contains(at.to_str().unwrap())).unwrap().to_owned();
+            nix::mount::umount(&at).unwrap();
+            assert_eq!(line.contains(NO_SWAP), knows_no_swap(&release), "{line}");
+            assert!(line.contains("size=64k") != options.is_empty(), "{line}");
+        }
     }
 }
