@@ -7,6 +7,7 @@ pub mod empty_dir;
 pub mod exclusive;
 pub mod host_path;
 pub mod huge_pages;
+pub mod local;
 pub mod mounts;
 pub mod nested;
 pub mod payload;
@@ -65,6 +66,9 @@ enum Failure {
     /// It may not be used on this node.
     #[error("no matching NodeSelectorTerms")]
     Affinity,
+    /// It is mounted as it is, and the volume says how.
+    #[error("mount options are not supported")]
+    Options,
     /// A step on the way to it fails.
     #[error("{0}")]
     Step(String),
@@ -82,6 +86,7 @@ impl Failure {
         match self {
             Self::Claim(error) => claims::failure(volume, &error),
             Self::Affinity => block::check_failure(model, volume, "NodeAffinity", &self.to_string()),
+            Self::Options => block::check_failure(model, volume, "MountOptionSupport", &self.to_string()),
             Self::Step(error) => block::failure(model, volume, error),
         }
     }
@@ -245,6 +250,11 @@ impl Volumes {
     async fn admit(&self, model: &Model, volume: &PersistentVolume) -> Result<(), Failure> {
         if !pods::volumes::is_reachable(volume, &self.cx.options.node_name, &Some(self.cx.node_labels())) {
             return Err(Failure::Affinity);
+        }
+        // As upstream, whose plugin for paths of the host knows none.
+        let spec = volume.spec.as_ref().filter(|spec| spec.host_path.is_some());
+        if spec.is_some_and(|spec| spec.mount_options.as_ref().is_some_and(|options| !options.is_empty())) {
+            return Err(Failure::Options);
         }
         if !exclusive::is_exclusive(volume) {
             return Ok(());

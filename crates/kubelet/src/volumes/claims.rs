@@ -16,6 +16,7 @@ use nix::mount::{MsFlags, mount};
 use pods::volumes as rules;
 
 use super::host_path;
+use super::local::Local;
 use super::points::is_mount_point;
 use crate::spec::Model;
 
@@ -156,8 +157,8 @@ pub struct Backing {
     mode: Mode,
     /// As of a hostPath volume.
     kind: String,
-    /// A pod's group may be given what is in it.
-    grouped: bool,
+    /// How it is mounted, where it is a local volume with a file system: a pod's group may be given what is in it.
+    local: Option<Local>,
 }
 
 impl Backing {
@@ -167,8 +168,10 @@ impl Backing {
         let Some(spec) = &volume.spec else { return refused("this kind") };
         let mode = Mode::of(volume);
         if let Some(local) = &spec.local {
-            let (kind, grouped) = if mode == Mode::Block { ("BlockDevice", false) } else { ("Directory", true) };
-            return Ok(Self { path: PathBuf::from(&local.path), mode, kind: kind.to_owned(), grouped });
+            let options = spec.mount_options.clone().unwrap_or_default();
+            let how = (mode == Mode::Filesystem).then(|| Local { fs_type: local.fs_type.clone(), options });
+            let kind = if mode == Mode::Block { "BlockDevice" } else { "" };
+            return Ok(Self { path: PathBuf::from(&local.path), mode, kind: kind.to_owned(), local: how });
         }
         if let Some(source) = &spec.host_path {
             // As upstream, whose plugin for paths of the host maps no devices.
@@ -176,7 +179,7 @@ impl Backing {
                 return refused("type hostPath and mode Block");
             }
             let kind = source.type_.clone().unwrap_or_default();
-            return Ok(Self { path: PathBuf::from(&source.path), mode, kind, grouped: false });
+            return Ok(Self { path: PathBuf::from(&source.path), mode, kind, local: None });
         }
         refused(match spec {
             spec if spec.nfs.is_some() => "type nfs",
@@ -188,7 +191,7 @@ impl Backing {
 
     /// What a driver shows at a path, and has given to the pod's group.
     pub fn of_driver(path: PathBuf, mode: Mode) -> Self {
-        Self { path, mode, kind: String::new(), grouped: false }
+        Self { path, mode, kind: String::new(), local: None }
     }
 
     /// What containers get of it.
@@ -207,15 +210,16 @@ impl Backing {
         if is_mount_point(at).map_err(failed)? {
             return Ok(());
         }
-        host_path::check(&self.path.to_string_lossy(), &self.kind)?;
-        if let Some((group, always)) = group.filter(|_| self.grouped) {
-            give(&self.path, group, always).map_err(failed)?;
+        if let Some(local) = &self.local {
+            return local.mount(&self.path, at, group);
         }
+        host_path::check(&self.path.to_string_lossy(), &self.kind)?;
         bind(&self.path, at).map_err(failed)
     }
 }
 
-fn bind(source: &Path, at: &Path) -> io::Result<()> {
+/// Shows a directory or a file at another place.
+pub(super) fn bind(source: &Path, at: &Path) -> io::Result<()> {
     if fs::metadata(source)?.is_dir() {
         fs::create_dir_all(at)?;
     } else {
@@ -358,17 +362,20 @@ mod tests {
 
     #[test]
     fn volumes_of_this_node() {
-        let check = |spec: Value, expected: Result<(&str, &str, bool), &str>| {
+        let check = |spec: Value, expected: Result<(&str, &str, Option<Local>), &str>| {
             let mode = if spec["volumeMode"] == "Block" { Mode::Block } else { Mode::Filesystem };
             let volume = serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": spec})).unwrap();
             let expected = expected
-                .map(|(path, kind, grouped)| Backing { path: path.into(), mode, kind: kind.to_owned(), grouped })
+                .map(|(path, kind, local)| Backing { path: path.into(), mode, kind: kind.to_owned(), local })
                 .map_err(|what| format!("error processing PV v: volumes of {what} are not supported by this kubelet"));
             assert_eq!(Backing::of(&volume).map_err(|error| error.to_string()), expected);
         };
-        check(json!({"local": {"path": "/d"}}), Ok(("/d", "Directory", true)));
-        check(json!({"hostPath": {"path": "/d", "type": "DirectoryOrCreate"}}), Ok(("/d", "DirectoryOrCreate", false)));
-        check(json!({"local": {"path": "/dev/d"}, "volumeMode": "Block"}), Ok(("/dev/d", "BlockDevice", false)));
+        check(json!({"local": {"path": "/d"}}), Ok(("/d", "", Some(Local::default()))));
+        let options = vec!["noatime".to_owned()];
+        let formatted = json!({"local": {"path": "/dev/d", "fsType": "xfs"}, "mountOptions": options});
+        check(formatted, Ok(("/dev/d", "", Some(Local { fs_type: Some("xfs".to_owned()), options }))));
+        check(json!({"hostPath": {"path": "/d", "type": "DirectoryOrCreate"}}), Ok(("/d", "DirectoryOrCreate", None)));
+        check(json!({"local": {"path": "/dev/d"}, "volumeMode": "Block"}), Ok(("/dev/d", "BlockDevice", None)));
         check(json!({"hostPath": {"path": "/dev/d"}, "volumeMode": "Block"}), Err("type hostPath and mode Block"));
         check(json!({"nfs": {"path": "/d", "server": "s"}}), Err("type nfs"));
     }

@@ -71,7 +71,7 @@ mod tests {
         assert!(take("a", "v") && take("a", "v"));
         assert!(!take("b", "v"));
         assert!(take("b", "w"));
-        fs::remove_dir_all(directory.path().join("pods/a")).unwrap();
+        base::trees::remove(&directory.path().join("pods/a")).unwrap();
         assert!(take("b", "v"));
         assert!(!take("a", "v"));
     }
