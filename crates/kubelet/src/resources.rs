@@ -75,8 +75,8 @@ pub fn oom_score_adj(model: &Model, container: &Container, memory_capacity: i64)
     }
 }
 
-/// What each container has of the memory that its pod asks for as a whole, and of which no container does (KEP-2837, "OOM Score
-/// Adjustment"): "the remaining pod memory request is divided equally among all containers".
+/// What each container has of the memory that its pod asks for as a whole, and of which no container does: an equal share (KEP-2837, "OOM
+/// Score Adjustment").
 fn memory_share(model: &Model) -> i64 {
     let spec = model.spec();
     let of_pod = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
@@ -214,8 +214,7 @@ mod tests {
         Model::new(Arc::new(serde_json::from_value(json!({"spec": spec})).unwrap()))
     }
 
-    /// KEP-753: "the OOM score adjustment ... of the sidecar container [is] the same or lower than" that of the containers; KEP-2837, "OOM Score
-    /// Adjustment".
+    /// KEP-753: a sidecar has no higher score than the container with the least request. KEP-2837, "OOM Score Adjustment".
     #[test]
     fn whom_the_kernel_kills_first() {
         let check = |spec: Value, expected: &[i32]| {

@@ -80,7 +80,7 @@ fn sources() {
     let from = json!({"envFrom": [{"prefix": "X_", "configMapRef": {"name": "m"}}, {"secretRef": {"name": "s"}}]});
     check(from.clone(), Ok(&[service, ("X_k", "v"), ("p", "secret")]));
     assert_eq!(environment(from).unwrap().skipped, [("ConfigMap", "m".to_owned(), vec!["bad=name".to_owned()])]);
-    // kubernetes#139132: "Restores pre-1.34 ability to use Secret API objects with binary data as container env values".
+    // kubernetes#139168: "Restores pre-1.34 ability to use Secret API objects with binary data as container env values".
     let all = [service, ("cut", "\u{fffd}\u{fffd}"), ("key", "a\u{fffd}b"), ("text", "x")];
     check(json!({"envFrom": [{"secretRef": {"name": "binary"}}]}), Ok(&all));
     let one = json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "binary", "key": "key"}}}]});

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// KEP-2485: "Access modes: ReadWriteOncePod", the only one of the volume.
+    /// As upstream: with several modes it is not known which of them a pod means.
     #[test]
     fn only_the_mode_alone_is_exclusive() {
         let check = |modes: &[&str], expected: bool| {

@@ -123,7 +123,7 @@ async fn a_volume_of_another_node_is_not_mounted() {
     cell.ready("q").await;
 }
 
-/// KEP-2485: "the kubelet ... must enforce" that one pod has the volume.
+/// KEP-2485: the scheduler and the kubelet both see to it that one pod has the volume.
 #[tokio::test]
 async fn a_volume_for_one_pod_is_not_mounted_for_two() {
     if !nix::unistd::Uid::effective().is_root() {
