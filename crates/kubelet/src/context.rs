@@ -1,6 +1,6 @@
 //! What all parts of one kubelet share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base::tasks::Tasks;
 use client::Informer;
 use client::events::{Recorder, Type};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::Resource;
 use runtime::api::Runtime;
 use tokio::sync::{Notify, watch};
@@ -27,6 +27,7 @@ use crate::images::garbage::collector::Collector;
 use crate::images::providers::Providers;
 use crate::images::records::Records;
 use crate::node::machine::Machine;
+use crate::node::status;
 use crate::numa::Memory;
 use crate::options::Options;
 use crate::refs::References;
@@ -119,6 +120,14 @@ impl Context {
     /// The pods that the API binds to this node.
     pub fn pods_of_node(&self) -> Informer<Pod> {
         self.options.informers.of_selected(&format!("spec.nodeName={}", self.options.node_name))
+    }
+
+    /// The labels of the node; until the API has it, those that it registers with.
+    pub fn node_labels(&self) -> BTreeMap<String, String> {
+        let name = &self.options.node_name;
+        let nodes = self.options.informers.of_selected::<Node>(&format!("metadata.name={name}"));
+        let own = || status::labels(&self.options, &self.machine.info.architecture);
+        nodes.get(None, name).map_or_else(own, |node| node.metadata.labels.clone().unwrap_or_default())
     }
 
     /// Directory of everything that belongs to a pod.

@@ -44,14 +44,6 @@ pub enum Error {
         /// The key.
         key: String,
     },
-    /// A value is no text.
-    #[error("key {key} in Secret {name} is not UTF-8 text and cannot be an environment variable")]
-    NotText {
-        /// The Secret.
-        name: String,
-        /// The key.
-        key: String,
-    },
     /// A downward API reference is wrong.
     #[error(transparent)]
     Field(#[from] fields::Error),
@@ -165,7 +157,7 @@ pub fn build(
             let data = objects.config_map(&r.name).map(|map| map.data.clone().unwrap_or_default());
             ("ConfigMap", &r.name, require(data, "configmap", &r.name, r.optional)?)
         } else if let Some(r) = &source.secret_ref {
-            let data = objects.secret(&r.name).map(|secret| secret_text(&secret)).transpose()?;
+            let data = objects.secret(&r.name).map(|secret| secret_texts(&secret));
             ("Secret", &r.name, require(data, "secret", &r.name, r.optional)?)
         } else {
             continue;
@@ -207,13 +199,19 @@ fn require<T: Default>(data: Option<T>, kind: &'static str, name: &str, optional
     }
 }
 
-fn secret_text(secret: &Secret) -> Result<BTreeMap<String, String>, Error> {
-    let name = secret.metadata.name.clone().unwrap_or_default();
-    let text = |(key, bytes): (&String, &k8s_openapi::ByteString)| {
-        let value = String::from_utf8(bytes.0.clone()).map_err(|_| Error::NotText { name: name.clone(), key: key.clone() })?;
-        Ok((key.clone(), value))
-    };
-    secret.data.iter().flatten().map(text).collect()
+fn secret_texts(secret: &Secret) -> BTreeMap<String, String> {
+    secret.data.iter().flatten().map(|(key, bytes)| (key.clone(), text(&bytes.0))).collect()
+}
+
+/// A value of a Secret as a variable. What is no UTF-8 does not fit into an OCI configuration, which is JSON: each such byte becomes U+FFFD, as
+/// with runtimes whose JSON is Go's. The container starts all the same, as with upstream (kubernetes#139132).
+fn text(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    text
 }
 
 fn from_source(
@@ -251,10 +249,7 @@ fn from_source(
             Some(secret) => match secret.data.as_ref().and_then(|data| data.get(&r.key)) {
                 None if optional => Ok(None),
                 None => Err(missing("Secret", &r.name, &r.key)),
-                Some(bytes) => match String::from_utf8(bytes.0.clone()) {
-                    Ok(text) => Ok(Some(text)),
-                    Err(_) => Err(Error::NotText { name: r.name.clone(), key: r.key.clone() }),
-                },
+                Some(bytes) => Ok(Some(text(&bytes.0))),
             },
         }
     } else {

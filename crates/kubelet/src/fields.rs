@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
 
+use crate::resources;
 use crate::spec::Model;
 use crate::units;
 
@@ -97,22 +98,24 @@ fn quote(value: &str) -> String {
     out
 }
 
-/// The value of a `resourceFieldRef`; `own` is the container that asks, none in a volume.
+/// The value of a `resourceFieldRef`; `asking` is the container that asks, none in a volume.
 pub fn resource(
     model: &Model,
-    own: Option<&Container>,
+    asking: Option<&Container>,
     selector: &ResourceFieldSelector,
     facts: &Facts,
 ) -> Result<String, Error> {
     let container = match selector.container_name.as_deref().filter(|name| !name.is_empty()) {
         Some(name) => &model.member(name).ok_or_else(|| Error::Container(name.to_owned()))?.spec,
-        None => own.ok_or_else(|| Error::Container(String::new()))?,
+        None => asking.ok_or_else(|| Error::Container(String::new()))?,
     };
     let unsupported = || Error::Resource(selector.resource.clone());
     let (list, name) = selector.resource.split_once('.').ok_or_else(unsupported)?;
-    let resources = container.resources.clone().unwrap_or_default();
-    let limit = resources.limits.as_ref().and_then(|l| l.get(name)).map(units::milli);
-    let request = resources.requests.as_ref().and_then(|r| r.get(name)).map(units::milli);
+    let own = container.resources.clone().unwrap_or_default();
+    let limit = own.limits.as_ref().and_then(|l| l.get(name)).map(units::milli);
+    // What a container cannot exceed without a limit of its own is its pod's, before it is the node's (KEP-2837).
+    let of_pod = || resources::inherited(model.spec(), container).get(name).map(units::milli);
+    let request = own.requests.as_ref().and_then(|r| r.get(name)).map(units::milli);
     let node = match name {
         "cpu" => facts.allocatable_milli_cpu,
         "memory" => facts.allocatable_memory.saturating_mul(1000),
@@ -121,7 +124,7 @@ pub fn resource(
         _ => return Err(unsupported()),
     };
     let milli = match list {
-        "limits" => limit.unwrap_or(node),
+        "limits" => limit.or_else(of_pod).unwrap_or(node),
         "requests" => request.or(limit).unwrap_or(0),
         _ => return Err(unsupported()),
     };
@@ -186,5 +189,22 @@ mod tests {
         check_resource("requests.cpu", "1", Ok("1"));
         check_resource("limits.cpu", "1", Ok("2"));
         check_resource("limits.nvidia.com/gpu", "1", Err("unsupported container resource : limits.nvidia.com/gpu"));
+    }
+
+    #[test]
+    fn the_limit_of_the_pod_comes_before_that_of_the_node() {
+        let limits = json!({"cpu": "500m", "memory": "8Mi"});
+        let own = json!({"limits": {"memory": "4Mi"}});
+        let model =
+            crate::pod::testing::model(json!({"resources": {"limits": limits}, "containers": [{"name": "c", "resources": own}]}));
+        let check = |resource_name: &str, divisor: &str, expected: &str| {
+            let selector = json!({"resource": resource_name, "divisor": divisor, "containerName": "c"});
+            let value = resource(&model, None, &serde_json::from_value(selector).unwrap(), &facts());
+            assert_eq!(value.as_deref(), Ok(expected), "{resource_name}");
+        };
+        check("limits.cpu", "1m", "500");
+        check("limits.memory", "1Mi", "4");
+        check("requests.cpu", "1m", "0");
+        check("limits.ephemeral-storage", "1", "0");
     }
 }

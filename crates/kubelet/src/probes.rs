@@ -92,13 +92,6 @@ impl Tally {
         let threshold = if healthy { probe.success_threshold.unwrap_or(1) } else { probe.failure_threshold.unwrap_or(3) };
         (self.run >= threshold).then_some(healthy)
     }
-
-    /// A failure between two probes of the period: no success before it is in a row with one after it.
-    fn interrupt(&mut self) {
-        if self.last == Some(true) {
-            *self = Self::default();
-        }
-    }
 }
 
 /// A probe of one running container.
@@ -182,14 +175,13 @@ async fn follow(cx: Arc<Context>, target: Target, figures: Arc<Probed>, verdicts
     let (mut tally, mut ready) = (Tally::default(), false);
     let begin = tokio::time::Instant::now();
     loop {
-        let due = pace.next(begin.elapsed(), !ready && target.kind != Kind::Liveness);
+        let due = pace.next(begin.elapsed(), !ready && may_hurry(target.kind, &probe));
         tokio::time::sleep_until(begin + due.at).await;
         let asked = tokio::time::Instant::now();
         let outcome = once(&cx, &target, &probe).await;
         let unknown = matches!(outcome, Err(Trouble::Unknown(_)));
         figures.count((!unknown).then_some(outcome.is_ok()), asked.elapsed());
         if due.extra && outcome.is_err() {
-            tally.interrupt();
             continue;
         }
         let healthy = outcome.is_ok();
@@ -205,6 +197,12 @@ async fn follow(cx: Arc<Context>, target: Target, figures: Arc<Probed>, verdicts
             return;
         }
     }
+}
+
+/// Whether a container may be asked between two probes of the period while somebody waits for a success. Where several in a row are asked for,
+/// they are to be that long apart.
+fn may_hurry(kind: Kind, probe: &Probe) -> bool {
+    kind != Kind::Liveness && probe.success_threshold.unwrap_or(1) <= 1
 }
 
 /// Records the event that a result deserves.
@@ -302,15 +300,21 @@ mod tests {
         assert_eq!(seen, verdicts);
     }
 
+    /// Probe v1: "Minimum consecutive successes for the probe to be considered successful after having failed", one in each `periodSeconds`.
     #[test]
-    fn a_failure_in_between_ends_a_row_of_successes_only() {
-        let probe = Probe { success_threshold: Some(2), failure_threshold: Some(2), ..Default::default() };
-        for (result, expected) in [(true, None), (false, Some(false))] {
-            let mut tally = Tally::default();
-            assert_eq!(tally.count(result, &probe), None);
-            tally.interrupt();
-            assert_eq!(tally.count(result, &probe), expected);
-        }
+    fn several_successes_are_a_period_apart() {
+        let check = |kind: Kind, threshold: Option<i32>, hurries: bool| {
+            let probe = Probe { success_threshold: threshold, period_seconds: Some(10), ..Default::default() };
+            assert_eq!(may_hurry(kind, &probe), hurries, "{kind:?} {threshold:?}");
+            let mut pace = Pace::new(Duration::from_secs(10));
+            let begins: Vec<_> = (0..3).map(|_| pace.next(Duration::ZERO, may_hurry(kind, &probe)).at.as_millis()).collect();
+            assert_eq!(begins, if hurries { [0, 20, 40] } else { [0, 10_000, 20_000] });
+        };
+        check(Kind::Readiness, None, true);
+        check(Kind::Readiness, Some(1), true);
+        check(Kind::Readiness, Some(3), false);
+        check(Kind::Startup, None, true);
+        check(Kind::Liveness, None, false);
     }
 
     #[test]

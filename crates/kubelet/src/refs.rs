@@ -363,7 +363,25 @@ impl PodReferences {
         }
     }
 
-    /// The same for what the container starts with.
+    /// Waits in the same way, and lists all that cannot be read: one object that is refused says nothing of the others.
+    pub async fn unread(&self) -> Vec<Unread> {
+        if let Some(unread) = &self.refused {
+            return vec![unread.clone()];
+        }
+        let mut all = Vec::new();
+        for entry in self.lasting.config_maps.values() {
+            all.extend(entry.known().await.err());
+        }
+        for entry in self.lasting.secrets.values() {
+            all.extend(entry.known().await.err());
+        }
+        if let Some(entry) = &self.bundles {
+            all.extend(entry.known().await.err());
+        }
+        all
+    }
+
+    /// As [`Self::known`], for what the container starts with.
     pub async fn known_to(&self, member: &Member) -> Result<(), Unread> {
         self.known().await?;
         if member.role != Role::Ephemeral {

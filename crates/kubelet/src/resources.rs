@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 pub use pods::qos::Qos;
 use runtime::api::Resources;
 
@@ -62,26 +62,59 @@ pub fn oom_score_adj(model: &Model, container: &Container, memory_capacity: i64)
         Qos::Guaranteed => -997,
         Qos::BestEffort => 1000,
         Qos::Burstable => {
-            let request = units::whole_of(requirements(container).0, "memory");
+            let requested = |container: &Container| units::whole_of(requirements(container).0, "memory");
+            let mut request = requested(container);
+            // KEP-753: a sidecar is not killed before the containers that it serves.
+            if pods::is_sidecar(container) {
+                request = request.max(model.spec().containers.iter().map(requested).min().unwrap_or(0));
+            }
+            let request = request.saturating_add(memory_share(model));
             let adjust = 1000 - 1000i128 * i128::from(request) / i128::from(memory_capacity.max(1));
-            i32::try_from(adjust.clamp(2, 999)).unwrap_or(999)
+            i32::try_from(adjust.clamp(3, 999)).unwrap_or(999)
         }
     }
 }
 
+/// What each container has of the memory that its pod asks for as a whole, and of which no container does: an equal share (KEP-2837, "OOM
+/// Score Adjustment").
+fn memory_share(model: &Model) -> i64 {
+    let spec = model.spec();
+    let of_pod = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let asked = pods::resources::together(spec, pods::resources::requests).get("memory").map_or(0, |amount| amount.as_i64());
+    let left = (units::whole_of(of_pod, "memory") - asked).max(0);
+    let count = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
+    left / i64::try_from(count.max(1)).unwrap_or(1)
+}
+
+/// The limits of a container: its own, and for what it has none those of its pod, more than which it cannot get (KEP-2837).
+pub fn limits(model: &Model, container: &Container) -> ResourceList {
+    let mut limits = requirements(container).1.cloned().unwrap_or_default();
+    limits.extend(inherited(model.spec(), container));
+    limits
+}
+
+/// Limits that a container has from its pod alone.
+pub fn inherited(spec: &PodSpec, container: &Container) -> ResourceList {
+    let own = requirements(container).1;
+    let of_pod = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let lacks = |name: &str| own.and_then(|own| own.get(name)).is_none_or(|limit| units::milli(limit) == 0);
+    let of_pod = of_pod.into_iter().flatten().filter(|(name, _)| lacks(name));
+    of_pod.map(|(name, limit)| (name.clone(), limit.clone())).collect()
+}
+
 /// Cgroup values of one container.
 pub fn container(model: &Model, container: &Container, memory_capacity: i64) -> Resources {
-    let (requests, limits) = requirements(container);
-    let cpu_limit = units::milli_of(limits, "cpu");
+    let (requests, limits) = (requirements(container).0, limits(model, container));
+    let cpu_limit = units::milli_of(Some(&limits), "cpu");
     let cpu_request = requests.and_then(|r| r.get("cpu")).map_or(cpu_limit, units::milli);
-    let memory_limit = units::whole_of(limits, "memory");
+    let memory_limit = units::whole_of(Some(&limits), "memory");
     Resources {
         cpu_quota: quota(cpu_limit),
         cpu_period: (cpu_limit > 0).then_some(PERIOD as u64),
         cpu_shares: Some(shares(cpu_request)),
         memory_limit: (memory_limit > 0).then_some(memory_limit),
         oom_score_adj: Some(oom_score_adj(model, container, memory_capacity)),
-        huge_pages: huge_pages(limits),
+        huge_pages: huge_pages(Some(&limits)),
         ..Resources::default()
     }
 }
@@ -129,6 +162,13 @@ pub fn pod(model: &Model) -> Resources {
     }
 }
 
+/// What [`pod`] says, where `has_cpus` says that a container has processors for itself: it is not held back on them, as upstream
+/// (`DisableCPUQuotaWithExclusiveCPUs`).
+pub fn pod_group(model: &Model, has_cpus: bool) -> Resources {
+    let limits = pod(model);
+    if has_cpus { Resources { cpu_quota: None, cpu_period: None, ..limits } } else { limits }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +208,48 @@ mod tests {
         };
         check("system-node-critical", -997);
         check("system-cluster-critical", 1000);
+    }
+
+    fn of(spec: Value) -> Model {
+        Model::new(Arc::new(serde_json::from_value(json!({"spec": spec})).unwrap()))
+    }
+
+    /// KEP-753: a sidecar has no higher score than the container with the least request. KEP-2837, "OOM Score Adjustment".
+    #[test]
+    fn whom_the_kernel_kills_first() {
+        let check = |spec: Value, expected: &[i32]| {
+            let model = of(spec.clone());
+            let scores: Vec<i32> = model.members.iter().map(|member| oom_score_adj(&model, &member.spec, 1000 << 20)).collect();
+            assert_eq!(scores, expected, "{spec}");
+        };
+        let asks = |memory: &str| json!({"name": memory, "resources": {"requests": {"memory": memory}}});
+        let sidecar = |memory: &str| {
+            let mut sidecar = asks(memory);
+            sidecar["restartPolicy"] = json!("Always");
+            sidecar
+        };
+        let containers = json!([asks("100Mi"), asks("300Mi")]);
+        check(json!({"initContainers": [sidecar("0"), asks("1Mi")], "containers": containers}), &[900, 999, 900, 700]);
+        check(json!({"initContainers": [sidecar("200Mi")], "containers": containers}), &[800, 900, 700]);
+        check(json!({"containers": [asks("999Mi")]}), &[3]);
+        let pod = json!({"requests": {"memory": "700Mi"}});
+        check(json!({"resources": pod, "containers": containers}), &[750, 550]);
+        check(json!({"resources": pod, "initContainers": [sidecar("0")], "containers": containers}), &[800, 800, 600]);
+        check(json!({"resources": pod, "containers": [{"name": "a"}, {"name": "b"}]}), &[650, 650]);
+        check(json!({"resources": {"requests": {"cpu": "1"}}, "containers": containers}), &[900, 700]);
+    }
+
+    /// KEP-2837: containers without limits of their own can use all that the pod may.
+    #[test]
+    fn containers_have_the_limits_of_their_pod() {
+        let model = of(json!({
+            "resources": {"limits": {"cpu": "2", "memory": "64Mi", "hugepages-2Mi": "4Mi"}},
+            "containers": [{"name": "a"}, {"name": "b", "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "16Mi", "cpu": "0"}}}]}));
+        let of = |index: usize| container(&model, &model.members[index].spec, 1 << 34);
+        let huge = BTreeMap::from([("2MB".to_owned(), 4 << 20)]);
+        let values = |values: &Resources| (values.cpu_shares, values.cpu_quota, values.memory_limit, values.huge_pages.clone());
+        assert_eq!(values(&of(0)), (Some(2048), Some(200_000), Some(64 << 20), huge.clone()));
+        assert_eq!(values(&of(1)), (Some(102), Some(200_000), Some(16 << 20), huge));
     }
 
     #[test]

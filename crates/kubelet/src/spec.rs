@@ -5,6 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec};
 
+use crate::resources;
+use crate::units::ResourceList;
+
 /// What part a container plays in its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -27,6 +30,8 @@ pub struct Member {
     pub spec: Arc<Container>,
     /// Name of the container whose process namespace an ephemeral container joins.
     pub target: Option<String>,
+    /// Limits that it has from its pod alone.
+    inherited: ResourceList,
     /// See [`Member::record`].
     record: Arc<OnceLock<String>>,
 }
@@ -44,13 +49,15 @@ impl Model {
     /// Lists the containers of `pod`.
     pub fn new(pod: Arc<Pod>) -> Self {
         let spec = pod.spec.clone().unwrap_or_default();
+        let limits = PodSpec { resources: spec.resources, ..PodSpec::default() };
         let init = spec.init_containers.into_iter().flatten().map(|spec| {
             let role = if pods::is_sidecar(&spec) { Role::Sidecar } else { Role::Init };
             Member::new(role, spec)
         });
         let app = spec.containers.into_iter().map(|spec| Member::new(Role::App, spec));
         let ephemeral = spec.ephemeral_containers.into_iter().flatten().map(ephemeral);
-        let members = init.chain(app).chain(ephemeral).collect();
+        let members = init.chain(app).chain(ephemeral);
+        let members = members.map(|member| Member { inherited: resources::inherited(&limits, &member.spec), ..member }).collect();
         Self { pod, members }
     }
 
@@ -112,12 +119,12 @@ impl Model {
 
 impl Member {
     fn new(role: Role, spec: Container) -> Self {
-        Self { role, spec: Arc::new(spec), target: None, record: Arc::default() }
+        Self { role, spec: Arc::new(spec), target: None, inherited: ResourceList::new(), record: Arc::default() }
     }
 
     /// Its requests and limits as the runtime keeps them beside the container. They are compared at every step, and written down once.
     pub fn record(&self) -> &str {
-        self.record.get_or_init(|| record(&self.spec))
+        self.record.get_or_init(|| record(&self.spec, &self.inherited))
     }
 
     /// Whether the container is started again after it ended with `exit_code`, under the pod's restart policy.
@@ -159,9 +166,17 @@ impl Member {
     }
 }
 
-/// Requests and limits of a container, as JSON.
-pub fn record(container: &Container) -> String {
-    String::from_utf8(container.resources.clone().unwrap_or_default().to_json().unwrap_or_default()).unwrap_or_default()
+/// Requests and limits of a container, as JSON; beside them, where there are any, the limits that it has from its pod alone.
+fn record(container: &Container, inherited: &ResourceList) -> String {
+    let own = container.resources.clone().unwrap_or_default();
+    if inherited.is_empty() {
+        return String::from_utf8(own.to_json().unwrap_or_default()).unwrap_or_default();
+    }
+    let mut record = own.to_tree().unwrap_or_default();
+    if let Some(record) = record.as_object_mut() {
+        record.insert("podLimits".to_owned(), serde_json::json!(inherited));
+    }
+    record.to_string()
 }
 
 fn ephemeral(container: EphemeralContainer) -> Member {

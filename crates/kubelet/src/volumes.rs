@@ -3,8 +3,11 @@
 pub mod atomic;
 pub mod block;
 pub mod claims;
+pub mod empty_dir;
+pub mod exclusive;
 pub mod host_path;
 pub mod huge_pages;
+pub mod local;
 pub mod mounts;
 pub mod nested;
 pub mod payload;
@@ -13,17 +16,15 @@ pub mod propagation;
 pub mod sub_path;
 pub mod tokens;
 
-use std::collections::HashMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Volume};
-use nix::mount::{MsFlags, mount};
+use k8s_openapi::api::core::v1::{PersistentVolume, Volume};
+use nix::mount::MsFlags;
 use tokio::sync::Mutex;
 
 use crate::certificates::pod::PodCertificates;
@@ -34,7 +35,6 @@ use crate::drivers::source::Source;
 use crate::drivers::{expand, records};
 use crate::refs::PodReferences;
 use crate::spec::Model;
-use crate::units;
 use claims::{Backing, Mode};
 use payload::Sources;
 use points::{is_mount_point, remove_points, unmount_below};
@@ -50,7 +50,12 @@ pub struct Volumes {
     certificates: Mutex<PodCertificates>,
     /// What drivers have mounted, by the volumes' names.
     mounted: parking_lot::Mutex<HashMap<String, Mounted>>,
+    /// The names of hostPath volumes that were as they are to be: their containers have them, whatever becomes of the path.
+    found: parking_lot::Mutex<BTreeSet<String>>,
 }
+
+/// What events say of the volumes that cannot be had, by their names.
+type Failures = BTreeMap<String, String>;
 
 /// Why a volume cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +63,12 @@ enum Failure {
     /// What the pod claims is not there.
     #[error(transparent)]
     Claim(#[from] claims::Error),
+    /// It may not be used on this node.
+    #[error("no matching NodeSelectorTerms")]
+    Affinity,
+    /// It is mounted as it is, and the volume says how.
+    #[error("mount options are not supported")]
+    Options,
     /// A step on the way to it fails.
     #[error("{0}")]
     Step(String),
@@ -74,6 +85,8 @@ impl Failure {
     fn message(self, model: &Model, volume: &str) -> String {
         match self {
             Self::Claim(error) => claims::failure(volume, &error),
+            Self::Affinity => block::check_failure(model, volume, "NodeAffinity", &self.to_string()),
+            Self::Options => block::check_failure(model, volume, "MountOptionSupport", &self.to_string()),
             Self::Step(error) => block::failure(model, volume, error),
         }
     }
@@ -125,43 +138,69 @@ fn unsupported(volume: &Volume) -> Option<&'static str> {
 impl Volumes {
     /// For one pod.
     pub fn new(cx: Arc<Context>) -> Self {
-        Self { cx, tokens: Mutex::default(), certificates: Mutex::default(), mounted: parking_lot::Mutex::default() }
+        Self {
+            cx,
+            tokens: Mutex::default(),
+            certificates: Mutex::default(),
+            mounted: parking_lot::Mutex::default(),
+            found: parking_lot::Mutex::default(),
+        }
     }
 
-    /// Makes what is missing and updates what has changed; says when a token or certificate must be renewed. Idempotent.
-    pub async fn sync(&self, model: &Model, refs: &Arc<PodReferences>) -> Result<Option<Timestamp>, String> {
-        if let Some((volume, kind)) = model.spec().volumes.iter().flatten().find_map(|v| unsupported(v).map(|kind| (v, kind))) {
-            return Err(format!(
-                "MountVolume.SetUp failed for volume {:?} : volumes of type {kind} are not supported by this kubelet",
-                volume.name
-            ));
-        }
+    /// Makes what is missing and updates what has changed; says when a token or certificate must be renewed. Idempotent. Each volume is
+    /// made for itself, as upstream: one that cannot be had keeps no other from being current.
+    ///
+    /// # Errors
+    /// What events say of the volumes that cannot be had. All others have been made.
+    pub async fn sync(&self, model: &Model, refs: &Arc<PodReferences>) -> Result<Option<Timestamp>, Vec<String>> {
         let (mut tokens, mut certificates) = (self.tokens.lock().await, self.certificates.lock().await);
         let fetch = tokens.refresh(&self.cx.options.client, model);
-        let (known, fetched, certified) = tokio::join!(refs.known(), fetch, certificates.refresh(&self.cx, model));
-        known.map_err(|error| match payload::volume_of(model, &error) {
-            Some(volume) => block::failure(model, volume, error.to_string()),
-            None => format!("MountVolume.SetUp failed: {error}"),
-        })?;
-        fetched.and(certified).map_err(|error| format!("MountVolume.SetUp failed {error}"))?;
+        let (unread, untold, uncertified) = tokio::join!(refs.unread(), fetch, certificates.refresh(&self.cx, model));
+        let mut failures = Failures::new();
+        for volume in model.spec().volumes.iter().flatten() {
+            let name = &volume.name;
+            let why = unsupported(volume).map(|kind| format!("volumes of type {kind} are not supported by this kubelet"));
+            let why = why.or_else(|| unread.iter().find(|unread| payload::shows(volume, unread)).map(ToString::to_string));
+            let why = why.or_else(|| untold.get(name).or_else(|| uncertified.get(name)).cloned());
+            failures.extend(why.map(|why| (name.clone(), block::failure(model, name, why))));
+        }
         let (texts, pairs) = (tokens.texts(), certificates.pairs());
         let due = [tokens.due(), certificates.due()].into_iter().flatten().min();
-        let mut backings = HashMap::new();
-        let mut again = false;
-        for volume in model.spec().volumes.iter().flatten() {
-            let (backing, driver) = self.backing(model, volume).await.map_err(|failure| failure.message(model, &volume.name))?;
-            backings.extend(backing.map(|backing| (volume.name.clone(), backing)));
-            again |= driver.is_some_and(|driver| driver.republish || driver.grows);
-        }
-        let due = [due, again.then(|| soon(Timestamp::now()))].into_iter().flatten().min();
-        let (cx, model, refs) = (self.cx.clone(), model.clone(), refs.clone());
+        // What the kubelet makes itself waits for no driver.
+        let (cx, own, refs) = (self.cx.clone(), model.clone(), refs.clone());
+        let passed: BTreeSet<String> = failures.keys().cloned().chain(self.found.lock().iter().cloned()).collect();
         let work = move || {
             let facts = cx.facts(Vec::new());
-            let sources = Sources { model: &model, objects: refs.as_ref(), facts: &facts, tokens: &texts, certificates: &pairs };
-            make_all(&cx.pod_dir(model.uid()), &sources, &backings)
+            let sources = Sources { model: &own, objects: refs.as_ref(), facts: &facts, tokens: &texts, certificates: &pairs };
+            make_own(&cx.pod_dir(own.uid()), &sources, &passed)
         };
-        tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())??;
-        Ok(due)
+        failures.extend(tokio::task::spawn_blocking(work).await.map_err(|error| vec![error.to_string()])?);
+        let paths = model.spec().volumes.iter().flatten().filter(|volume| volume.host_path.is_some());
+        self.found.lock().extend(paths.filter(|volume| !failures.contains_key(&volume.name)).map(|volume| volume.name.clone()));
+        let again = self.bind_all(model, &mut failures).await?;
+        let due = [due, again.then(|| soon(Timestamp::now()))].into_iter().flatten().min();
+        if failures.is_empty() { Ok(due) } else { Err(failures.into_values().collect()) }
+    }
+
+    /// Mounts the volumes of drivers and binds those behind claims; whether a driver wants to be asked again.
+    async fn bind_all(&self, model: &Model, failures: &mut Failures) -> Result<bool, Vec<String>> {
+        let others = model.spec().volumes.iter().flatten().filter(|volume| !failures.contains_key(&volume.name));
+        let one = async |volume: &Volume| (volume.name.clone(), self.backing(model, volume).await);
+        let mut backings = HashMap::new();
+        let mut again = false;
+        for (volume, backing) in futures::future::join_all(others.map(one)).await {
+            match backing {
+                Ok((backing, driver)) => {
+                    again |= driver.is_some_and(|driver| driver.republish || driver.grows);
+                    backings.extend(backing.map(|backing| (volume, backing)));
+                }
+                Err(failure) => drop(failures.insert(volume.clone(), failure.message(model, &volume))),
+            }
+        }
+        let (cx, model) = (self.cx.clone(), model.clone());
+        let work = move || bind_found(&cx.pod_dir(model.uid()), &model, &backings);
+        failures.extend(tokio::task::spawn_blocking(work).await.map_err(|error| vec![error.to_string()])?);
+        Ok(again)
     }
 
     /// What is behind the claim of a volume that is not mounted yet, and what its driver does, where it has one.
@@ -183,10 +222,13 @@ impl Volumes {
         if is_mounted && (!by_driver || known.is_some() && rests) {
             return Ok((None, known));
         }
-        let found = claims::find(&self.cx.options.client, model, volume, &claim).await;
+        let found = claims::find(&self.cx.options.client, model, volume, &claim, is_mounted).await;
         let (claim, found) = found?;
         let mode = Mode::of(&found);
         block::fits(model, volume, mode)?;
+        if !is_mounted {
+            self.admit(model, &found).await?;
+        }
         let to_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
         let Some(source) = Source::of_volume(&found, to_read) else {
             return Ok((Some(Backing::of(&found).map_err(|error| error.to_string())?), None));
@@ -195,10 +237,39 @@ impl Volumes {
             Some(driver) => driver,
             None => self.of_driver(model, volume, &source).await?,
         };
-        if driver.grows {
-            expand::expand(&self.cx, model, &source, &claim, &found).await?;
+        let mut driver = driver;
+        if driver.grows && !expand::expand(&self.cx, model, &source, &claim, &found).await? {
+            driver.grows = false;
+            self.mounted.lock().insert(volume.name.clone(), driver.clone());
         }
         Ok((Some(Backing::of_driver(driver.target.clone(), mode)), Some(driver)))
+    }
+
+    /// Whether a volume that the pod does not have yet may be used on this node, and by this pod. The scheduler has looked at both; a pod
+    /// with a `nodeName` of its own has passed none.
+    async fn admit(&self, model: &Model, volume: &PersistentVolume) -> Result<(), Failure> {
+        if !pods::volumes::is_reachable(volume, &self.cx.options.node_name, &Some(self.cx.node_labels())) {
+            return Err(Failure::Affinity);
+        }
+        // As upstream, whose plugin for paths of the host knows none.
+        let spec = volume.spec.as_ref().filter(|spec| spec.host_path.is_some());
+        if spec.is_some_and(|spec| spec.mount_options.as_ref().is_some_and(|options| !options.is_empty())) {
+            return Err(Failure::Options);
+        }
+        if !exclusive::is_exclusive(volume) {
+            return Ok(());
+        }
+        let (cx, uid) = (self.cx.clone(), model.uid().to_owned());
+        let name = volume.metadata.name.clone().unwrap_or_default();
+        let take = move || exclusive::take(&cx.options.data_dir, &uid, &name);
+        let taken = tokio::task::spawn_blocking(take).await.map_err(|error| error.to_string())?;
+        match taken.map_err(|error| error.to_string())? {
+            true => Ok(()),
+            false => {
+                let why = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
+                Err(Failure::Step(why.to_owned()))
+            }
+        }
     }
 
     async fn of_driver(&self, model: &Model, volume: &Volume, source: &Source) -> Result<Mounted, String> {
@@ -249,131 +320,58 @@ fn soon(now: Timestamp) -> Timestamp {
     now.saturating_add(SignedDuration::from_secs(60)).unwrap_or(now)
 }
 
-fn make_all(pod_dir: &Path, sources: &Sources<'_>, backings: &HashMap<String, Backing>) -> Result<(), String> {
-    let group = sources.model.spec().security_context.as_ref().and_then(|c| c.fs_group).and_then(|g| u32::try_from(g).ok());
-    for volume in sources.model.spec().volumes.iter().flatten() {
-        let failed = |error: String| block::failure(sources.model, &volume.name, error);
-        let at = path(pod_dir, volume);
-        if let Some(files) = sources.files(volume) {
-            let files = files.map_err(failed)?;
-            if volume.config_map.is_none() {
-                // Secrets and tokens stay off the disk.
-                memory(&at, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "").map_err(|error| failed(error.to_string()))?;
-            }
-            let written = atomic::write(&at, &files, group);
-            let below = nested::below(sources.model.spec(), &volume.name);
-            written.and_then(|_| nested::make(&at, &below, group)).map_err(|error| failed(error.to_string()))?;
-        } else if let Some(source) = &volume.host_path {
-            host_path::check(&source.path, source.type_.as_deref().unwrap_or_default()).map_err(failed)?;
-        } else if let Some(source) = &volume.empty_dir {
-            empty_dir(&at, source, sources, group).map_err(|error| failed(error.to_string()))?;
-        } else if let Some(backing) = backings.get(&volume.name).filter(|backing| backing.mode() == Mode::Block) {
-            block::map(pod_dir, &volume.name, backing.path()).map_err(failed)?;
-        } else if let Some(backing) = backings.get(&volume.name) {
-            let policy = sources.model.spec().security_context.as_ref().and_then(|c| c.fs_group_change_policy.as_deref());
-            backing.bind(&at, group.map(|group| (group, policy != Some("OnRootMismatch")))).map_err(failed)?;
+/// Makes what the kubelet makes itself, but for the volumes that are `passed` over.
+fn make_own(pod_dir: &Path, sources: &Sources<'_>, passed: &BTreeSet<String>) -> Failures {
+    let group = group(sources.model);
+    let mut failures = Failures::new();
+    for volume in sources.model.spec().volumes.iter().flatten().filter(|volume| !passed.contains(&volume.name)) {
+        if let Err(why) = make(pod_dir, sources, volume, group) {
+            failures.insert(volume.name.clone(), block::failure(sources.model, &volume.name, why));
         }
     }
-    Ok(())
+    failures
 }
 
-/// Whether something is mounted at `path`.
-fn is_mounted(path: &Path) -> bool {
-    let device = |path: &Path| fs::symlink_metadata(path).ok().map(|metadata| metadata.dev());
-    let parent = path.parent().and_then(device);
-    device(path).is_some_and(|own| Some(own) != parent)
+/// The group that volumes are given to.
+fn group(model: &Model) -> Option<u32> {
+    model.spec().security_context.as_ref()?.fs_group.and_then(|group| u32::try_from(group).ok())
 }
 
-/// Makes `at` a file system in memory, unless it is one already.
-fn memory(at: &Path, flags: MsFlags, options: &str) -> io::Result<()> {
-    fs::create_dir_all(at)?;
-    if is_mounted(at) {
-        return Ok(());
-    }
-    Ok(mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options))?)
-}
-
-/// An emptyDir is made once and belongs to the containers from then on. It is there with owner and mode, or not at all: one that was
-/// interrupted between would stay as it is.
-fn empty_dir(at: &Path, source: &EmptyDirVolumeSource, sources: &Sources<'_>, group: Option<u32>) -> io::Result<()> {
-    let mode = empty_dir_mode(source, group);
-    let owned = format!("mode={mode:o},gid={}", group.unwrap_or_default());
-    match source.medium.as_deref().unwrap_or_default() {
-        "" if at.exists() => Ok(()),
-        "" => {
-            // No volume is called so.
-            let mut draft = at.as_os_str().to_owned();
-            draft.push(".new");
-            fs::create_dir_all(&draft)?;
-            chown(Path::new(&draft), None, group)?;
-            fs::set_permissions(&draft, fs::Permissions::from_mode(mode))?;
-            fs::rename(&draft, at)
+fn make(pod_dir: &Path, sources: &Sources<'_>, volume: &Volume, group: Option<u32>) -> Result<(), String> {
+    let at = path(pod_dir, volume);
+    let failed = |error: io::Error| error.to_string();
+    if let Some(files) = sources.files(volume) {
+        let files = files?;
+        if volume.config_map.is_none() {
+            // Secrets and tokens stay off the disk.
+            empty_dir::memory(&at, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "").map_err(failed)?;
         }
-        "Memory" => {
-            // What containers build in it may have set-user-id bits and device files, as on a disk.
-            let size = memory_size(source, sources.model, sources.facts.allocatable_memory);
-            memory(at, MsFlags::empty(), &format!("size={size},{owned}"))
-        }
-        medium if medium.starts_with(huge_pages::MEDIUM) => {
-            if !is_mounted(at) {
-                let options = huge_pages::options(medium, sources.model)
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-                fs::create_dir_all(at)?;
-                let options = format!("{options},{owned}");
-                mount(Some("nodev"), at, Some("hugetlbfs"), MsFlags::empty(), Some(options.as_str()))?;
-            }
-            // hugetlbfs takes the option mode without the bit by which files inherit the group.
-            let shared = fs::metadata(at)?.permissions().mode() | (mode & 0o2000);
-            fs::set_permissions(at, fs::Permissions::from_mode(shared))
-        }
-        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("medium {other:?} is not supported"))),
+        atomic::write(&at, &files, group).map_err(failed)?;
+        let below = nested::below(sources.model.spec(), &volume.name);
+        nested::make(&at, &below, group).map_err(failed)
+    } else if let Some(source) = &volume.host_path {
+        host_path::check(&source.path, source.type_.as_deref().unwrap_or_default())
+    } else if let Some(source) = &volume.empty_dir {
+        empty_dir::make(&at, source, sources, group).map_err(failed)
+    } else {
+        Ok(())
     }
 }
 
-/// Bytes of a file system in memory: the least of its own limit, the pod's memory and the node's, as upstream.
-fn memory_size(source: &EmptyDirVolumeSource, model: &Model, allocatable: i64) -> i64 {
-    let own = source.size_limit.as_ref().map(units::whole).filter(|bytes| *bytes > 0);
-    let pod = crate::resources::pod(model).memory_limit;
-    [own, pod].into_iter().flatten().fold(allocatable, i64::min)
-}
-
-/// Everybody may write. With a group, files inherit it; in memory, as in any new tmpfs, only their owners may remove them.
-fn empty_dir_mode(source: &EmptyDirVolumeSource, group: Option<u32>) -> u32 {
-    let setgid = if group.is_some() { 0o2000 } else { 0 };
-    let sticky = if source.medium.as_deref() == Some("Memory") { 0o1000 } else { 0 };
-    0o777 | setgid | sticky
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_is_what_volume_pod_and_node_allow() {
-        let check = |own: Option<&str>, pod: serde_json::Value, expected: i64| {
-            let source = EmptyDirVolumeSource { medium: None, size_limit: own.map(units::quantity) };
-            let container = serde_json::json!({"name": "c", "resources": {"limits": pod}});
-            let model = crate::pod::testing::model(serde_json::json!({"containers": [container]}));
-            assert_eq!(memory_size(&source, &model, 4 << 30) >> 20, expected, "{own:?} {pod}");
+/// Shows the pod what is behind its claims.
+fn bind_found(pod_dir: &Path, model: &Model, backings: &HashMap<String, Backing>) -> Failures {
+    let policy = model.spec().security_context.as_ref().and_then(|c| c.fs_group_change_policy.as_deref());
+    let group = group(model).map(|group| (group, policy != Some("OnRootMismatch")));
+    let mut failures = Failures::new();
+    for volume in model.spec().volumes.iter().flatten() {
+        let Some(backing) = backings.get(&volume.name) else { continue };
+        let bound = match backing.mode() {
+            Mode::Block => block::map(pod_dir, &volume.name, backing.path()),
+            Mode::Filesystem => backing.bind(&path(pod_dir, volume), group),
         };
-        let limited = || serde_json::json!({"memory": "64Mi"});
-        check(None, serde_json::json!({}), 4096);
-        check(Some("16Mi"), serde_json::json!({}), 16);
-        check(Some("16Mi"), limited(), 16);
-        check(Some("1Gi"), limited(), 64);
-        check(Some("0"), limited(), 64);
-        check(Some("8Gi"), serde_json::json!({}), 4096);
+        if let Err(why) = bound {
+            failures.insert(volume.name.clone(), block::failure(model, &volume.name, why));
+        }
     }
-
-    #[test]
-    fn empty_dir_modes() {
-        let check = |medium: &str, group: Option<u32>, mode: u32| {
-            let source = EmptyDirVolumeSource { medium: Some(medium.to_owned()), size_limit: None };
-            assert_eq!(empty_dir_mode(&source, group), mode, "{medium} {group:?}");
-        };
-        check("", None, 0o777);
-        check("", Some(123), 0o2777);
-        check("Memory", None, 0o1777);
-        check("Memory", Some(123), 0o3777);
-    }
+    failures
 }

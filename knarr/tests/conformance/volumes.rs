@@ -409,13 +409,16 @@ fn annotated(c: &Cluster) {
 #[test]
 fn images_as_volumes() {
     let c = Cluster::start(KNARR);
-    let image = json!({"volumes": [{"name": "v", "image": {"reference": super::NGINX, "pullPolicy": "Always"}}]});
-    let mounts =
-        json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}, {"name": "v", "mountPath": "/part", "subPath": "etc/nginx"}]});
+    // Programs of an image can be run, which upstream leaves to the runtimes (kubernetes#135775).
+    let image = json!({"volumes": [{"name": "v", "image": {"reference": super::NGINX, "pullPolicy": "Always"}},
+        {"name": "own", "image": {"reference": BUSYBOX}}]});
+    let mounts = json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}, {"name": "v", "mountPath": "/part", "subPath": "etc/nginx"},
+        {"name": "own", "mountPath": "/own"}]});
     let script = "[ -f /v/usr/sbin/nginx ] && [ -f /part/nginx.conf ] && echo files; \
-        touch /v/x 2>/dev/null || echo read-only; /v/usr/sbin/nginx 2>&1 | grep -o 'Permission denied'";
+        touch /v/x 2>/dev/null || echo read-only; \
+        /own/bin/busybox echo runs; grep ' /v ' /proc/mounts | grep -q 'nosuid.*nodev' && echo restricted";
     let shown = pod("shown", script, &mounts, &image);
-    check(&c, &[(shown, "files\nread-only\nPermission denied".to_owned())]);
+    check(&c, &[(shown, "files\nread-only\nruns\nrestricted".to_owned())]);
     // An image that somebody mounts is not removed, and one that is nowhere holds up its pod as a container's own would.
     let missing = json!({"volumes": [{"name": "v", "image": {"reference": "127.0.0.1:5000/none:1", "pullPolicy": "Never"}}]});
     create(&c, &core("pods"), &pod("waits", "true", &json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}), &missing));

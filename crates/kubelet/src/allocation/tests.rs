@@ -1,6 +1,5 @@
 use super::*;
 use crate::pod::testing::model;
-use crate::spec::record;
 use serde_json::{Value, json};
 
 fn pod(cpu: &str, memory: &str) -> Model {
@@ -13,7 +12,7 @@ fn a_pod_runs_with_what_it_was_given() {
     let allocation = Allocation::wanted(&small);
     assert!(Arc::ptr_eq(&allocation.apply(&small), &small));
     assert_eq!(Allocation::wanted(&allocation.apply(&large)), allocation);
-    let text = record(&small.spec.as_ref().unwrap().containers[0]);
+    let text = Model::new(small.clone()).members[0].record().to_owned();
     assert_eq!(Allocation::found(&large, [("c1", text.as_str())]), allocation);
     assert_eq!(Allocation::found(&large, [("c1", "garbage"), ("unknown", text.as_str())]), Allocation::wanted(&large));
 }

@@ -37,18 +37,19 @@ fn random() -> f64 {
 }
 
 impl PodCertificates {
-    /// Takes in what signers have answered, and asks for what is missing or due. An error says of which volume there is nothing to show.
-    pub async fn refresh(&mut self, cx: &Context, model: &Model) -> Result<(), String> {
+    /// Takes in what signers have answered, and asks for what is missing or due. Gives the volumes for which there is nothing to show, and why.
+    pub async fn refresh(&mut self, cx: &Context, model: &Model) -> BTreeMap<String, String> {
+        let mut failures = BTreeMap::new();
         if sources(model).next().is_none() {
-            return Ok(());
+            return failures;
         }
         let requests = cx.certificates.requests();
         if tokio::time::timeout(PATIENCE, requests.synced()).await.is_err() {
-            return Err("the requests for certificates cannot be read yet".to_owned());
+            let why = "the requests for certificates cannot be read yet";
+            return sources(model).map(|((volume, _), _)| (volume, why.to_owned())).collect();
         }
         let mut news = self.news.take().unwrap_or_else(|| cx.certificates.changes(model.uid()));
         self.see(cx, model, requests);
-        let mut failure = None;
         for (place, source) in sources(model) {
             let credential = self.all.entry(place.clone()).or_default();
             if !credential.is_wanted(Timestamp::now()) {
@@ -56,21 +57,20 @@ impl PodCertificates {
             }
             if let Err(error) = ask(cx, model, source, credential).await {
                 tracing::warn!(pod = model.title(), volume = place.0, error, "no certificate can be asked for");
-                failure = failure.or(credential.not_asked(error, Timestamp::now()).err().map(|why| (place.0, why)));
+                failures.extend(credential.not_asked(error, Timestamp::now()).err().map(|why| (place.0, why)));
             }
         }
-        if failure.is_none() {
-            // Most signers answer at once. Whose does not is told of below.
-            let _ = tokio::time::timeout(PATIENCE, self.answered(cx, model, requests, &mut news)).await;
-        }
+        // Most signers answer at once. Whose does not is told of below.
+        let _ = tokio::time::timeout(PATIENCE, self.answered(cx, model, requests, &mut news)).await;
         self.news = Some(news);
         let now = Timestamp::now();
         self.all.values_mut().filter_map(|credential| credential.tell(now)).for_each(|told| tell(cx, model, told));
-        let lacks = self.all.iter().find_map(|((volume, _), credential)| Some((volume.clone(), credential.pair(now).err()?)));
-        match failure.or(lacks) {
-            Some((volume, why)) => Err(format!("for volume {volume:?} : {why}")),
-            None => Ok(()),
+        for ((volume, _), credential) in &self.all {
+            if let Err(why) = credential.pair(now) {
+                failures.entry(volume.clone()).or_insert(why);
+            }
         }
+        failures
     }
 
     /// Returns when no answer is missing for something to show.

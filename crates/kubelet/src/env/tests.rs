@@ -11,8 +11,13 @@ impl Objects for Fixed {
     }
 
     fn secret(&self, name: &str) -> Option<Arc<Secret>> {
-        let secret = json!({"metadata": {"name": "s"}, "data": {"p": "c2VjcmV0"}});
-        (name == "s").then(|| Arc::new(serde_json::from_value(secret).unwrap()))
+        let secret = match name {
+            "s" => json!({"metadata": {"name": "s"}, "data": {"p": "c2VjcmV0"}}),
+            // "a", a byte that begins no character, "b"; and a character that is cut off.
+            "binary" => json!({"metadata": {"name": "binary"}, "data": {"key": "Yf9i", "cut": "4oI=", "text": "eA=="}}),
+            _ => return None,
+        };
+        Some(Arc::new(serde_json::from_value(secret).unwrap()))
     }
 
     fn trust_bundles(&self) -> Arc<BTreeMap<String, ClusterTrustBundle>> {
@@ -75,6 +80,11 @@ fn sources() {
     let from = json!({"envFrom": [{"prefix": "X_", "configMapRef": {"name": "m"}}, {"secretRef": {"name": "s"}}]});
     check(from.clone(), Ok(&[service, ("X_k", "v"), ("p", "secret")]));
     assert_eq!(environment(from).unwrap().skipped, [("ConfigMap", "m".to_owned(), vec!["bad=name".to_owned()])]);
+    // kubernetes#139168: "Restores pre-1.34 ability to use Secret API objects with binary data as container env values".
+    let all = [service, ("cut", "\u{fffd}\u{fffd}"), ("key", "a\u{fffd}b"), ("text", "x")];
+    check(json!({"envFrom": [{"secretRef": {"name": "binary"}}]}), Ok(&all));
+    let one = json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "binary", "key": "key"}}}]});
+    check(one, Ok(&[service, ("A", "a\u{fffd}b")]));
     check(json!({"envFrom": [{"secretRef": {"name": "none"}}]}), Err("secret \"none\" not found"));
 }
 

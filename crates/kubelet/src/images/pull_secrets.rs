@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use base64::Engine;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use k8s_openapi::api::core::v1::Secret;
 use runtime::api::Credentials;
 use serde::Deserialize;
@@ -23,13 +24,21 @@ struct Auth {
     auth: Option<String>,
 }
 
+/// As programs in Go read it: with padding or without, and whatever the bits are that no byte needs.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true).with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 impl Auth {
+    /// What `auth` says, which comes before the other two, as upstream.
     fn credentials(self) -> Option<Credentials> {
-        if let (Some(username), Some(password)) = (self.username, self.password) {
-            return Some(Credentials { username, password });
-        }
-        let text = base64::engine::general_purpose::STANDARD.decode(self.auth?).ok()?;
-        let text = String::from_utf8(text).ok()?;
+        let Some(mut auth) = self.auth.filter(|auth| !auth.is_empty()) else {
+            return Some(Credentials { username: self.username?, password: self.password? });
+        };
+        // Programs that encode wrap their lines.
+        auth.retain(|c| !matches!(c, '\r' | '\n'));
+        let text = String::from_utf8(BASE64.decode(auth).ok()?).ok()?;
         let (username, password) = text.split_once(':')?;
         Some(Credentials { username: username.to_owned(), password: password.to_owned() })
     }
@@ -69,7 +78,13 @@ mod tests {
     #[test]
     fn both_forms() {
         let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
-        let auths = json!({"r.io": {"auth": encode("u:p:q")}, "s.io": {"username": "v", "password": "w"}, "t.io": {"auth": "?"}});
+        let plain = encode("user:secret");
+        assert!(plain.ends_with('='), "it is padded");
+        let wrapped = format!("{}\n{}\r\n", &plain[..7], &plain[7..]);
+        let auths = json!({"r.io": {"auth": encode("u:p:q")}, "s.io": {"username": "v", "password": "w"}, "t.io": {"auth": "?"},
+            "unpadded.io": {"auth": plain.trim_end_matches('=')}, "wrapped.io": {"auth": wrapped},
+            "both.io": {"auth": plain, "username": "v", "password": "w"}, "empty.io": {"auth": "", "username": "v", "password": "w"},
+            "half.io": {"username": "v"}});
         let new = json!({".dockerconfigjson": encode(&json!({"auths": auths}).to_string())});
         for data in [new, json!({".dockercfg": encode(&auths.to_string())})] {
             let metadata = json!({"namespace": "n", "name": "s", "uid": "1"});
@@ -84,6 +99,11 @@ mod tests {
             check("r.io/x", Some(("u", "p:q")));
             check("s.io/x", Some(("v", "w")));
             check("t.io/x", None);
+            for registry in ["unpadded.io/x", "wrapped.io/x", "both.io/x"] {
+                check(registry, Some(("user", "secret")));
+            }
+            check("empty.io/x", Some(("v", "w")));
+            check("half.io/x", None);
             check("docker.io/library/x", None);
             let source = keyring.lookup("r.io/x").remove(0).source;
             let Source::Secret(secret) = source else { panic!("{source:?}") };

@@ -3,6 +3,7 @@ mod links;
 mod room;
 mod stuck;
 mod told;
+mod volumes;
 
 use crate::testing::Cell;
 use client::Api;

@@ -120,6 +120,11 @@ impl Agent {
     pub async fn report(self: Arc<Self>, registered: Node, gate: Gate) -> Result<(), Infallible> {
         let reference = reference(&registered);
         self.cx.recorder.event(&reference, Type::Normal, "Starting", "Starting kubelet.");
+        if self.cx.machine.may_swap_memory() {
+            let message = "The tmpfs noswap option is not supported. Memory-backed volumes (e.g. secrets, emptyDirs, etc.) \
+                           might be swapped to disk and should no longer be considered secure.";
+            self.cx.recorder.event(&reference, Type::Warning, "PossibleMemoryBackedVolumesOnDisk", message);
+        }
         let name = &self.cx.options.node_name;
         let nodes = self.cx.options.informers.of_selected::<Node>(&format!("metadata.name={name}"));
         let (mut changes, mut shutdown) = (nodes.changes(), self.cx.shutdown.subscribe());

@@ -11,6 +11,7 @@ use super::supply::{Supplies, Supply};
 use crate::affinity::options::Distances;
 use crate::cpus::set::CpuSet;
 use crate::units::{ResourceList, quantity};
+use crate::volumes::empty_dir::knows_no_swap;
 
 /// Capacity and identity of the machine.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +36,13 @@ pub struct Machine {
     pub hostname: String,
     /// The kernel confines programs by AppArmor profiles.
     pub app_armor: bool,
+    /// What is in memory may be written to a disk.
+    pub swaps: bool,
+}
+
+/// Whether there is any place to swap to, by the kernel's table with its heading.
+fn has_swap(table: &str) -> bool {
+    table.lines().skip(1).any(|line| !line.trim().is_empty())
 }
 
 impl Machine {
@@ -70,7 +78,13 @@ impl Machine {
             },
             hostname: of_uname(|uname| uname.nodename()),
             app_armor: text("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+            swaps: has_swap(&text("/proc/swaps")),
         }
+    }
+
+    /// Whether volumes in memory may come to be on a disk: the machine swaps, and its kernel cannot leave them out.
+    pub fn may_swap_memory(&self) -> bool {
+        self.swaps && !knows_no_swap(&self.info.kernel_version)
     }
 
     /// CPU in thousandths.
@@ -176,6 +190,21 @@ mod tests {
         check("", "Linux");
         assert_eq!(meminfo("MemTotal:       16384 kB\nMemFree: 1 kB\n", "MemTotal"), Some(16384 * 1024));
         assert_eq!(architecture("x86_64"), "amd64");
+    }
+
+    #[test]
+    fn memory_that_may_come_to_be_on_a_disk() {
+        let heading = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority";
+        let check = |rest: &str, kernel: &str, expected: bool| {
+            let info = NodeSystemInfo { kernel_version: kernel.to_owned(), ..NodeSystemInfo::default() };
+            let machine = Machine { swaps: has_swap(&format!("{heading}{rest}")), info, ..Machine::default() };
+            assert_eq!(machine.may_swap_memory(), expected, "{rest} {kernel}");
+        };
+        let disk = "\n/dev/sda2                               partition\t1048572\t\t0\t\t-2\n";
+        check(disk, "6.1.0-18-amd64", true);
+        check(disk, "6.12.1", false);
+        check("\n", "6.1.0-18-amd64", false);
+        check("", "6.1.0-18-amd64", false);
     }
 
     #[test]

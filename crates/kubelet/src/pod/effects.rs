@@ -25,8 +25,8 @@ use crate::spec::{Member, Model};
 use crate::volumes::Volumes;
 use crate::{claims, dns, hooks, hosts, images, resources, storage};
 
-/// Longest that a postStart hook may take before its container is given up.
-const HOOK_LIMIT: Duration = Duration::from_secs(600);
+/// A postStart hook takes as long as it takes, as upstream: 34 years. Who deletes the pod ends it with its container.
+const HOOK_LIMIT: Duration = Duration::from_secs(1 << 30);
 
 /// What effects on one pod share.
 #[derive(Clone)]
@@ -50,10 +50,10 @@ impl Effects {
             Action::RemoveLost(id) => Box::pin(async move { Outcome::Removed(this.remove_sandbox(&model, &id).await) }),
             Action::MountVolumes | Action::RefreshVolumes => Box::pin(async move {
                 let result = this.volumes.sync(&model, &this.refs).await;
-                if let Err(message) = &result {
+                for message in result.as_ref().err().into_iter().flatten() {
                     this.cx.pod_event(&model, Type::Warning, "FailedMount", message.clone());
                 }
-                Outcome::Volumes(result)
+                Outcome::Volumes(result.map_err(|failures| failures.join("; ")))
             }),
             Action::Resize => {
                 let steps = resize::steps(&model, state, self.cx.machine.memory_bytes);
@@ -375,14 +375,11 @@ fn sandbox_config(cx: &Context, model: &Model, attempt: u32) -> SandboxConfig {
     }
 }
 
-/// Limits of the pod's own group. Who has processors for itself is not held back on them.
+/// Limits of the pod's own group.
 fn pod_limits(cx: &Context, model: &Model) -> Resources {
     let huge_pages = resources::pod_huge_pages(model, cx.machine.huge_pages.keys());
-    let limits = Resources { pids_limit: cx.options.pod_max_pids, huge_pages, ..resources::pod(model) };
-    match cx.cpus.has_exclusive(model.uid()) {
-        true => Resources { cpu_quota: None, cpu_period: None, ..limits },
-        false => limits,
-    }
+    let limits = resources::pod_group(model, cx.cpus.has_exclusive(model.uid()));
+    Resources { pids_limit: cx.options.pod_max_pids, huge_pages, ..limits }
 }
 
 /// Sysctls of the pod: its own, and before them those that containerd and Docker set in a network of the pod's own. A user other than

@@ -60,11 +60,12 @@ fn amounts(resources: &ResourceRequirements, name: &str) -> [Option<i64>; 2] {
 pub fn in_progress(model: &Model, state: &State) -> bool {
     let slots = model.members.iter().filter_map(|member| Some((member, state.slots.get(&member.spec.name)?)));
     slots.into_iter().any(|(member, slot)| differs(member, slot))
-        || state.sandbox.done().is_some_and(|sandbox| pod_differs(model, &sandbox.resources))
+        || state.sandbox.done().is_some_and(|sandbox| pod_differs(model, state, &sandbox.resources))
 }
 
-fn pod_differs(model: &Model, has: &Resources) -> bool {
-    has.cpu_shares.is_some() && limits(has) != limits(&resources::pod(model))
+/// Whether the pod's cgroup has other limits than it is to have, by what was recorded with it.
+fn pod_differs(model: &Model, state: &State, has: &Resources) -> bool {
+    has.cpu_shares.is_some() && limits(has) != limits(&resources::pod_group(model, state.has_cpus))
 }
 
 /// What a resize changes of a cgroup.
@@ -86,8 +87,11 @@ pub fn steps(model: &Model, state: &State, memory_capacity: i64) -> Steps {
             steps.containers.push((current.id.clone(), limits, member.record().to_owned()));
         }
     }
-    if pod_differs(model, &sandbox.resources) {
-        let wanted = Resources { pids_limit: sandbox.resources.pids_limit, ..resources::pod(model) };
+    if pod_differs(model, state, &sandbox.resources) {
+        let wanted = resources::pod_group(model, state.has_cpus);
+        // What no resize changes stays on record as it is.
+        let (pids_limit, huge_pages) = (sandbox.resources.pids_limit, sandbox.resources.huge_pages.clone());
+        let wanted = Resources { pids_limit, huge_pages, ..wanted };
         let wide = widest(&sandbox.resources, &wanted);
         steps.wide = (limits(&wide) != limits(&sandbox.resources)).then(|| wide.clone());
         steps.narrow = (!restarting && limits(&wide) != limits(&wanted)).then_some(wanted);
@@ -197,6 +201,38 @@ mod tests {
     #[test]
     fn equal_amounts_in_other_words_change_no_limit_and_restart_nothing() {
         check(&[both("1", "64Mi")], &[both("1000m", "65536Ki")], "RestartContainer", (None, None), &["c0"], &[]);
+    }
+
+    /// `DisableCPUQuotaWithExclusiveCPUs`: the group of a pod whose containers have processors for themselves has no quota, and gets none later.
+    #[test]
+    fn who_has_processors_is_not_held_back_on_them() {
+        let model = pod(&[both("1", "64Mi")], "NotRequired");
+        let has = Resources { huge_pages: [("2MB".to_owned(), 1 << 21)].into(), ..resources::pod_group(&model, true) };
+        assert_eq!((has.cpu_quota, has.cpu_period, has.memory_limit), (None, None, Some(64 << 20)));
+        let mut state = State { has_cpus: true, ..running(&model) };
+        state.sandbox = Step::Done(runtime::api::Sandbox { resources: has.clone(), ..sandbox() });
+        assert!(!in_progress(&model, &state) && steps(&model, &state, 1 << 34).is_empty());
+        // Where there is something to change, the rest of the record stays.
+        state.has_cpus = false;
+        let wide = steps(&model, &state, 1 << 34).narrow.unwrap();
+        assert_eq!((wide.cpu_quota, wide.huge_pages), (Some(100_000), has.huge_pages));
+    }
+
+    /// KEP-5419: a container without a limit of its own has that of its pod, also when it changes.
+    #[test]
+    fn containers_follow_the_limits_of_their_pod() {
+        let of = |limit: &str| {
+            model(json!({"resources": {"limits": {"memory": limit}}, "containers": [{"name": "c0"},
+                {"name": "c1", "resources": {"limits": {"memory": "16Mi"}}}]}))
+        };
+        let (old, new) = (of("64Mi"), of("128Mi"));
+        let state = running(&old);
+        assert!(!in_progress(&old, &state) && in_progress(&new, &state));
+        assert_eq!(actual(&state.slots["c0"]), Some(ResourceRequirements::default()), "it shows its own");
+        let steps = steps(&new, &state, 1 << 34);
+        let changed: Vec<_> = steps.containers.iter().map(|(id, limits, _)| (id.as_str(), limits.memory_limit)).collect();
+        assert_eq!(changed, [("c0", Some(128 << 20))]);
+        assert_eq!(steps.wide.unwrap().memory_limit, Some(128 << 20));
     }
 
     #[test]

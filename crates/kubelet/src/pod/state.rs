@@ -387,6 +387,8 @@ pub struct State {
     pub volume_failures: u32,
     /// Why the pod does not have all that it asks for.
     pub pending: Option<Pending>,
+    /// A container of the pod has processors for itself.
+    pub has_cpus: bool,
     /// Giving what runs other resources; idle again when that is done.
     pub resize: Step<()>,
     /// When it is looked at next how much the pod has written; at once when none.

@@ -123,6 +123,7 @@ impl Worker {
         let mut state = adopt(&model, found, Timestamp::now());
         state.pending = pending;
         state.evicted = evicted;
+        state.has_cpus = cx.cpus.has_exclusive(model.uid());
         let mut core = Core::new(model, state, removed);
         if let Some((reason, message)) = rejected {
             cx.pod_event(core.model(), Type::Warning, &reason, message.clone());

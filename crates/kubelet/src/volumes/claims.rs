@@ -16,6 +16,7 @@ use nix::mount::{MsFlags, mount};
 use pods::volumes as rules;
 
 use super::host_path;
+use super::local::Local;
 use super::points::is_mount_point;
 use crate::spec::Model;
 
@@ -78,19 +79,20 @@ pub fn name(model: &Model, volume: &Volume) -> Option<String> {
     }
 }
 
-/// A claim of the pod with its volume.
+/// A claim of the pod with its volume. `is_mounted` says that the pod has it already.
 pub async fn find(
     client: &kube::Client,
     model: &Model,
     volume: &Volume,
     name: &str,
+    is_mounted: bool,
 ) -> Result<(PersistentVolumeClaim, PersistentVolume), Error> {
     let key = format!("{}/{name}", model.namespace());
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), model.namespace());
     let refused = |why: Refusal| Error::Claim(key.clone(), why);
     let found = claims.get_opt(name).await.map_err(|error| refused(Refusal::UnknownClaim(error)))?;
     let claim = found.ok_or_else(|| refused(Refusal::NoClaim(name.to_owned())))?;
-    usable(model, volume, &claim).map_err(refused)?;
+    usable(model, volume, &claim, is_mounted).map_err(refused)?;
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let name = rules::volume_of(&claim);
     let found = volumes.get_opt(name).await.map_err(|error| refused(Refusal::UnknownVolume(name.to_owned(), error)))?;
@@ -114,14 +116,15 @@ pub fn failure(volume: &str, error: &Error) -> String {
     )
 }
 
-fn usable(model: &Model, volume: &Volume, claim: &PersistentVolumeClaim) -> Result<(), Refusal> {
+/// A claim that is being deleted serves the pods that have its volume, and none that do not.
+fn usable(model: &Model, volume: &Volume, claim: &PersistentVolumeClaim, is_mounted: bool) -> Result<(), Refusal> {
     let owners = claim.metadata.owner_references.iter().flatten();
     let own = owners.into_iter().any(|owner| owner.controller == Some(true) && owner.uid == model.uid());
     if volume.persistent_volume_claim.is_none() && !own {
         let key = |name: &str| format!("{}/{name}", model.namespace());
         return Err(Refusal::Strange(key(claim.metadata.name.as_deref().unwrap_or_default()), key(model.name())));
     }
-    if claim.metadata.deletion_timestamp.is_some() {
+    if claim.metadata.deletion_timestamp.is_some() && !is_mounted {
         return Err(Refusal::Ending);
     }
     let bound = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
@@ -154,8 +157,8 @@ pub struct Backing {
     mode: Mode,
     /// As of a hostPath volume.
     kind: String,
-    /// A pod's group may be given what is in it.
-    grouped: bool,
+    /// How it is mounted, where it is a local volume with a file system: a pod's group may be given what is in it.
+    local: Option<Local>,
 }
 
 impl Backing {
@@ -165,8 +168,10 @@ impl Backing {
         let Some(spec) = &volume.spec else { return refused("this kind") };
         let mode = Mode::of(volume);
         if let Some(local) = &spec.local {
-            let (kind, grouped) = if mode == Mode::Block { ("BlockDevice", false) } else { ("Directory", true) };
-            return Ok(Self { path: PathBuf::from(&local.path), mode, kind: kind.to_owned(), grouped });
+            let options = spec.mount_options.clone().unwrap_or_default();
+            let how = (mode == Mode::Filesystem).then(|| Local { fs_type: local.fs_type.clone(), options });
+            let kind = if mode == Mode::Block { "BlockDevice" } else { "" };
+            return Ok(Self { path: PathBuf::from(&local.path), mode, kind: kind.to_owned(), local: how });
         }
         if let Some(source) = &spec.host_path {
             // As upstream, whose plugin for paths of the host maps no devices.
@@ -174,7 +179,7 @@ impl Backing {
                 return refused("type hostPath and mode Block");
             }
             let kind = source.type_.clone().unwrap_or_default();
-            return Ok(Self { path: PathBuf::from(&source.path), mode, kind, grouped: false });
+            return Ok(Self { path: PathBuf::from(&source.path), mode, kind, local: None });
         }
         refused(match spec {
             spec if spec.nfs.is_some() => "type nfs",
@@ -186,7 +191,7 @@ impl Backing {
 
     /// What a driver shows at a path, and has given to the pod's group.
     pub fn of_driver(path: PathBuf, mode: Mode) -> Self {
-        Self { path, mode, kind: String::new(), grouped: false }
+        Self { path, mode, kind: String::new(), local: None }
     }
 
     /// What containers get of it.
@@ -205,15 +210,16 @@ impl Backing {
         if is_mount_point(at).map_err(failed)? {
             return Ok(());
         }
-        host_path::check(&self.path.to_string_lossy(), &self.kind)?;
-        if let Some((group, always)) = group.filter(|_| self.grouped) {
-            give(&self.path, group, always).map_err(failed)?;
+        if let Some(local) = &self.local {
+            return local.mount(&self.path, at, group);
         }
+        host_path::check(&self.path.to_string_lossy(), &self.kind)?;
         bind(&self.path, at).map_err(failed)
     }
 }
 
-fn bind(source: &Path, at: &Path) -> io::Result<()> {
+/// Shows a directory or a file at another place.
+pub(super) fn bind(source: &Path, at: &Path) -> io::Result<()> {
     if fs::metadata(source)?.is_dir() {
         fs::create_dir_all(at)?;
     } else {
@@ -313,13 +319,15 @@ mod tests {
         let check = |volume: usize, metadata: Value, volume_name: &str, phase: &str, expected: Option<&str>| {
             let claim = json!({"metadata": metadata, "spec": {"volumeName": volume_name}, "status": {"phase": phase}});
             let claim = serde_json::from_value(claim).unwrap();
-            let refusal = usable(&model, &volumes[volume], &claim).err().map(|refusal| refusal.to_string());
+            let refusal = usable(&model, &volumes[volume], &claim, false).err().map(|refusal| refusal.to_string());
             assert_eq!(refusal.as_deref(), expected);
         };
         check(0, json!({}), "v", "Bound", None);
         check(0, json!({}), "v", "Pending", Some("PVC is not bound"));
         check(0, json!({}), "", "Bound", Some("PVC is not bound"));
         check(0, json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), "v", "Bound", Some("PVC is being deleted"));
+        let ending = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"volumeName": "v"}, "status": {"phase": "Bound"}});
+        assert!(usable(&model, &volumes[0], &serde_json::from_value(ending).unwrap(), true).is_ok(), "the pod has it already");
         check(1, json!({"name": "c"}), "v", "Bound", Some("PVC n/c was not created for pod n/p (pod is not owner)"));
         let own = json!({"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true}]});
         check(1, own, "v", "Bound", None);
@@ -333,7 +341,7 @@ mod tests {
         let fake = client::fake::Fake::default();
         let client = fake.client();
         let check = async |expected: &str| {
-            let error = find(&client, &model, volume, "x").await.unwrap_err();
+            let error = find(&client, &model, volume, "x", false).await.unwrap_err();
             let begin = "Unable to attach or mount volumes: unmounted volumes=[data], unattached volumes=[], \
                          failed to process volumes=[data]: error processing PVC n/x: ";
             assert_eq!(failure("data", &error), format!("{begin}{expected}"));
@@ -354,17 +362,20 @@ mod tests {
 
     #[test]
     fn volumes_of_this_node() {
-        let check = |spec: Value, expected: Result<(&str, &str, bool), &str>| {
+        let check = |spec: Value, expected: Result<(&str, &str, Option<Local>), &str>| {
             let mode = if spec["volumeMode"] == "Block" { Mode::Block } else { Mode::Filesystem };
             let volume = serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": spec})).unwrap();
             let expected = expected
-                .map(|(path, kind, grouped)| Backing { path: path.into(), mode, kind: kind.to_owned(), grouped })
+                .map(|(path, kind, local)| Backing { path: path.into(), mode, kind: kind.to_owned(), local })
                 .map_err(|what| format!("error processing PV v: volumes of {what} are not supported by this kubelet"));
             assert_eq!(Backing::of(&volume).map_err(|error| error.to_string()), expected);
         };
-        check(json!({"local": {"path": "/d"}}), Ok(("/d", "Directory", true)));
-        check(json!({"hostPath": {"path": "/d", "type": "DirectoryOrCreate"}}), Ok(("/d", "DirectoryOrCreate", false)));
-        check(json!({"local": {"path": "/dev/d"}, "volumeMode": "Block"}), Ok(("/dev/d", "BlockDevice", false)));
+        check(json!({"local": {"path": "/d"}}), Ok(("/d", "", Some(Local::default()))));
+        let options = vec!["noatime".to_owned()];
+        let formatted = json!({"local": {"path": "/dev/d", "fsType": "xfs"}, "mountOptions": options});
+        check(formatted, Ok(("/dev/d", "", Some(Local { fs_type: Some("xfs".to_owned()), options }))));
+        check(json!({"hostPath": {"path": "/d", "type": "DirectoryOrCreate"}}), Ok(("/d", "DirectoryOrCreate", None)));
+        check(json!({"local": {"path": "/dev/d"}, "volumeMode": "Block"}), Ok(("/dev/d", "BlockDevice", None)));
         check(json!({"hostPath": {"path": "/dev/d"}, "volumeMode": "Block"}), Err("type hostPath and mode Block"));
         check(json!({"nfs": {"path": "/d", "server": "s"}}), Err("type nfs"));
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
+
 use crate::resources::HUGE_PAGES;
 use crate::spec::Model;
 
@@ -29,7 +31,8 @@ pub enum Error {
 /// # Errors
 /// The pod asks for no such pages.
 pub fn options(medium: &str, model: &Model) -> Result<String, Error> {
-    let asked: BTreeSet<&str> = model.members.iter().flat_map(|member| requests(&member.spec)).collect();
+    let of_containers = model.members.iter().map(|member| &member.spec.resources);
+    let asked: BTreeSet<&str> = of_containers.chain([&model.spec().resources]).flatten().flat_map(sizes).collect();
     let size = match medium.strip_prefix(MEDIUM).map(|rest| (rest, rest.strip_prefix('-'))) {
         Some(("", _)) => match asked.iter().collect::<Vec<_>>().as_slice() {
             [only] => **only,
@@ -43,10 +46,9 @@ pub fn options(medium: &str, model: &Model) -> Result<String, Error> {
     Ok(format!("pagesize={}", size.trim_end_matches('i')))
 }
 
-/// Sizes of huge pages that a container asks for.
-fn requests(container: &k8s_openapi::api::core::v1::Container) -> impl Iterator<Item = &str> {
-    let resources = container.resources.iter();
-    let names = resources.flat_map(|resources| [&resources.requests, &resources.limits]).flatten().flat_map(|list| list.keys());
+/// Sizes of huge pages that are asked for, by a container or for the pod as a whole.
+fn sizes(resources: &ResourceRequirements) -> impl Iterator<Item = &str> {
+    let names = [&resources.requests, &resources.limits].into_iter().flatten().flat_map(|list| list.keys());
     names.filter_map(|name| name.strip_prefix(HUGE_PAGES))
 }
 
@@ -71,6 +73,8 @@ mod tests {
         check("HugePages", &["hugepages-2Mi", "cpu", "hugepages-2Mi"], Ok("pagesize=2M"));
         check("HugePages-1Gi", &["hugepages-2Mi", "hugepages-1Gi"], Ok("pagesize=1G"));
         check("HugePages-64Ki", &["hugepages-64Ki"], Ok("pagesize=64K"));
+        let of_pod = model(json!({"resources": {"limits": {"hugepages-2Mi": "4Mi"}}, "containers": [{"name": "c"}]}));
+        assert_eq!(options("HugePages", &of_pod).as_deref(), Ok("pagesize=2M"));
         check("HugePages-1Gi", &["hugepages-2Mi"], Err("medium \"HugePages-1Gi\": no container asks for hugepages-1Gi"));
         let which = |count: usize| {
             format!(

@@ -194,26 +194,19 @@ fn certificate_files(source: &PodCertificateProjection, pair: &Pair) -> impl Ite
     files.into_iter().flatten()
 }
 
-/// The first volume that shows an object.
-pub fn volume_of<'a>(model: &'a Model, unread: &Unread) -> Option<&'a str> {
-    let shows = |volume: &&Volume| {
-        let projected = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
-        let projected: Vec<_> = projected.collect();
-        match unread.kind {
-            "ConfigMap" => {
-                let own = volume.config_map.iter().map(|source| &source.name);
-                let parts = projected.iter().filter_map(|source| source.config_map.as_ref()).map(|source| &source.name);
-                own.chain(parts).any(|name| *name == unread.name)
-            }
-            "Secret" => {
-                let own = volume.secret.iter().filter_map(|source| source.secret_name.as_ref());
-                let parts = projected.iter().filter_map(|source| source.secret.as_ref()).map(|source| &source.name);
-                own.chain(parts).any(|name| *name == unread.name)
-            }
-            _ => projected.iter().any(|source| source.cluster_trust_bundle.is_some()),
-        }
-    };
-    model.spec().volumes.iter().flatten().find(shows).map(|volume| volume.name.as_str())
+/// Whether a volume shows an object, or one of those that an error is about which names none.
+pub fn shows(volume: &Volume, unread: &Unread) -> bool {
+    let projected = || volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+    let own = volume.config_map.iter().map(|source| &source.name);
+    let mut config_maps = own.chain(projected().filter_map(|source| source.config_map.as_ref()).map(|source| &source.name));
+    let own = volume.secret.iter().filter_map(|source| source.secret_name.as_ref());
+    let mut secrets = own.chain(projected().filter_map(|source| source.secret.as_ref()).map(|source| &source.name));
+    match unread.kind {
+        "ConfigMap" => config_maps.any(|name| *name == unread.name),
+        "Secret" => secrets.any(|name| *name == unread.name),
+        "ClusterTrustBundle" => projected().any(|source| source.cluster_trust_bundle.is_some()),
+        _ => config_maps.next().is_some() || secrets.next().is_some(),
+    }
 }
 
 #[cfg(test)]

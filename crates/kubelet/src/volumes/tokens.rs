@@ -47,11 +47,10 @@ fn projections(model: &Model) -> impl Iterator<Item = (&str, &ServiceAccountToke
 }
 
 impl Tokens {
-    /// Requests the tokens that are missing or due. A token that cannot be renewed serves until it expires.
-    ///
-    /// # Errors
-    /// For which volume there is no token, and why.
-    pub async fn refresh(&mut self, client: &kube::Client, model: &Model) -> Result<(), String> {
+    /// Requests the tokens that are missing or due. A token that cannot be renewed serves until it expires. Gives the volumes for which
+    /// there is no token, and why.
+    pub async fn refresh(&mut self, client: &kube::Client, model: &Model) -> BTreeMap<String, String> {
+        let mut failures = BTreeMap::new();
         for (volume, projection) in projections(model) {
             let key = (volume.to_owned(), projection.path.clone());
             let now = Timestamp::now();
@@ -64,11 +63,11 @@ impl Tokens {
                     Some(token) if token.expires > now => {
                         token.renew = now.saturating_add(SignedDuration::from_secs(60)).unwrap_or(now)
                     }
-                    _ => return Err(format!("for volume {volume:?} : failed to fetch token: {error}")),
+                    _ => drop(failures.insert(volume.to_owned(), format!("failed to fetch token: {error}"))),
                 },
             }
         }
-        Ok(())
+        failures
     }
 
     /// Texts by volume and path.

@@ -39,7 +39,7 @@ pub enum Propagation {
     Bidirectional,
 }
 
-/// What of an image of this node a mount shows, to be read and not executed (KEP-4639).
+/// What of an image of this node a mount shows, to be read and executed, and not written (KEP-4639).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageSource {
     /// Image identifier, as [`super::Image::id`].

@@ -108,6 +108,11 @@ impl Cgroups {
         self.has(HUGE_PAGES)
     }
 
+    /// Whether memory can be limited.
+    pub(crate) fn limits_memory(&self) -> bool {
+        self.has("memory")
+    }
+
     /// Whether there is this controller.
     fn has(&self, controller: &str) -> bool {
         let of = |mount: &Path| fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();

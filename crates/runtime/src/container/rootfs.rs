@@ -53,7 +53,7 @@ pub(crate) fn mount_image(
         fs::create_dir_all(&directory)?;
         lower.push(directory.to_string_lossy().into_owned());
     }
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let stack = Stack { layers_dir, lower, links: &target.with_extension("links") };
     stack.mount(target, flags, &[""])?;
     if sub_path.is_empty() {

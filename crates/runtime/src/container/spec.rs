@@ -1,6 +1,6 @@
 //! The OCI configuration of a container (OCI runtime specification, config.md and config-linux.md).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -292,13 +292,12 @@ impl Input<'_> {
         }
         if let Some(memory) = limits.memory_limit.filter(|memory| *memory > 0) {
             resources["memory"] = json!({"limit": memory});
-            if self.cgroups.limits_swap() {
+            if !self.cgroups.unified() && self.cgroups.limits_swap() {
                 resources["memory"]["swap"] = json!(memory);
             }
-            if self.cgroups.unified() {
-                // As upstream: a container that is out of memory ends as a whole.
-                resources["unified"] = json!({"memory.oom.group": "1"});
-            }
+        }
+        if self.cgroups.unified() && self.cgroups.limits_memory() {
+            resources["unified"] = json!(memory_files(self.cgroups.limits_swap()));
         }
         let huge = limits.huge_pages.iter().map(|(size, limit)| json!({"pageSize": size, "limit": limit}));
         if !limits.huge_pages.is_empty() && self.cgroups.limits_huge_pages() {
@@ -413,6 +412,13 @@ impl Input<'_> {
     }
 }
 
+/// Files of version 2 that every container's group has, whatever its limits: as upstream, one that is out of memory ends as a whole, and
+/// nothing of it is swapped out (`NoSwap`).
+fn memory_files(limits_swap: bool) -> BTreeMap<&'static str, &'static str> {
+    let swap = limits_swap.then_some(("memory.swap.max", "0"));
+    [("memory.oom.group", "1")].into_iter().chain(swap).collect()
+}
+
 /// Whether what is mounted is of the type proc.
 fn is_proc(mount: &Value) -> bool {
     let source = mount["source"].as_str().unwrap_or_default();
@@ -451,7 +457,7 @@ fn pod_mount(mount: &Mount) -> Value {
         options.push("rro");
     }
     if mount.image.is_some() {
-        options.extend(["nosuid", "nodev", "noexec"]);
+        options.extend(["nosuid", "nodev"]);
     }
     json!({"destination": mount.container_path, "type": "bind", "source": mount.host_path, "options": options})
 }

@@ -139,6 +139,13 @@ fn limits_privileges_and_scores_are_carried() {
     assert_eq!(spec["linux"]["resources"]["cpu"], Value::Null);
     assert_eq!(spec["process"]["oomScoreAdj"], 2);
     assert_eq!(made(&simple())["process"]["oomScoreAdj"], 2, "nobody asked");
+    // Version 2 has these for every container, limited or not (KEP-2400, `NoSwap`).
+    let unified = Cgroups::detect().unwrap().unified();
+    for config in [&config, &simple()] {
+        assert_eq!(made(config)["linux"]["resources"]["unified"]["memory.oom.group"] == "1", unified);
+    }
+    assert_eq!(memory_files(true), BTreeMap::from([("memory.oom.group", "1"), ("memory.swap.max", "0")]));
+    assert_eq!(memory_files(false), BTreeMap::from([("memory.oom.group", "1")]));
     let resources = Resources { cpus: Some("0-3".into()), memory_nodes: Some("1".into()), ..Default::default() };
     let pinned = made(&ContainerConfig { resources, ..simple() });
     assert_eq!(pinned["linux"]["resources"]["cpu"], json!({"cpus": "0-3", "mems": "1"}));

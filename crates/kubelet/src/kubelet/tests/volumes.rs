@@ -1,0 +1,144 @@
+//! Volumes: each for itself, and only where and for whom they are.
+
+use std::path::Path;
+use std::time::Duration;
+
+use client::Api;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, PersistentVolume, PersistentVolumeClaim};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::testing::Cell;
+
+async fn told(cell: &Cell, words: &str) {
+    let is_it = |event: &Event| {
+        event.reason.as_deref() == Some("FailedMount") && event.message.as_deref().is_some_and(|message| message.contains(words))
+    };
+    let told = cell.fake.until::<Event>(|events| events.iter().any(is_it));
+    let told = tokio::time::timeout(Duration::from_secs(30), told).await;
+    assert!(told.is_ok(), "{words}: {:?}", cell.fake.all::<Event>());
+}
+
+fn map(name: &str, value: &str) -> ConfigMap {
+    serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns"}, "data": {"K": value}})).unwrap()
+}
+
+async fn shows(file: &Path, value: &str) {
+    let mut watch = base::directory::Watch::new(file.parent().unwrap()).unwrap();
+    let updated = async {
+        while std::fs::read_to_string(file).ok().as_deref() != Some(value) {
+            watch.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), updated).await.expect("the file is not updated");
+}
+
+/// Volumes before it that cannot be refreshed any more leave the last one, where upstream has the token, as current as it was.
+#[tokio::test]
+async fn a_volume_that_fails_keeps_no_other_from_being_current() {
+    let cell = Cell::new();
+    cell.start().await;
+    let (gone, host) = (cell.directory.path().join("socket"), cell.directory.path().join("directory"));
+    std::fs::create_dir(&host).unwrap();
+    std::fs::write(&gone, "").unwrap();
+    for name in ["first", "last"] {
+        cell.fake.put(&map(name, "v1"));
+    }
+    let volumes = json!([{"name": "first", "configMap": {"name": "first"}}, {"name": "file", "hostPath": {"path": gone, "type": "File"}},
+        {"name": "last", "configMap": {"name": "last"}}]);
+    cell.put("p", json!({"containers": [{"name": "a"}], "volumes": volumes}));
+    cell.ready("p").await;
+    // What a container has by now is its own, whatever becomes of the path.
+    std::fs::remove_file(&gone).unwrap();
+    let maps = Api::<ConfigMap>::namespaced(cell.fake.client(), "ns");
+    maps.delete("first", &DeleteParams::default()).await.unwrap();
+    told(&cell, "MountVolume.SetUp failed for volume \"first\" : configmap \"first\" not found").await;
+    let plugin = cell.directory.path().join("kubelet/pods/uid-p/volumes/kubernetes.io~configmap");
+    let change = Patch::Merge(json!({"data": {"K": "v2"}}));
+    maps.patch("last", &PatchParams::default(), &change).await.unwrap();
+    shows(&plugin.join("last/K"), "v2").await;
+    assert_eq!(std::fs::read_to_string(plugin.join("first/K")).unwrap(), "v1", "it stays as it was");
+    cell.fake.put(&map("first", "v3"));
+    shows(&plugin.join("first/K"), "v3").await;
+    let of_path = |event: &Event| event.message.as_deref().is_some_and(|message| message.contains("hostPath"));
+    assert!(!cell.fake.all::<Event>().iter().any(of_path), "it is looked at again");
+}
+
+/// A pod that has not got all its volumes has those that can be had, and waits with its containers.
+#[tokio::test]
+async fn what_can_be_made_is_made_beside_what_cannot() {
+    let cell = Cell::new();
+    cell.start().await;
+    cell.fake.put(&map("there", "v1"));
+    let volumes = json!([{"name": "missing", "configMap": {"name": "missing"}}, {"name": "nfs", "nfs": {"server": "s", "path": "/"}},
+        {"name": "claimed", "persistentVolumeClaim": {"claimName": "none"}}, {"name": "there", "configMap": {"name": "there"}}]);
+    cell.put("p", json!({"containers": [{"name": "a"}], "volumes": volumes}));
+    told(&cell, "for volume \"missing\" : configmap \"missing\" not found").await;
+    told(&cell, "for volume \"nfs\" : volumes of type nfs are not supported by this kubelet").await;
+    told(&cell, "failed to process volumes=[claimed]: error processing PVC ns/none").await;
+    let there = cell.directory.path().join("kubelet/pods/uid-p/volumes/kubernetes.io~configmap/there/K");
+    assert_eq!(std::fs::read_to_string(there).unwrap(), "v1");
+    assert!(!cell.runtime.world.lock().calls.iter().any(|call| call.starts_with("start")));
+}
+
+/// A claim with its volume, a directory of this machine.
+fn claim(cell: &Cell, name: &str, path: &Path, mode: &str, host: &str) {
+    let terms = json!([{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [host]}]}]);
+    let volume: PersistentVolume = serde_json::from_value(json!({"metadata": {"name": format!("pv-{name}")}, "spec": {
+        "local": {"path": path}, "accessModes": [mode], "capacity": {"storage": "1Gi"},
+        "claimRef": {"namespace": "ns", "name": name, "uid": "u"}, "nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}}))
+    .unwrap();
+    let annotations = json!({"pv.kubernetes.io/bind-completed": "yes"});
+    let claim: PersistentVolumeClaim = serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": "ns", "uid": "u", "annotations": annotations},
+        "spec": {"volumeName": format!("pv-{name}"), "accessModes": [mode]}, "status": {"phase": "Bound"}}))
+    .unwrap();
+    cell.fake.put(&volume);
+    cell.fake.put(&claim);
+}
+
+fn user(claim: &str) -> Value {
+    json!({"containers": [{"name": "a", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]})
+}
+
+/// Upstream's `checkNodeAffinity`: a path that every node has is of one node's disk, and whoever names his node himself gets no other's.
+#[tokio::test]
+async fn a_volume_of_another_node_is_not_mounted() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("SKIPPED: mounting needs root");
+        return;
+    }
+    let cell = Cell::new();
+    cell.start().await;
+    cell.fake.until::<Node>(|nodes| !nodes.is_empty()).await;
+    let disk = cell.directory.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    claim(&cell, "theirs", &disk, "ReadWriteOnce", "n2");
+    claim(&cell, "ours", &disk, "ReadWriteOnce", "n1");
+    cell.put("p", user("theirs"));
+    told(&cell, "MountVolume.NodeAffinity check failed for volume \"v\" : no matching NodeSelectorTerms").await;
+    assert!(!cell.directory.path().join("kubelet/pods/uid-p/volumes/kubernetes.io~local-volume/v").exists());
+    cell.put("q", user("ours"));
+    cell.ready("q").await;
+}
+
+/// KEP-2485: the scheduler and the kubelet both see to it that one pod has the volume.
+#[tokio::test]
+async fn a_volume_for_one_pod_is_not_mounted_for_two() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("SKIPPED: mounting needs root");
+        return;
+    }
+    let cell = Cell::new();
+    cell.start().await;
+    let disk = cell.directory.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    claim(&cell, "data", &disk, "ReadWriteOncePod", "n1");
+    cell.put("p", user("data"));
+    cell.ready("p").await;
+    cell.put("q", user("data"));
+    told(&cell, "for volume \"v\" : volume uses the ReadWriteOncePod access mode and is already in use by another pod").await;
+    cell.pods().delete("p", &DeleteParams { grace_period_seconds: Some(0), ..Default::default() }).await.unwrap();
+    cell.ready("q").await;
+}

@@ -1,0 +1,363 @@
+//! Local PersistentVolumes of the mode `Filesystem`: a directory of the node, or a block device whose file system is mounted. A device that has
+//! nothing on it gets a file system first (API `LocalVolumeSource`).
+//!
+//! Each pod has a mount of its own: to the kernel all mounts of a device are of one file system.
+
+use std::fs;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use parking_lot::Mutex;
+
+use super::claims::{bind, give};
+
+/// The file system of a device that has none, where the volume does not name one.
+const USUAL: &str = "ext4";
+/// Bytes at the beginning and at the end of a device that are all zero where nothing is on it: labels of file systems, partitions and arrays
+/// are in them.
+const EDGE: u64 = 1 << 20;
+/// Exit code of fsck(8): errors are left that nobody has corrected.
+const UNCORRECTED: i32 = 4;
+
+/// One device at a time gets a file system and is mounted.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// How a local volume is mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Local {
+    /// `fsType` of a device; none is what is on it.
+    pub fs_type: Option<String>,
+    /// `mountOptions`.
+    pub options: Vec<String>,
+}
+
+/// What is on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// A file system of this type.
+    Known(&'static str),
+    /// Nothing.
+    Blank,
+    /// Something else.
+    Other,
+}
+
+/// Looks at a device, or at an image of one.
+fn content(device: &mut (impl Read + Seek)) -> io::Result<Content> {
+    let size = device.seek(SeekFrom::End(0))?;
+    let mut part = |from: u64| -> io::Result<Vec<u8>> {
+        device.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        device.by_ref().take(EDGE).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let (first, last) = (part(0)?, part(size.saturating_sub(EDGE))?);
+    let at = |offset: usize, magic: &[u8]| first.get(offset..).is_some_and(|rest| rest.starts_with(magic));
+    Ok(if at(1080, &[0x53, 0xef]) {
+        Content::Known("ext4")
+    } else if at(0, b"XFSB") {
+        Content::Known("xfs")
+    } else if at(0x1_0040, b"_BHRfS_M") {
+        Content::Known("btrfs")
+    } else if first.iter().chain(&last).all(|byte| *byte == 0) {
+        Content::Blank
+    } else {
+        Content::Other
+    })
+}
+
+/// Mount options as the kernel takes them: flags, and what the file system understands. Words for programs that mount are left out (mount(8)).
+fn flags(options: &[String]) -> (MsFlags, String) {
+    let (mut flags, mut others) = (MsFlags::empty(), Vec::new());
+    for option in options.iter().flat_map(|option| option.split(',')).map(str::trim).filter(|option| !option.is_empty()) {
+        let (flag, on) = match option {
+            "ro" => (MsFlags::MS_RDONLY, true),
+            "rw" => (MsFlags::MS_RDONLY, false),
+            "nosuid" => (MsFlags::MS_NOSUID, true),
+            "suid" => (MsFlags::MS_NOSUID, false),
+            "nodev" => (MsFlags::MS_NODEV, true),
+            "dev" => (MsFlags::MS_NODEV, false),
+            "noexec" => (MsFlags::MS_NOEXEC, true),
+            "exec" => (MsFlags::MS_NOEXEC, false),
+            "sync" => (MsFlags::MS_SYNCHRONOUS, true),
+            "async" => (MsFlags::MS_SYNCHRONOUS, false),
+            "dirsync" => (MsFlags::MS_DIRSYNC, true),
+            "noatime" => (MsFlags::MS_NOATIME, true),
+            "atime" => (MsFlags::MS_NOATIME, false),
+            "nodiratime" => (MsFlags::MS_NODIRATIME, true),
+            "diratime" => (MsFlags::MS_NODIRATIME, false),
+            "relatime" => (MsFlags::MS_RELATIME, true),
+            "norelatime" => (MsFlags::MS_RELATIME, false),
+            "strictatime" => (MsFlags::MS_STRICTATIME, true),
+            "lazytime" => (MsFlags::MS_LAZYTIME, true),
+            "defaults" | "_netdev" | "nofail" | "auto" | "noauto" => continue,
+            option if option.starts_with("x-") => continue,
+            other => {
+                others.push(other);
+                continue;
+            }
+        };
+        flags.set(flag, on);
+    }
+    (flags, others.join(","))
+}
+
+impl Local {
+    /// Mounts what is at `path` at `at`, and gives it to a group; `always`, or only where it does not have it. It is mounted as it is to be, or
+    /// not at all. Blocking.
+    ///
+    /// # Errors
+    /// What an event says.
+    pub fn mount(&self, path: &Path, at: &Path, group: Option<(u32, bool)>) -> Result<(), String> {
+        let failed = |error: io::Error| format!("{}: {error}", path.display());
+        let kind = match fs::metadata(path) {
+            Ok(metadata) => metadata.file_type(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(format!("path {path:?} does not exist")),
+            Err(error) => return Err(failed(error)),
+        };
+        let given = |root: &Path| group.map_or(Ok(()), |(group, always)| give(root, group, always)).map_err(failed);
+        let done = if kind.is_dir() {
+            given(path)?;
+            bind(path, at).map_err(failed)?;
+            self.restrict(at)
+        } else if kind.is_block_device() {
+            let _turn = TURN.lock();
+            self.mount_device(path, at)?;
+            given(at)
+        } else {
+            return Err(format!("local volume {path:?} is neither a directory nor a block device"));
+        };
+        done.inspect_err(|_| {
+            let _ = umount2(at, MntFlags::MNT_DETACH);
+        })
+    }
+
+    /// Applies mount options to a directory that is bound: such as are of a mount, and not of a file system.
+    fn restrict(&self, at: &Path) -> Result<(), String> {
+        let (flags, others) = flags(&self.options);
+        if !others.is_empty() {
+            return Err(format!("mount options {others:?} are of a file system, and this local volume is a directory of one"));
+        }
+        if flags.is_empty() {
+            return Ok(());
+        }
+        let remount = || {
+            // What the file system around it does not allow stays so.
+            let around = statvfs(at)?.flags();
+            let kept = [
+                (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
+                (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+                (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+                (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+            ];
+            let kept = kept.into_iter().filter(|(has, _)| around.contains(*has)).map(|(_, flag)| flag);
+            let flags = kept.fold(flags, |all, flag| all | flag) | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+            mount(None::<&str>, at, None::<&str>, flags, None::<&str>)
+        };
+        remount().map_err(|error| format!("mount options {:?}: {error}", self.options))
+    }
+
+    fn mount_device(&self, device: &Path, at: &Path) -> Result<(), String> {
+        let failed = |error: io::Error| format!("{}: {error}", device.display());
+        let named = self.fs_type.as_deref().filter(|fs_type| !fs_type.is_empty());
+        if let Some(strange) = named.filter(|fs_type| !fs_type.bytes().all(|b| b.is_ascii_alphanumeric())) {
+            return Err(format!("{strange:?} is no type of a file system"));
+        }
+        let found = content(&mut fs::File::open(device).map_err(failed)?).map_err(failed)?;
+        let (flags, data) = flags(&self.options);
+        let is_written = !flags.contains(MsFlags::MS_RDONLY);
+        let fs_type = match (named, found) {
+            (Some(named), _) => named,
+            (None, Content::Known(known)) => known,
+            (None, Content::Blank) => USUAL,
+            (None, Content::Other) => {
+                return Err(format!(
+                    "{} has something on it that is no file system known here: name its fsType",
+                    device.display()
+                ));
+            }
+        };
+        match found {
+            Content::Blank if is_written => format(device, fs_type)?,
+            Content::Blank => return Err(format!("{} has no file system, and is to be read only", device.display())),
+            // Who has it mounted already has it checked.
+            Content::Known(_) if is_written && !is_in_use(device) => check(device)?,
+            Content::Known(_) | Content::Other => {}
+        }
+        fs::create_dir_all(at).map_err(failed)?;
+        let data = Some(data.as_str()).filter(|data| !data.is_empty());
+        mount(Some(device), at, Some(fs_type), flags, data).map_err(|error| {
+            format!("{} cannot be mounted as {fs_type} with options {:?}: {error}", device.display(), self.options)
+        })
+    }
+}
+
+/// Whether somebody has the device for himself, such as by mounting it (open(2), O_EXCL).
+fn is_in_use(device: &Path) -> bool {
+    let opened = fs::OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(device);
+    opened.is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY))
+}
+
+/// Makes a file system on a device that has nothing on it, with the options that upstream gives.
+fn format(device: &Path, fs_type: &str) -> Result<(), String> {
+    if is_in_use(device) {
+        return Err(format!("{} is blank and in use: it gets no file system", device.display()));
+    }
+    let program = format!("mkfs.{fs_type}");
+    let options: &[&str] = match fs_type {
+        "ext3" | "ext4" => &["-F", "-m0"],
+        "xfs" => &["-f"],
+        _ => &[],
+    };
+    let made = Command::new(&program).args(options).arg(device).output();
+    let made =
+        made.map_err(|error| format!("{} has no file system, and {program} cannot make one: {error}", device.display()))?;
+    if made.status.success() {
+        tracing::info!(device = %device.display(), fs_type, "a device of a local volume was blank and has a file system now");
+        return Ok(());
+    }
+    Err(format!("{program} of {} failed: {}", device.display(), String::from_utf8_lossy(&made.stderr).trim()))
+}
+
+/// Corrects what can be corrected without asking. Nodes without the program leave it to the file system.
+fn check(device: &Path) -> Result<(), String> {
+    match Command::new("fsck").arg("-a").arg(device).output() {
+        Ok(done) if done.status.code() == Some(UNCORRECTED) => {
+            let said = String::from_utf8_lossy(&done.stdout).trim().to_owned();
+            Err(format!("'fsck' found errors on device {} but could not correct them: {said}", device.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Cursor, Write};
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn what_is_on_a_device() {
+        let check = |offset: usize, bytes: &[u8], expected: Content| {
+            let mut image = vec![0; 3 << 20];
+            image[offset..offset + bytes.len()].copy_from_slice(bytes);
+            assert_eq!(content(&mut Cursor::new(image)).unwrap(), expected, "{offset}");
+        };
+        check(0, &[], Content::Blank);
+        check(1080, &[0x53, 0xef], Content::Known("ext4"));
+        check(0, b"XFSB", Content::Known("xfs"));
+        check(0x1_0040, b"_BHRfS_M", Content::Known("btrfs"));
+        // A partition table, the label of a volume group, and an array's, which is at the end.
+        check(510, &[0x55, 0xaa], Content::Other);
+        check(512, b"LABELONE", Content::Other);
+        check((3 << 20) - 4096, &[0xfc, 0x4e, 0x2b, 0xa9], Content::Other);
+        assert_eq!(content(&mut Cursor::new(vec![0; 512])).unwrap(), Content::Blank);
+    }
+
+    #[test]
+    fn options_of_mounts() {
+        let check = |options: &[&str], expected: MsFlags, others: &str| {
+            let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+            assert_eq!(flags(&options), (expected, others.to_owned()), "{options:?}");
+        };
+        check(&[], MsFlags::empty(), "");
+        check(&["defaults", "x-systemd.automount", "noatime"], MsFlags::MS_NOATIME, "");
+        check(&["nodev,nosuid", "ro", "rw"], MsFlags::MS_NODEV | MsFlags::MS_NOSUID, "");
+        check(&["data=journal", "noexec", "discard"], MsFlags::MS_NOEXEC, "data=journal,discard");
+    }
+
+    fn can_mount() -> bool {
+        let can = nix::unistd::Uid::effective().is_root();
+        if !can {
+            eprintln!("SKIPPED: mounting needs root");
+        }
+        can
+    }
+
+    fn mounted(at: &Path) -> String {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        table.lines().find(|line| line.contains(at.to_str().unwrap())).unwrap_or_default().to_owned()
+    }
+
+    fn local(options: &[&str]) -> Local {
+        Local { fs_type: None, options: options.iter().map(|option| (*option).to_owned()).collect() }
+    }
+
+    #[test]
+    fn a_directory_is_bound_with_its_options() {
+        if !can_mount() {
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let (path, at) = (scratch.path().join("disk"), scratch.path().join("v"));
+        fs::create_dir(&path).unwrap();
+        local(&["noatime", "noexec"]).mount(&path, &at, Some((4242, true))).unwrap();
+        let line = mounted(&at);
+        umount2(&at, MntFlags::MNT_DETACH).unwrap();
+        assert!(line.contains("noatime") && line.contains("noexec"), "{line}");
+        assert_eq!(fs::metadata(&path).unwrap().gid(), 4242);
+        let refused = local(&["discard"]).mount(&path, &at, None).unwrap_err();
+        assert_eq!(refused, "mount options \"discard\" are of a file system, and this local volume is a directory of one");
+        assert_eq!(mounted(&at), "", "it is not left half done");
+        let file = scratch.path().join("file");
+        fs::write(&file, "").unwrap();
+        let refused = [&file, &scratch.path().join("none")].map(|path| local(&[]).mount(path, &at, None).unwrap_err());
+        assert!(refused[0].ends_with("is neither a directory nor a block device"), "{refused:?}");
+        assert!(refused[1].ends_with("does not exist"), "{refused:?}");
+    }
+
+    struct Loop(String);
+
+    impl Loop {
+        /// None where the machine has none to give.
+        fn new(file: &Path) -> Option<Self> {
+            let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output().ok()?;
+            made.status.success().then(|| Self(String::from_utf8_lossy(&made.stdout).trim().to_owned()))
+        }
+    }
+
+    impl Drop for Loop {
+        fn drop(&mut self) {
+            let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+        }
+    }
+
+    /// API `LocalVolumeSource`: "fsType is the filesystem type to mount. It applies only when the Path is a block device."
+    #[test]
+    fn a_blank_device_gets_a_file_system_once() {
+        if !can_mount() {
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("image");
+        fs::File::create(&file).unwrap().set_len(16 << 20).unwrap();
+        let Some(device) = Loop::new(&file) else { return eprintln!("SKIPPED: no loop device") };
+        let device = Path::new(&device.0);
+        let [one, other] = ["one", "other"].map(|name| scratch.path().join(name));
+        assert!(local(&["ro"]).mount(device, &one, None).unwrap_err().contains("has no file system"));
+        local(&["noatime"]).mount(device, &one, Some((4242, true))).unwrap();
+        fs::write(one.join("file"), "kept").unwrap();
+        assert_eq!(fs::metadata(&one).unwrap().gid(), 4242);
+        // Another pod of the node has the same, while it is used and after.
+        local(&["noatime"]).mount(device, &other, None).unwrap();
+        assert_eq!(fs::read_to_string(other.join("file")).unwrap(), "kept");
+        let line = mounted(&other);
+        assert!(line.contains("noatime") && line.contains("ext4"), "{line}");
+        for at in [&one, &other] {
+            umount2(at, MntFlags::empty()).unwrap();
+        }
+        local(&[]).mount(device, &one, None).unwrap();
+        assert_eq!(fs::read_to_string(one.join("file")).unwrap(), "kept");
+        umount2(&one, MntFlags::empty()).unwrap();
+        let wrong = Local { fs_type: Some("xfs".to_owned()), ..Local::default() }.mount(device, &one, None).unwrap_err();
+        assert!(wrong.contains("cannot be mounted as xfs"), "{wrong}");
+        fs::File::options().write(true).open(device).unwrap().write_all(&[1; 4096]).unwrap();
+        let strange = local(&[]).mount(device, &one, None).unwrap_err();
+        assert!(strange.contains("something on it that is no file system known here"), "{strange}");
+    }
+}
