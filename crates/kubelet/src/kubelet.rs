@@ -16,6 +16,7 @@ use crate::affinity;
 use crate::allocatable::{Allocatable, Reserved, ReservedError};
 use crate::certificates::Certificates;
 use crate::claims::Claims;
+use crate::clock::Clock;
 use crate::context::Context;
 use crate::cpus::{self, Cpus};
 use crate::devices::{self, Devices};
@@ -122,6 +123,7 @@ async fn context(mut options: Options, evictions: Requests, tasks: &Tasks) -> Re
         collector: Collector::new(options.image_gc),
         providers: Providers::new(&options.credential_providers.providers, options.client.clone()),
         claims: Claims::load(&options.data_dir),
+        clock: Clock::start(),
         users: Users::load(&pods, options.max_pods),
         conditions: watch::Sender::default(),
         shutdown: watch::Sender::default(),

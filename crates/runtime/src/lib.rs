@@ -15,6 +15,7 @@ pub mod memory;
 pub mod rotation;
 mod shim;
 mod stall;
+mod uptime;
 
 pub use disk::{DiskUsage, disk_usage};
 pub use engine::{Engine, Options};
@@ -23,6 +24,7 @@ pub use images::registry::Registries;
 pub use images::{LayerStream, Observer, Outcome, PeerError, Peers, Progress, Shared};
 pub use kernel_log::KernelLog;
 pub use stall::Stalls;
+pub use uptime::uptime;
 
 use std::ffi::OsString;
 use std::path::Path;

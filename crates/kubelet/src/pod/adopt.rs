@@ -6,13 +6,16 @@ use runtime::api::{Container, ContainerState, SandboxState};
 
 use super::found::{Found, ended};
 use super::state::{Cause, Ending, State, Step};
-use super::status::SCHEME;
+use super::status::{SCHEME, Times};
+use crate::clock;
 use crate::spec::Model;
 
 /// The state of a pod that may have run before this kubelet started: nothing that runs is touched.
-pub(super) fn adopt(model: &Model, found: Found, now: Timestamp) -> State {
+pub(super) fn adopt(model: &Model, found: Found, Times { now, shown }: Times) -> State {
     let status = model.pod.status.clone().unwrap_or_default();
-    let mut state = State { start_time: Some(status.start_time.as_ref().map_or(now, |time| time.0)), ..State::default() };
+    let start_time = status.start_time.as_ref().map_or(shown, |time| time.0);
+    let past = |time: Timestamp| clock::by(time, shown, now).min(now);
+    let mut state = State { start_time: Some(start_time), begun: Some(past(start_time)), ..State::default() };
     let Found { mut sandboxes, mut containers, rounds } = found;
     sandboxes.sort_by_key(|sandbox| sandbox.attempt);
     state.attempt = sandboxes.last().map_or(0, |sandbox| sandbox.attempt + 1);
@@ -30,7 +33,7 @@ pub(super) fn adopt(model: &Model, found: Found, now: Timestamp) -> State {
     }
     for container in containers {
         let is_of_round = rounds.get(&container.name).is_none_or(|first| container.attempt >= *first);
-        let in_newest = is_of_round && ready.as_ref().is_some_and(|sandbox| sandbox.id == container.sandbox);
+        let in_newest = is_of_round && ready.as_ref().is_none_or(|sandbox| sandbox.id == container.sandbox);
         let slot = state.slot(&container.name.clone());
         if in_newest {
             slot.observe(container);
@@ -46,7 +49,7 @@ pub(super) fn adopt(model: &Model, found: Found, now: Timestamp) -> State {
         }
     }
     if !ended(&status) {
-        remember(&mut state);
+        remember(&mut state, ready.is_some());
     }
     if let Some(sandbox) = ready {
         let serves = sandbox.state == SandboxState::Ready;
@@ -55,14 +58,19 @@ pub(super) fn adopt(model: &Model, found: Found, now: Timestamp) -> State {
             state.lose_sandbox();
         }
     }
+    for slot in state.slots.values_mut() {
+        slot.ended = slot.end().map(past);
+        slot.previous_ended = slot.previous.as_ref().map(|previous| past(previous.finished.unwrap_or(previous.created)));
+    }
     if ended(&status) {
         state.ending = Some(Ending::new(Cause::Completed, now));
     }
     state
 }
 
-/// After a restart of the machine the runtime knows nothing: what the API was told of containers that ran takes its place.
-fn remember(state: &mut State) {
+/// After a restart of the machine there is no sandbox, and the runtime may know nothing: what the API was told of containers that ran takes its
+/// place, unless the runtime knows how the same ones ended, or later ones.
+fn remember(state: &mut State, has_sandbox: bool) {
     for (name, slot) in &mut state.slots {
         if slot.current.is_some() || slot.previous.is_some() {
             continue;
@@ -125,7 +133,7 @@ mod tests {
         let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "status": status,
             "spec": {"restartPolicy": policy, "containers": [{"name": "a", "image": "img"}]}});
         let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
-        let mut state = adopt(&model, found, at(100));
+        let mut state = adopt(&model, found, Times { now: at(100), shown: at(100) });
         advance(&model, &mut state, false, at(100));
         let actions = plan(&model, &state, at(100)).actions;
         let words: Vec<_> = actions.iter().map(|action| format!("{action:?}").split('(').next().unwrap().to_owned()).collect();

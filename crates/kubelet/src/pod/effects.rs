@@ -53,7 +53,7 @@ impl Effects {
                 if let Err(message) = &result {
                     this.cx.pod_event(&model, Type::Warning, "FailedMount", message.clone());
                 }
-                Outcome::Volumes(result)
+                Outcome::Volumes(result.map(|due| due.map(|shown| this.cx.clock.of(shown))))
             }),
             Action::Resize => {
                 let steps = resize::steps(&model, state, self.cx.machine.memory_bytes);
