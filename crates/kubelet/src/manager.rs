@@ -24,7 +24,7 @@ use crate::allocation::{self, Allocation, Pending, RESOURCES};
 use crate::context::Context;
 use crate::eviction::requests::{Request, cancelled};
 use crate::pod::cleanup;
-use crate::pod::found::{Found, ended};
+use crate::pod::found::{Found, ended, inventory};
 use crate::pod::report::Shown;
 use crate::pod::state::{Evicted, Rejection};
 use crate::pod::worker::Desired;
@@ -461,20 +461,4 @@ impl Manager {
             });
         }
     }
-}
-
-/// What the runtime holds, by pod.
-async fn inventory(cx: &Context) -> Result<HashMap<String, Found>, runtime::api::Error> {
-    let (sandboxes, containers) = tokio::try_join!(cx.runtime().sandboxes(), cx.runtime().containers(None))?;
-    let pods: HashMap<String, String> = sandboxes.iter().map(|sandbox| (sandbox.id.clone(), sandbox.pod.uid.clone())).collect();
-    let mut found: HashMap<String, Found> = HashMap::new();
-    for sandbox in sandboxes {
-        found.entry(sandbox.pod.uid.clone()).or_default().sandboxes.push(sandbox);
-    }
-    for container in containers {
-        if let Some(uid) = pods.get(&container.sandbox) {
-            found.entry(uid.clone()).or_default().containers.push(container);
-        }
-    }
-    Ok(found)
 }

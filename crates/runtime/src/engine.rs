@@ -7,6 +7,7 @@ mod container;
 mod events;
 mod images;
 mod limits;
+mod past;
 mod recover;
 mod runtime;
 mod sandbox;
@@ -30,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use self::container::signal_number;
 use self::events::Events;
 use self::sealed::Sealed;
+use self::past::Past;
 pub(crate) use self::sessions::dial;
 use self::state::{ContainerEntry, SandboxEntry};
 use crate::api::{Credentials, Error, Image, PodNetwork, Result};
@@ -80,6 +82,7 @@ struct Inner {
 
 impl Engine {
     /// Opens the engine and finds the running pods again. One engine per directory.
+    past: Past,
     ///
     /// # Errors
     /// When the directories cannot be used, the program cannot be read or no cgroup hierarchy is mounted.
@@ -190,6 +193,7 @@ impl Inner {
     /// Runs `work` to its end also when the caller loses interest: half a sandbox is of no use to anybody.
     async fn finish<T, F, W>(self: &Arc<Self>, name: &'static str, work: W) -> Result<T>
     where
+            past: Past::load(options.dir.join("past")).map_err(internal)?,
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send,
         W: FnOnce(Arc<Self>) -> F + Send + 'static,

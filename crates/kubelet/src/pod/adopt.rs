@@ -72,12 +72,12 @@ pub(super) fn adopt(model: &Model, found: Found, Times { now, shown }: Times) ->
 /// place, unless the runtime knows how the same ones ended, or later ones.
 fn remember(state: &mut State, has_sandbox: bool) {
     for (name, slot) in &mut state.slots {
-        if slot.current.is_some() || slot.previous.is_some() {
-            continue;
-        }
-        if let Some(container) = slot.inherited.as_ref().and_then(|told| from_status(name, told)) {
+        let known = slot.current.as_ref().or(slot.previous.as_ref()).map(|container| container.attempt);
+        let told = slot.inherited.as_ref().and_then(|told| from_status(name, told));
+        let told = told.filter(|told| known.is_none_or(|known| !has_sandbox && known < told.attempt));
+        state.bereft |= told.is_some() || !has_sandbox && slot.current.is_some();
+        if let Some(container) = told {
             slot.observe(container);
-            state.bereft = true;
         }
     }
 }
@@ -128,7 +128,8 @@ mod tests {
     #[track_caller]
     fn check(policy: &str, told: Value, found: Found, expected: &[&str], attempt: u32) {
         let id = if told.get("waiting").is_none() { "knarr://1" } else { "" };
-        let status = json!({"phase": "Running", "containerStatuses": [{"name": "a", "restartCount": 0, "ready": false,
+        let count = told.get("restartCount").cloned().unwrap_or(json!(0));
+        let status = json!({"phase": "Running", "containerStatuses": [{"name": "a", "restartCount": count, "ready": false,
             "image": "img", "imageID": "", "containerID": id, "state": told}]});
         let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "status": status,
             "spec": {"restartPolicy": policy, "containers": [{"name": "a", "image": "img"}]}});
@@ -150,6 +151,28 @@ mod tests {
         check("OnFailure", running(), Found::default(), &begins, 1);
         check("OnFailure", ended(0), Found::default(), &["Unmount"], 1);
         check("Never", running(), Found::default(), &["Unmount"], 1);
+    }
+
+    /// Pod Lifecycle: `OnFailure` "only restarts the container if it exits with an error".
+    #[test]
+    fn what_ended_before_the_machine_did_has_ended_as_it_did() {
+        let running = || json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+        let waits = || json!({"waiting": {"reason": "ContainerCreating"}});
+        let past = |attempt: u32, code: i32| {
+            let id = if attempt == 1 { "0" } else { "1" };
+            let container = Container { sandbox: "gone".to_owned(), ..crate::pod::testing::ended(id, "a", attempt, code) };
+            Found { containers: vec![container], ..Found::default() }
+        };
+        let begins = ["RunSandbox", "MountVolumes", "EnsureImage"];
+        check("OnFailure", running(), past(0, 0), &["Unmount"], 1);
+        check("Never", running(), past(0, 1), &["Unmount"], 1);
+        check("OnFailure", running(), past(0, 1), &begins, 1);
+        check("Always", running(), past(0, 0), &begins, 1);
+        // The API was told of none yet, of an earlier one, of a later one.
+        check("OnFailure", waits(), past(0, 0), &["Unmount"], 1);
+        check("OnFailure", running(), past(3, 0), &["Unmount"], 4);
+        let later = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}, "restartCount": 2});
+        check("OnFailure", later, past(1, 0), &begins, 3);
     }
 
     #[test]

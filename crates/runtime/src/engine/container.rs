@@ -1,6 +1,5 @@
 //! Containers: made, started, stopped and removed.
 
-use base::files::{self, Outlives};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use crate::images::blocking;
 use crate::images::store::{Record, Store};
 use crate::images::tree::{Tree, normalize};
 use crate::shim::client;
-use crate::shim::protocol::{Request, StartRequest, TaskState};
+use crate::shim::protocol::{RECORD, Request, StartRequest, TaskState};
 
 /// How long the OCI runtime may take to start a container.
 const START_WAIT: Duration = Duration::from_secs(240);
@@ -176,7 +175,7 @@ impl Inner {
         }
         write_json(&dir.join("config.json"), &spec).map_err(failed("configuration"))?;
         let record = ContainerRecord { user: Some(user.clone()), ..record.clone() };
-        write_json(&dir.join("container.json"), &record).map_err(failed("container record"))?;
+        write_json(&dir.join(RECORD), &record).map_err(failed("container record"))?;
         Ok(user)
     }
 
@@ -251,8 +250,7 @@ impl Inner {
         state.signal = (code > 128).then(|| code - 128).filter(|_| reason == "Error");
         state.reason = reason.to_owned();
         state.message = message.to_owned();
-        let bytes = serde_json::to_vec(&state).unwrap_or_default();
-        if let Err(error) = files::replace(&entry.dir.join("state.json"), &bytes, Outlives::Machine) {
+        if let Err(error) = state.write(&entry.dir) {
             tracing::error!(container = %entry.record.id, %error, "recording the end of a container");
         }
         entry.advance(state);

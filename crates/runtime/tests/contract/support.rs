@@ -211,11 +211,24 @@ pub(crate) fn shim_of(node: &Node, sandbox: &str) -> i32 {
 }
 
 impl Drop for Node {
-    /// Removes what is left without the engine: it may be what failed.
     fn drop(&mut self) {
         let run = self.dir.path().join("run");
         let children = |path: &Path| -> Vec<PathBuf> {
             std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+        self.halt();
+    }
+}
+
+impl Node {
+    /// Leaves the engine as a machine does that is started again: nothing runs, and only the disk remembers.
+    pub(crate) async fn reboot(&mut self) {
+        self.close().await;
+        self.halt();
+        std::fs::remove_dir_all(self.dir.path().join("run")).unwrap();
+    }
+
+    /// Removes what is left without the engine: it may be what failed.
+    fn halt(&self) {
         };
         let kill = |pid: i32| {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
