@@ -177,11 +177,14 @@ impl Inner {
             );
         }
         Ok(Arc::new(Self {
-            images: Images::open(&options.dir.join("images"), options.registries.clone(), options.peers.clone())?,
+            images: Images::open(&options.dir.join("images"), is_used, registries, peers)?,
             cgroups,
             program,
             available,
             oom_floor: base::budgets::oom::lowest_of_containers(),
+        // Containers run in sandboxes, of which the machine forgets all when it starts again.
+        let is_used = std::fs::read_dir(&sandboxes).map_err(internal)?.next().is_some();
+        let (registries, peers) = (options.registries.clone(), options.peers.clone());
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
             events: Events::default(),
