@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base::tasks::{OnFailure, Tasks};
@@ -30,8 +31,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::container::signal_number;
 use self::events::Events;
-use self::sealed::Sealed;
 use self::past::Past;
+use self::sealed::Sealed;
 pub(crate) use self::sessions::dial;
 use self::state::{ContainerEntry, SandboxEntry};
 use crate::api::{Credentials, Error, Image, PodNetwork, Result};
@@ -40,6 +41,9 @@ use crate::container::cgroup::Cgroups;
 use crate::images::registry::Registries;
 use crate::images::{Images, LayerStream, Observer, Peers, Shared, blocking};
 use crate::keyed::Keyed;
+
+/// How long the OCI runtime may take to start a container.
+pub const START_LIMIT: Duration = Duration::from_secs(240);
 
 /// What an engine is made from.
 #[derive(Clone)]
@@ -58,6 +62,8 @@ pub struct Options {
     pub peers: Option<Arc<dyn Peers>>,
     /// Connects sandboxes; without one they have a loopback interface only.
     pub network: Option<Arc<dyn PodNetwork>>,
+    /// How long a container may take to start, [`START_LIMIT`] as a rule.
+    pub start_limit: Duration,
     /// Supervises what the engine runs in the background.
     pub tasks: Tasks,
 }
@@ -76,13 +82,13 @@ struct Inner {
     oom_floor: i32,
     sandboxes: Mutex<BTreeMap<String, Arc<SandboxEntry>>>,
     containers: Mutex<BTreeMap<String, Arc<ContainerEntry>>>,
+    past: Past,
     events: Events,
     busy: Keyed,
 }
 
 impl Engine {
     /// Opens the engine and finds the running pods again. One engine per directory.
-    past: Past,
     ///
     /// # Errors
     /// When the directories cannot be used, the program cannot be read or no cgroup hierarchy is mounted.
@@ -176,17 +182,18 @@ impl Inner {
                 "cgroup controllers are missing: what they limit is refused, or has no limit"
             );
         }
+        // Containers run in sandboxes, of which the machine forgets all when it starts again.
+        let is_used = std::fs::read_dir(&sandboxes).map_err(internal)?.next().is_some();
+        let (registries, peers) = (options.registries.clone(), options.peers.clone());
         Ok(Arc::new(Self {
             images: Images::open(&options.dir.join("images"), is_used, registries, peers)?,
             cgroups,
             program,
             available,
             oom_floor: base::budgets::oom::lowest_of_containers(),
-        // Containers run in sandboxes, of which the machine forgets all when it starts again.
-        let is_used = std::fs::read_dir(&sandboxes).map_err(internal)?.next().is_some();
-        let (registries, peers) = (options.registries.clone(), options.peers.clone());
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
+            past: Past::load(options.dir.join("past")).map_err(internal)?,
             events: Events::default(),
             busy: Keyed::default(),
             options,
@@ -196,7 +203,6 @@ impl Inner {
     /// Runs `work` to its end also when the caller loses interest: half a sandbox is of no use to anybody.
     async fn finish<T, F, W>(self: &Arc<Self>, name: &'static str, work: W) -> Result<T>
     where
-            past: Past::load(options.dir.join("past")).map_err(internal)?,
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send,
         W: FnOnce(Arc<Self>) -> F + Send + 'static,

@@ -18,7 +18,7 @@ mod stall;
 mod uptime;
 
 pub use disk::{DiskUsage, disk_usage};
-pub use engine::{Engine, Options};
+pub use engine::{Engine, Options, START_LIMIT};
 pub use groups::{Groups, dial, send_signal};
 pub use images::registry::Registries;
 pub use images::{LayerStream, Observer, Outcome, PeerError, Peers, Progress, Shared};

@@ -26,8 +26,6 @@ use crate::images::tree::{Tree, normalize};
 use crate::shim::client;
 use crate::shim::protocol::{RECORD, Request, StartRequest, TaskState};
 
-/// How long the OCI runtime may take to start a container.
-const START_WAIT: Duration = Duration::from_secs(240);
 /// How long a shim may take to answer what it does at once. One that takes longer hangs.
 pub(super) const ANSWER: Duration = Duration::from_secs(20);
 /// How long a killed process usually takes to be gone. One that takes longer waits for CPU time.
@@ -218,7 +216,13 @@ impl Inner {
             poststop: self.has_poststop(record),
         });
         let sandbox_dir = self.sandbox_dir(&record.sandbox);
-        let result = client::call(&sandbox_dir, &request, START_WAIT).await;
+        let result = client::call(&sandbox_dir, &request, self.options.start_limit).await;
+        if matches!(result, Err(Error::Timeout(_))) {
+            // The shim goes on with it: what began after all would run beside what takes its place.
+            if let Err(error) = self.kill(&entry, libc::SIGKILL, true).await {
+                tracing::error!(container = id, %error, "a container that did not start in time may start later");
+            }
+        }
         entry.refresh();
         match &result {
             // An earlier call that was cut off may have started it.
