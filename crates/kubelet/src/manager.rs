@@ -127,6 +127,11 @@ fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
 }
 
+/// Whether the pod has ended or is about to.
+fn goes(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some() || pod.status.as_ref().is_some_and(ended)
+}
+
 impl Manager {
     /// For this kubelet.
     pub fn new(cx: Arc<Context>, requests: mpsc::Receiver<Request>) -> Self {
@@ -189,14 +194,26 @@ impl Manager {
 
     /// Begins the pods that there are, once the API has told of all, and ends what nobody knows.
     async fn begin_all(&mut self, changes: &mut Changes<Pod>) {
+        // An error would mean that this kubelet is no more.
+        let _ = self.statics.wanted.wait_for(Option::is_some).await;
         let mut first: Vec<Change<Pod>> = std::iter::from_fn(|| changes.try_next()).collect();
+        self.leave_all(&first);
         // Pods are admitted in the order of their creation.
         first.sort_by_key(|change| change.new.as_ref().and_then(|pod| pod.metadata.creation_timestamp.clone()));
         first.into_iter().for_each(|change| self.changed(change));
-        // An error would mean that this kubelet is no more.
-        let _ = self.statics.wanted.wait_for(Option::is_some).await;
         self.sync_statics();
         self.remove_orphans();
+    }
+
+    /// Who needs what pods still have of the node that ended or were deleted while the kubelet was away waits for it, whichever of them
+    /// is begun first.
+    fn leave_all(&self, first: &[Change<Pod>]) {
+        let statics = self.statics.wanted.borrow().clone().unwrap_or_default();
+        let bound = first.iter().filter_map(|change| change.new.as_ref()).filter(|pod| !goes(pod));
+        let staying: HashSet<&str> = bound.map(|pod| uid(pod)).chain(statics.values().map(|pod| uid(pod))).collect();
+        for uid in self.cx.owners().iter().filter(|uid| !staying.contains(uid.as_str())) {
+            self.cx.leave(uid);
+        }
     }
 
     /// Answers who asks for pods or for the end of one.
@@ -344,7 +361,7 @@ impl Manager {
         }
         let Some(pod) = new else { return };
         // What has ended is known here before the scheduler gives its place to another.
-        if pod.metadata.deletion_timestamp.is_some() || pod.status.as_ref().is_some_and(ended) {
+        if goes(&pod) {
             self.cx.leave(uid(&pod));
         }
         match self.handles.get(uid(&pod)) {
