@@ -1,6 +1,6 @@
 //! Files that are replaced as a whole: who reads one finds what was there before or what is there now, also after a crash.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -38,10 +38,7 @@ pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn write(path: &Path, bytes: &[u8], outlives: Outlives, (directory_mode, mode): (u32, u32)) -> io::Result<()> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Err(io::ErrorKind::InvalidInput.into()) };
     DirBuilder::new().recursive(true).mode(directory_mode).create(directory)?;
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(NEXT);
-    let next = directory.join(hidden);
+    let next = directory.join(next_of(name));
     let written = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&next).and_then(|mut file| {
         file.write_all(bytes)?;
         if outlives == Outlives::Machine { file.sync_all() } else { Ok(()) }
@@ -52,6 +49,14 @@ fn write(path: &Path, bytes: &[u8], outlives: Outlives, (directory_mode, mode): 
         return Err(error);
     }
     if outlives == Outlives::Machine { File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+/// What a file of this name is called while it is written.
+fn next_of(name: &OsStr) -> OsString {
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(NEXT);
+    hidden
 }
 
 /// Renames a file, unless somebody else has taken it away.
@@ -68,6 +73,15 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// It is there and cannot be removed.
 pub fn remove(path: &Path) -> io::Result<()> {
     unless_missing(fs::remove_file(path))
+}
+
+/// Removes a file that [`replace`] writes, and what a process that was killed while it wrote it has left, so that its directory can go.
+///
+/// # Errors
+/// One of them is there and cannot be removed.
+pub fn remove_replaced(path: &Path) -> io::Result<()> {
+    remove(path)?;
+    path.file_name().map_or(Ok(()), |name| remove(&path.with_file_name(next_of(name))))
 }
 
 fn unless_missing(done: io::Result<()>) -> io::Result<()> {
@@ -98,6 +112,20 @@ mod tests {
         assert!(remove(home.path()).is_err());
         remove(&two).unwrap();
         assert!(!two.exists());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_with_the_file() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a/b");
+        replace(&path, b"one", Outlives::Process).unwrap();
+        for is_written in [true, false] {
+            fs::write(home.path().join("a/.b.next"), "half").unwrap();
+            assert_eq!(path.exists(), is_written);
+            remove_replaced(&path).unwrap();
+            assert_eq!(fs::read_dir(home.path().join("a")).unwrap().count(), 0);
+        }
+        remove_replaced(&path).unwrap();
     }
 
     #[test]
