@@ -150,7 +150,10 @@ pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Er
     if !hash.is_empty() {
         metrics::plugins_configured(hash);
     }
-    images::settle(&cx).await.map_err(Error::Pulls)?;
+    if let Err(error) = images::settle(&cx).await {
+        // Such as by a full disk. Who wants an image shows his credentials again where it is not written down who may use it.
+        tracing::error!(%error, "the records of pulls are not brought up to what is on the node");
+    }
     // What ran before may have been made with other processors.
     cx.cpus.settle(cx.runtime().as_ref()).await?;
     let api = Api::new(cx.clone());
