@@ -1,5 +1,6 @@
 //! Gives every pod of this node its task, and tells the tasks of changes.
 
+mod inventory;
 mod room;
 mod task;
 
@@ -13,6 +14,7 @@ use base::tasks::OnFailure;
 use client::events::Type;
 use client::{Change, Changes, Key};
 use futures::StreamExt;
+use inventory::inventory;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
 use task::Task;
@@ -24,7 +26,7 @@ use crate::allocation::{self, Allocation, Pending, RESOURCES};
 use crate::context::Context;
 use crate::eviction::requests::{Request, cancelled};
 use crate::pod::cleanup;
-use crate::pod::found::{Found, ended, inventory};
+use crate::pod::found::{Found, ended};
 use crate::pod::report::Shown;
 use crate::pod::state::{Evicted, Rejection};
 use crate::pod::worker::Desired;

@@ -1,14 +1,12 @@
 //! What is there of a pod before anything is done for it.
 
 use base::files::{self, Outlives};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::PodStatus;
 use runtime::api::{Container, Sandbox};
-
-use crate::context::Context;
 
 /// What the runtime holds of a pod when its worker starts.
 #[derive(Clone, Debug, Default)]
@@ -43,28 +41,4 @@ pub fn write_rounds(pod_dir: &Path, rounds: &BTreeMap<String, u32>) -> io::Resul
 /// Whether the API has the pod's final phase.
 pub fn ended(status: &PodStatus) -> bool {
     pods::state::is_last_phase(status.phase.as_deref().unwrap_or_default())
-}
-
-/// What the runtime holds, by pod.
-///
-/// # Errors
-/// It does not say.
-pub async fn inventory(cx: &Context) -> Result<HashMap<String, Found>, runtime::api::Error> {
-    let runtime = cx.runtime();
-    let (sandboxes, containers, past) =
-        tokio::try_join!(runtime.sandboxes(), runtime.containers(None), runtime.past_containers())?;
-    let pods: HashMap<String, String> = sandboxes.iter().map(|sandbox| (sandbox.id.clone(), sandbox.pod.uid.clone())).collect();
-    let mut found: HashMap<String, Found> = HashMap::new();
-    for sandbox in sandboxes {
-        found.entry(sandbox.pod.uid.clone()).or_default().sandboxes.push(sandbox);
-    }
-    for container in containers {
-        if let Some(uid) = pods.get(&container.sandbox) {
-            found.entry(uid.clone()).or_default().containers.push(container);
-        }
-    }
-    for (uid, container) in past {
-        found.entry(uid).or_default().containers.push(container);
-    }
-    Ok(found)
 }

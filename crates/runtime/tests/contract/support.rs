@@ -224,7 +224,7 @@ impl Node {
     pub(crate) async fn reboot(&mut self) {
         self.close().await;
         self.halt();
-        std::fs::remove_dir_all(self.dir.path().join("run")).unwrap();
+        base::trees::remove(&self.dir.path().join("run")).unwrap();
     }
 
     /// Removes what is left without the engine: it may be what failed.
