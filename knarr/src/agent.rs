@@ -65,7 +65,7 @@ async fn serve(options: cli::Agent) -> Result<()> {
 /// Starts the node, and ends only when it has to be built anew.
 async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()> {
     let identity = node::Identity::of(&options.node)?;
-    base::files::replace(&paths.node_name(), identity.name.as_bytes(), base::files::Outlives::Process)?;
+    paths.keep_node_name(&identity.name)?;
     let mut member = Member::new(options, paths, identity.clone()).await?;
     member.join(tasks).await?;
     let clients = Https(member.remote()?);

@@ -34,22 +34,30 @@ pub(crate) struct Kubeconfig {
 impl Kubeconfig {
     /// Writes it, and again whenever its certificate is due.
     pub(crate) fn keep(self, tasks: &Tasks) -> Result<()> {
-        let identity = self.write()?;
+        let identity = match self.write() {
+            Ok(identity) => Some(identity),
+            Err(error) if self.path.exists() => {
+                tracing::error!(%error, "the administrator's kubeconfig cannot be written: the one that is there stays for now");
+                None
+            }
+            Err(error) => return Err(error),
+        };
         tasks.spawn_until_cancelled("administrator's kubeconfig", OnFailure::Log, self.renew(identity));
         Ok(())
     }
 
-    async fn renew(self, mut identity: Identity) -> Result<(), Infallible> {
+    async fn renew(self, mut identity: Option<Identity>) -> Result<(), Infallible> {
         let mut followed = Followed::new(&self.pki);
         loop {
-            let left = identity.due_in(SystemTime::now()).unwrap_or_default();
+            let left = identity.as_ref().and_then(|identity| identity.due_in(SystemTime::now())).unwrap_or_default();
             tokio::select! {
                 () = tokio::time::sleep(left.clamp(Duration::from_secs(60), LOOK)) => {}
                 () = followed.changed() => {}
             }
-            if identity.is_due(SystemTime::now()) || self.is_replaced(&identity) {
+            let is_good = |identity: &Identity| !identity.is_due(SystemTime::now()) && !self.is_replaced(identity);
+            if !identity.as_ref().is_some_and(is_good) {
                 match self.write() {
-                    Ok(renewed) => identity = renewed,
+                    Ok(renewed) => identity = Some(renewed),
                     Err(error) => tracing::error!(%error, "the administrator's kubeconfig cannot be renewed"),
                 }
             }

@@ -381,6 +381,7 @@ pub(crate) fn runtime_options(
     tasks: &Tasks,
 ) -> runtime::Options {
     runtime::Options {
+        start_limit: runtime::START_LIMIT,
         dir: paths.runtime(),
         run_dir: paths.run(),
         cgroup_root: paths.cgroup(),

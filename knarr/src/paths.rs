@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use base::files::{self, Outlives};
+
 /// The data directory when none is given.
 pub(crate) const DEFAULT: &str = "/var/lib/knarr";
 
@@ -73,6 +75,15 @@ impl Paths {
     /// The node's name, once a server has run here.
     pub(crate) fn node_name(&self) -> PathBuf {
         self.root.join("node-name")
+    }
+
+    /// Writes the node's name down.
+    ///
+    /// # Errors
+    /// It cannot be written, and no name is there.
+    pub(crate) fn keep_node_name(&self, name: &str) -> io::Result<()> {
+        let path = self.node_name();
+        files::unless_older(&path, files::replace(&path, name.as_bytes(), Outlives::Process))
     }
 
     /// What the cluster is, as the server has said to the agent that works here.

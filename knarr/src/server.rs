@@ -159,7 +159,7 @@ async fn start(
     let (own, place) = (identity.routed(), identity.clone());
     let mut changed = None;
     if !options.no_agent {
-        base::files::replace(&paths.node_name(), identity.name.as_bytes(), base::files::Outlives::Process)?;
+        paths.keep_node_name(&identity.name)?;
         let clients = InProcess { api: handle.api.clone(), node: identity.name.clone() };
         let certificates = Issued { authority: authority.clone(), pki: paths.pki() };
         let node = node::Options {

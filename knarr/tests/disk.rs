@@ -69,6 +69,14 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
         kept.iter().for_each(|name| assert!(names.contains(&name.as_str()), "{name} is lost"));
     };
     all_there(&c);
+    // With no byte left it starts with what it has: who makes room needs a server.
+    c.kill_server();
+    let rest =
+        c.machine().command(Path::new("dd")).args(["if=/dev/zero", &format!("of={}", data.join("rest").display())]).output();
+    assert!(String::from_utf8(rest.unwrap().stderr).unwrap().contains("No space left"));
+    c.start_server();
+    all_there(&c);
+    on_machine(&c, &format!("rm {}", data.join("rest").display()));
     c.kill_server();
     on_machine(&c, &format!("rm {}", filler.display()));
     c.start_server();

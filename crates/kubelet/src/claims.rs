@@ -13,7 +13,7 @@ pub mod prepare;
 mod records;
 pub mod slices;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,6 +33,9 @@ pub struct Claims {
     drivers: Mutex<BTreeMap<String, (Plugin, u64)>>,
     /// By the claim's uid.
     records: Mutex<BTreeMap<String, Record>>,
+    /// What this process had prepared, by the claim's uid and the driver. What a record says is from before a restart of the machine perhaps,
+    /// which forgets all that drivers have in memory.
+    prepared: Mutex<BTreeSet<(String, String)>>,
     /// One thing at a time is done to a claim.
     locks: Mutex<Locks>,
     findings: Mutex<Findings>,
@@ -103,6 +106,7 @@ impl Claims {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("cannot forget a claim: {error}")),
             _ => {
                 self.records.lock().remove(uid);
+                self.prepared.lock().retain(|(claim, _)| claim != uid);
                 Ok(())
             }
         }

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use crate::allocatable::Allocatable;
 use crate::certificates::Certificates;
 use crate::claims::Claims;
+use crate::clock::Clock;
 use crate::cpus::Cpus;
 use crate::devices::Devices;
 use crate::dns::Resolv;
@@ -44,6 +45,8 @@ pub const CONTAINERS: &str = "containers";
 pub struct Context {
     /// Configuration.
     pub options: Options,
+    /// What is due is due by this clock.
+    pub clock: Clock,
     /// Where everything of this kubelet runs.
     pub tasks: Tasks,
     /// Records events as `kubelet`.

@@ -16,6 +16,7 @@ use crate::affinity;
 use crate::allocatable::{Allocatable, Reserved, ReservedError};
 use crate::certificates::Certificates;
 use crate::claims::Claims;
+use crate::clock::Clock;
 use crate::context::Context;
 use crate::cpus::{self, Cpus};
 use crate::devices::{self, Devices};
@@ -122,6 +123,7 @@ async fn context(mut options: Options, evictions: Requests, tasks: &Tasks) -> Re
         collector: Collector::new(options.image_gc),
         providers: Providers::new(&options.credential_providers.providers, options.client.clone()),
         claims: Claims::load(&options.data_dir),
+        clock: Clock::start(),
         users: Users::load(&pods, options.max_pods),
         conditions: watch::Sender::default(),
         shutdown: watch::Sender::default(),
@@ -148,7 +150,10 @@ pub async fn start(options: Options, tasks: Tasks, gate: Gate) -> Result<Api, Er
     if !hash.is_empty() {
         metrics::plugins_configured(hash);
     }
-    images::settle(&cx).await.map_err(Error::Pulls)?;
+    if let Err(error) = images::settle(&cx).await {
+        // Such as by a full disk. Who wants an image shows his credentials again where it is not written down who may use it.
+        tracing::error!(%error, "the records of pulls are not brought up to what is on the node");
+    }
     // What ran before may have been made with other processors.
     cx.cpus.settle(cx.runtime().as_ref()).await?;
     let api = Api::new(cx.clone());

@@ -38,6 +38,7 @@ pub mod backoff;
 mod cdi;
 pub mod certificates;
 pub mod claims;
+pub mod clock;
 pub mod context;
 pub mod cpus;
 pub mod devices;

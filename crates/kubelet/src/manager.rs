@@ -1,5 +1,6 @@
 //! Gives every pod of this node its task, and tells the tasks of changes.
 
+mod inventory;
 mod room;
 mod task;
 
@@ -13,6 +14,7 @@ use base::tasks::OnFailure;
 use client::events::Type;
 use client::{Change, Changes, Key};
 use futures::StreamExt;
+use inventory::inventory;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
 use task::Task;
@@ -127,6 +129,11 @@ fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
 }
 
+/// Whether the pod has ended or is about to.
+fn goes(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some() || pod.status.as_ref().is_some_and(ended)
+}
+
 impl Manager {
     /// For this kubelet.
     pub fn new(cx: Arc<Context>, requests: mpsc::Receiver<Request>) -> Self {
@@ -189,14 +196,26 @@ impl Manager {
 
     /// Begins the pods that there are, once the API has told of all, and ends what nobody knows.
     async fn begin_all(&mut self, changes: &mut Changes<Pod>) {
+        // An error would mean that this kubelet is no more.
+        let _ = self.statics.wanted.wait_for(Option::is_some).await;
         let mut first: Vec<Change<Pod>> = std::iter::from_fn(|| changes.try_next()).collect();
+        self.leave_all(&first);
         // Pods are admitted in the order of their creation.
         first.sort_by_key(|change| change.new.as_ref().and_then(|pod| pod.metadata.creation_timestamp.clone()));
         first.into_iter().for_each(|change| self.changed(change));
-        // An error would mean that this kubelet is no more.
-        let _ = self.statics.wanted.wait_for(Option::is_some).await;
         self.sync_statics();
         self.remove_orphans();
+    }
+
+    /// Who needs what pods still have of the node that ended or were deleted while the kubelet was away waits for it, whichever of them
+    /// is begun first.
+    fn leave_all(&self, first: &[Change<Pod>]) {
+        let statics = self.statics.wanted.borrow().clone().unwrap_or_default();
+        let bound = first.iter().filter_map(|change| change.new.as_ref()).filter(|pod| !goes(pod));
+        let staying: HashSet<&str> = bound.map(|pod| uid(pod)).chain(statics.values().map(|pod| uid(pod))).collect();
+        for uid in self.cx.owners().iter().filter(|uid| !staying.contains(uid.as_str())) {
+            self.cx.leave(uid);
+        }
     }
 
     /// Answers who asks for pods or for the end of one.
@@ -344,7 +363,7 @@ impl Manager {
         }
         let Some(pod) = new else { return };
         // What has ended is known here before the scheduler gives its place to another.
-        if pod.metadata.deletion_timestamp.is_some() || pod.status.as_ref().is_some_and(ended) {
+        if goes(&pod) {
             self.cx.leave(uid(&pod));
         }
         match self.handles.get(uid(&pod)) {
@@ -461,20 +480,4 @@ impl Manager {
             });
         }
     }
-}
-
-/// What the runtime holds, by pod.
-async fn inventory(cx: &Context) -> Result<HashMap<String, Found>, runtime::api::Error> {
-    let (sandboxes, containers) = tokio::try_join!(cx.runtime().sandboxes(), cx.runtime().containers(None))?;
-    let pods: HashMap<String, String> = sandboxes.iter().map(|sandbox| (sandbox.id.clone(), sandbox.pod.uid.clone())).collect();
-    let mut found: HashMap<String, Found> = HashMap::new();
-    for sandbox in sandboxes {
-        found.entry(sandbox.pod.uid.clone()).or_default().sandboxes.push(sandbox);
-    }
-    for container in containers {
-        if let Some(uid) = pods.get(&container.sandbox) {
-            found.entry(uid.clone()).or_default().containers.push(container);
-        }
-    }
-    Ok(found)
 }

@@ -225,6 +225,16 @@ pub trait Runtime: Send + Sync {
     /// The containers of one sandbox, or of all.
     async fn containers(&self, sandbox: Option<&str>) -> Result<Vec<Container>>;
 
+    /// Containers that ran before the machine was started again, all of them ended, each with the UID of its pod. Their sandboxes are gone. They
+    /// are told of until the pod has a sandbox again or [`Runtime::forget_past`] is called. Other runtimes keep sandboxes instead.
+    async fn past_containers(&self) -> Result<Vec<(String, Container)>> {
+        Ok(Vec::new())
+    }
+    /// Nobody asks any more for the pod's containers of before the machine was started again. Idempotent.
+    async fn forget_past(&self, _pod_uid: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// What pods and running containers have used, read now. What ends meanwhile is left out.
     async fn usages(&self) -> Result<Usages>;
     /// What all pods below a cgroup like that of [`Runtime::limit_group`] have used together, read now.

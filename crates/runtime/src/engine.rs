@@ -7,6 +7,7 @@ mod container;
 mod events;
 mod images;
 mod limits;
+mod past;
 mod recover;
 mod runtime;
 mod sandbox;
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base::tasks::{OnFailure, Tasks};
@@ -29,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::container::signal_number;
 use self::events::Events;
+use self::past::Past;
 use self::sealed::Sealed;
 pub(crate) use self::sessions::dial;
 use self::state::{ContainerEntry, SandboxEntry};
@@ -38,6 +41,9 @@ use crate::container::cgroup::Cgroups;
 use crate::images::registry::Registries;
 use crate::images::{Images, LayerStream, Observer, Peers, Shared, blocking};
 use crate::keyed::Keyed;
+
+/// How long the OCI runtime may take to start a container.
+pub const START_LIMIT: Duration = Duration::from_secs(240);
 
 /// What an engine is made from.
 #[derive(Clone)]
@@ -56,6 +62,8 @@ pub struct Options {
     pub peers: Option<Arc<dyn Peers>>,
     /// Connects sandboxes; without one they have a loopback interface only.
     pub network: Option<Arc<dyn PodNetwork>>,
+    /// How long a container may take to start, [`START_LIMIT`] as a rule.
+    pub start_limit: Duration,
     /// Supervises what the engine runs in the background.
     pub tasks: Tasks,
 }
@@ -74,6 +82,7 @@ struct Inner {
     oom_floor: i32,
     sandboxes: Mutex<BTreeMap<String, Arc<SandboxEntry>>>,
     containers: Mutex<BTreeMap<String, Arc<ContainerEntry>>>,
+    past: Past,
     events: Events,
     busy: Keyed,
 }
@@ -173,14 +182,18 @@ impl Inner {
                 "cgroup controllers are missing: what they limit is refused, or has no limit"
             );
         }
+        // Containers run in sandboxes, of which the machine forgets all when it starts again.
+        let is_used = std::fs::read_dir(&sandboxes).map_err(internal)?.next().is_some();
+        let (registries, peers) = (options.registries.clone(), options.peers.clone());
         Ok(Arc::new(Self {
-            images: Images::open(&options.dir.join("images"), options.registries.clone(), options.peers.clone())?,
+            images: Images::open(&options.dir.join("images"), is_used, registries, peers)?,
             cgroups,
             program,
             available,
             oom_floor: base::budgets::oom::lowest_of_containers(),
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
+            past: Past::load(options.dir.join("past")).map_err(internal)?,
             events: Events::default(),
             busy: Keyed::default(),
             options,

@@ -15,14 +15,16 @@ pub mod memory;
 pub mod rotation;
 mod shim;
 mod stall;
+mod uptime;
 
 pub use disk::{DiskUsage, disk_usage};
-pub use engine::{Engine, Options};
+pub use engine::{Engine, Options, START_LIMIT};
 pub use groups::{Groups, dial, send_signal};
 pub use images::registry::Registries;
 pub use images::{LayerStream, Observer, Outcome, PeerError, Peers, Progress, Shared};
 pub use kernel_log::KernelLog;
 pub use stall::Stalls;
+pub use uptime::uptime;
 
 use std::ffi::OsString;
 use std::path::Path;

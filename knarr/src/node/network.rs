@@ -120,7 +120,7 @@ async fn first_ranges(changes: &mut Changes<ApiNode>, path: &Path) -> Result<Vec
 
 fn keep_ranges(path: &Path, ranges: Vec<IpNet>) -> Result<Vec<IpNet>> {
     let text: String = ranges.iter().map(|range| format!("{range}\n")).collect();
-    base::tls::write_private(path, text.as_bytes())?;
+    base::files::unless_older(path, base::files::replace_private(path, text.as_bytes()))?;
     Ok(ranges)
 }
 

@@ -114,16 +114,18 @@ impl Credential {
 
     /// Whether a request is to be made now.
     pub fn is_wanted(&self, now: Timestamp) -> bool {
-        self.wanted_at().is_some_and(|at| at <= now)
+        self.wanted_at(now).is_some_and(|at| at <= now)
     }
 
     /// When a request is to be made; none when one is under way, or makes no sense.
-    fn wanted_at(&self) -> Option<Timestamp> {
+    fn wanted_at(&self, now: Timestamp) -> Option<Timestamp> {
         if self.asked.is_some() || self.refused.is_some() {
             return None;
         }
         let refresh = self.issued.as_ref().map_or(Timestamp::MIN, |issued| issued.refresh);
-        Some(self.pause.map_or(refresh, |pause| pause.max(refresh)))
+        // One that would last longer than any does is of before the clock was set back.
+        let pause = self.pause.filter(|pause| *pause <= after(now, RETRY.max(PAUSE)));
+        Some(pause.map_or(refresh, |pause| pause.max(refresh)))
     }
 
     /// A request was made, for this key.
@@ -174,7 +176,7 @@ impl Credential {
     pub fn due(&self, now: Timestamp) -> Option<Timestamp> {
         let told = self.issued.as_ref().map(|issued| [after(issued.refresh, OVERDUE), issued.until]);
         let told = told.into_iter().flatten().filter(|at| *at > now);
-        told.chain(self.wanted_at()).min()
+        told.chain(self.wanted_at(now)).min()
     }
 }
 
@@ -231,6 +233,15 @@ mod tests {
     }
 
     /// Somebody removes the request, or puts another one in its place: there is a new one, not at once.
+    #[test]
+    fn a_clock_that_is_set_back_stops_no_request() {
+        let mut credential = Credential::default();
+        credential.asked("key".to_owned(), made("a", 5), at(10_000));
+        credential.see(Seen::Missing(5), at(10_000), 0.0);
+        assert!(!credential.is_wanted(at(10_000)) && credential.is_wanted(at(10_010)));
+        assert!(credential.is_wanted(at(2800)) && credential.due(at(2800)).is_some_and(|due| due <= at(2800)));
+    }
+
     #[test]
     fn a_request_that_is_gone_is_made_again() {
         let gone: [fn() -> Seen; 2] = [|| Seen::Missing(5), || there("b", issued("of another", 1000, 3600))];

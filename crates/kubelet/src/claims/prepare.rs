@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use pods::claims::{self as rules, Named};
 
+use super::Claims;
 use super::records::{Device, Record};
 use crate::context::Context;
 use crate::spec::{Member, Model};
@@ -50,13 +51,23 @@ async fn prepare_one(cx: &Context, model: &Model, named: Named<'_>) -> Result<()
     }
     let _one = cx.claims.lock(&uid).await;
     let mut record = begin(cx, model, &claim, &uid).await?;
-    for (driver, devices) in record.drivers.clone() {
-        if devices.is_none() {
-            record.drivers.insert(driver.clone(), Some(prepared_by(cx, &driver, &record).await?));
+    for driver in left(&cx.claims, &record) {
+        let devices = Some(prepared_by(cx, &driver, &record).await?);
+        if record.drivers.insert(driver.clone(), devices.clone()) != Some(devices) {
             cx.claims.keep(record.clone()).await?;
         }
+        cx.claims.prepared.lock().insert((uid.clone(), driver));
     }
     Ok(())
+}
+
+/// The drivers that are to prepare a claim. One whose devices are known is asked again by another process: what it has prepared goes with
+/// the machine's memory, such as its CDI files below `/run`, and the record stays. It answers as before where all is there still.
+fn left(claims: &Claims, record: &Record) -> Vec<String> {
+    let prepared = claims.prepared.lock();
+    let is_left = |driver: &str, is_known: bool| !is_known || !prepared.contains(&(record.uid.clone(), driver.to_owned()));
+    let drivers = record.drivers.iter().filter(|(driver, devices)| is_left(driver, devices.is_some()));
+    drivers.map(|(driver, _)| driver.clone()).collect()
 }
 
 /// Writes down that a pod uses a claim, and whose devices the claim has.
@@ -157,6 +168,28 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use serde_json::json;
+
+    /// As upstream, whose record says nothing of what is prepared (`claiminfo.go`, `newClaimInfoFromState`).
+    #[tokio::test]
+    async fn each_process_has_claims_prepared_once() {
+        let home = tempfile::tempdir().unwrap();
+        let drivers = [("d".to_owned(), Some(vec![Device::default()])), ("e".to_owned(), None)];
+        let record = Record { uid: "u".into(), drivers: drivers.into(), ..Record::default() };
+        let claims = Claims::load(home.path());
+        claims.keep(record.clone()).await.unwrap();
+        for driver in ["d", "e"] {
+            claims.prepared.lock().insert(("u".to_owned(), driver.to_owned()));
+        }
+        assert_eq!(left(&claims, &record), ["e"]);
+        let claims = Claims::load(home.path());
+        let found = claims.records.lock()["u"].clone();
+        assert!(found == record && left(&claims, &found) == ["d", "e"]);
+        claims.prepared.lock().insert(("u".to_owned(), "d".to_owned()));
+        assert_eq!(left(&claims, &found), ["e"]);
+        // Given back and claimed again.
+        claims.forget("u").await.unwrap();
+        assert_eq!(left(&claims, &found), ["d", "e"]);
+    }
 
     /// KEP-4381 and KEP-5004: a container has the devices of the requests that it names, and of those that its extended resources became.
     #[test]

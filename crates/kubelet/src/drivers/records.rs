@@ -63,7 +63,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };
-    for result in [removed, fs::remove_file(directory.join(FILE)), fs::remove_dir(directory)] {
+    for result in [removed, files::remove_replaced(&directory.join(FILE)), fs::remove_dir(directory)] {
         match result {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
@@ -151,6 +151,18 @@ mod tests {
         assert_eq!(list(&pod_dir).unwrap().len(), 1);
         fs::remove_file(path.join("data")).unwrap();
         remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert_eq!(list(&pod_dir).unwrap(), []);
+    }
+
+    /// Its pod would be terminating for ever.
+    #[test]
+    fn a_record_that_was_being_written_goes_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let pod_dir = directory.path().join("pods/u");
+        let path = target(&pod_dir, "pv");
+        write(&path, &record("pv")).unwrap();
+        fs::write(path.with_file_name(format!(".{FILE}.next")), "{").unwrap();
         remove(&path).unwrap();
         assert_eq!(list(&pod_dir).unwrap(), []);
     }

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use base::metrics::Page;
 use client::events::Type;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -100,7 +99,7 @@ impl Manager {
     async fn look(&mut self) -> Option<Starved> {
         let observations = self.observe().await;
         let settings = &self.cx.options.eviction;
-        let verdict = self.pressures.observe(settings, &observations, Timestamp::now());
+        let verdict = self.pressures.observe(settings, &observations, self.cx.clock.now());
         let changed = self.cx.conditions.send_if_modified(|known| {
             let changed = *known != verdict.conditions;
             known.clone_from(&verdict.conditions);

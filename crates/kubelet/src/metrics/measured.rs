@@ -195,6 +195,14 @@ impl Runtime for Measured {
         measure("container_status", self.0.container(id)).await
     }
 
+    async fn past_containers(&self) -> Result<Vec<(String, Container)>> {
+        self.0.past_containers().await
+    }
+
+    async fn forget_past(&self, pod_uid: &str) -> Result<()> {
+        self.0.forget_past(pod_uid).await
+    }
+
     async fn containers(&self, sandbox: Option<&str>) -> Result<Vec<Container>> {
         measure("list_containers", self.0.containers(sandbox)).await
     }

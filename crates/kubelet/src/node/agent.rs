@@ -23,6 +23,8 @@ use crate::context::Context;
 
 /// Namespace of node leases.
 const LEASES: &str = "kube-node-lease";
+/// What a server answers whose disk or quota is full (507 Insufficient Storage, RFC 4918).
+const FULL: u16 = 507;
 /// Life of a lease, seconds; it is renewed four times in that.
 const LEASE_SECONDS: i32 = 40;
 const RENEW: Duration = Duration::from_secs(10);
@@ -79,7 +81,8 @@ impl Agent {
         let status = status::status(cx, &health, &NodeStatus::default(), Timestamp::now());
         let node = status::node(&cx.options, status);
         match self.nodes.create(&PostParams::default(), &node).await {
-            Err(kube::Error::Api(error)) if error.code == 409 => {}
+            // A full store says so first, also where there is the Node.
+            Err(kube::Error::Api(error)) if matches!(error.code, 409 | FULL) => {}
             other => return other,
         }
         let name = &cx.options.node_name;
@@ -91,9 +94,16 @@ impl Agent {
             self.nodes.patch(name, &PatchParams::default(), &patch).await?;
         }
         let node = reference(&present);
-        let old = present.status.unwrap_or_default();
+        let old = present.status.clone().unwrap_or_default();
         let status = status::status(cx, &health, &old, Timestamp::now());
-        let shown = self.send(&status, &old).await?;
+        let shown = match self.send(&status, &old).await {
+            Err(kube::Error::Api(error)) if error.code == FULL && old.conditions.is_some() => {
+                tracing::warn!(%error, "the node is there and its status cannot be written yet: its pods are looked after");
+                cx.node_changed.notify_one();
+                return Ok(present);
+            }
+            sent => sent?,
+        };
         if let Some(boot) = status::rebooted(&old, &status) {
             let message = format!("Node {name} has been rebooted, boot id: {boot}");
             cx.recorder.event(&node, Type::Warning, "Rebooted", message);

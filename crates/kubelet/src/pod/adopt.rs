@@ -6,13 +6,16 @@ use runtime::api::{Container, ContainerState, SandboxState};
 
 use super::found::{Found, ended};
 use super::state::{Cause, Ending, State, Step};
-use super::status::SCHEME;
+use super::status::{SCHEME, Times};
+use crate::clock;
 use crate::spec::Model;
 
 /// The state of a pod that may have run before this kubelet started: nothing that runs is touched.
-pub(super) fn adopt(model: &Model, found: Found, now: Timestamp) -> State {
+pub(super) fn adopt(model: &Model, found: Found, Times { now, shown }: Times) -> State {
     let status = model.pod.status.clone().unwrap_or_default();
-    let mut state = State { start_time: Some(status.start_time.as_ref().map_or(now, |time| time.0)), ..State::default() };
+    let start_time = status.start_time.as_ref().map_or(shown, |time| time.0);
+    let past = |time: Timestamp| clock::by(time, shown, now).min(now);
+    let mut state = State { start_time: Some(start_time), begun: Some(past(start_time)), ..State::default() };
     let Found { mut sandboxes, mut containers, rounds } = found;
     sandboxes.sort_by_key(|sandbox| sandbox.attempt);
     state.attempt = sandboxes.last().map_or(0, |sandbox| sandbox.attempt + 1);
@@ -30,7 +33,7 @@ pub(super) fn adopt(model: &Model, found: Found, now: Timestamp) -> State {
     }
     for container in containers {
         let is_of_round = rounds.get(&container.name).is_none_or(|first| container.attempt >= *first);
-        let in_newest = is_of_round && ready.as_ref().is_some_and(|sandbox| sandbox.id == container.sandbox);
+        let in_newest = is_of_round && ready.as_ref().is_none_or(|sandbox| sandbox.id == container.sandbox);
         let slot = state.slot(&container.name.clone());
         if in_newest {
             slot.observe(container);
@@ -46,7 +49,7 @@ pub(super) fn adopt(model: &Model, found: Found, now: Timestamp) -> State {
         }
     }
     if !ended(&status) {
-        remember(&mut state);
+        remember(&mut state, ready.is_some());
     }
     if let Some(sandbox) = ready {
         let serves = sandbox.state == SandboxState::Ready;
@@ -55,21 +58,26 @@ pub(super) fn adopt(model: &Model, found: Found, now: Timestamp) -> State {
             state.lose_sandbox();
         }
     }
+    for slot in state.slots.values_mut() {
+        slot.ended = slot.end().map(past);
+        slot.previous_ended = slot.previous.as_ref().map(|previous| past(previous.finished.unwrap_or(previous.created)));
+    }
     if ended(&status) {
         state.ending = Some(Ending::new(Cause::Completed, now));
     }
     state
 }
 
-/// After a restart of the machine the runtime knows nothing: what the API was told of containers that ran takes its place.
-fn remember(state: &mut State) {
+/// After a restart of the machine there is no sandbox, and the runtime may know nothing: what the API was told of containers that ran takes its
+/// place, unless the runtime knows how the same ones ended, or later ones.
+fn remember(state: &mut State, has_sandbox: bool) {
     for (name, slot) in &mut state.slots {
-        if slot.current.is_some() || slot.previous.is_some() {
-            continue;
-        }
-        if let Some(container) = slot.inherited.as_ref().and_then(|told| from_status(name, told)) {
+        let known = slot.current.as_ref().or(slot.previous.as_ref()).map(|container| container.attempt);
+        let told = slot.inherited.as_ref().and_then(|told| from_status(name, told));
+        let told = told.filter(|told| known.is_none_or(|known| !has_sandbox && known < told.attempt));
+        state.bereft |= told.is_some() || !has_sandbox && slot.current.is_some();
+        if let Some(container) = told {
             slot.observe(container);
-            state.bereft = true;
         }
     }
 }
@@ -120,12 +128,13 @@ mod tests {
     #[track_caller]
     fn check(policy: &str, told: Value, found: Found, expected: &[&str], attempt: u32) {
         let id = if told.get("waiting").is_none() { "knarr://1" } else { "" };
-        let status = json!({"phase": "Running", "containerStatuses": [{"name": "a", "restartCount": 0, "ready": false,
+        let count = told.get("restartCount").cloned().unwrap_or(json!(0));
+        let status = json!({"phase": "Running", "containerStatuses": [{"name": "a", "restartCount": count, "ready": false,
             "image": "img", "imageID": "", "containerID": id, "state": told}]});
         let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "status": status,
             "spec": {"restartPolicy": policy, "containers": [{"name": "a", "image": "img"}]}});
         let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
-        let mut state = adopt(&model, found, at(100));
+        let mut state = adopt(&model, found, Times { now: at(100), shown: at(100) });
         advance(&model, &mut state, false, at(100));
         let actions = plan(&model, &state, at(100)).actions;
         let words: Vec<_> = actions.iter().map(|action| format!("{action:?}").split('(').next().unwrap().to_owned()).collect();
@@ -142,6 +151,28 @@ mod tests {
         check("OnFailure", running(), Found::default(), &begins, 1);
         check("OnFailure", ended(0), Found::default(), &["Unmount"], 1);
         check("Never", running(), Found::default(), &["Unmount"], 1);
+    }
+
+    /// Pod Lifecycle: `OnFailure` "only restarts the container if it exits with an error".
+    #[test]
+    fn what_ended_before_the_machine_did_has_ended_as_it_did() {
+        let running = || json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+        let waits = || json!({"waiting": {"reason": "ContainerCreating"}});
+        let past = |attempt: u32, code: i32| {
+            let id = if attempt == 1 { "0" } else { "1" };
+            let container = Container { sandbox: "gone".to_owned(), ..crate::pod::testing::ended(id, "a", attempt, code) };
+            Found { containers: vec![container], ..Found::default() }
+        };
+        let begins = ["RunSandbox", "MountVolumes", "EnsureImage"];
+        check("OnFailure", running(), past(0, 0), &["Unmount"], 1);
+        check("Never", running(), past(0, 1), &["Unmount"], 1);
+        check("OnFailure", running(), past(0, 1), &begins, 1);
+        check("Always", running(), past(0, 0), &begins, 1);
+        // The API was told of none yet, of an earlier one, of a later one.
+        check("OnFailure", waits(), past(0, 0), &["Unmount"], 1);
+        check("OnFailure", running(), past(3, 0), &["Unmount"], 4);
+        let later = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}, "restartCount": 2});
+        check("OnFailure", later, past(1, 0), &begins, 3);
     }
 
     #[test]

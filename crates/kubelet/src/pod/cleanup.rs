@@ -29,6 +29,7 @@ pub async fn remove_pod(cx: &Context, uid: &str, logs: Option<&Path>) -> Result<
         };
         removed.await.map_err(|error| error.to_string())?;
     }
+    runtime.forget_past(uid).await.map_err(|error| error.to_string())?;
     let directory = cx.pod_dir(uid);
     volumes::remove(cx, uid).await?;
     cx.give_back(uid).await;

@@ -3,7 +3,6 @@
 //! Nobody else changes the [`State`]: what happens is an [`Event`], and [`Core::step`] answers with what to do.
 
 use jiff::{SignedDuration, Timestamp};
-use runtime::api::Container;
 
 use super::action::Plan;
 use super::outcome::Outcome;
@@ -47,11 +46,10 @@ pub struct Desired {
 /// upstream sees containers once a second, and what has ended by then was never ready either.
 const STEADY: SignedDuration = SignedDuration::from_millis(500);
 
-/// When a container has run for that long; none when it has.
-fn steady_at(container: &Container, now: Timestamp) -> Option<Timestamp> {
-    let since = container.started.unwrap_or(container.created);
+/// When a container that has run `since` then has run for that long; none when it has.
+fn steady_at(since: Timestamp, now: Timestamp) -> Option<Timestamp> {
     let at = since.checked_add(STEADY).ok()?;
-    // A clock that was set back is not waited for.
+    // Of one that ran before this kubelet only the clock of the machine tells: where that was set back, it is not waited for.
     (since <= now && now < at).then_some(at)
 }
 
@@ -176,7 +174,7 @@ impl Core {
             if !slot.running() || slot.hook != Step::Done(()) {
                 continue;
             }
-            let steady_at = slot.current.as_ref().filter(|_| member.spec.startup_probe.is_none()).and_then(|c| steady_at(c, now));
+            let steady_at = slot.since().filter(|_| member.spec.startup_probe.is_none()).and_then(|since| steady_at(since, now));
             slot.started |= member.spec.startup_probe.is_none() && (member.role != Role::Sidecar || steady_at.is_none());
             slot.unsteady = member.role == Role::App && member.spec.readiness_probe.is_none() && steady_at.is_some();
             // A startup probe has seen it work.

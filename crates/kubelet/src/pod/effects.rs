@@ -53,7 +53,8 @@ impl Effects {
                 for message in result.as_ref().err().into_iter().flatten() {
                     this.cx.pod_event(&model, Type::Warning, "FailedMount", message.clone());
                 }
-                Outcome::Volumes(result.map_err(|failures| failures.join("; ")))
+                let due = result.map(|due| due.map(|shown| this.cx.clock.of(shown)));
+                Outcome::Volumes(due.map_err(|failures| failures.join("; ")))
             }),
             Action::Resize => {
                 let steps = resize::steps(&model, state, self.cx.machine.memory_bytes);

@@ -13,7 +13,7 @@ use runtime::api::{Container, Sandbox};
 pub struct Found {
     /// Its sandboxes.
     pub sandboxes: Vec<Sandbox>,
-    /// Its containers.
+    /// Its containers. Where there is no sandbox, those of before a restart of the machine.
     pub containers: Vec<Container>,
     /// By name, the number from which on a container was made after the newest restart of all.
     pub rounds: BTreeMap<String, u32>,

@@ -110,7 +110,7 @@ impl State {
             Outcome::GivenBack(result) => self.ending_step(|ending| &mut ending.claims, result, now),
             Outcome::Unmounted(result) => self.ending_step(|ending| &mut ending.volumes, result, now),
             Outcome::Deleted(result) => self.ending_step(|ending| &mut ending.deleted, result, now),
-            Outcome::Observed(containers, sandbox) => self.observed(containers, sandbox),
+            Outcome::Observed(containers, sandbox) => self.observed(containers, sandbox, now),
         }
     }
 
@@ -153,7 +153,7 @@ impl State {
                 self.resize = Step::Idle;
                 self.resize_failures = 0;
                 for container in containers.into_iter().filter(|container| container.state == ContainerState::Running) {
-                    self.slot(&container.name.clone()).observe(container);
+                    self.slot(&container.name.clone()).see(container, now);
                 }
                 if let (Step::Done(known), Some(sandbox)) = (&mut self.sandbox, sandbox) {
                     known.resources = sandbox.resources;
@@ -177,9 +177,9 @@ impl State {
         }
     }
 
-    fn observed(&mut self, containers: Vec<Container>, sandbox: Option<SandboxState>) {
+    fn observed(&mut self, containers: Vec<Container>, sandbox: Option<SandboxState>, now: Timestamp) {
         for container in containers {
-            self.slot(&container.name.clone()).observe(container);
+            self.slot(&container.name.clone()).see(container, now);
         }
         if sandbox != Some(SandboxState::Ready) && self.ending.is_none() {
             self.lose_sandbox();
@@ -199,7 +199,7 @@ impl State {
                 current.finished = current.finished.or(current.started);
             }
             slot.failure = None;
-            slot.ended();
+            slot.forget();
         }
     }
 
@@ -258,7 +258,7 @@ impl Slot {
             Ok(container) => {
                 self.failure = None;
                 self.unhealthy = None;
-                self.observe(container);
+                self.see(container, now);
             }
             Err((reason, message, made)) => {
                 self.failure = Some(self.start_failure(reason, message.clone(), made.is_some(), now));
@@ -268,9 +268,8 @@ impl Slot {
                         made.exit_code = Some(128);
                         made.reason = "StartError".to_owned();
                         made.message = message;
-                        made.finished = Some(now);
                     }
-                    self.observe(*made);
+                    self.see(*made, now);
                 }
             }
         }

@@ -89,7 +89,7 @@ fn settle_loss(model: &Model, state: &mut State) {
         let Some(slot) = state.slots.get_mut(&member.spec.name) else { continue };
         let code = slot.exited().map(|ended| ended.exit_code.unwrap_or(255));
         if code.is_some_and(|code| member.role == Role::Init || member.restarts(model.restart_policy(), code)) {
-            slot.previous = slot.current.take();
+            slot.retire();
         }
     }
 }
@@ -97,7 +97,7 @@ fn settle_loss(model: &Model, state: &mut State) {
 /// When `activeDeadlineSeconds` is over.
 fn deadline(model: &Model, state: &State) -> Option<Timestamp> {
     let seconds = model.spec().active_deadline_seconds?;
-    state.start_time?.saturating_add(jiff::SignedDuration::from_secs(seconds)).ok()
+    state.begun?.saturating_add(jiff::SignedDuration::from_secs(seconds)).ok()
 }
 
 /// `Some(succeeded)` when no container will ever run again.
@@ -300,7 +300,7 @@ pub fn begin(state: &mut State, actions: &[Action], now: Timestamp) {
             }
             Action::Measure => state.measuring = true,
             Action::EnsureImage(name) => state.slot(name).image = Step::Busy,
-            Action::Start(name) => begin_start(state.slot(name)),
+            Action::Start(name) => begin_start(state.slot(name), now),
             Action::PostStart(name) => state.slot(name).hook = Step::Busy,
             Action::PreStop { name, .. } => state.slot(name).pre_stop = Step::Busy,
             Action::Stop { name, grace, .. } => {
@@ -316,7 +316,7 @@ pub fn begin(state: &mut State, actions: &[Action], now: Timestamp) {
 
 /// The next restart for an end of this container waits longer.
 fn back_off(slot: &mut Slot) {
-    if let Some(finished) = slot.exited().map(|ended| ended.finished.unwrap_or(ended.created)) {
+    if let Some(finished) = slot.end() {
         slot.restarts.next(finished);
     }
 }
@@ -327,8 +327,8 @@ fn begin_ending(state: &mut State, step: impl FnOnce(&mut Ending) -> &mut Step<(
     }
 }
 
-fn begin_start(slot: &mut Slot) {
-    if let Some(finished) = slot.exited().map(|ended| ended.finished.unwrap_or(ended.created)) {
+fn begin_start(slot: &mut Slot, now: Timestamp) {
+    if let Some(finished) = slot.end() {
         if slot.renewed {
             slot.restarts = Backoff::default();
         // A start that failed without a container waits by itself.
@@ -338,6 +338,7 @@ fn begin_start(slot: &mut Slot) {
     }
     slot.failure = None;
     slot.starting = true;
+    slot.begun = Some(now);
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use kube::api::{Patch, PatchParams};
 use super::conditions::OWN;
 use super::patch::patch;
 use crate::backoff::signed;
+use crate::clock::Clock;
 use crate::spec::Model;
 
 /// What shows a pod in the API.
@@ -49,7 +50,9 @@ pub struct Reporter {
     /// The newest object that came while a patch was under way.
     crossed: Option<(u64, PodStatus)>,
     failures: u32,
+    /// By `clock`.
     retry: Option<Timestamp>,
+    clock: Clock,
     frozen: bool,
 }
 
@@ -59,7 +62,7 @@ fn version(pod: &Pod) -> u64 {
 
 impl Reporter {
     /// For this pod. A pod whose final phase is known already is not reported on any more.
-    pub fn new(client: kube::Client, model: &Model, shown: Shown) -> Self {
+    pub fn new(client: kube::Client, clock: Clock, model: &Model, shown: Shown) -> Self {
         let is_static = shown != Shown::Itself;
         let object = object(model, shown);
         let known = object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
@@ -76,6 +79,7 @@ impl Reporter {
             crossed: None,
             failures: 0,
             retry: None,
+            clock,
             frozen,
         }
     }
@@ -140,7 +144,7 @@ impl Reporter {
         new
     }
 
-    /// Wants `status` reported; begins to send it unless something is under way. Returns when to try again.
+    /// Wants `status` reported; begins to send it unless something is under way. Returns when to try again, by the clock.
     pub fn want(&mut self, status: PodStatus, now: Timestamp) -> Option<Timestamp> {
         self.wanted = Some(status.clone());
         if self.sending.is_some() {
@@ -182,7 +186,7 @@ impl Reporter {
                 tracing::warn!(pod = self.name, error = client::why(&error), "status not reported, trying again");
                 let delay = Duration::from_millis(200).saturating_mul(1 << self.failures.min(8));
                 self.failures += 1;
-                let now = Timestamp::now();
+                let now = self.clock.now();
                 self.retry = Some(now.saturating_add(signed(delay.min(Duration::from_secs(30)))).unwrap_or(now));
             }
         }

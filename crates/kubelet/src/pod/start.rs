@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use client::events::Type;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1;
 use runtime::api::{Container, ContainerConfig, ContainerState, Device, Image, Mount, Sandbox};
 
@@ -67,7 +68,9 @@ async fn begin(cx: &Arc<Context>, start: Start) -> Result<Container, Failed> {
     };
     if let Err(error) = cx.runtime().start_container(&made.id).await {
         cx.container_event(model, member, Type::Warning, "Failed", format!("Error: {error}"));
-        let made = cx.runtime().container(&made.id).await.unwrap_or(made);
+        let mut made = cx.runtime().container(&made.id).await.unwrap_or(made);
+        // One that never ran has ended now.
+        made.finished = made.finished.or_else(|| (made.state == ContainerState::Created).then(Timestamp::now));
         return Err(("RunContainerError".to_owned(), error.to_string(), Some(Box::new(made))));
     }
     cx.container_event(model, member, Type::Normal, "Started", "Container started");

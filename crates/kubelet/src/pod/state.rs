@@ -99,6 +99,15 @@ pub struct Slot {
     pub current: Option<Container>,
     /// The one before it.
     pub previous: Option<Container>,
+    /// When this kubelet saw first that the newest one had not ended; none where it ran before. By the [clock](crate::clock::Clock) that
+    /// nobody sets, like all that things are due by, and unlike the times of containers.
+    pub alive: Option<Timestamp>,
+    /// When this kubelet last began to make one, by that clock.
+    pub begun: Option<Timestamp>,
+    /// When the newest one ended, by that clock.
+    pub ended: Option<Timestamp>,
+    /// When the one before it ended, by that clock.
+    pub previous_ended: Option<Timestamp>,
     /// What the API said before this kubelet knew the pod.
     pub inherited: Option<ContainerStatus>,
     /// Number of the next container, which is the number of restarts.
@@ -151,20 +160,39 @@ impl Slot {
 
     /// Until when a restart waits (CrashLoopBackOff) and the delay.
     pub fn crash_backoff(&self, now: Timestamp) -> Option<(Timestamp, Duration)> {
-        let ended = self.exited().filter(|_| !self.starting && !self.renewed)?;
-        self.restarts.until(ended.finished.unwrap_or(ended.created), now)
+        self.restarts.until(self.end().filter(|_| !self.starting && !self.renewed)?, now)
+    }
+
+    /// When the newest container ended, when it has.
+    pub fn end(&self) -> Option<Timestamp> {
+        self.exited().map(|ended| self.ended.unwrap_or_else(|| end_of(ended)))
+    }
+
+    /// When that container ended of which [`Slot::replaced`] tells.
+    pub fn replaced_end(&self) -> Option<Timestamp> {
+        self.end().or_else(|| self.previous.as_ref().map(|previous| self.previous_ended.unwrap_or_else(|| end_of(previous))))
+    }
+
+    /// Since when the newest container has run.
+    pub fn since(&self) -> Option<Timestamp> {
+        self.current.as_ref().map(|current| self.alive.or(current.started).unwrap_or(current.created))
+    }
+
+    /// The newest container becomes the one before.
+    pub(super) fn retire(&mut self) {
+        self.previous_ended = self.end();
+        self.previous = self.current.take();
+        (self.alive, self.ended) = (None, None);
     }
 
     /// Forgets what belonged to the container that ended.
-    pub(super) fn ended(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.image = Step::Idle;
         self.hook = Step::Idle;
         self.pre_stop = Step::Idle;
-        self.stopping = None;
-        self.stop_retry = None;
+        (self.stopping, self.stop_retry) = (None, None);
         self.unhealthy = None;
-        self.started = false;
-        self.ready = false;
+        (self.started, self.ready) = (false, false);
     }
 
     /// Another round of all containers begins: the container that ended is one of the last round.
@@ -173,11 +201,9 @@ impl Slot {
         if self.current.as_ref().is_none_or(|container| container.attempt >= first) {
             return;
         }
-        if let Some(ended) = self.current.take() {
-            self.previous = Some(ended);
-        }
+        self.retire();
         self.failure = None;
-        self.ended();
+        self.forget();
     }
 
     /// Takes in what the runtime says of a container. States only move forward: an older view changes nothing.
@@ -198,12 +224,14 @@ impl Slot {
                 }
             }
             Some(current) if seen.attempt < current.attempt => {
-                if self.previous.as_ref().is_none_or(|p| p.attempt <= seen.attempt) {
+                let before = self.previous.as_ref();
+                if before.is_none_or(|before| before.attempt <= seen.attempt) {
+                    self.previous_ended = self.previous_ended.filter(|_| before.is_some_and(|before| before.id == seen.id));
                     self.previous = Some(seen);
                 }
                 return;
             }
-            Some(_) => self.previous = self.current.take(),
+            Some(_) => self.retire(),
             None => {}
         }
         // One that was made and never started is no restart: it is started yet, or another in its place.
@@ -212,9 +240,31 @@ impl Slot {
         let exited = seen.state == ContainerState::Exited;
         self.current = Some(seen);
         if exited {
-            self.ended();
+            self.forget();
         }
     }
+
+    /// As [`Slot::observe`], of what the runtime says at `now`. The container's own times are of a clock that may have been set: it has
+    /// not ended before it was seen alive, nor later than now.
+    pub fn see(&mut self, seen: Container, now: Timestamp) {
+        let id = seen.id.clone();
+        self.observe(seen);
+        if let Some(previous) = self.previous.as_ref().filter(|previous| previous.id == id) {
+            self.previous_ended = self.previous_ended.or_else(|| Some(end_of(previous).min(now)));
+        }
+        let Some(current) = self.current.as_ref().filter(|current| current.id == id) else { return };
+        if current.state != ContainerState::Exited {
+            self.alive = self.alive.or(Some(now));
+        } else if self.ended.is_none() {
+            let end = current.finished.map_or(now, |end| end.min(now));
+            self.ended = Some(self.alive.or(self.begun).map_or(end, |begun| end.max(begun)));
+        }
+    }
+}
+
+/// When a container ended, by the clock of the machine.
+fn end_of(container: &Container) -> Timestamp {
+    container.finished.unwrap_or(container.created)
 }
 
 /// Why a pod comes to its end.
@@ -407,8 +457,10 @@ pub struct State {
     pub slots: BTreeMap<String, Slot>,
     /// Set when the pod must end.
     pub ending: Option<Ending>,
-    /// When the kubelet first saw the pod.
+    /// When the kubelet first saw the pod, as is shown.
     pub start_time: Option<Timestamp>,
+    /// When that was by the [clock](crate::clock::Clock) that nobody sets.
+    pub begun: Option<Timestamp>,
 }
 
 impl State {

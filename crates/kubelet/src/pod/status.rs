@@ -23,8 +23,18 @@ pub const SCHEME: &str = "knarr://";
 /// How long a container that makes room for another is shown as it was.
 const HELD: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// The time.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// By the [clock](crate::clock::Clock) that things are due by.
+    pub now: Timestamp,
+    /// As is shown.
+    pub shown: Timestamp,
+}
+
 /// The status to report. `old` is the one that the API has: conditions of others and transition times come from it.
-pub fn generate(model: &Model, state: &State, old: &PodStatus, host_ips: &[IpAddr], now: Timestamp) -> PodStatus {
+pub fn generate(model: &Model, state: &State, old: &PodStatus, host_ips: &[IpAddr], times: Times) -> PodStatus {
+    let Times { now, shown } = times;
     if let Some(Cause::Rejected(reason, message)) = state.ending.as_ref().map(|ending| &ending.cause) {
         return rejected(model, state, old, reason, message);
     }
@@ -62,7 +72,7 @@ pub fn generate(model: &Model, state: &State, old: &PodStatus, host_ips: &[IpAdd
         resources: model.spec().resources.clone().filter(|_| state.sandbox.done().is_some()),
         ..PodStatus::default()
     };
-    status.conditions = Some(conditions::generate(model, state, &status, old, now));
+    status.conditions = Some(conditions::generate(model, state, &status, old, shown));
     status
 }
 
@@ -160,8 +170,8 @@ fn held(model: &Model, state: &State, member: &Member, old: &PodStatus, now: Tim
 
 /// Until when a container that is replaced is shown as it was.
 pub fn held_until(member: &Member, slot: &Slot) -> Option<Timestamp> {
-    let ended = slot.replaced().filter(|ended| is_outdated(ended, member))?;
-    ended.finished.unwrap_or(ended.created).checked_add(HELD).ok()
+    slot.replaced().filter(|ended| is_outdated(ended, member))?;
+    slot.replaced_end()?.checked_add(HELD).ok()
 }
 
 /// Status of one container.

@@ -22,6 +22,7 @@ use super::found::Found;
 use super::outcome::Outcome;
 use super::report::{Reporter, Shown};
 use super::state::{Cause, Evicted, Rejection};
+use super::status::Times;
 use super::{ending, found, last_words, resize, restart, status};
 use crate::allocation::{self, Pending};
 use crate::certificates;
@@ -88,6 +89,11 @@ async fn rounds(cx: &Context, model: &Model) -> BTreeMap<String, u32> {
     })
 }
 
+/// What time it is.
+fn times(cx: &Context) -> Times {
+    Times { now: cx.clock.now(), shown: Timestamp::now() }
+}
+
 /// Waits for a change, where there is something that can change.
 async fn changed(receiver: &mut Option<watch::Receiver<()>>) -> Option<()> {
     receiver.as_mut()?.changed().await.ok()
@@ -115,19 +121,19 @@ impl Worker {
         let (volumes, pulls) = (Arc::new(Volumes::new(cx.clone())), Arc::default());
         let effects = Effects { cx: cx.clone(), volumes, refs: Arc::new(refs), pulls };
         let (sender, verdicts) = mpsc::channel(16);
-        let reporter = Reporter::new(cx.options.client.clone(), &model, shown);
+        let reporter = Reporter::new(cx.options.client.clone(), cx.clock, &model, shown);
         for container in &mut found.containers {
             last_words::add(&cx, &model, container).await;
         }
         found.rounds = rounds(&cx, &model).await;
-        let mut state = adopt(&model, found, Timestamp::now());
+        let mut state = adopt(&model, found, times(&cx));
         state.pending = pending;
         state.evicted = evicted;
         state.has_cpus = cx.cpus.has_exclusive(model.uid());
         let mut core = Core::new(model, state, removed);
         if let Some((reason, message)) = rejected {
             cx.pod_event(core.model(), Type::Warning, &reason, message.clone());
-            core.reject(reason, format!("Pod was rejected: {message}"), Timestamp::now());
+            core.reject(reason, format!("Pod was rejected: {message}"), cx.clock.now());
         }
         let (probes, drivers) = (Probes::new(cx.clone(), sender), cx.drivers.arrivals());
         let certified = certificates::sources(core.model()).next().is_some();
@@ -174,13 +180,13 @@ impl Worker {
 
     /// Tells the core of an event, begins what it wants and reports. Returns when to look again.
     fn step(&mut self, event: Event) -> Option<Timestamp> {
-        let now = Timestamp::now();
+        let now = self.cx.clock.now();
         let was_ending = self.core.state().ending.is_some();
         let mut wake = self.begin(event, now);
         self.tell_end(was_ending);
         self.tell_resize();
         self.probes.sync(self.probe_targets());
-        let (retry, is_reported) = self.report(now);
+        let (retry, is_reported) = self.report(times(&self.cx));
         // Once the final status is with the API server, the object may go.
         if is_reported && self.core.awaits_report() {
             wake = self.begin(Event::Reported, now);
@@ -225,7 +231,7 @@ impl Worker {
     }
 
     /// Reports what has changed. Returns when to try again, and whether the API server has the final status.
-    fn report(&mut self, now: Timestamp) -> (Option<Timestamp>, bool) {
+    fn report(&mut self, times: Times) -> (Option<Timestamp>, bool) {
         if self.core.is_removed() || self.reporter.frozen() {
             return (None, true);
         }
@@ -236,7 +242,7 @@ impl Worker {
             known if state.ending.is_none() && found::ended(known) && statics::is_static(model.uid()) => &fresh,
             known => known,
         };
-        let mut wanted = status::generate(model, state, base, &self.cx.options.node_ips, now);
+        let mut wanted = status::generate(model, state, base, &self.cx.options.node_ips, times);
         if self.devices.is_some() {
             self.cx.devices.tell_health(model.uid(), &mut wanted, base);
         }
@@ -266,7 +272,7 @@ impl Worker {
             tracing::debug!(container, message);
             self.cx.container_event(model, member, kind, "BackOff", text);
         }
-        let retry = self.reporter.want(wanted, now);
+        let retry = self.reporter.want(wanted, times.now);
         (retry, self.reporter.accepted() && ending::settled(state))
     }
 
@@ -294,7 +300,7 @@ impl Worker {
     /// Waits for something that may change the plan. None when the kubelet stops.
     async fn wait(&mut self, wake: Option<Timestamp>) -> Option<Event> {
         let token = self.cx.tasks.token();
-        let wait = wake.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
+        let wait = wake.map(|at| Duration::try_from(at.duration_since(self.cx.clock.now())).unwrap_or_default());
         tokio::select! {
             () = token.cancelled() => None,
             changed = self.desired.changed() => changed.is_ok().then(|| self.updated()),

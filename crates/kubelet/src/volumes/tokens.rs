@@ -1,25 +1,32 @@
 //! Service account tokens for projected volumes, bound to their pod and renewed at 80 % of their life.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ServiceAccount, ServiceAccountTokenProjection};
 use k8s_openapi::api::storage::v1 as storage;
 use kube::api::{ObjectMeta, PostParams};
+use runtime::uptime;
 use serde_json::json;
 
+use crate::backoff::signed;
 use crate::spec::Model;
 
 /// A token is renewed after a day at the latest.
-const LONGEST: SignedDuration = SignedDuration::from_hours(24);
+const LONGEST: Duration = Duration::from_hours(24);
+/// Time until it is tried again to renew one, while the one before is good.
+const RETRY: Duration = Duration::from_secs(60);
 
-/// A token and when to renew it.
+/// A token and when to renew it. The server's clock says when it ends: it does not end later because somebody sets the clock of this machine.
 #[derive(Clone, Debug)]
 pub struct Token {
     text: String,
     expires: Timestamp,
-    renew: Timestamp,
+    /// At which [`uptime`] it expires, and is to be renewed.
+    ends: Duration,
+    renew: Duration,
 }
 
 impl Token {
@@ -29,8 +36,8 @@ impl Token {
     }
 
     /// Whether it need not be renewed yet.
-    pub fn is_fresh(&self, now: Timestamp) -> bool {
-        self.renew > now
+    pub fn is_fresh(&self) -> bool {
+        self.renew > uptime()
     }
 }
 
@@ -53,16 +60,13 @@ impl Tokens {
         let mut failures = BTreeMap::new();
         for (volume, projection) in projections(model) {
             let key = (volume.to_owned(), projection.path.clone());
-            let now = Timestamp::now();
-            if self.0.get(&key).is_some_and(|token| token.renew > now) {
+            if self.0.get(&key).is_some_and(Token::is_fresh) {
                 continue;
             }
-            match request(client, model, Asked::of(projection.audience.as_deref(), projection.expiration_seconds), now).await {
+            match request(client, model, Asked::of(projection.audience.as_deref(), projection.expiration_seconds)).await {
                 Ok(token) => drop(self.0.insert(key, token)),
                 Err(error) => match self.0.get_mut(&key) {
-                    Some(token) if token.expires > now => {
-                        token.renew = now.saturating_add(SignedDuration::from_secs(60)).unwrap_or(now)
-                    }
+                    Some(token) if token.ends > uptime() => token.renew = uptime() + RETRY,
                     _ => drop(failures.insert(volume.to_owned(), format!("failed to fetch token: {error}"))),
                 },
             }
@@ -77,15 +81,14 @@ impl Tokens {
 
     /// When the first one is to be renewed.
     pub fn due(&self) -> Option<Timestamp> {
-        self.0.values().map(|token| token.renew).min()
+        let left = self.0.values().map(|token| token.renew).min()?.saturating_sub(uptime());
+        Timestamp::now().saturating_add(signed(left)).ok()
     }
 }
 
-/// When a token that was issued at `now` and ends at `expires` is renewed.
-fn renewal(now: Timestamp, expires: Timestamp) -> Timestamp {
-    let life = expires.duration_since(now);
-    let wait = (life * 4 / 5).min(LONGEST);
-    now.saturating_add(wait).unwrap_or(expires)
+/// After how long a token is renewed that expires after `life`.
+fn renewal(life: Duration) -> Duration {
+    (life * 4 / 5).min(LONGEST)
 }
 
 /// The tokens that a driver asks for, by audience, as the text that it is given (KEP-1855).
@@ -93,7 +96,7 @@ pub async fn for_driver(client: &kube::Client, model: &Model, requests: &[storag
     let mut all = BTreeMap::new();
     for wanted in requests {
         let asked = Asked::of(Some(&wanted.audience), wanted.expiration_seconds);
-        let token = request(client, model, asked, Timestamp::now()).await;
+        let token = request(client, model, asked).await;
         let token = token.map_err(|error| format!("failed to fetch token: {error}"))?;
         let text = json!({"token": token.text, "expirationTimestamp": token.expires});
         all.insert(wanted.audience.clone(), text);
@@ -104,7 +107,7 @@ pub async fn for_driver(client: &kube::Client, model: &Model, requests: &[storag
 /// A token that an image credential provider is shown, of the service account with this UID and no other of its name (KEP-4412).
 pub async fn for_plugin(client: &kube::Client, model: &Model, audience: &str, account_uid: &str) -> Result<Token, String> {
     let asked = Asked { account_uid: Some(account_uid), ..Asked::of(Some(audience), None) };
-    request(client, model, asked, Timestamp::now()).await.map_err(|error| format!("failed to fetch token: {error}"))
+    request(client, model, asked).await.map_err(|error| format!("failed to fetch token: {error}"))
 }
 
 /// What a token is to be like.
@@ -120,7 +123,8 @@ impl<'a> Asked<'a> {
     }
 }
 
-async fn request(client: &kube::Client, model: &Model, asked: Asked<'_>, now: Timestamp) -> Result<Token, String> {
+async fn request(client: &kube::Client, model: &Model, asked: Asked<'_>) -> Result<Token, String> {
+    let (now, begun) = (Timestamp::now(), uptime());
     let Asked { audience, expiration_seconds, account_uid } = asked;
     let account = model.spec().service_account_name.clone().unwrap_or_else(|| "default".to_owned());
     let bound = BoundObjectReference {
@@ -145,21 +149,19 @@ async fn request(client: &kube::Client, model: &Model, asked: Asked<'_>, now: Ti
     let (Some(text), Some(expires)) = (status.token, status.expiration_timestamp) else {
         return Err("the API server sent a token without its end".to_owned());
     };
-    Ok(Token { text, expires: expires.0, renew: renewal(now, expires.0) })
+    // The server says how long it lasts, so that it does not matter how well the clocks agree.
+    let said = answer.spec.and_then(|spec| u64::try_from(spec.expiration_seconds?).ok()).map(Duration::from_secs);
+    let life = said.unwrap_or_else(|| Duration::try_from(expires.0.duration_since(now)).unwrap_or_default());
+    Ok(Token { text, expires: expires.0, ends: begun + life, renew: begun + renewal(life) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[track_caller]
-    fn check(life: i64, wait: i64) {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        assert_eq!(renewal(at(1000), at(1000 + life)), at(1000 + wait));
-    }
-
     #[test]
     fn renewed_at_four_fifths() {
+        let check = |life, wait| assert_eq!(renewal(Duration::from_secs(life)), Duration::from_secs(wait));
         check(3600, 2880);
         check(600, 480);
         check(365 * 86_400, 86_400);

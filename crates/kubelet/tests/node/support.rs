@@ -91,6 +91,7 @@ impl Node {
         let dir = tempfile::Builder::new().prefix("knarr-test-").tempdir().unwrap();
         let cgroup_root = format!("knarr-kubelet-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let options = runtime::Options {
+            start_limit: runtime::START_LIMIT,
             dir: dir.path().join("data"),
             run_dir: dir.path().join("run"),
             cgroup_root: cgroup_root.clone(),

@@ -1,6 +1,5 @@
 //! Containers: made, started, stopped and removed.
 
-use base::files::{self, Outlives};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,10 +24,8 @@ use crate::images::blocking;
 use crate::images::store::{Record, Store};
 use crate::images::tree::{Tree, normalize};
 use crate::shim::client;
-use crate::shim::protocol::{Request, StartRequest, TaskState};
+use crate::shim::protocol::{RECORD, Request, StartRequest, TaskState};
 
-/// How long the OCI runtime may take to start a container.
-const START_WAIT: Duration = Duration::from_secs(240);
 /// How long a shim may take to answer what it does at once. One that takes longer hangs.
 pub(super) const ANSWER: Duration = Duration::from_secs(20);
 /// How long a killed process usually takes to be gone. One that takes longer waits for CPU time.
@@ -176,7 +173,7 @@ impl Inner {
         }
         write_json(&dir.join("config.json"), &spec).map_err(failed("configuration"))?;
         let record = ContainerRecord { user: Some(user.clone()), ..record.clone() };
-        write_json(&dir.join("container.json"), &record).map_err(failed("container record"))?;
+        write_json(&dir.join(RECORD), &record).map_err(failed("container record"))?;
         Ok(user)
     }
 
@@ -219,7 +216,13 @@ impl Inner {
             poststop: self.has_poststop(record),
         });
         let sandbox_dir = self.sandbox_dir(&record.sandbox);
-        let result = client::call(&sandbox_dir, &request, START_WAIT).await;
+        let result = client::call(&sandbox_dir, &request, self.options.start_limit).await;
+        if matches!(result, Err(Error::Timeout(_))) {
+            // The shim goes on with it: what began after all would run beside what takes its place.
+            if let Err(error) = self.kill(&entry, libc::SIGKILL, true).await {
+                tracing::error!(container = id, %error, "a container that did not start in time may start later");
+            }
+        }
         entry.refresh();
         match &result {
             // An earlier call that was cut off may have started it.
@@ -251,8 +254,7 @@ impl Inner {
         state.signal = (code > 128).then(|| code - 128).filter(|_| reason == "Error");
         state.reason = reason.to_owned();
         state.message = message.to_owned();
-        let bytes = serde_json::to_vec(&state).unwrap_or_default();
-        if let Err(error) = files::replace(&entry.dir.join("state.json"), &bytes, Outlives::Machine) {
+        if let Err(error) = state.write(&entry.dir) {
             tracing::error!(container = %entry.record.id, %error, "recording the end of a container");
         }
         entry.advance(state);

@@ -7,6 +7,7 @@ use super::Inner;
 use super::state::write_json;
 use crate::api::{ContainerState, Error, Resources, Result};
 use crate::images::blocking;
+use crate::shim::protocol::RECORD;
 
 impl Inner {
     /// See [`crate::api::Runtime::update_sandbox`].
@@ -42,7 +43,7 @@ impl Inner {
             record.config.resources = resources;
             record.config.annotations = annotations;
             record.user = entry.user.get().cloned();
-            write_json(&entry.dir.join("container.json"), &record)?;
+            write_json(&entry.dir.join(RECORD), &record)?;
             *entry.annotations.lock() = record.config.annotations;
             Ok::<_, std::io::Error>(())
         };

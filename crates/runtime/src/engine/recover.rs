@@ -12,7 +12,7 @@ use super::state::{ContainerEntry, ContainerRecord, SandboxEntry, SandboxRecord,
 use crate::api::Result;
 use crate::container::{mapped, rootfs};
 use crate::images::blocking;
-use crate::shim::protocol::TaskState;
+use crate::shim::protocol::{RECORD, STATE, TaskState};
 
 impl Inner {
     /// Loads sandboxes and containers, connects to their shims, and removes what did not come to be.
@@ -63,23 +63,28 @@ impl Inner {
             }
         }
         for (id, dir) in entries(&self.options.dir.join("containers"))? {
-            let Ok(record) = read_json::<ContainerRecord>(&dir.join("container.json")) else {
+            let Ok(record) = read_json::<ContainerRecord>(&dir.join(RECORD)) else {
                 tracing::info!(container = %id, "removing a container that was not finished");
                 let mounts = mapped::directory(&self.options.run_dir, &id);
                 mapped::remove(&mounts).and_then(|()| rootfs::remove(&dir)).unwrap_or_else(|error| leftover(&dir, &error));
                 continue;
             };
-            let state = read_json(&dir.join("state.json")).unwrap_or_else(|_| TaskState::default());
+            let state = read_json(&dir.join(STATE)).unwrap_or_else(|_| TaskState::default());
             self.containers.lock().insert(id, Arc::new(ContainerEntry::new(dir, record, state)));
         }
         Ok(half_made)
     }
 
-    /// Removes containers and namespaces whose sandbox is not known any more, as after a restart of the machine. Blocking.
+    /// Removes containers and namespaces whose sandbox is not known any more, as after a restart of the machine. How containers have ended is
+    /// kept. Blocking.
     fn drop_stale(&self) -> io::Result<()> {
         let known = |id: &str| self.sandboxes.lock().contains_key(id);
         let containers: Vec<Arc<ContainerEntry>> = self.containers.lock().values().cloned().collect();
-        for entry in containers.into_iter().filter(|entry| !known(&entry.record.sandbox)) {
+        let stale: Vec<_> = containers.into_iter().filter(|entry| !known(&entry.record.sandbox)).collect();
+        if let Err(error) = self.past.keep(stale.iter().map(AsRef::as_ref)) {
+            tracing::warn!(%error, "how containers ended before the machine was started again is known to this process only");
+        }
+        for entry in stale {
             tracing::info!(container = %entry.record.id, "removing a container without a sandbox");
             match self.discard(&entry) {
                 Ok(()) => drop(self.containers.lock().remove(&entry.record.id)),

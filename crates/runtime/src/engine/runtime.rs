@@ -117,6 +117,14 @@ impl Runtime for Engine {
         Ok(wanted.map(|entry| entry.view()).collect())
     }
 
+    async fn past_containers(&self) -> Result<Vec<(String, Container)>> {
+        Ok(self.0.past.all())
+    }
+
+    async fn forget_past(&self, pod_uid: &str) -> Result<()> {
+        self.0.forget_past(pod_uid).await
+    }
+
     async fn usages(&self) -> Result<Usages> {
         let inner = self.0.clone();
         blocking(move || inner.usages()).await

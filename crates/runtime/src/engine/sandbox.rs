@@ -50,6 +50,7 @@ impl Inner {
                 self.sandboxes.lock().insert(id, entry.clone());
                 self.watch(entry.clone());
                 self.events.notify(&entry.pod_uid());
+                self.forget_past(&entry.pod_uid()).await.unwrap_or_else(|error| tracing::warn!(%error, "containers of the past"));
                 Ok(entry.view())
             }
             Err(error) => {
@@ -57,6 +58,12 @@ impl Inner {
                 Err(error)
             }
         }
+    }
+
+    /// See [`crate::api::Runtime::forget_past`].
+    pub(super) async fn forget_past(self: &Arc<Self>, pod_uid: &str) -> Result<()> {
+        let (inner, pod_uid) = (self.clone(), pod_uid.to_owned());
+        blocking(move || inner.past.forget(&pod_uid)).await?.map_err(super::internal)
     }
 
     async fn make_sandbox(

@@ -18,7 +18,7 @@ use crate::api::{Container, ContainerConfig, ContainerState, ProcessUser, Sandbo
 use crate::images::manifest::ImageConfig;
 #[cfg(doc)]
 use crate::shim::protocol::ShimState;
-use crate::shim::protocol::TaskState;
+use crate::shim::protocol::{RECORD, STATE, TaskState};
 
 /// What changes of a sandbox; with the rest in `sandbox.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -138,7 +138,7 @@ impl ContainerEntry {
 
     /// Takes what the shim wrote; true when that is news. An end is final.
     pub(super) fn refresh(&self) -> bool {
-        let Ok(state) = read_json::<TaskState>(&self.dir.join("state.json")) else { return false };
+        let Ok(state) = read_json::<TaskState>(&self.dir.join(STATE)) else { return false };
         self.advance(state)
     }
 
@@ -155,7 +155,7 @@ impl ContainerEntry {
 
     /// What it was made from, with what has changed since: see `update_container`. Blocking.
     pub(super) fn config(&self) -> io::Result<ContainerConfig> {
-        Ok(read_json::<ContainerRecord>(&self.dir.join("container.json"))?.config)
+        Ok(read_json::<ContainerRecord>(&self.dir.join(RECORD))?.config)
     }
 
     pub(super) fn view(&self) -> Container {

@@ -88,8 +88,9 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens the store at `dir` and removes what an interrupted pull or removal left.
-    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+    /// Opens the store at `dir` and removes what an interrupted pull or removal left. `is_used`: containers may run on its layers. While they
+    /// may, a damaged record keeps all layers; when none does, as after a restart of the machine, it goes.
+    pub(crate) fn open(dir: &Path, is_used: bool) -> io::Result<Self> {
         base::trees::remove(&dir.join("tmp"))?;
         for name in ["tmp", "layers", "records", "configs"] {
             fs::create_dir_all(dir.join(name))?;
@@ -103,6 +104,13 @@ impl Store {
         }
         let base::records::Records { whole: mut records, damaged } =
             base::records::read::<Record>(&dir.join("records"), is_whole)?;
+        if !is_used {
+            for name in &damaged {
+                tracing::warn!(record = name, "removing the damaged record of an image, on whose layers no container runs");
+                let path = dir.join("records").join(name);
+                base::trees::remove(&path)?;
+            }
+        }
         // A crash between the two writes of a tag that moved leaves it in both: the later pull has it.
         records.sort_by_key(|record| record.pulled);
         let mut state = State::default();
@@ -115,7 +123,7 @@ impl Store {
         let store = Self {
             dir: dir.to_owned(),
             state: Mutex::new(state),
-            keeps_all: !damaged.is_empty(),
+            keeps_all: is_used && !damaged.is_empty(),
             turns: Arc::new(Semaphore::new(UNPACKED)),
         };
         store.sweep()?;
@@ -385,8 +393,8 @@ mod tests {
     #[test]
     fn a_damaged_record_costs_its_image_and_no_layer() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || Arc::new(Store::open(dir.path()).unwrap());
-        let store = open();
+        let open = |is_used: bool| Arc::new(Store::open(dir.path(), is_used).unwrap());
+        let store = open(true);
         let both = [record('a', &["r/a:1"], &["l1"]), record('b', &["r/b:1"], &["l2"])];
         let pins = store.pin(&["l1".to_owned(), "l2".to_owned()]);
         for (record, id) in both.iter().zip(["l1", "l2"]) {
@@ -396,18 +404,33 @@ mod tests {
         drop((pins, store));
         let path = dir.path().join("records").join(format!("{}.json", "a".repeat(64)));
         fs::write(&path, "").unwrap();
-        let store = open();
+        let store = open(true);
         assert_eq!((store.get(&both[0].id).is_some(), store.get(&both[1].id).is_some()), (false, true));
         assert!(store.layer_size("l1").is_some());
         // The next pull makes it whole.
         store.put(both[0].clone(), b"{}").unwrap();
-        assert!(open().get(&both[0].id).is_some());
+        assert!(open(true).get(&both[0].id).is_some());
+    }
+
+    /// After a restart of the machine no container can run on its layers: they would be kept for ever.
+    #[test]
+    fn a_damaged_record_goes_when_nothing_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |is_used: bool| Store::open(dir.path(), is_used).unwrap();
+        layer(&open(true), "l1");
+        let path = dir.path().join("records").join(format!("{}.json", "a".repeat(64)));
+        fs::write(&path, "{").unwrap();
+        assert!(open(true).layer_size("l1").is_some() && path.exists());
+        let store = open(false);
+        assert!(store.layer_size("l1").is_none() && !path.exists());
+        layer(&store, "l2");
+        assert!(open(true).layer_size("l2").is_none(), "layers of no image are removed again");
     }
 
     #[test]
     fn tags_move_and_layers_go_with_their_last_image() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(dir.path()).unwrap());
+        let store = Arc::new(Store::open(dir.path(), true).unwrap());
         let pins = store.pin(&["l1".to_owned(), "l2".to_owned()]);
         layer(&store, "l1");
         layer(&store, "l2");
@@ -431,7 +454,7 @@ mod tests {
         assert_eq!(store.document(&record('b', &[], &[]).id).unwrap(), None);
         assert_eq!((store.layer_size("l1"), store.layer_size("l2")), (Some(7), None));
 
-        let again = Store::open(dir.path()).unwrap();
+        let again = Store::open(dir.path(), true).unwrap();
         assert_eq!(again.list().len(), 1);
         assert_eq!(again.layer_size("l1"), Some(7));
         assert!(matches!(again.remove("nothing", |_| None), Err(Error::NotFound(_))));
@@ -440,11 +463,11 @@ mod tests {
     #[test]
     fn leftovers_are_cleaned_at_start() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let store = Store::open(dir.path(), true).unwrap();
         layer(&store, "orphan");
         fs::create_dir_all(dir.path().join("tmp/layer-x/fs")).unwrap();
         fs::write(dir.path().join("records/x.tmp"), "half").unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let store = Store::open(dir.path(), true).unwrap();
         assert_eq!(store.layer_size("orphan"), None);
         assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
         assert_eq!(fs::read_dir(dir.path().join("records")).unwrap().count(), 0);

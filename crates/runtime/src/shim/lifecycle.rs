@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use base::files::{self, Outlives};
 use jiff::Timestamp;
 
 use super::conn::{Conn, Role};
@@ -275,21 +274,14 @@ impl Server {
     }
 }
 
-/// Records the state; false when the disk does not take it. An end is flushed before anybody hears of it; that a container
-/// runs is no use after a crash.
+/// Records the state; false when the disk does not take it.
 fn write_state(task: &Task) -> bool {
     let task::Role::Container { request, .. } = &task.role else { return true };
-    let path = request.dir.join("state.json");
-    let bytes = serde_json::to_vec(&task.state).unwrap_or_default();
-    let result = match task.state.finished {
-        Some(_) => files::replace(&path, &bytes, Outlives::Machine),
-        None => files::replace(&path, &bytes, Outlives::Process),
-    };
-    if let Err(error) = result {
-        eprintln!("shim: {}: {error}", path.display());
-        return false;
+    let result = task.state.write(&request.dir);
+    if let Err(error) = &result {
+        eprintln!("shim: the state of container {}: {error}", request.id);
     }
-    true
+    result.is_ok()
 }
 
 fn exit_of(status: i32) -> (i32, Option<i32>) {

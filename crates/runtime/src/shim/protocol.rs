@@ -4,8 +4,11 @@
 //! with standard streams; the others get one reply. One session per connection makes back-pressure the socket's.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 
+use base::files::{self, Outlives};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -201,6 +204,26 @@ pub(crate) struct TaskState {
     pub(crate) signal: Option<i32>,
     pub(crate) reason: String,
     pub(crate) message: String,
+}
+
+/// In a container's directory, what it was made from.
+pub(crate) const RECORD: &str = "container.json";
+/// In a container's directory, its [`TaskState`].
+pub(crate) const STATE: &str = "state.json";
+
+impl TaskState {
+    /// Writes it to a container's directory. An end is flushed, with what the container was made from, without which it means nothing after
+    /// a restart of the machine; that a container runs is no use then. Blocking.
+    pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {
+        let bytes = serde_json::to_vec(self)?;
+        if self.finished.is_none() {
+            return files::replace(&dir.join(STATE), &bytes, Outlives::Process);
+        }
+        if let Ok(record) = File::open(dir.join(RECORD)) {
+            record.sync_all()?;
+        }
+        files::replace(&dir.join(STATE), &bytes, Outlives::Machine)
+    }
 }
 
 /// Something happened in a shim.

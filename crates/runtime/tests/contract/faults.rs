@@ -164,6 +164,36 @@ async fn a_start_that_was_cut_off_is_not_begun_twice() {
     }
 }
 
+/// How a container ended is on disk before anybody hears of it, so that what is done is not done again.
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_outlive_the_machine() {
+    let Some(mut node) = Node::start().await else { return };
+    let sandbox = node.sandbox("reboot").await;
+    let done = node.run(&sandbox, "done", "exit 3").await;
+    assert_eq!(node.ended(&done).await.exit_code, Some(3));
+    let running = node.run(&sandbox, "running", "touch /ready; sleep 1000").await;
+    node.wait_ready(&running).await;
+    node.engine().create_container(&sandbox, node.config("made", "exit 5")).await.unwrap();
+    node.reboot().await;
+    let containers = node.dir.path().join("data/containers");
+    // Told again until somebody has done something with it.
+    for _ in 0..2 {
+        node.open().await;
+        assert!(node.engine().sandboxes().await.unwrap().is_empty() && node.engine().containers(None).await.unwrap().is_empty());
+        assert_eq!(std::fs::read_dir(&containers).unwrap().count(), 0);
+        let mut past = node.engine().past_containers().await.unwrap();
+        past.sort_by_key(|(_, container)| container.name.clone());
+        let told = |(uid, c): &(String, runtime::api::Container)| (uid.clone(), c.name.clone(), c.state, c.exit_code);
+        let of = |name: &str, code: i32| ("uid-reboot".to_owned(), name.to_owned(), ContainerState::Exited, Some(code));
+        assert_eq!(past.iter().map(told).collect::<Vec<_>>(), [of("done", 3), of("running", 255)]);
+        node.close().await;
+    }
+    node.open().await;
+    node.sandbox("reboot").await;
+    assert!(node.engine().past_containers().await.unwrap().is_empty());
+    assert_eq!(std::fs::read_dir(node.dir.path().join("data/past")).unwrap().count(), 0);
+}
+
 /// The pod network starts after the engine: until then nothing can be attached or released.
 struct LateNetwork;
 

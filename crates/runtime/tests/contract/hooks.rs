@@ -36,6 +36,43 @@ fn config(node: &Node, name: &str, stages: &[HookStage], more: Vec<Hook>) -> Con
     ContainerConfig { hooks, ..node.config(name, "cat /begun; test -e /end") }
 }
 
+/// The kubelet makes another one in its place: the two must not run together, however late the first one gets to its start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_does_not_start_in_time_never_does() {
+    let Some(mut node) = Node::start().await else { return };
+    node.close().await;
+    node.start_limit = Duration::from_secs(1);
+    node.open().await;
+    let sandbox = node.sandbox("late").await;
+    let (go, gone) = (node.dir.path().join("go"), node.dir.path().join("gone"));
+    let script = format!("until test -e {}; do sleep 0.02; done; touch {}", go.display(), gone.display());
+    let late = ContainerConfig {
+        hooks: vec![hook(HookStage::CreateRuntime, &script)],
+        ..node.config("main", "touch /dev/shm/ran; sleep 1000")
+    };
+    let id = node.engine().create_container(&sandbox, late).await.unwrap().id;
+    let error = node.engine().start_container(&id).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout(_)), "{error}");
+    assert_eq!(node.ended(&id).await.exit_code, Some(128));
+
+    std::fs::write(&go, "").unwrap();
+    let is_helper = |process: std::io::Result<std::fs::DirEntry>| {
+        let command = std::fs::read(process.unwrap().path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).into_owned();
+        command.contains("oci-helper") && command.contains(&id)
+    };
+    let deadline = std::time::Instant::now() + LONG;
+    while std::fs::read_dir("/proc").unwrap().any(is_helper) {
+        assert!(std::time::Instant::now() < deadline, "the helper ends");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(gone.exists(), "the hook has run to its end");
+    let next = node.run(&sandbox, "next", "ls /dev/shm").await;
+    let ended = node.ended(&next).await;
+    assert_eq!((ended.exit_code, crate::support::log_text(&ended.log_path).as_str()), (Some(0), ""));
+    assert_eq!(node.ended(&id).await.exit_code, Some(128), "an end is final");
+}
+
 /// Each hook runs once, in the order of the lifecycle, in its namespaces, and "the state of the container MUST be passed to hooks over stdin".
 /// When the container's end is told, those for it have run.
 #[tokio::test(flavor = "multi_thread")]

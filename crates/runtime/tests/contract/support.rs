@@ -34,6 +34,7 @@ pub(crate) struct Node {
     pub(crate) peers: Option<Arc<dyn runtime::Peers>>,
     pub(crate) network: Option<Arc<dyn PodNetwork>>,
     pub(crate) helper: PathBuf,
+    pub(crate) start_limit: Duration,
 }
 
 /// Whether the test can run here; says so when not.
@@ -74,6 +75,7 @@ impl Node {
             peers: None,
             network: None,
             helper: helper(),
+            start_limit: runtime::START_LIMIT,
         };
         node.open().await;
         node.image = node.engine().pull_image(&node.registry.reference("busybox:1"), &[]).await.unwrap().id;
@@ -101,6 +103,7 @@ impl Node {
             registries: self.registries.clone(),
             peers: self.peers.clone(),
             network: self.network.clone(),
+            start_limit: self.start_limit,
             tasks: self.tasks.clone(),
         };
         self.engine = Some(Engine::open(options).await.unwrap());
@@ -211,8 +214,21 @@ pub(crate) fn shim_of(node: &Node, sandbox: &str) -> i32 {
 }
 
 impl Drop for Node {
-    /// Removes what is left without the engine: it may be what failed.
     fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+impl Node {
+    /// Leaves the engine as a machine does that is started again: nothing runs, and only the disk remembers.
+    pub(crate) async fn reboot(&mut self) {
+        self.close().await;
+        self.halt();
+        base::trees::remove(&self.dir.path().join("run")).unwrap();
+    }
+
+    /// Removes what is left without the engine: it may be what failed.
+    fn halt(&self) {
         let run = self.dir.path().join("run");
         let children = |path: &Path| -> Vec<PathBuf> {
             std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect()

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use client::Api;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use parking_lot::Mutex;
 
@@ -59,14 +58,13 @@ impl Accounts {
 
     async fn token(&self, model: &Model, account_uid: &str, audience: &str) -> Result<String, Failure> {
         let key = [model.uid(), account_uid, audience].map(str::to_owned);
-        let now = Timestamp::now();
-        if let Some(token) = self.tokens.lock().get(&key).filter(|token| token.is_fresh(now)) {
+        if let Some(token) = self.tokens.lock().get(&key).filter(|token| token.is_fresh()) {
             return Ok(token.text().to_owned());
         }
         let token = tokens::for_plugin(&self.client, model, audience, account_uid).await.map_err(Failure::Account)?;
         let text = token.text().to_owned();
         let mut tokens = self.tokens.lock();
-        tokens.retain(|_, token| token.is_fresh(now));
+        tokens.retain(|_, token| token.is_fresh());
         if tokens.len() >= MOST {
             tokens.clear();
         }

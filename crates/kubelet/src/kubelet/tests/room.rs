@@ -1,10 +1,13 @@
 //! Pods for which there is no room: critical ones get it, others are rejected.
 
 use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::allocatable::Reserved;
+use crate::options::Options;
 use crate::testing::{Cell, condition};
 
 const CRITICAL: i32 = 2_000_000_000;
@@ -104,4 +107,28 @@ async fn a_rejected_static_pod_is_admitted_anew_at_each_start() {
     cell.fake.until::<Pod>(|pods| uid(pods).is_some_and(|uid| Some(uid) != before)).await;
     let again = cell.until("greedy-n1", |status| status["phase"] == "Failed").await;
     assert_eq!((&again["reason"], &again["containerStatuses"]), (&greedy["reason"], &Value::Null));
+}
+
+/// Upstream removes stale state before it allocates (`removeStaleState`).
+#[tokio::test]
+async fn what_a_pod_had_that_was_deleted_meanwhile_is_waited_for() {
+    let mut cell = Cell::new();
+    let cpus = crate::node::machine::Machine::read(cell.directory.path()).cpus;
+    let exclusive = |options: &mut Options| {
+        options.cpu_manager = crate::cpus::Policy::Static;
+        options.system_reserved = Reserved { milli_cpu: 1000, ..Reserved::default() };
+    };
+    // All that is not reserved.
+    let amounts = json!({"cpu": (cpus - 1).to_string(), "memory": "1Mi"});
+    let resources = json!({"requests": amounts, "limits": amounts});
+    let spec = |name: &str| json!({"containers": [{"name": name, "resources": resources}]});
+    cell.start_as(exclusive).await;
+    cell.put("old", spec("a"));
+    cell.ready("old").await;
+    cell.stop().await;
+    cell.pods().delete("old", &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await.unwrap();
+    cell.put("new", spec("b"));
+    cell.start_as(exclusive).await;
+    let status = cell.until("new", |status| condition(status, "Ready") == "True" || status["phase"] == "Failed").await;
+    assert_eq!(status["phase"], "Running", "{status}");
 }

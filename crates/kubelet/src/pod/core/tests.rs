@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::pod::action::Action;
 use crate::pod::state::Slot;
-use crate::pod::status;
-use crate::pod::testing::{container, sandbox};
+use crate::pod::status::{self, Times};
+use crate::pod::testing::{at, container, sandbox};
 
 /// A small generator (xorshift64*): the same on every machine.
 struct Random(u64);
@@ -57,6 +57,8 @@ struct Life {
     core: Core,
     pod: Value,
     now: Timestamp,
+    /// How much later than `now` the clock of the machine is, by which containers have their times.
+    skew: SignedDuration,
     /// Work by the time at which it is done.
     work: BTreeMap<(Timestamp, u64), Work>,
     sequence: u64,
@@ -121,13 +123,14 @@ impl Life {
             "spec": {"restartPolicy": policy, "terminationGracePeriodSeconds": 5, "initContainers": inits, "containers": apps,
                 "resourceClaims": claims}});
         let now = Timestamp::from_second(1_000_000).unwrap();
-        let core = Core::new(model(&pod), State { start_time: Some(now), ..State::default() }, false);
+        let core = Core::new(model(&pod), State { start_time: Some(now), begun: Some(now), ..State::default() }, false);
         let (work, containers, ended, told, status, log) = Default::default();
         Self {
             random,
             core,
             pod,
             now,
+            skew: SignedDuration::ZERO,
             work,
             sequence: 0,
             wake: None,
@@ -172,12 +175,12 @@ impl Life {
     }
 
     fn end(&mut self, name: &str, code: i32) {
-        let now = self.now;
+        let shown = self.now + self.skew;
         let running = self.containers.iter_mut().find(|c| c.name == name && c.state == ContainerState::Running);
         let Some(container) = running else { return };
         container.state = ContainerState::Exited;
         container.exit_code = Some(code);
-        container.finished = Some(now);
+        container.finished = Some(shown);
         self.ended.insert(container.id.clone(), code);
         self.observe();
     }
@@ -188,6 +191,8 @@ impl Life {
         self.log.push(format!("{} {words}", self.now));
         let plan = self.core.step(event, self.now);
         self.wake = plan.wake.filter(|wake| *wake > self.now);
+        let longest = later(self.now, u64::try_from(crate::backoff::MAX.as_millis()).unwrap());
+        assert!(self.wake.is_none_or(|wake| wake <= longest), "nothing waits longer than the longest back-off");
         for action in plan.actions {
             self.log.push(format!("{} -> {action:?}", self.now));
             self.check(&action);
@@ -214,7 +219,13 @@ impl Life {
     }
 
     fn report(&mut self) {
-        let status = status::generate(self.core.model(), self.core.state(), &self.status, &[], self.now);
+        let status = status::generate(
+            self.core.model(),
+            self.core.state(),
+            &self.status,
+            &[],
+            Times { now: self.now, shown: self.now + self.skew },
+        );
         let lists = [&status.init_container_statuses, &status.container_statuses];
         let mut told = |status: &ContainerStatus| {
             for shown in [&status.state, &status.last_state].into_iter().flatten().filter_map(|state| state.terminated.as_ref()) {
@@ -379,8 +390,8 @@ impl Life {
         let made = Container {
             sandbox,
             image_reference: reference,
-            created: self.now,
-            started: Some(self.now),
+            created: self.now + self.skew,
+            started: Some(self.now + self.skew),
             ..container(&format!("c{}", self.sequence), &name, attempt, ContainerState::Running)
         };
         self.containers.push(made.clone());
@@ -411,7 +422,7 @@ impl Life {
             .map(|c| (c.name.clone(), c.id.clone()))
             .collect();
         let one = self.random.pick(&running).cloned();
-        match (self.random.below(12), one) {
+        match (self.random.below(13), one) {
             (0..=3, Some((name, _))) => {
                 let code = *self.random.pick(&[0, 0, 1, 137, 42]).unwrap();
                 self.end(&name, code);
@@ -437,6 +448,10 @@ impl Life {
                     sandbox.state = SandboxState::NotReady;
                 }
                 self.observe();
+            }
+            // Somebody sets the clock.
+            (12, _) if self.random.percent(20) => {
+                self.skew += *self.random.pick(&[SignedDuration::from_hours(2), SignedDuration::from_hours(-2)]).unwrap();
             }
             (10, _) if self.random.percent(10) => self.delete(5),
             (11, _) if self.random.percent(5) => {
@@ -521,6 +536,63 @@ fn no_order_of_events_breaks_a_rule() {
     let (started, ended, restarts) = (sum(|life| life.0), sum(|life| life.1), sum(|life| life.2));
     // Lives in which nothing happens prove nothing.
     assert!(started > 1000 && ended == started && restarts > 10, "{started} {ended} {restarts}");
+}
+
+/// A clock that is set neither stops restarts for as long as it was set back, nor takes their back-off away.
+#[test]
+fn the_clock_of_the_machine_can_be_set() {
+    let starts = |skew: SignedDuration, ends_at_once: bool| {
+        let (mut now, end) = (at(1_000_000), at(1_000_600));
+        let pod = crate::pod::testing::model(json!({"containers": [{"name": "a", "image": "i"}]}));
+        let state = State { sandbox: Step::Done(sandbox()), volumes: Step::Done(()), begun: Some(now), ..State::default() };
+        let (mut core, mut events, mut starts) = (Core::new(pod, state, false), vec![Event::Wake], Vec::new());
+        while now < end {
+            // The time of day is set when the first container runs.
+            let shown = |now: Timestamp, attempt: u32| if attempt == 0 { now } else { now + skew };
+            let Some(event) = events.pop() else { break };
+            let plan = core.step(event, now);
+            for action in plan.actions {
+                let outcome = match action {
+                    Action::EnsureImage(name) => Outcome::Image(name, Some("i".to_owned()), Ok(Image::default())),
+                    Action::Start(name) => {
+                        let attempt = core.state().slots["a"].attempt;
+                        starts.push(now.as_second() - 1_000_000);
+                        let run = Container {
+                            started: Some(shown(now, attempt)),
+                            image_reference: "i".to_owned(),
+                            ..container(&attempt.to_string(), "a", attempt, ContainerState::Running)
+                        };
+                        now += SignedDuration::from_secs(1);
+                        let end = Container {
+                            state: ContainerState::Exited,
+                            exit_code: Some(1),
+                            finished: Some(now + skew),
+                            ..run.clone()
+                        };
+                        events.push(Event::Done(Box::new(Outcome::Observed(vec![end.clone()], Some(SandboxState::Ready)))));
+                        Outcome::Started(name, Ok(if ends_at_once { end } else { run }))
+                    }
+                    other => panic!("{other:?}"),
+                };
+                events.push(Event::Done(Box::new(outcome)));
+            }
+            if events.is_empty() {
+                now = plan.wake.unwrap();
+                events.push(Event::Wake);
+            }
+        }
+        starts
+    };
+    for (hours, ends_at_once) in [0, -2, 2].into_iter().flat_map(|hours| [(hours, false), (hours, true)]) {
+        let starts = starts(SignedDuration::from_hours(hours), ends_at_once);
+        // Ten seconds after an end at first, doubled each time; less by the second of its run where the clock says that it ended before.
+        let least = [0, 1, 11, 31, 71, 151, 311];
+        assert_eq!(starts.len(), least.len(), "set by {hours} h: {starts:?}");
+        assert!(
+            starts.iter().zip(least).all(|(start, least)| (least..least + 10).contains(start)),
+            "set by {hours} h: {starts:?}"
+        );
+    }
 }
 
 /// Own status patches come back as changes of the object.

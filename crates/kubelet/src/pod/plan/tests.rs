@@ -8,8 +8,13 @@ use serde_json::{Value, json};
 
 /// A pod whose sandbox, volumes and images are there and whose containers are as given.
 fn state(model: &Model, containers: Vec<Container>) -> State {
-    let mut state =
-        State { sandbox: Step::Done(sandbox()), volumes: Step::Done(()), start_time: Some(at(0)), ..Default::default() };
+    let mut state = State {
+        sandbox: Step::Done(sandbox()),
+        volumes: Step::Done(()),
+        start_time: Some(at(0)),
+        begun: Some(at(0)),
+        ..Default::default()
+    };
     for container in containers {
         let slot = state.slot(&container.name.clone());
         slot.observe(container);

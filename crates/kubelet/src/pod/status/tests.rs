@@ -6,9 +6,18 @@ use crate::pod::testing::{at, container, ended, model, sandbox};
 use runtime::api::ContainerState::Running;
 use serde_json::{Value, json};
 
+fn times(now: Timestamp) -> Times {
+    Times { now, shown: now }
+}
+
 fn state(containers: Vec<Container>) -> State {
-    let mut state =
-        State { sandbox: Step::Done(sandbox()), volumes: Step::Done(()), start_time: Some(at(0)), ..Default::default() };
+    let mut state = State {
+        sandbox: Step::Done(sandbox()),
+        volumes: Step::Done(()),
+        start_time: Some(at(0)),
+        begun: Some(at(0)),
+        ..Default::default()
+    };
     for container in containers {
         let slot = state.slot(&container.name.clone());
         slot.observe(container);
@@ -36,7 +45,7 @@ fn check(spec: Value, containers: Vec<Container>, expected: &str) {
     let model = model(spec);
     let mut state = state(containers);
     advance(&model, &mut state, false, at(4));
-    let status = generate(&model, &state, &PodStatus::default(), &["10.1.0.1".parse().unwrap()], at(4));
+    let status = generate(&model, &state, &PodStatus::default(), &["10.1.0.1".parse().unwrap()], times(at(4)));
     assert_eq!(summary(&status), expected);
 }
 
@@ -57,7 +66,7 @@ fn phases_and_states() {
 fn a_pod_runs_when_its_containers_are_shown_as_running() {
     let model = model(one("Always"));
     let mut state = state(vec![container("1", "a", 0, Running)]);
-    let told = |state: &State| summary(&generate(&model, state, &PodStatus::default(), &[], at(4)));
+    let told = |state: &State| summary(&generate(&model, state, &PodStatus::default(), &[], times(at(4))));
     state.slot("a").hook = Step::Idle;
     assert_eq!(told(&state), "Pending a=ContainerCreating/0 False ContainersNotReady");
     state.slot("a").hook = Step::Done(());
@@ -85,7 +94,7 @@ fn a_crash_loop_shows_its_delay_and_the_last_end() {
     let slot = state.slot("a");
     slot.restarts.next(at(2));
     slot.observe(ended("2", "a", 1, 7));
-    let status = generate(&model, &state, &PodStatus::default(), &[], at(4));
+    let status = generate(&model, &state, &PodStatus::default(), &[], times(at(4)));
     let container = &status.container_statuses.unwrap()[0];
     let waiting = container.state.clone().unwrap().waiting.unwrap();
     assert_eq!(waiting.message.unwrap(), "back-off 10s restarting failed container=a pod=p_n(u)");
@@ -105,7 +114,7 @@ fn claims_stay_as_others_say() {
         if refused {
             state.ending = Some(Ending::new(Cause::Rejected("OutOfcpu".to_owned(), String::new()), at(3)));
         }
-        let status = generate(&model, &state, &old, &[], at(4));
+        let status = generate(&model, &state, &old, &[], times(at(4)));
         assert_eq!(status.reason.is_some(), refused);
         assert_eq!(status.resource_claim_statuses, old.resource_claim_statuses);
         assert_eq!(status.extended_resource_claim_status, old.extended_resource_claim_status);
@@ -120,7 +129,7 @@ fn gates_and_foreign_conditions() {
     let mut old = PodStatus::default();
     for (gate, expected) in [(None, "False"), (Some("False"), "False"), (Some("True"), "True")] {
         old.conditions = gate.map(|status| serde_json::from_value(json!([{"type": "x/y", "status": status}])).unwrap());
-        let status = generate(&model, &state, &old, &[], at(4));
+        let status = generate(&model, &state, &old, &[], times(at(4)));
         assert_eq!(status.conditions.iter().flatten().find(|c| c.type_ == "Ready").unwrap().status, expected);
         assert_eq!(status.conditions.iter().flatten().any(|c| c.type_ == "x/y"), gate.is_some());
     }
@@ -130,8 +139,8 @@ fn gates_and_foreign_conditions() {
 fn transition_times_stay_while_nothing_changes() {
     let model = model(one("Always"));
     let state = state(vec![container("1", "a", 0, Running)]);
-    let first = generate(&model, &state, &PodStatus::default(), &[], at(10));
-    let second = generate(&model, &state, &first, &[], at(20));
+    let first = generate(&model, &state, &PodStatus::default(), &[], times(at(10)));
+    let second = generate(&model, &state, &first, &[], times(at(20)));
     assert_eq!(first, second);
 }
 
@@ -147,8 +156,8 @@ fn a_container_that_never_ran_has_ended_with_its_pod() {
 fn a_pod_stays_ready_while_its_container_is_replaced() {
     let model = model(json!({"containers": [{"name": "a", "image": "other"}]}));
     let mut state = state(vec![container("1", "a", 0, Running)]);
-    let before = generate(&model, &state, &PodStatus::default(), &[], at(2));
-    let told = |state: &State, now: i64| summary(&generate(&model, state, &before, &[], at(now)));
+    let before = generate(&model, &state, &PodStatus::default(), &[], times(at(2)));
+    let told = |state: &State, now: i64| summary(&generate(&model, state, &before, &[], times(at(now))));
     // Its container ends at second 3.
     state.slot("a").observe(ended("1", "a", 0, 2));
     assert_eq!(told(&state, 3), "Running a=running/0 True");
@@ -167,9 +176,9 @@ fn a_pod_stays_ready_while_its_container_is_replaced() {
 fn a_container_that_ends_by_itself_is_shown_at_once() {
     let model = model(one("Always"));
     let mut state = state(vec![container("1", "a", 0, Running)]);
-    let before = generate(&model, &state, &PodStatus::default(), &[], at(2));
+    let before = generate(&model, &state, &PodStatus::default(), &[], times(at(2)));
     state.slot("a").observe(ended("1", "a", 0, 2));
-    let status = generate(&model, &state, &before, &[], at(3));
+    let status = generate(&model, &state, &before, &[], times(at(3)));
     assert_eq!(summary(&status), "Running a=Error/0 False ContainersNotReady");
 }
 
@@ -179,7 +188,7 @@ fn messages_are_bounded() {
     let model = model(json!({"containers": [{"name": "a", "image": "img"}]}));
     let long = || "ä".repeat(2 << 20);
     let size = |state: &State| {
-        let status = generate(&model, state, &PodStatus::default(), &[], at(4));
+        let status = generate(&model, state, &PodStatus::default(), &[], times(at(4)));
         serde_json::to_vec(&status.container_statuses).unwrap().len()
     };
     let mut state = state(vec![]);

@@ -81,7 +81,7 @@ fn saved(layers: &[Vec<u8>], tags: &Value) -> Vec<Member> {
 
 fn imported(archive: &[u8], name: Option<&str>) -> Result<(Vec<Image>, Arc<Store>, tempfile::TempDir)> {
     let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(Store::open(dir.path()).unwrap());
+    let store = Arc::new(Store::open(dir.path(), true).unwrap());
     let images = import(&store, archive, name);
     assert_eq!(std::fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0, "nothing is left behind");
     images.map(|images| (images, store, dir))

@@ -57,7 +57,7 @@ const TAR: [u8; 1024] = [0; 1024];
 
 async fn check(nodes: &[(&'static str, Does)], failures: usize, (used, told): (Option<&str>, &[&str])) {
     let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(Store::open(dir.path()).unwrap());
+    let store = Arc::new(Store::open(dir.path(), true).unwrap());
     let id = digest_of(&TAR);
     let _pins = store.pin(std::slice::from_ref(&id));
     let fakes = Arc::new(Fakes { nodes: nodes.iter().cloned().collect(), told: Mutex::default() });

@@ -8,7 +8,7 @@ use crate::images::layer::digest_of;
 const TAR: [u8; 1024] = [0; 1024];
 
 fn store(dir: &Path) -> (Arc<Store>, String) {
-    (Arc::new(Store::open(dir).unwrap()), digest_of(&TAR))
+    (Arc::new(Store::open(dir, true).unwrap()), digest_of(&TAR))
 }
 
 fn layer(diff_id: &str, most: u64) -> Expected {
