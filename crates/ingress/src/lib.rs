@@ -44,6 +44,7 @@ pub mod session;
 pub mod table;
 pub mod template;
 mod tunnel;
+mod underway;
 pub mod upstream;
 pub mod verify;
 
