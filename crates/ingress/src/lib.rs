@@ -33,6 +33,7 @@ pub mod model;
 mod names;
 mod passthrough;
 pub mod paths;
+pub mod patterns;
 pub mod policy;
 mod pool;
 mod ports;

@@ -2,6 +2,7 @@
 
 mod back_ends;
 mod gateways;
+mod room;
 mod singles;
 mod status;
 
@@ -229,6 +230,7 @@ impl Service {
             informers: informers.clone(),
             options: options.clone(),
             model: Model::new(options.domain.clone(), options.acme_issuers.clone(), upstreams.clone()),
+            room: Default::default(),
             ingresses: ingresses.clone(),
             upstreams,
             table,
@@ -372,6 +374,7 @@ struct Follower {
     informers: Informers,
     options: Options,
     model: Model,
+    room: room::Room,
     upstreams: Arc<Upstreams>,
     table: Arc<ArcSwap<Table>>,
 }
@@ -391,6 +394,7 @@ impl Follower {
                 () = changed(&mut self.namespaces) => self.replan = true,
             }
             self.drain();
+            self.find_room();
         }
     }
 
