@@ -5,6 +5,7 @@ pub mod block;
 pub mod claims;
 pub mod host_path;
 pub mod huge_pages;
+mod local;
 pub mod mounts;
 pub mod nested;
 pub mod payload;
@@ -189,6 +190,7 @@ impl Volumes {
         block::fits(model, volume, mode)?;
         let to_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
         let Some(source) = Source::of_volume(&found, to_read) else {
+            local::check(&found, &self.cx.options.node_name, &self.cx.options.volumes_dir)?;
             return Ok((Some(Backing::of(&found).map_err(|error| error.to_string())?), None));
         };
         let driver = match known.filter(|driver| is_mounted && !driver.republish) {

@@ -15,8 +15,8 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use pods::volumes as rules;
 
-use super::host_path;
 use super::points::is_mount_point;
+use super::{host_path, local};
 use crate::spec::Model;
 
 /// Why a claim cannot be used. The texts are what events say.
@@ -156,6 +156,8 @@ pub struct Backing {
     kind: String,
     /// A pod's group may be given what is in it.
     grouped: bool,
+    /// It is one of the cluster's own provisioner.
+    provisioned: bool,
 }
 
 impl Backing {
@@ -166,7 +168,8 @@ impl Backing {
         let mode = Mode::of(volume);
         if let Some(local) = &spec.local {
             let (kind, grouped) = if mode == Mode::Block { ("BlockDevice", false) } else { ("Directory", true) };
-            return Ok(Self { path: PathBuf::from(&local.path), mode, kind: kind.to_owned(), grouped });
+            let provisioned = local::is_provisioned(volume);
+            return Ok(Self { path: PathBuf::from(&local.path), mode, kind: kind.to_owned(), grouped, provisioned });
         }
         if let Some(source) = &spec.host_path {
             // As upstream, whose plugin for paths of the host maps no devices.
@@ -174,7 +177,7 @@ impl Backing {
                 return refused("type hostPath and mode Block");
             }
             let kind = source.type_.clone().unwrap_or_default();
-            return Ok(Self { path: PathBuf::from(&source.path), mode, kind, grouped: false });
+            return Ok(Self { path: PathBuf::from(&source.path), mode, kind, grouped: false, provisioned: false });
         }
         refused(match spec {
             spec if spec.nfs.is_some() => "type nfs",
@@ -186,7 +189,7 @@ impl Backing {
 
     /// What a driver shows at a path, and has given to the pod's group.
     pub fn of_driver(path: PathBuf, mode: Mode) -> Self {
-        Self { path, mode, kind: String::new(), grouped: false }
+        Self { path, mode, kind: String::new(), grouped: false, provisioned: false }
     }
 
     /// What containers get of it.
@@ -205,11 +208,13 @@ impl Backing {
         if is_mount_point(at).map_err(failed)? {
             return Ok(());
         }
-        host_path::check(&self.path.to_string_lossy(), &self.kind)?;
+        let opened = self.provisioned.then(|| local::open(&self.path)).transpose().map_err(failed)?;
+        let path = opened.as_ref().map_or_else(|| self.path.clone(), local::by_descriptor);
+        host_path::check(&path.to_string_lossy(), &self.kind)?;
         if let Some((group, always)) = group.filter(|_| self.grouped) {
-            give(&self.path, group, always).map_err(failed)?;
+            give(&path, group, always).map_err(failed)?;
         }
-        bind(&self.path, at).map_err(failed)
+        bind(&path, at).map_err(failed)
     }
 }
 
@@ -358,7 +363,13 @@ mod tests {
             let mode = if spec["volumeMode"] == "Block" { Mode::Block } else { Mode::Filesystem };
             let volume = serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": spec})).unwrap();
             let expected = expected
-                .map(|(path, kind, grouped)| Backing { path: path.into(), mode, kind: kind.to_owned(), grouped })
+                .map(|(path, kind, grouped)| Backing {
+                    path: path.into(),
+                    mode,
+                    kind: kind.to_owned(),
+                    grouped,
+                    provisioned: false,
+                })
                 .map_err(|what| format!("error processing PV v: volumes of {what} are not supported by this kubelet"));
             assert_eq!(Backing::of(&volume).map_err(|error| error.to_string()), expected);
         };
