@@ -292,7 +292,10 @@ impl Inner {
     ) -> Result<(), Status> {
         let Routed { route, plan, .. } = routed;
         let started = Instant::now();
-        let user = self.authenticator.authenticate(call.parts, &call.annotations).await;
+        // Whoever says who it is may be another server, which may be silent.
+        let left = limit.unwrap_or(stages::DEADLINE).saturating_sub(routed.started.elapsed());
+        let authenticating = Box::pin(self.authenticator.authenticate(call.parts, &call.annotations));
+        let user = tokio::time::timeout(left, authenticating).await.unwrap_or_else(|_| Err(stages::late()));
         metrics::identity::authenticated(user.as_deref(), started.elapsed());
         if let Some(audit) = &self.audit {
             let (what, who) = ((plan.verbs[0], call.ongoing.is_some()), (user.as_deref().ok(), &call.annotations));

@@ -155,7 +155,7 @@ pub enum Error {
 
 /// What can be said anew while the server runs.
 struct Configured {
-    issuers: Vec<oidc::Issuer>,
+    issuers: Vec<Arc<oidc::Issuer>>,
     anonymous: oidc::Anonymous,
 }
 
@@ -325,7 +325,7 @@ fn parse(path: &Path, text: &str, keys: &TokenKeys) -> Result<oidc::Configuratio
 
 fn configured(configuration: oidc::Configuration, options: &Options, remotes: &Arc<Remotes>) -> Configured {
     let anonymous = configuration.anonymous.unwrap_or_else(|| oidc::Anonymous::everywhere(options.anonymous));
-    let issuers = configuration.issuers.into_iter().map(|issuer| oidc::Issuer::new(issuer, remotes.clone())).collect();
+    let issuers = configuration.issuers.into_iter().map(|issuer| Arc::new(oidc::Issuer::new(issuer, remotes.clone()))).collect();
     Configured { issuers, anonymous }
 }
 

@@ -42,6 +42,8 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// Streams of one HTTP/2 connection at once (upstream's default).
 const MAX_STREAMS: u32 = 250;
 const MAX_HEADER_BYTES: u32 = 64 << 10;
+/// Bytes of one answer over HTTP/2 that may wait for a client that reads slowly; each of its streams has as many.
+const SEND_BUFFER: usize = 64 << 10;
 /// Why a certificate that was good at the handshake is refused.
 const ENDED: &str = "the certificate has ended since the connection began";
 
@@ -198,6 +200,7 @@ fn builder(patience: Duration) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
     builder

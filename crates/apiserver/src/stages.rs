@@ -110,12 +110,16 @@ pub(crate) fn time_limit(plan: &Plan, query: &str) -> Result<Option<Duration>, S
 
 /// Gives up on a request that takes too long.
 pub(crate) async fn within<T>(limit: Duration, request: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    let late = || Err(Status::timeout("request did not complete within the allotted timeout", 0));
     // A request whose time is over is not begun.
     if limit.is_zero() {
-        return late();
+        return Err(late());
     }
-    tokio::time::timeout(limit, request).await.unwrap_or_else(|_| late())
+    tokio::time::timeout(limit, request).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// What is said of a request whose time is over.
+pub(crate) fn late() -> Status {
+    Status::timeout("request did not complete within the allotted timeout", 0)
 }
 
 /// The body and its size. A large one, or one of a request that changes something large, is here as a whole: who handles it then

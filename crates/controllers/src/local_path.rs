@@ -40,8 +40,6 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     node: String,
-    /// By which the scheduler finds the node again.
-    hostname: String,
     /// The directory of which each volume is a part.
     root: PathBuf,
 }
@@ -50,9 +48,7 @@ impl Place {
     /// Where a node has its volumes, if it makes any.
     fn of(node: &Node) -> Option<Self> {
         let root = meta::annotation(node, DIRECTORY).map(PathBuf::from).filter(|root| root.is_absolute())?;
-        let name = meta::name(node).to_owned();
-        let hostname = node.metadata.labels.as_ref().and_then(|labels| labels.get(HOSTNAME)).unwrap_or(&name).clone();
-        Some(Self { node: name, hostname, root })
+        Some(Self { node: meta::name(node).to_owned(), root })
     }
 }
 
@@ -281,12 +277,13 @@ fn volume(place: &Place, claim: &PersistentVolumeClaim, class: &StorageClass, na
     let spec = claim.spec.clone().unwrap_or_default();
     let requested = spec.resources.and_then(|resources| resources.requests).unwrap_or_default();
     let capacity: BTreeMap<_, _> = requested.into_iter().filter(|(resource, _)| resource == "storage").collect();
+    // By its name and no label of it: a node that says to be another one would have its volumes looked for there.
     let on_node = NodeSelectorRequirement {
-        key: HOSTNAME.to_owned(),
+        key: "metadata.name".to_owned(),
         operator: "In".to_owned(),
-        values: Some(vec![place.hostname.clone()]),
+        values: Some(vec![place.node.clone()]),
     };
-    let term = NodeSelectorTerm { match_expressions: Some(vec![on_node]), match_fields: None };
+    let term = NodeSelectorTerm { match_expressions: None, match_fields: Some(vec![on_node]) };
     PersistentVolume {
         spec: Some(PersistentVolumeSpec {
             access_modes: spec.access_modes,

@@ -15,6 +15,9 @@ pub use value::Wrong;
 /// What the names of all annotations begin with.
 pub const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
+/// Reason of an event: there is no room for a regular expression.
+pub const NO_ROOM: &str = "TooManyPatterns";
+
 /// One annotation.
 pub struct Annotation {
     /// Name behind [`PREFIX`].
@@ -50,16 +53,17 @@ impl Problem {
     }
 }
 
-/// What annotations mean.
-pub fn parse(annotations: &BTreeMap<String, String>) -> (Policy, Vec<Problem>) {
-    let (mut policy, mut problems) = (Policy::default(), Vec::new());
+/// What annotations of an Ingress in this namespace mean.
+pub fn parse(annotations: &BTreeMap<String, String>, namespace: &str) -> (Policy, Vec<Problem>) {
+    let (mut policy, mut problems) = (Policy { namespace: namespace.to_owned(), ..Policy::default() }, Vec::new());
     for (name, value) in annotations {
         let Some(short) = name.strip_prefix(PREFIX) else { continue };
         if let Some(annotation) = ANNOTATIONS.iter().find(|annotation| annotation.name == short) {
             if let Err(wrong) = (annotation.apply)(&mut policy, value.trim()) {
                 policy.closed |= annotation.guards;
+                let reason = if wrong == Wrong::NoRoom { NO_ROOM } else { "InvalidAnnotation" };
                 let end = if annotation.guards { "requests are refused until it is right" } else { "it has no effect" };
-                problems.push(Problem::new("InvalidAnnotation", format!("{name}: {wrong}; {end}")));
+                problems.push(Problem::new(reason, format!("{name}: {wrong}; {end}")));
             }
         } else if let Some(known) = WITHOUT_EFFECT.iter().find(|known| known.name == short) {
             policy.closed |= known.guards;

@@ -41,7 +41,6 @@ fn always_or_never(value: &str) -> Option<bool> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use regex::Regex;
 
     #[test]
     fn precedence() {
@@ -65,7 +64,8 @@ mod tests {
         let value = Canary { header_value: Some("beta".into()), weight: 0, ..full.clone() };
         check(&value, &[("x-canary", "beta")], 0, true);
         check(&value, &[("x-canary", "always")], 0, false);
-        let pattern = Canary { header_pattern: Some(Regex::new("^be").unwrap()), weight: 0, ..full.clone() };
+        let pattern =
+            Canary { header_pattern: Some(crate::patterns::pattern("a", "^be", false).unwrap()), weight: 0, ..full.clone() };
         check(&pattern, &[("x-canary", "beta")], 0, true);
         let total = Canary { total: Some(1000), ..full };
         check(&total, &[], 29, true);

@@ -10,16 +10,13 @@ use crate::endpoints::PortRef;
 use crate::guard::clients::Verify;
 use crate::issuer::{Issuer, Issuers, is_provable};
 use crate::paths::{Matcher, PathType};
+use crate::patterns::Refused;
 use crate::policy::Policy;
 use crate::template::Template;
 use crate::upstream::{Place, UpstreamKey};
 
 /// Paths of all hosts, and hosts with a certificate, that an Ingress may come to.
 const MOST: usize = 20_000;
-/// Bytes of all compiled patterns of an Ingress, of the largest, and what each may have in any case.
-const PATTERNS: usize = 16 << 20;
-const PATTERN: usize = 1 << 20;
-const LEAST_PATTERN: usize = 16 << 10;
 
 /// An Ingress as the table needs it.
 #[derive(Debug)]
@@ -87,8 +84,9 @@ pub fn host_name(host: &str) -> String {
 
 /// Reads an Ingress. `domain` is that of the cluster, `issuers` may be asked for certificates.
 pub fn compile(ingress: &Ingress, domain: &str, issuers: &Issuers) -> Compiled {
-    let (mut policy, problems) = annotations::parse(&ingress.metadata.annotations.clone().unwrap_or_default());
-    let mut reader = Reader { key: Key::of(ingress), problems, pattern_size: 0 };
+    let key = Key::of(ingress);
+    let (mut policy, problems) = annotations::parse(&ingress.metadata.annotations.clone().unwrap_or_default(), key.ns());
+    let mut reader = Reader { key, problems };
     let passwords = reader.passwords(&mut policy);
     let authorities = reader.authorities(&mut policy);
     let external = reader.external(&mut policy, domain);
@@ -106,7 +104,6 @@ pub fn compile(ingress: &Ingress, domain: &str, issuers: &Issuers) -> Compiled {
         );
         (rules, tls, default) = (Vec::new(), Vec::new(), None);
     }
-    reader.pattern_size = pattern_size(&rules);
     let paths: Vec<PathRule> = rules.iter().flat_map(|rule| reader.rule(&policy, rule, default.as_ref())).collect();
     let mut hosts: Vec<String> = rules.iter().flat_map(|rule| names(&policy, rule)).collect();
     if rules.is_empty() && count.is_none() {
@@ -156,12 +153,6 @@ fn too_much(policy: &Policy, rules: &[IngressRule], tls: &[IngressTLS]) -> Optio
     Some(of_paths.saturating_add(of_tls)).filter(|count| *count > MOST)
 }
 
-/// How large each of the patterns may be, so that all of them are bounded together.
-fn pattern_size(rules: &[IngressRule]) -> usize {
-    let paths = rules.iter().filter_map(|rule| rule.http.as_ref()).map(|http| http.paths.len()).sum::<usize>();
-    (PATTERNS / paths.max(1)).clamp(LEAST_PATTERN, PATTERN)
-}
-
 /// The host with `www.`, or without it.
 fn other_name(host: &str) -> String {
     host.strip_prefix("www.").map_or_else(|| format!("www.{host}"), str::to_owned)
@@ -183,8 +174,6 @@ fn names(policy: &Policy, rule: &IngressRule) -> Vec<String> {
 struct Reader {
     key: Key,
     problems: Vec<Problem>,
-    /// The largest that one compiled pattern may be, bytes.
-    pattern_size: usize,
 }
 
 impl Reader {
@@ -226,10 +215,11 @@ impl Reader {
             _ => PathType::ImplementationSpecific,
         };
         let pattern = policy.use_regex || policy.rewrite.is_some();
-        match Matcher::new(&text, kind, pattern, self.pattern_size) {
+        match Matcher::new(&text, kind, pattern, self.key.ns()) {
             Ok(matcher) => Some((text, kind, matcher, upstream)),
-            Err(error) => {
-                self.problem("InvalidPath", format!("path {text:?} is no regular expression: {error}"));
+            Err(refused) => {
+                let reason = if matches!(refused, Refused::NoRoom) { annotations::NO_ROOM } else { "InvalidPath" };
+                self.problem(reason, format!("path {text:?} is left out: {refused}"));
                 None
             }
         }

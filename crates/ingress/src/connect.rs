@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base::budgets::descriptors;
 use base::tasks::{OnFailure, Tasks};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -13,15 +14,22 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
 use crate::body::RequestBody;
+use crate::pool::{Keep, Single};
 use crate::upstream::Endpoint;
 
 /// How long requests may go on when the process ends.
 const DRAIN: Duration = Duration::from_secs(3);
 /// Bytes of the headers of an answer over HTTP/2.
 const MAX_HEADER_BYTES: u32 = 256 << 10;
+/// Bytes of one answer, its head included, or of one request over HTTP/2, that may wait until the other side goes on.
+const BUFFER: usize = 64 << 10;
+/// Connections that nobody uses and that are kept, in percent of all descriptors and at most. Those that are used are bounded with the requests.
+const KEPT_PERCENT: usize = 3;
+const MAX_KEPT: usize = 8192;
 
 /// Why no connection could be had.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +46,7 @@ pub(crate) enum Error {
 #[derive(Clone)]
 pub(crate) struct Connector {
     tasks: Tasks,
+    kept: Arc<Semaphore>,
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
 }
@@ -53,8 +62,8 @@ pub(crate) struct Lease {
 
 #[derive(Debug)]
 enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>),
+    Http1(Single),
+    Http2(http2::SendRequest<RequestBody>, Keep),
 }
 
 /// Why there is no answer.
@@ -73,7 +82,8 @@ impl Connector {
             config.alpn_protocols = vec![protocol.to_vec()];
             Arc::new(config)
         };
-        Self { tasks, http1: with(b"http/1.1"), http2: with(b"h2") }
+        let kept = descriptors::share(descriptors::limit(), KEPT_PERCENT, MAX_KEPT);
+        Self { tasks, kept: Arc::new(Semaphore::new(kept)), http1: with(b"http/1.1"), http2: with(b"h2") }
     }
 
     /// A connection for one request: one that is there, unless `fresh`, or a new one.
@@ -83,16 +93,20 @@ impl Connector {
             // All who wait for the one connection wait as long as each would for his own.
             let begun = Instant::now();
             let mut shared = tokio::time::timeout(limit, endpoint.pool.shared.lock()).await.map_err(|_| Error::Timeout)?;
-            if let Some(sender) = shared.as_ref().filter(|sender| !fresh && !sender.is_closed()) {
-                return Ok(lease(Sender::Http2(sender.clone()), true));
+            if let Some((sender, keep)) = shared.as_ref().filter(|(sender, _)| !fresh && !sender.is_closed()) {
+                return Ok(lease(Sender::Http2(sender.clone(), keep.clone()), true));
             }
             let left = limit.saturating_sub(begun.elapsed());
-            let Sender::Http2(sender) = Box::pin(self.connect(endpoint, left)).await? else { return Err(Error::Timeout) };
-            *shared = Some(sender.clone());
-            return Ok(lease(Sender::Http2(sender), false));
+            let Sender::Http2(sender, keep) = Box::pin(self.connect(endpoint, left)).await? else { return Err(Error::Timeout) };
+            // Where no more can be kept, this one is this request's alone.
+            *shared = keep.take().then(|| (sender.clone(), keep.clone()));
+            if sender.is_closed() {
+                keep.free();
+            }
+            return Ok(lease(Sender::Http2(sender, keep), false));
         }
-        if !fresh && let Some(sender) = endpoint.pool.take().await {
-            return Ok(lease(Sender::Http1(sender), true));
+        if !fresh && let Some(single) = endpoint.pool.take().await {
+            return Ok(lease(Sender::Http1(single), true));
         }
         // Boxed, for it is large and seldom needed: a request's future is moved several times.
         Ok(lease(Box::pin(self.connect(endpoint, limit)).await?, false))
@@ -127,20 +141,24 @@ impl Connector {
         let io = TokioIo::new(io);
         if endpoint.protocol.is_http2() {
             let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder.timer(TokioTimer::new()).max_header_list_size(MAX_HEADER_BYTES).adaptive_window(true);
+            builder
+                .timer(TokioTimer::new())
+                .max_header_list_size(MAX_HEADER_BYTES)
+                .adaptive_window(true)
+                .max_send_buf_size(BUFFER);
             builder.keep_alive_interval(Duration::from_secs(30)).keep_alive_timeout(Duration::from_secs(20));
             let (sender, connection) = builder.handshake(io).await?;
-            self.drive(connection);
-            return Ok(Sender::Http2(sender));
+            return Ok(Sender::Http2(sender, self.drive(connection)));
         }
-        let (sender, connection) = http1::handshake(io).await?;
-        self.drive(connection.with_upgrades());
-        Ok(Sender::Http1(sender))
+        let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(io).await?;
+        let keep = self.drive(connection.with_upgrades());
+        Ok(Sender::Http1(Single { sender, keep }))
     }
 
     /// Runs a connection until nobody needs it any more.
-    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
-        let end = self.tasks.token();
+    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -> Keep {
+        let (end, keep) = (self.tasks.token(), Keep::new(self.kept.clone()));
+        let kept = keep.clone();
         self.tasks.spawn("connection to a back end", OnFailure::Log, async move {
             let late = async {
                 end.cancelled().await;
@@ -151,8 +169,10 @@ impl Connector {
                 _ = connection => {}
                 () = late => {}
             }
+            kept.free();
             Ok::<_, Infallible>(())
         });
+        keep
     }
 }
 
@@ -164,8 +184,8 @@ impl Lease {
             None => Failed::Broken(error.into_error()),
         };
         match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await.map_err(failed),
-            Sender::Http2(sender) => sender.try_send_request(request).await.map_err(failed),
+            Sender::Http1(single) => single.sender.try_send_request(request).await.map_err(failed),
+            Sender::Http2(sender, _) => sender.try_send_request(request).await.map_err(failed),
         }
     }
 
@@ -176,8 +196,8 @@ impl Lease {
 
     /// The answer is whole: the connection may be used again.
     pub(crate) fn give_back(self) {
-        if let Sender::Http1(sender) = self.sender {
-            self.endpoint.pool.put(sender);
+        if let Sender::Http1(single) = self.sender {
+            self.endpoint.pool.put(single);
         }
     }
 }

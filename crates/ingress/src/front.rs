@@ -34,7 +34,7 @@ use crate::proxy::Proxy;
 use crate::proxy_protocol;
 use crate::{metrics, passthrough};
 
-/// Connections at once, in percent of all descriptors and at most. Each needs another one to a back end.
+/// Connections at once, in percent of all descriptors and at most. Those to back ends are bounded with the requests that need them.
 const CONNECTIONS_PERCENT: usize = 20;
 const MAX_CONNECTIONS: usize = 32_768;
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -46,6 +46,10 @@ const WRITE: Duration = Duration::from_secs(60);
 const DRAIN: Duration = Duration::from_millis(2500);
 const MAX_STREAMS: u32 = 128;
 const MAX_HEAD: usize = 64 << 10;
+/// Bytes of one answer over HTTP/2 that may wait for a client that reads slowly; each of its streams has as many.
+const SEND_BUFFER: usize = 64 << 10;
+/// What a client is told that has too much under way already.
+const TOO_MUCH: &str = "too many requests and connections are under way";
 /// How often a port is tried that somebody else has: nothing tells when it is free.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -157,6 +161,8 @@ impl Front {
         let led = self.proxy.table.load().passes(peer.entrance, &hello.name).map(|(route, door)| (route.clone(), door));
         if let Some((route, door)) = led {
             let end = self.tasks.token();
+            // It needs a connection to a back end, as a request does.
+            let underway = self.proxy.underway.enter(peer.address).ok_or(TOO_MUCH)?;
             let leading = async {
                 if door == Door::Passthrough {
                     place.prove(&peer.address.to_string());
@@ -167,7 +173,9 @@ impl Front {
                 place.prove(&peer.address.to_string());
                 passthrough::forward_carried(route, stream).await
             };
-            return end.run_until_cancelled(leading).await.unwrap_or(Ok(()));
+            let led = end.run_until_cancelled(leading).await.unwrap_or(Ok(()));
+            drop(underway);
+            return led;
         }
         if !ends {
             return Err(format!("TLS for {} ends nowhere at this port", hello.name));
@@ -233,6 +241,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD as u32)
+        .max_send_buf_size(SEND_BUFFER)
         .adaptive_window(true)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));

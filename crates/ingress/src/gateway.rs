@@ -1,7 +1,8 @@
 //! The Gateway API: GatewayClass, Gateway, its routes and BackendTLSPolicy with their conditions. Pure.
 //!
 //! [`plan`] looks at everything that is known and says which rules there are and what every object's status has to be; what it says
-//! depends on nothing else, so that it may be asked again at any time.
+//! depends on nothing else, so that it may be asked again at any time. Only the room for regular expressions
+//! ([`crate::patterns`]) is shared with all that is in use.
 
 pub mod actions;
 mod asked;

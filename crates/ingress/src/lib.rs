@@ -33,6 +33,7 @@ pub mod model;
 mod names;
 mod passthrough;
 pub mod paths;
+pub mod patterns;
 pub mod policy;
 mod pool;
 mod ports;
@@ -44,6 +45,7 @@ pub mod session;
 pub mod table;
 pub mod template;
 mod tunnel;
+mod underway;
 pub mod upstream;
 pub mod verify;
 

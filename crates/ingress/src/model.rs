@@ -5,6 +5,7 @@ mod secrets;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use client::Key;
@@ -13,7 +14,7 @@ use k8s_openapi::api::networking::v1::Ingress;
 use rustls::sign::CertifiedKey;
 
 use crate::acme::{self, Present};
-use crate::annotations::Problem;
+use crate::annotations::{NO_ROOM, Problem};
 use crate::certificates;
 use crate::compile::{Compiled, PathRule, compile, host_name};
 use crate::endpoints::PortRef;
@@ -28,6 +29,9 @@ use crate::paths::PathType;
 use crate::policy::{Policy, Retry};
 use crate::table::{Certificates, GatewayRoute, GatewayRoutes, GatewayRule, HostRoutes, HostTls, Mirrored, Route, Table};
 use crate::upstream::{Place, Upstream, UpstreamKey, Upstreams};
+
+/// Ingresses that are read again after one change, as each costs as much as a new one.
+const AT_A_TIME: usize = 16;
 
 /// What the table is made of.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub struct Model {
     dirty_tls: BTreeSet<String>,
     table: Arc<Table>,
     told: HashMap<Key, Vec<Problem>>,
+    /// Ingresses with regular expressions for which there was no room.
+    without_room: BTreeSet<Key>,
     /// What is wrong with the Secrets of Ingresses, to be told with the next step.
     in_trouble: BTreeMap<Key, Vec<Problem>>,
     fresh: Vec<Arc<Upstream>>,
@@ -106,6 +112,7 @@ impl Model {
             dirty_tls: BTreeSet::new(),
             table: Arc::default(),
             told: HashMap::new(),
+            without_room: BTreeSet::new(),
             in_trouble: BTreeMap::new(),
             fresh: Vec::new(),
             gateway: Gateways::default(),
@@ -122,9 +129,13 @@ impl Model {
         }
         self.told.remove(key);
         self.in_trouble.remove(key);
+        self.without_room.remove(key);
         let Some(ingress) = ingress else { return };
         let compiled = Arc::new(compile(ingress, &self.domain, &self.issuers));
         let external = compiled.external.as_ref().map(|key| self.upstreams.get(key, &mut self.fresh));
+        if compiled.problems.iter().any(|problem| problem.reason == NO_ROOM) {
+            self.without_room.insert(key.clone());
+        }
         let live = Arc::new(Live::new(key, &compiled.policy, external));
         self.index(key, &compiled, true);
         let known = Known { compiled, live };
@@ -132,6 +143,19 @@ impl Model {
         self.set_authorities(&known);
         self.ingresses.insert(key.clone(), known);
         self.look_at_secrets(key);
+    }
+
+    /// The next Ingresses after this one with regular expressions for which there was no room, a few at a time.
+    pub fn without_room(&self, after: Option<&Key>) -> Vec<Key> {
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.without_room.range((begin, Bound::Unbounded)).take(AT_A_TIME).cloned().collect()
+    }
+
+    /// Reads an Ingress that is as it was, as there may be room for it now. Nothing is told twice.
+    pub fn read_again(&mut self, key: &Key, ingress: &Ingress) {
+        let told = self.told.remove(key).unwrap_or_default();
+        self.set_ingress(key, Some(ingress));
+        self.told.insert(key.clone(), told);
     }
 
     /// Notes what is wrong with the Secrets of an Ingress, so far as they are known. What is right again may be told again.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use regex::{Regex, RegexBuilder};
+use crate::patterns::{self, Pattern, pattern};
 
 /// What a path of a rule matches.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub enum Matcher {
     /// What begins like this, whatever follows.
     Begins(String),
     /// What begins with a match, in either case.
-    Pattern(Regex),
+    Pattern(Arc<Pattern>),
 }
 
 /// How a rule means its path.
@@ -31,17 +31,14 @@ pub enum PathType {
 }
 
 impl Matcher {
-    /// Of a rule's path. With `pattern`, paths that are not exact are regular expressions, of at most `size` bytes when compiled.
+    /// Of a rule's path. With `is_pattern`, paths that are not exact are regular expressions of this namespace.
     ///
     /// # Errors
-    /// It is none, or larger.
-    pub fn new(path: &str, kind: PathType, pattern: bool, size: usize) -> Result<Self, regex::Error> {
+    /// It is none, or there is no room for it.
+    pub fn new(path: &str, kind: PathType, is_pattern: bool, namespace: &str) -> Result<Self, patterns::Refused> {
         Ok(match kind {
             PathType::Exact => Self::Exact(path.to_owned()),
-            _ if pattern => {
-                let anchored = format!("^(?:{path})");
-                Self::Pattern(RegexBuilder::new(&anchored).case_insensitive(true).size_limit(size).build()?)
-            }
+            _ if is_pattern => Self::Pattern(pattern(namespace, &format!("^(?:{path})"), true)?),
             PathType::Prefix => Self::Prefix(path.strip_suffix('/').unwrap_or(path).to_owned()),
             PathType::ImplementationSpecific => Self::Begins(path.to_owned()),
         })
@@ -198,7 +195,7 @@ mod tests {
     fn paths(rules: &[(&'static str, PathType)], pattern: bool) -> Paths<&'static str> {
         let mut paths = Paths::default();
         for (path, kind) in rules {
-            paths.add(path.len(), &Matcher::new(path, *kind, pattern, 1 << 20).unwrap(), Arc::new(*path));
+            paths.add(path.len(), &Matcher::new(path, *kind, pattern, "a").unwrap(), Arc::new(*path));
         }
         paths
     }
@@ -251,7 +248,7 @@ mod tests {
     fn what_came_first_stays() {
         let mut paths = Paths::default();
         for (name, kind) in [("one", Prefix), ("two", Prefix), ("three", Exact), ("four", Exact)] {
-            paths.add(2, &Matcher::new("/a", kind, false, 1 << 20).unwrap(), Arc::new(name));
+            paths.add(2, &Matcher::new("/a", kind, false, "a").unwrap(), Arc::new(name));
         }
         assert_eq!((**paths.find("/a").unwrap(), **paths.find("/a/b").unwrap()), ("three", "one"));
     }
@@ -259,7 +256,7 @@ mod tests {
     #[test]
     fn patterns_and_rewrites() {
         let check = |rule: &str, target: &str, path: &str, expected: Option<&str>| {
-            let matcher = Matcher::new(rule, ImplementationSpecific, true, 1 << 20).unwrap();
+            let matcher = Matcher::new(rule, ImplementationSpecific, true, "a").unwrap();
             let Matcher::Pattern(pattern) = &matcher else { panic!("a pattern") };
             let rewritten = pattern.is_match(path).then(|| matcher.rewrite(target, path));
             assert_eq!(rewritten.as_deref(), expected, "{rule} {path}");
@@ -271,8 +268,8 @@ mod tests {
         check("/foo", "/bar", "/FOO/x", Some("/bar"));
         check("/(a)|/(b)", "/$1-$2", "/b", Some("/-b"));
         check("/a", "/$x$", "/a", Some("/$x$"));
-        assert!(Matcher::new("/(", ImplementationSpecific, true, 1 << 20).is_err());
-        assert!(Matcher::new("/(a{1000}){1000}", ImplementationSpecific, true, 1 << 20).is_err());
+        assert!(Matcher::new("/(", ImplementationSpecific, true, "a").is_err());
+        assert!(Matcher::new("/(a{1000}){1000}", ImplementationSpecific, true, "a").is_err());
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! What an Ingress asks for beside its rules: the meaning of its annotations.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use ipnet::IpNet;
-use regex::Regex;
 
 use crate::guard::clients::ClientAuth;
+use crate::patterns::Pattern;
 use crate::template::Template;
 
 /// The meaning of all annotations of one Ingress.
@@ -88,6 +89,8 @@ pub struct Policy {
     pub access_log: bool,
     /// An annotation that guards the application cannot be followed: every request is refused.
     pub closed: bool,
+    /// Where the Ingress is: whose room its regular expressions take.
+    pub namespace: String,
 }
 
 /// What a back end speaks.
@@ -257,7 +260,7 @@ pub struct Canary {
     /// With this value; `always` and `never` when none.
     pub header_value: Option<String>,
     /// With a value like this.
-    pub header_pattern: Option<Regex>,
+    pub header_pattern: Option<Arc<Pattern>>,
     /// By a cookie, `always` or `never`.
     pub cookie: Option<String>,
     /// So many of `total`.
@@ -309,6 +312,7 @@ impl Default for Policy {
             default_backend: None,
             access_log: true,
             closed: false,
+            namespace: String::new(),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Connections to one endpoint that nobody uses: kept while they may be used again, closed with the endpoint.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body::RequestBody;
 
@@ -12,17 +14,52 @@ const IDLE: usize = 64;
 /// How long a connection may need to be ready again after an answer: only until its task runs.
 const SETTLE: Duration = Duration::from_millis(20);
 
+/// A connection's place among those that nobody uses and that are kept. Its task frees it when the other side has closed the connection:
+/// what is closed is found only when somebody looks for a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Keep {
+    all: Arc<Semaphore>,
+    held: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+}
+
+impl Keep {
+    /// Not kept yet. `all` has a permit for each that may be.
+    pub(crate) fn new(all: Arc<Semaphore>) -> Self {
+        Self { all, held: Arc::default() }
+    }
+
+    /// Takes a place. Whether there is one.
+    pub(crate) fn take(&self) -> bool {
+        let permit = self.all.clone().try_acquire_owned().ok();
+        let is_there = permit.is_some();
+        *self.held.lock() = permit;
+        is_there
+    }
+
+    /// Frees the place.
+    pub(crate) fn free(&self) {
+        *self.held.lock() = None;
+    }
+}
+
+/// A connection of HTTP/1.1.
+#[derive(Debug)]
+pub(crate) struct Single {
+    pub(crate) sender: http1::SendRequest<RequestBody>,
+    pub(crate) keep: Keep,
+}
+
 /// The connections of one endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     idle: Mutex<Idle>,
     /// Of HTTP/2 there is one for all requests.
-    pub(crate) shared: tokio::sync::Mutex<Option<http2::SendRequest<RequestBody>>>,
+    pub(crate) shared: tokio::sync::Mutex<Option<(http2::SendRequest<RequestBody>, Keep)>>,
 }
 
 #[derive(Debug, Default)]
 struct Idle {
-    senders: Vec<http1::SendRequest<RequestBody>>,
+    senders: Vec<Single>,
     closed: bool,
 }
 
@@ -31,32 +68,40 @@ impl Pool {
     pub(crate) fn close(&self) {
         let mut idle = self.idle.lock();
         idle.closed = true;
-        idle.senders.clear();
+        idle.senders.drain(..).for_each(|single| single.keep.free());
         if let Ok(mut shared) = self.shared.try_lock() {
             *shared = None;
         }
     }
 
-    /// Keeps a connection whose answer was whole.
-    pub(crate) fn put(&self, sender: http1::SendRequest<RequestBody>) {
+    /// Keeps a connection whose answer was whole, if there is room.
+    pub(crate) fn put(&self, single: Single) {
         let mut idle = self.idle.lock();
         if idle.senders.len() >= IDLE {
-            idle.senders.retain(|sender| !sender.is_closed());
+            idle.senders.retain(|single| !single.sender.is_closed());
         }
-        if !idle.closed && idle.senders.len() < IDLE && !sender.is_closed() {
-            idle.senders.push(sender);
+        if idle.closed || idle.senders.len() >= IDLE || !single.keep.take() {
+            return;
+        }
+        // Looked at after the place was taken: its task frees that at the connection's end, and may have been before us.
+        if single.sender.is_closed() {
+            single.keep.free();
+        } else {
+            idle.senders.push(single);
         }
     }
 
     /// The connection that was used last: those that are not needed grow old and are closed by the other side.
-    pub(crate) async fn take(&self) -> Option<http1::SendRequest<RequestBody>> {
+    pub(crate) async fn take(&self) -> Option<Single> {
         loop {
-            let mut sender = self.idle.lock().senders.pop()?;
+            let mut single = self.idle.lock().senders.pop()?;
+            single.keep.free();
+            let sender = &mut single.sender;
             if sender.is_ready() {
-                return Some(sender);
+                return Some(single);
             }
             if !sender.is_closed() && matches!(tokio::time::timeout(SETTLE, sender.ready()).await, Ok(Ok(()))) {
-                return Some(sender);
+                return Some(single);
             }
         }
     }

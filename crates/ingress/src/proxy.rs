@@ -36,6 +36,7 @@ use crate::policy::Policy;
 use crate::table::{Route, Table};
 use crate::template::{Facts, path_and_query};
 use crate::tunnel;
+use crate::underway::{Place, Underway};
 use choice::Chosen;
 
 /// What requests are answered with.
@@ -43,6 +44,8 @@ pub(crate) struct Proxy {
     pub(crate) table: Arc<ArcSwap<Table>>,
     pub(crate) challenges: Arc<Challenges>,
     pub(crate) connector: Connector,
+    /// The requests that are under way.
+    pub(crate) underway: Underway,
     /// Copies of requests that may be under way at once.
     pub(crate) mirrors: Arc<Semaphore>,
     pub(crate) tasks: Tasks,
@@ -84,7 +87,14 @@ impl Visit {
 struct Finish {
     lease: Lease,
     _active: Active,
+    _held: Held,
+}
+
+/// The places that a request takes: among its client's in its Ingress, and among all that are under way.
+#[derive(Debug)]
+struct Held {
     _permit: Permit,
+    _place: Place,
 }
 
 impl End for Finish {
@@ -143,6 +153,9 @@ impl Proxy {
     }
 
     async fn serve(&self, mut visit: Visit, body: Incoming, upgrade: Option<OnUpgrade>) -> Answer {
+        let Some(place) = self.underway.enter(visit.origin.client) else {
+            return text(StatusCode::SERVICE_UNAVAILABLE);
+        };
         let policy = visit.route.policy.clone();
         if policy.closed {
             return text(StatusCode::SERVICE_UNAVAILABLE);
@@ -163,7 +176,7 @@ impl Proxy {
                 return text(StatusCode::SERVICE_UNAVAILABLE);
             };
             match self.access(&mut visit).await {
-                Ok(()) => self.pass(visit, body, upgrade, permit).await,
+                Ok(()) => self.pass(visit, body, upgrade, Held { _permit: permit, _place: place }).await,
                 Err(refusal) => *refusal,
             }
         };
@@ -203,7 +216,7 @@ impl Proxy {
     }
 
     /// Takes the request to its back end.
-    async fn pass(&self, mut visit: Visit, body: Incoming, upgrade: Option<OnUpgrade>, permit: Permit) -> Answer {
+    async fn pass(&self, mut visit: Visit, body: Incoming, upgrade: Option<OnUpgrade>, held: Held) -> Answer {
         let policy = visit.route.policy.clone();
         if content_length(&visit.parts.headers).zip(policy.body_size).is_some_and(|(length, most)| length > most) {
             return text(StatusCode::PAYLOAD_TOO_LARGE);
@@ -231,7 +244,7 @@ impl Proxy {
         };
         let cookie = spare.is_none().then(|| chosen.cookie(&answered));
         let cookie = cookie.flatten().and_then(|session| session.header(&policy.cookie, &route.text, tls, SystemTime::now()));
-        let mut answer = self.respond(answered, &policy, (wanted, upgrade), permit);
+        let mut answer = self.respond(answered, &policy, (wanted, upgrade), held);
         if let Some(actions) = actions {
             actions.response.apply(answer.headers_mut());
         }
@@ -291,7 +304,7 @@ impl Proxy {
         answered: Answered,
         policy: &Policy,
         (wanted, upgrade): (Option<HeaderValue>, Option<OnUpgrade>),
-        permit: Permit,
+        held: Held,
     ) -> Answer {
         let Answered { mut response, lease, active, .. } = answered;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -300,7 +313,7 @@ impl Proxy {
             self.tasks.spawn_until_cancelled("upgraded connection", OnFailure::Log, async move {
                 // How it ended is told to those at its ends.
                 let _ = tunnel::run(client, backend, silence).await;
-                drop((lease, active, permit));
+                drop((lease, active, held));
                 Ok::<_, std::convert::Infallible>(())
             });
             let protocol = response.headers().get(UPGRADE).cloned().unwrap_or(wanted);
@@ -310,7 +323,7 @@ impl Proxy {
             return response.map(|_| ResponseBody::Full(None));
         }
         headers::remove_hop_by_hop(response.headers_mut());
-        let finish = Box::new(Finish { lease, _active: active, _permit: permit });
+        let finish = Box::new(Finish { lease, _active: active, _held: held });
         response.map(|body| ResponseBody::download(body, policy.read_timeout, finish))
     }
 }

@@ -2,6 +2,7 @@
 
 mod back_ends;
 mod gateways;
+mod room;
 mod singles;
 mod status;
 
@@ -41,8 +42,9 @@ use crate::loops::Loops;
 use crate::model::Model;
 use crate::ports::{self, Ports};
 use crate::proxy::Proxy;
-use crate::proxy::mirror::AT_ONCE;
+use crate::proxy::mirror;
 use crate::table::Table;
+use crate::underway::{self, Underway};
 use crate::upstream::Upstreams;
 use gateways::Gateways;
 use singles::Singles;
@@ -90,6 +92,8 @@ pub struct Options {
     pub trusted: Vec<IpNet>,
     /// Each request is logged.
     pub access_log: bool,
+    /// Requests and led connections that may be under way at once; as many as the process's descriptors allow when it says none.
+    pub at_once: Option<usize>,
     /// Who may be asked for certificates by ACME.
     pub acme_issuers: Issuers,
     /// Authorities by which ACME servers are trusted beside the machine's own, PEM.
@@ -134,7 +138,8 @@ impl Service {
             table: table.clone(),
             challenges: challenges.clone(),
             connector: Connector::new(tasks.clone(), client_of_anybody()?),
-            mirrors: Arc::new(Semaphore::new(AT_ONCE)),
+            underway: Underway::new(options.at_once.unwrap_or_else(underway::of_process)),
+            mirrors: Arc::new(Semaphore::new(mirror::at_once())),
             tasks: tasks.clone(),
             https_port: options.https_port,
             trusted: options.trusted.clone(),
@@ -225,6 +230,7 @@ impl Service {
             informers: informers.clone(),
             options: options.clone(),
             model: Model::new(options.domain.clone(), options.acme_issuers.clone(), upstreams.clone()),
+            room: Default::default(),
             ingresses: ingresses.clone(),
             upstreams,
             table,
@@ -368,6 +374,7 @@ struct Follower {
     informers: Informers,
     options: Options,
     model: Model,
+    room: room::Room,
     upstreams: Arc<Upstreams>,
     table: Arc<ArcSwap<Table>>,
 }
@@ -387,6 +394,7 @@ impl Follower {
                 () = changed(&mut self.namespaces) => self.replan = true,
             }
             self.drain();
+            self.find_room();
         }
     }
 

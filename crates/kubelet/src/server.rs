@@ -5,6 +5,7 @@ pub mod api;
 mod auth;
 mod cache;
 mod configz;
+mod held;
 mod node_logs;
 pub mod query;
 mod sharing;
@@ -13,13 +14,15 @@ pub mod stream;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use apimachinery::Status;
-use base::budgets::connections::{Connections, Limits, Place};
+use base::budgets::connections::Connections;
 use base::budgets::descriptors;
 use base::listen::{self, Listener};
 use base::metrics::{Format, Page};
+use base::patience::Patient;
 use base::tasks::{OnFailure, Tasks};
 use base::zpages;
 use bytes::Bytes;
@@ -41,6 +44,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use self::auth::Auth;
+use self::held::{Held, Shares};
 use self::sharing::Question;
 pub use api::{Api, ApiError};
 
@@ -57,12 +61,14 @@ pub const PLACES: &[&str] =
     &["/configz", "/flagz", "/healthz", "/metrics", "/metrics/cadvisor", "/metrics/probes", "/metrics/resource", "/statusz"];
 /// Time for a handshake, and for the headers of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a layer may wait for another node that does not read. Who follows a log may look at a page for as long as he likes.
+const WRITE: Duration = Duration::from_secs(60);
 
 /// Serves on `listener` until cancelled.
 pub async fn serve(server: Server, listener: Listener, api: Api, tasks: Tasks) -> Result<(), Infallible> {
     let all = descriptors::share(descriptors::limit(), CONNECTIONS_PERCENT, CONNECTIONS);
-    // The API server is one user that speaks for all others.
-    let connections = Connections::new("kubelet_connections", Limits { of_user: all, ..Limits::of(all) });
+    let shares = Shares::new(all);
+    let connections = Connections::new("kubelet_connections", shares.limits());
     // Protocol upgrades need HTTP/1.1: nothing else is offered.
     let mut tls = rustls::ServerConfig::clone(&server.tls);
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -71,10 +77,10 @@ pub async fn serve(server: Server, listener: Listener, api: Api, tasks: Tasks) -
     let auth = Arc::new(Auth::new(client, node, server.callers.clone()));
     loop {
         let (stream, peer) = listen::accepted(|| listener.accept()).await;
-        let Some(place) = connections.admit(peer.ip()).map(Arc::new) else { continue };
+        let Some(place) = connections.admit(peer.ip()).map(|place| Arc::new(shares.hold(place))) else { continue };
         let (server, api, auth, streams) = (server.clone(), api.clone(), auth.clone(), tasks.clone());
         tasks.spawn_until_cancelled("kubelet connection", OnFailure::Log, async move {
-            let ended = place.ended().clone();
+            let ended = place.place.ended().clone();
             let served = ended.run_until_cancelled(connection(&server, stream, api, auth, (streams, place))).await;
             if let Some(Err(error)) = served {
                 tracing::debug!(error, "connection to the kubelet ended");
@@ -89,15 +95,18 @@ async fn connection(
     stream: TcpStream,
     api: Api,
     auth: Arc<Auth>,
-    (tasks, place): (Tasks, Arc<Place>),
+    (tasks, place): (Tasks, Arc<Held>),
 ) -> Result<(), String> {
     let handshake = TlsAcceptor::from(server.tls.clone()).accept(stream);
     let stream =
         tokio::time::timeout(PATIENCE, handshake).await.map_err(|_| "no handshake in time")?.map_err(|e| e.to_string())?;
     let peer = Arc::new(server.verifier.peer(stream.get_ref().1.peer_certificates()));
+    let exempt = Arc::new(AtomicBool::new(true));
+    let stream = Patient::new(stream, WRITE, exempt.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (api, tasks, auth, peer) = (api.clone(), tasks.clone(), auth.clone(), peer.clone());
         let place = place.clone();
+        exempt.store(!sharing::is_for_nodes(request.uri().path()), Ordering::Relaxed);
         async move {
             let (parts, body) = request.into_parts();
             if peer.credential().is_some_and(|credential| credential.has_ended(Timestamp::now())) {
@@ -107,8 +116,17 @@ async fn connection(
             }
             Ok::<_, Infallible>(match auth.check(&peer, &parts).await {
                 Err((status, why)) => text(status, why),
-                Ok(()) if !place.prove("authorized") => text(StatusCode::TOO_MANY_REQUESTS, "too many connections"),
-                Ok(()) => answer(Request::from_parts(parts, body), api, tasks).await,
+                Ok(client) if !place.prove(&client) => {
+                    let mut refused = text(StatusCode::TOO_MANY_REQUESTS, "too many connections");
+                    refused.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+                    refused
+                }
+                Ok(client) => {
+                    let mut request = Request::from_parts(parts, body);
+                    request.extensions_mut().insert(client);
+                    request.extensions_mut().insert(place);
+                    answer(request, api, tasks).await
+                }
             })
         }
     });
@@ -270,7 +288,7 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
         }
         Route::PortForward { namespace, pod } => port_forward(request, api, tasks, namespace, pod),
         Route::Shared(question) => match api.serving() {
-            Some((serving, cx)) => serving.answer(cx, question, request).await,
+            Some((serving, cx)) => serving.answer(cx, question, request, &tasks).await,
             None => text(StatusCode::NOT_FOUND, "this node shares no images"),
         },
         Route::Volume { .. } => text(StatusCode::NOT_FOUND, "404 page not found"),

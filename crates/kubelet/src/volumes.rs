@@ -13,6 +13,7 @@ pub mod nested;
 pub mod payload;
 pub mod points;
 pub mod propagation;
+mod provisioned;
 pub mod sub_path;
 pub mod tokens;
 
@@ -231,6 +232,7 @@ impl Volumes {
         }
         let to_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
         let Some(source) = Source::of_volume(&found, to_read) else {
+            provisioned::check(&found, &self.cx.options.node_name, &self.cx.options.volumes_dir)?;
             return Ok((Some(Backing::of(&found).map_err(|error| error.to_string())?), None));
         };
         let driver = match known.filter(|driver| is_mounted && !driver.republish) {

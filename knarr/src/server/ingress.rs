@@ -74,6 +74,7 @@ pub(super) fn start(
         ranges: options.cluster_cidrs.iter().chain(&options.service_cidrs).copied().collect(),
         domain: options.cluster_domain.clone(),
         proxy_protocol: options.ingress.proxy_protocol,
+        at_once: None,
         trusted: options.ingress.trusted.clone(),
         access_log: options.ingress.access_log,
         acme_issuers: Issuers::with(options.ingress.acme_issuers.clone()),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use apiserver::TokenKeys;
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::https::Https;
 use crate::server::{Answer, Server, admin, ask, start_with};
@@ -209,4 +211,52 @@ async fn start_error(text: &str) -> String {
     options.authentication.file = Some(file);
     let started = apiserver::Service::new(engine, authority, options, base::readiness::Readiness::default(), &tasks).await;
     started.err().map(|error| error.to_string()).unwrap_or_default()
+}
+
+/// All who need the keys of an issuer that says nothing wait for one look at them, also when who has begun it goes away; that it was in vain counts
+/// for a while, and nobody waits longer than his request may take.
+#[tokio::test]
+async fn a_silent_issuer_is_waited_for_once() {
+    let (looks, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let (counted, opened) = (looks.clone(), gate.clone());
+    let https = Https::start("localhost", None, 0, move |_, _| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let opened = opened.clone();
+        Box::pin(async move {
+            opened.acquire().await.unwrap().forget();
+            crate::https::whole(503, "")
+        })
+    });
+    let https = https.await;
+    let issuer = Issuer { url: format!("https://localhost:{}", https.port), https, keys: Arc::default() };
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("authentication.yaml");
+    replace(&file, &issuer.configuration("", PLAIN, ""));
+    let server = serve(file).await;
+    let token = issuer.token(&TokenKeys::in_memory("").unwrap(), json!({"sub": "jane"}));
+    let looked = async || {
+        while looks.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = who(&server, &token) => panic!("nobody has answered"),
+        () = looked() => {}
+    }
+    // It was dropped with who had begun it; the next one begins anew, and all others join.
+    looks.store(0, Ordering::Relaxed);
+    let first = who(&server, &token);
+    let others = futures::future::join_all((0..8).map(|_| who(&server, &token)));
+    let late = async {
+        looked().await;
+        let get = format!("GET /version?timeout=50ms\nauthorization: Bearer {token}\n\n");
+        let code = ask(&server.api, "", &get).await.code;
+        gate.add_permits(100);
+        code
+    };
+    let (first, others, late) = tokio::join!(first, others, late);
+    assert_eq!((late, first.code), (504, 401));
+    assert!(others.iter().all(|answer| answer.code == 401));
+    assert_eq!(who(&server, &token).await.code, 401);
+    assert_eq!(looks.load(Ordering::Relaxed), 1, "one look for all of them");
 }

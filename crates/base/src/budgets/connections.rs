@@ -103,7 +103,12 @@ impl Place {
 
     /// The other side has proved to be this user. False when the user has too many connections already.
     pub fn prove(&self, user: &str) -> bool {
-        let proved = self.shared.state.lock().prove(&self.shared.limits, self.id, user);
+        self.prove_within(user, self.shared.limits.of_user)
+    }
+
+    /// The same where this user may have so many connections and others more or fewer.
+    pub fn prove_within(&self, user: &str, most: usize) -> bool {
+        let proved = self.shared.state.lock().prove(most, self.id, user);
         if !proved {
             self.shared.meter.refused();
         }
@@ -193,13 +198,13 @@ impl<T> State<T> {
         }
     }
 
-    fn prove(&mut self, limits: &Limits, id: u64, user: &str) -> bool {
+    fn prove(&mut self, most: usize, id: u64, user: &str) -> bool {
         match self.owners.get(&id) {
             // Requests of other users may share a connection; the first one answers for it.
             Some(Owner::User(_)) => return true,
             Some(Owner::Nobody(peer, _)) => {
                 let peer = *peer;
-                if self.users.get(user).is_some_and(|count| *count >= limits.of_user) {
+                if self.users.get(user).is_some_and(|count| *count >= most) {
                     return false;
                 }
                 self.forget(id, peer);
@@ -257,7 +262,7 @@ mod tests {
             let evicted: &[u64] = if n < 2 { &[] } else { &[n - 1] };
             check(&mut state, 2, Some(evicted));
         }
-        assert!(state.prove(&LIMITS, others, "jane"));
+        assert!(state.prove(LIMITS.of_user, others, "jane"));
         assert_eq!((state.owners.len(), state.unproven.len(), state.peers.len()), (3, 2, 1));
     }
 
@@ -277,15 +282,15 @@ mod tests {
         let mut state = State::default();
         for user in ["a", "a", "a", "b", "b", "b", "c", "c"] {
             let id = check(&mut state, 1, Some(&[]));
-            assert!(state.prove(&LIMITS, id, user));
-            assert!(state.prove(&LIMITS, id, "somebody else"));
+            assert!(state.prove(LIMITS.of_user, id, user));
+            assert!(state.prove(LIMITS.of_user, id, "somebody else"));
         }
         check(&mut state, 1, None);
         state.leave(7);
         let id = check(&mut state, 1, Some(&[]));
-        assert!(!state.prove(&LIMITS, id, "a"), "a has three already");
+        assert!(!state.prove(LIMITS.of_user, id, "a"), "a has three already");
         check(&mut state, 2, Some(&[id]));
-        assert!(!state.prove(&LIMITS, id, "d"), "it has made room");
+        assert!(!state.prove(LIMITS.of_user, id, "d"), "it has made room");
         (0..8).for_each(|id| state.leave(id));
         assert!(state.users.is_empty());
     }

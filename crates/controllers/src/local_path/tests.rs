@@ -84,7 +84,11 @@ async fn volumes_are_where_their_consumers_are() {
         world.fake.all::<PersistentVolume>().into_iter().map(|volume| volume.spec.unwrap().local.unwrap().path).collect();
     assert_eq!(paths, ["/data/volumes/pvc-a", "/other/volumes/pvc-b"]);
     let volumes = world.fake.all::<PersistentVolume>();
-    assert!(volumes::is_reachable(&volumes[1], "m", &Some([(HOSTNAME.to_owned(), "host-m".to_owned())].into())));
+    // Whose label says what does not count.
+    let labels = |host: &str| Some([(HOSTNAME.to_owned(), host.to_owned())].into());
+    assert!(
+        volumes::is_reachable(&volumes[1], "m", &labels("host-n")) && !volumes::is_reachable(&volumes[1], "n", &labels("host-m"))
+    );
     assert!(world.fake.writes().contains(&call("PUT", "m", "pvc-b")));
     let refused = |events: &[k8s_openapi::api::core::v1::Event]| {
         let told = |name: &str, why: &str| {

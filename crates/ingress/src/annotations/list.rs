@@ -1,11 +1,13 @@
 //! The lists.
 
+use std::sync::Arc;
+
 use http::Method;
-use regex::Regex;
 
 use super::value::{self, Wrong, boolean, items, word};
 use super::{Annotation, WithoutEffect};
 use crate::guard::clients::Verify;
+use crate::patterns::{self, Pattern};
 use crate::policy::{Balance, Policy, Protocol, Told};
 
 type Apply = fn(&mut Policy, &str) -> Result<(), Wrong>;
@@ -70,7 +72,7 @@ pub static ANNOTATIONS: &[Annotation] = &[
     of("auth-signin", some!(external.signin, value::template)),
     of("auth-signin-redirect-param", some!(external.signin_parameter, value::cookie_part)),
     of("auth-tls-error-page", some!(clients.error_page, value::cookie_part)),
-    guard("auth-tls-match-cn", some!(clients.subject, pattern)),
+    guard("auth-tls-match-cn", |p, v| pattern(p, v).map(|found| p.clients.subject = Some(found))),
     of("auth-tls-pass-certificate-to-upstream", set!(clients.pass, boolean)),
     guard("auth-tls-secret", some!(clients.secret, value::cookie_part)),
     guard("auth-tls-verify-client", set!(clients.verify, |v| word(v, VERIFY, "on, off, optional or optional_no_ca"))),
@@ -80,7 +82,7 @@ pub static ANNOTATIONS: &[Annotation] = &[
     of("canary", set!(canary.enabled, boolean)),
     of("canary-by-cookie", some!(canary.cookie, value::cookie_part)),
     of("canary-by-header", some!(canary.header, value::header_name)),
-    of("canary-by-header-pattern", some!(canary.header_pattern, pattern)),
+    of("canary-by-header-pattern", |p, v| pattern(p, v).map(|found| p.canary.header_pattern = Some(found))),
     of("canary-by-header-value", |p, v| {
         p.canary.header_value = Some(v.to_owned());
         Ok(())
@@ -213,8 +215,13 @@ fn auth_url(text: &str) -> Result<crate::template::Template, Wrong> {
     fits.then_some(template).ok_or(Wrong::Expected("a URL with http:// or https://"))
 }
 
-fn pattern(text: &str) -> Result<Regex, Wrong> {
-    Regex::new(text).map_err(|_| Wrong::Expected("a regular expression without look-around and back-references"))
+fn pattern(policy: &Policy, text: &str) -> Result<Arc<Pattern>, Wrong> {
+    patterns::pattern(&policy.namespace, text, false).map_err(|refused| match refused {
+        patterns::Refused::Wrong(_) => {
+            Wrong::Expected("a regular expression without look-around and back-references, and not a large one")
+        }
+        patterns::Refused::NoRoom => Wrong::NoRoom,
+    })
 }
 
 /// Methods or headers that answers name.

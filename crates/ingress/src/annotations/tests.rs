@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 
 fn of(pairs: &[(&str, &str)]) -> (Policy, Vec<Problem>) {
-    parse(&pairs.iter().map(|(name, value)| (format!("{PREFIX}{name}"), (*value).to_owned())).collect())
+    parse(&pairs.iter().map(|(name, value)| (format!("{PREFIX}{name}"), (*value).to_owned())).collect(), "a")
 }
 
 #[track_caller]
@@ -63,11 +63,13 @@ fn what_cannot_be_followed_is_told_and_closes_what_it_guards() {
     check("proxy-ssl-verify", "on", "InvalidAnnotation", true);
     check("auth-tls-verify-client", "perhaps", "InvalidAnnotation", true);
     check("auth-tls-match-cn", "CN=(", "InvalidAnnotation", true);
+    check("auth-tls-match-cn", r"CN=(\w{100}){1000}", "InvalidAnnotation", true);
+    check("canary-by-header-pattern", r"(\w{100}){1000}", "InvalidAnnotation", false);
     check("auth-tls-verify-depth", "2", "UnsupportedAnnotation", false);
     check("auth-snippet", "x;", "UnsupportedAnnotation", true);
     check("configuration-snippet", "more_set_headers x;", "UnsupportedAnnotation", false);
     check("from-the-future", "1", "UnsupportedAnnotation", false);
-    assert!(parse(&BTreeMap::from([("example.com/other".to_owned(), "x".to_owned())])).1.is_empty());
+    assert!(parse(&BTreeMap::from([("example.com/other".to_owned(), "x".to_owned())]), "a").1.is_empty());
 }
 
 /// The table in docs/ingress.md names every annotation, and no other.

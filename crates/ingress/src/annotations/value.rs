@@ -16,6 +16,9 @@ pub enum Wrong {
     /// It has a variable that there is not.
     #[error(transparent)]
     Variable(#[from] UnknownVariable),
+    /// Other regular expressions take what there is for all.
+    #[error("{}", crate::patterns::Refused::NoRoom)]
+    NoRoom,
 }
 
 type Result<T> = std::result::Result<T, Wrong>;

@@ -3,12 +3,13 @@
 use client::Key;
 use http::request::Parts;
 use http::{HeaderName, Method};
-use regex::{Regex, RegexBuilder};
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use super::types::{Match, ObjectRef, Pattern, Rule};
 use crate::endpoints::PortRef;
 use crate::paths::Matcher;
+use crate::patterns::{Pattern as Compiled, Refused, pattern};
 use crate::template::header;
 use crate::upstream::{Place, UpstreamKey};
 
@@ -23,16 +24,16 @@ pub struct Conditions {
 #[derive(Clone, Debug)]
 enum Test {
     Exact(String),
-    Pattern(Regex),
+    Pattern(Arc<Compiled>),
 }
 
 impl Test {
-    fn of(pattern: &Pattern) -> Option<Self> {
+    fn of(pattern: &Pattern, namespace: &str) -> Result<Self, Unsupported> {
         let value = pattern.value.clone().unwrap_or_default();
         match pattern.kind.as_deref() {
-            None | Some("Exact") => Some(Self::Exact(value)),
-            Some("RegularExpression") => Some(Self::Pattern(whole(&value)?)),
-            Some(_) => None,
+            None | Some("Exact") => Ok(Self::Exact(value)),
+            Some("RegularExpression") => Ok(Self::Pattern(whole(namespace, &value).map_err(|refused| why(&refused, MATCH))?)),
+            Some(_) => Err(MATCH),
         }
     }
 
@@ -44,31 +45,40 @@ impl Test {
     }
 }
 
-/// The largest that a compiled pattern may be, bytes: a route may have thousands of them.
-const PATTERN: usize = 64 << 10;
+const MATCH: Unsupported = Unsupported("match");
 
 /// A pattern that has to match everything.
-fn whole(pattern: &str) -> Option<Regex> {
-    RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(PATTERN).build().ok()
+fn whole(namespace: &str, text: &str) -> Result<Arc<Compiled>, Refused> {
+    pattern(namespace, &format!("^(?:{text})$"), false)
+}
+
+/// Why a part of a rule with a pattern cannot be followed.
+fn why(refused: &Refused, part: Unsupported) -> Unsupported {
+    match refused {
+        Refused::Wrong(_) => part,
+        Refused::NoRoom => {
+            Unsupported("regular expression, for which there is no room beside those of this namespace and of others,")
+        }
+    }
 }
 
 impl Conditions {
-    fn of(one: &Match) -> Option<Self> {
-        let method = one.method.as_ref().map(|method| Method::from_bytes(method.as_bytes())).transpose().ok()?;
+    fn of(one: &Match, namespace: &str) -> Result<Self, Unsupported> {
+        let method = one.method.as_ref().map(|method| Method::from_bytes(method.as_bytes())).transpose().map_err(|_| MATCH)?;
         // Of two entries with the same name the first counts.
         let (mut headers, mut parameters) = (Vec::<(HeaderName, Test)>::new(), Vec::<(String, Test)>::new());
         for pattern in &one.headers {
-            let name: HeaderName = pattern.name.parse().ok()?;
+            let name: HeaderName = pattern.name.parse().map_err(|_| MATCH)?;
             if headers.iter().all(|(other, _)| *other != name) {
-                headers.push((name, Test::of(pattern)?));
+                headers.push((name, Test::of(pattern, namespace)?));
             }
         }
         for pattern in &one.query_params {
             if parameters.iter().all(|(other, _)| *other != pattern.name) {
-                parameters.push((pattern.name.clone(), Test::of(pattern)?));
+                parameters.push((pattern.name.clone(), Test::of(pattern, namespace)?));
             }
         }
-        Some(Self { method, headers, parameters })
+        Ok(Self { method, headers, parameters })
     }
 
     /// Whether a request is like this.
@@ -122,10 +132,13 @@ pub fn matches(rule: &Rule, created: i64, route: &Key, place: usize) -> Result<V
         let (kind, matcher) = match one.path.as_ref().and_then(|path| path.kind.as_deref()) {
             Some("Exact") => (0, Matcher::Exact(text.clone())),
             None | Some("PathPrefix") => (1, Matcher::Prefix(text.strip_suffix('/').unwrap_or(&text).to_owned())),
-            Some("RegularExpression") => (2, Matcher::Pattern(whole(&text).ok_or(Unsupported("path"))?)),
+            Some("RegularExpression") => {
+                let pattern = whole(route.ns(), &text).map_err(|refused| why(&refused, Unsupported("path")))?;
+                (2, Matcher::Pattern(pattern))
+            }
             Some(_) => return Err(Unsupported("type of a path")),
         };
-        let conditions = Conditions::of(one).ok_or(Unsupported("match"))?;
+        let conditions = Conditions::of(one, route.ns())?;
         let rank = Rank {
             kind,
             length: Reverse(text.len()),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 use parking_lot::Mutex;
-use regex::Regex;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -14,6 +13,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use x509_parser::x509::X509Name;
+
+use crate::patterns::Pattern;
 
 /// What is asked of a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub struct ClientAuth {
     /// Back ends get the certificate.
     pub pass: bool,
     /// What the subject has to be like.
-    pub subject: Option<Regex>,
+    pub subject: Option<Arc<Pattern>>,
     /// Where those are sent who have no good one.
     pub error_page: Option<String>,
 }
@@ -298,7 +299,7 @@ mod tests {
         let (ours, other) = (Authority::in_memory("ours").unwrap(), Authority::in_memory("other").unwrap());
         let trusted = authorities(&ours);
         let check = |verify: Verify, subject: Option<&str>, shown: &Shown, expected: &str| {
-            let subject = subject.map(|subject| Regex::new(subject).unwrap());
+            let subject = subject.map(|subject| crate::patterns::pattern("a", subject, false).unwrap());
             let auth = ClientAuth { secret: Some("a/s".into()), verify, subject, ..ClientAuth::default() };
             let found = admit(&auth, Some(&trusted), true, shown);
             let found = match &found {

@@ -113,7 +113,7 @@ impl Limiter {
 }
 
 /// The part of an address that one client has: whoever has an IPv6 address has 2^64 of them.
-fn network(client: IpAddr) -> IpAddr {
+pub(crate) fn network(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,

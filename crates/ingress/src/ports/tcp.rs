@@ -60,6 +60,11 @@ fn stream_on(shared: &Arc<Shared>, port: Port, stream: TcpStream, place: Place) 
 }
 
 async fn forward(shared: &Shared, port: Port, client: TcpStream, place: Place) -> Result<(), String> {
+    let Some(underway) = shared.front.proxy.underway.enter(place.peer()) else {
+        // Without the option the connection ends, which says less.
+        let _ = client.set_zero_linger();
+        return Err("too many requests and connections are under way".to_owned());
+    };
     let route = shared.table.load().stream(port).cloned();
     let dialed = match &route {
         Some(route) => passthrough::dial(route).await,
@@ -74,5 +79,7 @@ async fn forward(shared: &Shared, port: Port, client: TcpStream, place: Place) -
         let _ = client.set_zero_linger();
         return Err("too many connections of this client".to_owned());
     }
-    tunnel::between_sockets(client, backend, SILENCE).await.map_err(|error| error.to_string())
+    let result = tunnel::between_sockets(client, backend, SILENCE).await;
+    drop(underway);
+    result.map_err(|error| error.to_string())
 }

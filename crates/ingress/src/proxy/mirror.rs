@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base::budgets::descriptors;
 use base::tasks::OnFailure;
 use http_body_util::{BodyExt, Limited};
 
@@ -10,8 +11,15 @@ use crate::balance::Choice;
 use crate::forward::{Outgoing, forward};
 use crate::table::Mirrored;
 
-/// How many copies may be under way at once. Further ones are not made: whoever gets copies must not cost those who ask.
-pub(crate) const AT_ONCE: usize = 256;
+/// How many copies may be under way at once, in percent of all descriptors and at most. Further ones are not made: whoever gets copies must not
+/// cost those who ask.
+const PERCENT: usize = 2;
+const AT_ONCE: usize = 256;
+
+/// The budget of copies.
+pub(crate) fn at_once() -> usize {
+    descriptors::share(descriptors::limit(), PERCENT, AT_ONCE)
+}
 
 /// How long a copy and its answer may take, and how much of the answer is read to keep the connection.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod acme;
+mod bounds;
 mod changes;
 mod clients;
 mod extended;

@@ -80,6 +80,7 @@ impl World {
             ranges: Vec::new(),
             domain: "cluster.local".into(),
             proxy_protocol: false,
+            at_once: None,
             trusted: Vec::new(),
             access_log: false,
             acme_issuers: Default::default(),

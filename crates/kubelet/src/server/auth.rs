@@ -12,13 +12,14 @@ use http::request::Parts;
 use http::{StatusCode, header};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
-use kube::Client;
+use kube::Client as Kube;
 use kube::api::PostParams;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::access::Access;
 use super::cache::Cache;
+use super::held::Client;
 use super::sharing;
 
 /// How long answers are good, as upstream's defaults.
@@ -52,7 +53,7 @@ impl From<UserInfo> for User {
 
 /// Decides about requests, with memory.
 pub(super) struct Auth {
-    client: Client,
+    client: Kube,
     node: String,
     /// Names that may do everything.
     callers: Vec<String>,
@@ -66,21 +67,18 @@ pub(super) type Refused = (StatusCode, String);
 
 impl Auth {
     /// With a client of the kubelet's own identity.
-    pub(super) fn new(client: Client, node: String, callers: Vec<String>) -> Self {
+    pub(super) fn new(client: Kube, node: String, callers: Vec<String>) -> Self {
         Self { client, node, callers, tokens: Mutex::default(), decisions: Mutex::default() }
     }
 
-    /// Whether the request is served, or the answer that says why not.
-    pub(super) async fn check(&self, peer: &Peer, request: &Parts) -> Result<(), Refused> {
+    /// Whose request it is, if it is served, or the answer that says why not.
+    pub(super) async fn check(&self, peer: &Peer, request: &Parts) -> Result<Client, Refused> {
         if sharing::is_for_nodes(request.uri.path()) {
-            return if sharing::is_node(peer) {
-                Ok(())
-            } else {
-                Err((StatusCode::FORBIDDEN, "Forbidden: for nodes only".to_owned()))
-            };
+            let node = sharing::node(peer).map(|name| Client::Other(name.to_owned()));
+            return node.ok_or_else(|| (StatusCode::FORBIDDEN, "Forbidden: for nodes only".to_owned()));
         }
         let user = match peer {
-            Peer::User { name, .. } if self.callers.contains(name) => return Ok(()),
+            Peer::User { name, .. } if self.callers.contains(name) => return Ok(Client::Server),
             Peer::User { name, groups, .. } => {
                 let groups = groups.iter().cloned().chain(["system:authenticated".to_owned()]).collect();
                 User { name: name.clone(), groups, ..User::default() }
@@ -101,8 +99,9 @@ impl Auth {
             access.verb,
             access.subresources.join(" ")
         );
+        let name = user.name.clone();
         match self.may(user, access).await {
-            Ok(true) => Ok(()),
+            Ok(true) => Ok(Client::Other(name)),
             Ok(false) => Err((StatusCode::FORBIDDEN, format!("Forbidden {words}"))),
             Err(error) => {
                 tracing::warn!(%error, "cannot ask the API whether a request to the kubelet is allowed");
@@ -190,7 +189,7 @@ enum Error {
     Api(#[from] kube::Error),
 }
 
-async fn create<K>(client: &Client, review: &K) -> Result<K, Error>
+async fn create<K>(client: &Kube, review: &K) -> Result<K, Error>
 where
     K: kube::Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>,
     K: codec::Decode + codec::Encode,
@@ -215,7 +214,7 @@ mod tests {
     use serde_json::{Value, json};
 
     /// An API that knows one token, and lets its user get metrics of `n1` and create proxies; with what it was asked.
-    fn api() -> (Client, Arc<Mutex<Vec<String>>>) {
+    fn api() -> (Kube, Arc<Mutex<Vec<String>>>) {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = asked.clone();
         let service = tower::service_fn(move |request: http::Request<Body>| {
@@ -237,7 +236,7 @@ mod tests {
                 Ok::<_, Infallible>(http::Response::new(Full::new(bytes::Bytes::from(review.to_string()))))
             }
         });
-        (Client::new(service, "default"), asked)
+        (Kube::new(service, "default"), asked)
     }
 
     fn request(line: &str, authorization: Option<&str>) -> Parts {
@@ -257,19 +256,20 @@ mod tests {
     async fn tokens_are_reviewed_and_rights_are_asked_for() {
         let (client, asked) = api();
         let auth = Auth::new(client, "n1".to_owned(), vec!["api-server".to_owned()]);
-        let check = async |peer: &Peer, line: &str, token: Option<&str>, expected: Result<(), (u16, &str)>| {
+        let check = async |peer: &Peer, line: &str, token: Option<&str>, expected: Result<Client, (u16, &str)>| {
             let result = auth.check(peer, &request(line, token)).await;
             let expected = expected.map_err(|(status, text)| (StatusCode::from_u16(status).unwrap(), text.to_owned()));
             assert_eq!(result, expected, "{peer:?} {line} {token:?}");
         };
         let good = Some("Bearer good");
-        check(&peer("api-server"), "GET /exec/n/p/c", None, Ok(())).await;
+        let monitor = || Ok(Client::Other("system:serviceaccount:n:mon".to_owned()));
+        check(&peer("api-server"), "GET /exec/n/p/c", None, Ok(Client::Server)).await;
         assert_eq!(asked.lock().len(), 0);
-        check(&Peer::Anonymous, "GET /metrics", good, Ok(())).await;
-        check(&Peer::Invalid("expired".to_owned()), "GET /metrics/cadvisor", Some("bearer  good "), Ok(())).await;
+        check(&Peer::Anonymous, "GET /metrics", good, monitor()).await;
+        check(&Peer::Invalid("expired".to_owned()), "GET /metrics/cadvisor", Some("bearer  good "), monitor()).await;
         assert_eq!(*asked.lock(), ["token good", "system:serviceaccount:n:mon get nodes metrics n1"], "asked once");
-        check(&Peer::Anonymous, "GET /containerLogs/n/p/c", good, Ok(())).await;
-        check(&Peer::Anonymous, "GET /pods", good, Ok(())).await;
+        check(&Peer::Anonymous, "GET /containerLogs/n/p/c", good, monitor()).await;
+        check(&Peer::Anonymous, "GET /pods", good, monitor()).await;
         assert_eq!(
             asked.lock().last().unwrap(),
             "system:serviceaccount:n:mon get nodes proxy n1",
@@ -296,7 +296,7 @@ mod tests {
         let service = tower::service_fn(|_: http::Request<Body>| async {
             Ok::<_, Infallible>(http::Response::builder().status(500).body(Full::new(bytes::Bytes::new())).unwrap())
         });
-        let auth = Auth::new(Client::new(service, "default"), "n1".to_owned(), vec![]);
+        let auth = Auth::new(Kube::new(service, "default"), "n1".to_owned(), vec![]);
         let (status, _) = auth.check(&Peer::Anonymous, &request("GET /metrics", Some("Bearer good"))).await.unwrap_err();
         assert_eq!(status, StatusCode::UNAUTHORIZED);
         let (status, text) = auth.check(&peer("admin"), &request("GET /metrics", None)).await.unwrap_err();

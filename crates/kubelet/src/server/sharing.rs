@@ -1,17 +1,25 @@
 //! What other nodes are given of this node's images: see [`crate::sharing`].
 
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use base::tasks::{OnFailure, Tasks};
 use base::tls::Peer;
 use bytes::Bytes;
 use futures::StreamExt;
-use http::{Method, Request, Response, StatusCode};
+use http::{Extensions, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Limited, StreamBody};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use runtime::api::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
+use super::held::{Client, Held};
 use super::{Body, text};
 use crate::context::Context;
 use crate::images::is_open;
@@ -19,6 +27,11 @@ use crate::sharing::{LAYERS, PREFIX, SERVED, Sharing};
 
 /// Most layers that are sent at a time: each keeps a disk and a thread busy. Who finds no place asks elsewhere.
 pub(super) const PLACES: usize = 4;
+/// Of those, what one node has at most: as many as it asks for of one image (`PARALLEL_LAYERS`).
+pub(super) const OF_NODE: usize = 3;
+/// Bytes each second that a node has to take on the whole, after a while: who reads slower holds a place for too long.
+const PACE: u64 = 64 << 10;
+const GRACE: Duration = Duration::from_secs(60);
 /// Largest question, bytes.
 const QUESTION: usize = LAYERS * 80;
 
@@ -49,31 +62,75 @@ pub(super) fn is_for_nodes(path: &str) -> bool {
     path.starts_with(PREFIX.trim_start_matches('/'))
 }
 
-/// Whether a client is a node of the cluster, by its certificate.
-pub(super) fn is_node(peer: &Peer) -> bool {
-    matches!(peer, Peer::User { name, groups, .. } if name.starts_with("system:node:") && groups.iter().any(|group| group == "system:nodes"))
+/// The name of a client that is a node of the cluster, by its certificate.
+pub(super) fn node(peer: &Peer) -> Option<&str> {
+    match peer {
+        Peer::User { name, groups, .. } if groups.iter().any(|group| group == "system:nodes") => {
+            name.starts_with("system:node:").then_some(name.as_str())
+        }
+        _ => None,
+    }
 }
 
 /// What this node gives to others, and how many it serves.
 pub(super) struct Serving {
     sharing: Sharing,
     places: Arc<Semaphore>,
+    by_node: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+/// A node's place among those to whom layers are sent.
+struct Sending {
+    node: String,
+    by_node: Arc<Mutex<HashMap<String, usize>>>,
+    begun: Instant,
+    bytes: AtomicU64,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        let mut nodes = self.by_node.lock();
+        if let Some(count) = nodes.get_mut(&self.node) {
+            *count -= 1;
+            if *count == 0 {
+                nodes.remove(&self.node);
+            }
+        }
+    }
+}
+
+impl Sending {
+    /// Whether the node takes too little of it.
+    fn is_slow(&self) -> bool {
+        is_slow(self.begun.elapsed(), self.bytes.load(Ordering::Relaxed))
+    }
+}
+
+fn is_slow(time: Duration, bytes: u64) -> bool {
+    time > GRACE && bytes < (time - GRACE).as_secs() * PACE
 }
 
 impl Serving {
     pub(super) fn new(sharing: Sharing) -> Self {
-        Self { sharing, places: Arc::new(Semaphore::new(PLACES)) }
+        Self { sharing, places: Arc::new(Semaphore::new(PLACES)), by_node: Arc::default() }
     }
 
     /// Answers a node.
-    pub(super) async fn answer(&self, cx: &Context, question: Question, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn answer(
+        &self,
+        cx: &Context,
+        question: Question,
+        request: Request<Incoming>,
+        tasks: &Tasks,
+    ) -> Response<Body> {
         let expected = if question == Question::Layers { Method::POST } else { Method::GET };
         if request.method() != expected {
             return text(StatusCode::METHOD_NOT_ALLOWED, format!("only {expected} is served"));
         }
         let answered = match question {
             Question::Layers => self.layers(request.into_body()).await,
-            Question::Layer(id) => self.layer(&id).await,
+            Question::Layer(id) => self.layer(&id, request.extensions(), tasks).await,
             Question::Imported => self.imported(cx, request.uri().query().unwrap_or_default()).await,
         };
         answered.unwrap_or_else(|error| match error {
@@ -98,15 +155,30 @@ impl Serving {
         Ok(text(StatusCode::OK, body))
     }
 
-    async fn layer(&self, id: &str) -> Result<Response<Body>, Error> {
-        let Ok(place) = self.places.clone().try_acquire_owned() else { return Ok(busy()) };
+    async fn layer(&self, id: &str, whose: &Extensions, tasks: &Tasks) -> Result<Response<Body>, Error> {
+        let (Some(Client::Other(node)), Some(held)) = (whose.get::<Client>(), whose.get::<Arc<Held>>()) else {
+            return Ok(busy());
+        };
+        let Some(sending) = self.enter(node) else { return Ok(busy()) };
         let stream = self.sharing.images.layer(id).await?;
         SERVED.inc();
+        watch(&sending, held.place.ended().clone(), tasks);
         let pieces = stream.map(move |piece| {
-            let _place = &place;
+            let length = piece.as_ref().map_or(0, Bytes::len);
+            sending.bytes.fetch_add(length as u64, Ordering::Relaxed);
             piece.map(Frame::data)
         });
         Ok(Response::new(StreamBody::new(pieces).boxed_unsync()))
+    }
+
+    /// A place for a layer of a node; none when there are none for it.
+    fn enter(&self, node: &str) -> Option<Arc<Sending>> {
+        let mut nodes = self.by_node.lock();
+        let own = nodes.get(node).copied().unwrap_or_default();
+        let place = self.places.clone().try_acquire_owned().ok().filter(|_| own < OF_NODE)?;
+        nodes.insert(node.to_owned(), own + 1);
+        let (node, by_node) = (node.to_owned(), self.by_node.clone());
+        Some(Arc::new(Sending { node, by_node, begun: Instant::now(), bytes: AtomicU64::new(0), _place: place }))
     }
 
     async fn imported(&self, cx: &Context, query: &str) -> Result<Response<Body>, Error> {
@@ -122,6 +194,22 @@ impl Serving {
         }
         Ok(text(StatusCode::OK, document))
     }
+}
+
+/// Ends a connection whose node takes too little of a layer.
+fn watch(sending: &Arc<Sending>, end: CancellationToken, tasks: &Tasks) {
+    let sending = Arc::downgrade(sending);
+    tasks.spawn_until_cancelled("pace of a layer", OnFailure::Log, async move {
+        loop {
+            tokio::time::sleep(GRACE).await;
+            match sending.upgrade() {
+                Some(sending) if sending.is_slow() => end.cancel(),
+                Some(_) => continue,
+                None => {}
+            }
+            return Ok::<_, Infallible>(());
+        }
+    });
 }
 
 fn busy() -> Response<Body> {
@@ -148,13 +236,26 @@ mod tests {
             let groups = groups.iter().map(|group| (*group).to_owned()).collect();
             let peer =
                 Peer::User { name: name.to_owned(), groups, uid: String::new(), credential: base::tls::Credential::default() };
-            assert_eq!(is_node(&peer), expected, "{name}");
+            assert_eq!(node(&peer), expected.then_some(name), "{name}");
         };
         check("system:node:n2", &["system:nodes"], true);
         check("system:node:n2", &[], false);
         check("jane", &["system:nodes"], false);
         check("system:kube-apiserver", &["system:masters"], false);
-        assert!(!is_node(&Peer::Anonymous));
-        assert!(!is_node(&Peer::Invalid("expired".to_owned())));
+        assert_eq!(node(&Peer::Anonymous), None);
+        assert_eq!(node(&Peer::Invalid("expired".to_owned())), None);
+    }
+
+    #[test]
+    fn who_reads_slowly_is_slow_after_a_while() {
+        let check = |seconds: u64, bytes: u64, expected: bool| {
+            assert_eq!(is_slow(Duration::from_secs(seconds), bytes), expected, "{seconds} s, {bytes} bytes");
+        };
+        check(30, 0, false);
+        check(60, 0, false);
+        check(62, 0, true);
+        check(70, 640 << 10, false);
+        check(3660, 100 << 20, true);
+        check(3660, 300 << 20, false);
     }
 }

@@ -339,8 +339,13 @@ async fn a_node_serves_few_layers_at_a_time() {
     let (_cell, authority, address) = serving_with(Some(sharing)).await;
     let node = Some("system:node:n2");
     let mut held = Vec::new();
-    for _ in 0..sharing::PLACES {
-        held.push(begin(&authority, address, "/knarr/images/layers/sha256:2").await);
+    for _ in 0..sharing::OF_NODE {
+        held.push(begin(&authority, "system:node:n3", address, "/knarr/images/layers/sha256:2").await);
+    }
+    // One node does not have all of the places.
+    assert_eq!(get(&authority, Some("system:node:n3"), address, "/knarr/images/layers/sha256:1").await.0, 503);
+    for _ in sharing::OF_NODE..sharing::PLACES {
+        held.push(begin(&authority, "system:node:n2", address, "/knarr/images/layers/sha256:2").await);
     }
     let (status, _) = get(&authority, node, address, "/knarr/images/layers/sha256:1").await;
     assert_eq!(status, 503);
@@ -353,9 +358,9 @@ async fn a_node_serves_few_layers_at_a_time() {
 }
 
 /// A connection on which an answer has begun.
-async fn begin(authority: &Arc<tls::Authority>, address: SocketAddr, path: &str) -> impl Sized {
+async fn begin(authority: &Arc<tls::Authority>, user: &str, address: SocketAddr, path: &str) -> impl Sized {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let request = tls::Request::Client { user: "system:node:n2".to_owned(), groups: vec!["system:nodes".to_owned()] };
+    let request = tls::Request::Client { user: user.to_owned(), groups: vec!["system:nodes".to_owned()] };
     let identity = tls::Resolver::memory(authority.clone(), request).unwrap();
     let config = Arc::new(tls::client(authority.bundle(), Some(identity)).unwrap());
     let stream = TcpStream::connect(address).await.unwrap();

@@ -15,9 +15,9 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use pods::volumes as rules;
 
-use super::host_path;
 use super::local::Local;
 use super::points::is_mount_point;
+use super::{host_path, provisioned};
 use crate::spec::Model;
 
 /// Why a claim cannot be used. The texts are what events say.
@@ -159,6 +159,8 @@ pub struct Backing {
     kind: String,
     /// How it is mounted, where it is a local volume with a file system: a pod's group may be given what is in it.
     local: Option<Local>,
+    /// It is one of the cluster's own provisioner.
+    is_provisioned: bool,
 }
 
 impl Backing {
@@ -170,8 +172,9 @@ impl Backing {
         if let Some(local) = &spec.local {
             let options = spec.mount_options.clone().unwrap_or_default();
             let how = (mode == Mode::Filesystem).then(|| Local { fs_type: local.fs_type.clone(), options });
-            let kind = if mode == Mode::Block { "BlockDevice" } else { "" };
-            return Ok(Self { path: PathBuf::from(&local.path), mode, kind: kind.to_owned(), local: how });
+            let kind = if mode == Mode::Block { "BlockDevice" } else { "" }.to_owned();
+            let is_provisioned = provisioned::is_provisioned(volume);
+            return Ok(Self { path: PathBuf::from(&local.path), mode, kind, local: how, is_provisioned });
         }
         if let Some(source) = &spec.host_path {
             // As upstream, whose plugin for paths of the host maps no devices.
@@ -179,7 +182,7 @@ impl Backing {
                 return refused("type hostPath and mode Block");
             }
             let kind = source.type_.clone().unwrap_or_default();
-            return Ok(Self { path: PathBuf::from(&source.path), mode, kind, local: None });
+            return Ok(Self { path: PathBuf::from(&source.path), mode, kind, local: None, is_provisioned: false });
         }
         refused(match spec {
             spec if spec.nfs.is_some() => "type nfs",
@@ -191,7 +194,7 @@ impl Backing {
 
     /// What a driver shows at a path, and has given to the pod's group.
     pub fn of_driver(path: PathBuf, mode: Mode) -> Self {
-        Self { path, mode, kind: String::new(), local: None }
+        Self { path, mode, kind: String::new(), local: None, is_provisioned: false }
     }
 
     /// What containers get of it.
@@ -210,11 +213,13 @@ impl Backing {
         if is_mount_point(at).map_err(failed)? {
             return Ok(());
         }
+        let opened = self.is_provisioned.then(|| provisioned::open(&self.path)).transpose().map_err(failed)?;
+        let path = opened.as_ref().map_or_else(|| self.path.clone(), provisioned::by_descriptor);
         if let Some(local) = &self.local {
-            return local.mount(&self.path, at, group);
+            return local.mount(&path, at, group);
         }
-        host_path::check(&self.path.to_string_lossy(), &self.kind)?;
-        bind(&self.path, at).map_err(failed)
+        host_path::check(&path.to_string_lossy(), &self.kind)?;
+        bind(&path, at).map_err(failed)
     }
 }
 
@@ -366,7 +371,13 @@ mod tests {
             let mode = if spec["volumeMode"] == "Block" { Mode::Block } else { Mode::Filesystem };
             let volume = serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": spec})).unwrap();
             let expected = expected
-                .map(|(path, kind, local)| Backing { path: path.into(), mode, kind: kind.to_owned(), local })
+                .map(|(path, kind, local)| Backing {
+                    path: path.into(),
+                    mode,
+                    kind: kind.to_owned(),
+                    local,
+                    is_provisioned: false,
+                })
                 .map_err(|what| format!("error processing PV v: volumes of {what} are not supported by this kubelet"));
             assert_eq!(Backing::of(&volume).map_err(|error| error.to_string()), expected);
         };

@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod failure;
+mod reach;
 mod resolve;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 
 pub(crate) use self::endpoint::Endpoint;
 pub(crate) use self::failure::Failure;
+use self::reach::Reach;
 use self::resolve::Resolver;
 use crate::api::{Credentials, Error, Result};
 
@@ -123,21 +125,23 @@ impl Registries {
             shown.push(None);
         }
         for credentials in shown {
-            let http = client(host, &settings.tls)?;
+            let reach = Reach::of(host);
+            let http = client(host, &settings.tls, &reach)?;
             let scheme = if plain { "http" } else { "https" };
-            endpoints.push(Endpoint::new(http, scheme, reference.clone(), credentials));
+            endpoints.push(Endpoint::new((http, reach), scheme, reference.clone(), credentials));
         }
         Ok(())
     }
 }
 
-fn client(host: &str, tls: &HostTls) -> Result<reqwest::Client> {
+fn client(host: &str, tls: &HostTls, reach: &Arc<Reach>) -> Result<reqwest::Client> {
     let mut builder = reqwest::Client::builder()
         .danger_accept_invalid_certs(tls.insecure_skip_verify)
         .connect_timeout(CONNECT)
         .read_timeout(SILENCE)
         .user_agent(concat!("knarr/", env!("CARGO_PKG_VERSION")))
-        .dns_resolver(Arc::new(Resolver));
+        .redirect(reach.clone().policy())
+        .dns_resolver(Arc::new(Resolver(reach.clone())));
     if let Some(file) = &tls.ca_file {
         let failed = |error: &dyn std::fmt::Display| {
             Error::ImagePull(format!("reading ca_file {} of registry {host}: {error}", file.display()))

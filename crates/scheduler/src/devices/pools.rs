@@ -1,7 +1,10 @@
 //! What drivers offer: ResourceSlices, put together to pools.
+//!
+//! A pool is looked at from one node: the slices that are for it are chosen first, and their generation is the pool's there (upstream's
+//! `GatherPools`). Who may publish slices for his own node must not take the devices of others away by using their pool's name.
 
-use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use apimachinery::quantity::Quantity;
@@ -26,13 +29,24 @@ pub(crate) struct Pools {
 struct Pool {
     slices: BTreeMap<String, Arc<ResourceSlice>>,
     /// Made when it is asked for first after a change.
-    offer: OnceCell<Arc<Offer>>,
+    sorted: OnceCell<Sorted>,
+    /// What it offers to nodes for which the same slices are, by the places of these in the list of all.
+    offers: RefCell<HashMap<Vec<usize>, Arc<Offer>>>,
+}
+
+/// The slices of a pool, by where they are.
+struct Sorted {
+    all: Vec<Arc<Slice>>,
+    /// Places in the list of all, of those that name a node.
+    by_node: HashMap<String, Vec<usize>>,
+    /// Of the others.
+    shared: Vec<usize>,
 }
 
 /// Counters that devices share, by set and name.
 pub(super) type Counters = BTreeMap<(String, String), Quantity>;
 
-/// A pool as its driver has published it last.
+/// A pool as its driver has published it last, for some nodes.
 #[derive(Debug)]
 pub(super) struct Offer {
     pub(super) id: PoolId,
@@ -40,9 +54,13 @@ pub(super) struct Offer {
     pub(super) incomplete: bool,
     /// Two of its devices have one name.
     pub(super) invalid: bool,
-    pub(super) slices: Vec<Slice>,
+    /// The slices for these nodes.
+    pub(super) slices: Vec<Arc<Slice>>,
     /// What there is of what its devices share.
     pub(super) counters: Counters,
+    /// Slices for other nodes, whose devices take of the same counters.
+    elsewhere: Vec<Arc<Slice>>,
+    /// Places in both lists, one behind the other.
     by_name: HashMap<String, (usize, usize)>,
 }
 
@@ -100,23 +118,96 @@ impl Slice {
         self.slice.spec.devices.as_deref().unwrap_or_default()
     }
 
+    fn generation(&self) -> i64 {
+        self.slice.spec.pool.generation
+    }
+
+    /// Whether anything of it is for a node. Counters are for all nodes for which there may be devices that take of them.
+    fn is_for(&self, node: Place<'_>) -> bool {
+        let counts = self.slice.spec.shared_counters.as_ref().is_some_and(|sets| !sets.is_empty());
+        match self.nodes {
+            Nodes::None => false,
+            _ if counts => true,
+            Nodes::Each => self.each.iter().any(|nodes| nodes.has(node)),
+            _ => self.nodes.has(node),
+        }
+    }
+
     /// Whether a device can be used on a node.
     pub(super) fn offers(&self, device: usize, node: Place<'_>) -> bool {
         self.nodes.has(node) && self.each.get(device).is_none_or(|nodes| nodes.has(node))
     }
 }
 
+/// What follows from the slices for a node and from all others of the pool.
+enum Whole {
+    /// Devices of these take of the same counters.
+    With(Vec<Arc<Slice>>),
+    Incomplete,
+    /// There is a newer generation, without anything for the node.
+    Obsolete,
+}
+
+impl Sorted {
+    fn new(slices: &BTreeMap<String, Arc<ResourceSlice>>) -> Self {
+        let all: Vec<_> = slices.values().map(|slice| Arc::new(Slice::new(slice))).collect();
+        let (mut by_node, mut shared) = (HashMap::<String, Vec<usize>>::new(), Vec::new());
+        for (at, slice) in all.iter().enumerate() {
+            match &slice.nodes {
+                Nodes::One(name) => by_node.entry(name.clone()).or_default().push(at),
+                _ => shared.push(at),
+            }
+        }
+        Self { all, by_node, shared }
+    }
+
+    /// The slices for a node, of their latest generation, by their places.
+    fn on(&self, node: Place<'_>) -> Vec<usize> {
+        let own = self.by_node.get(node.name).into_iter().flatten().copied();
+        let mut places: Vec<usize> = own.chain(self.shared.iter().copied().filter(|at| self.all[*at].is_for(node))).collect();
+        let latest = places.iter().map(|at| self.all[*at].generation()).max();
+        places.retain(|at| Some(self.all[*at].generation()) == latest);
+        places.sort_unstable();
+        places
+    }
+
+    /// Whether the slices for a node are all that count. Who has another node's credentials may have written the slices that name it: they
+    /// make those of this node neither older nor incomplete where these are enough without them.
+    fn whole(&self, chosen: &[usize]) -> Whole {
+        let Some(first) = chosen.first().map(|at| &self.all[*at]) else { return Whole::Incomplete };
+        let (generation, count) = (first.generation(), first.slice.spec.pool.resource_slice_count);
+        let is_all = |number: usize| i64::try_from(number).ok() == Some(count);
+        if is_all(chosen.len()) {
+            return Whole::With(Vec::new());
+        }
+        if self.shared.iter().any(|at| self.all[*at].generation() > generation) {
+            return Whole::Obsolete;
+        }
+        let is_same = |at: &usize| self.all[*at].generation() == generation;
+        let others = |places: Vec<usize>| -> Vec<Arc<Slice>> {
+            places.into_iter().filter(|at| is_same(at) && !chosen.contains(at)).map(|at| self.all[at].clone()).collect()
+        };
+        for others in [others(self.shared.clone()), others((0..self.all.len()).collect())] {
+            if is_all(chosen.len() + others.len()) {
+                return Whole::With(others);
+            }
+        }
+        Whole::Incomplete
+    }
+}
+
 impl Offer {
-    fn new(id: PoolId, all: &BTreeMap<String, Arc<ResourceSlice>>) -> Self {
-        let generation = all.values().map(|slice| slice.spec.pool.generation).max().unwrap_or_default();
-        let latest = all.values().filter(|slice| slice.spec.pool.generation == generation);
-        let slices: Vec<Slice> = latest.map(Slice::new).collect();
-        let count = slices.first().map_or(0, |slice| slice.slice.spec.pool.resource_slice_count);
-        let (mut by_name, mut counters, mut names, mut invalid) = (HashMap::new(), Counters::new(), HashSet::new(), false);
+    fn new(id: PoolId, sorted: &Sorted, chosen: &[usize]) -> Option<Self> {
+        let slices: Vec<Arc<Slice>> = chosen.iter().map(|at| sorted.all[*at].clone()).collect();
+        let (incomplete, elsewhere) = match sorted.whole(chosen) {
+            Whole::With(elsewhere) => (false, elsewhere),
+            Whole::Incomplete => (true, Vec::new()),
+            Whole::Obsolete => return None,
+        };
+        let (mut by_name, mut counters, mut invalid) = (HashMap::new(), Counters::new(), false);
         for (at, slice) in slices.iter().enumerate() {
             for (index, device) in slice.devices().iter().enumerate() {
-                invalid |= !names.insert(device.name.clone());
-                by_name.insert(device.name.clone(), (at, index));
+                invalid |= by_name.insert(device.name.clone(), (at, index)).is_some();
             }
             for set in slice.slice.spec.shared_counters.iter().flatten() {
                 for (name, counter) in &set.counters {
@@ -125,14 +216,18 @@ impl Offer {
                 }
             }
         }
-        let incomplete = i64::try_from(slices.len()).ok() != Some(count);
-        Self { id, incomplete, invalid, slices, counters, by_name }
+        for (at, slice) in elsewhere.iter().enumerate() {
+            for (index, device) in slice.devices().iter().enumerate() {
+                by_name.entry(device.name.clone()).or_insert((slices.len() + at, index));
+            }
+        }
+        Some(Self { id, incomplete, invalid, slices, counters, elsewhere, by_name })
     }
 
     /// A device by its name.
     pub(super) fn device(&self, name: &str) -> Option<&Device> {
         let (slice, device) = *self.by_name.get(name)?;
-        self.slices[slice].devices().get(device)
+        self.slices.iter().chain(&self.elsewhere).nth(slice)?.devices().get(device)
     }
 }
 
@@ -145,7 +240,7 @@ impl Pools {
     pub(crate) fn changed(&mut self, name: &str, old: Option<&ResourceSlice>, new: Option<Arc<ResourceSlice>>) {
         for id in [old.map(id_of), new.as_deref().map(id_of)].into_iter().flatten() {
             let pool = self.pools.entry(id.clone()).or_default();
-            pool.offer = OnceCell::new();
+            (pool.sorted, pool.offers) = (OnceCell::new(), RefCell::default());
             self.forget(&id, name);
         }
         let Some(slice) = new else { return };
@@ -180,13 +275,21 @@ impl Pools {
         }
     }
 
-    /// The pools that may have devices for a node.
+    /// The pools that have something for a node, as they are there.
     pub(super) fn on(&self, node: Place<'_>) -> Vec<Arc<Offer>> {
         let own = self.by_node.get(node.name).into_iter().flatten();
         let ids: BTreeSet<&PoolId> = own.chain(&self.shared).collect();
         let offer = |id: &PoolId| {
             let pool = self.pools.get(id)?;
-            Some(pool.offer.get_or_init(|| Arc::new(Offer::new(id.clone(), &pool.slices))).clone())
+            let sorted = pool.sorted.get_or_init(|| Sorted::new(&pool.slices));
+            let chosen = sorted.on(node);
+            let mut offers = pool.offers.borrow_mut();
+            if let Some(offer) = offers.get(&chosen) {
+                return Some(offer.clone());
+            }
+            let offer = Arc::new(Offer::new(id.clone(), sorted, &chosen).filter(|_| !chosen.is_empty())?);
+            offers.insert(chosen, offer.clone());
+            Some(offer)
         };
         ids.into_iter().filter_map(offer).collect()
     }

@@ -156,6 +156,45 @@ fn pools_have_generations() {
     world.check(one(), NONE);
 }
 
+/// The slices for the node are chosen first, and generations compared among those (upstream's `GatherPools`): whoever has the credentials of
+/// another node, and so may publish slices that name it, takes nothing away here.
+#[test]
+fn slices_of_other_nodes_take_nothing_away() {
+    let of = |place: Value, generation: i64, count: i64, more: Value| {
+        let mut spec = json!({"pool": {"name": "p", "generation": generation, "resourceSliceCount": count}, "nodeName": null});
+        for part in [place, more] {
+            spec.as_object_mut().unwrap().extend(part.as_object().unwrap().clone());
+        }
+        spec
+    };
+    let device = |name: &str| json!({"devices": [{"name": name}]});
+    let (here, there) = (|| json!({"nodeName": "n"}), || json!({"nodeName": "m"}));
+    let all = || json!({"requests": [request("r", json!({"allocationMode": "All"}))]});
+    let hostile = [
+        of(there(), 9, 1, device("x")),
+        of(there(), 1, 1, device("x")),
+        of(there(), 9, 7, json!({"sharedCounters": [{"name": "c", "counters": {"memory": {"value": "1"}}}]})),
+    ];
+    for hostile in hostile {
+        let hostile = slice("hostile", hostile);
+        World::new(&[slice("own", of(here(), 1, 1, device("x"))), hostile.clone()]).check(all(), Ok(&["r=x"]));
+        // Of a pool for several nodes there may be slices that are not for this one.
+        let zone = |zone: &str| {
+            let term = json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]});
+            json!({"nodeSelector": {"nodeSelectorTerms": [term]}})
+        };
+        let wide = [slice("a", of(zone("z"), 1, 2, device("x"))), slice("b", of(zone("y"), 1, 2, device("y"))), hostile];
+        World::new(&wide).check(all(), Ok(&["r=x"]));
+    }
+    // What is newer, and for several nodes, makes the others obsolete all the same.
+    let term = json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": ["y"]}]});
+    let newer = of(json!({"nodeSelector": {"nodeSelectorTerms": [term]}}), 2, 1, device("y"));
+    World::new(&[slice("a", of(json!({"allNodes": true}), 1, 2, device("x"))), slice("b", newer)]).check(all(), NONE);
+    // Slices that name their nodes may be one pool: it is whole with all of them.
+    let both = [slice("a", of(here(), 1, 2, device("x"))), slice("b", of(there(), 1, 2, device("y")))];
+    World::new(&both).check(all(), Ok(&["r=x"]));
+}
+
 /// What one claim has another one does not get, unless it is an administrator's (KEP-5018).
 #[test]
 fn devices_are_taken() {

@@ -145,6 +145,7 @@ async fn start(fake: &Fake, tasks: &Tasks) -> Result<(SocketAddr, SocketAddr)> {
         ranges: Vec::new(),
         domain: "cluster.local".into(),
         proxy_protocol: false,
+        at_once: None,
         trusted: Vec::new(),
         access_log: false,
         acme_issuers: Default::default(),

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, WeakShared};
 use http::Request;
 use http_body_util::Full;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use registry::{Registry, User};
 use serde_json::Value;
-use tokio::sync::Mutex;
 
 use super::Error;
 use super::configuration::Authenticator;
@@ -21,6 +23,8 @@ use crate::remote::{self, Limits, Remotes, Target};
 const LIMITS: Limits = Limits { time: Duration::from_secs(10), bytes: 1 << 20 };
 /// Time between two looks at an issuer's keys, so that tokens with keys that nobody knows do not wear it out.
 const RENEWAL: Duration = Duration::from_secs(1);
+/// How long it counts that an issuer's keys could not be had: one that is silent is waited for by one request after the other else.
+const FAILURE: Duration = Duration::from_secs(3);
 /// How much earlier than `nbf` a token may be used: clocks differ.
 const LEEWAY: i64 = 300;
 
@@ -50,8 +54,28 @@ pub(in crate::authn) struct Issuer {
     authenticator: Authenticator,
     remotes: Arc<Remotes>,
     keys: ArcSwap<KeySet>,
-    /// When the keys were asked for last.
-    asked: Mutex<Option<Instant>>,
+    asked: Mutex<Asked>,
+}
+
+/// The keys, or why they cannot be had.
+type Looked = Result<Arc<KeySet>, Error>;
+
+/// When and how the issuer was asked for its keys.
+#[derive(Default)]
+struct Asked {
+    /// All who need the keys wait for one look at them, which goes on as long as one of them waits.
+    under_way: Option<WeakShared<BoxFuture<'static, Looked>>>,
+    /// When the last look ended, and why in vain.
+    last: Option<(Instant, Option<Error>)>,
+}
+
+impl Asked {
+    /// What the last look has found, as long as that counts.
+    fn recent(&self) -> Option<Result<(), Error>> {
+        let (ended, failure) = self.last.as_ref()?;
+        let counts = if failure.is_some() { FAILURE } else { RENEWAL };
+        (ended.elapsed() < counts).then(|| failure.clone().map_or(Ok(()), Err))
+    }
 }
 
 impl Issuer {
@@ -65,7 +89,7 @@ impl Issuer {
     }
 
     /// The user of a token.
-    pub(in crate::authn) async fn verify(&self, registry: &Registry, text: &str) -> Result<User, Error> {
+    pub(in crate::authn) async fn verify(self: &Arc<Self>, registry: &Arc<Registry>, text: &str) -> Result<User, Error> {
         let token = Token::parse(text)?;
         token.is_signed_by(&self.authenticator.algorithms)?;
         let known = self.keys.load_full();
@@ -95,18 +119,39 @@ impl Issuer {
         }
     }
 
-    /// The issuer's keys, asked for again unless somebody else has just done that.
-    async fn renewed(&self, registry: &Registry, known: &Arc<KeySet>) -> Result<Arc<KeySet>, Error> {
-        let mut asked = self.asked.lock().await;
-        let current = self.keys.load_full();
-        if !Arc::ptr_eq(&current, known) || asked.is_some_and(|asked| asked.elapsed() < RENEWAL) {
-            return Ok(current);
+    /// The issuer's keys, asked for again unless somebody else has just done that, or does it.
+    async fn renewed(self: &Arc<Self>, registry: &Arc<Registry>, known: &Arc<KeySet>) -> Looked {
+        let look = {
+            let mut asked = self.asked.lock();
+            let current = self.keys.load_full();
+            if !Arc::ptr_eq(&current, known) {
+                return Ok(current);
+            }
+            if let Some(found) = asked.recent() {
+                return found.map(|()| current);
+            }
+            match asked.under_way.as_ref().and_then(WeakShared::upgrade) {
+                Some(look) => look,
+                None => {
+                    let look = self.clone().look(registry.clone()).boxed().shared();
+                    asked.under_way = Shared::downgrade(&look);
+                    look
+                }
+            }
+        };
+        look.await
+    }
+
+    /// Asks for the keys, and remembers what came of it.
+    async fn look(self: Arc<Self>, registry: Arc<Registry>) -> Looked {
+        let fetched = self.fetch(&registry).await.map(Arc::new);
+        let found = fetched.map_err(|why| Error::Issuer { url: self.url().to_owned(), why: why.to_string() });
+        if let Ok(keys) = &found {
+            self.keys.store(keys.clone());
         }
-        *asked = Some(Instant::now());
-        let fetched = self.fetch(registry).await;
-        let keys = fetched.map_err(|why| Error::Issuer { url: self.url().to_owned(), why: why.to_string() })?;
-        self.keys.store(Arc::new(keys));
-        Ok(self.keys.load_full())
+        // The time counts from here on: the look itself may have taken longer.
+        self.asked.lock().last = Some((Instant::now(), found.as_ref().err().cloned()));
+        found
     }
 
     async fn fetch(&self, registry: &Registry) -> Result<KeySet, Unfetched> {

@@ -3,6 +3,7 @@
 //! A registry is whoever the name of an image leads to. What it says is read here and nowhere else, each document up to a size and within a
 //! time, and the bytes of layers have to come at a pace.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::failure::{Failure, Refusal};
+use super::reach::Reach;
 use crate::api::Credentials;
 use crate::images::layer::digest_of;
 use crate::images::manifest::ACCEPTED;
@@ -43,7 +45,9 @@ pub(crate) struct Document {
 
 /// One place to ask for an image, with what is shown there.
 pub(crate) struct Endpoint {
-    pub(super) http: reqwest::Client,
+    http: reqwest::Client,
+    /// Where the registry may send us.
+    reach: Arc<Reach>,
     pub(super) scheme: &'static str,
     pub(crate) reference: Reference,
     pub(super) credentials: Option<Credentials>,
@@ -70,12 +74,12 @@ enum Challenge {
 
 impl Endpoint {
     pub(super) fn new(
-        http: reqwest::Client,
+        (http, reach): (reqwest::Client, Arc<Reach>),
         scheme: &'static str,
         reference: Reference,
         credentials: Option<Credentials>,
     ) -> Self {
-        Self { http, scheme, reference, credentials, authorization: Mutex::default(), time: DOCUMENT_TIME }
+        Self { http, reach, scheme, reference, credentials, authorization: Mutex::default(), time: DOCUMENT_TIME }
     }
 
     /// The host that is asked.
@@ -156,18 +160,19 @@ impl Endpoint {
 
     /// Asks, and shows credentials where the registry wants to see any.
     async fn ask(&self, method: Method, url: &str) -> Result<Response, Failure> {
+        let own = Url::parse(url).map(|url| origin(&url)).ok();
         let shown = self.authorization.lock().clone();
         let response = self.send(method.clone(), url, shown.as_ref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
-            return accepted(response).await;
+            return accepted(response, own.as_deref()).await;
         }
         // The credentials are for the registry, and not for whom it sends us to.
-        let is_registry = Url::parse(url).is_ok_and(|url| url.origin() == response.url().origin());
+        let is_registry = own.as_ref().is_some_and(|own| *own == origin(response.url()));
         let wanted = if is_registry { self.authorize(response.headers()).await? } else { None };
         let Some(wanted) = wanted.filter(|wanted| Some(wanted) != shown.as_ref()) else { return Err(Failure::Unauthorized) };
         let response = self.send(method, url, Some(&wanted)).await?;
         *self.authorization.lock() = Some(wanted);
-        accepted(response).await
+        accepted(response, own.as_deref()).await
     }
 
     async fn send(&self, method: Method, url: &str, authorization: Option<&HeaderValue>) -> Result<Response, Failure> {
@@ -190,21 +195,24 @@ impl Endpoint {
     async fn token(&self, realm: &str, service: Option<&str>) -> Result<HeaderValue, Failure> {
         let refused = |text: String| Failure::Token(text);
         let mut url = Url::parse(realm).map_err(|error| refused(format!("{realm:?}: {error}")))?;
+        self.reach.check(self.scheme, &url).map_err(|why| refused(why.to_string()))?;
         url.query_pairs_mut().append_pair("scope", &format!("repository:{}:pull", self.reference.repository()));
         if let Some(service) = service {
             url.query_pairs_mut().append_pair("service", service);
         }
+        let own = Url::parse(&self.url("", "")).map(|url| origin(&url)).ok();
         let mut request = self.http.get(url);
         if let Some(shown) = self.credentials.as_ref().and_then(basic) {
             request = request.header(AUTHORIZATION, shown);
         }
         let response = request.send().await.map_err(|error| refused(Failure::Request(error).to_string()))?;
-        let response = match accepted(response).await {
+        let response = match accepted(response, own.as_deref()).await {
             Err(Failure::Refused(Refusal { status, .. })) if status != 429 && status < 500 => return Err(Failure::Unauthorized),
             other => other.map_err(|error| refused(error.to_string()))?,
         };
         let answer = read(response, DOCUMENT).await.map_err(|error| refused(error.to_string()))?;
-        let answer: Token = serde_json::from_slice(&answer.bytes).map_err(|error| refused(error.to_string()))?;
+        let answer: Token =
+            serde_json::from_slice(&answer.bytes).map_err(|_| refused("its answer is none that has a token".to_owned()))?;
         let token = if answer.token.is_empty() { answer.access_token } else { answer.token };
         let header = Some(format!("Bearer {token}")).filter(|_| !token.is_empty());
         let header = header.and_then(|header| HeaderValue::try_from(header).ok());
@@ -251,14 +259,23 @@ fn same(expected: &str, actual: &str) -> Result<(), Failure> {
     Err(Failure::Digest { expected: expected.to_owned(), actual: actual.to_owned() })
 }
 
-/// The answer unless it is a refusal.
-async fn accepted(mut response: Response) -> Result<Response, Failure> {
+/// Who answers at a URL: its scheme, host and port.
+fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+/// The answer unless it is a refusal. What is said with that is repeated to who asked for the image only if the registry, at `own`, says it: what
+/// others say, it may be that they say it to this machine alone.
+async fn accepted(mut response: Response, own: Option<&str>) -> Result<Response, Failure> {
     let status = response.status();
     if status == StatusCode::OK {
         return Ok(response);
     }
     if status == StatusCode::UNAUTHORIZED {
         return Err(Failure::Unauthorized);
+    }
+    if own != Some(&origin(response.url())) {
+        return Err(Failure::Refused(Refusal::new(status.as_u16(), b"")));
     }
     let mut body = BytesMut::new();
     // What it says is of use as far as it has come.

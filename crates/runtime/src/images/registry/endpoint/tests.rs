@@ -105,11 +105,61 @@ async fn token_servers_are_strangers_as_well() {
     check(|| Does::Floods("200 OK".to_owned()), "token server: the document is larger").await;
     check(|| Does::Floods("500 No".to_owned()), "token server: it answers 500").await;
     check(|| Does::Says("403 No".to_owned(), b"unknown user".to_vec()), "pull access denied").await;
-    check(|| Does::Says("503 No".to_owned(), b"later".to_vec()), "token server: it answers 503: later").await;
+    check(|| Does::Says("503 No".to_owned(), b"later".to_vec()), "token server: it answers 503").await;
     check(|| ok("{\"token\":\"a\\nb\"}"), "its token is none").await;
     check(|| ok("[]"), "token server").await;
     let address = serve(|_, _| asks("Bearer realm=\"nowhere\""));
     assert!(endpoint(&address, None).manifest().await.is_err_and(|failure| failure.to_string().contains("token server")));
+}
+
+/// What a registry makes us ask of others is asked from this machine: whoever names the image does not see what they answer.
+#[tokio::test]
+async fn what_others_say_is_not_repeated() {
+    let check = async |does: fn(&str) -> Does, expected: bool| {
+        let other = serve(move |path, _| does(path));
+        let elsewhere = other.clone();
+        let hops = serve(move |path, _| Does::Says(format!("307 There\r\nLocation: http://{elsewhere}{path}"), Vec::new()));
+        let tokens = serve(move |_, _| asks(&format!("Bearer realm=\"http://{other}/token\"")));
+        for registry in [hops, tokens] {
+            let Err(failure) = endpoint(&registry, None).manifest().await else { panic!("{registry}") };
+            assert_eq!(failure.to_string().contains("secret"), expected, "{failure}");
+        }
+    };
+    check(|_| Does::Says("503 No".to_owned(), b"secret".to_vec()), false).await;
+    check(|_| Does::Says("403 No".to_owned(), b"{\"errors\":[{\"code\":\"secret\"}]}".to_vec()), false).await;
+    check(
+        |path| if path.starts_with("/token") { ok("\"secret\"") } else { Does::Says("500 No".to_owned(), b"secret".to_vec()) },
+        false,
+    )
+    .await;
+    let own = serve(|_, _| Does::Says("503 No".to_owned(), b"not so secret".to_vec()));
+    let Err(failure) = endpoint(&own, None).manifest().await else { panic!() };
+    assert!(failure.to_string().contains("not so secret"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_registry_elsewhere_leads_to_nothing_that_is_here() {
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = asked.clone();
+    let inside = serve(move |_, _| {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        ok("{}")
+    });
+    let port = inside.rsplit_once(':').unwrap().1.to_owned();
+    for host in ["127.0.0.1", "localhost", "127.0.0.2"] {
+        let at = format!("http://{host}:{port}");
+        let there = at.clone();
+        let hops = serve(move |path, _| Does::Says(format!("307 There\r\nLocation: {there}{path}"), Vec::new()));
+        let tokens = serve(move |_, _| asks(&format!("Bearer realm=\"{at}/token\"")));
+        for registry in [hops, tokens] {
+            let (reach, known) = (Reach::of("r.io"), endpoint(&registry, None));
+            let http = crate::images::registry::client("r.io", &Default::default(), &reach).unwrap();
+            let elsewhere = Endpoint::new((http, reach), "http", known.reference, None);
+            let Err(failure) = elsewhere.manifest().await else { panic!("{host}") };
+            assert!(failure.to_string().contains("which is this machine or its link"), "{failure}");
+        }
+    }
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

@@ -1,0 +1,228 @@
+//! Regular expressions of Ingresses and routes: how much memory all of them may take, and those of one namespace.
+//!
+//! A short text can be a large automaton, and whoever may make Ingresses may make thousands of them: what bounds each bounds nothing.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock, Weak};
+
+use base::budgets::memory;
+use parking_lot::Mutex;
+use regex::{Regex, RegexBuilder};
+
+/// Bytes that the program of a compiled pattern may have: the least of these that it fits into is what it is counted with.
+const SIZES: [usize; 5] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
+/// How many times the size of its program a pattern takes: programs for both directions, and what is remembered while it is used.
+const TIMES: usize = 8;
+/// What is remembered while a pattern is used, in sizes of its program, and at least, bytes.
+const CACHE_TIMES: usize = 2;
+const LEAST_CACHE: usize = 16 << 10;
+/// Bytes of all patterns, by the machine's memory, and the part of one namespace.
+const LEAST: usize = 64 << 20;
+const MOST: usize = 512 << 20;
+const OF_NAMESPACE: usize = 4;
+
+static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
+    let room = usize::try_from(memory::of_objects() / 4).unwrap_or(MOST);
+    Patterns::new(room.clamp(LEAST, MOST))
+});
+
+/// Why there is no such pattern.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It is none, or too large for any room.
+    #[error("it is no regular expression that can be followed: {0}")]
+    Wrong(#[from] regex::Error),
+    /// Too many or too large ones are there already.
+    #[error("there is no room for it beside the regular expressions of this namespace and of others")]
+    NoRoom,
+}
+
+/// A compiled pattern.
+#[derive(Debug)]
+pub struct Pattern {
+    regex: Regex,
+    key: Asked,
+    bytes: usize,
+    patterns: Patterns,
+}
+
+impl Deref for Pattern {
+    type Target = Regex;
+
+    fn deref(&self) -> &Regex {
+        &self.regex
+    }
+}
+
+/// Whose pattern it is, and what it is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Asked {
+    namespace: Arc<str>,
+    /// Letters match in either case.
+    any_case: bool,
+    text: Arc<str>,
+}
+
+/// The patterns that are in use. Cheap to clone.
+#[derive(Clone, Debug)]
+struct Patterns(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    room: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    taken: usize,
+    of_namespace: HashMap<Arc<str>, usize>,
+    /// What is there already is not compiled, nor counted, again.
+    known: HashMap<Asked, Weak<Pattern>>,
+    /// How often something was let go of.
+    freed: u64,
+}
+
+/// Compiles a pattern of a namespace.
+///
+/// # Errors
+/// It is none, or there is no room for it.
+pub fn pattern(namespace: &str, text: &str, any_case: bool) -> Result<Arc<Pattern>, Refused> {
+    PATTERNS.get(Asked { namespace: namespace.into(), any_case, text: text.into() })
+}
+
+/// Another number after patterns were let go of, so that there may be room.
+pub(crate) fn freed() -> u64 {
+    PATTERNS.0.state.lock().freed
+}
+
+impl Patterns {
+    fn new(room: usize) -> Self {
+        Self(Arc::new(Shared { room, state: Mutex::default() }))
+    }
+
+    fn get(&self, key: Asked) -> Result<Arc<Pattern>, Refused> {
+        if let Some(known) = self.0.state.lock().known.get(&key).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        for size in SIZES {
+            let bytes = size * TIMES + 2 * key.text.len();
+            if !self.take(&key.namespace, bytes) {
+                return Err(Refused::NoRoom);
+            }
+            let mut builder = RegexBuilder::new(&key.text);
+            builder.case_insensitive(key.any_case).size_limit(size).dfa_size_limit((size * CACHE_TIMES).max(LEAST_CACHE));
+            match builder.build() {
+                Ok(regex) => {
+                    let pattern = Arc::new(Pattern { regex, key: key.clone(), bytes, patterns: self.clone() });
+                    self.0.state.lock().known.insert(key, Arc::downgrade(&pattern));
+                    return Ok(pattern);
+                }
+                Err(error) => {
+                    self.give(&key.namespace, bytes);
+                    let is_larger = matches!(error, regex::Error::CompiledTooBig(_)) && Some(&size) != SIZES.last();
+                    if !is_larger {
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+        Err(Refused::NoRoom)
+    }
+
+    fn take(&self, namespace: &Arc<str>, bytes: usize) -> bool {
+        let mut state = self.0.state.lock();
+        let own = state.of_namespace.get(namespace).copied().unwrap_or_default();
+        if state.taken + bytes > self.0.room || own + bytes > self.0.room / OF_NAMESPACE {
+            return false;
+        }
+        state.taken += bytes;
+        state.of_namespace.insert(namespace.clone(), own + bytes);
+        true
+    }
+
+    fn give(&self, namespace: &Arc<str>, bytes: usize) {
+        let mut state = self.0.state.lock();
+        state.taken -= bytes;
+        if let Some(own) = state.of_namespace.get_mut(namespace) {
+            *own -= bytes;
+            if *own == 0 {
+                state.of_namespace.remove(namespace);
+            }
+        }
+    }
+}
+
+impl Drop for Pattern {
+    fn drop(&mut self) {
+        self.patterns.give(&self.key.namespace, self.bytes);
+        let mut state = self.patterns.0.state.lock();
+        state.freed += 1;
+        // Since its last user has gone the same one may have been compiled anew.
+        if state.known.get(&self.key).is_some_and(|known| known.strong_count() == 0) {
+            state.known.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn asked(namespace: &str, text: &str) -> Asked {
+        Asked { namespace: namespace.into(), any_case: true, text: text.into() }
+    }
+
+    /// So many of a namespace, each another one, as there is room for.
+    fn fill(patterns: &Patterns, namespace: &str, text: &str) -> Vec<Arc<Pattern>> {
+        (0..1000).map_while(|number| patterns.get(asked(namespace, &format!("/{number}{text}"))).ok()).collect()
+    }
+
+    #[test]
+    fn all_patterns_together_are_bounded_and_those_of_a_namespace() {
+        let patterns = Patterns::new(4 << 20);
+        let own = fill(&patterns, "a", "(/|$)(.*)");
+        assert!((16..1000).contains(&own.len()), "{}", own.len());
+        let bytes = |state: &State| (state.taken, state.of_namespace.values().sum::<usize>());
+        assert!(patterns.0.state.lock().taken <= 1 << 20);
+        assert!(matches!(patterns.get(asked("a", "x")), Err(Refused::NoRoom)));
+        let others: Vec<_> = ["b", "c", "d", "e"].iter().map(|namespace| fill(&patterns, namespace, "(/|$)(.*)").len()).collect();
+        assert_eq!(others, vec![own.len(); 4], "each is let go of again");
+        let more: Vec<_> = ["b", "c", "d"].iter().map(|namespace| fill(&patterns, namespace, "")).collect();
+        assert!(more.iter().all(|more| !more.is_empty()) && patterns.0.state.lock().taken <= 4 << 20);
+        drop((own, more));
+        let state = patterns.0.state.lock();
+        assert_eq!((bytes(&state), state.known.len(), state.of_namespace.len()), ((0, 0), 0, 0));
+        assert!(state.freed > 0);
+    }
+
+    #[test]
+    fn what_is_there_is_counted_once() {
+        let patterns = Patterns::new(4 << 20);
+        let one = patterns.get(asked("a", "/x")).unwrap();
+        let taken = patterns.0.state.lock().taken;
+        let again = patterns.get(asked("a", "/x")).unwrap();
+        assert!(Arc::ptr_eq(&one, &again) && patterns.0.state.lock().taken == taken);
+        let other = patterns.get(asked("b", "/x")).unwrap();
+        assert_eq!(patterns.0.state.lock().taken, 2 * taken, "each namespace has room of its own");
+        assert!(one.is_match("/X") && other.is_match("/x"));
+    }
+
+    #[test]
+    fn large_ones_are_counted_as_what_they_are() {
+        let patterns = Patterns::new(256 << 20);
+        let check = |text: &str, size: usize| {
+            let pattern = patterns.get(asked("a", text)).unwrap();
+            assert_eq!(pattern.bytes, size * TIMES + 2 * text.len(), "{text}");
+        };
+        check("^(?:/api(/|$)(.*))", SIZES[0]);
+        check(r"^(?:/api/v[0-9]+/([^/]+)/files(/|$)(.*))", SIZES[0]);
+        check(r"^(?:/\w{3})", SIZES[3]);
+        for wrong in ["/(", r"(\w{100}){1000}"] {
+            assert!(matches!(patterns.get(asked("a", wrong)), Err(Refused::Wrong(_))), "{wrong}");
+        }
+        assert_eq!(patterns.0.state.lock().taken, 0);
+    }
+}
