@@ -49,7 +49,8 @@ static AFFINITY: SetKind =
 /// Code to chain.
 static DISPATCH: SetKind = SetKind::verdicts("dispatch", &[Field::Word, Field::Word, Field::Word]);
 
-/// Clients that one service remembers on this node, at each of its ports, in each family; some megabytes. Further ones are led to any endpoint.
+/// Clients that one service remembers on this node in each family, those of all its ports together; some megabytes. A client counts once for each address and port at which
+/// it asks. Further ones are led to any endpoint.
 pub const REMEMBERED: u32 = 1 << 15;
 
 /// Whom an entry is for.
