@@ -337,8 +337,10 @@ impl Reader {
             self.problem("InvalidAnnotation", "auth-url needs a fixed host; requests are refused until it has one");
             return None;
         };
-        let place = service_of(host, domain)
-            .map_or_else(|| Place::Name(host.to_owned(), port), |service| Place::Service(service, PortRef::Number(port)));
+        let place = service_of(host, domain).map_or_else(
+            || Place::Name { name: host.to_owned(), port, namespace: self.key.ns().to_owned() },
+            |service| Place::Service(service, PortRef::Number(port)),
+        );
         let protocol = Some(if tls { crate::policy::Protocol::Https } else { crate::policy::Protocol::Http });
         Some(UpstreamKey { place, protocol, tls_name: tls.then(|| host.to_owned()), trust: None })
     }
@@ -393,7 +395,7 @@ mod tests {
         let service = |port| Some(Place::Service(Key::namespaced("sso", "auth"), PortRef::Number(port)));
         check("http://auth.sso.svc.cluster.local:4180/oauth2/auth", service(4180));
         check("http://auth.sso.svc/oauth2/auth?u=$request_uri", service(80));
-        check("https://login.example/auth", Some(Place::Name("login.example".into(), 443)));
+        check("https://login.example/auth", Some(Place::Name { name: "login.example".into(), port: 443, namespace: "a".into() }));
         check("https://$host/auth", None);
         check("https://user@login.example/", None);
     }

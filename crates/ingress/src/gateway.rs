@@ -40,7 +40,7 @@ use crate::issuer::Issuers;
 use backend_tls::{Ancestors, Policies};
 use frontend::askings;
 use listeners::AllListed;
-pub use planned::{Backend, Certificate, Door, Entrance, Order, Plan, Planned};
+pub use planned::{Backend, Certificate, Door, Entrance, Holder, Order, Plan, Planned};
 use precedence::Claims;
 use route::{Planner, Read};
 use status::{Kind, condition, generation};
@@ -167,6 +167,7 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
         }
     }
     plan.ends_here = claims.ends_here().cloned().collect();
+    plan.holders = claims.holders().collect();
     plan.conflicts = conflicts(&plan.rules, around);
     plan.statuses.extend(policies.statuses(&ancestors));
     statuses(objects, around, &listed, (&attached, &askings), &mut plan);

@@ -59,8 +59,7 @@ struct Gateways {
     tls: Vec<gateway::Certificate>,
     secrets: BTreeSet<Key>,
     orders: Vec<gateway::Order>,
-    /// The namespaces whose routes have a host.
-    holders: HashMap<String, BTreeSet<String>>,
+    holders: BTreeMap<String, gateway::Holder>,
     live: HashMap<(gateway::status::Kind, Key), Arc<Live>>,
     routes: Arc<HashMap<Entrance, GatewayRoutes>>,
     carries: Arc<HashMap<u16, Carries>>,
@@ -202,18 +201,15 @@ impl Model {
     /// certificate has nothing: it needs a rule, as a listener needs none.
     fn has_host(&self, host: &str, claimant: (i64, &Key), needs_rule: bool) -> bool {
         let namespace = claimant.1.ns();
-        let of_ingress = match self.of_host(host).first() {
-            None => !needs_rule,
-            Some((_, oldest)) if oldest.ns() == namespace => true,
-            Some((created, oldest)) => !needs_rule && claimant < (*created, oldest),
+        let oldest = self.of_host(host).into_iter().next();
+        let (has_rule, claim) = match &oldest {
+            Some((created, key)) if key.ns() == namespace => (true, claimant.min((*created, key))),
+            Some((created, key)) if claimant > (*created, key) => return false,
+            _ => (false, claimant),
         };
-        let is_another = |order: &&gateway::Order| order.owner.ns() != namespace && host_name(&order.host) == host;
-        let mut others = self.gateway.orders.iter().filter(is_another);
-        // Routes that an Ingress has not kept its host from are older. Those of a Gateway may be anybody's.
-        let holders = self.gateway.holders.get(host).filter(|_| needs_rule);
-        of_ingress
-            && others.all(|order| claimant <= (order.created, &order.owner))
-            && holders.is_none_or(|holders| holders.contains(namespace))
+        let is_his =
+            |holder: &gateway::Holder| holder.namespace == namespace || (needs_rule && claim < (holder.since, &holder.key));
+        (has_rule || !needs_rule) && self.gateway.holders.get(host).is_none_or(is_his)
     }
 
     /// Whether a Secret has a good certificate; none while nobody has looked.
@@ -223,7 +219,7 @@ impl Model {
 
     /// Takes what HTTPRoutes say instead of what they said.
     pub fn set_gateway(&mut self, plan: Plan) {
-        let Plan { rules, ports, streams, tls, secrets, orders, asks, ends_here, conflicts, .. } = plan;
+        let Plan { rules, ports, streams, tls, secrets, orders, holders, asks, ends_here, conflicts, .. } = plan;
         let mut routes: HashMap<Entrance, GatewayRoutes> = HashMap::new();
         let mut live = HashMap::new();
         let mut rule = |planned: &Planned| {
@@ -235,9 +231,7 @@ impl Model {
             live.insert(route, of_route.clone());
             gateway_rule(planned, of_route, &self.upstreams, &mut self.fresh)
         };
-        let mut holders: HashMap<String, BTreeSet<String>> = HashMap::new();
         for planned in &rules {
-            holders.entry(host_name(&planned.host)).or_default().insert(planned.route.ns().to_owned());
             let hosts = &mut routes.entry(planned.entrance).or_default().hosts[planned.door as usize];
             hosts.entry(host_name(&planned.host)).or_default().push(rule(planned));
         }

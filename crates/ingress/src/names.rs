@@ -45,12 +45,11 @@ impl Drop for Place {
     }
 }
 
-/// The addresses of a name that somebody of this namespace has chosen; none where there are none, where nobody answers in five seconds, or
-/// where the namespace has too many names looked up.
-pub(crate) async fn look_up(namespace: &str, name: &str, port: u16) -> Vec<SocketAddr> {
-    let Some(place) = Place::take(namespace) else { return Vec::new() };
-    let looking = LOOKUPS.addresses_holding(name, port, place);
-    tokio::time::timeout(PATIENCE, looking).await.ok().and_then(Result::ok).unwrap_or_default()
+/// The addresses of a name that somebody of this namespace has chosen; empty where there are none, or nobody answers in five seconds. None where
+/// nobody was asked, since the namespace has too many names looked up.
+pub(crate) async fn look_up(namespace: &str, name: &str, port: u16) -> Option<Vec<SocketAddr>> {
+    let looking = LOOKUPS.addresses_holding(name, port, Place::take(namespace)?);
+    Some(tokio::time::timeout(PATIENCE, looking).await.ok().and_then(Result::ok).unwrap_or_default())
 }
 
 #[cfg(test)]

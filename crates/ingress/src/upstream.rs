@@ -42,8 +42,15 @@ pub struct UpstreamKey {
 pub enum Place {
     /// A port of a Service.
     Service(Key, PortRef),
-    /// A name and port outside the cluster.
-    Name(String, u16),
+    /// A name outside the cluster.
+    Name {
+        /// Which.
+        name: String,
+        /// Its port.
+        port: u16,
+        /// Whose object says so.
+        namespace: String,
+    },
 }
 
 /// One address of an upstream.
@@ -106,7 +113,7 @@ impl Upstream {
     fn new(key: UpstreamKey, cluster: Arc<ClusterAddresses>) -> Self {
         let id = hash(&format!("{:?}", key.place));
         let name = match &key.place {
-            Place::Name(name, port) => Some((name.clone(), *port, None)),
+            Place::Name { name, port, .. } => Some((name.clone(), *port, None)),
             Place::Service(..) => None,
         };
         let now = ArcSwap::from_pointee(Now { endpoints: Vec::new(), name });
@@ -160,9 +167,10 @@ impl Upstream {
         let Some((name, port)) = due(&self.now.load()) else { return };
         let namespace = match &self.key.place {
             Place::Service(key, _) => key.ns(),
-            Place::Name(..) => "",
+            Place::Name { namespace, .. } => namespace,
         };
-        let found = names::look_up(namespace, &name, port).await;
+        // Where none was asked, the next request asks.
+        let Some(found) = names::look_up(namespace, &name, port).await else { return };
         let is_outside = |address: &SocketAddr| self.is_outside(address.ip());
         let addresses: Vec<SocketAddr> = found.into_iter().filter(is_outside).collect();
         let known = || self.now.load().endpoints.iter().filter(|one| is_outside(&one.address)).cloned().collect();
@@ -318,7 +326,7 @@ mod tests {
         assert!(cluster.set_nodes(["192.0.2.2".parse().unwrap()]) && !cluster.set_nodes(["192.0.2.2".parse().unwrap()]));
         let of = |place| Upstream::new(UpstreamKey { place, protocol: None, tls_name: None, trust: None }, cluster.clone());
         let service = of(Place::Service(Key::namespaced("a", "web"), PortRef::Number(80)));
-        let named = of(Place::Name("login.example".to_owned(), 443));
+        let named = of(Place::Name { name: "login.example".to_owned(), port: 443, namespace: "a".to_owned() });
         let check = |address: &str, expected: [bool; 2]| {
             let address = address.parse().unwrap();
             assert_eq!([service.is_outside(address), named.is_outside(address)], expected, "{address}");

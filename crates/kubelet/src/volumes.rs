@@ -315,13 +315,16 @@ fn empty_dir(at: &Path, source: &EmptyDirVolumeSource, sources: &Sources<'_>, gr
             memory(at, MsFlags::empty(), &format!("size={size},{owned}"))
         }
         medium if medium.starts_with(huge_pages::MEDIUM) => {
-            if is_mounted(at) {
-                return Ok(());
+            if !is_mounted(at) {
+                let options = huge_pages::options(medium, sources.model)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+                fs::create_dir_all(at)?;
+                let options = format!("{options},{owned}");
+                mount(Some("nodev"), at, Some("hugetlbfs"), MsFlags::empty(), Some(options.as_str()))?;
             }
-            let options =
-                huge_pages::options(medium, sources.model).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-            fs::create_dir_all(at)?;
-            Ok(mount(Some("nodev"), at, Some("hugetlbfs"), MsFlags::empty(), Some(format!("{options},{owned}").as_str()))?)
+            // hugetlbfs takes the option mode without the bit by which files inherit the group.
+            let shared = fs::metadata(at)?.permissions().mode() | (mode & 0o2000);
+            fs::set_permissions(at, fs::Permissions::from_mode(shared))
         }
         other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("medium {other:?} is not supported"))),
     }

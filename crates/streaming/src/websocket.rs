@@ -1,6 +1,7 @@
 //! Several byte streams over one WebSocket: the first byte of a message names the channel. And one byte stream over
 //! a WebSocket: its binary messages put together.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -19,6 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 
+use crate::upgrade::MAX_MESSAGE;
 use crate::{Error, Stream};
 
 /// Says that no more comes on the channel named by the next byte (v5).
@@ -137,10 +139,10 @@ async fn receive<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut ahead = None;
+    let mut ahead = Ahead::default();
     loop {
         let message = match ahead.take() {
-            Some(message) => Some(message),
+            Some(message) => Some(Ok(message)),
             None => source.next().await,
         };
         let Some(message) = message else { return Ok(()) };
@@ -162,22 +164,57 @@ where
             *stream = None;
             continue;
         }
-        let mut writing = pin!(writer.write_all(&data));
-        let written = tokio::select! {
-            written = &mut writing => written,
-            next = source.next() => {
-                if let Some(Ok(Message::Close(_)) | Err(_)) | None = next {
-                    // The client has gone. What it has said before may still be read, by who reads at all.
-                    let _ = tokio::time::timeout(last, writing).await;
-                    return Ok(());
-                }
-                ahead = next;
-                writing.await
+        let mut writing = pin!(tokio::time::timeout(crate::IDLE, writer.write_all(&data)));
+        let written = loop {
+            tokio::select! {
+                written = &mut writing => break written,
+                next = source.next(), if ahead.has_room() => match next {
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => {
+                        // The client has gone. What it has said before may still be read, by who reads at all.
+                        let _ = tokio::time::timeout(last, writing).await;
+                        return Ok(());
+                    }
+                    Some(Ok(message)) => ahead.add(message),
+                },
             }
         };
-        if written.is_err() {
-            *stream = None;
+        match written {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => *stream = None,
+            Err(_) => return Ok(()),
         }
+    }
+}
+
+/// What a client says while a process does not read: it is taken, up to a bound, since the end of the connection comes behind it.
+#[derive(Default)]
+struct Ahead {
+    messages: VecDeque<Message>,
+    bytes: usize,
+}
+
+impl Ahead {
+    fn has_room(&self) -> bool {
+        self.bytes < MAX_MESSAGE
+    }
+
+    /// Keeps a message, unless it says nothing: pings are answered by whoever reads them.
+    fn add(&mut self, message: Message) {
+        if !message.is_ping() && !message.is_pong() {
+            self.bytes += Self::cost(&message);
+            self.messages.push_back(message);
+        }
+    }
+
+    fn take(&mut self) -> Option<Message> {
+        let message = self.messages.pop_front()?;
+        self.bytes -= Self::cost(&message);
+        Some(message)
+    }
+
+    /// Bytes that a message holds: what says little takes a place, too.
+    fn cost(message: &Message) -> usize {
+        message.len() + size_of::<Message>()
     }
 }
 
@@ -320,7 +357,10 @@ mod tests {
         use tokio_tungstenite::tungstenite::protocol::Role;
         let (client, server) = tokio::io::duplex(1 << 20);
         let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-        client.send(encode(0, &[1; 100], Encoding::Binary)).await.unwrap();
+        for _ in 0..3 {
+            client.send(encode(0, &[1; 100], Encoding::Binary)).await.unwrap();
+            client.send(Message::Ping(Bytes::new())).await.unwrap();
+        }
         drop(client);
         let (_unread, theirs) = tokio::io::duplex(10);
         let channels = vec![(0, Some(tokio::io::split(theirs).1))];

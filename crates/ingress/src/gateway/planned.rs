@@ -36,6 +36,8 @@ pub struct Plan {
     pub config_maps: BTreeSet<Key>,
     /// The certificates that issuers are asked for.
     pub orders: Vec<Order>,
+    /// Who has each name of a single host first, of Gateways and their routes.
+    pub holders: BTreeMap<String, Holder>,
     /// The hosts of Ingresses that routes have.
     pub conflicts: Vec<(Key, Problem)>,
     /// What of Gateways and ListenerSets does not work and has no place in their status.
@@ -55,6 +57,17 @@ pub struct Certificate {
     pub secret: Key,
     /// Seconds of the creation of the one that has the listener.
     pub created: i64,
+}
+
+/// Who has a name first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Seconds of the creation of the one that has it.
+    pub since: i64,
+    /// Which: a Gateway, a ListenerSet or a route.
+    pub key: Key,
+    /// Whose the name is.
+    pub namespace: String,
 }
 
 /// A name of a listener whose Gateway or ListenerSet names an issuer.

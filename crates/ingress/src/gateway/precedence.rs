@@ -2,7 +2,7 @@
 //!
 //! All Gateways share their ports with each other and with Ingresses, whoever made them, so a name that somebody serves must not go to
 //! whoever asks for it later. The most specific name comes first, which the table sees to; of one name the oldest claim does. Over TLS a
-//! name is either passed through, by one TLSRoute, or ends here, for any HTTPRoutes: these share it by their paths, as the
+//! name is either passed through or ends here for one TLSRoute, or ends here for any HTTPRoutes: these share it by their paths, as the
 //! specification says. A listener claims the name that it has, with the age of its Gateway, and so do the routes that it takes under
 //! that name: they may be made anew without losing it.
 
@@ -16,8 +16,9 @@ use super::listeners::{AllListed, Listed};
 use super::placed::Placed;
 use super::status::Kind;
 use super::streams::Port;
-use super::{Around, Door, Entrance, created};
+use super::{Around, Door, Entrance, Holder, created};
 use crate::compile::host_name;
+use crate::issuer::is_provable;
 
 /// The claim of a listener or a route: the least is the oldest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +29,8 @@ pub struct Claim {
     created: i64,
     key: Key,
     kind: Kind,
+    /// Whose the name is then: the namespace of the listener that has it itself, else of the route.
+    namespace: String,
 }
 
 impl fmt::Display for Claim {
@@ -43,7 +46,8 @@ impl Claim {
     /// A listener's, for its name, with the age of the Gateway or the ListenerSet that has it.
     fn of_listener(gateway: &Key, placed: &Placed<'_>) -> Self {
         let created = created(placed.metadata);
-        Self { since: created, created, key: placed.set.unwrap_or(gateway).clone(), kind: placed.kind() }
+        let (key, namespace) = (placed.set.unwrap_or(gateway).clone(), placed.namespace().to_owned());
+        Self { since: created, created, key, kind: placed.kind(), namespace }
     }
 
     /// A route's for a host under which a listener takes it, or for a listener's port.
@@ -51,7 +55,8 @@ impl Claim {
         let is_its = placed.host() == host.to_ascii_lowercase();
         let of_listener = super::created(placed.metadata);
         let since = if is_its { created.min(of_listener) } else { created };
-        Self { since, created, key: key.clone(), kind }
+        let namespace = if is_its { placed.namespace() } else { key.ns() }.to_owned();
+        Self { since, created, key: key.clone(), kind, namespace }
     }
 
     /// Whether the claim comes before that of an Ingress.
@@ -93,6 +98,8 @@ fn named(host: &str) -> String {
 pub struct Claims {
     /// The oldest for a name over TLS, and how it takes connections.
     tls: BTreeMap<(Entrance, String), (Claim, Door)>,
+    /// The oldest for a name however it takes connections, and wherever.
+    names: BTreeMap<String, Claim>,
     /// The oldest TLSRoute for a name.
     passing: BTreeMap<(Entrance, String), Claim>,
     /// The oldest route for a port.
@@ -106,7 +113,7 @@ impl Claims {
         for (key, listed) in all {
             for placed in &listed.listeners {
                 if let Some((entrance, door)) = placed.hosts() {
-                    claims.claim_tls((entrance, host_name(&placed.host())), door, &Claim::of_listener(key, placed));
+                    claims.claim((entrance, host_name(&placed.host())), door, &Claim::of_listener(key, placed));
                 }
             }
         }
@@ -123,7 +130,7 @@ impl Claims {
         if door.is_led_by_name() {
             oldest(&mut self.passing, name.clone(), claim.clone());
         }
-        self.claim_tls(name, door, claim);
+        self.claim(name, door, claim);
     }
 
     /// A route wants a port.
@@ -131,7 +138,8 @@ impl Claims {
         oldest(&mut self.ports, port, claim.clone());
     }
 
-    fn claim_tls(&mut self, name: (Entrance, String), door: Door, claim: &Claim) {
+    fn claim(&mut self, name: (Entrance, String), door: Door, claim: &Claim) {
+        oldest(&mut self.names, name.1.clone(), claim.clone());
         if door != Door::Http && self.tls.get(&name).is_none_or(|(other, _)| claim < other) {
             self.tls.insert(name, (claim.clone(), door));
         }
@@ -170,6 +178,12 @@ impl Claims {
             Some(other) if other != claim => Err(Lost::to_older(format!("port {port}"), other.to_string())),
             _ => Ok(()),
         }
+    }
+
+    /// Who has each name of a single host first.
+    pub fn holders(&self) -> impl Iterator<Item = (String, Holder)> {
+        let single = self.names.iter().filter(|(name, _)| is_provable(name));
+        single.map(|(name, of)| (name.clone(), Holder { since: of.since, key: of.key.clone(), namespace: of.namespace.clone() }))
     }
 
     /// The names for which TLS ends here, whether or not a route has them.

@@ -46,7 +46,7 @@ fn set(model: &mut Model, ingress: &Ingress) {
 fn check(model: &Model, host: &str, path: &str, expected: Option<&str>) {
     let found = model.table.find(host, path).map(|route| match &route.upstream.key.place {
         Place::Service(key, _) => key.name.as_str(),
-        Place::Name(name, _) => name,
+        Place::Name { name, .. } => name,
     });
     assert_eq!(found, expected, "{host}{path}");
 }

@@ -156,7 +156,7 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
     let security =
         security::effective(&start.model, &start.member, &start.image, &profiles).map_err(|error| error.to_string())?;
     let images = image_volumes(cx, start).await?;
-    let mounts = prepare_mounts(cx, start, environment.variables.clone(), images).await?;
+    let mounts = prepare_mounts(cx, start, environment.variables.iter().cloned().collect(), images).await?;
     let spec = &start.member.spec;
     let (command, args) = words(spec, &environment).map_err(|error| error.to_string())?;
     let mut limits = resources::container(&start.model, spec, cx.machine.memory_bytes);
@@ -290,7 +290,7 @@ async fn block_devices(cx: &Context, start: &Start) -> Result<Vec<Device>, Strin
 async fn prepare_mounts(
     cx: &Arc<Context>,
     start: &Start,
-    env: Vec<(String, String)>,
+    env: HashMap<String, String>,
     images: BTreeMap<String, String>,
 ) -> Result<Vec<Mount>, String> {
     let ips = if start.model.host_network() { cx.options.node_ips.clone() } else { start.sandbox.ips.clone() };

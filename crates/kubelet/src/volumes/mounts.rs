@@ -1,6 +1,6 @@
 //! What a container sees of its pod's volumes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Volume, VolumeMount};
@@ -15,7 +15,7 @@ pub struct Surroundings<'a> {
     /// Directory of the pod.
     pub pod_dir: &'a Path,
     /// The container's environment, for `subPathExpr`.
-    pub env: &'a [(String, String)],
+    pub env: &'a HashMap<String, String>,
     /// Identifiers of images by the names of the volumes that show them.
     pub images: &'a BTreeMap<String, String>,
     /// What the runtime can do.
@@ -109,10 +109,10 @@ fn propagation(volume: &Volume, mount: &VolumeMount, root: &Path) -> Result<Prop
 }
 
 /// The part of the volume to mount, all of it when none.
-fn sub(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, String> {
+fn sub(mount: &VolumeMount, env: &HashMap<String, String>) -> Result<Option<String>, String> {
     let literal = mount.sub_path.clone().filter(|path| !path.is_empty());
     let Some(expression) = mount.sub_path_expr.as_deref().filter(|path| !path.is_empty()) else { return Ok(literal) };
-    let value = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+    let value = |name: &str| env.get(name);
     let missing = crate::expand::references(expression).into_iter().find(|name| value(name).is_none());
     match missing {
         Some(name) => Err(format!("failed to expand subPath for volumeMount {:?}: missing value for {name:?}", mount.name)),
@@ -140,7 +140,8 @@ mod tests {
             "containers": [{"name": "c", "volumeMounts": [mount]}]}));
         let images = BTreeMap::from([("i".to_owned(), "sha256:1".to_owned())]);
         let features = runtime::api::Features { recursive_readonly: true, ..Default::default() };
-        let around = Surroundings { pod_dir: Path::new("/pod"), env: &[], images: &images, features };
+        let env = HashMap::new();
+        let around = Surroundings { pod_dir: Path::new("/pod"), env: &env, images: &images, features };
         let mounts = of_container(&model, &model.members[0].spec, &around);
         let seen = mounts.map(|list| {
             let mount = &list[0];

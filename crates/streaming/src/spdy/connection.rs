@@ -251,11 +251,12 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         while left > 0 {
             let got = self.reader.data(&mut buffer, left).await?;
             left -= got;
-            // A session that stopped reading this stream does not stop the others: the rest is thrown away.
-            if let Some(writer) = &mut stream
-                && writer.stream.write_all(&buffer[..got]).await.is_err()
-            {
-                stream = None;
+            let Some(writer) = &mut stream else { continue };
+            match tokio::time::timeout(crate::IDLE, writer.stream.write_all(&buffer[..got])).await {
+                Ok(Ok(())) => {}
+                // A session that has left this stream does not stop the others: the rest is thrown away.
+                Ok(Err(_)) => stream = None,
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             }
         }
         if fin {

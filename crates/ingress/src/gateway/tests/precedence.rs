@@ -187,6 +187,34 @@ fn table(cluster: &Cluster, ingresses: &[(&str, &str, bool)]) -> Arc<crate::tabl
     model.step().unwrap().table
 }
 
+/// A name whose TLS somebody older ends with his own certificate, or that he serves in the clear, is his although he asks no issuer.
+#[test]
+fn nobody_gets_a_certificate_for_a_name_of_an_older_listener_or_route() {
+    let ordering = |cluster: Cluster, namespace: &str, host: &str| {
+        let mut cluster = cluster.gateway(namespace, &[&format!("https:{host}")]);
+        let gateway = cluster.objects.gateways.get_mut(&Key::namespaced(namespace, "g")).unwrap();
+        gateway.metadata.annotations = Some([("acme.knarr.io/issuer".to_owned(), "letsencrypt".to_owned())].into());
+        cluster
+    };
+    let check = |cluster: &Cluster, expected: &[&str]| {
+        let mut model = crate::model::Model::new("cluster.local", Issuers::default(), Arc::default());
+        let asking = json!({"metadata": {"namespace": "c", "name": "i", "creationTimestamp": "2026-01-02T00:00:00Z",
+                "annotations": {"acme.knarr.io/issuer": "letsencrypt"}},
+            "spec": {"tls": [{"hosts": ["shop.test"], "secretName": "s"}], "rules": [{"host": "shop.test", "http": {"paths": [
+                {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}}]}}]}});
+        model.set_ingress(&Key::namespaced("c", "i"), Some(&read(asking)));
+        model.set_gateway(planned(&cluster.objects));
+        assert_eq!(model.wanted_certificates().keys().map(Key::ns).collect::<Vec<_>>(), expected);
+    };
+    check(&Cluster::new(), &["c"]);
+    check(&ordering(Cluster::new(), "b", "shop.test"), &["b"]);
+    check(&ordering(Cluster::new().gateway("a", &["https:shop.test"]), "b", "shop.test"), &[]);
+    check(&ordering(Cluster::new().gateway("a", &["https:"]).http("a", &["shop.test"]), "b", "shop.test"), &[]);
+    check(&ordering(Cluster::new().gateway("a", &["https:other.test"]), "b", "shop.test"), &["b"]);
+    // Routes that a Gateway takes under the name of its listener are no strangers.
+    check(&ordering(Cluster::new().http("b", &["shop.test"]), "b", "shop.test"), &["b"]);
+}
+
 #[test]
 fn the_most_specific_name_comes_first() {
     let check = |cluster: &Cluster, ingresses: &[(&str, &str, bool)], expected: &[(&str, Option<&str>)]| {
