@@ -163,6 +163,13 @@ impl Proxy {
                 let old = self.plans.remove(key).unwrap_or_default();
                 let new = service.as_ref().map(|service| plan::plan(service, &slices, &self.node, &old)).unwrap_or_default();
                 changes.push((owner(key), plan::fragment(&new)));
+                if let Some(service) = service.as_ref().filter(|_| new.left_out > old.left_out) {
+                    let (node, ports, most) = (&self.node.name, new.left_out, plan::MOST);
+                    let text = format!(
+                        "node {node}: the last {ports} ports of the service are not served: all ports at all addresses may have {most} endpoints and source ranges together"
+                    );
+                    self.events.about(service.as_ref(), Type::Warning, "NotProgrammed", text);
+                }
                 self.is_due |= [&old, &new].iter().any(|plan| !plan.balanced.is_empty() || !plan.external.is_empty());
                 self.health.update(key, service.map(|service| service.object_ref(&())).unwrap_or_default(), &new);
                 if new != Plan::default() {

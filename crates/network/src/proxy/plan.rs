@@ -18,6 +18,10 @@ use crate::nft::element::{Claim, Endpoint, Key, Protocol};
 use crate::nft::features::reserved;
 use crate::nft::features::services::{self, Clients, Empty, Entry};
 
+/// Endpoints, and ranges of clients, of all entries of one service together; the table takes some dozens of megabytes for so many. Whoever makes a service chooses how
+/// many ports, addresses and endpoints it has, and each port has all endpoints at each address.
+pub const MOST: usize = 1 << 18;
+
 /// The entries of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -38,6 +42,8 @@ pub struct Plan {
     pub lingering: Vec<(Key, Endpoint)>,
     /// Where the API servers are, if the service is theirs: nobody gets these places, here as little as at the servers' nodes.
     pub api: Vec<Key>,
+    /// Ports that are left out, the last ones: with them there would be more than [`MOST`].
+    pub left_out: usize,
 }
 
 /// A port that a load balancer asks for on every node, in one family.
@@ -58,11 +64,19 @@ pub fn plan<S: Deref<Target = EndpointSlice>>(service: &Service, slices: &[S], n
     let Some(spec) = service.spec.as_ref().filter(|_| is_proxied(service)) else { return Plan::default() };
     let mut plan = Plan::default();
     let slices: Vec<Slice<'_>> = slices.iter().map(|slice| Slice::of(slice)).collect();
-    for port in spec.ports.iter().flatten() {
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    let mut families = families(spec);
+    families.retain(|family| node.families.contains(family));
+    let mut room = MOST;
+    'ports: for (index, port) in ports.iter().enumerate() {
         let Some(protocol) = Protocol::from_name(port.protocol.as_deref()) else { continue };
-        for family in families(spec) {
-            if node.families.contains(&family) {
-                plan_port(&mut plan, service, spec, port, protocol, family, &slices, node);
+        for family in &families {
+            match plan_port(&mut plan, service, spec, port, protocol, *family, &slices, node, room) {
+                Some(left) => room = left,
+                None => {
+                    plan.left_out = ports.len() - index;
+                    break 'ports;
+                }
             }
         }
     }
@@ -144,6 +158,7 @@ fn external_ips(service: &Service, spec: &ServiceSpec, protocol: Protocol, port:
     all.filter_map(|(ip, balancer)| Some((ip.parse().ok()?, balancer))).collect()
 }
 
+/// Returns how much of `room` is left; none, and plans nothing, where the port has not enough.
 #[allow(clippy::too_many_arguments)] // One call, and a struct would name every argument once more.
 fn plan_port(
     plan: &mut Plan,
@@ -154,9 +169,17 @@ fn plan_port(
     family: Family,
     slices: &[Slice<'_>],
     node: &Node,
-) {
+    room: usize,
+) -> Option<usize> {
     let name = port.name.as_deref().unwrap_or_default();
     let chosen = choose(slices, family, protocol, name, node);
+    let outside = |address: &IpAddr| !node.inner_cidrs.iter().any(|cidr| cidr.contains(address));
+    let mut externals = external_ips(service, spec, protocol, port.port);
+    externals.retain(|(address, _)| Family::of(*address) == family && outside(address));
+    let sources = sources(spec, family);
+    // At each address, and at the node port, for each kind of clients.
+    let places = cluster_ips(spec).len() + (externals.len() + 1) * if external_local(spec) { 2 } else { 1 };
+    let room = room.checked_sub(places * (1 + chosen.serving.len() + sources.as_ref().map_or(0, Vec::len)))?;
     let programs = |number| programs(slices, family, protocol, name, number);
     let key = |address, port: i32| Some(Key { address, protocol, port: u16::try_from(port).ok().filter(|port| *port > 0)? });
     let sticky = sticky(spec);
@@ -178,14 +201,11 @@ fn plan_port(
     for address in cluster_ips(spec).into_iter().filter(|address| Family::of(*address) == family) {
         entries.extend(key(address, port.port).map(|key| entry(Clients::All, key, internal, false)));
     }
-    let outside = |address: &IpAddr| !node.inner_cidrs.iter().any(|cidr| cidr.contains(address));
-    let externals = external_ips(service, spec, protocol, port.port).into_iter();
-    let externals = externals.filter(|(address, _)| Family::of(*address) == family && outside(address));
     let place = |(address, balancer)| {
         let claim = if balancer { Claim::Balancer } else { Claim::External };
-        Some((key(address, port.port)?, sources(spec, family).filter(|_| balancer), claim))
+        Some((key(address, port.port)?, sources.clone().filter(|_| balancer), claim))
     };
-    let mut outside: Vec<(Key, Option<Vec<IpNet>>, Claim)> = externals.filter_map(place).collect();
+    let mut outside: Vec<(Key, Option<Vec<IpNet>>, Claim)> = externals.into_iter().filter_map(place).collect();
     // What is led to where it is going needs no rule: a program of the node listens there.
     outside.retain(|(key, ..)| chosen.all != [Endpoint { address: key.address, port: key.port }]);
     outside.extend(port.node_port.and_then(|number| Some((key(family.unspecified(), number)?, None, Claim::External))));
@@ -217,6 +237,7 @@ fn plan_port(
         plan.api.extend(chosen.all.iter().map(|one| Key { address: one.address, protocol, port: one.port }));
     }
     plan.local_endpoints = plan.local_endpoints.max(chosen.local.len());
+    Some(room)
 }
 
 /// Affinity timeout in seconds, 0 for none; 3 hours unless said otherwise.

@@ -158,8 +158,8 @@ fn what_is_displaced_can_be_put_back() {
             assert_eq!(fragments, had, "{one}; {other}; {next}; {last}");
             contents.replace(displaced, &World::default());
             assert_eq!(
-                contents.everything().into_iter().map(|(_, delta)| text(delta)).collect::<Vec<_>>(),
-                before.into_iter().map(|(_, delta)| text(delta)).collect::<Vec<_>>()
+                contents.everything().into_values().map(text).collect::<Vec<_>>(),
+                before.into_values().map(text).collect::<Vec<_>>()
             );
         }
     }

@@ -233,9 +233,11 @@ pub(super) fn is_endpoint(set: SetId) -> bool {
 pub fn fragment(entries: &[Entry]) -> Fragment {
     let mut fragment = Fragment::default();
     let mut codes = HashSet::new();
+    // Once, not for each entry: there may be thousands.
+    let (v4, v6) = (affinity(entries, Family::V4), affinity(entries, Family::V6));
     for entry in entries {
         let family = Family::of(entry.key.address);
-        let code = entry.code(affinity(entries, family));
+        let code = entry.code(if family == Family::V6 { v6 } else { v4 });
         match entry.claim {
             Claim::ClusterIp => fragment.elements.extend(entry.elements(code)),
             Claim::External | Claim::Balancer => {
