@@ -1,6 +1,6 @@
 //! From a Service and its EndpointSlices to table entries. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::Deref;
 
@@ -67,11 +67,12 @@ pub fn plan<S: Deref<Target = EndpointSlice>>(service: &Service, slices: &[S], n
     let ports = spec.ports.as_deref().unwrap_or_default();
     let mut families = families(spec);
     families.retain(|family| node.families.contains(family));
+    let outside: Vec<Outside> = families.iter().map(|family| Outside::of(service, spec, *family, node)).collect();
     let mut room = MOST;
     'ports: for (index, port) in ports.iter().enumerate() {
         let Some(protocol) = Protocol::from_name(port.protocol.as_deref()) else { continue };
-        for family in &families {
-            match plan_port(&mut plan, service, spec, port, protocol, *family, &slices, node, room) {
+        for outside in &outside {
+            match plan_port(&mut plan, service, spec, port, protocol, outside, &slices, node, room) {
                 Some(left) => room = left,
                 None => {
                     plan.left_out = ports.len() - index;
@@ -115,7 +116,7 @@ fn meta(service: &Service) -> (Option<&str>, Option<&str>) {
 fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
     let many = spec.cluster_ips.iter().flatten();
     let mut ips: Vec<IpAddr> = many.chain(&spec.cluster_ip).filter_map(|ip| ip.parse().ok()).collect();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     ips.retain(|ip| seen.insert(*ip));
     ips
 }
@@ -142,20 +143,42 @@ fn is_balanced(spec: &ServiceSpec) -> bool {
     spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.is_none()
 }
 
-/// Addresses outside the cluster's own ranges that have the port, each with whether it is a load balancer's. Where a node has not got the port,
-/// the controller has written so, and what goes there goes to that node's own.
-fn external_ips(service: &Service, spec: &ServiceSpec, protocol: Protocol, port: i32) -> Vec<(IpAddr, bool)> {
-    let has_port = |one: &&LoadBalancerIngress| {
-        let mut told = one.ports.iter().flatten().filter(|told| told.port == port && told.protocol == protocol.name());
-        told.all(|told| told.error.is_none())
-    };
-    let ingress = load_balancer::served_at(service).iter();
-    // ipMode Proxy: the load balancer wants the traffic even of the cluster itself.
-    let balancers =
-        ingress.filter(has_port).filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_ref());
-    let external = spec.external_ips.iter().flatten().map(|ip| (ip, false));
-    let all = external.chain(balancers.map(|ip| (ip, true)));
-    all.filter_map(|(ip, balancer)| Some((ip.parse().ok()?, balancer))).collect()
+/// What a service has of the world outside, in one family: read once, not for each of its ports.
+struct Outside {
+    family: Family,
+    /// The clients that may use the load balancer's addresses. None: everybody.
+    sources: Option<Vec<IpNet>>,
+    external: Vec<IpAddr>,
+    /// Addresses of the load balancer, each with the ports that it has not got there, as the controller has written: what goes there goes to the node's own.
+    balancers: Vec<(IpAddr, HashSet<(i32, String)>)>,
+}
+
+impl Outside {
+    fn of(service: &Service, spec: &ServiceSpec, family: Family, node: &Node) -> Self {
+        let address = |ip: &String| {
+            let address = ip.parse().ok().filter(|address| Family::of(*address) == family)?;
+            (!node.inner_cidrs.iter().any(|cidr| cidr.contains(&address))).then_some(address)
+        };
+        let lost = |one: &LoadBalancerIngress| {
+            let lost = one.ports.iter().flatten().filter(|told| told.error.is_some());
+            lost.map(|told| (told.port, told.protocol.clone())).collect()
+        };
+        // ipMode Proxy: the load balancer wants the traffic even of the cluster itself.
+        let balancers = load_balancer::served_at(service).iter().filter(|one| one.ip_mode.as_deref() != Some("Proxy"));
+        Self {
+            family,
+            sources: sources(spec, family),
+            external: spec.external_ips.iter().flatten().filter_map(address).collect(),
+            balancers: balancers.filter_map(|one| Some((address(one.ip.as_ref()?)?, lost(one)))).collect(),
+        }
+    }
+
+    /// The addresses that have the port, each with whether it is a load balancer's.
+    fn at(&self, protocol: Protocol, port: i32) -> Vec<(IpAddr, bool)> {
+        let port = (port, protocol.name().to_owned());
+        let balancers = self.balancers.iter().filter(|(_, lost)| !lost.contains(&port)).map(|(address, _)| (*address, true));
+        self.external.iter().map(|address| (*address, false)).chain(balancers).collect()
+    }
 }
 
 /// Returns how much of `room` is left; none, and plans nothing, where the port has not enough.
@@ -166,17 +189,14 @@ fn plan_port(
     spec: &ServiceSpec,
     port: &ServicePort,
     protocol: Protocol,
-    family: Family,
+    outside: &Outside,
     slices: &[Slice<'_>],
     node: &Node,
     room: usize,
 ) -> Option<usize> {
     let name = port.name.as_deref().unwrap_or_default();
+    let (family, sources, externals) = (outside.family, &outside.sources, outside.at(protocol, port.port));
     let chosen = choose(slices, family, protocol, name, node);
-    let outside = |address: &IpAddr| !node.inner_cidrs.iter().any(|cidr| cidr.contains(address));
-    let mut externals = external_ips(service, spec, protocol, port.port);
-    externals.retain(|(address, _)| Family::of(*address) == family && outside(address));
-    let sources = sources(spec, family);
     // At each address, and at the node port, for each kind of clients.
     let places = cluster_ips(spec).len() + (externals.len() + 1) * if external_local(spec) { 2 } else { 1 };
     let room = room.checked_sub(places * (1 + chosen.serving.len() + sources.as_ref().map_or(0, Vec::len)))?;
@@ -219,7 +239,7 @@ fn plan_port(
         entries.push(of_all);
         entries.extend(of_outside);
     }
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     entries.retain(|entry| seen.insert((entry.clients, entry.key)));
     if protocol == Protocol::Udp {
         for Entry { key, slots, .. } in entries.iter().filter(|entry| entry.clients == Clients::All) {
@@ -264,7 +284,7 @@ fn assign(old: &[Endpoint], wanted: &[Endpoint]) -> Vec<Endpoint> {
     let mut slots: Vec<Option<Endpoint>> = (0..wanted.len())
         .map(|index| old.get(index).copied().filter(|endpoint| wanted.binary_search(endpoint).is_ok()))
         .collect();
-    let placed: std::collections::HashSet<Endpoint> = slots.iter().flatten().copied().collect();
+    let placed: HashSet<Endpoint> = slots.iter().flatten().copied().collect();
     let mut rest = wanted.iter().filter(|endpoint| !placed.contains(endpoint));
     for slot in slots.iter_mut().filter(|slot| slot.is_none()) {
         *slot = rest.next().copied();
