@@ -19,6 +19,7 @@ mod lean;
 pub mod load_balancer;
 pub mod measured;
 pub mod metadata;
+pub mod node_addresses;
 pub mod remote;
 pub mod resource_version;
 mod services;

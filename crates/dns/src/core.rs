@@ -10,7 +10,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use crate::state::{Endpoint, Group, Port, State, Target};
+use crate::state::{Endpoint, Group, State, Target};
 
 /// Seconds that clients may keep an answer.
 pub const TTL: u32 = 5;
@@ -187,6 +187,11 @@ impl Lookup<'_> {
         (any_family || self.wants(kind)).then(|| Record::from_rdata(name.clone(), TTL, data))
     }
 
+    /// Whether the addresses of a group may be in the answer: where they are not, they are not gone through.
+    fn wants_family(&self, group: &Group) -> bool {
+        self.wants(if group.is_v6 { RecordType::AAAA } else { RecordType::A })
+    }
+
     fn addresses(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Answer {
         let mut seen = HashSet::new();
         let own = addresses.into_iter().filter(|address| seen.insert(*address));
@@ -208,7 +213,7 @@ impl Lookup<'_> {
                     return Some(self.addresses(addresses.iter().copied()));
                 }
                 let target = self.zone.name(&below)?;
-                let answers = ports.iter().take(self.room.most).map(|port| self.srv(port, target.clone())).collect();
+                let answers = ports.iter().take(self.room.most).map(|port| self.srv(port.number, target.clone())).collect();
                 let additionals = addresses.iter().filter_map(|address| self.address(&target, *address, true)).collect();
                 Some(Answer { answers, additionals, ..Answer::default() })
             }
@@ -217,47 +222,48 @@ impl Lookup<'_> {
     }
 
     fn headless(&self, below: &str, groups: &[Group], port: Option<(&str, &str)>) -> Option<Answer> {
-        let chosen: Vec<(&[Port], &Group)> = groups
-            .iter()
-            .map(|group| (group.ports.wanted(port), group))
-            .filter(|(ports, _)| port.is_none() || !ports.is_empty())
-            .collect();
-        let count = chosen.iter().map(|(_, group)| group.endpoints.len()).sum();
-        if count == 0 {
-            // A headless service without ready endpoints does not resolve, as with CoreDNS.
-            return None;
-        }
+        let mut chosen = groups.iter().filter(|group| port.is_none() || !group.ports.wanted(port).is_empty()).peekable();
+        // A headless service without ready endpoints does not resolve, as with CoreDNS.
+        chosen.peek()?;
         if self.kind != RecordType::SRV {
-            let all = chosen.iter().flat_map(|(_, group)| &group.endpoints);
-            return Some(self.addresses(self.room.turned(all, count).map(|one| one.address)));
+            let chosen: Vec<&Group> = chosen.filter(|group| self.wants_family(group)).collect();
+            let count = chosen.iter().map(|group| group.addresses.len()).sum();
+            let all = chosen.iter().flat_map(|group| &group.addresses);
+            return Some(self.addresses(self.room.turned(all, count).copied()));
         }
-        let all = chosen.iter().flat_map(|(ports, group)| group.endpoints.iter().map(move |endpoint| (*ports, endpoint)));
-        let (mut answer, mut seen) = (Answer::default(), HashSet::new());
-        for (ports, endpoint) in self.room.turned(all, count) {
+        let chosen: Vec<_> =
+            chosen.map(|group| (group.ports.numbers(port), group)).filter(|(ports, _)| !ports.is_empty()).collect();
+        let count = chosen.iter().map(|(_, group)| group.endpoints.len()).sum();
+        let all = chosen.iter().enumerate();
+        let all = all.flat_map(|(index, (ports, group))| group.endpoints.iter().map(move |endpoint| (index, ports, endpoint)));
+        let mut answer = Answer::default();
+        let (mut hosts, mut seen) = (HashSet::new(), HashSet::new());
+        for (group, ports, Endpoint { host, address }) in self.room.turned(all, count) {
             let left = self.room.most.saturating_sub(answer.answers.len());
-            if left == 0 {
+            if left == 0 || answer.additionals.len() >= self.room.most {
                 break;
             }
-            let Endpoint { host, address } = endpoint;
             let target = self.zone.name(&format!("{host}.{below}"))?;
-            // An endpoint with two addresses has its ports once.
-            let ports = ports.iter().filter(|port| seen.insert((host, port.number)));
-            answer.answers.extend(ports.take(left).map(|one| self.srv(one, target.clone())));
+            // An endpoint with two addresses has its ports once, and they are not gone through again.
+            if hosts.insert((group, host)) {
+                let ports = ports.iter().filter(|port| seen.insert((host, **port)));
+                answer.answers.extend(ports.take(left).map(|port| self.srv(*port, target.clone())));
+            }
             answer.additionals.extend(self.address(&target, *address, true));
         }
         Some(answer)
     }
 
-    fn srv(&self, port: &Port, target: Name) -> Record {
-        Record::from_rdata(self.name.clone(), TTL, RData::SRV(SRV::new(0, 100, port.number, target)))
+    fn srv(&self, port: u16, target: Name) -> Record {
+        Record::from_rdata(self.name.clone(), TTL, RData::SRV(SRV::new(0, 100, port, target)))
     }
 
     fn endpoint(&self, host: &str, service: &str, namespace: &str) -> Option<Answer> {
         let target = self.state.service(namespace, service)?;
         let Target::Headless { groups } = target.as_ref() else { return None };
-        let mut found = groups.iter().flat_map(|group| group.named(host)).map(|one| one.address).peekable();
-        found.peek()?;
-        Some(self.addresses(found))
+        groups.iter().find(|group| !group.named(host).is_empty())?;
+        let found = groups.iter().filter(|group| self.wants_family(group)).flat_map(|group| group.named(host));
+        Some(self.addresses(found.map(|one| one.address)))
     }
 
     fn external(&self, target: &str) -> Option<Answer> {

@@ -4,6 +4,7 @@
 //! is sorted when it is made, and looked up in it when a question comes. The lock is held for looking a service up and for putting another one in its place,
 //! not for making either an answer or a service.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -29,16 +30,28 @@ pub struct Port {
 
 /// Ports in order, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ports(Vec<Port>);
+pub struct Ports {
+    all: Vec<Port>,
+    /// Their numbers, each once: ports of many names may have the same.
+    numbers: Vec<u16>,
+}
 
 impl Ports {
     /// Those with this name and protocol; without these all.
     pub fn wanted(&self, wanted: Option<(&str, &str)>) -> &[Port] {
-        let Some(wanted) = wanted else { return &self.0 };
+        let Some(wanted) = wanted else { return &self.all };
         let named = |port: &Port| (port.name.as_str(), port.protocol.as_str()).cmp(&wanted);
-        let first = self.0.partition_point(|port| named(port).is_lt());
-        let end = self.0.partition_point(|port| named(port).is_le());
-        self.0.get(first..end).unwrap_or_default()
+        let first = self.all.partition_point(|port| named(port).is_lt());
+        let end = self.all.partition_point(|port| named(port).is_le());
+        self.all.get(first..end).unwrap_or_default()
+    }
+
+    /// The numbers of the same, each once.
+    pub fn numbers(&self, wanted: Option<(&str, &str)>) -> Cow<'_, [u16]> {
+        match wanted {
+            Some(_) => self.wanted(wanted).iter().map(|port| port.number).collect(),
+            None => Cow::Borrowed(&self.numbers),
+        }
     }
 }
 
@@ -47,7 +60,9 @@ impl FromIterator<Port> for Ports {
         let mut ports: Vec<Port> = ports.into_iter().collect();
         ports.sort_unstable();
         ports.dedup();
-        Self(ports)
+        let mut seen = HashSet::new();
+        let numbers = ports.iter().map(|port| port.number).filter(|number| seen.insert(*number)).collect();
+        Self { all: ports, numbers }
     }
 }
 
@@ -60,16 +75,26 @@ pub struct Endpoint {
     pub address: IpAddr,
 }
 
-/// Endpoints with the same ports.
+/// Endpoints of one family with the same ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
+    /// Whether the addresses are IPv6.
+    pub is_v6: bool,
     /// Ports.
     pub ports: Ports,
     /// In order, each once.
     pub endpoints: Vec<Endpoint>,
+    /// Their addresses, each once: endpoints of many names may have the same.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Group {
+    fn new(is_v6: bool, ports: Ports, endpoints: BTreeSet<Endpoint>) -> Self {
+        let mut seen = HashSet::new();
+        let addresses = endpoints.iter().map(|one| one.address).filter(|address| seen.insert(*address)).collect();
+        Self { is_v6, ports, endpoints: endpoints.into_iter().collect(), addresses }
+    }
+
     /// The endpoints of a name.
     pub fn named(&self, host: &str) -> &[Endpoint] {
         let first = self.endpoints.partition_point(|one| one.host.as_str() < host);
@@ -195,15 +220,18 @@ fn target<S: Deref<Target = EndpointSlice>>(service: &Service, slices: &[S]) -> 
     let cluster_ips = cluster_ips.or(spec.cluster_ip.as_ref().map(std::slice::from_ref)).unwrap_or_default();
     if cluster_ips.iter().any(|ip| ip == "None") {
         let all = spec.publish_not_ready_addresses == Some(true);
-        let mut groups: BTreeMap<Ports, BTreeSet<Endpoint>> = BTreeMap::new();
+        let mut groups: BTreeMap<(Ports, bool), BTreeSet<Endpoint>> = BTreeMap::new();
         for slice in slices {
             let (ports, endpoints) = read(slice, all);
-            if !endpoints.is_empty() {
-                groups.entry(ports).or_default().extend(endpoints);
+            let (v6, v4): (Vec<_>, Vec<_>) = endpoints.into_iter().partition(|endpoint| endpoint.address.is_ipv6());
+            for (is_v6, endpoints) in [(false, v4), (true, v6)] {
+                if !endpoints.is_empty() {
+                    groups.entry((ports.clone(), is_v6)).or_default().extend(endpoints);
+                }
             }
         }
-        let group = |(ports, endpoints): (Ports, BTreeSet<Endpoint>)| Group { ports, endpoints: endpoints.into_iter().collect() };
-        return Some(Target::Headless { groups: groups.into_iter().map(group).collect() });
+        let groups = groups.into_iter().map(|((ports, is_v6), endpoints)| Group::new(is_v6, ports, endpoints));
+        return Some(Target::Headless { groups: groups.collect() });
     }
     let addresses: Vec<IpAddr> = cluster_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
     let ports = spec.ports.iter().flatten();

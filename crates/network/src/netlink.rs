@@ -48,6 +48,16 @@ impl Error {
             Self::Socket { source, .. } => source.raw_os_error().map(Errno::from_raw),
         }
     }
+
+    /// Whether the same request may succeed another time: it says nothing about what was asked for.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Kernel { errno, .. } => {
+                matches!(errno, Errno::ENOMEM | Errno::ENOBUFS | Errno::EINTR | Errno::EAGAIN | Errno::EBUSY)
+            }
+            Self::Socket { .. } => true,
+        }
+    }
 }
 
 pub(crate) const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
@@ -297,7 +307,11 @@ impl Socket {
             let length = match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::empty()) {
                 Ok(length) => length,
                 Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(failure.unwrap_or(socket_error(errno))),
+                Err(errno) => {
+                    // Of too many answers the first ones are there: those that were refused are told from those that were lost.
+                    let rest = self.drain(what);
+                    return Err(failure.or(rest).unwrap_or(socket_error(errno)));
+                }
             };
             for reply in replies(&self.buffer[..length]) {
                 let end = match i32::from(reply.kind) {
@@ -316,6 +330,28 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// Takes what has been answered, which the next request would take for its own answer. Returns the first error.
+    fn drain(&mut self, what: &'static str) -> Option<Error> {
+        let mut failure = None;
+        loop {
+            match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => {
+                    let mut errors = replies(&self.buffer[..length]).filter(|reply| i32::from(reply.kind) == libc::NLMSG_ERROR);
+                    failure = failure.or_else(|| errors.find_map(|reply| error_of(what, &reply)));
+                }
+                Err(Errno::EINTR | Errno::ENOBUFS) => (),
+                Err(_) => return failure,
+            }
+        }
+    }
+
+    /// Makes it lose answers when there are many at once.
+    #[cfg(test)]
+    pub(crate) fn shrink(&self) {
+        #[allow(clippy::unwrap_used)]
+        setsockopt(&self.fd, sockopt::RcvBuf, &1).unwrap();
     }
 }
 

@@ -36,11 +36,11 @@ use crate::netlink;
 use crate::nft::Config;
 use crate::nft::Family;
 use crate::nft::claims::Refused;
-use crate::nft::contents::{Change, Fragment};
+use crate::nft::contents::Fragment;
 use crate::nft::element::{Endpoint, Key, Protocol};
 use crate::nft::features::guards::OVERLAY;
 use crate::nft::features::{self, frames, masquerade};
-use crate::nft::table::{self, Holder, Refusal, Table};
+use crate::nft::table::{self, Holder, Table};
 use ipam::Ipam;
 use rtnl::{Links, Mac, Veth};
 
@@ -357,23 +357,11 @@ impl PodNetwork {
         let table = Table::open(&options.table, options.config(), &options.holders)?;
         crate::nft::host::warn(&table.families(), &options.bridge);
         let ports = ipam.leases().iter().map(|(sandbox, lease)| (owner(sandbox), contribution(sandbox, lease)));
-        replace_but_refused(&table, ports.collect())?;
-        Ok(Self(Arc::new(Inner { options, mtu, bridge_mac, table, ipam: Mutex::new(ipam), _held: held })))
-    }
-}
-
-/// Gives the table what it takes of these: a pod that it takes nothing of keeps no other from its ports.
-fn replace_but_refused(table: &Table, mut changes: Vec<Change>) -> Result<(), table::Error> {
-    loop {
-        match table.replace(changes) {
-            Err(table::Error::Refused(refusal)) if refusal.culprits.as_ref().is_some_and(|all| !all.is_empty()) => {
-                let Refusal { changes: refused, culprits, source, .. } = *refusal;
-                let culprits = culprits.unwrap_or_default();
-                tracing::error!(?culprits, error = %source, "the kernel refuses the host ports of pods, going on without them");
-                changes = refused.into_iter().filter(|(owner, _)| !culprits.contains(owner)).collect();
-            }
-            other => return other,
+        // A pod that the kernel takes nothing of keeps no other from its ports.
+        for ((owner, _), error) in table.replace_what_can(ports.collect()).map_err(table::Error::Refused)? {
+            tracing::error!(owner, %error, "the kernel refuses the host ports of a pod, going on without them");
         }
+        Ok(Self(Arc::new(Inner { options, mtu, bridge_mac, table, ipam: Mutex::new(ipam), _held: held })))
     }
 }
 

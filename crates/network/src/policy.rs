@@ -20,6 +20,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::netlink;
 use crate::nft::Config;
 use crate::nft::contents;
 use crate::nft::table::{self, Holder, Refusal, Table};
@@ -211,6 +212,9 @@ struct Enforcer {
     /// Pods that wait for the API to show them, and those that wait for the next batch.
     waiting: Vec<Admission>,
     next: Vec<Admission>,
+    /// Changes that the kernel refuses, for which nothing stands in, and their owners, of which policies were told.
+    refused: Vec<contents::Change>,
+    told: BTreeSet<String>,
     pods: Option<Informer<Pod>>,
     policies: Informer<NetworkPolicy>,
     events: Recorder,
@@ -230,7 +234,8 @@ impl Enforcer {
         // No pod can have this name.
         state.set_pod(&Key::namespaced("kube-system", "(cluster DNS)"), Some(facts));
         let (waiting, next) = (Vec::new(), Vec::new());
-        Self { node_name, table, state, started: HashMap::new(), waiting, next, pods: None, policies, events }
+        let (refused, told) = (Vec::new(), BTreeSet::new());
+        Self { node_name, table, state, started: HashMap::new(), waiting, next, refused, told, pods: None, policies, events }
     }
 
     fn set_policy(&mut self, change: &Change<NetworkPolicy>) {
@@ -277,54 +282,81 @@ impl Enforcer {
         }
     }
 
-    /// Programs what changed. Tries again until the kernel takes it; a policy that it refuses fails closed.
+    /// Programs what changed. Tries again while it fails in passing. A policy that the kernel refuses fails closed; where nothing can stand in for what is refused, its
+    /// policies are told, and pods that start wait.
     async fn apply(&mut self, first: bool, gate: &Gate) -> Result<(), Error> {
         let mut changes = self.state.changes();
         self.tell_problems();
         if changes.is_empty() && self.next.is_empty() && !first {
             return Ok(());
         }
+        changes = over(std::mem::take(&mut self.refused), changes);
         let mut retry = RETRY_MIN;
-        while let Err(error) = self.program(std::mem::take(&mut changes), first).await? {
-            let text = error.to_string();
-            if let table::Error::Refused(refusal) = error {
-                let Refusal { changes: refused, culprits, .. } = *refusal;
-                let (merged, is_other) = self.without(refused, &culprits.unwrap_or_default(), &text);
-                changes = merged;
-                if is_other {
-                    continue;
+        loop {
+            let error = match self.program(std::mem::take(&mut changes)).await? {
+                Ok(refused) => {
+                    changes = self.stand_in(refused);
+                    if !changes.is_empty() {
+                        continue;
+                    }
+                    match self.release(first).await? {
+                        Ok(()) => break,
+                        Err(error) => error.to_string(),
+                    }
                 }
-            }
-            tracing::error!(error = text, "network policies cannot be enforced, trying again");
-            gate.not_ready(text);
+                Err(refusal) => {
+                    changes = refusal.changes;
+                    refusal.source.to_string()
+                }
+            };
+            tracing::error!(error, "network policies cannot be enforced, trying again");
+            gate.not_ready(error);
             tokio::time::sleep(retry).await;
             retry = (retry * 2).min(RETRY_MAX);
         }
         gate.ready();
-        for admission in self.next.drain(..) {
-            // Who gave up waiting asks again.
-            let _ = admission.done.send(());
-        }
+        self.let_in();
         Ok(())
     }
 
-    /// Changes that were refused with what takes the place of the policies that are to blame, and whether there are such.
-    fn without(
-        &mut self,
-        changes: Vec<contents::Change>,
-        culprits: &BTreeSet<String>,
-        error: &str,
-    ) -> (Vec<contents::Change>, bool) {
-        let mut policies: Vec<Key> = culprits.iter().filter_map(|owner| self.state.policy_of(owner).cloned()).collect();
-        policies.retain(|key| self.state.close(key));
-        for key in &policies {
+    /// What takes the place of changes that the kernel refuses, with these changes: the policies that are to blame, closed. Nothing, where there are none of them: then the
+    /// changes are kept for the next time.
+    fn stand_in(&mut self, refused: Vec<(contents::Change, netlink::Error)>) -> Vec<contents::Change> {
+        let closed = self.state.close_behind(refused.iter().map(|((owner, _), _)| owner.as_str()));
+        let errors: Vec<(String, String)> =
+            refused.iter().map(|((owner, _), error)| (owner.clone(), error.to_string())).collect();
+        let changes: Vec<contents::Change> = refused.into_iter().map(|(change, _)| change).collect();
+        for key in &closed {
+            let of = |owner: &str| self.state.behind(owner).contains(key);
+            let error = errors.iter().find(|(owner, _)| of(owner)).map_or("", |(_, error)| error);
             tracing::error!(policy = %key, error, "the kernel refuses the rules of a network policy, which allows nothing now");
             self.tell(key, &format!("the kernel refuses the rules of the policy, which allows nothing now: {error}"));
         }
-        let mut merged: BTreeMap<String, contents::Fragment> = changes.into_iter().collect();
-        merged.extend(self.state.changes());
-        self.tell_problems();
-        (merged.into_iter().collect(), !policies.is_empty())
+        if !closed.is_empty() {
+            let changes = over(changes, self.state.changes());
+            self.tell_problems();
+            return changes;
+        }
+        for (owner, error) in errors.iter().filter(|(owner, _)| !self.told.contains(owner)) {
+            tracing::error!(owner, error, "the kernel refuses what network policies need, what was there of it stays");
+            for key in self.state.behind(owner) {
+                self.tell(&key, &format!("the kernel refuses what the policy needs: {error}"));
+            }
+        }
+        self.told = errors.into_iter().map(|(owner, _)| owner).collect();
+        self.refused = changes;
+        Vec::new()
+    }
+
+    /// Lets pods start that are isolated. Those of whose isolation the kernel refuses something wait.
+    fn let_in(&mut self) {
+        let (state, told) = (&self.state, &self.told);
+        // Who gave up waiting asks again.
+        self.next.retain(|admission| !admission.done.is_closed());
+        let isolated = |admission: &mut Admission| !state.isolators(&admission.pod.key).iter().any(|owner| told.contains(owner));
+        for admission in self.next.extract_if(.., isolated) {
+            let _ = admission.done.send(());
+        }
     }
 
     fn tell_problems(&mut self) {
@@ -346,14 +378,28 @@ impl Enforcer {
         }
     }
 
-    async fn program(&self, changes: Vec<contents::Change>, first: bool) -> Result<Result<(), table::Error>, Error> {
+    async fn program(
+        &self,
+        changes: Vec<contents::Change>,
+    ) -> Result<Result<Vec<(contents::Change, netlink::Error)>, Box<Refusal>>, Error> {
         let table = self.table.clone();
-        let work = move || {
-            table.replace(changes)?;
-            if first { table.release(Holder::Policies) } else { Ok(()) }
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)
+        tokio::task::spawn_blocking(move || table.replace_what_can(changes)).await.map_err(|_| Error::Stopped)
     }
+
+    async fn release(&self, first: bool) -> Result<Result<(), table::Error>, Error> {
+        if !first {
+            return Ok(Ok(()));
+        }
+        let table = self.table.clone();
+        tokio::task::spawn_blocking(move || table.release(Holder::Policies)).await.map_err(|_| Error::Stopped)
+    }
+}
+
+/// Changes, the later ones in place of the earlier.
+fn over(earlier: Vec<contents::Change>, later: Vec<contents::Change>) -> Vec<contents::Change> {
+    let mut merged: BTreeMap<String, contents::Fragment> = earlier.into_iter().collect();
+    merged.extend(later);
+    merged.into_iter().collect()
 }
 
 /// Whether the kubelet means this pod. Static pods have a uid of their own there, which their mirrors name.

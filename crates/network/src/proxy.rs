@@ -9,7 +9,7 @@ pub mod node;
 pub mod plan;
 mod report;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -163,6 +163,13 @@ impl Proxy {
                 let old = self.plans.remove(key).unwrap_or_default();
                 let new = service.as_ref().map(|service| plan::plan(service, &slices, &self.node, &old)).unwrap_or_default();
                 changes.push((owner(key), plan::fragment(&new)));
+                if let Some(service) = service.as_ref().filter(|_| new.left_out > old.left_out) {
+                    let (node, ports, most) = (&self.node.name, new.left_out, plan::MOST);
+                    let text = format!(
+                        "node {node}: the last {ports} ports of the service are not served: all ports at all addresses may have {most} endpoints and source ranges together"
+                    );
+                    self.events.about(service.as_ref(), Type::Warning, "NotProgrammed", text);
+                }
                 self.is_due |= [&old, &new].iter().any(|plan| !plan.balanced.is_empty() || !plan.external.is_empty());
                 self.health.update(key, service.map(|service| service.object_ref(&())).unwrap_or_default(), &new);
                 if new != Plan::default() {
@@ -180,46 +187,38 @@ impl Proxy {
         Ok(())
     }
 
-    /// Has the table take changes, and lets go of an earlier one at the end if `first`. What the kernel refuses is left out, and what it refuses only together
-    /// it is given in parts.
-    async fn settle(&mut self, watch: &ServiceWatch, changes: Vec<Change>, first: bool, gate: &Gate) -> Result<(), Error> {
-        let mut parts = VecDeque::from([changes]);
+    /// Has the table take changes, and lets go of an earlier one at the end if `first`. What the kernel refuses is left out.
+    async fn settle(&mut self, watch: &ServiceWatch, mut changes: Vec<Change>, first: bool, gate: &Gate) -> Result<(), Error> {
         let mut retry = RETRY_MIN;
-        while let Some(part) = parts.pop_front() {
-            let failed = match self.program(part, first && parts.is_empty()).await? {
-                Ok(()) => continue,
-                Err(table::Error::Refused(refusal)) => {
-                    let Refusal { source, culprits, changes: mut refused, .. } = *refusal;
-                    match culprits {
-                        Some(culprits) if culprits.is_empty() && refused.len() > 1 => {
-                            parts.push_front(refused.split_off(refused.len() / 2));
-                            parts.push_front(refused);
-                            continue;
-                        }
-                        Some(culprits) if !culprits.is_empty() => {
-                            self.withdraw(watch, &culprits, &source);
-                            refused.retain(|(owner, _)| !culprits.contains(owner));
-                            parts.push_front(refused);
-                            continue;
-                        }
-                        _ => (source.to_string(), refused),
+        loop {
+            let error = match self.program(std::mem::take(&mut changes)).await? {
+                Ok(refused) => {
+                    self.withdraw(watch, &refused);
+                    match self.release(first).await? {
+                        Ok(()) => return Ok(()),
+                        Err(error) => error.to_string(),
                     }
                 }
-                Err(error) => (error.to_string(), Vec::new()),
+                Err(refusal) => {
+                    changes = refusal.changes;
+                    refusal.source.to_string()
+                }
             };
-            let (error, changes) = failed;
             tracing::error!(error, "services cannot be programmed, trying again");
             gate.not_ready(error);
-            parts.push_front(changes);
             tokio::time::sleep(retry).await;
             retry = (retry * 2).min(RETRY_MAX);
         }
-        Ok(())
     }
 
     /// What the kernel has taken of these services before stays in force, until they change.
-    fn withdraw(&self, watch: &ServiceWatch, culprits: &BTreeSet<String>, error: &netlink::Error) {
-        for key in self.plans.keys().filter(|key| culprits.contains(&owner(key))) {
+    fn withdraw(&self, watch: &ServiceWatch, refused: &[(Change, netlink::Error)]) {
+        if refused.is_empty() {
+            return;
+        }
+        let refused: HashMap<&str, &netlink::Error> = refused.iter().map(|((owner, _), error)| (owner.as_str(), error)).collect();
+        for key in self.plans.keys() {
+            let Some(error) = refused.get(owner(key).as_str()) else { continue };
             tracing::error!(service = %key, %error, "the kernel refuses the rules of a service, going on without them");
             if let (Some(service), _) = watch.get(key) {
                 let text = format!(
@@ -324,13 +323,17 @@ impl Proxy {
         }
     }
 
-    async fn program(&self, changes: Vec<Change>, first: bool) -> Result<Result<(), table::Error>, Error> {
+    async fn program(&self, changes: Vec<Change>) -> Result<Result<Vec<(Change, netlink::Error)>, Box<Refusal>>, Error> {
         let table = self.table.clone();
-        let work = move || {
-            table.replace(changes)?;
-            if first { table.release(Holder::Services) } else { Ok(()) }
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)
+        tokio::task::spawn_blocking(move || table.replace_what_can(changes)).await.map_err(|_| Error::Stopped)
+    }
+
+    async fn release(&self, first: bool) -> Result<Result<(), table::Error>, Error> {
+        if !first {
+            return Ok(Ok(()));
+        }
+        let table = self.table.clone();
+        tokio::task::spawn_blocking(move || table.release(Holder::Services)).await.map_err(|_| Error::Stopped)
     }
 }
 

@@ -218,3 +218,65 @@ fn an_answer_is_no_longer_than_a_message() {
     assert_eq!(ask("10-42-3-7.many.prod.svc.cluster.local.", RecordType::A, 0).answers.len(), 1);
     assert_eq!(ask("_p9._udp.many.prod.svc.cluster.local.", RecordType::SRV, 0).code, ResponseCode::NXDomain);
 }
+
+/// What does not fill an answer is not gone through for it: endpoints without ports, those of one hostname or address, ports of one number, and the family that is not
+/// asked for.
+#[test]
+fn an_answer_is_bounded_by_whatever_grows() {
+    const MANY: usize = 50_000;
+    let (state, zone) = (State::default(), Zone::new("cluster.local").unwrap());
+    let slice = |ports: Vec<Value>, endpoint: &dyn Fn(usize) -> Value| {
+        let endpoints: Vec<Value> = (0..MANY).map(endpoint).collect();
+        json!({"metadata": {}, "addressType": "IPv4", "ports": ports, "endpoints": endpoints})
+    };
+    let port = |name: usize, number: usize| json!({"name": format!("p{name}"), "port": number});
+    let ports = |count: usize| (0..count).map(|number| port(number, number + 1)).collect();
+    let address = |index: usize| format!("10.{}.{}.{}", index / 62_500, index / 250 % 250, index % 250);
+    let each = |index: usize| json!({"addresses": [address(index)]});
+    let of_one_name = |index: usize| json!({"addresses": [address(index)], "hostname": "one"});
+    let at_one_address = |index: usize| json!({"addresses": ["10.42.0.1"], "hostname": format!("h{index}")});
+    let six =
+        json!({"metadata": {}, "addressType": "IPv6", "ports": [], "endpoints": [{"addresses": ["fd42::1"], "hostname": "one"}]});
+    let headless = || json!({"clusterIP": "None"});
+    service(&state, "portless", headless(), &[slice(Vec::new(), &each)]);
+    service(&state, "name", headless(), &[slice(ports(3), &of_one_name), six.clone()]);
+    service(&state, "address", headless(), &[slice(ports(3), &at_one_address)]);
+    service(&state, "number", headless(), &[slice((0..20_000).map(|name| port(name, 80)).collect(), &each)]);
+    service(&state, "each", headless(), &[slice(ports(3), &each), six]);
+    let most = 65_535 / RECORD + 1;
+    let cases = [
+        ("portless", RecordType::SRV, 0, 0),
+        ("portless", RecordType::A, most, 0),
+        ("portless", RecordType::AAAA, 0, 0),
+        ("name", RecordType::SRV, 3, most),
+        ("_p1._tcp.name", RecordType::SRV, 1, most),
+        ("one.name", RecordType::A, most, 0),
+        ("one.name", RecordType::AAAA, 1, 0),
+        ("one.name", RecordType::TXT, 0, 0),
+        ("address", RecordType::A, 1, 0),
+        ("address", RecordType::AAAA, 0, 0),
+        ("h7.address", RecordType::AAAA, 0, 0),
+        ("address", RecordType::SRV, most, most.div_ceil(3)),
+        ("number", RecordType::SRV, most, most),
+        ("_p7._tcp.number", RecordType::AAAA, 0, 0),
+        ("each", RecordType::SRV, most, most.div_ceil(3)),
+        ("each", RecordType::AAAA, 1, 0),
+        ("each", RecordType::ANY, most, 0),
+        ("each", RecordType::TXT, 0, 0),
+    ];
+    let ask = |name: &str, kind| {
+        let question = Name::from_ascii(format!("{name}.prod.svc.cluster.local.")).unwrap();
+        zone.answer(&question, kind, &state, Room::new(65_535, 7)).unwrap()
+    };
+    for (name, kind, answers, additionals) in cases {
+        let answer = ask(name, kind);
+        assert_eq!(answer.code, ResponseCode::NoError, "{name} {kind}");
+        assert_eq!((answer.answers.len(), answer.additionals.len()), (answers, additionals), "{name} {kind}");
+        let target = |record: &Record| match &record.data {
+            RData::SRV(srv) => Some(srv.target.clone()),
+            _ => None,
+        };
+        let names: HashSet<Name> = answer.answers.iter().filter_map(target).collect();
+        assert!(answer.additionals.iter().all(|record| names.contains(&record.name)), "{name}");
+    }
+}

@@ -154,8 +154,8 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Replaces what an owner claims. Returns the ports at which anything may have changed.
-    pub(crate) fn set(&mut self, owner: &Arc<str>, claimed: Vec<Claimed>) -> HashSet<(Protocol, u16)> {
+    /// Replaces what an owner claims. Returns the ports at which anything may have changed, and what the owner had claimed.
+    pub(crate) fn set(&mut self, owner: &Arc<str>, claimed: Vec<Claimed>) -> (HashSet<(Protocol, u16)>, Vec<Claimed>) {
         let mut new: HashMap<Key, Claimed> = HashMap::new();
         for claim in claimed {
             match new.entry(claim.key) {
@@ -169,10 +169,17 @@ impl Claims {
         }
         let keys: BTreeSet<Key> = new.keys().copied().collect();
         let old = self.owners.remove(owner).unwrap_or_default();
+        let mut displaced = Vec::with_capacity(old.len());
         for key in old.difference(&keys) {
             let port = (key.protocol, key.port);
             if let Some(all) = self.places.get_mut(&port) {
-                all.retain(|held| held.owner != *owner || held.address != key.address);
+                let own = all.extract_if(.., |held| held.owner == *owner && held.address == key.address);
+                displaced.extend(own.map(|Held { elements, right, programs, .. }| Claimed {
+                    key: *key,
+                    elements,
+                    right,
+                    programs,
+                }));
                 if all.is_empty() {
                     self.places.remove(&port);
                 }
@@ -181,7 +188,12 @@ impl Claims {
         for (key, Claimed { elements, right, programs, .. }) in new {
             let all = self.places.entry((key.protocol, key.port)).or_default();
             match all.iter_mut().find(|held| held.owner == *owner && held.address == key.address) {
-                Some(held) => (held.elements, held.right, held.programs) = (elements, right, programs),
+                Some(held) => {
+                    let elements = std::mem::replace(&mut held.elements, elements);
+                    let right = std::mem::replace(&mut held.right, right);
+                    let programs = std::mem::replace(&mut held.programs, programs);
+                    displaced.push(Claimed { key, elements, right, programs });
+                }
                 None => {
                     let (owner, address, taken) = (owner.clone(), key.address, Some(Taken::Reserved));
                     all.push(Held { owner, address, elements, right, programs, taken });
@@ -192,7 +204,7 @@ impl Claims {
         if !keys.is_empty() {
             self.owners.insert(owner.clone(), keys);
         }
-        touched
+        (touched, displaced)
     }
 
     /// Decides anew who has what at these ports. Returns the owners whose claims are there.
@@ -373,7 +385,7 @@ mod tests {
                 _ => Right::First,
             };
             let claimed = places.map(|one| claimed(one, right)).collect();
-            let touched = claims.set(&Arc::from(*owner), claimed);
+            let (touched, _) = claims.set(&Arc::from(*owner), claimed);
             claims.decide(&touched, world);
         }
         let mut refused: Vec<(String, String)> = Vec::new();
@@ -476,13 +488,13 @@ mod tests {
         let mut claims = Claims::default();
         let claimed = || vec![claimed("tcp * 22", Right::First)];
         for world in [world(), with("tcp 0.0.0.0 22")] {
-            let touched = claims.set(&Arc::from("a"), claimed());
+            let (touched, _) = claims.set(&Arc::from("a"), claimed());
             claims.decide(&touched, &world);
             assert_eq!(claims.refused("a"), []);
         }
         // Who waits for one is known until it has ended.
         let mut claims = Claims::default();
-        let ports = claims.set(&Arc::from("a"), claimed());
+        let (ports, _) = claims.set(&Arc::from("a"), claimed());
         for (world, waits) in [(with("tcp 0.0.0.0 22"), true), (world(), false), (with("tcp 0.0.0.0 22"), false)] {
             claims.decide(&ports, &world);
             assert_eq!((claims.refused("a").is_empty(), claims.programs().is_empty()), (!waits, !waits));
@@ -510,7 +522,7 @@ mod tests {
         for (programs, expected, lost) in cases {
             let place = key("tcp 192.0.2.1 22");
             let claim = Claimed { programs: programs.clone(), ..claimed("tcp 192.0.2.1 22", Right::Balancer) };
-            let touched = claims.set(&Arc::from("a"), vec![claim]);
+            let (touched, _) = claims.set(&Arc::from("a"), vec![claim]);
             claims.decide(&touched, &world);
             assert_eq!(claims.refused("a"), [Refused { key: place, taken: expected }], "{programs:?}");
             assert_eq!(claims.lost("a", place, &programs, &world), lost, "{programs:?}");
@@ -524,7 +536,7 @@ mod tests {
         let world = World { listeners: [key("tcp 0.0.0.0 22")].into(), ..world() };
         let mut claims = Claims::default();
         let mut set = |owner: &str, places: &[&str], right| {
-            let touched = claims.set(&Arc::from(owner), places.iter().map(|one| claimed(one, right)).collect());
+            let (touched, _) = claims.set(&Arc::from(owner), places.iter().map(|one| claimed(one, right)).collect());
             claims.decide(&touched, &world);
             ["service:a", "service:b"].map(|owner| {
                 let lost = ["22", "80", "81"].into_iter();

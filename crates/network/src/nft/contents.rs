@@ -150,6 +150,27 @@ struct Before {
     sets: HashMap<(Family, SetId), bool>,
 }
 
+impl Before {
+    /// What owners had, with the chains as they were.
+    fn with_chains(mut self, displaced: Vec<(Arc<str>, Fragment, Vec<ChainId>)>) -> Vec<Change> {
+        let mut uses: HashMap<ChainId, usize> = HashMap::new();
+        for id in displaced.iter().flat_map(|(.., chains)| chains) {
+            *uses.entry(id.clone()).or_default() += 1;
+        }
+        let mut chain = |id: ChainId| {
+            let uses = uses.get_mut(&id)?;
+            *uses -= 1;
+            let chain = if *uses == 0 { self.chains.remove(&id)? } else { self.chains.get(&id)?.clone() };
+            Some((id.0, chain?))
+        };
+        let mut whole = |(owner, fragment, chains): (Arc<str>, Fragment, Vec<ChainId>)| {
+            let chains = chains.into_iter().filter_map(&mut chain).collect();
+            (owner.to_string(), Fragment { chains, ..fragment })
+        };
+        displaced.into_iter().map(&mut whole).collect()
+    }
+}
+
 /// The difference between two states of the table of one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
@@ -217,19 +238,34 @@ impl Delta {
 impl Contents {
     /// Replaces all that each owner contributes, and says what changes.
     pub fn replace(&mut self, changes: impl IntoIterator<Item = Change>, world: &World) -> BTreeMap<Family, Delta> {
+        self.displace(changes, world).0
+    }
+
+    /// The same. Hands back what each owner had contributed.
+    pub(crate) fn displace(
+        &mut self,
+        changes: impl IntoIterator<Item = Change>,
+        world: &World,
+    ) -> (BTreeMap<Family, Delta>, Vec<Change>) {
         let mut before = Before::default();
+        let mut displaced = Vec::new();
         let mut ports = HashSet::new();
         let mut claimants = BTreeSet::new();
         for (owner, mut fragment) in changes {
             let owner: Arc<str> = owner.into();
-            ports.extend(self.claims.set(&owner, std::mem::take(&mut fragment.claimed)));
-            self.linger(&owner, std::mem::take(&mut fragment.lingering));
-            self.contribute(&owner, fragment, &mut before);
-            claimants.insert(owner);
+            let (touched, claimed) = self.claims.set(&owner, std::mem::take(&mut fragment.claimed));
+            ports.extend(touched);
+            let lingering = self.linger(&owner, std::mem::take(&mut fragment.lingering));
+            let (others, chains) = self.contribute(&owner, fragment, &mut before);
+            // Of an owner that is there twice, what it had at first.
+            if claimants.insert(owner.clone()) {
+                displaced.push((owner, Fragment { claimed, lingering, ..others }, chains));
+            }
         }
         claimants.extend(self.claims.decide(&ports, world));
         self.grant(&claimants, &mut before);
-        self.differences(before)
+        let deltas = self.differences(&mut before);
+        (deltas, before.with_chains(displaced))
     }
 
     /// Decides anew who has the ports of programs of the host. Returns what changes, and the owners whose claims are there.
@@ -238,7 +274,7 @@ impl Contents {
         let ports = self.claims.programs().clone();
         let claimants = self.claims.decide(&ports, world);
         self.grant(&claimants, &mut before);
-        (self.differences(before), claimants)
+        (self.differences(&mut before), claimants)
     }
 
     /// Whether somebody waits for a program of the host to end.
@@ -283,13 +319,14 @@ impl Contents {
         self.places.get(&(Family::of(address), set, key.into()))?.first().map(|held| &held.value)
     }
 
-    fn linger(&mut self, owner: &Arc<str>, endpoints: Vec<(Key, Endpoint)>) {
+    fn linger(&mut self, owner: &Arc<str>, endpoints: Vec<(Key, Endpoint)>) -> Vec<(Key, Endpoint)> {
         let old = self.lingering.remove(owner).unwrap_or_default();
         let kept: HashSet<_> = endpoints.iter().collect();
         self.left.extend(old.iter().filter(|one| !kept.contains(one)).map(|(key, _)| *key));
         if !endpoints.is_empty() {
             self.lingering.insert(owner.clone(), endpoints);
         }
+        old
     }
 
     /// What an owner contributes.
@@ -321,18 +358,22 @@ impl Contents {
         changes.iter().any(|(owner, fragment)| !fragment.claimed.is_empty() || self.claims.has(owner))
     }
 
-    fn contribute(&mut self, owner: &Arc<str>, fragment: Fragment, before: &mut Before) {
+    /// Replaces what an owner contributes without claims. Hands back what it had, of chains which.
+    fn contribute(&mut self, owner: &Arc<str>, fragment: Fragment, before: &mut Before) -> (Fragment, Vec<ChainId>) {
         let old = self.owners.remove(owner).unwrap_or_default();
+        let (places, elements) = self.claim(owner, fragment.elements, before);
+        let mut displaced = Fragment { elements, ..Fragment::default() };
         let new = Owned {
-            places: self.claim(owner, fragment.elements, before),
+            places,
             chains: self.share(fragment.chains, before),
             sets: self.need(fragment.sets, before),
             common: self.hold_in_common(fragment.common, before),
         };
-        self.leave(owner, old, &new, before);
+        let chains = self.leave(owner, old, &new, before, &mut displaced);
         if !new.is_empty() {
             self.owners.insert(owner.clone(), new);
         }
+        (displaced, chains)
     }
 
     /// The change from empty tables to this state.
@@ -368,24 +409,31 @@ impl Contents {
         held.or_else(|| self.common.get(place).map(|shared| &shared.what)).cloned()
     }
 
-    /// Claims the places of elements; an owner keeps its turn where it had the place by the same right.
-    fn claim(&mut self, owner: &Arc<str>, elements: Vec<Element>, before: &mut Before) -> Vec<Place> {
+    /// Claims the places of elements; an owner keeps its turn where it had the place by the same right. Hands back what the owner had there.
+    fn claim(&mut self, owner: &Arc<str>, elements: Vec<Element>, before: &mut Before) -> (Vec<Place>, Vec<Element>) {
         let mut places = HashSet::with_capacity(elements.len());
+        let mut displaced = Vec::new();
         for Element { family, set, key, value, claim } in elements {
             let place = (family, set, key);
             self.touch(&place, before);
             let all = self.places.entry(place.clone()).or_default();
-            match all.iter_mut().find(|held| held.owner == *owner && held.claim == claim) {
-                Some(held) => held.value = value,
+            let at = all.iter().position(|held| held.owner == *owner);
+            let old = match at.and_then(|at| all.get_mut(at)).filter(|held| held.claim == claim) {
+                Some(held) => Some((std::mem::replace(&mut held.value, value), claim)),
                 None => {
-                    all.retain(|held| held.owner != *owner);
+                    let old = at.map(|at| all.remove(at));
                     let at = all.partition_point(|held| held.claim <= claim);
                     all.insert(at, Held { claim, owner: owner.clone(), value });
+                    old.map(|held| (held.value, held.claim))
                 }
+            };
+            // A second element of a place displaces the first, which was not there before.
+            if let Some((value, claim)) = old.filter(|_| !places.contains(&place)) {
+                displaced.push(Element { family, set, key: place.2.clone(), value, claim });
             }
             places.insert(place);
         }
-        places.into_iter().collect()
+        (places.into_iter().collect(), displaced)
     }
 
     fn share(&mut self, chains: Vec<(Family, Chain)>, before: &mut Before) -> Vec<ChainId> {
@@ -431,47 +479,60 @@ impl Contents {
         }
     }
 
-    /// Gives up what the owner had and has no more.
-    fn leave(&mut self, owner: &Arc<str>, old: Owned, new: &Owned, before: &mut Before) {
+    /// Gives up what the owner had and has no more. Hands back what it had but for what it has replaced already, of chains which.
+    fn leave(
+        &mut self,
+        owner: &Arc<str>,
+        old: Owned,
+        new: &Owned,
+        before: &mut Before,
+        displaced: &mut Fragment,
+    ) -> Vec<ChainId> {
         let kept: HashSet<&Place> = new.places.iter().collect();
-        for place in old.places.iter().filter(|place| !kept.contains(place)) {
-            self.touch(place, before);
-            if let Some(all) = self.places.get_mut(place) {
-                all.retain(|held| held.owner != *owner);
-                if all.is_empty() {
-                    self.places.remove(place);
-                }
+        for place in old.places.into_iter().filter(|place| !kept.contains(place)) {
+            self.touch(&place, before);
+            let Some(all) = self.places.get_mut(&place) else { continue };
+            let held = all.iter().position(|held| held.owner == *owner).map(|at| all.remove(at));
+            if all.is_empty() {
+                self.places.remove(&place);
             }
+            let (family, set, key) = place;
+            displaced.elements.extend(held.map(|Held { value, claim, .. }| Element { family, set, key, value, claim }));
         }
-        for id in old.chains {
-            let Some(shared) = self.chains.get_mut(&id) else { continue };
+        for id in &old.chains {
+            let Some(shared) = self.chains.get_mut(id) else { continue };
             before.chains.entry(id.clone()).or_insert_with(|| Some(shared.what.clone()));
             shared.owners -= 1;
             if shared.owners == 0 {
-                self.chains.remove(&id);
+                self.chains.remove(id);
             }
         }
-        for set in old.sets {
-            let Some(shared) = self.sets.get_mut(&set) else { continue };
-            before.sets.entry(set).or_insert(true);
+        for set in &old.sets {
+            let Some(shared) = self.sets.get_mut(set) else { continue };
+            before.sets.entry(*set).or_insert(true);
             shared.owners -= 1;
             if shared.owners == 0 {
-                self.sets.remove(&set);
+                self.sets.remove(set);
             }
         }
+        displaced.sets = old.sets;
         for place in old.common {
             self.touch(&place, before);
             let Some(shared) = self.common.get_mut(&place) else { continue };
             shared.owners -= 1;
-            if shared.owners == 0 {
-                self.common.remove(&place);
-            }
+            let value = match shared.owners {
+                0 => self.common.remove(&place).map(|shared| shared.what),
+                _ => Some(shared.what.clone()),
+            };
+            let (family, set, key) = place;
+            displaced.common.extend(value.map(|value| Element { family, set, key, value, claim: Claim::default() }));
         }
+        old.chains
     }
 
-    fn differences(&self, before: Before) -> BTreeMap<Family, Delta> {
+    fn differences(&self, before: &mut Before) -> BTreeMap<Family, Delta> {
         let mut deltas: BTreeMap<Family, Delta> = BTreeMap::new();
-        for ((family, set), was) in before.sets {
+        for ((family, set), was) in std::mem::take(&mut before.sets) {
             let is = self.sets.contains_key(&(family, set));
             match (was, is) {
                 (false, true) => deltas.entry(family).or_default().new_sets.push(set),
@@ -479,16 +540,16 @@ impl Contents {
                 _ => (),
             }
         }
-        for (id, old) in before.chains {
-            let new = self.chains.get(&id).map(|shared| &shared.what);
+        for (id, old) in &before.chains {
+            let new = self.chains.get(id).map(|shared| &shared.what);
             match (old, new) {
                 (None, Some(new)) => deltas.entry(id.0).or_default().new_chains.push(new.clone()),
-                (Some(old), Some(new)) if old != *new => deltas.entry(id.0).or_default().changed_chains.push(new.clone()),
-                (Some(_), None) => deltas.entry(id.0).or_default().gone_chains.push(id.1),
+                (Some(old), Some(new)) if old != new => deltas.entry(id.0).or_default().changed_chains.push(new.clone()),
+                (Some(_), None) => deltas.entry(id.0).or_default().gone_chains.push(id.1.clone()),
                 _ => (),
             }
         }
-        for (place, old) in before.places {
+        for (place, old) in std::mem::take(&mut before.places) {
             let new = self.winner(&place);
             let (family, set, key) = place;
             // The elements of a set go with it.

@@ -1,5 +1,6 @@
 //! The table in the kernel and the state that it holds.
 
+mod refusal;
 mod stale;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use super::features::{self, Config, translation};
 use super::watch::Watch;
 use super::{Family, expr::Expr, machine};
 use crate::netlink::{self, Socket};
+pub use refusal::Refusal;
 use stale::Stale;
 
 /// The rules could not be changed.
@@ -53,20 +55,6 @@ pub enum Error {
     /// Changes were refused; none of them is in force.
     #[error("table {}: {}", .0.table, .0.source)]
     Refused(Box<Refusal>),
-}
-
-/// Changes that the kernel refuses.
-#[derive(Debug)]
-pub struct Refusal {
-    /// The table's name.
-    pub table: String,
-    /// The kernel's answer.
-    pub source: netlink::Error,
-    /// The changes, all of them.
-    pub changes: Vec<Change>,
-    /// The owners of those that the kernel refuses whatever the others are; where there are none of these, it refuses what the changes are together. None: it takes
-    /// nothing at all.
-    pub culprits: Option<BTreeSet<String>>,
 }
 
 struct Metrics {
@@ -176,7 +164,7 @@ impl Table {
     /// given back. UDP flows that go elsewhere than the table leads then are forgotten.
     pub fn replace(&self, changes: impl IntoIterator<Item = Change>) -> Result<(), Error> {
         let mut inner = self.0.lock();
-        inner.replace(changes.into_iter().collect())?;
+        inner.replace(changes.into_iter().collect()).map_err(Error::Refused)?;
         drop(inner);
         self.forget_stale();
         Ok(())
@@ -286,77 +274,22 @@ impl Inner {
         World { local: machine::addresses(), service_cidrs: self.config.service_cidrs.clone(), listeners: machine::listeners() }
     }
 
-    fn replace(&mut self, changes: Vec<Change>) -> Result<(), Error> {
-        let owners: Vec<String> = changes.iter().map(|(owner, _)| owner.clone()).collect();
-        let before = self.fragments(&owners);
-        let Err(source) = self.take(changes, &owners) else { return Ok(()) };
-        let changes = self.fragments(&owners);
-        let world = self.world();
-        self.contents.replace(before, &world);
-        self.decided.notify_one();
-        // Who is to blame is known only if the kernel takes what it has taken before.
-        let culprits = match self.flush().and_then(|()| self.probe_own()) {
-            Ok(()) if owners.len() == 1 => Some(owners.into_iter().collect()),
-            Ok(()) => Some(self.culprits(&changes)),
-            Err(error) => {
-                tracing::error!(%error, "the kernel does not take the table that it had");
-                None
-            }
-        };
-        Err(Error::Refused(Box::new(Refusal { table: self.name.clone(), source, changes, culprits })))
-    }
-
     fn fragments(&self, owners: &[String]) -> Vec<Change> {
         owners.iter().map(|owner| (owner.clone(), self.contents.fragment_of(owner))).collect()
     }
 
-    fn take(&mut self, changes: Vec<Change>, owners: &[String]) -> Result<(), netlink::Error> {
+    /// Replaces what the owners contribute. Returns what each had contributed, and whether the kernel takes what it wants.
+    fn take(&mut self, changes: Vec<Change>, owners: &[String]) -> (Vec<Change>, Result<(), netlink::Error>) {
         let world = if self.contents.has_claims(&changes) {
             self.decided.notify_one();
             self.world()
         } else {
             World::default()
         };
-        let deltas = self.contents.replace(changes, &world);
+        let (deltas, before) = self.contents.displace(changes, &world);
         // Nothing is written while an earlier table is held: what will replace it is tried before it counts on it.
-        if !self.held.is_empty() {
-            self.try_alone(&self.fragments(owners))?;
-        }
-        self.send_deltas(deltas)
-    }
-
-    /// The owners, of these, whose changes the kernel refuses by themselves.
-    fn culprits(&mut self, changes: &[Change]) -> BTreeSet<String> {
-        let mut found = BTreeSet::new();
-        let mut left = vec![changes];
-        while let Some(changes) = left.pop() {
-            match changes {
-                _ if self.try_alone(changes).is_ok() => (),
-                [(owner, _)] => drop(found.insert(owner.clone())),
-                many => left.extend(<[&[Change]; 2]>::from(many.split_at(many.len() / 2))),
-            }
-        }
-        found
-    }
-
-    /// Whether the kernel takes the changes where nothing else is.
-    fn try_alone(&mut self, changes: &[Change]) -> Result<(), netlink::Error> {
-        let mut contents = Contents::default();
-        let alone = changes.iter().map(|(owner, fragment)| (owner.clone(), fragment.clone().alone()));
-        let mut deltas = contents.replace(alone, &World::default());
-        for family in self.families.clone() {
-            let ops = deltas.remove(&family).unwrap_or_default().ops();
-            if !ops.is_empty() {
-                try_out(&mut self.socket, &self.name, family, ops)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the kernel takes tables at all.
-    fn probe_own(&mut self) -> Result<(), Error> {
-        let features = ("features".to_owned(), features::fixed(&self.config, &self.families));
-        self.try_alone(&[features]).map_err(|source| Error::Batch { table: self.name.clone(), source })
+        let tried = if self.held.is_empty() { Ok(()) } else { self.try_alone(&self.fragments(owners)) };
+        (before, tried.and_then(|()| self.send_deltas(deltas)))
     }
 
     fn apply(&mut self, deltas: BTreeMap<Family, Delta>) -> Result<(), Error> {

@@ -4,13 +4,13 @@
 
 mod changes;
 mod peers;
+mod ports;
 mod routes;
 mod vxlan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use client::taken_ports::TakenPort;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use serde::{Deserialize, Serialize};
@@ -18,13 +18,14 @@ use serde::{Deserialize, Serialize};
 use super::rtnl::Links;
 use super::{Error, Options, blocking, open_links};
 use crate::nft::contents::Fragment;
-use crate::nft::element::{Key, Protocol};
-use crate::nft::features::guards::{self, OVERLAY};
+use crate::nft::features::guards;
 use crate::nft::features::reserved;
 use crate::nft::machine;
 use crate::nft::table::{Holder, Table};
 use changes::{Changes, Ways};
+pub(crate) use peers::pod_ranges;
 pub use peers::{Own, Peer};
+use ports::Ports;
 
 pub(crate) use vxlan::Entries;
 
@@ -49,28 +50,6 @@ impl Backend {
             Self::HostGw | Self::Cni => 0,
         }
     }
-}
-
-/// The ports that are a node's own, at all of its addresses: who took them here would cut this node's pods off from that one's, or a kubelet off
-/// from those who ask it.
-fn own_ports(node: &Node) -> BTreeSet<Key> {
-    let endpoints = node.status.as_ref().and_then(|status| status.daemon_endpoints.as_ref());
-    let kubelet = endpoints.and_then(|all| u16::try_from(all.kubelet_endpoint.as_ref()?.port).ok());
-    at_node(node, kubelet.map(|port| (Protocol::Tcp, port)).into_iter().chain([OVERLAY]).collect())
-}
-
-/// The ports that a node tells to have given to others than load balancers and external addresses, at all of its addresses.
-fn taken_ports(node: &Node) -> BTreeSet<Key> {
-    let port = |taken: TakenPort| Some((Protocol::from_name(Some(&taken.port.1))?, u16::try_from(taken.port.0).ok()?));
-    at_node(node, TakenPort::told(node).into_iter().filter_map(port).collect())
-}
-
-fn at_node(node: &Node, ports: Vec<(Protocol, u16)>) -> BTreeSet<Key> {
-    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    addresses
-        .filter_map(|one| one.address.parse::<IpAddr>().ok())
-        .flat_map(|address| ports.iter().map(move |(protocol, port)| Key { address, protocol: *protocol, port: *port }))
-        .collect()
 }
 
 fn added<'a, K: Ord, V: PartialEq>(old: &BTreeMap<K, V>, new: &'a BTreeMap<K, V>) -> impl Iterator<Item = (&'a K, &'a V)> {
@@ -109,8 +88,7 @@ pub(super) fn mtu(options: &Options, address: IpAddr, lower: u32) -> u32 {
 #[derive(PartialEq, Eq)]
 struct Known {
     peers: BTreeSet<Peer>,
-    own_ports: BTreeSet<Key>,
-    taken_ports: BTreeSet<Key>,
+    ports: Ports,
 }
 
 /// Keeps what the kernel knows of other nodes as their objects say.
@@ -139,11 +117,9 @@ impl Nodes {
 
     /// Makes the ways to these nodes, and takes away all others. Says which of them there cannot be.
     pub async fn update<'a>(&mut self, nodes: impl Iterator<Item = &'a Node> + Clone) -> Result<&Unreached, Error> {
-        let Options { pod_cidrs: ranges, cluster_cidrs: cluster, .. } = &self.options;
+        let Options { pod_cidrs: ranges, cluster_cidrs: cluster, service_cidrs: services, .. } = &self.options;
         let peers = Peer::all(nodes.clone(), Own { name: &self.name, address: self.address, ranges, cluster });
-        let others = nodes.filter(|node| node.metadata.name.as_deref() != Some(&self.name));
-        let (own_ports, taken_ports) = (others.clone().flat_map(own_ports).collect(), others.flat_map(taken_ports).collect());
-        let known = Known { peers, own_ports, taken_ports };
+        let known = Known { peers, ports: Ports::of(nodes, &self.name, &[&ranges[..], cluster, services].concat()) };
         if self.known.as_ref() == Some(&known) {
             return Ok(&self.unreached);
         }
@@ -153,8 +129,8 @@ impl Nodes {
                 Some(Changes::listen().map_err(|source| Error::Namespace { path: "/proc/self/ns/net".into(), source })?);
         }
         let nodes: Vec<_> = known.peers.iter().map(|peer| guards::node(peer.address)).collect();
-        let ports = known.own_ports.iter().copied().map(reserved::claim);
-        let ports: Vec<_> = ports.chain(known.taken_ports.iter().copied().map(reserved::elsewhere)).collect();
+        let ports = known.ports.own.iter().copied().map(reserved::claim);
+        let ports: Vec<_> = ports.chain(known.ports.taken.iter().copied().map(reserved::elsewhere)).collect();
         let (options, address, mtu, table, peers) =
             (self.options.clone(), self.address, self.mtu, self.table.clone(), known.peers.clone());
         self.unreached = blocking(move || {
@@ -185,38 +161,5 @@ impl Nodes {
         changes.disturb(&Ways { peers: &known.peers, device, missing: !self.unreached.is_empty() }).await?;
         self.known = None;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use client::taken_ports::TAKEN_PORTS;
-    use serde_json::{Value, json};
-
-    fn node(name: &str, addresses: &[&str]) -> Node {
-        let addresses: Vec<Value> = addresses.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
-        let value = json!({"metadata": {"name": name}, "status": {"addresses": addresses}});
-        serde_json::from_value(value).unwrap()
-    }
-
-    #[test]
-    fn ports_of_nodes() {
-        let mut other = node("b", &["192.168.0.2", "fd00::2", "b.example"]);
-        let found = |node: &Node| -> Vec<String> {
-            own_ports(node).into_iter().map(|key| format!("{} {} {}", key.protocol, key.address, key.port)).collect()
-        };
-        assert_eq!(found(&other), ["UDP 192.168.0.2 8472", "UDP fd00::2 8472"]);
-        other.status.as_mut().unwrap().daemon_endpoints =
-            serde_json::from_value(json!({"kubeletEndpoint": {"Port": 10251}})).unwrap();
-        let expected = ["TCP 192.168.0.2 10251", "UDP 192.168.0.2 8472", "TCP fd00::2 10251", "UDP fd00::2 8472"];
-        assert_eq!(found(&other), expected);
-        assert!(taken_ports(&other).is_empty());
-        other.metadata.annotations =
-            Some([(TAKEN_PORTS.to_owned(), "a/web:80/TCP,a/web:70000/TCP,b/dns:53/UDP".to_owned())].into());
-        let taken: Vec<String> =
-            taken_ports(&other).iter().map(|key| format!("{} {} {}", key.protocol, key.address, key.port)).collect();
-        assert_eq!(taken, ["TCP 192.168.0.2 80", "UDP 192.168.0.2 53", "TCP fd00::2 80", "UDP fd00::2 53"]);
     }
 }

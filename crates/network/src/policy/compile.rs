@@ -166,7 +166,7 @@ impl State {
     }
 
     /// The kernel refuses what the policy says: until that changes it fails closed. Whether it did not before.
-    pub(super) fn close(&mut self, key: &Key) -> bool {
+    fn close(&mut self, key: &Key) -> bool {
         let Some(policy) = self.policies.get_mut(key).filter(|policy| !policy.is_closed) else { return false };
         policy.is_closed = true;
         self.stale.insert(key.clone());
@@ -222,7 +222,7 @@ impl State {
             let empty = fragment == Fragment::default();
             let known = if empty { self.contributing.remove(&key) } else { !self.contributing.insert(key.clone()) };
             if known || !empty {
-                self.changes.insert(format!("policies of pod:{key}"), fragment);
+                self.changes.insert(pod_owner(&key), fragment);
             }
         }
         std::mem::take(&mut self.changes).into_iter().collect()
@@ -233,9 +233,54 @@ impl State {
         std::mem::take(&mut self.problems)
     }
 
-    /// The policy whose contribution this is.
-    pub(super) fn policy_of(&self, owner: &str) -> Option<&Key> {
+    /// The kernel refuses what these owners contribute: the policies that are behind it fail closed until they change. Returns those that did not before.
+    ///
+    /// The chain of an isolation leads to the policies of its pods, and is refused where one of these is: it is asked only where no policy is left to close. What it holds
+    /// itself are the rules of the policies of the cluster.
+    pub(super) fn close_behind<'a>(&mut self, owners: impl IntoIterator<Item = &'a str>) -> Vec<Key> {
+        let (mut own, mut held) = (BTreeSet::new(), BTreeSet::new());
+        for owner in owners {
+            own.extend(self.policy_of(owner).cloned());
+            held.extend(self.stacked_in(owner).into_iter().filter(|key| key.namespace.is_none()));
+        }
+        for keys in [own, held] {
+            let closed: Vec<Key> = keys.into_iter().filter(|key| self.close(key)).collect();
+            if !closed.is_empty() {
+                return closed;
+            }
+        }
+        Vec::new()
+    }
+
+    /// The policies that are not in force as long as the kernel refuses what this owner contributes.
+    pub(super) fn behind(&self, owner: &str) -> BTreeSet<Key> {
+        let pod = |key: &&Key| pod_owner(key) == owner;
+        let of_pod = self.concerned.keys().find(pod).and_then(|key| self.concerned.get(key));
+        let own = self.policy_of(owner).into_iter().chain(of_pod.into_iter().flatten()).cloned();
+        own.chain(self.stacked_in(owner)).collect()
+    }
+
+    /// Who contributes what isolates a pod.
+    pub(super) fn isolators(&self, pod: &Key) -> Vec<String> {
+        let chains = self
+            .isolated
+            .get(pod)
+            .into_iter()
+            .flatten()
+            .filter_map(|id| Some(isolation_owner(id.0, self.isolations.get(id)?.number)));
+        chains.chain([pod_owner(pod)]).collect()
+    }
+
+    fn policy_of(&self, owner: &str) -> Option<&Key> {
         self.compiled.keys().find(|key| policy_owner(key) == owner)
+    }
+
+    /// The policies of the pods whose isolation this is.
+    fn stacked_in(&self, owner: &str) -> Vec<Key> {
+        let is = |(direction, _): &(Direction, Stack), counted: &Counted| isolation_owner(*direction, counted.number) == owner;
+        let Some(((_, stack), _)) = self.isolations.iter().find(|(id, counted)| is(id, counted)) else { return Vec::new() };
+        let numbers = [&stack.admin, &stack.namespaced, &stack.baseline].into_iter().flatten();
+        numbers.filter_map(|number| self.by_number.get(number).cloned()).collect()
     }
 
     /// Counts the pod for the policies that concern it, if it is one of this node.
@@ -398,6 +443,10 @@ impl State {
 
 fn isolation_owner(direction: Direction, number: u32) -> String {
     format!("isolation:{}:{number}", direction.name())
+}
+
+fn pod_owner(key: &Key) -> String {
+    format!("policies of pod:{key}")
 }
 
 fn policy_owner(key: &Key) -> String {

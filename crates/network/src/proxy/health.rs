@@ -32,40 +32,50 @@ pub(super) struct HealthChecks {
     /// The node's name.
     node: String,
     servers: HashMap<Key, Server>,
+    /// Servers that were told to end, and have their ports until they have.
+    ending: Vec<(u16, CancellationToken)>,
 }
 
 struct Server {
     port: u16,
     endpoints: Arc<AtomicUsize>,
+    ended: CancellationToken,
     _stop: DropGuard,
 }
 
 impl HealthChecks {
     pub(super) fn new(tasks: Tasks, events: Recorder, node: &str) -> Self {
-        Self { tasks, events, node: node.to_owned(), servers: HashMap::new() }
+        Self { tasks, events, node: node.to_owned(), servers: HashMap::new(), ending: Vec::new() }
     }
 
     /// Starts, updates or ends the server of a service. `about` is the service for events.
     pub(super) fn update(&mut self, service: &Key, about: ObjectReference, plan: &Plan) {
-        let Some(port) = plan.health_port else {
-            self.servers.remove(service);
-            return;
-        };
-        if let Some(server) = self.servers.get(service).filter(|server| server.port == port) {
+        if let Some(server) = self.servers.get(service).filter(|server| plan.health_port == Some(server.port)) {
             server.endpoints.store(plan.local_endpoints, Ordering::Relaxed);
             return;
         }
+        self.ending.retain(|(_, ended)| !ended.is_cancelled());
+        if let Some(Server { port, ended, .. }) = self.servers.remove(service) {
+            self.ending.push((port, ended));
+        }
+        let Some(port) = plan.health_port else { return };
         let endpoints = Arc::new(AtomicUsize::new(plan.local_endpoints));
-        let stop = CancellationToken::new();
-        let probed = Probed { service: service.clone(), about, port, endpoints: endpoints.clone() };
+        let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
+        // Whoever has it now may be about to give it up.
+        let servers = self.servers.values().map(|server| (server.port, &server.ended));
+        let all = self.ending.iter().map(|(port, ended)| (*port, ended)).chain(servers);
+        let former = all.filter(|(other, _)| *other == port).map(|(_, ended)| ended.clone()).collect();
+        let probed = Probed { service: service.clone(), about, port, endpoints: endpoints.clone(), former };
         let server = probed.serve(self.tasks.clone(), self.events.clone(), self.node.clone());
         let guarded = stop.clone().run_until_cancelled_owned(server);
         let name = format!("health check of {service}");
-        self.tasks.spawn_until_cancelled(name, OnFailure::Log, async {
+        let at_end = ended.clone().drop_guard();
+        self.tasks.spawn_until_cancelled(name, OnFailure::Log, async move {
             guarded.await;
+            drop(at_end);
             Ok::<_, Infallible>(())
         });
-        self.servers.insert(service.clone(), Server { port, endpoints, _stop: stop.drop_guard() });
+        self.servers.insert(service.clone(), Server { port, endpoints, ended, _stop: stop.drop_guard() });
     }
 }
 
@@ -75,6 +85,8 @@ struct Probed {
     about: ObjectReference,
     port: u16,
     endpoints: Arc<AtomicUsize>,
+    /// The ends of our own servers that have the port, or had it before.
+    former: Vec<CancellationToken>,
 }
 
 impl Probed {
@@ -103,6 +115,13 @@ impl Probed {
 
     /// Waits for the port as long as somebody else has it.
     async fn listen(&self, events: &Recorder, node: &str) -> Listener {
+        let all_ended = async {
+            for former in &self.former {
+                former.cancelled().await;
+            }
+        };
+        // Trying tells whether they have.
+        let _ = tokio::time::timeout(RETRY_MIN, all_ended).await;
         let mut retry = RETRY_MIN;
         loop {
             let error = match Listener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.port))) {
@@ -154,6 +173,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use client::fake::Fake;
+    use k8s_openapi::api::core::v1::Event;
     use std::time::Instant;
     use tokio::net::TcpListener;
 
@@ -164,27 +184,104 @@ mod tests {
         Ok(reply)
     }
 
-    /// kube-proxy opens the port again at each of its rounds, and asks nobody to wait for another one's probe.
-    #[tokio::test]
-    async fn a_port_that_was_taken_is_served_when_it_is_free() {
-        let (tasks, _) = Tasks::root();
-        let events = Recorder::new(Fake::default().client(), "kube-proxy", "n", &tasks);
-        let mut checks = HealthChecks::new(tasks, events, "n");
-        let taken = TcpListener::bind("0.0.0.0:0").await.unwrap();
-        let port = taken.local_addr().unwrap().port();
-        let (service, about) = (Key::namespaced("a", "web"), ObjectReference::default());
-        let plan = |local_endpoints| Plan { health_port: Some(port), local_endpoints, ..Plan::default() };
-        checks.update(&service, about.clone(), &plan(1));
-        drop(taken);
+    /// A port that nobody has.
+    async fn free() -> u16 {
+        TcpListener::bind("0.0.0.0:0").await.unwrap().local_addr().unwrap().port()
+    }
+
+    fn checks() -> (HealthChecks, Fake, Recorder) {
+        let ((tasks, _), fake) = (Tasks::root(), Fake::default());
+        let events = Recorder::new(fake.client(), "kube-proxy", "n", &tasks);
+        (HealthChecks::new(tasks, events.clone(), "n"), fake, events)
+    }
+
+    fn plan(health_port: u16, local_endpoints: usize) -> Plan {
+        Plan { health_port: Some(health_port), local_endpoints, ..Plan::default() }
+    }
+
+    fn about() -> ObjectReference {
+        ObjectReference { namespace: Some("a".to_owned()), name: Some("web".to_owned()), ..ObjectReference::default() }
+    }
+
+    /// The task that listens has had its turn before a connection is there: connecting goes through the same thread.
+    async fn connect(port: u16) -> TcpStream {
         let deadline = Instant::now() + Duration::from_secs(20);
-        let mut silent = loop {
+        loop {
             match TcpStream::connect(("127.0.0.1", port)).await {
-                Ok(stream) => break vec![stream],
+                Ok(stream) => return stream,
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// kube-proxy opens the port again at each of its rounds.
+    #[tokio::test]
+    async fn a_port_that_was_taken_is_served_when_it_is_free() {
+        let (_, fake, events) = checks();
+        let taken = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let service = Key::namespaced("a", "web");
+        let probed = Probed { service, about: about(), port, endpoints: Arc::default(), former: Vec::new() };
+        let told = async {
+            fake.until(|events: &[Event]| {
+                events.iter().any(|one| one.reason.as_deref() == Some("FailedToStartServiceHealthcheck"))
+            })
+            .await;
+            drop(taken);
         };
-        // Who says nothing keeps nobody waiting, however many they are.
+        let both = async { tokio::join!(probed.listen(&events, "n"), told) };
+        let (_listener, ()) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
+        connect(port).await;
+    }
+
+    /// Who answers at a port. Connections that one accepts who ends are closed without an answer.
+    async fn answers(port: u16) -> String {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match ask(&mut connect(port).await).await {
+                Ok(reply) if !reply.is_empty() => return reply,
+                other => assert!(Instant::now() < deadline, "{other:?}"),
+            }
+        }
+    }
+
+    /// Whoever gives a port up to another one, or to itself, has it until its task has ended, and may be told to end only after the other one was told to begin: that
+    /// is nothing to tell.
+    #[tokio::test]
+    async fn a_port_goes_from_one_service_to_another() {
+        let (mut checks, fake, _) = checks();
+        let (one, other, ports) = (Key::namespaced("a", "web"), Key::namespaced("a", "db"), [free().await, free().await]);
+        checks.update(&one, about(), &plan(ports[0], 1));
+        connect(ports[0]).await;
+        for _ in 0..5 {
+            // It changes its port, the other one takes the first and gives it up, and it has the first again.
+            checks.update(&one, about(), &plan(ports[1], 1));
+            checks.update(&other, about(), &plan(ports[0], 1));
+            checks.update(&other, about(), &Plan::default());
+            checks.update(&one, about(), &plan(ports[0], 1));
+            let reply = answers(ports[0]).await;
+            assert!(reply.contains("\"name\":\"web\""), "{reply}");
+            // The other one takes the port first, as who is older does.
+            checks.update(&other, about(), &plan(ports[0], 1));
+            tokio::task::yield_now().await;
+            checks.update(&one, about(), &plan(ports[1], 1));
+            let reply = answers(ports[0]).await;
+            assert!(reply.contains("\"name\":\"db\""), "{reply}");
+            checks.update(&other, about(), &Plan::default());
+            checks.update(&one, about(), &plan(ports[0], 1));
+        }
+        assert_eq!(fake.all::<Event>().len(), 0);
+        assert!(checks.ending.len() <= 20, "{}", checks.ending.len());
+    }
+
+    /// Nobody is asked to wait for another one's probe.
+    #[tokio::test]
+    async fn who_says_nothing_keeps_nobody_waiting() {
+        let (mut checks, _, _) = checks();
+        let (service, port) = (Key::namespaced("a", "web"), free().await);
+        checks.update(&service, about(), &plan(port, 1));
+        let mut silent = vec![connect(port).await];
         let begun = Instant::now();
         for _ in 0..2 * PROBES {
             silent.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
@@ -193,13 +290,12 @@ mod tests {
         assert!(ask(&mut probe).await.unwrap().starts_with("HTTP/1.1 200 OK"));
         assert!(begun.elapsed() < REQUEST_TIMEOUT);
         assert_eq!(silent[0].read(&mut [0]).await.unwrap_or(0), 0, "the first has made room");
-        checks.update(&service, about.clone(), &plan(0));
+        checks.update(&service, about(), &plan(port, 0));
         let mut probe = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         assert!(ask(&mut probe).await.unwrap().starts_with("HTTP/1.1 503"));
-        checks.update(&service, about, &Plan::default());
-        while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
-            assert!(Instant::now() < deadline, "the port stays open");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        checks.update(&service, about(), &Plan::default());
+        let (_, ended) = checks.ending.pop().unwrap();
+        tokio::time::timeout(Duration::from_secs(20), ended.cancelled()).await.unwrap();
+        assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "the port stays open");
     }
 }

@@ -1,6 +1,6 @@
 //! From a Service and its EndpointSlices to table entries. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::Deref;
 
@@ -17,6 +17,10 @@ use crate::nft::contents::Fragment;
 use crate::nft::element::{Claim, Endpoint, Key, Protocol};
 use crate::nft::features::reserved;
 use crate::nft::features::services::{self, Clients, Empty, Entry};
+
+/// Endpoints, and ranges of clients, of all entries of one service together; the table takes some dozens of megabytes for so many. Whoever makes a service chooses how
+/// many ports, addresses and endpoints it has, and each port has all endpoints at each address.
+pub const MOST: usize = 1 << 18;
 
 /// The entries of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct Plan {
     pub lingering: Vec<(Key, Endpoint)>,
     /// Where the API servers are, if the service is theirs: nobody gets these places, here as little as at the servers' nodes.
     pub api: Vec<Key>,
+    /// Ports that are left out, the last ones: with them there would be more than [`MOST`].
+    pub left_out: usize,
 }
 
 /// A port that a load balancer asks for on every node, in one family.
@@ -58,11 +64,20 @@ pub fn plan<S: Deref<Target = EndpointSlice>>(service: &Service, slices: &[S], n
     let Some(spec) = service.spec.as_ref().filter(|_| is_proxied(service)) else { return Plan::default() };
     let mut plan = Plan::default();
     let slices: Vec<Slice<'_>> = slices.iter().map(|slice| Slice::of(slice)).collect();
-    for port in spec.ports.iter().flatten() {
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    let mut families = families(spec);
+    families.retain(|family| node.families.contains(family));
+    let outside: Vec<Outside> = families.iter().map(|family| Outside::of(service, spec, *family, node)).collect();
+    let mut room = MOST;
+    'ports: for (index, port) in ports.iter().enumerate() {
         let Some(protocol) = Protocol::from_name(port.protocol.as_deref()) else { continue };
-        for family in families(spec) {
-            if node.families.contains(&family) {
-                plan_port(&mut plan, service, spec, port, protocol, family, &slices, node);
+        for outside in &outside {
+            match plan_port(&mut plan, service, spec, port, protocol, outside, &slices, node, room) {
+                Some(left) => room = left,
+                None => {
+                    plan.left_out = ports.len() - index;
+                    break 'ports;
+                }
             }
         }
     }
@@ -101,7 +116,7 @@ fn meta(service: &Service) -> (Option<&str>, Option<&str>) {
 fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
     let many = spec.cluster_ips.iter().flatten();
     let mut ips: Vec<IpAddr> = many.chain(&spec.cluster_ip).filter_map(|ip| ip.parse().ok()).collect();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     ips.retain(|ip| seen.insert(*ip));
     ips
 }
@@ -128,22 +143,45 @@ fn is_balanced(spec: &ServiceSpec) -> bool {
     spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.is_none()
 }
 
-/// Addresses outside the cluster's own ranges that have the port, each with whether it is a load balancer's. Where a node has not got the port,
-/// the controller has written so, and what goes there goes to that node's own.
-fn external_ips(service: &Service, spec: &ServiceSpec, protocol: Protocol, port: i32) -> Vec<(IpAddr, bool)> {
-    let has_port = |one: &&LoadBalancerIngress| {
-        let mut told = one.ports.iter().flatten().filter(|told| told.port == port && told.protocol == protocol.name());
-        told.all(|told| told.error.is_none())
-    };
-    let ingress = load_balancer::served_at(service).iter();
-    // ipMode Proxy: the load balancer wants the traffic even of the cluster itself.
-    let balancers =
-        ingress.filter(has_port).filter(|one| one.ip_mode.as_deref() != Some("Proxy")).filter_map(|one| one.ip.as_ref());
-    let external = spec.external_ips.iter().flatten().map(|ip| (ip, false));
-    let all = external.chain(balancers.map(|ip| (ip, true)));
-    all.filter_map(|(ip, balancer)| Some((ip.parse().ok()?, balancer))).collect()
+/// What a service has of the world outside, in one family: read once, not for each of its ports.
+struct Outside {
+    family: Family,
+    /// The clients that may use the load balancer's addresses. None: everybody.
+    sources: Option<Vec<IpNet>>,
+    external: Vec<IpAddr>,
+    /// Addresses of the load balancer, each with the ports that it has not got there, as the controller has written: what goes there goes to the node's own.
+    balancers: Vec<(IpAddr, HashSet<(i32, String)>)>,
 }
 
+impl Outside {
+    fn of(service: &Service, spec: &ServiceSpec, family: Family, node: &Node) -> Self {
+        let address = |ip: &String| {
+            let address = ip.parse().ok().filter(|address| Family::of(*address) == family)?;
+            (!node.inner_cidrs.iter().any(|cidr| cidr.contains(&address))).then_some(address)
+        };
+        let lost = |one: &LoadBalancerIngress| {
+            let lost = one.ports.iter().flatten().filter(|told| told.error.is_some());
+            lost.map(|told| (told.port, told.protocol.clone())).collect()
+        };
+        // ipMode Proxy: the load balancer wants the traffic even of the cluster itself.
+        let balancers = load_balancer::served_at(service).iter().filter(|one| one.ip_mode.as_deref() != Some("Proxy"));
+        Self {
+            family,
+            sources: sources(spec, family),
+            external: spec.external_ips.iter().flatten().filter_map(address).collect(),
+            balancers: balancers.filter_map(|one| Some((address(one.ip.as_ref()?)?, lost(one)))).collect(),
+        }
+    }
+
+    /// The addresses that have the port, each with whether it is a load balancer's.
+    fn at(&self, protocol: Protocol, port: i32) -> Vec<(IpAddr, bool)> {
+        let port = (port, protocol.name().to_owned());
+        let balancers = self.balancers.iter().filter(|(_, lost)| !lost.contains(&port)).map(|(address, _)| (*address, true));
+        self.external.iter().map(|address| (*address, false)).chain(balancers).collect()
+    }
+}
+
+/// Returns how much of `room` is left; none, and plans nothing, where the port has not enough.
 #[allow(clippy::too_many_arguments)] // One call, and a struct would name every argument once more.
 fn plan_port(
     plan: &mut Plan,
@@ -151,12 +189,17 @@ fn plan_port(
     spec: &ServiceSpec,
     port: &ServicePort,
     protocol: Protocol,
-    family: Family,
+    outside: &Outside,
     slices: &[Slice<'_>],
     node: &Node,
-) {
+    room: usize,
+) -> Option<usize> {
     let name = port.name.as_deref().unwrap_or_default();
+    let (family, sources, externals) = (outside.family, &outside.sources, outside.at(protocol, port.port));
     let chosen = choose(slices, family, protocol, name, node);
+    // At each address, and at the node port, for each kind of clients.
+    let places = cluster_ips(spec).len() + (externals.len() + 1) * if external_local(spec) { 2 } else { 1 };
+    let room = room.checked_sub(places * (1 + chosen.serving.len() + sources.as_ref().map_or(0, Vec::len)))?;
     let programs = |number| programs(slices, family, protocol, name, number);
     let key = |address, port: i32| Some(Key { address, protocol, port: u16::try_from(port).ok().filter(|port| *port > 0)? });
     let sticky = sticky(spec);
@@ -178,14 +221,11 @@ fn plan_port(
     for address in cluster_ips(spec).into_iter().filter(|address| Family::of(*address) == family) {
         entries.extend(key(address, port.port).map(|key| entry(Clients::All, key, internal, false)));
     }
-    let outside = |address: &IpAddr| !node.inner_cidrs.iter().any(|cidr| cidr.contains(address));
-    let externals = external_ips(service, spec, protocol, port.port).into_iter();
-    let externals = externals.filter(|(address, _)| Family::of(*address) == family && outside(address));
     let place = |(address, balancer)| {
         let claim = if balancer { Claim::Balancer } else { Claim::External };
-        Some((key(address, port.port)?, sources(spec, family).filter(|_| balancer), claim))
+        Some((key(address, port.port)?, sources.clone().filter(|_| balancer), claim))
     };
-    let mut outside: Vec<(Key, Option<Vec<IpNet>>, Claim)> = externals.filter_map(place).collect();
+    let mut outside: Vec<(Key, Option<Vec<IpNet>>, Claim)> = externals.into_iter().filter_map(place).collect();
     // What is led to where it is going needs no rule: a program of the node listens there.
     outside.retain(|(key, ..)| chosen.all != [Endpoint { address: key.address, port: key.port }]);
     outside.extend(port.node_port.and_then(|number| Some((key(family.unspecified(), number)?, None, Claim::External))));
@@ -199,7 +239,7 @@ fn plan_port(
         entries.push(of_all);
         entries.extend(of_outside);
     }
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     entries.retain(|entry| seen.insert((entry.clients, entry.key)));
     if protocol == Protocol::Udp {
         for Entry { key, slots, .. } in entries.iter().filter(|entry| entry.clients == Clients::All) {
@@ -217,6 +257,7 @@ fn plan_port(
         plan.api.extend(chosen.all.iter().map(|one| Key { address: one.address, protocol, port: one.port }));
     }
     plan.local_endpoints = plan.local_endpoints.max(chosen.local.len());
+    Some(room)
 }
 
 /// Affinity timeout in seconds, 0 for none; 3 hours unless said otherwise.
@@ -243,7 +284,7 @@ fn assign(old: &[Endpoint], wanted: &[Endpoint]) -> Vec<Endpoint> {
     let mut slots: Vec<Option<Endpoint>> = (0..wanted.len())
         .map(|index| old.get(index).copied().filter(|endpoint| wanted.binary_search(endpoint).is_ok()))
         .collect();
-    let placed: std::collections::HashSet<Endpoint> = slots.iter().flatten().copied().collect();
+    let placed: HashSet<Endpoint> = slots.iter().flatten().copied().collect();
     let mut rest = wanted.iter().filter(|endpoint| !placed.contains(endpoint));
     for slot in slots.iter_mut().filter(|slot| slot.is_none()) {
         *slot = rest.next().copied();

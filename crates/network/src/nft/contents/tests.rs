@@ -131,23 +131,38 @@ fn everything_is_what_all_changes_made() {
 #[test]
 fn what_an_owner_contributes_is_known() {
     let mut contents = with_set();
-    let sorted = |mut fragment: Fragment| {
-        fragment.elements.sort_by(|a, b| (a.set, &a.key).cmp(&(b.set, &b.key)));
-        fragment.common.sort_by(|a, b| a.key.cmp(&b.key));
-        fragment
-    };
     for text in ["1=1, 2=2, chain x 2, set 4, 4:1=1, 5~5, 6~6", "2!2", ""] {
         // Another one has some of it, too.
         check_any(&mut contents, &[("other", "1=9, 5~5, chain x 2, set 4")]);
         check_any(&mut contents, &[("a", text)]);
         assert_eq!(sorted(contents.fragment_of("a")), sorted(fragment(text)), "{text}");
     }
-    // What is put back is as it was.
-    let before = contents.everything();
-    let kept = contents.fragment_of("other");
-    check_any(&mut contents, &[("other", "3=3, chain y 1")]);
-    contents.replace([("other".to_owned(), kept)], &World::default());
-    assert_eq!(contents.everything(), before);
+}
+
+/// What a change hands back is what its owners had: put back, all is as it was.
+#[test]
+fn what_is_displaced_can_be_put_back() {
+    let own = ["1=1, 2=2, chain x 2, set 4, 4:1=1, 5~5, 6~6", "2!2, chain z 1", "8=3, chain y 2, 6~6", ""];
+    let pairs = |all: &[&'static str]| -> Vec<(&str, &str)> {
+        all.iter().flat_map(|one| all.iter().map(move |other| (*one, *other))).collect()
+    };
+    for (one, other) in pairs(&own) {
+        for (next, last) in pairs(&[&own[..], &["1=3, 2=4, 8=5, chain x 3"]].concat()) {
+            let mut contents = with_set();
+            check_any(&mut contents, &[("a", one), ("b", other)]);
+            let (before, had) = (contents.everything(), ["a", "b"].map(|owner| sorted(contents.fragment_of(owner))));
+            let changes = [("a", next), ("b", last), ("a", "7=7, chain x 1")];
+            let changes = changes.map(|(owner, text)| (owner.to_owned(), fragment(text)));
+            let (_, displaced) = contents.displace(changes, &World::default());
+            let fragments: Vec<Fragment> = displaced.iter().map(|(_, fragment)| sorted(fragment.clone())).collect();
+            assert_eq!(fragments, had, "{one}; {other}; {next}; {last}");
+            contents.replace(displaced, &World::default());
+            assert_eq!(
+                contents.everything().into_values().map(text).collect::<Vec<_>>(),
+                before.into_values().map(text).collect::<Vec<_>>()
+            );
+        }
+    }
 }
 
 fn check_any(contents: &mut Contents, changes: &[(&str, &str)]) {
@@ -173,4 +188,12 @@ fn ranges_are_there_before_the_rules() {
     let mut delta = contents.replace([("a".to_owned(), Fragment::default())], &World::default()).remove(&Family::V4).unwrap();
     assert_eq!(delta.take_ranges(), []);
     assert!(delta.ops().contains(&Op::DelSet(set.1)));
+}
+
+fn sorted(mut fragment: Fragment) -> Fragment {
+    fragment.elements.sort_by(|a, b| (a.set, &a.key).cmp(&(b.set, &b.key)));
+    fragment.common.sort_by(|a, b| a.key.cmp(&b.key));
+    fragment.chains.sort_by(|a, b| a.1.name.cmp(&b.1.name));
+    fragment.sets.sort_unstable();
+    fragment
 }

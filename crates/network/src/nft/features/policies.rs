@@ -30,7 +30,7 @@ static ITSELF: SetKind = SetKind::set("itself", &[Field::Address, Field::Address
 static PEERS: SetKind = SetKind::set("peers", &[Field::Address]);
 /// Where selected pods have a port of a name.
 static NAMED: SetKind = SetKind::set("named-ports", rules::KEY);
-/// Ranges of addresses; all protocols, which make it a concatenation, as the kernel wants sets of ranges to be.
+/// Ranges of addresses, for all protocols: of a key of two fields the kernel is told each range as one element with both ends.
 static BLOCKS: SetKind = SetKind::ranges("blocks", &[Field::Address, Field::Protocol]);
 /// Ranges of ports of one protocol.
 static PORTS: SetKind = SetKind::ranges("ports", &[Field::Port]);

@@ -49,7 +49,8 @@ static AFFINITY: SetKind =
 /// Code to chain.
 static DISPATCH: SetKind = SetKind::verdicts("dispatch", &[Field::Word, Field::Word, Field::Word]);
 
-/// Clients that one service remembers on this node, at each of its ports, in each family; some megabytes. Further ones are led to any endpoint.
+/// Clients that one service remembers on this node in each family, those of all its ports together; some megabytes. A client counts once for each address and port at which
+/// it asks. Further ones are led to any endpoint.
 pub const REMEMBERED: u32 = 1 << 15;
 
 /// Whom an entry is for.
@@ -232,9 +233,11 @@ pub(super) fn is_endpoint(set: SetId) -> bool {
 pub fn fragment(entries: &[Entry]) -> Fragment {
     let mut fragment = Fragment::default();
     let mut codes = HashSet::new();
+    // Once, not for each entry: there may be thousands.
+    let (v4, v6) = (affinity(entries, Family::V4), affinity(entries, Family::V6));
     for entry in entries {
         let family = Family::of(entry.key.address);
-        let code = entry.code(affinity(entries, family));
+        let code = entry.code(if family == Family::V6 { v6 } else { v4 });
         match entry.claim {
             Claim::ClusterIp => fragment.elements.extend(entry.elements(code)),
             Claim::External | Claim::Balancer => {

@@ -51,7 +51,7 @@ fn sets() -> Vec<String> {
 /// The owners of the changes that are given back, and those to blame.
 fn refused(table: &Table, changes: Vec<Change>) -> (Vec<Change>, Option<Vec<String>>) {
     match table.replace(changes) {
-        Err(Error::Refused(refusal)) => (refusal.changes, refusal.culprits.map(|all| all.into_iter().collect())),
+        Err(Error::Refused(refusal)) => (refusal.changes, refusal.culprits.map(|all| all.into_keys().collect())),
         other => panic!("{other:?}"),
     }
 }
@@ -96,7 +96,19 @@ fn what_is_refused_together_is_taken_apart() {
         assert_eq!((changes.len(), culprits.unwrap().len(), sets().len()), (3, 0, 0));
         table.replace([range("one", 1, 5)]).unwrap();
         let (_, culprits) = refused(&table, vec![range("other", 3, 7)]);
-        assert_eq!(culprits.unwrap(), ["other"]);
+        assert!(culprits.unwrap().is_empty());
+        let names = |refused: Vec<(Change, netlink::Error)>| refused.into_iter().map(|((name, _), _)| name).collect::<Vec<_>>();
+        let many = vec![
+            leading("first", "second"),
+            bad(9),
+            range("other", 3, 7),
+            leading("second", "third"),
+            leading("third", "fourth"),
+        ];
+        let rest = names(table.replace_what_can(many).unwrap());
+        assert_eq!(rest, ["bad-9", "first", "other", "second", "third"]);
+        let with = vec![leading("first", "fourth"), range("other", 3, 7), ("fourth".to_owned(), chain_without_rules("fourth"))];
+        assert_eq!(names(table.replace_what_can(with).unwrap()), ["other"]);
         table.replace([good(1), range("other", 6, 7)]).unwrap();
         assert_eq!(sets(), ["1"]);
     });
@@ -127,5 +139,24 @@ fn what_a_held_table_waits_for_is_tried() {
         assert_eq!(sets(), ["1"]);
         table.release(Holder::Policies).unwrap();
         assert_eq!(sets(), ["2"]);
+    });
+}
+
+/// Who is refused with more answers than there is room for is to blame all the same, and no later request takes what is left of them for its own.
+#[test]
+fn answers_that_are_lost_keep_no_one_from_being_blamed() {
+    isolated(|| {
+        let table = open(&[]);
+        table.replace([good(1)]).unwrap();
+        table.0.lock().socket.shrink();
+        let mut many = Fragment::default();
+        (100..600).for_each(|number| many.extend(fragment(number, &[1; 9])));
+        assert_eq!(refused(&table, vec![("many".to_owned(), many)]).1.unwrap(), ["many"]);
+        assert_eq!(sets(), ["1"]);
+        table.replace([good(2)]).unwrap();
+        assert_eq!(sets(), ["1", "2"]);
+        assert_eq!(refused(&table, vec![bad(3)]).1.unwrap(), ["bad-3"]);
+        table.replace([good(4)]).unwrap();
+        assert_eq!(sets(), ["1", "2", "4"]);
     });
 }

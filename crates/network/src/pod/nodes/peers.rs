@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use client::node_addresses::{self, Kind, age};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Another node, as its object tells.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,22 +56,7 @@ impl Peer {
     /// The peers among the nodes of a cluster. Ranges are inside the cluster's and nobody else's: of two nodes with the same addresses the older
     /// one has them. An address inside of somebody's pod range is no node's.
     pub fn all<'a>(nodes: impl Iterator<Item = &'a Node>, own: Own<'_>) -> BTreeSet<Self> {
-        let mut others: Vec<&Node> = nodes.filter(|node| node.metadata.name.as_deref() != Some(own.name)).collect();
-        others.sort_by(|one, other| age(one).cmp(&age(other)));
-        let mut taken = Ranges::default();
-        own.ranges.iter().for_each(|range| taken.insert(*range));
-        let mut believed = Vec::new();
-        for node in others {
-            let ranges = ranges(node);
-            let is_good = |range: &IpNet| {
-                own.cluster.iter().any(|all| all.contains(range)) && !range.contains(&own.address) && !taken.overlaps(range)
-            };
-            if ranges.is_empty() || !ranges.iter().all(is_good) {
-                continue;
-            }
-            ranges.iter().for_each(|range| taken.insert(*range));
-            believed.push((node, ranges));
-        }
+        let (believed, taken) = with_ranges(nodes, own);
         let peer = |(node, ranges)| {
             let is_node = |address: &IpAddr| *address != own.address && !taken.contains(*address);
             let addresses: Vec<IpAddr> = addresses(node).filter(is_node).collect();
@@ -82,9 +67,31 @@ impl Peer {
     }
 }
 
-/// Orders nodes, the oldest first. A node does not say itself when it was made.
-fn age(node: &Node) -> (Option<&Time>, Option<&str>) {
-    (node.metadata.creation_timestamp.as_ref(), node.metadata.name.as_deref())
+/// The nodes of which there may be pods, with their pod ranges, but for the own one; and all of these ranges.
+fn with_ranges<'a>(nodes: impl Iterator<Item = &'a Node>, own: Own<'_>) -> (Vec<(&'a Node, Vec<IpNet>)>, Ranges) {
+    let mut others: Vec<&Node> = nodes.filter(|node| node.metadata.name.as_deref() != Some(own.name)).collect();
+    others.sort_by(|one, other| age(one).cmp(&age(other)));
+    let mut taken = Ranges::default();
+    own.ranges.iter().for_each(|range| taken.insert(*range));
+    let mut believed = Vec::new();
+    for node in others {
+        let ranges = ranges(node);
+        let is_good = |range: &IpNet| {
+            own.cluster.iter().any(|all| all.contains(range)) && !range.contains(&own.address) && !taken.overlaps(range)
+        };
+        if ranges.is_empty() || !ranges.iter().all(is_good) {
+            continue;
+        }
+        ranges.iter().for_each(|range| taken.insert(*range));
+        believed.push((node, ranges));
+    }
+    (believed, taken)
+}
+
+/// In which ranges the pods of each other node are, by the nodes' names.
+pub(crate) fn pod_ranges<'a>(nodes: impl Iterator<Item = &'a Node>, own: Own<'_>) -> BTreeMap<String, Vec<IpNet>> {
+    let (all, _) = with_ranges(nodes, own);
+    all.into_iter().filter_map(|(node, ranges)| Some((node.metadata.name.clone()?, ranges))).collect()
 }
 
 /// The pod ranges of a node.
@@ -94,8 +101,7 @@ fn ranges(node: &Node) -> Vec<IpNet> {
 }
 
 fn addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
-    let all = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    all.filter(|address| address.type_ == "InternalIP").filter_map(|address| address.address.parse().ok())
+    node_addresses::told(node).into_iter().filter(|(kind, _)| *kind == Kind::Internal).map(|(_, address)| address)
 }
 
 #[cfg(test)]

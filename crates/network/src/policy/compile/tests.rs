@@ -489,8 +489,8 @@ fn a_policy_that_cannot_be_enforced_fails_closed() {
     let open = || ingress(json!([{}]));
     let mut cluster = Cluster::with(&[open()]);
     assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), ALL);
-    assert_eq!(cluster.state.policy_of("policy:x/p0"), Some(&key("x/p0")));
-    assert!(cluster.state.close(&key("x/p0")) && !cluster.state.close(&key("x/p0")));
+    assert_eq!(cluster.state.close_behind(["policies", "policy:x/p0"]), [key("x/p0")]);
+    assert_eq!(cluster.state.close_behind(["policy:x/p0"]), []);
     assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), "x/a");
     assert_eq!(cluster.whom_reaches("x/a", Protocol::Tcp, 80), ALL, "it is not about egress");
     cluster.set("x/p0", Some(open()));

@@ -242,3 +242,39 @@ fn programs_that_a_service_leads_to() {
     slice.address_type = "IPv4".to_owned();
     assert_eq!(programs(&[&slice]), Programs::NONE);
 }
+
+/// Each port has all endpoints at each address: of what grows by their products a service has no more than the table can bear, and keeps its first ports.
+#[test]
+fn a_service_has_so_many_entries() {
+    let many = |count: usize| -> Vec<Value> {
+        (0..count).map(|index| json!({"addresses": [octets(42, index)], "nodeName": "n1"})).collect()
+    };
+    let ips = |count: usize| -> Vec<String> { (0..count).map(|index| octets(99, index)).collect() };
+    fn octets(second: usize, index: usize) -> String {
+        format!("10.{second}.{}.{}", index / 250, index % 250 + 1)
+    }
+    let case = |ports: usize, spec: Value, endpoints: usize, left_out: usize| {
+        let ports: Vec<Value> = (1..=ports).map(|port| json!({"name": format!("p{port}"), "port": port})).collect();
+        let mut full = json!({"type": "LoadBalancer", "clusterIP": "10.43.0.9", "ports": ports});
+        full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let service: Service = serde_json::from_value(json!({"metadata": {}, "spec": full})).unwrap();
+        let slice = json!({"metadata": {}, "addressType": "IPv4", "endpoints": many(endpoints), "ports": ports});
+        let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
+        let node = Node { inner_cidrs: Vec::new(), ..node() };
+        let plan = super::plan(&service, &[&slice], &node, &Plan::default());
+        let size = |entry: &Entry| 1 + entry.slots.len() + entry.sources.as_ref().map_or(0, Vec::len);
+        assert!(plan.entries.iter().map(size).sum::<usize>() + plan.lingering.len() <= MOST);
+        assert_eq!(plan.left_out, left_out, "{spec}");
+        let served: std::collections::HashSet<u16> = plan.entries.iter().map(|entry| entry.key.port).collect();
+        assert_eq!(served.len(), ports.len() - left_out, "{spec}");
+        assert!(served.into_iter().all(|port| usize::from(port) <= ports.len() - left_out), "the first ports are served");
+    };
+    case(100, json!({}), 1000, 0);
+    case(200, json!({}), 1000, 200 - MOST / 2002);
+    case(20_000, json!({}), 10, 20_000 - MOST / 22);
+    let external = json!({"externalIPs": ips(1000)});
+    case(3000, external, 0, 3000 - MOST / 1002);
+    let local = json!({"externalIPs": ips(10), "externalTrafficPolicy": "Local"});
+    case(30, local, 1000, 30 - MOST / (23 * 1001));
+    case(2, json!({"externalIPs": ips(1000)}), 1000, 2);
+}

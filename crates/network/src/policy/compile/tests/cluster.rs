@@ -173,3 +173,31 @@ fn they_change_and_go() {
     cluster.commit();
     assert!(cluster.contents.everything().values().all(|delta| delta.is_empty()), "something is left");
 }
+
+/// The rules of the cluster's policies are in the chains of the pods that they concern: where the kernel refuses such a chain, they fail closed, and where nothing is left to
+/// close, it is known whom to tell and which pods must not start.
+#[test]
+fn what_holds_rules_of_the_cluster_fails_closed() {
+    let mut cluster = Cluster::with(&[ingress(json!([{}]))]);
+    let everybody = rule("Accept", "from", json!({"namespaces": {}}));
+    let spec = policy("Admin", 1, "ingress", json!([rule("Deny", "from", of_namespace("z")), everybody]));
+    set(&mut cluster, Kind::Cluster, "c", Some(spec.clone()));
+    let key = |name: &str| client::Key { namespace: None, name: format!("ClusterNetworkPolicy {name}") };
+    let (own, pod) = (client::Key::namespaced("x", "p0"), client::Key::namespaced("x", "a"));
+    assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), "x/a x/b x/c y/a y/b y/c");
+    let owners = cluster.state.isolators(&pod);
+    let [chain, elements] = owners.as_slice() else { panic!("{owners:?}") };
+    assert!(chain.starts_with("isolation:ingress:") && elements == "policies of pod:x/a", "{owners:?}");
+    assert_eq!(Vec::from_iter(cluster.state.behind(chain)), [key("c"), own.clone()]);
+    assert_eq!(Vec::from_iter(cluster.state.behind(elements)), [key("c"), own.clone()]);
+    assert!(cluster.state.behind("policies").is_empty());
+    // A policy that is refused itself takes the chain along that leads to it: no other is to blame.
+    assert_eq!(cluster.state.close_behind([chain.as_str(), "policy:x/p0", elements]), [own]);
+    assert_eq!(cluster.state.close_behind([elements.as_str(), "policies", "features"]), []);
+    assert_eq!(cluster.state.close_behind([chain.as_str(), "policy:x/p0", elements]), [key("c")]);
+    assert_eq!(cluster.state.close_behind([chain.as_str(), "policy:x/p0", elements]), []);
+    assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), "x/a");
+    let spec = policy("Admin", 2, "ingress", json!([rule("Accept", "from", of_namespace("y"))]));
+    set(&mut cluster, Kind::Cluster, "c", Some(spec));
+    assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), "x/a y/a y/b y/c");
+}
