@@ -30,7 +30,7 @@ pub use escalation::EscalationCheck;
 pub use index::Index;
 pub use policy::Policy;
 pub use reconcile::run;
-pub(crate) use reconcile::start;
+pub(crate) use reconcile::{again, start};
 pub use rules::Rule;
 
 use crate::authn::MASTERS;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use apimachinery::{Status, fields, meta};
 use base::readiness::Gate;
-use futures::future::try_join_all;
+use futures::future::join_all;
 use futures::stream::{self, SelectAll};
-use futures::{StreamExt, try_join};
+use futures::{StreamExt, join};
 use ipnet::IpNet;
 use registry::{Context, ListOptions, Registry, Served};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use crate::authn::{MASTERS, user};
 
 const NETWORKING: &str = "networking.k8s.io";
 /// Time before objects that could not be written are tried again.
-const RETRY: Duration = Duration::from_secs(5);
+pub(crate) const RETRY: Duration = Duration::from_secs(5);
 
 /// The system's own write, which nobody's rights limit.
 pub(crate) fn context() -> Context {
@@ -28,21 +28,37 @@ pub(crate) fn context() -> Context {
     Context { user: user.into(), manager: "kube-apiserver".into(), ..Context::default() }
 }
 
-/// Creates what is missing. `advertised` is where pods reach this server.
+/// Creates what is missing, all of it that is taken. `advertised` is where pods reach this server. The error is one of what was refused.
 pub(crate) async fn run(registry: &Registry, service_cidrs: &[IpNet], advertised: SocketAddr) -> Result<(), Status> {
     // At once what needs nothing of the other: the store writes what comes together with one disk synchronisation.
     let ranges = publish_ranges(registry, service_cidrs);
-    try_join!(namespaces(registry), priority_classes(registry), flow_control::run(registry), ranges)?;
-    match service_cidrs.first() {
+    let (namespaces, classes, flows, ranges) =
+        join!(namespaces(registry), priority_classes(registry), flow_control::run(registry), ranges);
+    let published = match service_cidrs.first() {
         Some(first) => publish(registry, first, advertised).await,
         None => Err(Status::internal("services have no range of addresses")),
+    };
+    namespaces.and(classes).and(flows).and(ranges).and(published)
+}
+
+/// Waits for all, also for those after one that is refused: what is refused for want of room may leave room for what is smaller.
+async fn all(writes: impl IntoIterator<Item = impl Future<Output = Result<(), Status>>>) -> Result<(), Status> {
+    join_all(writes).await.into_iter().collect()
+}
+
+/// Whether what the server itself writes at its start was taken. What is refused keeps no server from starting, be it for want of room or by
+/// somebody's policy or webhook: nobody could make room, or remove those, without a server.
+pub(crate) fn taken(result: Result<(), Status>, what: &str) -> bool {
+    if let Err(error) = &result {
+        tracing::warn!(%error, "{what} cannot be written, trying again while the server runs");
     }
+    result.is_ok()
 }
 
 async fn namespaces(registry: &Registry) -> Result<(), Status> {
     let names = ["default", "kube-system", "kube-public", "kube-node-lease"];
     let made = names.map(|name| ensure(registry, "", "namespaces", "", json!({"metadata": {"name": name}})));
-    try_join_all(made).await.map(drop)
+    all(made).await
 }
 
 async fn priority_classes(registry: &Registry) -> Result<(), Status> {
@@ -58,7 +74,7 @@ async fn priority_classes(registry: &Registry) -> Result<(), Status> {
         let class = json!({"metadata": {"name": name}, "value": value, "description": description});
         ensure(registry, "scheduling.k8s.io", "priorityclasses", "", class)
     });
-    try_join_all(made).await.map(drop)
+    all(made).await
 }
 
 /// Puts these objects back when somebody deletes or changes them (`kubectl delete all --all` takes the `kubernetes` Service, too),
@@ -149,12 +165,12 @@ async fn publish(registry: &Registry, services: &IpNet, advertised: SocketAddr) 
     let family = if advertised.is_ipv6() { "IPv6" } else { "IPv4" };
     let slice = json!({"metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
         "addressType": family, "endpoints": [{"addresses": [address], "conditions": {"ready": true}}], "ports": [port]});
-    try_join!(
+    let (service, endpoints, slice) = join!(
         ensure(registry, "", "services", "default", service),
         replace(registry, "", "endpoints", endpoints, "subsets"),
         replace(registry, "discovery.k8s.io", "endpointslices", slice, "endpoints"),
-    )
-    .map(drop)
+    );
+    service.and(endpoints).and(slice)
 }
 
 async fn ensure(registry: &Registry, group: &str, plural: &str, namespace: &str, object: Value) -> Result<(), Status> {

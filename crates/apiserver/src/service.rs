@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use base::listen::Listener;
-use base::readiness::Readiness;
+use base::readiness::{Gate, Readiness};
 use base::tasks::{OnFailure, Tasks};
 use base::tls::{self, Authority, Request, Resolver, Verifier};
 use registry::Registry;
@@ -68,6 +68,8 @@ pub struct Core {
     readiness: Readiness,
     service_cidrs: Vec<ipnet::IpNet>,
     advertised: SocketAddr,
+    /// Where some default roles could not be written: opens when all are.
+    roles: Option<Gate>,
     /// The definitions of custom resources, and the revision up to which they are in force.
     definitions: (Definitions, u64),
     servers: Arc<Servers>,
@@ -113,15 +115,23 @@ impl Core {
         let registry = Registry::open(engine, plugins, registry_options, tasks).await?;
         let classes = readiness.gate("poststarthook/scheduling/bootstrap-system-priority-classes");
         let roles = readiness.gate("poststarthook/rbac/bootstrap-roles");
-        bootstrap::run(&registry, &options.registry.service_cidrs, options.advertised).await.map_err(Error::Policy)?;
+        let own = bootstrap::run(&registry, &options.registry.service_cidrs, options.advertised).await;
+        let own = bootstrap::taken(own, "objects that every cluster has");
         classes.ready();
         readiness.gate("poststarthook/priority-and-fairness-config-producer").ready();
         let budgets = crate::stages::Budgets::default();
         let fairness = fairness::follow::start(&registry, &budgets.fairness);
-        let (definitions, policy) = (Definitions::start(&registry, remotes.clone()), authz::start(&registry, &authorizer));
-        let ((), definitions, ()) = futures::try_join!(fairness, definitions, policy).map_err(Error::Policy)?;
+        let definitions = Definitions::start(&registry, remotes.clone());
+        let policy = async { Ok(authz::start(&registry, &authorizer).await) };
+        let ((), definitions, policy) = futures::try_join!(fairness, definitions, policy).map_err(Error::Policy)?;
         metrics::fairness::observe(Arc::downgrade(&budgets.fairness));
-        roles.ready();
+        // Without its namespace a role is not there either.
+        let roles = if bootstrap::taken(policy, "default roles") && own {
+            roles.ready();
+            None
+        } else {
+            Some(roles)
+        };
         let audit = options.audit.as_ref().map(|options| audit(options, &registry, &remotes, tasks)).transpose()?;
         let servers = Arc::new(Servers::new(remotes.clone(), &options.pki)?);
         let api = Api(Arc::new(Inner {
@@ -144,7 +154,7 @@ impl Core {
             registry,
         }));
         let service_cidrs = options.registry.service_cidrs.clone();
-        Ok(Self { api, readiness, service_cidrs, advertised: options.advertised, definitions, servers, remotes })
+        Ok(Self { api, readiness, service_cidrs, advertised: options.advertised, roles, definitions, servers, remotes })
     }
 
     /// The API, for components of this process.
@@ -167,6 +177,9 @@ impl Core {
         let kept = self.readiness.gate("poststarthook/start-system-namespaces-controller");
         let own = bootstrap::keep(registry.clone(), self.service_cidrs, self.advertised, kept);
         tasks.spawn_until_cancelled("own objects", OnFailure::Shutdown, own);
+        if let Some(gate) = self.roles {
+            tasks.spawn_until_cancelled("default roles", OnFailure::Shutdown, authz::again(registry.clone(), gate));
+        }
         let (definitions, revision) = self.definitions;
         let synced = self.readiness.gate("poststarthook/crd-informer-synced");
         let definitions = definitions.run(revision, tasks.clone(), synced);

@@ -84,7 +84,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 pub(crate) type Stream = Box<dyn Duplex>;
 
 /// Opens streams on a tunnel.
-type Sender = SendRequest<Empty<Bytes>>;
+pub(crate) type Sender = SendRequest<Empty<Bytes>>;
 
 /// The newest tunnel of a node, and its number.
 enum Tunnel {
@@ -144,7 +144,7 @@ impl Tunnels {
     }
 
     /// Takes the place of an older tunnel of the node, whose agent has come again.
-    fn opened(&self, node: &str, sender: Sender) -> u64 {
+    pub(crate) fn opened(&self, node: &str, sender: Sender) -> u64 {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let places = Places::new("tunnel_streams_of_user", OF_USERS, OF_USER);
         self.of.lock().insert(node.to_owned(), Tunnel::Open(number, sender, places));

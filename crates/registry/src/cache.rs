@@ -13,6 +13,7 @@ mod watch;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use apimachinery::meta;
 use arc_swap::{ArcSwap, Guard};
@@ -34,6 +35,9 @@ pub(crate) struct Cache {
     /// The stored version.
     form: ArcSwap<Form>,
     state: RwLock<State>,
+    /// Revision of the newest change, for who asks whether there is one, often, and nothing else. It is written under the lock of the state,
+    /// when the change is in it: who has seen it finds the change there.
+    newest: AtomicU64,
     /// Watchers wait on it.
     changed: tokio::sync::watch::Sender<()>,
 }
@@ -62,7 +66,7 @@ impl Cache {
     pub(crate) fn new(form: Form) -> Self {
         let state = State { early: Some(Vec::new()), ..State::default() };
         let form = ArcSwap::from_pointee(form);
-        Self { form, state: RwLock::new(state), changed: tokio::sync::watch::Sender::new(()) }
+        Self { form, state: RwLock::new(state), newest: AtomicU64::new(0), changed: tokio::sync::watch::Sender::new(()) }
     }
 
     /// The stored version.
@@ -155,7 +159,9 @@ impl Cache {
             (None, Some(last)) => Change::delete(Arc::new(self.restamp(last, event.revision)), previous),
             (None, None) => return 0,
         };
-        state.push(Arc::new(entry))
+        let grown = state.push(Arc::new(entry));
+        self.newest.store(state.revision, Ordering::Release);
+        grown
     }
 
     /// How many there are.

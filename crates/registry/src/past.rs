@@ -24,6 +24,15 @@ struct Kept {
     key: Key,
     since: Instant,
     answer: Answer,
+    /// Its size; 0 until it is read.
+    bytes: usize,
+}
+
+/// The pages, newest last, and what they take together.
+#[derive(Default)]
+struct Pages {
+    all: VecDeque<Kept>,
+    bytes: usize,
 }
 
 /// Changes of one kind in the order of their revisions.
@@ -47,7 +56,7 @@ type Key = (Arc<str>, u64);
 
 /// The pages that were read lately, newest last.
 #[derive(Default)]
-pub(crate) struct Past(Mutex<VecDeque<Kept>>);
+pub(crate) struct Past(Mutex<Pages>);
 
 impl Past {
     /// The page of a kind that begins after a revision; `read` reads it unless it is there. A failure is told to those who wait for it, and not kept.
@@ -59,22 +68,27 @@ impl Past {
     ) -> Result<Arc<Page>, Status> {
         let answer = {
             let mut pages = self.0.lock();
-            match pages.iter().find(|kept| kept.key.1 == after && kept.key.0 == *prefix) {
+            match pages.all.iter().find(|kept| kept.key.1 == after && kept.key.0 == *prefix) {
                 Some(kept) => kept.answer.clone(),
                 None => {
                     let new = Answer::default();
-                    pages.push_back(Kept { key: (prefix.clone(), after), since: Instant::now(), answer: new.clone() });
+                    let key = (prefix.clone(), after);
+                    pages.all.push_back(Kept { key, since: Instant::now(), answer: new.clone(), bytes: 0 });
                     new
                 }
             }
         };
-        let page = answer.get_or_init(|| async { read.await.map(Arc::new) }).await.clone();
-        let mut pages = self.0.lock();
-        if page.is_err() {
-            pages.retain(|kept| !Arc::ptr_eq(&kept.answer, &answer));
+        // Who reads it counts it; others find it as it is.
+        let mut size = None;
+        let read = async {
+            let page = read.await.map(Arc::new);
+            size = Some(page.as_ref().map(|page| page.bytes()).map_err(drop));
+            page
+        };
+        let page = answer.get_or_init(|| read).await.clone();
+        if let Some(size) = size {
+            self.0.lock().read(&answer, size.ok());
         }
-        shrink(&mut pages);
-        drop(pages);
         page
     }
 
@@ -84,13 +98,25 @@ impl Past {
     }
 }
 
-/// Lets go of the oldest pages as long as there are too many. Who waits for one has it all the same.
-fn shrink(pages: &mut VecDeque<Kept>) {
-    let of = |answer: &Answer| answer.get().and_then(|page| page.as_ref().ok()).map_or(0, |page| page.bytes());
-    let mut bytes: usize = pages.iter().map(|kept| of(&kept.answer)).sum();
-    while pages.len() > KEPT || bytes > KEPT_BYTES && pages.len() > 1 {
-        let Some(oldest) = pages.pop_front() else { return };
-        bytes -= of(&oldest.answer);
+impl Pages {
+    fn retain(&mut self, keeps: impl Fn(&Kept) -> bool) {
+        self.all.retain(keeps);
+        self.bytes = self.all.iter().map(|kept| kept.bytes).sum();
+    }
+
+    /// A page is read and has so many bytes, or cannot be read. Lets go of the oldest as long as there are too many. Who waits for one has it
+    /// all the same.
+    fn read(&mut self, answer: &Answer, bytes: Option<usize>) {
+        let Some(bytes) = bytes else { return self.retain(|kept| !Arc::ptr_eq(&kept.answer, answer)) };
+        // It may have gone again.
+        if let Some(kept) = self.all.iter_mut().find(|kept| Arc::ptr_eq(&kept.answer, answer)) {
+            kept.bytes = bytes;
+            self.bytes += bytes;
+        }
+        while self.all.len() > KEPT || self.bytes > KEPT_BYTES && self.all.len() > 1 {
+            let Some(oldest) = self.all.pop_front() else { return };
+            self.bytes -= oldest.bytes;
+        }
     }
 }
 
@@ -134,9 +160,14 @@ mod tests {
         for after in 100..300 {
             get(&a, after, 10).await;
         }
-        assert!(past.0.lock().len() <= KEPT);
+        let counted = |pages: &Pages| {
+            (pages.bytes, pages.all.iter().map(|kept| kept.answer.get().unwrap().as_ref().unwrap().bytes()).sum())
+        };
+        assert!(past.0.lock().all.len() <= KEPT && past.0.lock().bytes > 0);
+        let (known, summed): (usize, usize) = counted(&past.0.lock());
+        assert_eq!(known, summed);
         past.forget(Instant::now());
-        assert!(past.0.lock().is_empty());
+        assert!(past.0.lock().all.is_empty() && past.0.lock().bytes == 0);
         let refused = past.page(&a, 5, async { Err(Status::expired()) }).await;
         assert!(refused.is_err() && past.page(&a, 5, async { Ok(page(6, 1)) }).await.is_ok(), "failures are not kept");
     }

@@ -15,8 +15,11 @@ use super::counts::Losses;
 /// Events that wait to be written. Who has one more waits with it: none is lost for want of room.
 const WAITING: usize = 4096;
 /// Events of requests that have ended meanwhile, which nobody can wait with: a client that hangs up at the right moment is not to be able to
-/// keep its request out of the log. More than these are lost, which is counted.
-const LATE: usize = 65_536;
+/// keep its request out of the log. These are bounded by their bytes, since an event may have the bodies of its request and answer. What is more
+/// is lost, which is counted.
+const LATE: usize = 64 << 20;
+/// Bytes that an event takes beside its text.
+const BESIDE: usize = 128;
 /// Events that are written at once.
 const BATCH: usize = 256;
 const MIB: u64 = 1 << 20;
@@ -95,7 +98,8 @@ impl Log {
 
     /// The same from where nobody can wait.
     pub(super) fn tell_now(&self, event: String) {
-        match self.late.clone().try_acquire_owned() {
+        let bytes = u32::try_from(event.len() + BESIDE).unwrap_or(u32::MAX);
+        match self.late.clone().try_acquire_many_owned(bytes) {
             Ok(room) => self.hand_over(event, room),
             Err(_) => self.losses.lost(1, &"there is no room for more"),
         }
@@ -305,5 +309,24 @@ mod tests {
         write.await;
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().skip(WAITING).collect::<Vec<_>>(), ["hung up", "late"]);
+    }
+
+    /// Their number says nothing of how much memory they take.
+    #[tokio::test]
+    async fn late_events_are_bounded_by_their_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        let (log, write) = Log::open(LogOptions { path: path.clone(), ..LogOptions::default() }).unwrap();
+        let large = "x".repeat(1 << 20);
+        for _ in 0..100 {
+            log.tell_now(large.clone());
+        }
+        assert!(log.late.available_permits() < large.len());
+        // There is room for what is small.
+        log.tell_now("small".to_owned());
+        log.close();
+        write.await;
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!((text.lines().count(), text.lines().last()), (64, Some("small")));
     }
 }

@@ -1,11 +1,12 @@
 //! Keeps the default policy present and the aggregated roles written out.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use apimachinery::{Status, meta};
 use base::readiness::Gate;
 use futures::StreamExt;
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 use futures::stream::SelectAll;
 use registry::{ListOptions, Registry, Served};
 use serde_json::Value;
@@ -13,18 +14,49 @@ use serde_json::Value;
 use super::coverage::Held;
 use super::follow::KINDS;
 use super::{Authorizer, Policy, Rule};
-use crate::bootstrap::context;
+use crate::bootstrap::{RETRY, context};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
-/// Creates the default policy that is missing and completes the one that is there.
+/// Creates the default policy that is missing and completes the one that is there, as far as that is taken. The error is one of what was refused.
 pub(crate) async fn start(registry: &Registry, authorizer: &Authorizer) -> Result<(), Status> {
-    // All at once: the store writes what comes together with one disk synchronisation.
-    let objects = Policy::new().objects.into_iter();
-    try_join_all(objects.map(|(plural, namespace, wanted)| ensure(registry, plural, namespace, wanted))).await?;
+    let done = policy(registry).await;
     write_aggregated(registry, authorizer).await;
+    done
+}
+
+/// Tries again until all of the default policy is there.
+pub(crate) async fn again(registry: Arc<Registry>, gate: Gate) -> Result<(), Infallible> {
+    loop {
+        tokio::time::sleep(RETRY).await;
+        // Their roles come after the namespaces, which are put back meanwhile.
+        let namespaces = namespaces(&registry).await;
+        match namespaces.and(policy(&registry).await) {
+            Ok(()) => break,
+            Err(error) => {
+                gate.not_ready(error.message.clone());
+                tracing::warn!(%error, "the default roles cannot be written, trying again");
+            }
+        }
+    }
+    gate.ready();
     Ok(())
+}
+
+async fn namespaces(registry: &Registry) -> Result<(), Status> {
+    let served = registry.resource("", "v1", "namespaces").ok_or_else(|| Status::internal("namespaces are not served"))?;
+    for name in ["kube-system", "kube-public"] {
+        registry.get(&served, "", name, None).await?;
+    }
+    Ok(())
+}
+
+/// All objects at once: the store writes what comes together with one disk synchronisation.
+async fn policy(registry: &Registry) -> Result<(), Status> {
+    let objects = Policy::new().objects.into_iter();
+    let writes = objects.map(|(plural, namespace, wanted)| ensure(registry, plural, namespace, wanted));
+    join_all(writes).await.into_iter().collect()
 }
 
 async fn ensure(registry: &Registry, plural: &str, namespace: &str, wanted: Value) -> Result<(), Status> {

@@ -1,27 +1,26 @@
 //! The flow schemas and priority levels of every cluster, kept as the list in `kinds` has them.
 
 use apimachinery::{Status, meta};
-use futures::future::try_join_all;
 use kinds::Bootstrap;
 use registry::{DeleteOptions, ListOptions, Registry};
 use serde_json::Value;
 
-use super::{context, create, resource};
+use super::{all, context, create, resource};
 
 pub(super) const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const KINDS: [&str; 2] = ["flowschemas", "prioritylevelconfigurations"];
 
 /// Creates what is missing, brings up to date what follows the list, and deletes what has followed it and is not in it any more.
 pub(super) async fn run(registry: &Registry) -> Result<(), Status> {
-    let all = kinds::bootstrap();
+    let wanted = kinds::bootstrap();
     for plural in KINDS {
         let res = resource(registry, GROUP, plural)?;
         let list = registry.list(&res, None, &ListOptions::default()).await?;
-        let old = list.entries.iter().map(|entry| entry.value()).filter(|object| kinds::is_obsolete(&all, plural, object));
-        try_join_all(old.map(|object| delete(registry, plural, object))).await?;
+        let old = list.entries.iter().map(|entry| entry.value()).filter(|object| kinds::is_obsolete(&wanted, plural, object));
+        all(old.map(|object| delete(registry, plural, object))).await?;
     }
     // All at once: the store writes what comes together with one disk synchronisation.
-    try_join_all(all.into_iter().map(|one| ensure(registry, one))).await.map(drop)
+    all(wanted.into_iter().map(|one| ensure(registry, one))).await
 }
 
 async fn ensure(registry: &Registry, one: Bootstrap) -> Result<(), Status> {

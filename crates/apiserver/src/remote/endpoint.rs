@@ -72,6 +72,13 @@ pub(super) struct Kept<S> {
     pub(super) since: Instant,
 }
 
+/// A new connection, with the place of the user for whom it was dialled.
+pub(super) struct Dialled {
+    pub(super) address: Address,
+    pub(super) stream: TlsStream<Stream>,
+    pub(super) place: Option<Place>,
+}
+
 /// What sends requests on a connection.
 pub(super) trait Sender {
     /// Whether nothing can be sent any more.
@@ -184,8 +191,8 @@ impl Endpoint {
         user: Option<&str>,
     ) -> Result<(TlsStream<Stream>, Option<Place>), Error> {
         let addresses = resolve::addresses(registry, &self.target.place).await?;
-        let (address, stream) = self.dial_one_of(addresses).await?;
-        Ok((stream, self.place(&address, user)?))
+        let dialled = self.dial_one_of(addresses, user).await?;
+        Ok((dialled.stream, dialled.place))
     }
 
     /// A place of a user by the tunnel of the node where an address is.
@@ -204,7 +211,7 @@ impl Endpoint {
                 Err(error) => return Err(failure(&error)),
             }
         }
-        let (address, stream) = self.dial_one_of(addresses).await?;
+        let Dialled { address, stream, .. } = self.dial_one_of(addresses, None).await?;
         let (sender, connection) =
             http1::Builder::new().max_buf_size(HEAD).handshake(TokioIo::new(stream)).await.map_err(|error| failure(&error))?;
         let mut sender = Driven { sender, connection: Some(Box::pin(connection)) };
@@ -212,14 +219,23 @@ impl Endpoint {
         Ok((address, sender, response))
     }
 
-    /// Dials the addresses, from any of them on, until one answers.
-    pub(super) async fn dial_one_of(&self, mut addresses: Vec<Address>) -> Result<(Address, TlsStream<Stream>), Error> {
+    /// Dials the addresses, from any of them on, until one answers. The user has a place by the tunnel before anything is asked of it: who never
+    /// answers takes of the tunnel no more than who does. It is not the stream's, which may be kept for the requests of others.
+    pub(super) async fn dial_one_of(&self, mut addresses: Vec<Address>, user: Option<&str>) -> Result<Dialled, Error> {
         let first = RandomState::new().hash_one(0) as usize % addresses.len().max(1);
         addresses.rotate_left(first);
         let mut failed = Error::Target("there is no address to dial".to_owned());
         for address in addresses {
+            let place = match self.place(&address, user) {
+                Ok(place) => place,
+                // There may be room by the tunnel of another node.
+                Err(crowded) => {
+                    failed = crowded;
+                    continue;
+                }
+            };
             match self.tunnels.connect(address.node.as_deref(), &address.host, address.port, None).await {
-                Ok(stream) => return self.secure(stream).await.map(|stream| (address, stream)),
+                Ok(stream) => return self.secure(stream).await.map(|stream| Dialled { address, stream, place }),
                 Err(error) => {
                     failed = Error::Dial { address: authority(&address.host, address.port), why: connect_error(&error) };
                 }

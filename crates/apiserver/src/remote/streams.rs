@@ -15,7 +15,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use registry::Registry;
 
-use super::endpoint::{Endpoint, Kept, failure};
+use super::endpoint::{Dialled, Endpoint, Kept, failure};
 use super::{Error, resolve};
 use crate::body::{BoxError, RequestBody};
 use crate::stages::places::Place;
@@ -52,8 +52,8 @@ impl Endpoint {
                 },
             }
         }
-        let (address, stream) = tokio::time::timeout(DIAL, self.dial_one_of(addresses)).await.unwrap_or(Err(Error::Timeout))?;
-        let place = self.place(&address, user)?;
+        let dialling = tokio::time::timeout(DIAL, self.dial_one_of(addresses, user));
+        let Dialled { address, stream, place } = dialling.await.unwrap_or(Err(Error::Timeout))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| failure(&error))?;
         self.tasks.spawn_until_cancelled("connection to an API server", OnFailure::Log, async move {
             // Its end is told by the answer.

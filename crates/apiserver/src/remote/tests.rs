@@ -243,3 +243,34 @@ fn client_configurations() {
     let unreadable = Target::of_client_config(&json!({"url": "https://a", "caBundle": "?"})).unwrap_err().to_string();
     assert!(unreadable.starts_with("unable to load root certificates: "), "{unreadable}");
 }
+
+/// Who never answers has no more of a tunnel than who does: a user's place is taken before anybody is dialled.
+#[tokio::test]
+async fn a_user_dials_no_more_than_places_allow() {
+    let opened = open().await;
+    let (near, _far) = tokio::io::duplex(1 << 16);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (sender, connection) = hyper::client::conn::http2::handshake(executor, TokioIo::new(near)).await.unwrap();
+    let mut kept = tokio::task::JoinSet::new();
+    kept.spawn(connection);
+    let tunnels = Arc::new(Tunnels::default());
+    tunnels.opened("n", sender);
+    let target = Target::of_client_config(&json!({"url": "https://127.0.0.1:1/"})).unwrap();
+    let endpoint = Remotes::new(opened.tasks.child(), tunnels).endpoint(&target);
+    let address = || resolve::Address { node: Some("n".into()), host: "127.0.0.1".into(), port: 1 };
+    let dial = |user| Box::pin(endpoint.dial_one_of(vec![address()], user));
+    let mut dialling = Vec::new();
+    let refused = loop {
+        let mut one = dial(Some("jane"));
+        match futures::poll!(&mut one) {
+            std::task::Poll::Pending => dialling.push(one),
+            std::task::Poll::Ready(answer) => break answer.err().unwrap(),
+        }
+        assert!(dialling.len() < 1000);
+    };
+    assert!(matches!(refused, Error::Streams(_)) && dialling.len() > 10, "{refused}");
+    // Others have theirs, and so has the server itself.
+    assert!(futures::poll!(dial(Some("joe"))).is_pending() && futures::poll!(dial(None)).is_pending());
+    drop(dialling);
+    assert!(futures::poll!(dial(Some("jane"))).is_pending());
+}

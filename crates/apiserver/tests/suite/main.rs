@@ -10,6 +10,7 @@ mod connect;
 mod custom;
 mod fairness;
 mod forms;
+mod full_store;
 mod hangups;
 mod history;
 mod hostile;

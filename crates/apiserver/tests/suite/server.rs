@@ -54,6 +54,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Begins to listen and to follow.
+    pub(crate) fn run(&mut self) {
+        let (service, tasks) = (self.service.take().unwrap(), self.tasks.clone());
+        self.tasks.spawn("apiserver", base::tasks::OnFailure::Log, async move { service.run(tasks).await });
+    }
+
     /// Ends the API, and opens it again over the same store.
     pub(crate) async fn restart(&mut self) {
         let options = options(self.dir.path().join("pki"), true);
@@ -72,8 +78,7 @@ pub(crate) async fn serve() -> Server {
 /// The same, with other options.
 pub(crate) async fn serve_with(change: impl FnOnce(&mut Options)) -> Server {
     let mut server = start_with(change).await;
-    let (service, tasks) = (server.service.take().unwrap(), server.tasks.clone());
-    server.tasks.spawn("apiserver", base::tasks::OnFailure::Log, async move { service.run(tasks).await });
+    server.run();
     server
 }
 
@@ -84,9 +89,14 @@ pub(crate) async fn start(anonymous: bool) -> Server {
 
 /// The same, with other options.
 pub(crate) async fn start_with(change: impl FnOnce(&mut Options)) -> Server {
+    start_within(u64::MAX, change).await
+}
+
+/// The same, with a store that takes so many bytes of objects.
+pub(crate) async fn start_within(quota: u64, change: impl FnOnce(&mut Options)) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let (tasks, failures) = Tasks::root();
-    let store = store::Options { reserve: 0, ..store::Options::new(dir.path().join("db")) };
+    let store = store::Options { reserve: 0, quota, ..store::Options::new(dir.path().join("db")) };
     let engine = Arc::new(store::Fjall::open(store, &tasks).await.unwrap());
     let authority = Arc::new(Authority::in_memory("test-ca").unwrap());
     let mut options = options(dir.path().join("pki"), true);

@@ -217,7 +217,7 @@ impl Authority {
             usages: &[Usage::DigitalSignature, Usage::ClientAuth],
             extension: Some(&extension),
         };
-        let certificate = self.seal(&content, (from, until))?;
+        let certificate = self.chained(self.seal(&content, (from, until))?);
         let at = |second| Timestamp::from_second(second).map_err(|error| Error::Parse(format!("a time: {error}")));
         let half = SignedDuration::from_secs((until - from) / 2);
         let (from, until) = (at(from)?, at(until)?);
@@ -279,6 +279,21 @@ mod tests {
             let Peer::Pod { identity: found, credential } = peer else { panic!("{name}: {peer:?}") };
             assert_eq!((*found, credential.fingerprint.len()), (identity(), 64), "{name}");
         }
+    }
+
+    /// Who trusts the former authority alone knows pods, too, while the authority changes.
+    #[test]
+    fn certificates_of_pods_come_with_what_others_need_to_believe_them() {
+        let [own, former] = ["own", "former"].map(|name| Authority::generate(name).unwrap());
+        let bundle = own.certificate + &former.certificate;
+        let authority = Authority::from_pem(&bundle, &(own.key + &former.key)).unwrap();
+        let public = requested_key(&PodKey::generate(KeyType::EcdsaP256).unwrap().request).unwrap();
+        let issued = authority.certify_pod(&public, &identity(), Duration::from_secs(3600)).unwrap();
+        let chain: Vec<CertificateDer<'_>> =
+            CertificateDer::pem_slice_iter(issued.certificate.as_bytes()).map(Result::unwrap).collect();
+        assert_eq!(chain.len(), 2);
+        let peer = Verifier::new(&former.certificate).unwrap().peer(Some(&chain));
+        assert!(matches!(&peer, Peer::Pod { identity: found, .. } if **found == identity()), "{peer:?}");
     }
 
     #[test]

@@ -145,9 +145,9 @@ impl Cache {
         (state.items.rank(state.items.end()), state.items.bytes())
     }
 
-    /// The revision of the newest change.
+    /// The revision of the newest change. Takes no lock.
     pub(crate) fn revision(&self) -> u64 {
-        self.state.read().revision
+        self.newest.load(std::sync::atomic::Ordering::Acquire)
     }
 }
 
