@@ -65,6 +65,8 @@ impl Start {
             node_name: self.node_name.clone(),
             dns: options.local_addresses.clone(),
             config: options.config(),
+            node_ip: options.node_ip,
+            backend: options.backend,
             events: self.events,
         };
         let pods = network::PodNetwork::start(options).await.context("pod network")?;
