@@ -153,7 +153,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<Mirroring>(|o, t| launch(Mirroring::new(&o.informers), o, t)),
     entry::<ranges::Addresses>(|o, t| launch(ranges::Addresses::new(&o.informers), o, t)),
     entry::<ranges::Ranges>(|o, t| launch(ranges::Ranges::new(&o.informers), o, t)),
-    entry::<Balancers>(|o, t| launch(Balancers::new(&o.informers, o.node_ports.clone()), o, t)),
+    entry::<Balancers>(|o, t| launch(Balancers::new(&o.informers, o.node_ports.clone(), o.reserved.ranges.clone()), o, t)),
     entry::<disruption::Disruption>(|o, t| launch(disruption::Disruption::new(&o.informers), o, t)),
     entry::<disruption::StaleTargets>(|o, t| launch(disruption::StaleTargets::new(&o.informers), o, t)),
     entry::<Autoscaler>(|o, t| launch(Autoscaler::new(&o.informers), o, t)),

@@ -9,6 +9,7 @@
 
 pub mod addresses;
 pub mod cni;
+mod gone;
 pub mod hosts;
 mod ipam;
 pub mod nodes;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 pub use ipam::{Error as IpamError, Lease, gateway};
 pub use nodes::Backend;
@@ -41,6 +43,7 @@ use crate::nft::element::{Endpoint, Key, Protocol};
 use crate::nft::features::guards::OVERLAY;
 use crate::nft::features::{self, frames, masquerade};
 use crate::nft::table::{self, Holder, Table};
+use gone::Gone;
 use ipam::Ipam;
 use rtnl::{Links, Mac, Veth};
 
@@ -235,6 +238,7 @@ struct Inner {
     bridge_mac: Mac,
     table: Table,
     ipam: Mutex<Ipam>,
+    gone: Gone,
     /// Tells others that this node runs.
     _held: owner::Held,
 }
@@ -263,6 +267,7 @@ impl PodNetwork {
 
     /// Connects the network namespace at `netns` and returns the pod's addresses, one of each family. Idempotent.
     pub async fn attach(&self, sandbox: &str, netns: &Path, wanted: &Attachment) -> Result<Vec<IpAddr>, Error> {
+        self.0.gone.remove(sandbox);
         if self.0.options.backend == Backend::Cni {
             return self.attach_by_plugins(sandbox, netns, wanted).await;
         }
@@ -270,8 +275,18 @@ impl PodNetwork {
         blocking(move || inner.attach(&sandbox, &netns, &wanted)).await
     }
 
-    /// Releases everything that the sandbox has, also when its namespace is gone. Idempotent.
+    /// Releases everything that the sandbox has, also when its namespace is gone. Idempotent. What cannot be released now, as network plugins fail, is tried again
+    /// ([`Self::release_gone`]), also if nobody else asks: whoever detaches a sandbox wants it no more.
     pub async fn detach(&self, sandbox: &str) -> Result<(), Error> {
+        let released = self.release(sandbox).await;
+        match &released {
+            Ok(()) => self.0.gone.remove(sandbox),
+            Err(_) => self.0.gone.add(sandbox, Instant::now(), true),
+        }
+        released
+    }
+
+    async fn release(&self, sandbox: &str) -> Result<(), Error> {
         let lease = self.0.ipam.lock().leases().get(sandbox).cloned();
         if let Some(added) = lease.and_then(|lease| lease.cni) {
             self.0.options.cni.delete(sandbox, &added).await?;
@@ -312,13 +327,15 @@ impl PodNetwork {
     }
 
     /// Releases what sandboxes have that are no longer there, and connects those anew whose interface is gone; `live` are the sandboxes
-    /// with their network namespaces. Returns how many were released.
+    /// with their network namespaces. What network plugins have to take away is left to [`Self::release_gone`]. Returns how many are gone.
     pub async fn reconcile(&self, live: &BTreeMap<String, PathBuf>) -> Result<usize, Error> {
         let (kept, gone): (Vec<_>, Vec<_>) = self.leases().into_iter().partition(|(id, _)| live.contains_key(id));
-        for (sandbox, _) in &gone {
+        for (sandbox, lease) in &gone {
             tracing::info!(%sandbox, "releasing the addresses of a sandbox that is gone");
-            // A network plugin that fails, or is gone itself, keeps no node from starting: the lease stays, and is released at the next start.
-            if let Err(error) = self.detach(sandbox).await {
+            // Plugins may take minutes, and there may be many such sandboxes.
+            if lease.cni.is_some() {
+                self.0.gone.add(sandbox, Instant::now(), false);
+            } else if let Err(error) = self.detach(sandbox).await {
                 tracing::warn!(%sandbox, %error, "what a sandbox that is gone has of the network cannot be released");
             }
         }
@@ -361,7 +378,7 @@ impl PodNetwork {
         for ((owner, _), error) in table.replace_what_can(ports.collect()).map_err(table::Error::Refused)? {
             tracing::error!(owner, %error, "the kernel refuses the host ports of a pod, going on without them");
         }
-        Ok(Self(Arc::new(Inner { options, mtu, bridge_mac, table, ipam: Mutex::new(ipam), _held: held })))
+        Ok(Self(Arc::new(Inner { options, mtu, bridge_mac, table, ipam: Mutex::new(ipam), gone: Gone::default(), _held: held })))
     }
 }
 

@@ -6,6 +6,7 @@
 mod cluster;
 mod compile;
 mod installed;
+mod places;
 mod spec;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,7 +17,7 @@ use std::time::Duration;
 use base::readiness::Gate;
 use client::events::{Recorder, Type};
 use client::{Change, Changes, Informer, Informers, Key};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -24,8 +25,10 @@ use crate::netlink;
 use crate::nft::Config;
 use crate::nft::contents;
 use crate::nft::table::{self, Holder, Refusal, Table};
+use crate::pod::nodes::Backend;
 use compile::{Facts, State};
 use installed::Installed;
+use places::Places;
 use spec::Spec;
 
 /// Policies cannot be enforced.
@@ -56,6 +59,10 @@ pub struct Options {
     pub dns: Vec<IpAddr>,
     /// As the table's.
     pub config: Config,
+    /// The node's own address; none is a node without others.
+    pub node_ip: Option<IpAddr>,
+    /// Who gives pods their addresses.
+    pub backend: Backend,
     /// Tells of policies of the cluster what is not known here.
     pub events: Recorder,
 }
@@ -157,6 +164,7 @@ pub async fn run(
             seen = Watched::next(&mut watched) => match seen {
                 Seen::Pod(change) => enforcer.set_pod(&change.key, change.new.as_deref()),
                 Seen::Namespace(change) => enforcer.set_namespace(&change.key.name, change.new.as_deref()),
+                Seen::Node(change) => enforcer.set_node(&change),
             },
         }
     }
@@ -166,20 +174,25 @@ pub async fn run(
 struct Watched {
     pods: Changes<Pod>,
     namespaces: Changes<Namespace>,
+    nodes: Changes<Node>,
 }
 
 impl Watched {
     async fn start(informers: &Informers, enforcer: &mut Enforcer) -> Self {
-        let (pods, namespaces) = (informers.of::<Pod>(), informers.of::<Namespace>());
-        let watched = Self { pods: pods.changes(), namespaces: namespaces.changes() };
+        let (pods, namespaces, nodes) = (informers.of::<Pod>(), informers.of::<Namespace>(), informers.of::<Node>());
+        let watched = Self { pods: pods.changes(), namespaces: namespaces.changes(), nodes: nodes.changes() };
         pods.synced().await;
         namespaces.synced().await;
-        enforcer.pods = Some(pods);
+        nodes.synced().await;
+        (enforcer.pods, enforcer.nodes) = (Some(pods), Some(nodes));
         watched
     }
 
     /// Takes what is there.
     fn take(&mut self, enforcer: &mut Enforcer) {
+        while let Some(change) = self.nodes.try_next() {
+            enforcer.set_node(&change);
+        }
         while let Some(change) = self.namespaces.try_next() {
             enforcer.set_namespace(&change.key.name, change.new.as_deref());
         }
@@ -194,6 +207,7 @@ impl Watched {
         tokio::select! {
             change = watched.pods.next() => Seen::Pod(change),
             change = watched.namespaces.next() => Seen::Namespace(change),
+            change = watched.nodes.next() => Seen::Node(change),
         }
     }
 }
@@ -201,6 +215,7 @@ impl Watched {
 enum Seen {
     Pod(Change<Pod>),
     Namespace(Change<Namespace>),
+    Node(Change<Node>),
 }
 
 struct Enforcer {
@@ -216,13 +231,16 @@ struct Enforcer {
     refused: Vec<contents::Change>,
     told: BTreeSet<String>,
     pods: Option<Informer<Pod>>,
+    nodes: Option<Informer<Node>>,
+    places: Places,
     policies: Informer<NetworkPolicy>,
     events: Recorder,
 }
 
 impl Enforcer {
     fn new(options: Options, table: Table, policies: Informer<NetworkPolicy>) -> Self {
-        let Options { node_name, dns, config, events } = options;
+        let places = Places::new(&options);
+        let Options { node_name, dns, config, events, .. } = options;
         let mut state = State::new(config, table.families());
         let port = |name: &str, protocol| (name.to_owned(), protocol, 53);
         let facts = Facts {
@@ -235,7 +253,8 @@ impl Enforcer {
         state.set_pod(&Key::namespaced("kube-system", "(cluster DNS)"), Some(facts));
         let (waiting, next) = (Vec::new(), Vec::new());
         let (refused, told) = (Vec::new(), BTreeSet::new());
-        Self { node_name, table, state, started: HashMap::new(), waiting, next, refused, told, pods: None, policies, events }
+        let (started, pods, nodes) = (HashMap::new(), None, None);
+        Self { node_name, table, state, started, waiting, next, refused, told, pods, nodes, places, policies, events }
     }
 
     fn set_policy(&mut self, change: &Change<NetworkPolicy>) {
@@ -247,8 +266,23 @@ impl Enforcer {
         self.state.set_namespace(name, labels);
     }
 
+    fn set_node(&mut self, change: &Change<Node>) {
+        let (Some(nodes), Some(pods)) = (&self.nodes, &self.pods) else { return };
+        if !places::differ(change.old.as_deref(), change.new.as_deref()) {
+            return;
+        }
+        let moved = self.places.update(nodes.list().iter().map(AsRef::as_ref));
+        let pods = if moved.is_empty() { Vec::new() } else { pods.list() };
+        for pod in pods.into_iter().filter(|pod| node_of(pod).is_some_and(|node| moved.contains(node))) {
+            self.set_pod(&Key::of(pod.as_ref()), Some(&pod));
+        }
+    }
+
     fn set_pod(&mut self, key: &Key, pod: Option<&Pod>) {
         let mut facts = pod.and_then(|pod| Facts::of(pod, &self.node_name));
+        if let (Some(facts), Some(pod)) = (&mut facts, pod) {
+            facts.addresses.retain(|address| self.places.can_have(node_of(pod), *address));
+        }
         if let Some(started) = self.started.get(key) {
             match (&mut facts, pod) {
                 (Some(facts), Some(pod)) if is_same(pod, &started.uid) => facts.addresses.clone_from(&started.addresses),
@@ -393,6 +427,10 @@ impl Enforcer {
         let table = self.table.clone();
         tokio::task::spawn_blocking(move || table.release(Holder::Policies)).await.map_err(|_| Error::Stopped)
     }
+}
+
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
 }
 
 /// Changes, the later ones in place of the earlier.

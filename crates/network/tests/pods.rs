@@ -229,3 +229,60 @@ fn pods_have_no_more_than_their_bandwidth() {
     });
     assert_eq!(sh(LISTING), before);
 }
+
+/// CNI specification, section 2, DEL: "A plugin should generally complete a DEL action without error even if some resources are missing"; and one that fails all the same, since
+/// what it needs is away for a while, is asked again, by the node that was told to let go and by one that starts and finds the lease, neither of which waits for it.
+#[test]
+fn what_plugins_do_not_take_away_is_asked_for_again() {
+    use std::os::unix::fs::PermissionsExt;
+    if !isolate() {
+        return;
+    }
+    let (directory, plugins) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (fails, program) = (plugins.path().join("fails"), plugins.path().join("plugin"));
+    let text = format!(
+        "#!/bin/sh\ncat >/dev/null\n[ $CNI_COMMAND != DEL ] || [ ! -e {} ] || exit 1\n\
+         echo '{{\"cniVersion\": \"1.0.0\", \"ips\": [{{\"address\": \"10.42.0.7/24\"}}]}}'\n",
+        fails.display()
+    );
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let network = r#"{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "plugin"}]}"#;
+    std::fs::write(plugins.path().join("10-net.conflist"), network).unwrap();
+    let options = || {
+        let mut options = options(directory.path());
+        options.backend = network::Backend::Cni;
+        options.cni = network::cni::Directories { configuration: plugins.path().into(), plugins: vec![plugins.path().into()] };
+        options
+    };
+    async fn released(network: &PodNetwork, left: usize) {
+        let release = async { match network.clone().release_gone().await {} };
+        let released = async {
+            while network.leases().len() > left {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = release => {}
+            done = tokio::time::timeout(std::time::Duration::from_secs(30), released) => done.expect("what is gone is released"),
+        }
+    }
+    runtime().block_on(async {
+        let (a, b) = (Netns::new(), Netns::new());
+        let network = PodNetwork::start(options()).await.unwrap();
+        for (name, netns) in [("a", &a), ("b", &b)] {
+            network.attach(name, &netns.path(), &Attachment::default()).await.unwrap();
+        }
+        std::fs::write(&fails, "").unwrap();
+        network.detach("a").await.unwrap_err();
+        assert_eq!(network.reconcile(&[("b".to_owned(), b.path())].into()).await.unwrap(), 1);
+        assert_eq!(network.leases().len(), 2);
+        std::fs::remove_file(&fails).unwrap();
+        released(&network, 1).await;
+        assert!(network.leases().contains_key("b"), "whoever is there keeps what it has");
+        drop(network);
+        let network = PodNetwork::start(options()).await.unwrap();
+        assert_eq!(network.reconcile(&BTreeMap::new()).await.unwrap(), 1);
+        released(&network, 0).await;
+    });
+}

@@ -62,7 +62,9 @@ impl Cluster {
             let _context = runtime.enter();
             let dns = vec!["10.43.0.10".parse().unwrap()];
             let events = client::events::Recorder::new(fake.client(), "test", NODE, &tasks);
-            let options = policy::Options { node_name: NODE.to_owned(), dns, config, events };
+            let (node_name, backend) = (NODE.to_owned(), network::Backend::default());
+            let node_ip = Some("192.0.2.1".parse().unwrap());
+            let options = policy::Options { node_name, dns, config, node_ip, backend, events };
             let informers = Informers::new(fake.client(), tasks.clone());
             let run = policy::run(options, informers, network.table().clone(), admissions, readiness.gate("policies"));
             tasks.spawn_until_cancelled("policies", OnFailure::Log, async { run.await.map(|_| ()) });

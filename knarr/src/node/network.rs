@@ -65,12 +65,17 @@ impl Start {
             node_name: self.node_name.clone(),
             dns: options.local_addresses.clone(),
             config: options.config(),
+            node_ip: options.node_ip,
+            backend: options.backend,
             events: self.events,
         };
         let pods = network::PodNetwork::start(options).await.context("pod network")?;
         let live = self.engine.sandboxes().await?.into_iter().filter_map(|sandbox| Some((sandbox.id, sandbox.netns?)));
         let live: BTreeMap<_, _> = live.collect();
         pods.reconcile(&live).await?;
+        let release = pods.clone().release_gone();
+        let release = async { Err::<(), std::convert::Infallible>(release.await) };
+        self.tasks.spawn_until_cancelled("networks of sandboxes that are gone", OnFailure::Shutdown, release);
         publish.send_replace(Some(pods.clone()));
         gate.ready();
         self.tasks.spawn_until_cancelled("nf_tables watch", OnFailure::Shutdown, keep(pods.table().clone()));

@@ -1,6 +1,7 @@
 //! Load balancers without a cloud: a Service of type LoadBalancer is served on the addresses of the nodes.
 //!
 //! The service proxy of every node answers on the addresses in `status.loadBalancer.ingress`; this decides which these are.
+//! Of nodes' addresses those count that nobody else has ([`node_addresses`]): what a node says takes nothing from the others.
 //! A port of the nodes can belong to one Service only: who is served at it keeps it, among those that are not the older one gets it,
 //! and the others wait; why is a condition of theirs. A number that is a node port of somebody is nobody else's. Where a node says that it has given
 //! a port of a Service to others ([`TakenPort`]), that port has an error at that node's addresses, and an address without any port is left out. Services with a `loadBalancerClass` are left to the implementation of that class.
@@ -8,13 +9,16 @@
 mod condition;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use client::Api;
 use client::events::Type;
 use client::kube::api::{Patch, PatchParams};
+use client::node_addresses::{self, Kind};
 use client::taken_ports::TakenPort;
 use client::{Index, Informer, Informers, Key};
+use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, PortStatus, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -41,10 +45,12 @@ pub(crate) struct Balancers {
     of_service: Index<EndpointSlice>,
     /// Ports that are every node's own.
     own: BTreeSet<(i32, String)>,
+    /// Ranges of pods and services, in which no node is.
+    inside: Vec<IpNet>,
 }
 
 impl Balancers {
-    pub(crate) fn new(informers: &Informers, own: BTreeSet<(i32, String)>) -> Self {
+    pub(crate) fn new(informers: &Informers, own: BTreeSet<(i32, String)>, inside: Vec<IpNet>) -> Self {
         let (services, slices): (Informer<Service>, Informer<EndpointSlice>) = (informers.of(), informers.of());
         Self {
             by_port: services.index("port of the nodes", |service, values| {
@@ -55,6 +61,7 @@ impl Balancers {
             nodes: informers.of(),
             slices,
             own,
+            inside,
         }
     }
 }
@@ -75,8 +82,10 @@ impl Controller for Balancers {
         });
         let services = self.services.clone();
         let of_nodes = Source::mapped(&self.nodes, move |change, queue| {
-            let shown =
-                |node: &Option<Arc<Node>>| node.as_deref().and_then(|node| Some((addresses(node)?, TakenPort::told(node))));
+            let shown = |node: &Option<Arc<Node>>| {
+                let shown = |node| (is_used(node), node_addresses::told(node), kubelet(node), TakenPort::told(node));
+                node.as_deref().map(shown)
+            };
             if shown(&change.old) != shown(&change.new) {
                 all(&services).for_each(|key| queue.add(key));
             }
@@ -102,8 +111,12 @@ impl Controller for Balancers {
         let (wanted, taken) = match taken {
             _ if !is_ours(&service) => (current(&service), None),
             None => {
-                let (wanted, is_lost) = ingress(&service, &self.nodes.list(), &self.of_service.get(&key.to_string()));
-                let nowhere = || "every node has given the ports to others, as events of it say: choose other ports".to_owned();
+                let slices = self.of_service.get(&key.to_string());
+                let (wanted, is_lost) = ingress(&service, &self.nodes.list(), &self.inside, &slices);
+                let nowhere = || {
+                    "every node has the ports itself or has given them to others, as events of it say: choose other ports"
+                        .to_owned()
+                };
                 let taken = (wanted.is_empty() && is_lost).then(nowhere);
                 (wanted, taken)
             }
@@ -140,12 +153,6 @@ impl Balancers {
         let api: Vec<i32> = api.iter().flat_map(served).collect();
         if let Some((port, _)) = wanted.iter().find(|(port, protocol)| protocol == "TCP" && api.contains(port)) {
             return Some(format!("port {port}/TCP of the nodes is the API server's: choose another port"));
-        }
-        let nodes = self.nodes.list();
-        let kubelet =
-            |node: &Arc<Node>| node.status.as_ref()?.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref().map(|e| e.port);
-        if let Some(port) = nodes.iter().filter_map(kubelet).find(|port| wanted.contains(&(*port, "TCP".to_owned()))) {
-            return Some(format!("port {port}/TCP of the nodes is the kubelet's: choose another port"));
         }
         if let Some((port, protocol)) = self.own.intersection(&wanted).next() {
             return Some(format!("port {port}/{protocol} of the nodes is their own: choose another port"));
@@ -237,35 +244,47 @@ fn current(service: &Service) -> Vec<LoadBalancerIngress> {
     status.and_then(|status| status.ingress.clone()).unwrap_or_default()
 }
 
-/// The addresses of a node that clients may use: external ones, else internal ones. None when it must not be used.
-fn addresses(node: &Node) -> Option<Vec<String>> {
-    let ready = crate::node_lifecycle::is_ready(node);
+/// Whether load balancers are served at a node.
+fn is_used(node: &Node) -> bool {
     let excluded = node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(EXCLUDED));
-    if !ready || excluded || meta::ends(node) {
-        return None;
-    }
-    let all = node.status.as_ref().and_then(|status| status.addresses.as_ref());
-    let of = |kind: &str| -> Vec<String> {
-        all.into_iter().flatten().filter(|one| one.type_ == kind).map(|one| one.address.clone()).collect()
-    };
-    Some(of("ExternalIP")).filter(|external| !external.is_empty()).or_else(|| Some(of("InternalIP")))
+    crate::node_lifecycle::is_ready(node) && !excluded && !meta::ends(node)
+}
+
+/// The kubelet's port, which nobody gets at its node's addresses.
+fn kubelet(node: &Node) -> Option<(i32, String)> {
+    let endpoints = node.status.as_ref()?.daemon_endpoints.as_ref()?;
+    Some((endpoints.kubelet_endpoint.as_ref()?.port, "TCP".to_owned()))
+}
+
+/// The addresses of a node that clients may use: external ones, else internal ones.
+fn addresses(all: &[(Kind, IpAddr)]) -> Vec<String> {
+    let of = |kind: Kind| all.iter().filter(move |(of, _)| *of == kind).map(|(_, address)| address.to_string());
+    let external: Vec<String> = of(Kind::External).collect();
+    if external.is_empty() { of(Kind::Internal).collect() } else { external }
 }
 
 /// Where the service is served, and whether a node has given ports of it to others. With external traffic policy Local only on nodes with ready
 /// endpoints.
-pub(super) fn ingress(service: &Service, nodes: &[Arc<Node>], slices: &[Arc<EndpointSlice>]) -> (Vec<LoadBalancerIngress>, bool) {
+fn ingress(
+    service: &Service,
+    nodes: &[Arc<Node>],
+    inside: &[IpNet],
+    slices: &[Arc<EndpointSlice>],
+) -> (Vec<LoadBalancerIngress>, bool) {
     let (families, wanted, key) = (families(service), ports(service), Key::of(service));
     let ready = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| {
         endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
     };
     let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).filter(ready);
     let hosts: BTreeSet<&str> = endpoints.filter_map(|endpoint| endpoint.node_name.as_deref()).collect();
+    let is_inside = |address: &IpAddr| inside.iter().any(|range| range.contains(address));
+    let believed = node_addresses::believed(nodes.iter().map(AsRef::as_ref), None, is_inside);
     let mut found = BTreeMap::new();
     let mut is_lost = false;
     for node in nodes.iter().filter(|node| !is_local(service) || hosts.contains(meta::name(node.as_ref()))) {
-        let Some(addresses) = addresses(node) else { continue };
+        let Some(addresses) = believed.get(meta::name(node.as_ref())).filter(|_| is_used(node)) else { continue };
         let told = TakenPort::told(node).into_iter().filter(|taken| taken.service == key).map(|taken| taken.port);
-        let lost: BTreeSet<(i32, String)> = told.filter(|port| wanted.contains(port)).collect();
+        let lost: BTreeSet<(i32, String)> = told.chain(kubelet(node)).filter(|port| wanted.contains(port)).collect();
         is_lost |= !lost.is_empty();
         if !lost.is_empty() && lost == wanted {
             continue;
@@ -276,7 +295,7 @@ pub(super) fn ingress(service: &Service, nodes: &[Arc<Node>], slices: &[Arc<Endp
             error: lost.contains(&(*port, protocol.clone())).then(|| UNAVAILABLE.to_owned()),
         };
         let of_family = |address: &String| Family::of(address).is_some_and(|family| families.contains(&family));
-        for address in addresses.into_iter().filter(of_family) {
+        for address in self::addresses(addresses).into_iter().filter(of_family) {
             found.entry(address).or_insert_with(|| wanted.iter().map(port).collect::<Vec<_>>());
         }
     }

@@ -1,5 +1,6 @@
 //! The table in the kernel and the state that it holds.
 
+mod kept;
 mod refusal;
 mod stale;
 
@@ -287,8 +288,11 @@ impl Inner {
             World::default()
         };
         let (deltas, before) = self.contents.displace(changes, &world);
-        // Nothing is written while an earlier table is held: what will replace it is tried before it counts on it.
+        // The table is not written while an earlier one is held: what will replace it is tried before it counts on it.
         let tried = if self.held.is_empty() { Ok(()) } else { self.try_alone(&self.fragments(owners)) };
+        if tried.is_ok() {
+            self.lend(owners, &deltas);
+        }
         (before, tried.and_then(|()| self.send_deltas(deltas)))
     }
 

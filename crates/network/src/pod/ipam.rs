@@ -97,8 +97,8 @@ impl Ipam {
         let addresses = self.ranges.iter().map(|range| self.next_free(*range)).collect::<Result<Vec<_>, _>>()?;
         let Attachment { ports, bandwidth, .. } = wanted.clone();
         let lease = Lease { addresses: addresses.clone(), ports, bandwidth, attached: false, cni: None };
-        self.write(&path, &lease)?;
-        self.write(&self.directory.join("last"), &addresses)?;
+        self.write(&path, &lease, Outlives::Process)?;
+        self.write(&self.directory.join("last"), &addresses, Outlives::Process)?;
         self.used.extend(&addresses);
         self.last = addresses;
         self.leases.insert(sandbox.to_owned(), lease.clone());
@@ -107,7 +107,8 @@ impl Ipam {
 
     /// Remembers what a sandbox has from others than this.
     pub(super) fn put(&mut self, sandbox: &str, lease: Lease) -> Result<(), Error> {
-        self.write(&self.lease_path(sandbox)?, &lease)?;
+        // What plugins have made may outlive the machine, such as an address of a server of theirs: only the lease says what to take away.
+        self.write(&self.lease_path(sandbox)?, &lease, Outlives::Machine)?;
         self.used.extend(&lease.addresses);
         self.leases.insert(sandbox.to_owned(), lease);
         Ok(())
@@ -118,7 +119,7 @@ impl Ipam {
         let Some(lease) = self.leases.get_mut(sandbox) else { return Ok(()) };
         lease.attached = true;
         let lease = lease.clone();
-        self.write(&self.lease_path(sandbox)?, &lease)
+        self.write(&self.lease_path(sandbox)?, &lease, Outlives::Process)
     }
 
     /// Gives the addresses of a sandbox back. No error when it has none.
@@ -167,9 +168,9 @@ impl Ipam {
     }
 
     /// Addresses need not outlive the machine's uptime, only the process.
-    fn write(&self, path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    fn write(&self, path: &Path, value: &impl Serialize, outlives: Outlives) -> Result<(), Error> {
         let written = serde_json::to_vec(value).map_err(io::Error::from);
-        written.and_then(|bytes| files::replace(path, &bytes, Outlives::Process)).map_err(file_error(path))
+        written.and_then(|bytes| files::replace(path, &bytes, outlives)).map_err(file_error(path))
     }
 }
 

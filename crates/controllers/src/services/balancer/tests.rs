@@ -36,7 +36,7 @@ fn is_served_on_the_nodes_addresses() {
             {"addresses": ["10.1.0.1"], "nodeName": host, "conditions": {"ready": ready}}]})))
     };
     let check = |more: Value, slices: &[Arc<EndpointSlice>], expected: &[&str]| {
-        let (found, _) = ingress(&service("s", 80, more), &nodes, slices);
+        let (found, _) = ingress(&service("s", 80, more), &nodes, &[], slices);
         assert_eq!(found.into_iter().filter_map(|one| one.ip).collect::<Vec<_>>(), expected);
     };
     check(json!({}), &[], &["10.0.0.1", "192.0.2.2"]);
@@ -64,7 +64,11 @@ async fn an_older_service_that_asks_later_takes_nothing() {
     world.start(&["service-load-balancer"]);
     let told = |events: &[Event], text: &str| events.iter().any(|event| event.message.iter().any(|told| told.contains(text)));
     let all = |events: &[Event]| {
-        let texts = ["80/TCP of the nodes is taken by service a/front", "the kubelet's", "8472/UDP of the nodes is their own"];
+        let texts = [
+            "80/TCP of the nodes is taken by service a/front",
+            "every node has the ports itself",
+            "8472/UDP of the nodes is their own",
+        ];
         texts.iter().all(|text| told(events, text))
     };
     world.fake.until::<Event>(all).await;
@@ -119,6 +123,29 @@ async fn the_older_service_has_the_port_and_the_other_gets_it_afterwards() {
     world.fake.until::<Service>(|all| says(all, "api").is_empty()).await;
 }
 
+/// What a node says of its addresses and of its kubelet holds for itself only.
+#[test]
+fn a_node_says_nothing_of_others() {
+    let at = |name: &str, day: u32, addresses: &[(&str, &str)], kubelet: i32| {
+        let mut one = node(name, "True", addresses, json!({})).as_ref().clone();
+        one.metadata.creation_timestamp = Some(object(json!(format!("2026-01-{day:02}T00:00:00Z"))));
+        one.status.as_mut().unwrap().daemon_endpoints = Some(object(json!({"kubeletEndpoint": {"Port": kubelet}})));
+        Arc::new(one)
+    };
+    let check = |nodes: &[Arc<Node>], expected: &[&str], is_lost: bool| {
+        let inside = ["10.42.0.0/16", "10.43.0.0/16"].map(|range| range.parse().unwrap());
+        let (found, lost) = ingress(&service("s", 443, json!({})), nodes, &inside, &[]);
+        assert_eq!(found.into_iter().filter_map(|one| one.ip).collect::<Vec<_>>(), expected);
+        assert_eq!(lost, is_lost);
+    };
+    let good = at("z", 1, &[("InternalIP", "10.0.0.1")], 10250);
+    check(&[at("evil", 2, &[("InternalIP", "10.0.0.2")], 443), good.clone()], &["10.0.0.1"], true);
+    for address in ["10.43.0.1", "10.42.0.7", "127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "10.0.0.1"] {
+        check(&[at("evil", 2, &[("ExternalIP", address)], 10250), good.clone()], &["10.0.0.1"], false);
+        check(&[at("evil", 2, &[("InternalIP", address)], 443), good.clone()], &["10.0.0.1"], true);
+    }
+}
+
 #[test]
 fn ports_that_a_node_has_given_to_others() {
     let told = |text: &str| {
@@ -129,7 +156,7 @@ fn ports_that_a_node_has_given_to_others() {
     let other = node("m", "True", &[("InternalIP", "10.0.0.2")], json!({}));
     let ports = json!({"ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]});
     let check = |text: &str, expected: &[&str], is_lost: bool| {
-        let (found, lost) = ingress(&service("s", 80, ports.clone()), &[told(text), other.clone()], &[]);
+        let (found, lost) = ingress(&service("s", 80, ports.clone()), &[told(text), other.clone()], &[], &[]);
         let port = |one: &PortStatus| format!("{}/{}{}", one.port, one.protocol, one.error.as_deref().unwrap_or_default());
         let line = |one: &LoadBalancerIngress| {
             let ports: Vec<String> = one.ports.iter().flatten().map(port).collect();

@@ -142,6 +142,38 @@ fn what_a_held_table_waits_for_is_tried() {
     });
 }
 
+/// Static pods start while the server is away, and with it all that others know of services, policies and nodes.
+#[test]
+fn a_held_table_takes_what_pods_need() {
+    isolated(|| {
+        open(&[]).replace([good(1)]).unwrap();
+        let table = open(&[Holder::Services]);
+        let listed = || {
+            let listed = std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+            String::from_utf8(listed.stdout).unwrap()
+        };
+        let address = "10.42.0.9".parse().unwrap();
+        let elements = || {
+            let sender = features::frames::sender("knv-static", [10, 88, 0, 0, 0, 9], address);
+            Fragment::from(vec![sender, features::services::hairpin(address)])
+        };
+        table.replace([("service:x/a".to_owned(), elements())]).unwrap();
+        assert!(!listed().contains("10.42.0.9"), "others wait");
+        // A set that the earlier process had not keeps nothing from the rest.
+        let mut pod = elements();
+        pod.extend(fragment(3, &[0, 80]));
+        table.replace([("service:x/a".to_owned(), Fragment::default())]).unwrap();
+        table.replace([("pod:a".to_owned(), pod)]).unwrap();
+        let text = listed();
+        assert!(text.contains("10.42.0.9 . 10.42.0.9"), "{text}");
+        assert!(!table.0.lock().families.contains(&Family::Bridge) || text.contains("knv-static"), "{text}");
+        assert_eq!(sets(), ["1"]);
+        table.release(Holder::Services).unwrap();
+        assert!(listed().contains("10.42.0.9 . 10.42.0.9"));
+        assert_eq!(sets(), ["3"]);
+    });
+}
+
 /// Who is refused with more answers than there is room for is to blame all the same, and no later request takes what is left of them for its own.
 #[test]
 fn answers_that_are_lost_keep_no_one_from_being_blamed() {
