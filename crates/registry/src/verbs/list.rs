@@ -106,7 +106,8 @@ impl Registry {
         res.show(&found.ok_or_else(|| Status::not_found(&res.group_resource, name))?).await
     }
 
-    /// An object as the cache has it now, none when there is none. For what may not wait.
+    /// An object as the cache has it now, none when there is none. For what may not wait, of kinds that no webhook converts; for others there
+    /// is [`Registry::known`].
     pub fn peek(&self, res: &Served, namespace: &str, name: &str) -> Option<serde_json::Value> {
         res.storage.cache.get(&object_path(namespace, name)).map(|entry| res.own_value(&entry))
     }
@@ -132,11 +133,32 @@ impl Registry {
         (page.entries.iter().map(|entry| res.show_here(entry)).collect(), revision)
     }
 
-    /// Those objects of a namespace, or of all where it is empty, that a label selector takes, as the cache has them now.
-    pub fn peek_labelled(&self, res: &Served, namespace: &str, labels: &labels::Selector) -> Vec<Arc<Entry>> {
+    /// An object as the cache has it now, none when there is none. What has to be converted for that is kept for a while: who asks for the same
+    /// object again and again does not ask a webhook each time.
+    ///
+    /// # Errors
+    /// It cannot be converted.
+    pub async fn known(&self, res: &Served, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>, Status> {
+        let mut found: Vec<Arc<Entry>> = res.storage.cache.get(&object_path(namespace, name)).into_iter().collect();
+        res.show_changes(&mut found).await?;
+        Ok(found.pop())
+    }
+
+    /// The same of those objects of a namespace, or of all where it is empty, that a label selector takes.
+    ///
+    /// # Errors
+    /// One of them cannot be converted.
+    pub async fn known_labelled(
+        &self,
+        res: &Served,
+        namespace: &str,
+        labels: &labels::Selector,
+    ) -> Result<Vec<Arc<Entry>>, Status> {
         let window = Window { namespace: Some(namespace).filter(|namespace| !namespace.is_empty()), ..Window::default() };
         let (page, _) = res.storage.cache.select(window, |entry| labels.matches(entry));
-        page.entries.iter().map(|entry| res.show_here(entry)).collect()
+        let mut found = page.entries;
+        res.show_changes(&mut found).await?;
+        Ok(found)
     }
 
     /// The revision of the newest change of a kind's objects.
