@@ -28,8 +28,13 @@ use serde_json::{Value, json};
 
 const SYSTEM: &str = "kube-system";
 
-/// Writes the Service as it must be; repeating it changes nothing.
-pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr]) -> Result<()> {
+/// Writes the Service as it must be; repeating it changes nothing. What is inside is what the API refuses otherwise, be it for want of room or by
+/// somebody's policy or webhook, which may be one that no pod answers yet: that keeps no server from starting, since it could not be removed
+/// without one, and is tried again.
+///
+/// # Errors
+/// The Service cannot have these addresses, or cannot be read.
+pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr]) -> Result<Result<()>> {
     let families: Vec<&str> = addresses.iter().map(|address| if address.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
     let policy = if addresses.len() > 1 { "PreferDualStack" } else { "SingleStack" };
     let service = json!({
@@ -44,20 +49,18 @@ pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr]) -> Result<
     });
     let services: Api<Service> = Api::namespaced(client, "kube-system");
     let params = PatchParams::apply("knarr").force();
-    let Err(error) = services.patch("kube-dns", &params, &Patch::Apply(&service)).await else { return Ok(()) };
+    let Err(error) = services.patch("kube-dns", &params, &Patch::Apply(&service)).await else { return Ok(Ok(())) };
     let wanted: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
     let there = services.get_opt("kube-dns").await.context("service kube-system/kube-dns")?;
     let has = there.and_then(|there| there.spec?.cluster_ips);
     match (has, &error) {
-        // Somebody's policy or webhook, which may be one that no pod answers yet, keeps no server from starting: it could not be
-        // removed without one.
-        (Some(has), _) if has == wanted => {
-            tracing::warn!(error = client::why(&error), "the service of the cluster DNS stays as it is");
-            Ok(())
-        }
-        (Some(_), _) => Err(no_address(&wanted, &error)),
+        (Some(has), _) if has != wanted => Err(no_address(&wanted, &error)),
         (None, kube::Error::Api(status)) if names_address(status) => Err(no_address(&wanted, &error)),
-        (None, _) => Err(error).context("service kube-system/kube-dns"),
+        (Some(_), _) => {
+            tracing::warn!(error = client::why(&error), "the service of the cluster DNS stays as it is");
+            Ok(Ok(()))
+        }
+        (None, _) => Ok(Err(error).context("service kube-system/kube-dns")),
     }
 }
 

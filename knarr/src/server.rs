@@ -131,20 +131,20 @@ async fn start(
     let handle = service.handle()?;
     api_tasks.spawn("apiserver", OnFailure::Shutdown, service.run(api_tasks.clone()));
     let client = identity::apiserver(&handle.api);
-    let mut refusals = Refusals::default();
     // At once: the store writes what comes together with one disk synchronisation.
     let (dns, ranges, storage) = tokio::join!(
         bootstrap::cluster_dns(client.clone(), &cluster.dns),
         bootstrap::pod_ranges(client.clone(), &cluster.pods),
         bootstrap::local_storage(client.clone()),
     );
-    dns.and(ranges)?;
-    if refusals.tell(storage) {
-        components.spawn_until_cancelled("class of local volumes", OnFailure::Shutdown, async move {
-            while refusals.again(bootstrap::local_storage(client.clone()).await).await {}
-            Ok::<_, Infallible>(())
-        });
-    }
+    let dns = dns?;
+    ranges?;
+    let (own, addresses) = (client.clone(), cluster.dns.clone());
+    until_taken("service of the cluster DNS", dns, components, move || {
+        let (own, addresses) = (own.clone(), addresses.clone());
+        async move { bootstrap::cluster_dns(own, &addresses).await.and_then(|taken| taken) }
+    });
+    until_taken("class of local volumes", storage, components, move || bootstrap::local_storage(client.clone()));
     let token = paths.token();
     JoinToken::load_or_create(&token, authority.bundle())?;
     let server = format!("https://{}", SocketAddr::new(identity.ip(), handle.address.port()));
@@ -181,6 +181,20 @@ async fn start(
     Kubeconfig { path: paths.kubeconfig(), pki: paths.pki(), authority: authority.clone(), listen }.keep(components)?;
     tracing::info!(address = %handle.address, kubeconfig = %paths.kubeconfig().display(), "knarr {} serves Kubernetes {}", env!("CARGO_PKG_VERSION"), apiserver::VERSION);
     process::until_changed(own, changed).await
+}
+
+/// Tries again what the API has refused, until it is taken.
+fn until_taken<F>(what: &'static str, first: Result<()>, tasks: &Tasks, again: impl Fn() -> F + Send + 'static)
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let mut refusals = Refusals::default();
+    if refusals.tell(first) {
+        tasks.spawn_until_cancelled(what, OnFailure::Shutdown, async move {
+            while refusals.again(again().await).await {}
+            Ok::<_, Infallible>(())
+        });
+    }
 }
 
 /// The store, in which values are encrypted as a configuration says. Its file is followed.

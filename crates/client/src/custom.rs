@@ -12,8 +12,10 @@ use crate::watch::{Error, Event, Watch};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
-/// How soon what is not served is asked for again, though the definition says that it is.
-const RETRY: Duration = Duration::from_secs(1);
+/// How soon what is not served is asked for again, though the definition says that it is: at first, and when it has not been for long. A change of
+/// the definition has it asked for at once.
+const RETRY: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// What happens to the objects of a custom resource. They come as the API sends them.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ struct Objects {
     version: &'static str,
     events: Events,
     listed: Vec<Bytes>,
+    /// How soon it is asked for again, while it is not served.
+    retry: Option<Duration>,
 }
 
 /// Follows the objects of a resource in the first of `versions` that is served, for ever. The first [`Change::All`] tells that all is known
@@ -110,12 +114,17 @@ impl Follow {
             return None;
         }
         let Some(version) = definition.best(self.versions) else { return Some(self.none()) };
-        if self.objects.as_ref().is_some_and(|objects| objects.version == version) {
-            return None;
+        let events = self.watch(version);
+        match self.objects.as_mut().filter(|objects| objects.version == version) {
+            Some(objects) if objects.retry.is_some() => objects.events = events,
+            Some(_) => {}
+            // What is known of another version stays until all of this one is.
+            None => {
+                self.objects = Some(Objects { version, events, listed: Vec::new(), retry: None });
+                return Some(Change::Served);
+            }
         }
-        // What is known of another version stays until all of this one is.
-        self.objects = Some(Objects { version, events: self.watch(version), listed: Vec::new() });
-        Some(Change::Served)
+        None
     }
 
     fn watch(&self, version: &str) -> Events {
@@ -125,6 +134,7 @@ impl Follow {
 
     fn of_objects(&mut self, event: Result<Event<Bytes>, Error>) -> Option<Change> {
         let objects = self.objects.as_mut()?;
+        let pause = objects.retry.take();
         match event {
             Ok(Event::Init) => objects.listed.clear(),
             Ok(Event::InitApply(object)) => objects.listed.push(object),
@@ -133,10 +143,10 @@ impl Follow {
             Ok(Event::Delete(object)) => return Some(Change::Gone(object)),
             // The definition tells when the version is served no more, which may come later than this. Until then the objects stay.
             Err(error) if error.is_missing() => {
-                let version = objects.version;
-                let soon = stream::once(tokio::time::sleep(RETRY)).filter_map(|()| std::future::ready(None));
+                let (version, pause) = (objects.version, pause.unwrap_or(RETRY));
+                let soon = stream::once(tokio::time::sleep(pause)).filter_map(|()| std::future::ready(None));
                 let events = Box::pin(soon.chain(self.watch(version)));
-                self.objects = Some(Objects { version, events, listed: Vec::new() });
+                self.objects = Some(Objects { version, events, listed: Vec::new(), retry: Some((pause * 2).min(RETRY_MAX)) });
             }
             Err(error) => tracing::debug!(plural = self.plural, %error, "the watch failed and begins again"),
         }

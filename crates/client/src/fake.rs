@@ -82,10 +82,10 @@ impl Fake {
         self.db.withdraw(group, version, plural);
     }
 
-    /// Returns when a request was refused because what it is for was withdrawn.
-    pub async fn until_refused(&self) {
+    /// Returns when so many requests were refused because what they are for was withdrawn.
+    pub async fn until_refused(&self, times: usize) {
         // The sender lives in self.
-        let _ = self.db.refused().wait_for(|count| *count > 0).await;
+        let _ = self.db.refused().wait_for(|count| *count >= times).await;
     }
 
     /// The writes that were made through the API so far, in order.

@@ -22,6 +22,9 @@ use crate::{Converter, ObjectSchema, Patch};
 const CONVERTED_AT_ONCE: usize = 500;
 /// Bytes of them: objects are decoded meanwhile, and the answer has a largest size.
 const BYTES_AT_ONCE: usize = 4 << 20;
+/// Changes that are converted one by one, so that those who see the same one wait for one answer: of one change, that is the object now and
+/// before.
+const FEW_CHANGES: usize = 2;
 
 /// An object as it is stored, its index, and the stored version where it is another one.
 type StoredForm<'a> = (Cow<'a, Value>, Arc<Index>, Option<Arc<Form>>);
@@ -172,34 +175,43 @@ impl Served {
 
     /// Changes in this version, which others may see, too: what a webhook has converted for one of them it has converted for all.
     pub(crate) async fn show_changes(&self, entries: &mut [Arc<Entry>]) -> Result<(), Status> {
-        if let [one] = entries {
-            *one = match self.is_shown(one) {
-                true => one.clone(),
-                false => self.lately.get(one, self.show(one)).await?,
-            };
-            return Ok(());
-        }
         let mut missing = Vec::new();
-        for (at, entry) in entries.iter_mut().enumerate() {
+        for (at, entry) in entries.iter_mut().enumerate().filter(|(_, entry)| !self.is_shown(entry)) {
             match self.lately.known(entry) {
                 Some(shown) => *entry = shown,
                 None => missing.push(at),
             }
         }
+        if missing.len() <= FEW_CHANGES {
+            // Who comes meanwhile waits for the same answer.
+            for at in missing {
+                let entry = entries[at].clone();
+                entries[at] = self.lately.get(&entry, self.show(&entry)).await?;
+            }
+            return Ok(());
+        }
         let mut shown: Vec<Arc<Entry>> = missing.iter().map(|at| entries[*at].clone()).collect();
         self.show_all(&mut shown).await?;
         for (at, shown) in missing.into_iter().zip(shown) {
-            if !self.is_shown(&entries[at]) {
-                self.lately.keep(&entries[at], shown.clone());
-            }
+            self.lately.keep(&entries[at], shown.clone());
             entries[at] = shown;
         }
         Ok(())
     }
 
+    /// An object of this version with another resource version.
+    pub(crate) fn restamp(&self, shown: &Entry, revision: u64) -> Entry {
+        self.encoding.restamp(shown, revision)
+    }
+
+    /// Where versions have fields of their own for selectors, the index is of this one.
     fn encoded(&self, entry: &Arc<Entry>, object: &Value) -> Arc<Entry> {
+        let index = match self.is_custom() {
+            true => Arc::new(Index::of(&*self.strategy, object, self.epoch)),
+            false => entry.index.clone(),
+        };
         match self.encoding.encode(object) {
-            Ok(bytes) => Arc::new(entry.with_json(self.encoding.stamp(&bytes, entry.revision))),
+            Ok(bytes) => Arc::new(Entry { index, revision: entry.revision, json: self.encoding.stamp(&bytes, entry.revision) }),
             // What has been decoded can be encoded.
             Err(_) => entry.clone(),
         }
@@ -322,9 +334,12 @@ impl Served {
         self.conversion().map_or_else(|| field.to_owned(), |conversion| (conversion.stored_field)(field))
     }
 
-    /// The fields that the cache knows.
-    pub(crate) fn stored_fields(&self) -> Names {
-        self.storage.form().rules.selectable().clone()
+    /// The fields that are known of what a selector is held against: the stored object, or of a custom resource the one that is shown.
+    pub(crate) fn known_fields(&self) -> Names {
+        match self.is_custom() {
+            true => self.strategy.selectable().clone(),
+            false => self.storage.form().rules.selectable().clone(),
+        }
     }
 
     /// The value of a field for field selectors, empty when the object has none.

@@ -103,3 +103,36 @@ async fn objects_that_nobody_sees_can_go() {
     let pods = registry.stored_version("", "pods", versions(true).pop().unwrap()).await.unwrap();
     assert!(pods.is_none(), "what is part of the program is no custom resource");
 }
+
+/// A definition with other selectable fields: until its objects are renewed the index of each has those of before.
+#[tokio::test]
+async fn objects_from_before_a_change_are_selected_by_the_new_fields() {
+    let directory = Directory::new();
+    let registry = open(directory.engine().await).await;
+    let with = |fields: &[&str]| {
+        let mut definition = definition(true);
+        let text = json!({"type": "string"});
+        let schema = json!({"type": "object", "properties": {"a": text, "b": text, "c": {"type": "string", "default": "new"}}});
+        definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = schema;
+        let fields: Vec<Value> = fields.iter().map(|field| json!({"jsonPath": format!(".{field}")})).collect();
+        definition["spec"]["versions"][0]["selectableFields"] = fields.into();
+        kinds::custom::versions(&definition, false).unwrap()
+    };
+    registry.define("example.com", "foos", with(&["a", "b"]), None).await.unwrap();
+    let object = json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "x"}, "a": "one", "b": "two"});
+    registry.create(&cx(), &foos(&registry).unwrap(), "ns", None, object).await.unwrap();
+    let check = async |selector: &str, expected: &[&str]| {
+        let fields = apimachinery::fields::Selector::parse(selector).ok();
+        let options = ListOptions { fields, ..ListOptions::default() };
+        let list = registry.list(&foos(&registry).unwrap(), Some("ns"), &options).await.unwrap();
+        assert_eq!(list.entries.iter().map(|entry| entry.name()).collect::<Vec<_>>(), expected, "{selector}");
+    };
+    let renewal = registry.define("example.com", "foos", with(&["c", "b", "a"]), None).await.unwrap().unwrap();
+    for _ in 0..2 {
+        check("a=one", &["x"]).await;
+        check("b=two,c=new", &["x"]).await;
+        check("b=one", &[]).await;
+    }
+    renewal.run();
+    check("a=one,b=two,c=new", &["x"]).await;
+}

@@ -70,10 +70,11 @@ impl Policies {
     }
 
     /// What a request meets, and what cannot be evaluated and whose failure matters.
-    fn met_by(&self, a: &Request<'_>) -> (Vec<Invocation>, Vec<Misfit>) {
+    async fn met_by(&self, a: &Request<'_>) -> (Vec<Invocation>, Vec<Misfit>) {
         let (mut invocations, mut misfits) = (Vec::new(), Vec::new());
         let bindings = self.bindings.get(a.registry);
-        for item in &*self.policies.get(a.registry) {
+        let policies = self.policies.get(a.registry);
+        for item in policies.iter() {
             let policy = &item.value;
             let misfit =
                 |why: String| Misfit { policy: policy.clone(), binding: None, why: format!("failed to configure policy: {why}") };
@@ -86,7 +87,7 @@ impl Policies {
                 }
             };
             for binding in bindings.iter().map(|item| &item.value).filter(|binding| binding.policy == policy.name) {
-                match bound(policy, binding, a) {
+                match bound(policy, binding, a).await {
                     Ok(params) => invocations.extend(params.into_iter().map(|param| Invocation {
                         policy: policy.clone(),
                         binding: binding.clone(),
@@ -111,11 +112,11 @@ fn matches(criteria: &Result<super::criteria::Criteria, String>, a: &Request<'_>
 }
 
 /// The parameters with which a binding puts a policy in force for a request: none of them when it does not.
-fn bound(policy: &Policy, binding: &Binding, a: &Request<'_>) -> Result<Vec<Option<Value>>, String> {
+async fn bound(policy: &Policy, binding: &Binding, a: &Request<'_>) -> Result<Vec<Option<Value>>, String> {
     if let Some(criteria) = &binding.criteria
         && matches(criteria, a)?.is_none()
     {
         return Ok(Vec::new());
     }
-    params::collect(policy, binding, a)
+    params::collect(policy, binding, a).await
 }

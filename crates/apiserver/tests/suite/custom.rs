@@ -10,6 +10,7 @@ mod many;
 mod objects;
 mod published;
 mod schemas;
+mod selected;
 
 use apiserver::Api;
 use serde_json::{Value, json};

@@ -83,10 +83,13 @@ async fn the_version_that_is_followed_is_one_that_is_served() {
     assert_eq!([next(&mut changes).await, next(&mut changes).await], [("served", 0), ("all", 1)]);
     // The API serves it no more before the definition is seen to say so.
     fake.withdraw("example.com", "v2", "routes");
-    let quiet = tokio::time::timeout(Duration::from_millis(100), next(&mut changes)).await;
-    assert!(quiet.is_err(), "{quiet:?}");
-    redefine(&fake, &["v1"]).await;
-    assert_eq!([next(&mut changes).await, next(&mut changes).await], [("served", 0), ("all", 1)]);
+    let seen = async {
+        // It asks a second time when it has seen the first answer.
+        fake.until_refused(2).await;
+        redefine(&fake, &["v1"]).await;
+    };
+    let (change, ()) = futures::future::join(next(&mut changes), seen).await;
+    assert_eq!([change, next(&mut changes).await], [("served", 0), ("all", 1)]);
     create(&fake, "b").await;
     assert_eq!(next(&mut changes).await, ("set", 1));
     redefine(&fake, &[]).await;
@@ -105,10 +108,35 @@ async fn the_definition_may_be_known_before_its_objects_are_served() {
     let mut changes = follow_routes(&fake);
     assert_eq!(next(&mut changes).await, ("served", 0));
     let again = async {
-        fake.until_refused().await;
+        fake.until_refused(1).await;
         fake.serve("example.com", "v1", "routes", "Route", true);
     };
     let all = tokio::time::timeout(Duration::from_secs(30), next(&mut changes));
     let (all, ()) = futures::future::join(all, again).await;
     assert_eq!(all.unwrap(), ("all", 1));
+}
+
+/// What is not served for long is asked for ever more seldom, and again when the definition changes.
+#[tokio::test]
+async fn what_is_not_served_is_not_asked_for_all_the_time() {
+    let fake = Fake::default();
+    fake.withdraw("example.com", "v1", "routes");
+    define(&fake, &["v1"]).await;
+    let mut changes = follow_routes(&fake);
+    assert_eq!(next(&mut changes).await, ("served", 0));
+    let begun = std::time::Instant::now();
+    let change = {
+        let mut change = std::pin::pin!(next(&mut changes));
+        futures::future::select(&mut change, std::pin::pin!(fake.until_refused(5))).await;
+        // After 100, 200, 400 and 800 ms.
+        assert!(begun.elapsed() >= Duration::from_millis(1500), "{:?}", begun.elapsed());
+        fake.serve("example.com", "v1", "routes", "Route", true);
+        let touch = async {
+            let patch = Patch::Merge(json!({"metadata": {"annotations": {"touched": "yes"}}}));
+            definitions(&fake).patch("routes.example.com", &PatchParams::default(), &patch).await.unwrap();
+        };
+        let (change, ()) = futures::future::join(change, touch).await;
+        change
+    };
+    assert_eq!(change, ("all", 0));
 }

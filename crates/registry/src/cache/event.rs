@@ -74,22 +74,29 @@ impl Change {
 
     /// What a watcher with this selection sees, if anything.
     pub(crate) fn seen(&self, selects: impl Fn(&Entry) -> bool, restamp: impl Fn(&Entry) -> Entry) -> Option<Event> {
-        let now = self.kind != EventType::Deleted && selects(&self.entry);
-        let before = self.previous.as_ref().is_some_and(|previous| selects(previous));
-        let kind = match (before, now) {
-            (false, true) => EventType::Added,
-            (true, true) => EventType::Modified,
-            (true, false) => EventType::Deleted,
-            (false, false) => return None,
+        let selected = |entry: Option<_>| entry.filter(|entry: &&Arc<Entry>| selects(entry));
+        self.told(selected(self.previous.as_ref()), selected(self.present()), restamp)
+    }
+
+    /// What a watcher sees for which the object was this before and is this now; none where it has not selected it.
+    pub(crate) fn told(
+        &self,
+        before: Option<&Arc<Entry>>,
+        now: Option<&Arc<Entry>>,
+        restamp: impl Fn(&Entry) -> Entry,
+    ) -> Option<Event> {
+        let (kind, (seen, own)) = match (before, now) {
+            (None, Some(now)) => (EventType::Added, (now, Some(&self.entry))),
+            (Some(_), Some(now)) => (EventType::Modified, (now, Some(&self.entry))),
+            (Some(before), None) => (EventType::Deleted, (before, self.previous.as_ref())),
+            (None, None) => return None,
         };
-        if kind == self.kind {
+        // Who sees it as it is shares its frame.
+        if kind == self.kind && own.is_some_and(|own| Arc::ptr_eq(seen, own)) {
             return Some(Event { kind, entry: self.entry.clone(), status: None, frame: self.frame.clone() });
         }
-        let entry = match (&self.previous, kind) {
-            (Some(previous), EventType::Deleted) => Arc::new(restamp(previous)),
-            _ => self.entry.clone(),
-        };
-        Some(Event { kind, entry, status: None, frame: Arc::default() })
+        let entry = if kind == EventType::Deleted { Arc::new(restamp(seen)) } else { seen.clone() };
+        Some(Event::new(kind, entry))
     }
 }
 

@@ -62,26 +62,6 @@ impl Window<'_> {
     }
 }
 
-impl Page {
-    /// What `selects` accepts of all objects of a window, up to a `limit`, in pieces: others get their turn after `piece` objects.
-    pub(crate) async fn choose(self, limit: usize, piece: usize, selects: impl Fn(&Entry) -> bool) -> Self {
-        let mut entries = Vec::new();
-        for (number, entry) in self.entries.into_iter().enumerate() {
-            if number % piece.max(1) == 0 {
-                tokio::task::yield_now().await;
-            }
-            if !selects(&entry) {
-                continue;
-            }
-            if limit > 0 && entries.len() == limit {
-                return Self { entries, more: true, behind: None };
-            }
-            entries.push(entry);
-        }
-        Self { entries, more: false, behind: None }
-    }
-}
-
 /// What `selects` accepts of a window.
 pub(super) fn select(items: &Items, window: Window<'_>, selects: impl Fn(&Entry) -> bool) -> Page {
     let (start, end) = window.places(items);

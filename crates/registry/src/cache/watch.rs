@@ -1,5 +1,7 @@
 //! Watchers.
 
+mod shown;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use super::list::{Page, Window, select};
 use super::{Cache, Change, Event, EventType};
 use crate::past;
 use crate::{Entry, Served};
+use shown::OfShown;
 
 /// Time between bookmarks of an idle watch.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
@@ -52,6 +55,10 @@ pub struct Watch {
     changed: tokio::sync::watch::Receiver<()>,
     /// Events to send first.
     ready: VecDeque<Event>,
+    /// Says what is selected where that depends on what is shown, which takes time.
+    of_shown: Option<Arc<OfShown>>,
+    /// Changes that come behind the events, of which that has to be found out.
+    changes: VecDeque<Arc<Change>>,
     /// Reads what is no more in the ring; none where nothing is kept of it.
     read: Option<ReadPast>,
     /// Up to which revision changes are to be read before the ring from `position` on.
@@ -111,6 +118,8 @@ impl Watch {
             position,
             seen,
             ready: VecDeque::new(),
+            of_shown: None,
+            changes: VecDeque::new(),
             read: None,
             past: None,
             bookmarks: None,
@@ -218,6 +227,11 @@ impl Watch {
     /// The next event, none at the end.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
+            if let Some(of_shown) = self.of_shown.clone()
+                && let Some(event) = self.next_of_shown(&of_shown).await
+            {
+                return Some(event);
+            }
             if let Some(res) = self.converted_elsewhere().filter(|_| !self.ready.is_empty()) {
                 if self.converted == 0
                     && let Some(error) = self.convert_ready(&res).await
@@ -239,13 +253,16 @@ impl Watch {
 
     /// Events that are there without waiting.
     pub fn take_ready(&mut self) -> impl Iterator<Item = Event> {
-        if self.ready.is_empty() && self.past.is_none() && !self.over {
+        if self.ready.is_empty() && self.changes.is_empty() && self.past.is_none() && !self.over {
             self.fill();
         }
-        let shown = self.shown.clone();
+        let (shown, are_shown) = (self.shown.clone(), self.of_shown.is_some());
         // What somebody else converts is not there without waiting.
-        let count = if self.converted_elsewhere().is_some() { 0 } else { self.ready.len() };
-        self.ready.drain(..count).map(move |event| Self::show(shown.as_ref(), event))
+        let count = if !are_shown && self.converted_elsewhere().is_some() { 0 } else { self.ready.len() };
+        self.ready.drain(..count).map(move |event| match event.kind {
+            EventType::Added | EventType::Modified | EventType::Deleted if are_shown => event,
+            _ => Self::show(shown.as_ref(), event),
+        })
     }
 
     /// The events as a stream.
@@ -328,7 +345,11 @@ impl Watch {
         changes.len()
     }
 
-    fn see(&mut self, change: &Change) {
+    fn see(&mut self, change: &Arc<Change>) {
+        if self.of_shown.is_some() {
+            self.changes.extend((self.selects)(&change.entry).then(|| change.clone()));
+            return;
+        }
         let cache = self.cache.clone();
         if let Some(event) = change.seen(&self.selects, |entry| cache.restamp(entry, change.revision())) {
             self.ready.push_back(event);

@@ -21,13 +21,18 @@ const TERMS: usize = 256;
 const FEW_TERMS: usize = 16;
 /// Terms that are held against objects before others get their turn.
 const TERMS_AT_ONCE: usize = 16_384;
+/// Most objects that are looked at, and maybe converted, before it is seen whether they are enough.
+const SHOWN_AT_ONCE: usize = 500;
 
 /// Which objects a list or watch selects.
 pub(crate) struct Selection {
     pub namespace: Option<String>,
     options: ListOptions,
-    /// The fields that the cache knows.
+    /// The fields that are known of an object.
     fields: Names,
+    /// It names fields of a custom resource. Each version has its own, with what its defaults and somebody's conversion make of them, and the
+    /// cache has an index of the stored one, maybe of an older definition: what is selected is what is shown.
+    of_shown: bool,
 }
 
 impl Selection {
@@ -50,7 +55,32 @@ impl Selection {
         for term in options.fields.iter_mut().flat_map(|fields| &mut fields.0) {
             term.field = res.stored_field(&term.field);
         }
-        Ok(Self { namespace: namespace.map(str::to_owned), options, fields: res.stored_fields() })
+        let names = |term: &fields::Requirement| !is_place(&term.field);
+        let of_shown = res.is_custom() && options.fields.iter().flat_map(|fields| &fields.0).any(names);
+        Ok(Self { namespace: namespace.map(str::to_owned), options, fields: res.known_fields(), of_shown })
+    }
+
+    /// Whether objects have to be shown before it is known whether they are selected. Until then it takes all of the right place.
+    pub(crate) fn is_of_shown(&self) -> bool {
+        self.of_shown
+    }
+
+    /// Whether an object as it is stored may be selected.
+    pub(crate) fn may_select(&self, stored: &Entry) -> bool {
+        match self.of_shown {
+            false => self.selects(stored),
+            true => self.namespace.as_deref().is_none_or(|namespace| stored.namespace() == namespace) && self.may_match(stored),
+        }
+    }
+
+    /// The same of an object of the namespace.
+    fn may_match(&self, stored: &Entry) -> bool {
+        if !self.of_shown {
+            return self.matches(stored);
+        }
+        // Names are the same in all versions.
+        let mut places = self.options.fields.iter().flat_map(|fields| &fields.0).filter(|term| is_place(&term.field));
+        places.all(|term| (stored.field(&self.fields, &term.field) == term.value) != term.negated)
     }
 
     pub(crate) fn selects(&self, entry: &Entry) -> bool {
@@ -63,10 +93,29 @@ impl Selection {
             && self.options.fields.as_ref().is_none_or(|fields| fields.matches(|name| entry.field(&self.fields, name)))
     }
 
-    /// Where it takes long to say what is selected: after how many objects others get their turn.
-    pub(crate) fn dear(&self) -> Option<usize> {
-        let terms = terms(&self.options);
-        (terms > FEW_TERMS).then(|| TERMS_AT_ONCE / terms)
+    /// Whether it takes long to say what is selected: then nobody holds the cache meanwhile.
+    pub(crate) fn takes_long(&self) -> bool {
+        self.of_shown || terms(&self.options) > FEW_TERMS
+    }
+
+    /// What is selected of all objects of a window, up to a limit (0 for none). Others get their turn between pieces of them.
+    pub(crate) async fn choose(&self, res: &Served, all: Vec<Arc<Entry>>, limit: usize) -> Result<Page, Status> {
+        let piece = (TERMS_AT_ONCE / terms(&self.options).max(1)).min(SHOWN_AT_ONCE);
+        let mut found = Page::default();
+        for some in all.chunks(piece) {
+            tokio::task::yield_now().await;
+            let mut some: Vec<Arc<Entry>> = some.iter().filter(|entry| self.may_match(entry)).cloned().collect();
+            if self.of_shown {
+                res.show_all(&mut some).await?;
+                some.retain(|entry| self.matches(entry));
+            }
+            found.entries.append(&mut some);
+            if limit > 0 && found.entries.len() > limit {
+                found.entries.truncate(limit);
+                return Ok(Page { more: true, ..found });
+            }
+        }
+        Ok(found)
     }
 
     /// Most objects of a page, 0 for all.
@@ -106,7 +155,8 @@ impl Registry {
         res.show(&found.ok_or_else(|| Status::not_found(&res.group_resource, name))?).await
     }
 
-    /// An object as the cache has it now, none when there is none. For what may not wait.
+    /// An object as the cache has it now, none when there is none. For what may not wait, of kinds that no webhook converts; for others there
+    /// is [`Registry::known`].
     pub fn peek(&self, res: &Served, namespace: &str, name: &str) -> Option<serde_json::Value> {
         res.storage.cache.get(&object_path(namespace, name)).map(|entry| res.own_value(&entry))
     }
@@ -132,11 +182,32 @@ impl Registry {
         (page.entries.iter().map(|entry| res.show_here(entry)).collect(), revision)
     }
 
-    /// Those objects of a namespace, or of all where it is empty, that a label selector takes, as the cache has them now.
-    pub fn peek_labelled(&self, res: &Served, namespace: &str, labels: &labels::Selector) -> Vec<Arc<Entry>> {
+    /// An object as the cache has it now, none when there is none. What has to be converted for that is kept for a while: who asks for the same
+    /// object again and again does not ask a webhook each time.
+    ///
+    /// # Errors
+    /// It cannot be converted.
+    pub async fn known(&self, res: &Served, namespace: &str, name: &str) -> Result<Option<Arc<Entry>>, Status> {
+        let mut found: Vec<Arc<Entry>> = res.storage.cache.get(&object_path(namespace, name)).into_iter().collect();
+        res.show_changes(&mut found).await?;
+        Ok(found.pop())
+    }
+
+    /// The same of those objects of a namespace, or of all where it is empty, that a label selector takes.
+    ///
+    /// # Errors
+    /// One of them cannot be converted.
+    pub async fn known_labelled(
+        &self,
+        res: &Served,
+        namespace: &str,
+        labels: &labels::Selector,
+    ) -> Result<Vec<Arc<Entry>>, Status> {
         let window = Window { namespace: Some(namespace).filter(|namespace| !namespace.is_empty()), ..Window::default() };
         let (page, _) = res.storage.cache.select(window, |entry| labels.matches(entry));
-        page.entries.iter().map(|entry| res.show_here(entry)).collect()
+        let mut found = page.entries;
+        res.show_changes(&mut found).await?;
+        Ok(found)
     }
 
     /// The revision of the newest change of a kind's objects.
@@ -175,39 +246,39 @@ impl Registry {
         self.reached(version.or(at)).await?;
         let mut list = match at {
             Some(at) => self.list_at(res, &selection, at, after.as_deref()).await?,
-            None => self.list_now(res, &selection, after.as_deref()).await,
+            None => self.list_now(res, &selection, after.as_deref()).await?,
         };
-        if !res.shows_what_is_stored() {
+        if !selection.of_shown && !res.shows_what_is_stored() {
             res.show_all(&mut list.entries).await?;
         }
         Ok(list)
     }
 
     /// A page of the present state. Every list is consistent, so it is not older than anything that was asked for.
-    async fn list_now(&self, res: &Served, selection: &Selection, after: Option<&str>) -> List {
+    async fn list_now(&self, res: &Served, selection: &Selection, after: Option<&str>) -> Result<List, Status> {
         // Read before the cache: the cache may be newer than this, never older.
         let current = self.revision();
         if let (Some(path), None) = (selection.single(), after) {
             let revision = res.storage.cache.revision().max(current);
-            let entries = res.storage.cache.get(&path).into_iter().filter(|entry| selection.selects(entry)).collect();
-            return List { entries, revision, ..List::default() };
+            let entries = selection.choose(res, res.storage.cache.get(&path).into_iter().collect(), 0).await?.entries;
+            return Ok(List { entries, revision, ..List::default() });
         }
-        let Some(piece) = selection.dear() else {
+        if !selection.takes_long() {
             let (page, newest) = res.storage.cache.select(selection.window(after), |entry| selection.matches(entry));
-            return list(page, newest.max(current), selection);
-        };
+            return Ok(list(page, newest.max(current), selection));
+        }
         // The cache is not held while this is found out.
         let (all, newest) = res.storage.cache.select(Window { limit: 0, ..selection.window(after) }, |_| true);
-        let page = all.choose(selection.limit(), piece, |entry| selection.matches(entry)).await;
-        list(page, newest.max(current), selection)
+        let page = selection.choose(res, all.entries, selection.limit()).await?;
+        Ok(list(page, newest.max(current), selection))
     }
 
     /// A page of the state at a revision.
     async fn list_at(&self, res: &Served, selection: &Selection, at: u64, after: Option<&str>) -> Result<List, Status> {
-        let cached = match selection.dear() {
-            None => res.storage.cache.select_at(at, selection.window(after), |entry| selection.matches(entry)),
-            Some(piece) => match res.storage.cache.select_at(at, Window { limit: 0, ..selection.window(after) }, |_| true) {
-                Some(all) => Some(all.choose(selection.limit(), piece, |entry| selection.matches(entry)).await),
+        let cached = match selection.takes_long() {
+            false => res.storage.cache.select_at(at, selection.window(after), |entry| selection.matches(entry)),
+            true => match res.storage.cache.select_at(at, Window { limit: 0, ..selection.window(after) }, |_| true) {
+                Some(all) => Some(selection.choose(res, all.entries, selection.limit()).await?),
                 None => None,
             },
         };
@@ -235,7 +306,8 @@ impl Registry {
                 error => storage_error(error),
             })?;
             let read = found.records.iter().map(|record| Arc::new(res.storage.cache.entry(&record.value, record.revision, None)));
-            entries.extend(read.filter(|entry| selection.selects(entry)));
+            let most = if selection.limit() > 0 { (selection.limit() + 1).saturating_sub(entries.len()) } else { 0 };
+            entries.append(&mut selection.choose(res, read.collect(), most).await?.entries);
             match found.records.last() {
                 Some(last) if found.more && (selection.limit() == 0 || entries.len() <= selection.limit()) => {
                     start = [&last.key, &b"\0"[..]].concat();
@@ -251,6 +323,11 @@ impl Registry {
             }
         }
     }
+}
+
+/// Whether a field says where an object is, which is the same in all versions.
+fn is_place(field: &str) -> bool {
+    matches!(field, "metadata.name" | "metadata.namespace")
 }
 
 /// How many terms selectors have.

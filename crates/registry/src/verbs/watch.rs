@@ -17,23 +17,29 @@ impl Registry {
         let selection = Arc::new(Selection::new(res, namespace, options)?);
         let version = parse_version(options.resource_version.as_deref())?;
         let own = selection.clone();
-        let selects: Selects = Box::new(move |entry| own.selects(entry));
+        let selects: Selects = Box::new(move |entry| own.may_select(entry));
         // Unset and "0" start with synthetic ADDED events, unless the client asked how to start.
         let initial = options.send_initial_events.unwrap_or(version.is_none());
         self.reached(version).await?;
         let watch = match version {
             _ if initial => {
                 let bookmark = options.send_initial_events == Some(true) && options.allow_bookmarks;
-                self.with_past(res, self.watch_initial(res, selects, &selection, bookmark).await)
+                self.watch_initial(res, selects, &selection, bookmark).await?
             }
-            Some(version) => self.watch_since(res, selects, version).await?,
-            None => self.with_past(res, res.storage.cache.watch_from_now(selects, Within::None, false).0),
+            Some(version) => self.watch_since(res, selects, &selection, version).await?,
+            None => self.prepared(res, &selection, res.storage.cache.watch_from_now(selects, Within::None, false).0),
         };
         let watch = watch.with_timeout(options.timeout).shown_as(res);
         Ok(if options.allow_bookmarks { watch.with_bookmarks(self.revision_source()) } else { watch })
     }
 
-    async fn watch_initial(&self, res: &Arc<Served>, selects: Selects, selection: &Selection, bookmark: bool) -> Watch {
+    async fn watch_initial(
+        &self,
+        res: &Arc<Served>,
+        selects: Selects,
+        selection: &Arc<Selection>,
+        bookmark: bool,
+    ) -> Result<Watch, Status> {
         let current = self.revision();
         let single = selection.single();
         let within = match &single {
@@ -41,23 +47,40 @@ impl Registry {
             // A watch has no pages.
             None => Within::Window(Window { limit: 0, ..selection.window(None) }),
         };
-        let dear = selection.dear();
-        let (watch, mut page, newest) = res.storage.cache.watch_from_now(selects, within, dear.is_some());
-        if let Some(piece) = dear {
-            page = page.choose(0, piece, |entry| selection.selects(entry)).await;
+        let apart = selection.takes_long();
+        let (watch, mut page, newest) = res.storage.cache.watch_from_now(selects, within, apart);
+        if apart {
+            page = selection.choose(res, page.entries, 0).await?;
         }
         let added = page.entries.into_iter().map(|entry| Event::new(EventType::Added, entry));
-        watch.starting_with(added.chain(bookmark.then(|| res.storage.cache.bookmark(newest.max(current), true))))
+        let last = bookmark.then(|| res.storage.cache.bookmark(newest.max(current), true));
+        Ok(self.prepared(res, selection, watch).starting_with(added.chain(last)))
     }
 
     /// From the ring, and before that from the store's history when the ring does not reach that far back.
-    async fn watch_since(&self, res: &Arc<Served>, selects: Selects, version: u64) -> Result<Watch, Status> {
+    async fn watch_since(
+        &self,
+        res: &Arc<Served>,
+        selects: Selects,
+        selection: &Arc<Selection>,
+        version: u64,
+    ) -> Result<Watch, Status> {
         let (watch, until) = res.storage.cache.watch_after(selects, version);
-        let watch = self.with_past(res, watch);
+        let watch = self.prepared(res, selection, watch);
         match until {
             None => Ok(watch),
             Some(until) => watch.starting_before(until).await,
         }
+    }
+
+    /// A watch that finds the past, and says by what is shown what is selected, where that decides.
+    fn prepared(&self, res: &Arc<Served>, selection: &Arc<Selection>, watch: Watch) -> Watch {
+        let watch = self.with_past(res, watch);
+        if !selection.is_of_shown() {
+            return watch;
+        }
+        let own = selection.clone();
+        watch.selecting_shown(res, Box::new(move |entry| own.selects(entry)))
     }
 
     /// What has left the ring is read from the store's history, which has nothing of the ephemeral kinds.

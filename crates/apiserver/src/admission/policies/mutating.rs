@@ -94,7 +94,7 @@ impl Admission for MutatingAdmissionPolicy {
     }
 
     async fn mutate(&self, a: &mut Request<'_>) -> Result<(), Status> {
-        let (invocations, misfits) = self.policies.met_by(a);
+        let (invocations, misfits) = self.policies.met_by(a).await;
         let mut refused: Vec<String> = misfits
             .into_iter()
             .map(|misfit| denied(&misfit.policy, misfit.binding.as_ref().map(|binding| &*binding.name), &misfit.why))

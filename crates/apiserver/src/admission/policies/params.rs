@@ -9,21 +9,22 @@ use serde_json::Value;
 use super::definition::{Binding, ParamRef, Policy};
 
 /// The parameters that a binding names: each is one evaluation of the policy. A policy without parameters is evaluated once.
-pub(super) fn collect(policy: &Policy, binding: &Binding, a: &Request<'_>) -> Result<Vec<Option<Value>>, String> {
+pub(super) async fn collect(policy: &Policy, binding: &Binding, a: &Request<'_>) -> Result<Vec<Option<Value>>, String> {
     let (Some((api_version, kind)), Some(reference)) = (&policy.param_kind, &binding.param_ref) else { return Ok(vec![None]) };
     let served = find(a, api_version, kind).ok_or_else(|| format!("paramKind kind `{api_version}, Kind={kind}` not known"))?;
     let namespace = namespace(&served, reference, a)?;
-    let found: Vec<Value> = match &reference.selector {
-        None => a.registry.peek(&served, namespace, &reference.name).into_iter().collect(),
+    let found = match &reference.selector {
+        None => a.registry.known(&served, namespace, &reference.name).await.map(Vec::from_iter),
         Some(selector) => {
             let selector = selector.as_ref().map_err(String::clone)?;
-            a.registry.peek_labelled(&served, namespace, selector).iter().map(|entry| entry.value()).collect()
+            a.registry.known_labelled(&served, namespace, selector).await
         }
     };
+    let found = found.map_err(|status| status.message)?;
     if found.is_empty() && reference.must_exist {
         return Err("no params found for policy binding with `Deny` parameterNotFoundAction".to_owned());
     }
-    Ok(found.into_iter().map(Some).collect())
+    Ok(found.iter().map(|entry| Some(entry.value())).collect())
 }
 
 /// Where parameters are looked for: in a namespace that the binding names, or in that of the request.

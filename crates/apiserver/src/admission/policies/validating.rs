@@ -71,7 +71,7 @@ impl Admission for ValidatingAdmissionPolicy {
     }
 
     async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {
-        let (invocations, misfits) = self.policies.met_by(a);
+        let (invocations, misfits) = self.policies.met_by(a).await;
         let mut refused: Option<Refusal> =
             misfits.first().map(|misfit| (denied(&misfit.policy, misfit.binding.as_deref(), &misfit.why), None));
         let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 
 use super::{DEFINITIONS, ask, define, get, send};
 use crate::https::Https;
+use crate::policies::{put_in_force, validating};
 use crate::server::{Server, admin, namespace, serve};
 use crate::watch::Watch;
-use crate::webhooks::{Hooks, MUTATING, patch, register};
+use crate::webhooks::{CONFIG_MAPS, Hooks, MUTATING, config_map, patch, register};
 
 pub(super) const V1: &str = "/apis/example.com/v1/namespaces/ns/foos";
 pub(super) const V2: &str = "/apis/example.com/v2/namespaces/ns/foos";
@@ -368,4 +369,39 @@ async fn admission_sees_the_version_that_it_asks_for() {
     assert_eq!((&made["apiVersion"], &made["hostPort"]), (&json!("example.com/v1"), &json!("h:809")));
     assert_eq!(hooks.asked_at("/ports")[0]["object"]["host"], "h");
     assert_eq!(hook.calls.load(Ordering::SeqCst), 2);
+}
+
+/// KEP-3488: parameters are read as the version that `paramKind` names. What a webhook has converted is good until it changes: who writes does
+/// not wait for it each time.
+#[tokio::test]
+async fn parameters_of_policies_are_converted() {
+    let (server, hook) = with_hook().await;
+    let api = &server.api;
+    ask(api, 201, &format!("POST {V1}"), &foo("limit", json!({"hostPort": "bad:80"}))).await;
+    let validation = json!([{"expression": "object.metadata.name != params.host", "messageExpression": "'not ' + params.host"}]);
+    let spec = validating(validation, json!({"paramKind": {"apiVersion": "example.com/v2", "kind": "Foo"}}));
+    let reference = json!({"name": "limit", "namespace": "ns", "parameterNotFoundAction": "Deny"});
+    put_in_force(&server, "Validating", "limit", spec, json!({"validationActions": ["Deny"], "paramRef": reference})).await;
+    let calls = || hook.calls.load(Ordering::SeqCst);
+    let check = async |name: &str, code: u16, expected: &str| {
+        let answer = send(api, &format!("POST {CONFIG_MAPS}?dryRun=All"), &config_map(name, json!({}))).await;
+        let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+        assert!(answer.code == code && message.contains(expected), "{name}: {} {message}", answer.code);
+    };
+    let before = calls();
+    check("bad", 422, "denied request: not bad").await;
+    check("worse", 201, "").await;
+    check("bad", 422, "denied request: not bad").await;
+    assert_eq!(calls() - before, 1);
+    ask(api, 200, &format!("PATCH {V1}/limit\ncontent-type: application/merge-patch+json"), &json!({"hostPort": "worse:80"}))
+        .await;
+    let before = calls();
+    check("worse", 422, "denied request: not worse").await;
+    check("bad", 201, "").await;
+    assert_eq!(calls() - before, 1);
+    // What cannot be converted is no parameter.
+    hook.behave(|review| json!({"uid": review["request"]["uid"], "result": {"status": "Failed", "message": "not today"}}));
+    ask(api, 200, &format!("PATCH {V1}/limit\ncontent-type: application/merge-patch+json"), &json!({"hostPort": "none:80"}))
+        .await;
+    check("none", 422, "failed to configure binding: conversion webhook for example.com/v1, Kind=Foo failed: not today").await;
 }

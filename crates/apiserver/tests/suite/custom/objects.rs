@@ -140,7 +140,7 @@ async fn the_scale_of_an_object_without_replicas() {
     assert_eq!(get(api, &format!("{FOOS}/a")).await["spec"], json!({"replicas": 0}));
 }
 
-/// Conformance: [sig-api-machinery] CustomResourceFieldSelectors [Privileged:ClusterAdmin] CustomResourceFieldSelectors MUST list and watch custom resources matching the field selector [Conformance]
+/// KEP-4358: selectable fields may be used in field selectors; `selected.rs` has those of several versions.
 #[tokio::test]
 async fn tables_and_field_selectors() {
     let spec = json!({"type": "object", "properties": {"host": {"type": "string"}, "port": {"type": "integer"}}});
