@@ -105,7 +105,7 @@ impl DeviceTaints {
         let of = |claim: Arc<ResourceClaim>| {
             let mut slices: HashMap<String, Vec<Arc<ResourceSlice>>> = HashMap::new();
             for pool in pools(&claim).filter(|pool| self.tainted.contains(pool)) {
-                slices.entry(pool).or_insert_with_key(|pool| plan::latest(self.slices_of.get(pool)));
+                slices.entry(pool).or_insert_with_key(|pool| plan::latest(self.slices_of.get(pool), pods::node(pod)));
             }
             plan::eviction(&claim, &slices)
         };

@@ -304,7 +304,7 @@ fn one_client_does_not_ask_for_all() {
     let greedy = UdpSocket::bind("127.0.0.2:0").unwrap();
     greedy.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let mut buffer = [0; 4096];
-    let refused = (1..=100).find_map(|round| {
+    let refused = (1..=1000).find_map(|round| {
         for number in 100 * (round - 1)..100 * round {
             greedy.send_to(&query(&format!("slow-{number}.example.com.")).to_vec().unwrap(), running.server).unwrap();
         }
@@ -323,5 +323,13 @@ fn one_client_does_not_ask_for_all() {
         let number: usize = name["slow-".len()..].split('.').next().unwrap().parse().unwrap();
         assert!(number + 500 < asked, "{name} of {asked}");
     }
-    assert_eq!(udp(running.server, "fast.example.com.").metadata.response_code, ResponseCode::NoError);
+    // Who asks loses some datagrams where a busy machine has no room for them, and asks again.
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    other.set_read_timeout(Some(WAIT / 10)).unwrap();
+    let answered = (0..40).find_map(|_| {
+        other.send_to(&query("fast.example.com.").to_vec().unwrap(), running.server).unwrap();
+        let (length, _) = other.recv_from(&mut buffer).ok()?;
+        Message::from_vec(&buffer[..length]).ok()
+    });
+    assert_eq!(answered.unwrap().metadata.response_code, ResponseCode::NoError);
 }

@@ -31,8 +31,10 @@ pub(super) fn evicts(slice: &ResourceSlice) -> bool {
     slice.spec.devices.iter().flatten().any(|device| evicting(device).next().is_some())
 }
 
-/// Of the slices of a pool those of the latest generation: the others are out of date.
-pub(super) fn latest(mut slices: Vec<Arc<ResourceSlice>>) -> Vec<Arc<ResourceSlice>> {
+/// Of the slices of a pool those that may be for a node, and of these the ones of the latest generation: the others are out of date. Who has another
+/// node's credentials may have written those that name it, and drives away no pods from here.
+pub(super) fn latest(mut slices: Vec<Arc<ResourceSlice>>, node: &str) -> Vec<Arc<ResourceSlice>> {
+    slices.retain(|slice| slice.spec.node_name.as_deref().is_none_or(|named| named.is_empty() || named == node));
     let generation = slices.iter().map(|slice| slice.spec.pool.generation).max();
     slices.retain(|slice| Some(slice.spec.pool.generation) == generation);
     slices

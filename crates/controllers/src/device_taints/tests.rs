@@ -7,7 +7,11 @@ use crate::testing::{World, object};
 const ADDED: &str = "2026-01-01T00:00:00Z";
 
 fn slice(name: &str, generation: i64, taints: Value) -> ResourceSlice {
-    object(json!({"metadata": {"name": name}, "spec": {"driver": "d", "nodeName": "n",
+    slice_of("n", name, generation, taints)
+}
+
+fn slice_of(node: &str, name: &str, generation: i64, taints: Value) -> ResourceSlice {
+    object(json!({"metadata": {"name": name}, "spec": {"driver": "d", "nodeName": node,
         "pool": {"name": "p", "generation": generation, "resourceSliceCount": 1},
         "devices": [{"name": "x", "taints": taints}, {"name": "y"}]}}))
 }
@@ -27,7 +31,7 @@ fn claim(device: &str, tolerations: Value) -> ResourceClaim {
 #[test]
 fn claims_are_evicted_when_tolerations_end() {
     let check = |device: &str, slices: &[ResourceSlice], tolerations: Value, expected: Option<i64>| {
-        let slices = plan::latest(slices.iter().cloned().map(Arc::new).collect());
+        let slices = plan::latest(slices.iter().cloned().map(Arc::new).collect(), "n");
         let due = plan::eviction(&claim(device, tolerations.clone()), &HashMap::from([("d/p".to_owned(), slices)]));
         let added: Timestamp = ADDED.parse().unwrap();
         assert_eq!(due.map(|due| due.duration_since(added).as_secs()), expected, "{device} {tolerations}");
@@ -46,6 +50,9 @@ fn claims_are_evicted_when_tolerations_end() {
     check("x", &tainted("NoExecute"), json!([{"key": "k", "operator": "Equal", "value": "w", "effect": "NoExecute"}]), Some(0));
     // A later generation has replaced the slice that had the taint.
     check("x", &[slice("s", 1, taint("NoExecute")), slice("t", 2, json!([]))], json!([]), None);
+    // What another node publishes under the pool's name neither evicts nor keeps from it.
+    check("x", &[slice("s", 1, json!([])), slice_of("m", "t", 2, taint("NoExecute"))], json!([]), None);
+    check("x", &[slice("s", 1, taint("NoExecute")), slice_of("m", "t", 2, json!([]))], json!([]), Some(0));
 }
 
 fn pod(world: &World) {
