@@ -78,12 +78,12 @@ async fn priority_classes(registry: &Registry) -> Result<(), Status> {
 }
 
 /// Puts these objects back when somebody deletes or changes them (`kubectl delete all --all` takes the `kubernetes` Service, too),
-/// until the registry ends.
+/// until the registry ends. The gates are open while they are there.
 pub(crate) async fn keep(
     registry: Arc<Registry>,
     service_cidrs: Vec<IpNet>,
     advertised: SocketAddr,
-    gate: Gate,
+    gates: Vec<Gate>,
 ) -> Result<(), Status> {
     let own = fields::Selector::parse("metadata.name=kubernetes").ok();
     let kept = [
@@ -106,12 +106,12 @@ pub(crate) async fn keep(
         }
         loop {
             if let Err(error) = run(&registry, &service_cidrs, advertised).await {
-                gate.not_ready(error.message.clone());
+                gates.iter().for_each(|gate| gate.not_ready(error.message.clone()));
                 tracing::warn!(%error, "the cluster's own namespaces and the kubernetes Service cannot be kept, trying again");
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
-            gate.ready();
+            gates.iter().for_each(Gate::ready);
             match changes.next().await {
                 Some(Some(event)) if event.status.is_none() => {}
                 _ => break,

@@ -68,6 +68,8 @@ pub struct Core {
     readiness: Readiness,
     service_cidrs: Vec<ipnet::IpNet>,
     advertised: SocketAddr,
+    /// Open when the objects that every cluster has are there.
+    made: [Gate; 2],
     /// Where some default roles could not be written: opens when all are.
     roles: Option<Gate>,
     /// The definitions of custom resources, and the revision up to which they are in force.
@@ -113,12 +115,15 @@ impl Core {
         let configuration = admission::Configuration::read(options.admission.as_deref(), &options.admission_plugins)?;
         let plugins = admission::all(configuration, &authorizer, &remotes)?;
         let registry = Registry::open(engine, plugins, registry_options, tasks).await?;
-        let classes = readiness.gate("poststarthook/scheduling/bootstrap-system-priority-classes");
+        let names =
+            ["poststarthook/scheduling/bootstrap-system-priority-classes", "poststarthook/priority-and-fairness-config-producer"];
+        let made = names.map(|name| readiness.gate(name));
         let roles = readiness.gate("poststarthook/rbac/bootstrap-roles");
         let own = bootstrap::run(&registry, &options.registry.service_cidrs, options.advertised).await;
         let own = bootstrap::taken(own, "objects that every cluster has");
-        classes.ready();
-        readiness.gate("poststarthook/priority-and-fairness-config-producer").ready();
+        if own {
+            made.iter().for_each(Gate::ready);
+        }
         let budgets = crate::stages::Budgets::default();
         let fairness = fairness::follow::start(&registry, &budgets.fairness);
         let definitions = Definitions::start(&registry, remotes.clone());
@@ -154,7 +159,7 @@ impl Core {
             registry,
         }));
         let service_cidrs = options.registry.service_cidrs.clone();
-        Ok(Self { api, readiness, service_cidrs, advertised: options.advertised, roles, definitions, servers, remotes })
+        Ok(Self { api, readiness, service_cidrs, advertised: options.advertised, made, roles, definitions, servers, remotes })
     }
 
     /// The API, for components of this process.
@@ -175,7 +180,8 @@ impl Core {
         tasks.spawn_until_cancelled("flow schemas", OnFailure::Shutdown, following);
         tasks.spawn_until_cancelled("priority levels", OnFailure::Shutdown, adjusting);
         let kept = self.readiness.gate("poststarthook/start-system-namespaces-controller");
-        let own = bootstrap::keep(registry.clone(), self.service_cidrs, self.advertised, kept);
+        let gates = self.made.into_iter().chain([kept]).collect();
+        let own = bootstrap::keep(registry.clone(), self.service_cidrs, self.advertised, gates);
         tasks.spawn_until_cancelled("own objects", OnFailure::Shutdown, own);
         if let Some(gate) = self.roles {
             tasks.spawn_until_cancelled("default roles", OnFailure::Shutdown, authz::again(registry.clone(), gate));

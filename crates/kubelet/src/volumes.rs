@@ -232,8 +232,15 @@ impl Volumes {
         }
         let to_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
         let Some(source) = Source::of_volume(&found, to_read) else {
-            provisioned::check(&found, &self.cx.options.node_name, &self.cx.options.volumes_dir)?;
-            return Ok((Some(Backing::of(&found).map_err(|error| error.to_string())?), None));
+            let own = provisioned::check(&found, &self.cx.options.node_name, &self.cx.options.volumes_dir)?;
+            let backing = Backing::of(&found).map_err(|error| error.to_string())?;
+            return Ok((
+                Some(match own {
+                    Some(path) => backing.provisioned_at(path),
+                    None => backing,
+                }),
+                None,
+            ));
         };
         let driver = match known.filter(|driver| is_mounted && !driver.republish) {
             Some(driver) => driver,

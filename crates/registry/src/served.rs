@@ -206,7 +206,7 @@ impl Served {
 
     /// Where versions have fields of their own for selectors, the index is of this one.
     fn encoded(&self, entry: &Arc<Entry>, object: &Value) -> Arc<Entry> {
-        let index = match self.is_custom() {
+        let index = match self.is_custom() && !self.strategy.selectable().is_empty() {
             true => Arc::new(Index::of(&*self.strategy, object, self.epoch)),
             false => entry.index.clone(),
         };

@@ -12,7 +12,7 @@ use crate::Error;
 
 pub(crate) const SPDY: &str = "SPDY/3.1";
 pub(crate) const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
-/// Larger than any message that kubectl sends. A session may have two of them for as long as its process reads nothing.
+/// Larger than any message that kubectl sends. A session may have three of them for as long as its process reads nothing.
 pub(crate) const MAX_MESSAGE: usize = 4 << 20;
 
 /// A request that is not one of the upgrades served here.

@@ -14,6 +14,7 @@ use futures::stream::{FuturesUnordered, SplitSink, SplitStream};
 use futures::{Sink, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -140,10 +141,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut ahead = Ahead::default();
+    // Once the client has gone: until when what it has said before may still be read, by who reads at all.
+    let mut until = None;
     loop {
-        let message = match ahead.take() {
-            Some(message) => Some(Ok(message)),
-            None => source.next().await,
+        let message = match (ahead.take(), until) {
+            (Some(message), _) => Some(Ok(message)),
+            (None, Some(_)) => return Ok(()),
+            (None, None) => source.next().await,
         };
         let Some(message) = message else { return Ok(()) };
         let (id, data) = match message {
@@ -167,13 +171,11 @@ where
         let mut writing = pin!(tokio::time::timeout(crate::IDLE, writer.write_all(&data)));
         let written = loop {
             tokio::select! {
+                biased;
                 written = &mut writing => break written,
-                next = source.next(), if ahead.has_room() => match next {
-                    Some(Ok(Message::Close(_)) | Err(_)) | None => {
-                        // The client has gone. What it has said before may still be read, by who reads at all.
-                        let _ = tokio::time::timeout(last, writing).await;
-                        return Ok(());
-                    }
+                () = tokio::time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return Ok(()),
+                next = source.next(), if until.is_none() && ahead.has_room() => match next {
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => until = Some(Instant::now() + last),
                     Some(Ok(message)) => ahead.add(message),
                 },
             }
@@ -367,6 +369,35 @@ mod tests {
         let (_sink, mut source) = crate::upgrade::websocket(server).await.split();
         let receiving = receive(&mut source, channels, Encoding::Binary, Duration::from_millis(1));
         tokio::time::timeout(Duration::from_secs(30), receiving).await.expect("it is seen").unwrap();
+    }
+
+    /// A client of v4 ends its input by going: what it has said before is read whole.
+    #[tokio::test]
+    async fn what_a_client_has_said_before_it_goes_is_read() {
+        use tokio_tungstenite::tungstenite::protocol::Role;
+        for round in 0..100 {
+            let (client, server) = tokio::io::duplex(1 << 20);
+            let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+            for number in 0..5 {
+                client.send(encode(0, &[number; 100], Encoding::Binary)).await.unwrap();
+            }
+            if round % 2 == 0 {
+                client.close(None).await.unwrap();
+            }
+            drop(client);
+            let (mut process, theirs) = tokio::io::duplex(1 + round);
+            let channels = vec![(0, Some(tokio::io::split(theirs).1))];
+            let (_sink, mut source) = crate::upgrade::websocket(server).await.split();
+            let reading = async {
+                let mut got = Vec::new();
+                process.read_to_end(&mut got).await.unwrap();
+                got
+            };
+            let receiving = receive(&mut source, channels, Encoding::Binary, Duration::from_secs(30));
+            let (received, got) = tokio::join!(receiving, reading);
+            received.unwrap();
+            assert_eq!(got, [[0; 100], [1; 100], [2; 100], [3; 100], [4; 100]].concat(), "{round}");
+        }
     }
 
     /// A connection's bytes with faults in them end it, with an error or without.

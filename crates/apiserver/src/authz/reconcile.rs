@@ -64,7 +64,7 @@ async fn ensure(registry: &Registry, plural: &str, namespace: &str, wanted: Valu
     match registry.get(resource, namespace, meta::name(&wanted), None).await {
         Ok(entry) => complete(registry, resource, namespace, entry.value(), &wanted).await,
         Err(status) if status.code == 404 => {
-            // Namespaces of roles come from elsewhere; the role follows at the next start if its namespace is late.
+            // Namespaces of roles come from elsewhere; the role follows when the others are tried again, or at the next start.
             match registry.create(&context(), resource, namespace, None, wanted).await {
                 Err(status) if !matches!(status.code, 404 | 409) => Err(status),
                 _ => Ok(()),

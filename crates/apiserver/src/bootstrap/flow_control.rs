@@ -13,14 +13,15 @@ const KINDS: [&str; 2] = ["flowschemas", "prioritylevelconfigurations"];
 /// Creates what is missing, brings up to date what follows the list, and deletes what has followed it and is not in it any more.
 pub(super) async fn run(registry: &Registry) -> Result<(), Status> {
     let wanted = kinds::bootstrap();
+    let mut done = Ok(());
     for plural in KINDS {
         let res = resource(registry, GROUP, plural)?;
         let list = registry.list(&res, None, &ListOptions::default()).await?;
         let old = list.entries.iter().map(|entry| entry.value()).filter(|object| kinds::is_obsolete(&wanted, plural, object));
-        all(old.map(|object| delete(registry, plural, object))).await?;
+        done = done.and(all(old.map(|object| delete(registry, plural, object))).await);
     }
     // All at once: the store writes what comes together with one disk synchronisation.
-    all(wanted.into_iter().map(|one| ensure(registry, one))).await
+    done.and(all(wanted.into_iter().map(|one| ensure(registry, one))).await)
 }
 
 async fn ensure(registry: &Registry, one: Bootstrap) -> Result<(), Status> {

@@ -91,7 +91,13 @@ impl Agent {
         let annotations = missing(node.metadata.annotations.as_ref(), present.metadata.annotations.as_ref());
         if !labels.is_empty() || !annotations.is_empty() {
             let patch = Patch::Strategic(json!({"metadata": {"labels": labels, "annotations": annotations}}));
-            self.nodes.patch(name, &PatchParams::default(), &patch).await?;
+            match self.nodes.patch(name, &PatchParams::default(), &patch).await {
+                // They come when there is room; its pods do not wait for it.
+                Err(kube::Error::Api(error)) if error.code == FULL => {
+                    tracing::warn!(node = name, error = %error.message, "labels and annotations of the node are not set");
+                }
+                patched => drop(patched?),
+            }
         }
         let node = reference(&present);
         let old = present.status.clone().unwrap_or_default();

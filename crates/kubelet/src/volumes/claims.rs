@@ -192,6 +192,11 @@ impl Backing {
         })
     }
 
+    /// The same, of the cluster's own provisioner, at the path that this node knows.
+    pub fn provisioned_at(self, path: PathBuf) -> Self {
+        Self { path, ..self }
+    }
+
     /// What a driver shows at a path, and has given to the pod's group.
     pub fn of_driver(path: PathBuf, mode: Mode) -> Self {
         Self { path, mode, kind: String::new(), local: None, is_provisioned: false }

@@ -3,16 +3,17 @@
 //!
 //! Each pod has a mount of its own: to the kernel all mounts of a device are of one file system.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::Command;
 
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::claims::{bind, give};
 
@@ -24,8 +25,29 @@ const EDGE: u64 = 1 << 20;
 /// Exit code of fsck(8): errors are left that nobody has corrected.
 const UNCORRECTED: i32 = 4;
 
-/// One device at a time gets a file system and is mounted.
-static TURN: Mutex<()> = Mutex::new(());
+/// Devices that get a file system or are mounted now, by their numbers: one pod at a time looks after each of them.
+static BUSY: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+static DONE: Condvar = Condvar::new();
+
+/// The turn of one who looks after a device.
+struct Turn(u64);
+
+impl Turn {
+    fn of(device: u64) -> Self {
+        let mut busy = BUSY.lock();
+        while !busy.insert(device) {
+            DONE.wait(&mut busy);
+        }
+        Self(device)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        BUSY.lock().remove(&self.0);
+        DONE.notify_all();
+    }
+}
 
 /// How a local volume is mounted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,8 +137,8 @@ impl Local {
     /// What an event says.
     pub fn mount(&self, path: &Path, at: &Path, group: Option<(u32, bool)>) -> Result<(), String> {
         let failed = |error: io::Error| format!("{}: {error}", path.display());
-        let kind = match fs::metadata(path) {
-            Ok(metadata) => metadata.file_type(),
+        let (kind, device) = match fs::metadata(path) {
+            Ok(metadata) => (metadata.file_type(), metadata.rdev()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(format!("path {path:?} does not exist")),
             Err(error) => return Err(failed(error)),
         };
@@ -126,9 +148,10 @@ impl Local {
             bind(path, at).map_err(failed)?;
             self.restrict(at)
         } else if kind.is_block_device() {
-            let _turn = TURN.lock();
+            let turn = Turn::of(device);
             self.mount_device(path, at)?;
-            given(at)
+            drop(turn);
+            if flags(&self.options).0.contains(MsFlags::MS_RDONLY) { Ok(()) } else { given(at) }
         } else {
             return Err(format!("local volume {path:?} is neither a directory nor a block device"));
         };
@@ -137,12 +160,10 @@ impl Local {
         })
     }
 
-    /// Applies mount options to a directory that is bound: such as are of a mount, and not of a file system.
+    /// Applies mount options to a directory that is bound. Those of a file system change nothing there, as upstream, whose mount(8) hands them
+    /// to a kernel that does not look at them.
     fn restrict(&self, at: &Path) -> Result<(), String> {
-        let (flags, others) = flags(&self.options);
-        if !others.is_empty() {
-            return Err(format!("mount options {others:?} are of a file system, and this local volume is a directory of one"));
-        }
+        let (flags, _) = flags(&self.options);
         if flags.is_empty() {
             return Ok(());
         }
@@ -239,7 +260,6 @@ fn check(device: &Path) -> Result<(), String> {
 mod tests {
     use super::*;
     use std::io::{Cursor, Write};
-    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn what_is_on_a_device() {
@@ -296,14 +316,11 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let (path, at) = (scratch.path().join("disk"), scratch.path().join("v"));
         fs::create_dir(&path).unwrap();
-        local(&["noatime", "noexec"]).mount(&path, &at, Some((4242, true))).unwrap();
+        local(&["noatime", "noexec", "discard", "data=journal"]).mount(&path, &at, Some((4242, true))).unwrap();
         let line = mounted(&at);
         umount2(&at, MntFlags::MNT_DETACH).unwrap();
         assert!(line.contains("noatime") && line.contains("noexec"), "{line}");
         assert_eq!(fs::metadata(&path).unwrap().gid(), 4242);
-        let refused = local(&["discard"]).mount(&path, &at, None).unwrap_err();
-        assert_eq!(refused, "mount options \"discard\" are of a file system, and this local volume is a directory of one");
-        assert_eq!(mounted(&at), "", "it is not left half done");
         let file = scratch.path().join("file");
         fs::write(&file, "").unwrap();
         let refused = [&file, &scratch.path().join("none")].map(|path| local(&[]).mount(path, &at, None).unwrap_err());
@@ -351,8 +368,10 @@ mod tests {
         for at in [&one, &other] {
             umount2(at, MntFlags::empty()).unwrap();
         }
-        local(&[]).mount(device, &one, None).unwrap();
+        // What is only read is given to nobody.
+        local(&["ro"]).mount(device, &one, Some((1717, true))).unwrap();
         assert_eq!(fs::read_to_string(one.join("file")).unwrap(), "kept");
+        assert_eq!(fs::metadata(&one).unwrap().gid(), 4242);
         umount2(&one, MntFlags::empty()).unwrap();
         let wrong = Local { fs_type: Some("xfs".to_owned()), ..Local::default() }.mount(device, &one, None).unwrap_err();
         assert!(wrong.contains("cannot be mounted as xfs"), "{wrong}");

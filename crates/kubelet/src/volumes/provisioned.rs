@@ -26,10 +26,13 @@ fn annotation<'a>(volume: &'a PersistentVolume, key: &str) -> Option<&'a str> {
     volume.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
-/// Refuses a volume of the provisioner that is not one of this node, whose volumes are in `root`.
-pub(super) fn check(volume: &PersistentVolume, node: &str, root: &Path) -> Result<(), String> {
+/// Where a volume of the provisioner is on this node, whose volumes are in `root`; none for other volumes.
+///
+/// # Errors
+/// It is not one of this node.
+pub(super) fn check(volume: &PersistentVolume, node: &str, root: &Path) -> Result<Option<PathBuf>, String> {
     if !is_provisioned(volume) {
-        return Ok(());
+        return Ok(None);
     }
     let name = volume.metadata.name.as_deref().unwrap_or_default();
     // Older volumes do not name their node.
@@ -38,15 +41,25 @@ pub(super) fn check(volume: &PersistentVolume, node: &str, root: &Path) -> Resul
     }
     let path = volume.spec.as_ref().and_then(|spec| spec.local.as_ref()).map(|local| local.path.as_str()).unwrap_or_default();
     let expected = root.join(name);
-    if name.contains('/') || Path::new(path) != expected {
+    // The data directory may have moved, with a link in its old place, which is not gone by.
+    let is_same = || {
+        Path::new(path).file_name() == Some(name.as_ref()) && {
+            let of = |path: &Path| fs::canonicalize(path.parent().unwrap_or(path)).ok();
+            of(Path::new(path)).is_some_and(|parent| Some(parent) == of(&expected))
+        }
+    };
+    if name.contains('/') || Path::new(path) != expected && !is_same() {
         let expected = expected.display();
         return Err(format!("error processing PV {name}: its path is {path:?}, volumes of this node are at {expected}"));
     }
-    Ok(())
+    Ok(Some(expected))
 }
 
 /// The directory of such a volume: what leads to it may have links, which are the administrator's, and the directory itself is none.
 pub(super) fn open(path: &Path) -> io::Result<fs::File> {
+    if fs::symlink_metadata(path)?.is_symlink() {
+        return Err(io::Error::other("it is a symbolic link: a volume that was moved is bind-mounted in its old place"));
+    }
     fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
 }
 
@@ -72,7 +85,7 @@ mod tests {
         let check = |annotations: Value, path: &str, expected: Result<(), &str>| {
             let found = check(&volume(annotations, path), "n", Path::new("/data/volumes"));
             match (&found, expected) {
-                (Ok(()), Ok(())) => {}
+                (Ok(own), Ok(())) if own.as_deref().is_none_or(|own| own == Path::new(path)) => {}
                 (Err(found), Err(expected)) if found.contains(expected) => {}
                 _ => panic!("{path}: {found:?}, not {expected:?}"),
             }
@@ -101,6 +114,8 @@ mod tests {
         std::os::unix::fs::symlink(scratch.path().join("outside"), root.join("pvc-b")).unwrap();
         let opened = open(&linked.join("pvc-a")).unwrap();
         assert_eq!(fs::read_to_string(by_descriptor(&opened).join("file")).unwrap(), "data");
+        let moved = check(&volume(json!({PROVISIONED_BY: PROVISIONER}), linked.join("pvc-a").to_str().unwrap()), "n", &root);
+        assert_eq!(moved, Ok(Some(root.join("pvc-a"))), "the way to the volumes may have links, and is not gone");
         assert!(
             open(&root.join("pvc-b")).is_err() && open(&root.join("pvc-c")).is_err() && open(&root.join("pvc-a/file")).is_err()
         );

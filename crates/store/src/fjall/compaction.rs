@@ -63,13 +63,20 @@ fn trim(shared: &Shared) -> Result<(), Error> {
 fn step(shared: &Shared) -> Result<bool, Error> {
     let head = shared.head();
     let wanted = shared.compacted();
+    let bounds = shared.bounds();
     let plan = shared.read(|database| {
         let tail = database.tail()?;
         let entries = database.entries(tail.compacted + 1, head.revision).take(STEP);
         let sized = entries.map(|entry| entry.and_then(|entry| Ok((database.entry_size(entry.previous)?, entry))));
-        Ok(plan(head, tail, wanted, &shared.bounds(), sized.collect::<Result<Vec<_>, _>>()?))
+        Ok(plan(head, tail, wanted, &bounds, sized.collect::<Result<Vec<_>, _>>()?))
     })?;
-    let Some(plan) = plan else { return Ok(false) };
+    let Some(plan) = plan else {
+        // The next revision may be one that is in no history: until more is old, there is nothing to wake up for.
+        if is_due(head, shared.ends().1, &bounds) {
+            shared.exhausted(&bounds);
+        }
+        return Ok(false);
+    };
     // First the bound, then the deletions: a reader checks the bound after it has read.
     shared.compact(plan.tail.compacted);
     shared.trimmed(plan.tail);

@@ -1,7 +1,7 @@
 //! What the engine's threads and callers share.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -40,6 +40,10 @@ pub(super) struct Shared {
     /// How many times the bounds of history what is young may have.
     spare: u64,
     moments: Mutex<Moments>,
+    /// Up to here there is nothing that is not young to leave history.
+    exhausted: AtomicU64,
+    /// The disk has no room for what is new.
+    short: AtomicBool,
     pub(super) hub: Hub,
     /// Wakes compaction.
     pub(super) work: Signal,
@@ -65,6 +69,8 @@ impl Shared {
             history,
             spare: directory.spare(history.bytes)?,
             moments: Mutex::new(Moments::new(history.keep, head.revision)),
+            exhausted: AtomicU64::new(0),
+            short: AtomicBool::new(false),
             hub: Hub::new(head.revision),
             work: Signal::default(),
             waste: Signal::default(),
@@ -169,7 +175,22 @@ impl Shared {
 
     /// What leaves history now.
     pub(super) fn bounds(&self) -> Bounds {
-        Bounds { history: self.history, old: self.moments.lock().old(), spare: self.spare }
+        let old = Some(self.moments.lock().old()).filter(|old| *old > self.exhausted.load(Ordering::Relaxed));
+        // Where there is no room, what is young is no reason to refuse writes.
+        let spare = if self.short.load(Ordering::Relaxed) { 1 } else { self.spare };
+        Bounds { history: self.history, old: old.unwrap_or_default(), spare }
+    }
+
+    /// Compaction has found nothing to do by these bounds.
+    pub(super) fn exhausted(&self, bounds: &Bounds) {
+        self.exhausted.fetch_max(bounds.old, Ordering::Relaxed);
+    }
+
+    /// Says whether the disk has room for what is new.
+    pub(super) fn set_short(&self, short: bool) {
+        if self.short.swap(short, Ordering::Relaxed) != short && short {
+            self.wake_compaction();
+        }
     }
 
     pub(super) fn compacted(&self) -> Revision {

@@ -117,12 +117,15 @@ impl Writer {
     fn stage(&self, database: &Database, writes: Vec<Write>) -> Result<(Staged, Vec<Result<Revision, Error>>), Error> {
         let available = self.directory.available()?;
         let mut stage = Stage::new(database, self.shared.head(), self.quota, now());
-        let mut bytes = 0;
+        let (mut bytes, mut puts, mut refused) = (0, false, false);
         let results = writes.into_iter().map(|write| {
             let size = size(&write) as u64;
-            if !has_room(available, self.reserve, bytes + size, write.change == Change::Delete) {
+            let is_deletion = write.change == Change::Delete;
+            if !has_room(available, self.reserve, bytes + size, is_deletion) {
+                refused = true;
                 return Err(Error::NoSpace);
             }
+            puts |= !is_deletion;
             bytes += size;
             let result = stage.add(write);
             if matches!(result, Err(Error::Quota { .. })) {
@@ -131,6 +134,9 @@ impl Writer {
             result
         });
         let results = results.collect();
+        if puts || refused {
+            self.shared.set_short(refused);
+        }
         stage.batch.finish();
         Ok((Staged { batch: stage.batch, events: stage.events }, results))
     }

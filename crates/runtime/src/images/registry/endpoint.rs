@@ -195,7 +195,7 @@ impl Endpoint {
     async fn token(&self, realm: &str, service: Option<&str>) -> Result<HeaderValue, Failure> {
         let refused = |text: String| Failure::Token(text);
         let mut url = Url::parse(realm).map_err(|error| refused(format!("{realm:?}: {error}")))?;
-        self.reach.check(self.scheme, &url).map_err(|why| refused(why.to_string()))?;
+        self.reach.check(self.scheme, &url, false).map_err(|why| refused(why.to_string()))?;
         url.query_pairs_mut().append_pair("scope", &format!("repository:{}:pull", self.reference.repository()));
         if let Some(service) = service {
             url.query_pairs_mut().append_pair("service", service);

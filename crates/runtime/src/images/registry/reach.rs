@@ -51,9 +51,9 @@ impl Reach {
         self.inside || !is_special(address) || name == self.own || PROXY_NAMES.iter().any(|proxy| proxy == name)
     }
 
-    /// Whether it may lead from a URL with this scheme to another one.
-    pub(super) fn check(&self, scheme: &str, to: &Url) -> Result<(), Refused> {
-        if scheme == "https" && to.scheme() != "https" {
+    /// Whether it may lead from a URL with this scheme to another one, and to the clear where what comes is `checked` by its digest.
+    pub(super) fn check(&self, scheme: &str, to: &Url, is_checked: bool) -> Result<(), Refused> {
+        if scheme == "https" && to.scheme() != "https" && !is_checked {
             return Err(Refused::Clear(to.origin().ascii_serialization()));
         }
         let host = to.host_str().unwrap_or_default();
@@ -70,7 +70,9 @@ impl Reach {
                 return attempt.error(Refused::Far);
             }
             let scheme = attempt.previous().last().map_or("https", Url::scheme);
-            match self.check(scheme, attempt.url()) {
+            // Registries keep blobs in stores elsewhere, some of which do not speak TLS.
+            let is_blob = attempt.previous().first().is_some_and(|first| first.path().contains("/blobs/sha"));
+            match self.check(scheme, attempt.url(), is_blob) {
                 Ok(()) => attempt.follow(),
                 Err(refused) => attempt.error(refused),
             }
@@ -105,9 +107,10 @@ mod tests {
     #[test]
     fn a_registry_elsewhere_leads_to_nothing_that_is_here() {
         let check = |registry: &str, scheme: &str, to: &str, expected: bool| {
-            let found = Reach::of(registry).check(scheme, &Url::parse(to).unwrap());
+            let found = Reach::of(registry).check(scheme, &Url::parse(to).unwrap(), false);
             assert_eq!(found.is_ok(), expected, "{registry} {to}: {found:?}");
         };
+        assert_eq!(Reach::of("r.io").check("https", &Url::parse("http://blobs.example/x").unwrap(), true), Ok(()));
         check("r.io", "https", "https://blobs.example/x", true);
         check("r.io", "https", "https://10.1.2.3/x", true);
         check("r.io", "https", "http://blobs.example/x", false);
