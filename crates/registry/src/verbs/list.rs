@@ -314,7 +314,7 @@ impl Registry {
                 }
                 _ => {
                     let more = selection.limit() > 0 && entries.len() > selection.limit();
-                    let behind = (more && !found.more).then(|| entries.len() - selection.limit());
+                    let behind = found.rest.filter(|_| more).map(|rest| rest + entries.len() - selection.limit());
                     if more {
                         entries.truncate(selection.limit());
                     }
