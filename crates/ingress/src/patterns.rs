@@ -9,6 +9,8 @@ use std::sync::{Arc, LazyLock, Weak};
 use base::budgets::memory;
 use parking_lot::Mutex;
 use regex::{Regex, RegexBuilder};
+use regex_syntax::ast::parse::Parser;
+use regex_syntax::ast::{Ast, GroupKind};
 
 /// Bytes that the program of a compiled pattern may have: the least of these that it fits into is what it is counted with.
 const SIZES: [usize; 5] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
@@ -90,6 +92,33 @@ struct State {
 /// It is none, or there is no room for it.
 pub fn pattern(namespace: &str, text: &str, any_case: bool) -> Result<Arc<Pattern>, Refused> {
     PATTERNS.get(Asked { namespace: namespace.into(), any_case, text: text.into() })
+}
+
+/// The ASCII letters, in lower case, with which everything begins that a pattern matches at its beginning. Nothing is compiled for that.
+///
+/// # Errors
+/// It is none.
+pub fn beginning(text: &str) -> Result<String, Box<regex_syntax::ast::Error>> {
+    let mut letters = String::new();
+    begin(&Parser::new().parse(text)?, &mut letters);
+    Ok(letters)
+}
+
+/// Adds the letters with which all begins that this matches. Whether these are all of it, so that what follows it continues them.
+fn begin(part: &Ast, letters: &mut String) -> bool {
+    match part {
+        Ast::Empty(_) | Ast::Assertion(_) => true,
+        Ast::Literal(literal) if literal.c.is_ascii() => {
+            letters.push(literal.c.to_ascii_lowercase());
+            true
+        }
+        Ast::Group(group) => {
+            let has_flags = matches!(&group.kind, GroupKind::NonCapturing(flags) if !flags.items.is_empty());
+            !has_flags && begin(&group.ast, letters)
+        }
+        Ast::Concat(parts) => parts.asts.iter().all(|part| begin(part, letters)),
+        _ => false,
+    }
 }
 
 /// Another number after patterns were let go of, so that there may be room.
