@@ -217,12 +217,25 @@ impl Reader {
         let pattern = policy.use_regex || policy.rewrite.is_some();
         match Matcher::new(&text, kind, pattern, self.key.ns()) {
             Ok(matcher) => Some((text, kind, matcher, upstream)),
-            Err(refused) => {
-                let reason = if matches!(refused, Refused::NoRoom) { annotations::NO_ROOM } else { "InvalidPath" };
-                self.problem(reason, format!("path {text:?} is left out: {refused}"));
-                None
-            }
+            Err(refused @ Refused::NoRoom) => match Matcher::closed(&text) {
+                // Its requests are not for a broader path, which may be another Ingress' and not guarded.
+                Ok(matcher) => {
+                    self.problem(annotations::NO_ROOM, format!("requests that path {text:?} may match are refused: {refused}"));
+                    Some((text, kind, matcher, upstream))
+                }
+                Err(wrong) => self.left_out(&text, &wrong.kind()),
+            },
+            Err(Refused::Wrong(wrong)) => self.left_out(&text, &wrong),
         }
+    }
+
+    /// Leaves a path out that is no regular expression.
+    fn left_out<T>(&mut self, text: &str, why: &dyn std::fmt::Display) -> Option<T> {
+        self.problem(
+            "InvalidPath",
+            format!("path {text:?} is left out: it is no regular expression that can be followed: {why}"),
+        );
+        None
     }
 
     fn upstream(&mut self, policy: &Policy, backend: &IngressBackend) -> Option<UpstreamKey> {

@@ -143,6 +143,7 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     let (policies, mut ancestors) = (Policies::of(objects, around, &mut plan.config_maps), Ancestors::new());
     let planner = |(kind, key, route)| Planner { objects, around, policies: &policies, askings: &askings, kind, key, route };
     let routes: Vec<_> = routes(objects).map(|route| planner(route).read(&listed)).collect();
+    plan.without_room = routes.iter().any(|route| route.rules.as_ref().is_err_and(|why| *why == rules::NO_ROOM));
     let mut claims = Claims::of_listeners(&listed);
     routes.iter().for_each(|route| route.claim(&mut claims));
     let mut attached: BTreeMap<(&Key, usize), usize> = BTreeMap::new();

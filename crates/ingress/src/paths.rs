@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::patterns::{self, Pattern, pattern};
+use crate::patterns::{self, Pattern, beginning, pattern};
 
 /// What a path of a rule matches.
 #[derive(Clone, Debug)]
@@ -17,6 +17,9 @@ pub enum Matcher {
     Begins(String),
     /// What begins with a match, in either case.
     Pattern(Arc<Pattern>),
+    /// What may match a pattern for which there is no room, since it begins like this in either case. What guards the path guards what it
+    /// matches, so nobody is served there: neither by this path nor by a broader one.
+    Closed(String),
 }
 
 /// How a rule means its path.
@@ -38,10 +41,18 @@ impl Matcher {
     pub fn new(path: &str, kind: PathType, is_pattern: bool, namespace: &str) -> Result<Self, patterns::Refused> {
         Ok(match kind {
             PathType::Exact => Self::Exact(path.to_owned()),
-            _ if is_pattern => Self::Pattern(pattern(namespace, &format!("^(?:{path})"), true)?),
+            _ if is_pattern => Self::Pattern(pattern(namespace, &at_the_beginning(path), true)?),
             PathType::Prefix => Self::Prefix(path.strip_suffix('/').unwrap_or(path).to_owned()),
             PathType::ImplementationSpecific => Self::Begins(path.to_owned()),
         })
+    }
+
+    /// Of a rule's path that is a regular expression without room.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn closed(path: &str) -> Result<Self, Box<regex_syntax::ast::Error>> {
+        Ok(Self::Closed(beginning(&at_the_beginning(path))?))
     }
 
     /// Whether it matches a path.
@@ -53,6 +64,10 @@ impl Matcher {
             }
             Self::Begins(begin) => path.starts_with(begin.as_str()),
             Self::Pattern(pattern) => pattern.is_match(path),
+            Self::Closed(begin) => {
+                let mut letters = path.chars();
+                begin.chars().all(|wanted| letters.next().is_some_and(|letter| in_either_case(letter) == wanted))
+            }
         }
     }
 
@@ -78,6 +93,19 @@ impl Matcher {
         }
         rewritten.push_str(rest);
         rewritten
+    }
+}
+
+fn at_the_beginning(path: &str) -> String {
+    format!("^(?:{path})")
+}
+
+/// The ASCII letter, in lower case, that matches this one where case does not count.
+fn in_either_case(letter: char) -> char {
+    match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        _ => letter.to_ascii_lowercase(),
     }
 }
 
@@ -107,7 +135,7 @@ impl<T> Paths<T> {
                     *entry = (length, to);
                 }
             }
-            Matcher::Begins(_) | Matcher::Pattern(_) => {
+            Matcher::Begins(_) | Matcher::Pattern(_) | Matcher::Closed(_) => {
                 let at = self.others.partition_point(|(other, ..)| *other >= length);
                 self.others.insert(at, (length, matcher.clone(), to));
             }
@@ -270,6 +298,32 @@ mod tests {
         check("/a", "/$x$", "/a", Some("/$x$"));
         assert!(Matcher::new("/(", ImplementationSpecific, true, "a").is_err());
         assert!(Matcher::new("/(a{1000}){1000}", ImplementationSpecific, true, "a").is_err());
+    }
+
+    /// What has no room matches all that it would match if it had.
+    #[test]
+    fn what_has_no_room_is_closed() {
+        let check = |rule: &str, path: &str, may_match: bool| {
+            let closed = Matcher::closed(rule).unwrap();
+            assert_eq!(closed.matches(path), may_match, "{rule} {path} {closed:?}");
+            let pattern = Matcher::new(rule, ImplementationSpecific, true, "a").unwrap();
+            assert!(may_match || !pattern.matches(path), "{rule} {path}");
+        };
+        check(r"/admin/\w{3}", "/Admin/x", true);
+        check(r"/admin/\w{3}", "/public", false);
+        check("/api(/|$)(.*)", "/api", true);
+        check("/(?:task/)x", "/tas\u{212a}/x", true);
+        check("/(?:task/)x", "/ta\u{17f}k/x", true);
+        check("/(?:task/)x", "/tax", false);
+        check("/ab?", "/a", true);
+        check("/(ab)*c", "/c", true);
+        check("/a|/b", "/b", true);
+        check("/a)|(?:/b", "/b", true);
+        check("(?x)/a # (\n|/b", "/b", true);
+        check("/\u{e9}", "/\u{c9}", true);
+        check("^/a", "/a", true);
+        check("(?i:/a)|/b", "/b", true);
+        assert!(Matcher::closed("/(").is_err());
     }
 
     #[test]

@@ -502,6 +502,7 @@ impl Follower {
             has_certificate: &|key| self.model.has_certificate(key),
         };
         let plan = gateway::plan(&self.gateways.objects, &around);
+        self.room.planned(&plan);
         self.gateways.settle(&plan);
         for (about, problem) in self.gateways.untold(&plan) {
             self.recorder.event(&about, Type::Warning, problem.reason, problem.message);

@@ -51,6 +51,11 @@ impl Route {
         }
     }
 
+    /// Whether nobody may pass.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.policy.closed || matches!(self.matcher, Matcher::Closed(_))
+    }
+
     /// Whether a back end is one of its own.
     pub(crate) fn leads_to(&self, upstream: &Arc<Upstream>) -> bool {
         let backends = self.gateway.iter().flat_map(|gateway| &gateway.backends).filter_map(|backend| backend.to.as_ref());

@@ -28,6 +28,8 @@ pub struct Plan {
     pub ends_here: BTreeSet<(Entrance, String)>,
     /// Certificates of HTTPS listeners, those of older Gateways first.
     pub tls: Vec<Certificate>,
+    /// A route was refused for want of room for its regular expressions.
+    pub without_room: bool,
     /// Hosts whose clients are asked for certificates.
     pub asks: BTreeSet<(Entrance, String)>,
     /// The Secrets that listeners refer to and may.

@@ -79,8 +79,11 @@ pub(super) struct Planner<'a> {
 impl<'a> Planner<'a> {
     /// Reads the route's rules, and where it is attached.
     pub(super) fn read(self, all: &'a AllListed<'a>) -> Read<'a> {
-        let parents = self.route.spec.parent_refs.iter().filter_map(|reference| self.parent_of(reference, all)).collect();
-        Read { rules: self.rules(), parents, planner: self }
+        let parents = self.route.spec.parent_refs.iter().filter_map(|reference| self.parent_of(reference, all));
+        let parents: Vec<Parent<'_>> = parents.collect();
+        // Regular expressions of routes that nobody here serves would take room from others, and be compiled for each plan.
+        let is_attached = parents.iter().any(|parent| parent.attached.is_ok());
+        Read { rules: if is_attached { self.rules() } else { Ok(Vec::new()) }, parents, planner: self }
     }
 
     /// The parent that a reference means, if it is one of ours.

@@ -46,6 +46,9 @@ impl Test {
 }
 
 const MATCH: Unsupported = Unsupported("match");
+/// What finds no room may find it later.
+pub(super) const NO_ROOM: Unsupported =
+    Unsupported("regular expression, for which there is no room beside those of this namespace and of others,");
 
 /// A pattern that has to match everything.
 fn whole(namespace: &str, text: &str) -> Result<Arc<Compiled>, Refused> {
@@ -56,9 +59,7 @@ fn whole(namespace: &str, text: &str) -> Result<Arc<Compiled>, Refused> {
 fn why(refused: &Refused, part: Unsupported) -> Unsupported {
     match refused {
         Refused::Wrong(_) => part,
-        Refused::NoRoom => {
-            Unsupported("regular expression, for which there is no room beside those of this namespace and of others,")
-        }
+        Refused::NoRoom => NO_ROOM,
     }
 }
 

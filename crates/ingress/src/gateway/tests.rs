@@ -4,6 +4,7 @@
 mod asked;
 mod listeners;
 mod precedence;
+mod room;
 mod sets;
 
 use std::cell::RefCell;

@@ -277,31 +277,37 @@ fn certificates_are_asked_for_by_who_has_the_host() {
 /// An Ingress whose regular expressions found no room has it when others have let go of theirs, and is told of once.
 #[test]
 fn room_for_patterns_is_found_again() {
-    let ingress = |name: &str, paths: usize| -> Ingress {
-        let path = |number: usize| {
+    let many = |name: &str, paths: usize| -> Ingress {
+        let one = |number: usize| {
             json!({"path": format!("/{name}/{number}/\\w{{3}}"), "pathType": "ImplementationSpecific",
                 "backend": {"service": {"name": "web", "port": {"number": 80}}}})
         };
         let annotations = json!({"nginx.ingress.kubernetes.io/use-regex": "true"});
         let metadata = json!({"namespace": "large-patterns", "name": name, "annotations": annotations});
-        let rule = json!({"host": format!("{name}.example"), "http": {"paths": (0..paths).map(path).collect::<Vec<_>>()}});
+        let rule = json!({"host": format!("{name}.example"), "http": {"paths": (0..paths).map(one).collect::<Vec<_>>()}});
         serde_json::from_value(json!({"metadata": metadata, "spec": {"rules": [rule]}})).unwrap()
     };
     let mut model = Model::new("cluster.local", Issuers::default(), Arc::default());
+    // What is guarded in one place is not to be had in a broader one.
+    set(&mut model, &ingress("all", 0, &json!({}), &json!({"rules": [rule("second.example", &[path("/", "Prefix", "all")])]})));
+    let is_closed = |model: &Model, path: &str| model.table.find("second.example", path).unwrap().is_closed();
     let (first, second) = (Key::namespaced("large-patterns", "first"), Key::namespaced("large-patterns", "second"));
-    model.set_ingress(&first, Some(&ingress("first", 200)));
-    model.set_ingress(&second, Some(&ingress("second", 1)));
+    model.set_ingress(&first, Some(&many("first", 200)));
+    model.set_ingress(&second, Some(&many("second", 1)));
     let step = model.step().unwrap();
     let told: BTreeSet<(&Key, &str)> = step.problems.iter().map(|(key, problem)| (key, problem.reason)).collect();
     assert_eq!(told, BTreeSet::from([(&first, NO_ROOM), (&second, NO_ROOM)]));
     assert_eq!(model.without_room(None), [first.clone(), second.clone()]);
+    assert_eq!((is_closed(&model, "/second/0/abc"), is_closed(&model, "/other")), (true, false));
     assert_eq!(model.without_room(Some(&first)), std::slice::from_ref(&second));
-    model.read_again(&second, &ingress("second", 1));
+    model.read_again(&second, &many("second", 1));
     assert!(model.step().unwrap().problems.is_empty(), "it is as it was");
     let freed = crate::patterns::freed();
     model.set_ingress(&first, None);
     drop(step);
     assert!(model.step().is_some() && crate::patterns::freed() != freed);
-    model.read_again(&second, &ingress("second", 1));
+    model.read_again(&second, &many("second", 1));
     assert!(model.step().unwrap().problems.is_empty() && model.without_room(None).is_empty());
+    assert!(!is_closed(&model, "/second/0/abc"));
+    check(&model, "second.example", "/second/0/abc", Some("web"));
 }

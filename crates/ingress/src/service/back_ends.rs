@@ -1,10 +1,11 @@
 //! Services, their endpoints, and the nodes: who answers.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use client::events::Type;
+use client::node_addresses::{self, Kind};
 use client::taken_ports::TakenPort;
 use client::{Key, load_balancer};
 use k8s_openapi::api::core::v1::{Node, Service, ServicePort};
@@ -19,23 +20,24 @@ impl Follower {
     /// Takes the addresses of the nodes.
     pub(super) fn nodes(&mut self) {
         let nodes = self.nodes.list();
-        let addresses = nodes.iter().flat_map(|node| node.status.iter().flat_map(|status| status.addresses.iter().flatten()));
-        if self.cluster.set_nodes(addresses.filter_map(|address| address.address.parse().ok())) {
+        // A node writes its addresses itself: its word must not shut others out.
+        let believed = node_addresses::believed(nodes.iter().map(AsRef::as_ref), None, |at| self.cluster.is_in_range(*at));
+        if self.cluster.set_nodes(believed.values().flatten().map(|(_, address)| *address)) {
             self.look_behind_those(|_| true);
             self.replan = true;
         }
-        let taken = self.taken_ports(&nodes);
+        let taken = self.taken_ports(&nodes, &believed);
         self.replan |= taken != self.taken;
         self.taken = taken;
     }
 
     /// The ports that lead here and that nodes tell to have given to others.
-    fn taken_ports(&self, nodes: &[Arc<Node>]) -> TakenPorts {
+    fn taken_ports(&self, nodes: &[Arc<Node>], believed: &HashMap<&str, Vec<(Kind, IpAddr)>>) -> TakenPorts {
         let mut taken = TakenPorts::new();
         for node in nodes {
-            let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-            let is_ours = addresses.filter_map(|one| one.address.parse().ok()).any(|one| self.options.addresses.contains(&one));
             let name = node.metadata.name.clone().unwrap_or_default();
+            let mut addresses = believed.get(name.as_str()).into_iter().flatten();
+            let is_ours = addresses.any(|(_, address)| self.options.addresses.contains(address));
             for one in TakenPort::told(node) {
                 let (number, protocol) = &one.port;
                 let port = u16::try_from(*number).ok().and_then(|number| Port::named(protocol, number));

@@ -1,6 +1,8 @@
 //! What a request must pass.
 
-use http::Request;
+use http::{Request, StatusCode};
+use k8s_openapi::api::networking::v1::Ingress;
+use serde_json::json;
 
 use crate::world::{World, ask, get, nobody};
 
@@ -95,4 +97,32 @@ async fn cross_origin_requests() {
     assert_eq!((answer.seen()["name"].as_str(), answer.header("access-control-allow-origin")), (Some("web"), allowed));
     let other = ask(address, get("a.example", "/").header("origin", "https://other.example")).await;
     assert_eq!(other.header("access-control-allow-origin"), "");
+}
+
+/// What a path guards is not to be had by a broader one of another Ingress, also where there is no room for its regular expression.
+#[tokio::test]
+async fn a_path_without_room_is_closed() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    world.simple("a.example", "web", &[]);
+    // One of them has to wait for room on any machine.
+    let path = |number: usize| {
+        json!({"path": format!("/{number}/\\w{{12}}"), "pathType": "ImplementationSpecific",
+            "backend": {"service": {"name": "own", "port": {"number": 80}}}})
+    };
+    let annotations = json!({"nginx.ingress.kubernetes.io/use-regex": "true",
+        "nginx.ingress.kubernetes.io/whitelist-source-range": "192.0.2.1/32"});
+    let rules = json!([{"host": "a.example", "http": {"paths": (10..30).map(path).collect::<Vec<_>>()}}]);
+    let guarded = json!({"metadata": {"namespace": "crowded", "name": "guarded", "annotations": annotations},
+        "spec": {"ingressClassName": "knarr", "rules": rules}});
+    world.fake.put::<Ingress>(&serde_json::from_value(guarded).unwrap());
+    let address = world.start().await;
+    let check = async |path: &str, expected: StatusCode| {
+        assert_eq!(ask(address, get("a.example", path)).await.status, expected, "{path}");
+    };
+    check("/10/abcdefghijkl", StatusCode::FORBIDDEN).await;
+    check("/10/x", StatusCode::OK).await;
+    check("/29/abcdefghijkl", StatusCode::SERVICE_UNAVAILABLE).await;
+    check("/29/x", StatusCode::SERVICE_UNAVAILABLE).await;
+    check("/x", StatusCode::OK).await;
 }

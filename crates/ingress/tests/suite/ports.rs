@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base::tasks::OnFailure;
 use http::Request;
-use k8s_openapi::api::core::v1::Service as ApiService;
+use k8s_openapi::api::core::v1::{Node, Service as ApiService};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -279,6 +279,25 @@ async fn ports_of_nodes_that_do_not_lead_here_are_others() {
     world.service("names", &[echo_at(&world, node, "own").await]);
     let (addresses, own) = (vec![at.ip()], vec![node.ip()]);
     world.start_with(ingress::Options { addresses, own, nodes_lead_here: false, ..world.options() });
+    install(&world).await;
+    gateway(&world, json!([{"name": "tcp", "port": port, "protocol": "TCP"}])).await;
+    put_route(&world, "TCPRoute", json!([{"name": "names", "port": 80}])).await;
+    status(&world, "/namespaces/a/gateways/g", condition(2, "True", "Programmed")).await;
+    let (_, name) = until("a connection", async || connect(at).await).await;
+    assert_eq!(name, "own");
+}
+
+/// A node writes its addresses itself: one that it cannot have alone makes no endpoint there one that leads back.
+#[tokio::test]
+async fn what_a_node_says_of_others_addresses_shuts_nobody_out() {
+    let world = World::new();
+    let port = free();
+    let (at, other) = (SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([127, 0, 0, 3], port)));
+    world.service("names", &[echo_at(&world, other, "own").await]);
+    let addresses = json!([{"type": "InternalIP", "address": "192.0.2.7"}, {"type": "InternalIP", "address": other.ip()}]);
+    let node = json!({"metadata": {"name": "liar"}, "status": {"addresses": addresses}});
+    world.fake.put::<Node>(&serde_json::from_value(node).unwrap());
+    world.start_with(ingress::Options { addresses: vec![at.ip()], ..world.options() });
     install(&world).await;
     gateway(&world, json!([{"name": "tcp", "port": port, "protocol": "TCP"}])).await;
     put_route(&world, "TCPRoute", json!([{"name": "names", "port": 80}])).await;
