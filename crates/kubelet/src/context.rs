@@ -28,7 +28,6 @@ use crate::images::garbage::collector::Collector;
 use crate::images::providers::Providers;
 use crate::images::records::Records;
 use crate::node::machine::Machine;
-use crate::node::status;
 use crate::numa::Memory;
 use crate::options::Options;
 use crate::refs::References;
@@ -129,7 +128,7 @@ impl Context {
     pub fn node_labels(&self) -> BTreeMap<String, String> {
         let name = &self.options.node_name;
         let nodes = self.options.informers.of_selected::<Node>(&format!("metadata.name={name}"));
-        let own = || status::labels(&self.options, &self.machine.info.architecture);
+        let own = || self.options.node_labels(&self.machine.info.architecture);
         nodes.get(None, name).map_or_else(own, |node| node.metadata.labels.clone().unwrap_or_default())
     }
 

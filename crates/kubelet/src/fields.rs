@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
 
-use crate::resources;
 use crate::spec::Model;
 use crate::units;
 
@@ -114,7 +113,7 @@ pub fn resource(
     let own = container.resources.clone().unwrap_or_default();
     let limit = own.limits.as_ref().and_then(|l| l.get(name)).map(units::milli);
     // What a container cannot exceed without a limit of its own is its pod's, before it is the node's (KEP-2837).
-    let of_pod = || resources::inherited(model.spec(), container).get(name).map(units::milli);
+    let of_pod = || crate::spec::inherited(model.spec(), container).get(name).map(units::milli);
     let request = own.requests.as_ref().and_then(|r| r.get(name)).map(units::milli);
     let node = match name {
         "cpu" => facts.allocatable_milli_cpu,

@@ -125,6 +125,21 @@ pub struct Server {
 }
 
 impl Options {
+    /// The labels that the node registers with.
+    pub fn node_labels(&self, architecture: &str) -> BTreeMap<String, String> {
+        let mut labels: BTreeMap<String, String> = [
+            ("kubernetes.io/hostname", self.node_name.clone()),
+            ("kubernetes.io/os", "linux".to_owned()),
+            ("kubernetes.io/arch", architecture.to_owned()),
+            ("beta.kubernetes.io/os", "linux".to_owned()),
+            ("beta.kubernetes.io/arch", architecture.to_owned()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into();
+        labels.extend(self.labels.clone());
+        labels
+    }
+
     /// The port that the node announces.
     pub fn port(&self) -> u16 {
         self.server.as_ref().map_or(10250, |server| server.listen.port())

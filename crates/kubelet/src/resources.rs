@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::Container;
 pub use pods::qos::Qos;
 use runtime::api::Resources;
 
-use crate::spec::{Member, Model, Role};
+use crate::spec::{Member, Model, Role, inherited};
 use crate::units::{self, ResourceList};
 
 /// Scheduling period of CPU quotas, microseconds.
@@ -91,15 +91,6 @@ pub fn limits(model: &Model, container: &Container) -> ResourceList {
     let mut limits = requirements(container).1.cloned().unwrap_or_default();
     limits.extend(inherited(model.spec(), container));
     limits
-}
-
-/// Limits that a container has from its pod alone.
-pub fn inherited(spec: &PodSpec, container: &Container) -> ResourceList {
-    let own = requirements(container).1;
-    let of_pod = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
-    let lacks = |name: &str| own.and_then(|own| own.get(name)).is_none_or(|limit| units::milli(limit) == 0);
-    let of_pod = of_pod.into_iter().flatten().filter(|(name, _)| lacks(name));
-    of_pod.map(|(name, limit)| (name.clone(), limit.clone())).collect()
 }
 
 /// Cgroup values of one container.

@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, EphemeralContainer, Pod, PodSpec};
 
-use crate::resources;
-use crate::units::ResourceList;
+use crate::units::{self, ResourceList};
 
 /// What part a container plays in its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +56,7 @@ impl Model {
         let app = spec.containers.into_iter().map(|spec| Member::new(Role::App, spec));
         let ephemeral = spec.ephemeral_containers.into_iter().flatten().map(ephemeral);
         let members = init.chain(app).chain(ephemeral);
-        let members = members.map(|member| Member { inherited: resources::inherited(&limits, &member.spec), ..member }).collect();
+        let members = members.map(|member| Member { inherited: inherited(&limits, &member.spec), ..member }).collect();
         Self { pod, members }
     }
 
@@ -164,6 +163,15 @@ impl Member {
         };
         format!("spec.{list}{{{}}}", self.spec.name)
     }
+}
+
+/// Limits that a container has from its pod alone.
+pub fn inherited(spec: &PodSpec, container: &Container) -> ResourceList {
+    let own = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let of_pod = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    let lacks = |name: &str| own.and_then(|own| own.get(name)).is_none_or(|limit| units::milli(limit) == 0);
+    let of_pod = of_pod.into_iter().flatten().filter(|(name, _)| lacks(name));
+    of_pod.map(|(name, limit)| (name.clone(), limit.clone())).collect()
 }
 
 /// Requests and limits of a container, as JSON; beside them, where there are any, the limits that it has from its pod alone.

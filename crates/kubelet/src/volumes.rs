@@ -5,6 +5,7 @@ pub mod block;
 pub mod claims;
 pub mod empty_dir;
 pub mod exclusive;
+pub mod groups;
 pub mod host_path;
 pub mod huge_pages;
 pub mod local;

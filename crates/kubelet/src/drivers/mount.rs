@@ -21,7 +21,7 @@ use super::source::{Context as Pairs, SecretName, Source};
 use crate::context::Context;
 use crate::pod::state::Evicted;
 use crate::spec::Model;
-use crate::volumes::claims::give;
+use crate::volumes::groups::give;
 use crate::volumes::tokens;
 
 /// Key of the tokens of the pod's service account, in the context or among the secrets.

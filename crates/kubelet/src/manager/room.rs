@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Handle, Manager, uid};
 use crate::admission::{Misfit, Room, misfits};
 use crate::eviction;
-use crate::node::status;
 use crate::pod::ending;
 use crate::pod::found::Found;
 use crate::pod::state::{Evicted, Rejection};
@@ -111,7 +110,7 @@ impl Manager {
 
     pub(super) fn with_room<T>(&self, ask: impl FnOnce(&Room<'_>) -> T) -> T {
         let node = self.nodes.get(None, &self.cx.options.node_name);
-        let own = || status::labels(&self.cx.options, &self.cx.machine.info.architecture);
+        let own = || self.cx.options.node_labels(&self.cx.machine.info.architecture);
         let labels = node.map_or_else(own, |node| node.metadata.labels.clone().unwrap_or_default());
         let (app_armor, features) = (self.cx.machine.app_armor, self.cx.runtime().features());
         ask(&Room {

@@ -1,6 +1,6 @@
 //! The Node object that a kubelet registers and keeps current. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -38,7 +38,7 @@ pub struct Health {
 /// The object to register.
 pub fn node(options: &Options, status: NodeStatus) -> Node {
     let info = status.node_info.as_ref();
-    let labels = labels(options, info.map(|info| info.architecture.as_str()).unwrap_or_default());
+    let labels = options.node_labels(info.map(|info| info.architecture.as_str()).unwrap_or_default());
     Node {
         metadata: ObjectMeta {
             name: Some(options.node_name.clone()),
@@ -49,21 +49,6 @@ pub fn node(options: &Options, status: NodeStatus) -> Node {
         spec: Some(NodeSpec { taints: Some(options.taints.clone()).filter(|taints| !taints.is_empty()), ..NodeSpec::default() }),
         status: Some(status),
     }
-}
-
-/// The labels that the node registers with.
-pub fn labels(options: &Options, architecture: &str) -> BTreeMap<String, String> {
-    let mut labels: BTreeMap<String, String> = [
-        ("kubernetes.io/hostname", options.node_name.clone()),
-        ("kubernetes.io/os", "linux".to_owned()),
-        ("kubernetes.io/arch", architecture.to_owned()),
-        ("beta.kubernetes.io/os", "linux".to_owned()),
-        ("beta.kubernetes.io/arch", architecture.to_owned()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into();
-    labels.extend(options.labels.clone());
-    labels
 }
 
 /// The status, with transition times and what others advertise kept from `old`.

@@ -15,7 +15,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use parking_lot::{Condvar, Mutex};
 
-use super::claims::{bind, give};
+use super::groups::give;
+use super::points::bind;
 
 /// The file system of a device that has none, where the volume does not name one.
 const USUAL: &str = "ext4";

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::mount::{MsFlags, mount};
+
 use super::sub_path;
 
 fn mount_points() -> io::Result<Vec<PathBuf>> {
@@ -44,6 +46,17 @@ pub fn in_table(path: &Path) -> io::Result<Option<PathBuf>> {
 pub fn is_mount_point(path: &Path) -> io::Result<bool> {
     let Some(path) = in_table(path)? else { return Ok(false) };
     Ok(path.exists() && mount_points()?.contains(&path))
+}
+
+/// Shows a directory or a file at another place.
+pub fn bind(source: &Path, at: &Path) -> io::Result<()> {
+    if fs::metadata(source)?.is_dir() {
+        fs::create_dir_all(at)?;
+    } else {
+        at.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::OpenOptions::new().create(true).append(true).open(at)?;
+    }
+    Ok(mount(Some(source), at, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?)
 }
 
 /// Unmounts everything below `directory`, innermost first, so that removing it cannot reach into another file system.
