@@ -20,12 +20,14 @@ use client::{Change, Changes, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::netlink;
 use crate::nft::Config;
 use crate::nft::contents;
-use crate::nft::table::{self, Holder, Refusal, Table};
+use crate::nft::table::{self, Holder, Patience, Refusal, Table};
 use crate::pod::nodes::Backend;
+use crate::retry::Retry;
 use compile::{Facts, State};
 use installed::Installed;
 use places::Places;
@@ -138,7 +140,6 @@ pub async fn run(
     let mut enforcer = Enforcer::new(options, table, policies);
     installed.synced(&mut enforcer.state).await;
     let mut watched: Option<Watched> = None;
-    let mut first = true;
     loop {
         while let Some(change) = changes.try_next() {
             enforcer.set_policy(&change);
@@ -152,9 +153,9 @@ pub async fn run(
         while let Ok(admission) = admissions.waiting.try_recv() {
             enforcer.take(admission);
         }
-        enforcer.apply(first, &gate).await?;
-        first = false;
+        enforcer.apply(&gate).await?;
         tokio::select! {
+            () = enforcer.retry.due() => (),
             change = changes.next() => enforcer.set_policy(&change),
             (kind, change) = installed.next() => installed.take(kind, change, &mut enforcer.state),
             admission = admissions.waiting.recv() => match admission {
@@ -227,6 +228,11 @@ struct Enforcer {
     /// Pods that wait for the API to show them, and those that wait for the next batch.
     waiting: Vec<Admission>,
     next: Vec<Admission>,
+    /// The table of an earlier process, if there is one, still serves policies.
+    is_held: bool,
+    /// Changes that are not in force, for an error that may pass.
+    unsettled: Vec<contents::Change>,
+    retry: Retry,
     /// Changes that the kernel refuses, for which nothing stands in, and their owners, of which policies were told.
     refused: Vec<contents::Change>,
     told: BTreeSet<String>,
@@ -254,7 +260,25 @@ impl Enforcer {
         let (waiting, next) = (Vec::new(), Vec::new());
         let (refused, told) = (Vec::new(), BTreeSet::new());
         let (started, pods, nodes) = (HashMap::new(), None, None);
-        Self { node_name, table, state, started, waiting, next, refused, told, pods, nodes, places, policies, events }
+        let (is_held, unsettled, retry) = (true, Vec::new(), Retry::new(RETRY_MIN, RETRY_MAX));
+        Self {
+            node_name,
+            table,
+            state,
+            started,
+            waiting,
+            next,
+            is_held,
+            unsettled,
+            retry,
+            refused,
+            told,
+            pods,
+            nodes,
+            places,
+            policies,
+            events,
+        }
     }
 
     fn set_policy(&mut self, change: &Change<NetworkPolicy>) {
@@ -316,38 +340,39 @@ impl Enforcer {
         }
     }
 
-    /// Programs what changed. Tries again while it fails in passing. A policy that the kernel refuses fails closed; where nothing can stand in for what is refused, its
-    /// policies are told, and pods that start wait.
-    async fn apply(&mut self, first: bool, gate: &Gate) -> Result<(), Error> {
-        let mut changes = self.state.changes();
+    /// Programs what changed. What fails in passing is kept for the next time. A policy that the kernel refuses fails closed; where nothing can stand in for what is
+    /// refused, its policies are told, and pods that start wait.
+    async fn apply(&mut self, gate: &Gate) -> Result<(), Error> {
+        let mut changes = over(std::mem::take(&mut self.unsettled), self.state.changes());
         self.tell_problems();
-        if changes.is_empty() && self.next.is_empty() && !first {
+        if changes.is_empty() && self.next.is_empty() && !self.is_held {
             return Ok(());
         }
         changes = over(std::mem::take(&mut self.refused), changes);
-        let mut retry = RETRY_MIN;
-        loop {
-            let error = match self.program(std::mem::take(&mut changes)).await? {
-                Ok(refused) => {
-                    changes = self.stand_in(refused);
-                    if !changes.is_empty() {
-                        continue;
-                    }
-                    match self.release(first).await? {
-                        Ok(()) => break,
-                        Err(error) => error.to_string(),
-                    }
-                }
+        let patience = if self.retry.is_spent() { Patience::Spent } else { Patience::Left };
+        let mut failure = loop {
+            match self.program(std::mem::take(&mut changes), patience).await? {
+                Ok(refused) => changes = self.stand_in(refused),
                 Err(refusal) => {
-                    changes = refusal.changes;
-                    refusal.source.to_string()
+                    self.unsettled = refusal.changes;
+                    break Some(refusal.source.to_string());
                 }
-            };
+            }
+            if changes.is_empty() {
+                break None;
+            }
+        };
+        if failure.is_none() && self.is_held {
+            failure = self.release().await?.err().map(|error| error.to_string());
+            self.is_held = failure.is_some();
+        }
+        if let Some(error) = failure {
             tracing::error!(error, "network policies cannot be enforced, trying again");
             gate.not_ready(error);
-            tokio::time::sleep(retry).await;
-            retry = (retry * 2).min(RETRY_MAX);
+            self.retry.failed(Instant::now());
+            return Ok(());
         }
+        self.retry.settled();
         gate.ready();
         self.let_in();
         Ok(())
@@ -415,15 +440,13 @@ impl Enforcer {
     async fn program(
         &self,
         changes: Vec<contents::Change>,
+        patience: Patience,
     ) -> Result<Result<Vec<(contents::Change, netlink::Error)>, Box<Refusal>>, Error> {
         let table = self.table.clone();
-        tokio::task::spawn_blocking(move || table.replace_what_can(changes)).await.map_err(|_| Error::Stopped)
+        tokio::task::spawn_blocking(move || table.replace_what_can(changes, patience)).await.map_err(|_| Error::Stopped)
     }
 
-    async fn release(&self, first: bool) -> Result<Result<(), table::Error>, Error> {
-        if !first {
-            return Ok(Ok(()));
-        }
+    async fn release(&self) -> Result<Result<(), table::Error>, Error> {
         let table = self.table.clone();
         tokio::task::spawn_blocking(move || table.release(Holder::Policies)).await.map_err(|_| Error::Stopped)
     }

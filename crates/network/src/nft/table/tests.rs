@@ -105,10 +105,10 @@ fn what_is_refused_together_is_taken_apart() {
             leading("second", "third"),
             leading("third", "fourth"),
         ];
-        let rest = names(table.replace_what_can(many).unwrap());
+        let rest = names(table.replace_what_can(many, Patience::Left).unwrap());
         assert_eq!(rest, ["bad-9", "first", "other", "second", "third"]);
         let with = vec![leading("first", "fourth"), range("other", 3, 7), ("fourth".to_owned(), chain_without_rules("fourth"))];
-        assert_eq!(names(table.replace_what_can(with).unwrap()), ["other"]);
+        assert_eq!(names(table.replace_what_can(with, Patience::Left).unwrap()), ["other"]);
         table.replace([good(1), range("other", 6, 7)]).unwrap();
         assert_eq!(sets(), ["1"]);
     });
