@@ -6,10 +6,11 @@
 mod cluster;
 mod compile;
 mod installed;
+mod left;
 mod places;
 mod spec;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use crate::pod::nodes::Backend;
 use crate::retry::Retry;
 use compile::{Facts, State};
 use installed::Installed;
+use left::{Left, over};
 use places::Places;
 use spec::Spec;
 
@@ -156,6 +158,7 @@ pub async fn run(
         enforcer.apply(&gate).await?;
         tokio::select! {
             () = enforcer.retry.due() => (),
+            () = enforcer.left.due() => (),
             change = changes.next() => enforcer.set_policy(&change),
             (kind, change) = installed.next() => installed.take(kind, change, &mut enforcer.state),
             admission = admissions.waiting.recv() => match admission {
@@ -233,9 +236,8 @@ struct Enforcer {
     /// Changes that are not in force, for an error that may pass.
     unsettled: Vec<contents::Change>,
     retry: Retry,
-    /// Changes that the kernel refuses, for which nothing stands in, and their owners, of which policies were told.
-    refused: Vec<contents::Change>,
-    told: BTreeSet<String>,
+    /// What the kernel refuses, of which policies were told.
+    left: Left,
     pods: Option<Informer<Pod>>,
     nodes: Option<Informer<Node>>,
     places: Places,
@@ -258,7 +260,7 @@ impl Enforcer {
         // No pod can have this name.
         state.set_pod(&Key::namespaced("kube-system", "(cluster DNS)"), Some(facts));
         let (waiting, next) = (Vec::new(), Vec::new());
-        let (refused, told) = (Vec::new(), BTreeSet::new());
+        let left = Left::new();
         let (started, pods, nodes) = (HashMap::new(), None, None);
         let (is_held, unsettled, retry) = (true, Vec::new(), Retry::new(RETRY_MIN, RETRY_MAX));
         Self {
@@ -271,8 +273,7 @@ impl Enforcer {
             is_held,
             unsettled,
             retry,
-            refused,
-            told,
+            left,
             pods,
             nodes,
             places,
@@ -345,12 +346,16 @@ impl Enforcer {
     async fn apply(&mut self, gate: &Gate) -> Result<(), Error> {
         let mut changes = over(std::mem::take(&mut self.unsettled), self.state.changes());
         self.tell_problems();
-        if changes.is_empty() && self.next.is_empty() && !self.is_held {
+        let now = Instant::now();
+        let is_again = self.left.is_due(now);
+        if changes.is_empty() && self.next.is_empty() && !self.is_held && !is_again {
             return Ok(());
         }
-        changes = over(std::mem::take(&mut self.refused), changes);
-        let patience = if self.retry.is_spent() { Patience::Spent } else { Patience::Left };
+        changes = self.left.with(changes, now);
+        // What did not pass before is not waited for another time.
+        let patience = if is_again || self.retry.is_spent() { Patience::Spent } else { Patience::Left };
         let mut failure = loop {
+            self.left.forget(&changes);
             match self.program(std::mem::take(&mut changes), patience).await? {
                 Ok(refused) => changes = self.stand_in(refused),
                 Err(refusal) => {
@@ -366,6 +371,7 @@ impl Enforcer {
             failure = self.release().await?.err().map(|error| error.to_string());
             self.is_held = failure.is_some();
         }
+        self.left.settle(Instant::now(), failure.is_some());
         if let Some(error) = failure {
             tracing::error!(error, "network policies cannot be enforced, trying again");
             gate.not_ready(error);
@@ -379,7 +385,7 @@ impl Enforcer {
     }
 
     /// What takes the place of changes that the kernel refuses, with these changes: the policies that are to blame, closed. Nothing, where there are none of them: then the
-    /// changes are kept for the next time.
+    /// changes are kept, to be tried again from time to time.
     fn stand_in(&mut self, refused: Vec<(contents::Change, netlink::Error)>) -> Vec<contents::Change> {
         let closed = self.state.close_behind(refused.iter().map(|((owner, _), _)| owner.as_str()));
         let errors: Vec<(String, String)> =
@@ -396,23 +402,22 @@ impl Enforcer {
             self.tell_problems();
             return changes;
         }
-        for (owner, error) in errors.iter().filter(|(owner, _)| !self.told.contains(owner)) {
+        for (owner, error) in errors.iter().filter(|(owner, _)| !self.left.has(owner)) {
             tracing::error!(owner, error, "the kernel refuses what network policies need, what was there of it stays");
             for key in self.state.behind(owner) {
                 self.tell(&key, &format!("the kernel refuses what the policy needs: {error}"));
             }
         }
-        self.told = errors.into_iter().map(|(owner, _)| owner).collect();
-        self.refused = changes;
+        self.left.keep(changes);
         Vec::new()
     }
 
     /// Lets pods start that are isolated. Those of whose isolation the kernel refuses something wait.
     fn let_in(&mut self) {
-        let (state, told) = (&self.state, &self.told);
+        let (state, left) = (&self.state, &self.left);
         // Who gave up waiting asks again.
         self.next.retain(|admission| !admission.done.is_closed());
-        let isolated = |admission: &mut Admission| !state.isolators(&admission.pod.key).iter().any(|owner| told.contains(owner));
+        let isolated = |admission: &mut Admission| !state.isolators(&admission.pod.key).iter().any(|owner| left.has(owner));
         for admission in self.next.extract_if(.., isolated) {
             let _ = admission.done.send(());
         }
@@ -454,13 +459,6 @@ impl Enforcer {
 
 fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
-}
-
-/// Changes, the later ones in place of the earlier.
-fn over(earlier: Vec<contents::Change>, later: Vec<contents::Change>) -> Vec<contents::Change> {
-    let mut merged: BTreeMap<String, contents::Fragment> = earlier.into_iter().collect();
-    merged.extend(later);
-    merged.into_iter().collect()
 }
 
 /// Whether the kubelet means this pod. Static pods have a uid of their own there, which their mirrors name.
