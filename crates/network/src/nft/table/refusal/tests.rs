@@ -113,7 +113,10 @@ fn patience_ends() {
         assert_eq!(blamed("a b c d", Patience::Spent).as_deref(), Some(""));
         let mut held = Vec::new();
         let result = take_what_can(changes("a b c large d e f"), |part| {
-            let Err(source) = try_alone(&part) else { return Ok(held.extend(part)) };
+            let Err(source) = try_alone(&part) else {
+                held.extend(part);
+                return Ok(());
+            };
             let culprits = culprits(&part, Patience::Spent, try_alone).ok();
             Err(Box::new(Refusal { table: "t".to_owned(), source, changes: part, culprits }))
         });
