@@ -168,8 +168,13 @@ impl Proxy {
 
     /// Programs the changed services, and those of which it failed before. What fails in passing is kept for the next time.
     async fn apply(&mut self, watch: &ServiceWatch, mut changed: BTreeSet<Key>, gate: &Gate) -> Result<(), Error> {
+        let now = Instant::now();
+        let is_again = self.again.is_due(now);
+        // A try that fails says that claims were decided, too: that is no reason for the next one.
+        if changed.is_empty() && self.retry.is_waiting(now) && !is_again {
+            return Ok(());
+        }
         changed.append(&mut self.unsettled);
-        let is_again = self.again.is_due(Instant::now());
         // What did not pass before is not waited for another time.
         let patience = if is_again || self.retry.is_spent() { Patience::Spent } else { Patience::Left };
         if is_again {
@@ -382,3 +387,6 @@ impl Proxy {
 fn owner(service: &Key) -> String {
     format!("service:{service}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,11 @@ impl Retry {
         self.next >= self.longest
     }
 
+    /// Whether it failed, and its time has not come.
+    pub(crate) fn is_waiting(&self, now: Instant) -> bool {
+        self.at.is_some_and(|at| at > now)
+    }
+
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.at.is_some_and(|at| at <= now)
     }
@@ -63,6 +68,7 @@ mod tests {
         // News come at any time, as often as they like.
         (0..100).for_each(|_| retry.failed(after(1)));
         assert!(!retry.is_due(after(1)) && retry.is_due(after(2)) && !retry.is_spent());
+        assert!(retry.is_waiting(after(1)) && !retry.is_waiting(after(2)));
         retry.failed(after(2));
         assert!(!retry.is_due(after(5)) && retry.is_due(after(6)) && retry.is_spent());
         retry.failed(after(6));

@@ -222,6 +222,12 @@ impl Table {
         inner.flush()
     }
 
+    /// Makes the buffer small that requests must fit into.
+    #[cfg(test)]
+    pub(crate) fn shrink_requests(&self, bytes: usize) {
+        self.0.lock().socket.shrink_requests(bytes);
+    }
+
     /// Whether the kernel has the table.
     pub fn is_there(&self) -> Result<bool, Error> {
         self.0.lock().exists()

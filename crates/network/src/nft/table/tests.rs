@@ -121,7 +121,7 @@ fn what_never_fits_is_taken_apart() {
         let table = open(&[]);
         table.put_back().unwrap();
         // The kernel doubles it.
-        table.0.lock().socket.shrink_requests(16 * 1024);
+        table.shrink_requests(16 * 1024);
         let sized = |number: u32, count: u16| {
             let set = PORTS.numbered(number);
             let element = |port: u16| Element::new(Family::V4, set, port.to_be_bytes().to_vec(), Value::None);
