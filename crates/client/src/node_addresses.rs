@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-/// Addresses of one family that a node may have; the further ones are left out.
+/// Addresses of one family and one kind that a node may have; the further ones are left out.
 pub const MOST: usize = 4;
 
 /// What sort of address a node says it is.
@@ -26,20 +26,20 @@ pub fn age(node: &Node) -> (Option<&Time>, Option<&str>) {
     (node.metadata.creation_timestamp.as_ref(), node.metadata.name.as_deref())
 }
 
-/// The addresses that a node says to have, as far as one node can have them.
+/// The addresses that a node says to have, as far as one node can have them. Internal ones come first: by them the node is reached, and no number of external ones
+/// takes their place.
 pub fn told(node: &Node) -> Vec<(Kind, IpAddr)> {
     let mut found: Vec<(Kind, IpAddr)> = Vec::new();
-    for one in node.status.iter().flat_map(|status| status.addresses.iter().flatten()) {
-        let kind = match &*one.type_ {
-            "InternalIP" => Kind::Internal,
-            "ExternalIP" => Kind::External,
-            _ => continue,
-        };
-        let Ok(address) = one.address.parse::<IpAddr>() else { continue };
-        let address = address.to_canonical();
-        let of_family = found.iter().filter(|(_, other)| other.is_ipv4() == address.is_ipv4()).count();
-        if !is_special(address) && of_family < MOST && !found.iter().any(|(_, other)| *other == address) {
-            found.push((kind, address));
+    for (kind, name) in [(Kind::Internal, "InternalIP"), (Kind::External, "ExternalIP")] {
+        let told = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+        for one in told.filter(|one| one.type_ == name) {
+            let Ok(address) = one.address.parse::<IpAddr>() else { continue };
+            let address = address.to_canonical();
+            let alike = |(of, other): &&(Kind, IpAddr)| *of == kind && other.is_ipv4() == address.is_ipv4();
+            let is_known = found.iter().any(|(_, other)| *other == address);
+            if !is_special(address) && !is_known && found.iter().filter(alike).count() < MOST {
+                found.push((kind, address));
+            }
         }
     }
     found
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn what_a_node_can_have() {
         let one = |addresses: &[&str], expected: &[&str]| check(&[node(1, "a", addresses)], None, "a", expected);
-        one(&["192.168.0.1", "+203.0.113.1", "fd00::1"], &["192.168.0.1", "+203.0.113.1", "fd00::1"]);
+        one(&["192.168.0.1", "+203.0.113.1", "fd00::1"], &["192.168.0.1", "fd00::1", "+203.0.113.1"]);
         one(&["a.example", "192.168.0.1", "+192.168.0.1", "::ffff:192.168.0.1"], &["192.168.0.1"]);
         let special = ["0.0.0.0", "0.1.2.3", "::", "127.0.0.1", "::1", "169.254.1.1", "fe80::1", "224.0.0.1", "ff02::1"];
         one(&special, &[]);
@@ -113,6 +113,11 @@ mod tests {
         let many: Vec<String> = (1..100).map(|number| format!("192.168.0.{number}")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).chain(["fd00::1"]).collect();
         one(&many, &["192.168.0.1", "192.168.0.2", "192.168.0.3", "192.168.0.4", "fd00::1"]);
+        // External addresses take the place of no internal one, however many there are and wherever they are told.
+        let many: Vec<String> = (1..100).map(|number| format!("+203.0.113.{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).chain(["203.0.113.1", "192.168.0.1"]).collect();
+        let external = ["+203.0.113.2", "+203.0.113.3", "+203.0.113.4", "+203.0.113.5"];
+        one(&many, &[&["203.0.113.1", "192.168.0.1"][..], &external].concat());
     }
 
     #[test]

@@ -40,6 +40,8 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     node: String,
+    /// The label of the host name says the node's name.
+    is_labelled: bool,
     /// The directory of which each volume is a part.
     root: PathBuf,
 }
@@ -48,7 +50,9 @@ impl Place {
     /// Where a node has its volumes, if it makes any.
     fn of(node: &Node) -> Option<Self> {
         let root = meta::annotation(node, DIRECTORY).map(PathBuf::from).filter(|root| root.is_absolute())?;
-        Some(Self { node: meta::name(node).to_owned(), root })
+        let label = node.metadata.labels.as_ref().and_then(|labels| labels.get(HOSTNAME));
+        let is_labelled = label.is_some_and(|label| label == meta::name(node));
+        Some(Self { node: meta::name(node).to_owned(), is_labelled, root })
     }
 }
 
@@ -273,17 +277,24 @@ async fn unselect(cx: &Cx, claim: &PersistentVolumeClaim) -> Result<(), Error> {
     Ok(())
 }
 
+/// Selects the node of a place. By its label, as other schedulers, autoscalers and deschedulers look at nothing else of a volume's affinity (upstream's
+/// `CheckNodeAffinity`); the kubelet itself sees to it that a node that says to be another one gets no volume of that one. By its name where the label says another name.
+fn on_node(place: &Place) -> NodeSelectorTerm {
+    let is = |key: &str| {
+        let values = Some(vec![place.node.clone()]);
+        Some(vec![NodeSelectorRequirement { key: key.to_owned(), operator: "In".to_owned(), values }])
+    };
+    match place.is_labelled {
+        true => NodeSelectorTerm { match_expressions: is(HOSTNAME), match_fields: None },
+        false => NodeSelectorTerm { match_expressions: None, match_fields: is("metadata.name") },
+    }
+}
+
 fn volume(place: &Place, claim: &PersistentVolumeClaim, class: &StorageClass, name: String) -> PersistentVolume {
     let spec = claim.spec.clone().unwrap_or_default();
     let requested = spec.resources.and_then(|resources| resources.requests).unwrap_or_default();
     let capacity: BTreeMap<_, _> = requested.into_iter().filter(|(resource, _)| resource == "storage").collect();
-    // By its name and no label of it: a node that says to be another one would have its volumes looked for there.
-    let on_node = NodeSelectorRequirement {
-        key: "metadata.name".to_owned(),
-        operator: "In".to_owned(),
-        values: Some(vec![place.node.clone()]),
-    };
-    let term = NodeSelectorTerm { match_expressions: None, match_fields: Some(vec![on_node]) };
+    let term = on_node(place);
     PersistentVolume {
         spec: Some(PersistentVolumeSpec {
             access_modes: spec.access_modes,

@@ -17,3 +17,4 @@ pub use nft::element::Protocol;
 pub use nft::features::guards::OVERLAY;
 pub use pod::{Attachment, Backend, Bandwidth, HostPort, Options, PodNetwork, addresses, check_owner, cni, hosts, teardown};
 pub mod proxy;
+mod retry;

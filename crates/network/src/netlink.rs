@@ -210,6 +210,12 @@ impl Socket {
         Ok(getsockname::<NetlinkAddr>(self.fd.as_raw_fd())?.pid())
     }
 
+    /// Makes the buffer small that requests must fit into.
+    #[cfg(test)]
+    pub(crate) fn shrink_requests(&self, bytes: usize) {
+        setsockopt(&self.fd, sockopt::SndBuf, &bytes).expect("test socket");
+    }
+
     /// Opens a socket in the network namespace at `path`.
     pub(crate) fn open_in(path: &Path, protocol: SockProtocol) -> io::Result<Self> {
         let netns = std::fs::File::open(path)?;

@@ -375,7 +375,9 @@ impl PodNetwork {
         crate::nft::host::warn(&table.families(), &options.bridge);
         let ports = ipam.leases().iter().map(|(sandbox, lease)| (owner(sandbox), contribution(sandbox, lease)));
         // A pod that the kernel takes nothing of keeps no other from its ports.
-        for ((owner, _), error) in table.replace_what_can(ports.collect()).map_err(table::Error::Refused)? {
+        for ((owner, _), error) in
+            table.replace_what_can(ports.collect(), table::Patience::Left).map_err(table::Error::Refused)?
+        {
             tracing::error!(owner, %error, "the kernel refuses the host ports of a pod, going on without them");
         }
         Ok(Self(Arc::new(Inner { options, mtu, bridge_mac, table, ipam: Mutex::new(ipam), gone: Gone::default(), _held: held })))

@@ -6,10 +6,11 @@
 mod cluster;
 mod compile;
 mod installed;
+mod left;
 mod places;
 mod spec;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,14 +21,17 @@ use client::{Change, Changes, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::netlink;
 use crate::nft::Config;
 use crate::nft::contents;
-use crate::nft::table::{self, Holder, Refusal, Table};
+use crate::nft::table::{self, Holder, Patience, Refusal, Table};
 use crate::pod::nodes::Backend;
+use crate::retry::Retry;
 use compile::{Facts, State};
 use installed::Installed;
+use left::{Left, over};
 use places::Places;
 use spec::Spec;
 
@@ -138,7 +142,6 @@ pub async fn run(
     let mut enforcer = Enforcer::new(options, table, policies);
     installed.synced(&mut enforcer.state).await;
     let mut watched: Option<Watched> = None;
-    let mut first = true;
     loop {
         while let Some(change) = changes.try_next() {
             enforcer.set_policy(&change);
@@ -152,9 +155,10 @@ pub async fn run(
         while let Ok(admission) = admissions.waiting.try_recv() {
             enforcer.take(admission);
         }
-        enforcer.apply(first, &gate).await?;
-        first = false;
+        enforcer.apply(&gate).await?;
         tokio::select! {
+            () = enforcer.retry.due() => (),
+            () = enforcer.left.due() => (),
             change = changes.next() => enforcer.set_policy(&change),
             (kind, change) = installed.next() => installed.take(kind, change, &mut enforcer.state),
             admission = admissions.waiting.recv() => match admission {
@@ -227,9 +231,13 @@ struct Enforcer {
     /// Pods that wait for the API to show them, and those that wait for the next batch.
     waiting: Vec<Admission>,
     next: Vec<Admission>,
-    /// Changes that the kernel refuses, for which nothing stands in, and their owners, of which policies were told.
-    refused: Vec<contents::Change>,
-    told: BTreeSet<String>,
+    /// The table of an earlier process, if there is one, still serves policies.
+    is_held: bool,
+    /// Changes that are not in force, for an error that may pass.
+    unsettled: Vec<contents::Change>,
+    retry: Retry,
+    /// What the kernel refuses, of which policies were told.
+    left: Left,
     pods: Option<Informer<Pod>>,
     nodes: Option<Informer<Node>>,
     places: Places,
@@ -252,9 +260,26 @@ impl Enforcer {
         // No pod can have this name.
         state.set_pod(&Key::namespaced("kube-system", "(cluster DNS)"), Some(facts));
         let (waiting, next) = (Vec::new(), Vec::new());
-        let (refused, told) = (Vec::new(), BTreeSet::new());
+        let left = Left::new();
         let (started, pods, nodes) = (HashMap::new(), None, None);
-        Self { node_name, table, state, started, waiting, next, refused, told, pods, nodes, places, policies, events }
+        let (is_held, unsettled, retry) = (true, Vec::new(), Retry::new(RETRY_MIN, RETRY_MAX));
+        Self {
+            node_name,
+            table,
+            state,
+            started,
+            waiting,
+            next,
+            is_held,
+            unsettled,
+            retry,
+            left,
+            pods,
+            nodes,
+            places,
+            policies,
+            events,
+        }
     }
 
     fn set_policy(&mut self, change: &Change<NetworkPolicy>) {
@@ -316,45 +341,51 @@ impl Enforcer {
         }
     }
 
-    /// Programs what changed. Tries again while it fails in passing. A policy that the kernel refuses fails closed; where nothing can stand in for what is refused, its
-    /// policies are told, and pods that start wait.
-    async fn apply(&mut self, first: bool, gate: &Gate) -> Result<(), Error> {
-        let mut changes = self.state.changes();
+    /// Programs what changed. What fails in passing is kept for the next time. A policy that the kernel refuses fails closed; where nothing can stand in for what is
+    /// refused, its policies are told, and pods that start wait.
+    async fn apply(&mut self, gate: &Gate) -> Result<(), Error> {
+        let mut changes = over(std::mem::take(&mut self.unsettled), self.state.changes());
         self.tell_problems();
-        if changes.is_empty() && self.next.is_empty() && !first {
+        let now = Instant::now();
+        let is_again = self.left.is_due(now);
+        if changes.is_empty() && self.next.is_empty() && !self.is_held && !is_again {
             return Ok(());
         }
-        changes = over(std::mem::take(&mut self.refused), changes);
-        let mut retry = RETRY_MIN;
-        loop {
-            let error = match self.program(std::mem::take(&mut changes)).await? {
-                Ok(refused) => {
-                    changes = self.stand_in(refused);
-                    if !changes.is_empty() {
-                        continue;
-                    }
-                    match self.release(first).await? {
-                        Ok(()) => break,
-                        Err(error) => error.to_string(),
-                    }
-                }
+        changes = self.left.with(changes, now);
+        // What did not pass before is not waited for another time.
+        let patience = if is_again || self.retry.is_spent() { Patience::Spent } else { Patience::Left };
+        let mut failure = loop {
+            self.left.forget(&changes);
+            match self.program(std::mem::take(&mut changes), patience).await? {
+                Ok(refused) => changes = self.stand_in(refused),
                 Err(refusal) => {
-                    changes = refusal.changes;
-                    refusal.source.to_string()
+                    self.unsettled = refusal.changes;
+                    break Some(refusal.source.to_string());
                 }
-            };
+            }
+            if changes.is_empty() {
+                break None;
+            }
+        };
+        if failure.is_none() && self.is_held {
+            failure = self.release().await?.err().map(|error| error.to_string());
+            self.is_held = failure.is_some();
+        }
+        self.left.settle(Instant::now(), failure.is_some());
+        if let Some(error) = failure {
             tracing::error!(error, "network policies cannot be enforced, trying again");
             gate.not_ready(error);
-            tokio::time::sleep(retry).await;
-            retry = (retry * 2).min(RETRY_MAX);
+            self.retry.failed(Instant::now());
+            return Ok(());
         }
+        self.retry.settled();
         gate.ready();
         self.let_in();
         Ok(())
     }
 
     /// What takes the place of changes that the kernel refuses, with these changes: the policies that are to blame, closed. Nothing, where there are none of them: then the
-    /// changes are kept for the next time.
+    /// changes are kept, to be tried again from time to time.
     fn stand_in(&mut self, refused: Vec<(contents::Change, netlink::Error)>) -> Vec<contents::Change> {
         let closed = self.state.close_behind(refused.iter().map(|((owner, _), _)| owner.as_str()));
         let errors: Vec<(String, String)> =
@@ -371,23 +402,22 @@ impl Enforcer {
             self.tell_problems();
             return changes;
         }
-        for (owner, error) in errors.iter().filter(|(owner, _)| !self.told.contains(owner)) {
+        for (owner, error) in errors.iter().filter(|(owner, _)| !self.left.has(owner)) {
             tracing::error!(owner, error, "the kernel refuses what network policies need, what was there of it stays");
             for key in self.state.behind(owner) {
                 self.tell(&key, &format!("the kernel refuses what the policy needs: {error}"));
             }
         }
-        self.told = errors.into_iter().map(|(owner, _)| owner).collect();
-        self.refused = changes;
+        self.left.keep(changes);
         Vec::new()
     }
 
     /// Lets pods start that are isolated. Those of whose isolation the kernel refuses something wait.
     fn let_in(&mut self) {
-        let (state, told) = (&self.state, &self.told);
+        let (state, left) = (&self.state, &self.left);
         // Who gave up waiting asks again.
         self.next.retain(|admission| !admission.done.is_closed());
-        let isolated = |admission: &mut Admission| !state.isolators(&admission.pod.key).iter().any(|owner| told.contains(owner));
+        let isolated = |admission: &mut Admission| !state.isolators(&admission.pod.key).iter().any(|owner| left.has(owner));
         for admission in self.next.extract_if(.., isolated) {
             let _ = admission.done.send(());
         }
@@ -415,15 +445,13 @@ impl Enforcer {
     async fn program(
         &self,
         changes: Vec<contents::Change>,
+        patience: Patience,
     ) -> Result<Result<Vec<(contents::Change, netlink::Error)>, Box<Refusal>>, Error> {
         let table = self.table.clone();
-        tokio::task::spawn_blocking(move || table.replace_what_can(changes)).await.map_err(|_| Error::Stopped)
+        tokio::task::spawn_blocking(move || table.replace_what_can(changes, patience)).await.map_err(|_| Error::Stopped)
     }
 
-    async fn release(&self, first: bool) -> Result<Result<(), table::Error>, Error> {
-        if !first {
-            return Ok(Ok(()));
-        }
+    async fn release(&self) -> Result<Result<(), table::Error>, Error> {
         let table = self.table.clone();
         tokio::task::spawn_blocking(move || table.release(Holder::Policies)).await.map_err(|_| Error::Stopped)
     }
@@ -431,13 +459,6 @@ impl Enforcer {
 
 fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
-}
-
-/// Changes, the later ones in place of the earlier.
-fn over(earlier: Vec<contents::Change>, later: Vec<contents::Change>) -> Vec<contents::Change> {
-    let mut merged: BTreeMap<String, contents::Fragment> = earlier.into_iter().collect();
-    merged.extend(later);
-    merged.into_iter().collect()
 }
 
 /// Whether the kubelet means this pod. Static pods have a uid of their own there, which their mirrors name.

@@ -21,14 +21,15 @@ use client::kube::Resource;
 use client::taken_ports::TakenPort;
 use client::{Client, Informer, Informers, Key, ServiceWatch};
 use k8s_openapi::api::core::v1::Node as ApiNode;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::netlink;
 use crate::nft::Family;
 use crate::nft::claims::{Refused, Taken};
 use crate::nft::contents::Change;
 use crate::nft::element;
-use crate::nft::table::{self, Holder, Refusal, Table};
+use crate::nft::table::{self, Holder, Patience, Refusal, Table};
+use crate::retry::Retry;
 use health::HealthChecks;
 use node::Node;
 use plan::{Balanced, Plan};
@@ -46,6 +47,9 @@ pub enum Error {
 const PART: usize = 500;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// What had to be left out for an error that may pass is tried rarely: each time it fails, the kernel gets the whole table anew.
+const LEFT_OUT_MIN: Duration = Duration::from_secs(30);
+const LEFT_OUT_MAX: Duration = Duration::from_secs(600);
 /// How often programs of the host are looked at while somebody waits for a port of theirs.
 const PROGRAMS: Duration = Duration::from_secs(10);
 /// Ports of a Service of which each is told by an event of its own, at once.
@@ -90,16 +94,19 @@ pub async fn run(options: Options, informers: Informers, table: Table, gate: Gat
         lost: HashMap::new(),
         addresses: Vec::new(),
         is_due: true,
+        is_held: true,
+        unsettled: BTreeSet::new(),
+        retry: Retry::new(RETRY_MIN, RETRY_MAX),
+        left_out: BTreeSet::new(),
+        again: Retry::new(LEFT_OUT_MIN, LEFT_OUT_MAX),
     };
     proxy.update_zone(&nodes);
     while node_changes.try_next().is_some() {}
     let mut changed = watch.pending();
     let mut programs = tokio::time::interval(PROGRAMS);
     programs.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut first = true;
     loop {
-        proxy.apply(&watch, changed, first, &gate).await?;
-        first = false;
+        proxy.apply(&watch, changed, &gate).await?;
         proxy.report(&watch).await?;
         changed = tokio::select! {
             changed = watch.changed() => changed,
@@ -112,6 +119,8 @@ pub async fn run(options: Options, informers: Informers, table: Table, gate: Gat
                 proxy.look_again(&watch).await?;
                 BTreeSet::new()
             }
+            () = proxy.retry.due() => BTreeSet::new(),
+            () = proxy.again.due() => BTreeSet::new(),
             _ = node_changes.next() => match proxy.update_zone(&nodes) {
                 true => proxy.plans.keys().cloned().collect(),
                 false => BTreeSet::new(),
@@ -135,6 +144,14 @@ struct Proxy {
     addresses: Vec<IpAddr>,
     /// What load balancers and external addresses have lost is to be looked at.
     is_due: bool,
+    /// The table of an earlier process, if there is one, still serves services.
+    is_held: bool,
+    /// Services that are not programmed as they are, for an error that may pass.
+    unsettled: BTreeSet<Key>,
+    retry: Retry,
+    /// Services that were left out as such an error did not pass.
+    left_out: BTreeSet<Key>,
+    again: Retry,
 }
 
 impl Proxy {
@@ -149,76 +166,104 @@ impl Proxy {
         std::mem::replace(&mut self.node.zone, zone.clone()) != zone
     }
 
-    /// Programs the changed services. Tries again until the kernel takes them.
-    async fn apply(&mut self, watch: &ServiceWatch, changed: BTreeSet<Key>, first: bool, gate: &Gate) -> Result<(), Error> {
+    /// Programs the changed services, and those of which it failed before. What fails in passing is kept for the next time.
+    async fn apply(&mut self, watch: &ServiceWatch, mut changed: BTreeSet<Key>, gate: &Gate) -> Result<(), Error> {
+        let now = Instant::now();
+        let is_again = self.again.is_due(now);
+        // A try that fails says that claims were decided, too: that is no reason for the next one.
+        if changed.is_empty() && self.retry.is_waiting(now) && !is_again {
+            return Ok(());
+        }
+        changed.append(&mut self.unsettled);
+        // What did not pass before is not waited for another time.
+        let patience = if is_again || self.retry.is_spent() { Patience::Spent } else { Patience::Left };
+        if is_again {
+            changed.append(&mut self.left_out);
+        }
+        self.left_out.retain(|key| !changed.contains(key));
         // Who came first has what two of them want.
         let mut changed: Vec<Key> = changed.into_iter().collect();
         changed.sort_by_cached_key(|key| watch.created(key));
         // What a part contributes has gone into the table before the next one is looked at: all at once would take twice the memory.
-        let mut parts = changed.chunks(PART).peekable();
-        loop {
-            let mut changes = Vec::new();
-            for key in parts.next().unwrap_or_default() {
-                let (service, slices) = watch.get(key);
-                let old = self.plans.remove(key).unwrap_or_default();
-                let new = service.as_ref().map(|service| plan::plan(service, &slices, &self.node, &old)).unwrap_or_default();
-                changes.push((owner(key), plan::fragment(&new)));
-                if let Some(service) = service.as_ref().filter(|_| new.left_out > old.left_out) {
-                    let (node, ports, most) = (&self.node.name, new.left_out, plan::MOST);
-                    let text = format!(
-                        "node {node}: the last {ports} ports of the service are not served: all ports at all addresses may have {most} endpoints and source ranges together"
-                    );
-                    self.events.about(service.as_ref(), Type::Warning, "NotProgrammed", text);
-                }
-                self.is_due |= [&old, &new].iter().any(|plan| !plan.balanced.is_empty() || !plan.external.is_empty());
-                self.health.update(key, service.map(|service| service.object_ref(&())).unwrap_or_default(), &new);
-                if new != Plan::default() {
-                    self.plans.insert(key.clone(), new);
+        let mut parts = changed.chunks(PART);
+        let mut failure = loop {
+            let part = parts.next().unwrap_or_default();
+            let changes = part.iter().map(|key| self.plan(watch, key)).collect();
+            match self.program(changes, patience).await? {
+                Ok(refused) => self.withdraw(watch, part, &refused),
+                Err(refusal) => {
+                    let left: HashSet<&str> = refusal.changes.iter().map(|(owner, _)| owner.as_str()).collect();
+                    self.unsettled.extend(part.iter().filter(|key| left.contains(owner(key).as_str())).cloned());
+                    self.unsettled.extend(parts.by_ref().flatten().cloned());
+                    break Some(refusal.source.to_string());
                 }
             }
-            let last = parts.peek().is_none();
-            self.settle(watch, changes, first && last, gate).await?;
-            if last {
-                break;
+            if parts.len() == 0 {
+                break None;
             }
+        };
+        if failure.is_none() && self.is_held {
+            failure = self.release().await?.err().map(|error| error.to_string());
+            self.is_held = failure.is_some();
         }
-        gate.ready();
+        self.settle(failure, gate);
         self.tell(watch, &changed);
         Ok(())
     }
 
-    /// Has the table take changes, and lets go of an earlier one at the end if `first`. What the kernel refuses is left out.
-    async fn settle(&mut self, watch: &ServiceWatch, mut changes: Vec<Change>, first: bool, gate: &Gate) -> Result<(), Error> {
-        let mut retry = RETRY_MIN;
-        loop {
-            let error = match self.program(std::mem::take(&mut changes)).await? {
-                Ok(refused) => {
-                    self.withdraw(watch, &refused);
-                    match self.release(first).await? {
-                        Ok(()) => return Ok(()),
-                        Err(error) => error.to_string(),
-                    }
-                }
-                Err(refusal) => {
-                    changes = refusal.changes;
-                    refusal.source.to_string()
-                }
-            };
-            tracing::error!(error, "services cannot be programmed, trying again");
-            gate.not_ready(error);
-            tokio::time::sleep(retry).await;
-            retry = (retry * 2).min(RETRY_MAX);
+    /// Sees to it that what has failed is tried again, at the latest in a while.
+    fn settle(&mut self, failure: Option<String>, gate: &Gate) {
+        let now = Instant::now();
+        match failure {
+            Some(error) => {
+                tracing::error!(error, "services cannot be programmed, trying again");
+                gate.not_ready(error);
+                self.retry.failed(now);
+            }
+            None => {
+                self.retry.settled();
+                gate.ready();
+            }
+        }
+        if !self.left_out.is_empty() || self.again.is_due(now) && !self.unsettled.is_empty() {
+            self.again.failed(now);
+        } else if self.unsettled.is_empty() {
+            self.again.settled();
         }
     }
 
-    /// What the kernel has taken of these services before stays in force, until they change.
-    fn withdraw(&self, watch: &ServiceWatch, refused: &[(Change, netlink::Error)]) {
+    /// Plans a service as it is now: what it contributes.
+    fn plan(&mut self, watch: &ServiceWatch, key: &Key) -> Change {
+        let (service, slices) = watch.get(key);
+        let old = self.plans.remove(key).unwrap_or_default();
+        let new = service.as_ref().map(|service| plan::plan(service, &slices, &self.node, &old)).unwrap_or_default();
+        let change = (owner(key), plan::fragment(&new));
+        if let Some(service) = service.as_ref().filter(|_| new.left_out > old.left_out) {
+            let (node, ports, most) = (&self.node.name, new.left_out, plan::MOST);
+            let text = format!(
+                "node {node}: the last {ports} ports of the service are not served: all ports at all addresses may have {most} endpoints and source ranges together"
+            );
+            self.events.about(service.as_ref(), Type::Warning, "NotProgrammed", text);
+        }
+        self.is_due |= [&old, &new].iter().any(|plan| !plan.balanced.is_empty() || !plan.external.is_empty());
+        self.health.update(key, service.map(|service| service.object_ref(&())).unwrap_or_default(), &new);
+        if new != Plan::default() {
+            self.plans.insert(key.clone(), new);
+        }
+        change
+    }
+
+    /// What the kernel has taken of these services before stays in force, until they change or, where the error may pass, until they are tried again.
+    fn withdraw(&mut self, watch: &ServiceWatch, part: &[Key], refused: &[(Change, netlink::Error)]) {
         if refused.is_empty() {
             return;
         }
         let refused: HashMap<&str, &netlink::Error> = refused.iter().map(|((owner, _), error)| (owner.as_str(), error)).collect();
-        for key in self.plans.keys() {
+        for key in part {
             let Some(error) = refused.get(owner(key).as_str()) else { continue };
+            if error.is_passing() {
+                self.left_out.insert(key.clone());
+            }
             tracing::error!(service = %key, %error, "the kernel refuses the rules of a service, going on without them");
             if let (Some(service), _) = watch.get(key) {
                 let text = format!(
@@ -323,15 +368,16 @@ impl Proxy {
         }
     }
 
-    async fn program(&self, changes: Vec<Change>) -> Result<Result<Vec<(Change, netlink::Error)>, Box<Refusal>>, Error> {
+    async fn program(
+        &self,
+        changes: Vec<Change>,
+        patience: Patience,
+    ) -> Result<Result<Vec<(Change, netlink::Error)>, Box<Refusal>>, Error> {
         let table = self.table.clone();
-        tokio::task::spawn_blocking(move || table.replace_what_can(changes)).await.map_err(|_| Error::Stopped)
+        tokio::task::spawn_blocking(move || table.replace_what_can(changes, patience)).await.map_err(|_| Error::Stopped)
     }
 
-    async fn release(&self, first: bool) -> Result<Result<(), table::Error>, Error> {
-        if !first {
-            return Ok(Ok(()));
-        }
+    async fn release(&self) -> Result<Result<(), table::Error>, Error> {
         let table = self.table.clone();
         tokio::task::spawn_blocking(move || table.release(Holder::Services)).await.map_err(|_| Error::Stopped)
     }
@@ -341,3 +387,6 @@ impl Proxy {
 fn owner(service: &Key) -> String {
     format!("service:{service}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,6 +52,22 @@ fn places() {
     check(None, None);
 }
 
+/// Others look at the labels of nodes alone (upstream's `CheckNodeAffinity`); a label that says another name says nothing.
+#[test]
+fn volumes_are_on_their_node() {
+    let check = |labels: Value, expected: Value| {
+        let mut node = node("n", Some("/data/volumes"));
+        node.metadata.labels = object(labels);
+        let term = on_node(&Place::of(&node).unwrap());
+        assert_eq!(serde_json::to_value(term).unwrap(), expected, "{:?}", node.metadata.labels);
+    };
+    let of = |key: &str| json!([{"key": key, "operator": "In", "values": ["n"]}]);
+    check(json!({HOSTNAME: "n"}), json!({"matchExpressions": of(HOSTNAME)}));
+    for labels in [json!({HOSTNAME: "m"}), json!({}), Value::Null] {
+        check(labels, json!({"matchFields": of("metadata.name")}));
+    }
+}
+
 fn put_claim(world: &World, name: &str, selected: &str) {
     let mut claim = claim(json!({PROVISIONERS[0]: PROVISIONER, SELECTED_NODE: selected}), json!({}));
     (claim.metadata.name, claim.metadata.uid) = (Some(name.into()), Some(name.into()));

@@ -26,7 +26,7 @@ use super::features::{self, Config, translation};
 use super::watch::Watch;
 use super::{Family, expr::Expr, machine};
 use crate::netlink::{self, Socket};
-pub use refusal::Refusal;
+pub use refusal::{Patience, Refusal};
 use stale::Stale;
 
 /// The rules could not be changed.
@@ -165,7 +165,7 @@ impl Table {
     /// given back. UDP flows that go elsewhere than the table leads then are forgotten.
     pub fn replace(&self, changes: impl IntoIterator<Item = Change>) -> Result<(), Error> {
         let mut inner = self.0.lock();
-        inner.replace(changes.into_iter().collect()).map_err(Error::Refused)?;
+        inner.replace(changes.into_iter().collect(), Patience::Left).map_err(Error::Refused)?;
         drop(inner);
         self.forget_stale();
         Ok(())
@@ -220,6 +220,12 @@ impl Table {
         let mut inner = self.0.lock();
         inner.clean = false;
         inner.flush()
+    }
+
+    /// Makes the buffer small that requests must fit into.
+    #[cfg(test)]
+    pub(crate) fn shrink_requests(&self, bytes: usize) {
+        self.0.lock().socket.shrink_requests(bytes);
     }
 
     /// Whether the kernel has the table.

@@ -21,12 +21,31 @@ pub struct Refusal {
     pub culprits: Option<BTreeMap<String, netlink::Error>>,
 }
 
+/// What is done about an error that may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// All is given back, to be tried again.
+    Left,
+    /// It has not passed, so that it may be about what was asked for, as where a batch is too large: it is taken for a refusal.
+    Spent,
+}
+
+impl Patience {
+    fn waits_for(self, error: &netlink::Error) -> bool {
+        self == Self::Left && error.is_passing()
+    }
+}
+
 impl Table {
     /// Replaces what each owner contributes, of all whose changes the kernel takes. Returns the others, of which what each had contributed stays in force: those that it
-    /// refuses whatever else there is, and those that it refuses with what is there then. An error is a passing one; all changes that are not in force are given back
+    /// refuses whatever else there is, and those that it refuses with what is there then. An error is a passing one for which there is patience, or the kernel does not take what it had; all changes that are not in force are given back
     /// with it, to be tried again.
-    pub fn replace_what_can(&self, changes: Vec<Change>) -> Result<Vec<(Change, netlink::Error)>, Box<Refusal>> {
-        let result = take_what_can(changes, |part| self.0.lock().replace(part));
+    pub fn replace_what_can(
+        &self,
+        changes: Vec<Change>,
+        patience: Patience,
+    ) -> Result<Vec<(Change, netlink::Error)>, Box<Refusal>> {
+        let result = take_what_can(changes, |part| self.0.lock().replace(part, patience));
         self.forget_stale();
         result
     }
@@ -83,9 +102,10 @@ fn take_what_can(
 }
 
 /// The owners, of these, whose changes are refused by themselves, with the answers. `try_alone` says whether the kernel takes changes where nothing else is. A passing error
-/// blames nobody.
+/// blames nobody while there is patience.
 fn culprits(
     changes: &[Change],
+    patience: Patience,
     mut try_alone: impl FnMut(&[Change]) -> Result<(), netlink::Error>,
 ) -> Result<BTreeMap<String, netlink::Error>, netlink::Error> {
     let mut found = BTreeMap::new();
@@ -93,7 +113,7 @@ fn culprits(
     while let Some(changes) = left.pop() {
         let Err(error) = try_alone(changes) else { continue };
         match changes {
-            _ if error.is_passing() => return Err(error),
+            _ if patience.waits_for(&error) => return Err(error),
             [(owner, _)] => drop(found.insert(owner.clone(), error)),
             many => left.extend(<[&[Change]; 2]>::from(many.split_at(many.len() / 2))),
         }
@@ -102,7 +122,7 @@ fn culprits(
 }
 
 impl Inner {
-    pub(super) fn replace(&mut self, changes: Vec<Change>) -> Result<(), Box<Refusal>> {
+    pub(super) fn replace(&mut self, changes: Vec<Change>, patience: Patience) -> Result<(), Box<Refusal>> {
         let owners: Vec<String> = changes.iter().map(|(owner, _)| owner.clone()).collect();
         let (before, taken) = self.take(changes, &owners);
         let Err(source) = taken else { return Ok(()) };
@@ -110,20 +130,25 @@ impl Inner {
         let world = self.world();
         self.contents.replace(before, &world);
         self.decided.notify_one();
-        let culprits = self.blame(&changes, &source);
+        let culprits = self.blame(&changes, &source, patience);
         Err(Box::new(Refusal { table: self.name.clone(), source, changes, culprits }))
     }
 
-    fn blame(&mut self, changes: &[Change], source: &netlink::Error) -> Option<BTreeMap<String, netlink::Error>> {
+    fn blame(
+        &mut self,
+        changes: &[Change],
+        source: &netlink::Error,
+        patience: Patience,
+    ) -> Option<BTreeMap<String, netlink::Error>> {
         // Who is to blame is known only if the kernel takes what it has taken before.
         if let Err(error) = self.flush().and_then(|()| self.probe_own()) {
             tracing::error!(%error, "the kernel does not take the table that it had");
             return None;
         }
-        if source.is_passing() {
+        if patience.waits_for(source) {
             return None;
         }
-        let found = culprits(changes, |changes| self.try_alone(changes));
+        let found = culprits(changes, patience, |changes| self.try_alone(changes));
         found.inspect_err(|error| tracing::error!(%error, "who is to blame for a refusal cannot be found out")).ok()
     }
 

@@ -105,12 +105,40 @@ fn what_is_refused_together_is_taken_apart() {
             leading("second", "third"),
             leading("third", "fourth"),
         ];
-        let rest = names(table.replace_what_can(many).unwrap());
+        let rest = names(table.replace_what_can(many, Patience::Left).unwrap());
         assert_eq!(rest, ["bad-9", "first", "other", "second", "third"]);
         let with = vec![leading("first", "fourth"), range("other", 3, 7), ("fourth".to_owned(), chain_without_rules("fourth"))];
-        assert_eq!(names(table.replace_what_can(with).unwrap()), ["other"]);
+        assert_eq!(names(table.replace_what_can(with, Patience::Left).unwrap()), ["other"]);
         table.replace([good(1), range("other", 6, 7)]).unwrap();
         assert_eq!(sets(), ["1"]);
+    });
+}
+
+/// What never fits, here for the socket's small buffer, stops nobody: it is taken apart when there is no patience left, and who is too large alone is left out.
+#[test]
+fn what_never_fits_is_taken_apart() {
+    isolated(|| {
+        let table = open(&[]);
+        table.put_back().unwrap();
+        // The kernel doubles it.
+        table.shrink_requests(16 * 1024);
+        let sized = |number: u32, count: u16| {
+            let set = PORTS.numbered(number);
+            let element = |port: u16| Element::new(Family::V4, set, port.to_be_bytes().to_vec(), Value::None);
+            let elements: Vec<Element> = (0..count).map(element).collect();
+            (format!("sized-{number}"), Fragment { sets: vec![(Family::V4, set)], ..elements.into() })
+        };
+        // Together and alone they are less than what the buffer is made larger for.
+        let all = vec![sized(1, 300), sized(2, 2600), sized(3, 300)];
+        let failed = table.replace_what_can(all, Patience::Left).unwrap_err();
+        assert!(failed.source.is_passing() && failed.culprits.is_none(), "{failed:?}");
+        assert_eq!((failed.changes.len(), sets().len()), (3, 0));
+        let left = table.replace_what_can(failed.changes, Patience::Spent).unwrap();
+        let left: Vec<&str> = left.iter().map(|((owner, _), _)| owner.as_str()).collect();
+        assert_eq!(left, ["sized-2"]);
+        assert_eq!(sets(), ["1", "3"]);
+        table.replace([good(4)]).unwrap();
+        assert_eq!(sets(), ["1", "3", "4"]);
     });
 }
 

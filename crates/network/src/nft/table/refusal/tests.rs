@@ -87,16 +87,40 @@ fn nobody_is_to_blame_for_a_passing_error() {
             [_] => Err(error.take().unwrap_or_else(|| kernel(Errno::EINVAL))),
             _ => Err(kernel(Errno::EINVAL)),
         };
-        assert!(culprits(&changes("a b"), try_alone).is_err());
+        assert!(culprits(&changes("a b"), Patience::Left, try_alone).is_err());
     }
     for errno in [Errno::EINVAL, Errno::ENOENT, Errno::EEXIST, Errno::ENOSPC, Errno::EOPNOTSUPP, Errno::ERANGE] {
-        let found =
-            culprits(
-                &changes("a b c"),
-                |part| {
-                    if part.iter().any(|(owner, _)| owner == "b") { Err(kernel(errno)) } else { Ok(()) }
-                },
-            );
+        let found = culprits(&changes("a b c"), Patience::Left, |part| {
+            if part.iter().any(|(owner, _)| owner == "b") { Err(kernel(errno)) } else { Ok(()) }
+        });
         assert_eq!(found.unwrap().into_keys().collect::<Vec<_>>(), ["b"]);
+    }
+}
+
+/// What does not pass is about what was asked for: where a batch never fits, its parts do, and who is too large alone is to blame.
+#[test]
+fn patience_ends() {
+    let too_large = |part: &[Change]| part.len() > 2 || part.iter().any(|(owner, _)| owner == "large");
+    for error in [|| kernel(Errno::ENOMEM), || netlink::Error::Socket { what: "test", source: Errno::ENOBUFS.into() }] {
+        let try_alone = |part: &[Change]| if too_large(part) { Err(error()) } else { Ok(()) };
+        let blamed = |owners: &str, patience| {
+            let found = culprits(&changes(owners), patience, try_alone).ok();
+            found.map(|found| found.into_keys().collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(blamed("a b c large d", Patience::Left), None);
+        assert_eq!(blamed("a b c large d", Patience::Spent).as_deref(), Some("large"));
+        // Nobody alone: they are taken apart.
+        assert_eq!(blamed("a b c d", Patience::Spent).as_deref(), Some(""));
+        let mut held = Vec::new();
+        let result = take_what_can(changes("a b c large d e f"), |part| {
+            let Err(source) = try_alone(&part) else {
+                held.extend(part);
+                return Ok(());
+            };
+            let culprits = culprits(&part, Patience::Spent, try_alone).ok();
+            Err(Box::new(Refusal { table: "t".to_owned(), source, changes: part, culprits }))
+        });
+        assert_eq!(owners(&held), "a b c d e f");
+        assert_eq!(owners(result.unwrap().iter().map(|(change, _)| change)), "large");
     }
 }
