@@ -46,7 +46,7 @@ pub fn told(node: &Node) -> Vec<(Kind, IpAddr)> {
 }
 
 /// The addresses of each of a cluster's nodes, by name: none that is `inside` the cluster, as those of pods and services are, and none that an older node has. The node `own`
-/// is the oldest.
+/// is the oldest, and those that are not ready are the youngest: a machine that has another name now may have left its old Node behind.
 pub fn believed<'a>(
     nodes: impl IntoIterator<Item = &'a Node>,
     own: Option<&str>,
@@ -54,7 +54,8 @@ pub fn believed<'a>(
 ) -> HashMap<&'a str, Vec<(Kind, IpAddr)>> {
     let mut nodes: Vec<&Node> = nodes.into_iter().collect();
     let is_other = |node: &Node| own.is_none() || node.metadata.name.as_deref() != own;
-    nodes.sort_by(|one, other| (is_other(one), age(one)).cmp(&(is_other(other), age(other))));
+    let rank = |node| (is_other(node), is_away(node));
+    nodes.sort_by(|one, other| (rank(one), age(one)).cmp(&(rank(other), age(other))));
     let mut taken = HashSet::new();
     let mut believed = HashMap::new();
     for node in nodes {
@@ -63,6 +64,12 @@ pub fn believed<'a>(
         believed.insert(node.metadata.name.as_deref().unwrap_or_default(), addresses);
     }
     believed
+}
+
+/// Whether a node is said to be anything but ready.
+fn is_away(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.filter(|condition| condition.type_ == "Ready").any(|condition| condition.status != "True")
 }
 
 /// Whether an address means another thing than one machine, or another machine to each.
@@ -99,6 +106,24 @@ mod tests {
             let all = believed(nodes, own, inside);
             let text = |(kind, address): &(Kind, IpAddr)| format!("{}{address}", if *kind == Kind::External { "+" } else { "" });
             assert_eq!(all[name].iter().map(text).collect::<Vec<_>>(), expected, "{name}");
+        }
+    }
+
+    /// A machine was given another name, and its old Node is still there.
+    #[test]
+    fn a_node_that_is_not_ready_keeps_nothing_from_others() {
+        let state = |mut node: Node, ready: &str| {
+            let conditions = serde_json::from_value(json!([{"type": "Ready", "status": ready}])).unwrap();
+            node.status.as_mut().unwrap().conditions = conditions;
+            node
+        };
+        let (old, new) = (node(1, "old", &["192.168.0.1"]), node(2, "new", &["192.168.0.1"]));
+        for (ready, of_old, of_new) in
+            [("True", &["192.168.0.1"][..], &[][..]), ("Unknown", &[], &["192.168.0.1"]), ("False", &[], &["192.168.0.1"])]
+        {
+            let nodes = [state(old.clone(), ready), state(new.clone(), "True")];
+            check(&nodes, None, "old", of_old);
+            check(&nodes, None, "new", of_new);
         }
     }
 

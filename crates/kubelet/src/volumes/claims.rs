@@ -226,7 +226,6 @@ mod tests {
     use super::*;
     use crate::pod::testing::model;
     use serde_json::{Value, json};
-    use std::fs;
 
     #[test]
     fn claims_that_can_be_used() {
