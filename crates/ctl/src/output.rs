@@ -127,7 +127,7 @@ fn for_reader(text: &str, is_person: bool) -> Cow<'_, str> {
 /// Writes a stream of a container to standard output as it is, since it may be meant for the terminal.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Error::io("standard output", error))
@@ -151,7 +151,7 @@ pub fn visible(text: &str, kept: &[char]) -> String {
 /// Writes a line about what was done to standard output.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn say(line: &str) -> Result<()> {
     print(&format!("{}\n", visible(line, &['\t'])))
 }
