@@ -1,7 +1,6 @@
 //! What bounds a request, stage by stage: whose connection it is, how many others there are, how long it may take, and where its work
 //! is done.
 
-pub(crate) mod places;
 pub(crate) mod seats;
 
 use std::future::Future;
@@ -9,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Status;
-use base::budgets::connections;
-use base::budgets::descriptors;
 use base::budgets::heavy::HEAVY;
+use base::budgets::shares::{Share as Place, Shares};
+use base::budgets::{Meter, connections, descriptors};
 use http::request::Parts;
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
@@ -22,7 +21,6 @@ use crate::decode;
 use crate::dispatch::{Handler, Plan};
 use crate::fairness::Fairness;
 use crate::query::Query;
-use places::{Place, Places};
 
 /// How long a request may take at most (upstream's `--request-timeout`).
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -50,17 +48,18 @@ pub(crate) enum Lasting {
 /// The budgets of all requests.
 pub(crate) struct Budgets {
     pub(crate) fairness: Arc<Fairness>,
-    watches: Arc<Places>,
-    streams: Arc<Places>,
+    watches: Shares,
+    streams: Shares,
 }
 
 impl Default for Budgets {
     fn default() -> Self {
         let streams = descriptors::share(descriptors::limit(), STREAMS_PERCENT, MAX_STREAMS);
+        let of_user = STREAMS.min(streams.div_ceil(4));
         Self {
             fairness: Arc::default(),
-            watches: Places::new("watches_of_user", usize::MAX, WATCHES),
-            streams: Places::new("streams_of_user", streams, STREAMS.min(streams.div_ceil(4))),
+            watches: Shares::metered("watches_of_user", WATCHES),
+            streams: Shares::of(Some(Meter::new("streams_of_user", of_user)), of_user, streams),
         }
     }
 }

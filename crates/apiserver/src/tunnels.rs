@@ -18,11 +18,12 @@ mod tests;
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use base::budgets::Meter;
+use base::budgets::shares::{Share as Place, Shares};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -32,8 +33,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-
-use crate::stages::places::{Place, Places};
 
 /// Names of nodes as users begin with it.
 pub(crate) const NODE: &str = "system:node:";
@@ -88,7 +87,7 @@ pub(crate) type Sender = SendRequest<Empty<Bytes>>;
 
 /// The newest tunnel of a node, and its number.
 enum Tunnel {
-    Open(u64, Sender, Arc<Places>),
+    Open(u64, Sender, Shares),
     Ended,
 }
 
@@ -146,7 +145,7 @@ impl Tunnels {
     /// Takes the place of an older tunnel of the node, whose agent has come again.
     pub(crate) fn opened(&self, node: &str, sender: Sender) -> u64 {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let places = Places::new("tunnel_streams_of_user", OF_USERS, OF_USER);
+        let places = Shares::of(Some(Meter::new("tunnel_streams_of_user", OF_USER)), OF_USER, OF_USERS);
         self.of.lock().insert(node.to_owned(), Tunnel::Open(number, sender, places));
         number
     }

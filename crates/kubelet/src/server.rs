@@ -44,7 +44,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use self::auth::Auth;
-use self::held::{Held, Shares};
+use self::held::{ClientLimits, Held};
 use self::sharing::Question;
 pub use api::{Api, ApiError};
 
@@ -67,8 +67,8 @@ const WRITE: Duration = Duration::from_secs(60);
 /// Serves on `listener` until cancelled.
 pub async fn serve(server: Server, listener: Listener, api: Api, tasks: Tasks) -> Result<(), Infallible> {
     let all = descriptors::share(descriptors::limit(), CONNECTIONS_PERCENT, CONNECTIONS);
-    let shares = Shares::new(all);
-    let connections = Connections::new("kubelet_connections", shares.limits());
+    let limits = ClientLimits::new(all);
+    let connections = Connections::new("kubelet_connections", limits.unproven());
     // Protocol upgrades need HTTP/1.1: nothing else is offered.
     let mut tls = rustls::ServerConfig::clone(&server.tls);
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -77,7 +77,7 @@ pub async fn serve(server: Server, listener: Listener, api: Api, tasks: Tasks) -
     let auth = Arc::new(Auth::new(client, node, server.callers.clone()));
     loop {
         let (stream, peer) = listen::accepted(|| listener.accept()).await;
-        let Some(place) = connections.admit(peer.ip()).map(|place| Arc::new(shares.hold(place))) else { continue };
+        let Some(place) = connections.admit(peer.ip()).map(|place| Arc::new(limits.hold(place))) else { continue };
         let (server, api, auth, streams) = (server.clone(), api.clone(), auth.clone(), tasks.clone());
         tasks.spawn_until_cancelled("kubelet connection", OnFailure::Log, async move {
             let ended = place.place.ended().clone();

@@ -9,10 +9,13 @@
 
 pub mod addresses;
 pub mod cni;
+mod contribution;
+mod devices;
 mod gone;
 pub mod hosts;
 mod ipam;
 pub mod nodes;
+mod options;
 mod owner;
 mod rtnl;
 mod sysctl;
@@ -31,24 +34,21 @@ use tokio::time::Instant;
 
 pub use ipam::{Error as IpamError, Lease, gateway};
 pub use nodes::Backend;
+pub use options::Options;
 pub use owner::check as check_owner;
 pub use sysctl::Error as SysctlError;
 
 use crate::netlink;
-use crate::nft::Config;
 use crate::nft::Family;
 use crate::nft::claims::Refused;
 use crate::nft::contents::Fragment;
-use crate::nft::element::{Endpoint, Key, Protocol};
-use crate::nft::features::guards::OVERLAY;
-use crate::nft::features::{self, frames, masquerade};
-use crate::nft::table::{self, Holder, Table};
+use crate::nft::element::Protocol;
+use crate::nft::table::{self, Table};
+use contribution::{contribution, owner};
+use devices::{delete_port, find_mtu, mac_of, open_links, set_up_bridge, shape, veth_name};
 use gone::Gone;
 use ipam::Ipam;
 use rtnl::{Links, Mac, Veth};
-
-/// What the names of devices begin with in which packets of pods wait.
-const SHAPERS: &str = "knq";
 
 /// The network of a sandbox or of the node could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -108,91 +108,6 @@ pub enum Error {
     /// The process stops.
     #[error("the process is shutting down")]
     Stopped,
-}
-
-/// How the pod network of a node looks.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Name of the bridge, at most 15 characters.
-    pub bridge: String,
-    /// Name of the nf_tables table.
-    pub table: String,
-    /// This node's pod ranges, one of each family (`Node.spec.podCIDRs`).
-    pub pod_cidrs: Vec<IpNet>,
-    /// Pod ranges of the whole cluster.
-    pub cluster_cidrs: Vec<IpNet>,
-    /// Service ranges.
-    pub service_cidrs: Vec<IpNet>,
-    /// Service addresses that the node itself serves, such as the cluster DNS address.
-    pub local_addresses: Vec<IpAddr>,
-    /// Ports of the node that no service and no pod gets, those of the API server and of the kubelet, besides that of the way to other nodes.
-    pub reserved_ports: Vec<(Protocol, u16)>,
-    /// The node's own address, by which others reach it; none is a node without others.
-    pub node_ip: Option<IpAddr>,
-    /// How packets go to other nodes.
-    pub backend: Backend,
-    /// Where network plugins are, for those who leave the network of pods to them.
-    pub cni: cni::Directories,
-    /// Name of the VXLAN device to other nodes, at most 15 characters.
-    pub overlay: String,
-    /// Largest packet, bytes; none takes that of the default route's link.
-    pub mtu: Option<u32>,
-    /// Hide pods behind the node's address when they talk to the outside.
-    pub masquerade: bool,
-    /// Who will contribute to the table: one that an earlier process left serves until all of them know all that it had.
-    pub holders: Vec<Holder>,
-    /// Where leases are kept, `DIR/network`.
-    pub directory: PathBuf,
-}
-
-impl Options {
-    /// The usual names, with these pod and service ranges.
-    pub fn new(directory: impl Into<PathBuf>, pod_cidrs: Vec<IpNet>, service_cidrs: Vec<IpNet>) -> Self {
-        Self {
-            bridge: "knarr0".to_owned(),
-            table: "knarr".to_owned(),
-            cluster_cidrs: pod_cidrs.clone(),
-            pod_cidrs,
-            service_cidrs,
-            local_addresses: Vec::new(),
-            reserved_ports: Vec::new(),
-            node_ip: None,
-            backend: Backend::default(),
-            cni: cni::Directories::default(),
-            overlay: "knarr-vxlan".to_owned(),
-            mtu: None,
-            masquerade: true,
-            holders: vec![Holder::Services],
-            directory: directory.into(),
-        }
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        let wrong = |message: String| Err(Error::Options(message));
-        if self.bridge.is_empty() || self.bridge.len() > 15 || self.bridge.contains(['/', ' ', ':']) {
-            return wrong(format!("bridge name {:?} must have 1 to 15 characters without '/', ':' and space", self.bridge));
-        }
-        if self.pod_cidrs.is_empty() {
-            return wrong("the node has no pod CIDR yet: wait for spec.podCIDRs".to_owned());
-        }
-        match self.pod_cidrs.iter().find(|cidr| cidr.max_prefix_len() - cidr.prefix_len() < 2) {
-            Some(cidr) => wrong(format!("pod CIDR {cidr} is too small: it must have room for a gateway and a pod")),
-            None => Ok(()),
-        }
-    }
-
-    /// What the table must know of it.
-    pub fn config(&self) -> Config {
-        Config {
-            bridge: self.bridge.clone(),
-            bridge_address: self.pod_cidrs.first().map_or([0; 6], |range| mac_of(gateway(*range))),
-            pod_cidrs: self.pod_cidrs.clone(),
-            cluster_cidrs: self.cluster_cidrs.clone(),
-            service_cidrs: self.service_cidrs.clone(),
-            reserved_ports: self.reserved_ports.iter().copied().chain(self.node_ip.map(|_| OVERLAY)).collect(),
-            masquerade: self.masquerade,
-        }
-    }
 }
 
 /// A port on the node that leads to a pod.
@@ -384,20 +299,6 @@ impl PodNetwork {
     }
 }
 
-/// The largest packet of pods: other nodes may join at any time, so there is always room for the headers of the way to them.
-fn find_mtu(options: &Options, links: &mut Links) -> Result<u32, Error> {
-    if let Some(mtu) = options.mtu {
-        return Ok(mtu);
-    }
-    let Some(address) = options.node_ip else { return Ok(links.default_mtu()?.unwrap_or(1500)) };
-    let lower = match links.mtu_at(address)? {
-        Some(mtu) => mtu,
-        None => links.default_mtu()?.unwrap_or(1500),
-    };
-    // A loopback has packets that no other link takes.
-    Ok(nodes::mtu(options, address, lower.min(9216)))
-}
-
 /// Deletes the bridge, the veth pairs on it, the device to other nodes, the table and the leases of this cluster. Idempotent. When the
 /// network of this namespace is that of another node, it stays, and the directory of that node is returned.
 pub async fn teardown(options: Options) -> Result<Option<PathBuf>, Error> {
@@ -485,129 +386,4 @@ impl Lease {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Stopped)?
-}
-
-fn open_links() -> Result<Links, Error> {
-    Links::open().map_err(|source| Error::Namespace { path: "/proc/self/ns/net".into(), source })
-}
-
-fn set_up_bridge(options: &Options, links: &mut Links) -> Result<(), Error> {
-    let bridge = &options.bridge;
-    // Where the network of pods is left to plugins, one of them may be the gateway of their range.
-    let is_ours = options.backend != Backend::Cni;
-    let gateways: Vec<IpAddr> = options.pod_cidrs.iter().filter(|_| is_ours).map(|range| gateway(*range)).collect();
-    let index = links.link(bridge)?.ok_or_else(|| Error::NoBridge(bridge.clone()))?.index;
-    for (range, gateway) in options.pod_cidrs.iter().zip(&gateways) {
-        links.add_address(index, *gateway, range.prefix_len())?;
-    }
-    for address in &options.local_addresses {
-        links.add_address(index, *address, IpNet::from(*address).prefix_len())?;
-    }
-    // With an address of a range that the node had before, it would keep what is now another node's to itself.
-    let is_own = |address: &IpAddr| gateways.contains(address) || options.local_addresses.contains(address);
-    let is_link_local = |address: &IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-    for one in links.addresses()?.into_iter().filter(|one| one.link == index) {
-        if !is_own(&one.address) && !is_link_local(&one.address) {
-            links.delete_address(one)?;
-        }
-    }
-    // A pod must not be able to tell the node where the world is.
-    sysctl::set_if_there(&format!("net/ipv6/conf/{bridge}/accept_ra"), "0")?;
-    let has = |family| options.pod_cidrs.iter().any(|range| Family::of(range.addr()) == family);
-    if has(Family::V4) {
-        sysctl::set("net/ipv4/ip_forward".to_owned(), "1")?;
-        sysctl::set(format!("net/ipv4/conf/{bridge}/route_localnet"), "1")?;
-        // Pods of one node must keep talking through the host; a redirect would tell them not to.
-        sysctl::set("net/ipv4/conf/all/send_redirects".to_owned(), "0")?;
-        sysctl::set(format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
-    }
-    if has(Family::V6) {
-        sysctl::keep_router_advertisements(&[bridge, &options.overlay, frames::PORTS])?;
-        sysctl::set("net/ipv6/conf/all/forwarding".to_owned(), "1")?;
-    }
-    for range in &options.service_cidrs {
-        // Without a default route the host would not even try; with this one it uses an address that pods can answer.
-        let mut sources = gateways.iter().chain(options.node_ip.as_ref().filter(|_| !is_ours));
-        let source = sources.find(|source| source.is_ipv4() == range.addr().is_ipv4()).copied();
-        if source.is_some() {
-            links.add_route(index, *range, None, source)?;
-        }
-    }
-    Ok(())
-}
-
-fn owner(sandbox: &str) -> String {
-    format!("pod:{sandbox}")
-}
-
-/// A pod whose address is used again must not be reached at its predecessor's hardware address: derive it.
-fn mac_of(address: IpAddr) -> Mac {
-    let octets = crate::nft::octets(address);
-    let [a, b, c, d] = [4, 3, 2, 1].map(|back| octets[octets.len() - back]);
-    [0x0a, 0x58, a, b, c, d]
-}
-
-/// Name of the host's end.
-fn veth_name(sandbox: &str) -> String {
-    link_name(frames::PORTS, sandbox)
-}
-
-/// Name of a link of a sandbox, from its id by FNV-1a.
-fn link_name(prefix: &str, sandbox: &str) -> String {
-    let hash =
-        sandbox.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{prefix}{:012x}", hash & 0xffff_ffff_ffff)
-}
-
-/// Deletes the host's end and what shapes it.
-fn delete_port(links: &mut Links, sandbox: &str) -> Result<(), Error> {
-    links.delete(&veth_name(sandbox))?;
-    links.delete(&link_name(SHAPERS, sandbox))?;
-    Ok(())
-}
-
-/// Limits what the pod receives where the host's end sends, and what it sends in a device through which goes all that the host's end receives:
-/// out of reach of the pod, whatever its capabilities.
-fn shape(links: &mut Links, sandbox: &str, bandwidth: Bandwidth) -> Result<(), Error> {
-    let index = |links: &mut Links, name: &str| Ok::<_, netlink::Error>(links.link(name)?.map_or(0, |link| link.index));
-    let mut limit = || {
-        if let Some(rate) = bandwidth.ingress {
-            let port = index(links, &veth_name(sandbox))?;
-            links.limit_rate(port, rate)?;
-        }
-        if let Some(rate) = bandwidth.egress {
-            let name = link_name(SHAPERS, sandbox);
-            links.make_ifb(&name)?;
-            let (port, through) = (index(links, &veth_name(sandbox))?, index(links, &name)?);
-            links.limit_rate(through, rate)?;
-            links.redirect_received(port, through)?;
-        }
-        Ok(())
-    };
-    limit().map_err(Error::Bandwidth)
-}
-
-/// The ports of the node that lead to a pod.
-fn host_ports(lease: &Lease) -> impl Iterator<Item = (Key, Endpoint)> {
-    lease.ports.iter().flat_map(|port| {
-        let host_ip = port.host_ip.filter(|address| !address.is_unspecified());
-        let pods = lease.addresses.iter().filter(move |pod| host_ip.is_none_or(|address| address.is_ipv4() == pod.is_ipv4()));
-        pods.map(move |pod| {
-            let address = host_ip.unwrap_or(Family::of(*pod).unspecified());
-            let key = Key { address, protocol: port.protocol, port: port.host_port };
-            (key, Endpoint { address: *pod, port: port.container_port })
-        })
-    })
-}
-
-/// What a pod contributes to the table: the addresses that it may send with, and its host ports.
-fn contribution(sandbox: &str, lease: &Lease) -> Fragment {
-    let (port, mac) = (veth_name(sandbox), lease.mac());
-    let ours = lease.addresses.iter().filter(|_| lease.cni.is_none());
-    let mut elements: Vec<_> = ours.map(|address| frames::sender(&port, mac, *address)).collect();
-    let ports: Vec<(Key, Endpoint)> = host_ports(lease).collect();
-    elements.extend(ports.iter().map(|(_, pod)| masquerade::hairpin(pod.address)));
-    let mut fragment = Fragment::from(elements);
-    fragment.extend(ports.into_iter().map(|(key, pod)| features::host_ports::claim(key, pod)).collect::<Vec<_>>().into());
-    fragment
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use base::budgets::shares::Share as Place;
 use base::tasks::Tasks;
 use base::tls::Resolver;
 use bytes::{Bytes, BytesMut};
@@ -26,7 +27,6 @@ use super::resolve::{self, Address};
 use super::target::authority;
 use super::{Error, Target, trust};
 use crate::body::RequestBody;
-use crate::stages::places::Place;
 use crate::tunnels::{Stream, Tunnels};
 
 /// Connections that are kept for the next calls, and for how long.

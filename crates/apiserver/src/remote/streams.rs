@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use base::budgets::shares::Share as Place;
 use base::tasks::OnFailure;
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -18,7 +19,6 @@ use registry::Registry;
 use super::endpoint::{Dialled, Endpoint, Kept, failure};
 use super::{Error, resolve};
 use crate::body::{BoxError, RequestBody};
-use crate::stages::places::Place;
 
 /// Time to reach a server.
 pub(crate) const DIAL: Duration = Duration::from_secs(30);

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;

@@ -1,6 +1,8 @@
-//! How much of something each of many has at the same time, such as each namespace, so that one leaves some to the others.
+//! How much of something each of many has at the same time, such as each namespace or client, so that one leaves some to the others.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -9,32 +11,47 @@ use super::{Held, Meter};
 
 /// What is taken, by whose it is. Cheap to clone; clones count together.
 #[derive(Clone, Debug)]
-pub struct Shares(Arc<Taken>);
+pub struct Shares<K = String>(Arc<Taken<K>>);
 
 #[derive(Debug)]
-struct Taken {
+struct Taken<K> {
     each: usize,
+    all: usize,
     meter: Option<Meter>,
-    by_key: Mutex<HashMap<String, usize>>,
+    state: Mutex<State<K>>,
+}
+
+#[derive(Debug)]
+struct State<K> {
+    all: usize,
+    by_key: HashMap<K, usize>,
 }
 
 /// One that is taken until this is dropped.
 #[derive(Debug)]
-pub struct Share {
-    shares: Shares,
-    key: String,
+pub struct Share<K: Eq + Hash = String> {
+    shares: Shares<K>,
+    key: K,
     _held: Option<Held>,
 }
 
 impl Shares {
     /// Each may have `each`.
     pub fn new(each: usize) -> Self {
-        Self(Arc::new(Taken { each, meter: None, by_key: Mutex::default() }))
+        Self::of(None, each, usize::MAX)
     }
 
     /// The same, as the budget of that name, whose limit is that of each.
     pub fn metered(budget: &'static str, each: usize) -> Self {
-        Self(Arc::new(Taken { each, meter: Some(Meter::new(budget, each)), by_key: Mutex::default() }))
+        Self::of(Some(Meter::new(budget, each)), each, usize::MAX)
+    }
+}
+
+impl<K: Eq + Hash> Shares<K> {
+    /// Each may have `each`, and all together `all`. The meter, if there is one, counts what is taken.
+    pub fn of(meter: Option<Meter>, each: usize, all: usize) -> Self {
+        let state = Mutex::new(State { all: 0, by_key: HashMap::new() });
+        Self(Arc::new(Taken { each, all, meter, state }))
     }
 
     /// What each may have.
@@ -42,43 +59,60 @@ impl Shares {
         self.0.each
     }
 
-    /// One more for `key`; none when it has all that it may have.
-    pub fn take(&self, key: &str) -> Option<Share> {
-        let mut by_key = self.0.by_key.lock();
-        let taken = by_key.get(key).copied().unwrap_or_default();
-        if taken >= self.0.each {
+    /// One more for `key`; none when it has all that it may have, or all together have.
+    pub fn take<Q>(&self, key: &Q) -> Option<Share<K>>
+    where
+        K: Borrow<Q> + Clone,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        let mut state = self.0.state.lock();
+        let taken = state.by_key.get(key).copied().unwrap_or_default();
+        if taken >= self.0.each || state.all >= self.0.all {
             self.0.meter.iter().for_each(Meter::refused);
             return None;
         }
-        by_key.insert(key.to_owned(), taken + 1);
-        Some(Share { shares: self.clone(), key: key.to_owned(), _held: self.0.meter.as_ref().map(Meter::hold) })
+        let key = key.to_owned();
+        state.all += 1;
+        state.by_key.insert(key.clone(), taken + 1);
+        drop(state);
+        Some(Share { shares: Self(self.0.clone()), key, _held: self.0.meter.as_ref().map(Meter::hold) })
     }
 
     /// Whether `key` has all that it may have.
-    pub fn is_full(&self, key: &str) -> bool {
-        self.0.by_key.lock().get(key).copied().unwrap_or_default() >= self.0.each
+    pub fn is_full<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.0.state.lock().by_key.get(key).copied().unwrap_or_default() >= self.0.each
+    }
+
+    /// Whether all together have all.
+    pub fn is_exhausted(&self) -> bool {
+        self.0.state.lock().all >= self.0.all
     }
 
     /// Whether nothing is taken.
     pub fn is_empty(&self) -> bool {
-        self.0.by_key.lock().is_empty()
+        let state = self.0.state.lock();
+        state.all == 0 && state.by_key.is_empty()
     }
 }
 
-impl Share {
+impl<K: Eq + Hash> Share<K> {
     /// Whose it is.
-    pub fn key(&self) -> &str {
+    pub fn key(&self) -> &K {
         &self.key
     }
 }
 
-impl Drop for Share {
+impl<K: Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
-        let mut by_key = self.shares.0.by_key.lock();
-        let Some(taken) = by_key.get_mut(&self.key) else { return };
+        let mut state = self.shares.0.state.lock();
+        state.all -= 1;
+        let Some(taken) = state.by_key.get_mut(&self.key) else { return };
         *taken -= 1;
         if *taken == 0 {
-            by_key.remove(&self.key);
+            state.by_key.remove(&self.key);
         }
     }
 }
@@ -103,5 +137,21 @@ mod tests {
             assert_eq!(shares.0.meter.as_ref().map_or(0, |meter| meter.used.get()), 0);
         }
         assert!(Shares::new(0).take("a").is_none() && Shares::new(0).is_empty());
+    }
+
+    #[test]
+    fn each_has_so_many_and_all_have_so_many() {
+        let shares = Shares::<u8>::of(Some(Meter::new("test_shares_of_all", 5)), 3, 5);
+        let take = |key: u8, count: usize| (0..count).map_while(|_| shares.take(&key)).collect::<Vec<_>>();
+        let first = take(1, 10);
+        let second = take(2, 10);
+        assert_eq!((first.len(), second.len(), take(3, 1).len()), (3, 2, 0));
+        assert!(shares.is_full(&1) && !shares.is_full(&2) && shares.is_exhausted());
+        drop(first);
+        assert_eq!((shares.is_exhausted(), take(3, 1).len(), take(1, 10).len()), (false, 1, 3));
+        drop(second);
+        assert!(shares.is_empty());
+        let meter = shares.0.meter.as_ref().map(|meter| (meter.used.get(), meter.refused.get()));
+        assert_eq!(meter, Some((0, 4)));
     }
 }

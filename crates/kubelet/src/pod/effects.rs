@@ -48,22 +48,13 @@ impl Effects {
         match action {
             Action::RunSandbox(attempt) => Box::pin(async move { Outcome::Sandbox(this.run_sandbox(&model, attempt).await) }),
             Action::RemoveLost(id) => Box::pin(async move { Outcome::Removed(this.remove_sandbox(&model, &id).await) }),
-            Action::MountVolumes | Action::RefreshVolumes => Box::pin(async move {
-                let result = this.volumes.sync(&model, &this.refs).await;
-                for message in result.as_ref().err().into_iter().flatten() {
-                    this.cx.pod_event(&model, Type::Warning, "FailedMount", message.clone());
-                }
-                let due = result.map(|due| due.map(|shown| this.cx.clock.of(shown)));
-                Outcome::Volumes(due.map_err(|failures| failures.join("; ")))
-            }),
+            Action::MountVolumes | Action::RefreshVolumes => Box::pin(async move { this.make_volumes(&model).await }),
             Action::Resize => {
                 let steps = resize::steps(&model, state, self.cx.machine.memory_bytes);
                 Box::pin(async move { Outcome::Resized(this.resize(&model, steps).await) })
             }
             Action::RestartAll { round, .. } => Box::pin(async move {
-                let (directory, rounds) = (this.cx.pod_dir(model.uid()), round.clone());
-                let written = tokio::task::spawn_blocking(move || found::write_rounds(&directory, &rounds)).await;
-                let written = written.unwrap_or_else(|error| Err(error.into())).map_err(|error| error.to_string());
+                let written = this.write_rounds(&model, round.clone()).await;
                 Outcome::AllRestart(round, written)
             }),
             Action::Measure => {
@@ -115,25 +106,46 @@ impl Effects {
                 }
                 Outcome::SandboxStopped(stopped)
             }),
-            Action::GiveBack => Box::pin(async move {
-                let given = claims::prepare::give_back(&this.cx, model.uid()).await;
-                if let Err(error) = &given {
-                    let message = format!("Failed to give back dynamic resources: {error}");
-                    this.cx.pod_event(&model, Type::Warning, "FailedUnprepareDynamicResources", message);
-                }
-                Outcome::GivenBack(given)
-            }),
-            Action::Unmount => Box::pin(async move {
-                let removed = this.volumes.remove(model.uid()).await;
-                match &removed {
-                    Ok(()) => this.cx.give_back(model.uid()).await,
-                    // Upstream only logs it, under a reason that it defines and no longer uses: whoever deleted the pod cannot see why it stays.
-                    Err(error) => this.cx.pod_event(&model, Type::Warning, "FailedUnMount", error.clone()),
-                }
-                Outcome::Unmounted(removed)
-            }),
+            Action::GiveBack => Box::pin(async move { Outcome::GivenBack(this.give_back(&model).await) }),
+            Action::Unmount => Box::pin(async move { Outcome::Unmounted(this.unmount(&model).await) }),
             Action::Delete => Box::pin(async move { Outcome::Deleted(this.delete(&model).await) }),
         }
+    }
+
+    /// Makes the pod's volumes, or brings them up to date. Each that fails has an event.
+    async fn make_volumes(&self, model: &Model) -> Outcome {
+        let result = self.volumes.sync(model, &self.refs).await;
+        for message in result.as_ref().err().into_iter().flatten() {
+            self.cx.pod_event(model, Type::Warning, "FailedMount", message.clone());
+        }
+        let due = result.map(|due| due.map(|shown| self.cx.clock.of(shown)));
+        Outcome::Volumes(due.map_err(|failures| failures.join("; ")))
+    }
+
+    async fn write_rounds(&self, model: &Model, rounds: BTreeMap<String, u32>) -> Result<(), String> {
+        let directory = self.cx.pod_dir(model.uid());
+        let written = tokio::task::spawn_blocking(move || found::write_rounds(&directory, &rounds)).await;
+        written.unwrap_or_else(|error| Err(error.into())).map_err(|error| error.to_string())
+    }
+
+    /// Gives claimed devices back to their drivers.
+    async fn give_back(&self, model: &Model) -> Result<(), String> {
+        let given = claims::prepare::give_back(&self.cx, model.uid()).await;
+        given.inspect_err(|error| {
+            let message = format!("Failed to give back dynamic resources: {error}");
+            self.cx.pod_event(model, Type::Warning, "FailedUnprepareDynamicResources", message);
+        })
+    }
+
+    /// Takes the pod's volumes away, and then gives back what else it had.
+    async fn unmount(&self, model: &Model) -> Result<(), String> {
+        let removed = self.volumes.remove(model.uid()).await;
+        match &removed {
+            Ok(()) => self.cx.give_back(model.uid()).await,
+            // Upstream only logs it, under a reason that it defines and no longer uses: whoever deleted the pod cannot see why it stays.
+            Err(error) => self.cx.pod_event(model, Type::Warning, "FailedUnMount", error.clone()),
+        }
+        removed
     }
 
     /// Tells that the pod cannot end, as upstream's kubelet does.

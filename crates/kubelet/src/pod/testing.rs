@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use runtime::api::{Container, ContainerState, PodIdentity, Sandbox, SandboxState};
 use serde_json::{Value, json};
 
+use crate::pod::state::{State, Step};
 use crate::spec::Model;
 
 /// A pod `p` in namespace `n` with this specification.
@@ -66,4 +67,21 @@ pub(crate) fn ended(id: &str, name: &str, attempt: u32, code: i32) -> Container 
     let reason = if code == 0 { "Completed" } else { "Error" };
     let container = container(id, name, attempt, ContainerState::Exited);
     Container { exit_code: Some(code), reason: reason.to_owned(), ..container }
+}
+
+/// A pod that was begun at second 0, whose sandbox and volumes are there, with these containers. Hooks have run.
+pub(crate) fn state(containers: Vec<Container>) -> State {
+    let mut state = State {
+        sandbox: Step::Done(sandbox()),
+        volumes: Step::Done(()),
+        start_time: Some(at(0)),
+        begun: Some(at(0)),
+        ..Default::default()
+    };
+    for container in containers {
+        let slot = state.slot(&container.name.clone());
+        slot.observe(container);
+        (slot.hook, slot.started) = (Step::Done(()), slot.running());
+    }
+    state
 }

@@ -21,32 +21,32 @@ pub(super) enum Client {
 
 /// How many connections there may be.
 #[derive(Clone)]
-pub(super) struct Shares {
+pub(super) struct ClientLimits {
     all: usize,
     others: Arc<Semaphore>,
 }
 
-impl Shares {
+impl ClientLimits {
     /// Parts of so many in all.
     pub(super) fn new(all: usize) -> Self {
         Self { all, others: Arc::new(Semaphore::new((all / OF_OTHERS).max(1))) }
     }
 
     /// What holds for connections before anybody has said who he is.
-    pub(super) fn limits(&self) -> Limits {
+    pub(super) fn unproven(&self) -> Limits {
         Limits::of(self.all)
     }
 
     /// A connection that has this place.
     pub(super) fn hold(&self, place: Place) -> Held {
-        Held { place, shares: self.clone(), other: Mutex::default() }
+        Held { place, limits: self.clone(), other: Mutex::default() }
     }
 }
 
 /// The place of a connection.
 pub(super) struct Held {
     pub(super) place: Place,
-    shares: Shares,
+    limits: ClientLimits,
     /// Its part of those that are not the API server's.
     other: Mutex<Option<OwnedSemaphorePermit>>,
 }
@@ -54,13 +54,13 @@ pub(super) struct Held {
 impl Held {
     /// The other side has proved to be this client. False when there are too many connections of it, or of its like, already.
     pub(super) fn prove(&self, client: &Client) -> bool {
-        let Client::Other(name) = client else { return self.place.prove_within("", self.shares.all) };
+        let Client::Other(name) = client else { return self.place.prove_within("", self.limits.all) };
         let mut other = self.other.lock();
         if other.is_none() {
-            let Ok(permit) = self.shares.others.clone().try_acquire_owned() else { return false };
+            let Ok(permit) = self.limits.others.clone().try_acquire_owned() else { return false };
             *other = Some(permit);
         }
-        let proved = self.place.prove_within(name, (self.shares.all / OF_ONE).max(1));
+        let proved = self.place.prove_within(name, (self.limits.all / OF_ONE).max(1));
         if !proved {
             *other = None;
         }
@@ -76,10 +76,10 @@ mod tests {
     /// Whoever has the credentials of a node, or of many, does not keep the API server out.
     #[test]
     fn the_api_server_has_room_whoever_else_comes() {
-        let shares = Shares::new(64);
-        let connections = Connections::new("test", shares.limits());
+        let limits = ClientLimits::new(64);
+        let connections = Connections::new("test", limits.unproven());
         let connect = |client: &Client| {
-            let held = connections.admit([127, 0, 0, 1].into()).map(|place| shares.hold(place))?;
+            let held = connections.admit([127, 0, 0, 1].into()).map(|place| limits.hold(place))?;
             held.prove(client).then_some(held)
         };
         let node = |number: usize| Client::Other(format!("system:node:n{number}"));

@@ -1,11 +1,11 @@
 //! What other nodes are given of this node's images: see [`crate::sharing`].
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use base::budgets::shares::{Share, Shares};
 use base::tasks::{OnFailure, Tasks};
 use base::tls::Peer;
 use bytes::Bytes;
@@ -14,9 +14,7 @@ use http::{Extensions, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Limited, StreamBody};
 use hyper::body::Incoming;
-use parking_lot::Mutex;
 use runtime::api::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::held::{Client, Held};
@@ -75,29 +73,14 @@ pub(super) fn node(peer: &Peer) -> Option<&str> {
 /// What this node gives to others, and how many it serves.
 pub(super) struct Serving {
     sharing: Sharing,
-    places: Arc<Semaphore>,
-    by_node: Arc<Mutex<HashMap<String, usize>>>,
+    places: Shares,
 }
 
 /// A node's place among those to whom layers are sent.
 struct Sending {
-    node: String,
-    by_node: Arc<Mutex<HashMap<String, usize>>>,
+    _place: Share,
     begun: Instant,
     bytes: AtomicU64,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        let mut nodes = self.by_node.lock();
-        if let Some(count) = nodes.get_mut(&self.node) {
-            *count -= 1;
-            if *count == 0 {
-                nodes.remove(&self.node);
-            }
-        }
-    }
 }
 
 impl Sending {
@@ -113,7 +96,7 @@ fn is_slow(time: Duration, bytes: u64) -> bool {
 
 impl Serving {
     pub(super) fn new(sharing: Sharing) -> Self {
-        Self { sharing, places: Arc::new(Semaphore::new(PLACES)), by_node: Arc::default() }
+        Self { sharing, places: Shares::of(None, OF_NODE, PLACES) }
     }
 
     /// Answers a node.
@@ -141,7 +124,7 @@ impl Serving {
     }
 
     async fn layers(&self, body: Incoming) -> Result<Response<Body>, Error> {
-        if self.places.available_permits() == 0 {
+        if self.places.is_exhausted() {
             return Ok(busy());
         }
         let Ok(body) = Limited::new(body, QUESTION).collect().await else {
@@ -173,12 +156,8 @@ impl Serving {
 
     /// A place for a layer of a node; none when there are none for it.
     fn enter(&self, node: &str) -> Option<Arc<Sending>> {
-        let mut nodes = self.by_node.lock();
-        let own = nodes.get(node).copied().unwrap_or_default();
-        let place = self.places.clone().try_acquire_owned().ok().filter(|_| own < OF_NODE)?;
-        nodes.insert(node.to_owned(), own + 1);
-        let (node, by_node) = (node.to_owned(), self.by_node.clone());
-        Some(Arc::new(Sending { node, by_node, begun: Instant::now(), bytes: AtomicU64::new(0), _place: place }))
+        let place = self.places.take(node)?;
+        Some(Arc::new(Sending { _place: place, begun: Instant::now(), bytes: AtomicU64::new(0) }))
     }
 
     async fn imported(&self, cx: &Context, query: &str) -> Result<Response<Body>, Error> {

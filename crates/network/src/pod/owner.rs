@@ -104,7 +104,7 @@ fn remove(options: &Options, links: &mut Links) -> Result<(), Error> {
             links.delete(&port.name)?;
         }
     }
-    for shaper in all.iter().filter(|link| link.name.starts_with(super::SHAPERS)) {
+    for shaper in all.iter().filter(|link| link.name.starts_with(super::devices::SHAPERS)) {
         links.delete(&shaper.name)?;
     }
     links.delete(&options.bridge)?;

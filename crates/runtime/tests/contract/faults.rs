@@ -10,7 +10,7 @@ use runtime::api::{ContainerState, PodNetwork, Resources, Runtime, SandboxConfig
 
 use serde_json::json;
 
-use crate::support::{LONG, Node, log_text, shim_of};
+use crate::support::{LONG, Node, log_text, shim_of, until};
 
 /// A limit that the kernel does not take, here of pages of a size that it does not have, is no limit.
 #[tokio::test(flavor = "multi_thread")]
@@ -44,11 +44,7 @@ async fn containers_outlive_the_engine() {
     let shm = node.dir.path().join("run/sandboxes").join(&sandbox).join("memory/shm/go");
     let state = node.dir.path().join("data/containers").join(&ends).join("state.json");
     std::fs::write(shm, "").unwrap();
-    let deadline = std::time::Instant::now() + LONG;
-    while !std::fs::read_to_string(&state).unwrap().contains("Error") {
-        assert!(std::time::Instant::now() < deadline, "the shim records the end");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("the shim records the end", || std::fs::read_to_string(&state).unwrap().contains("Error")).await;
     assert_eq!(log_text(&log), "late\n");
 
     node.open().await;

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use runtime::api::{ContainerConfig, Error, Hook, HookStage, Runtime};
 use serde_json::Value;
 
-use crate::support::{LONG, Node, shim_of};
+use crate::support::{LONG, Node, shim_of, until};
 
 /// A hook that runs this script by the node's shell.
 fn hook(stage: HookStage, script: &str) -> Hook {
@@ -61,11 +61,7 @@ async fn a_container_that_does_not_start_in_time_never_does() {
         let command = String::from_utf8_lossy(&command).into_owned();
         command.contains("oci-helper") && command.contains(&id)
     };
-    let deadline = std::time::Instant::now() + LONG;
-    while std::fs::read_dir("/proc").unwrap().any(is_helper) {
-        assert!(std::time::Instant::now() < deadline, "the helper ends");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("the helper ends", || !std::fs::read_dir("/proc").unwrap().any(is_helper)).await;
     assert!(gone.exists(), "the hook has run to its end");
     let next = node.run(&sandbox, "next", "ls /dev/shm").await;
     let ended = node.ended(&next).await;

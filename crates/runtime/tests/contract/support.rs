@@ -195,6 +195,16 @@ impl Node {
     }
 }
 
+/// Waits for what tells nobody when it is so.
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LONG, wait).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
 /// The texts of a log.
 pub(crate) fn log_text(path: &Path) -> String {
     let log = std::fs::read_to_string(path).unwrap();

@@ -1,26 +1,14 @@
 use super::*;
 use crate::pod::outcome::Outcome;
 use crate::pod::state::Evicted;
-use crate::pod::testing::{at, container, ended, model, sandbox};
+use crate::pod::testing::{self, at, container, ended, model, sandbox};
 use runtime::api::ContainerState::{Exited, Running};
 use runtime::api::{Container, Image};
 use serde_json::{Value, json};
 
 /// A pod whose sandbox, volumes and images are there and whose containers are as given.
 fn state(model: &Model, containers: Vec<Container>) -> State {
-    let mut state = State {
-        sandbox: Step::Done(sandbox()),
-        volumes: Step::Done(()),
-        start_time: Some(at(0)),
-        begun: Some(at(0)),
-        ..Default::default()
-    };
-    for container in containers {
-        let slot = state.slot(&container.name.clone());
-        slot.observe(container);
-        slot.hook = Step::Done(());
-        slot.started = slot.running();
-    }
+    let mut state = testing::state(containers);
     for member in model.members.iter() {
         state.slot(&member.spec.name).image = Step::Done(Image::default());
     }

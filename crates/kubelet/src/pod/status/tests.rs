@@ -2,7 +2,7 @@ use super::*;
 use crate::pod::outcome::Outcome;
 use crate::pod::plan::advance;
 use crate::pod::state::{Ending, Failure};
-use crate::pod::testing::{at, container, ended, model, sandbox};
+use crate::pod::testing::{self, at, container, ended, model, sandbox};
 use runtime::api::ContainerState::Running;
 use serde_json::{Value, json};
 
@@ -11,18 +11,8 @@ fn times(now: Timestamp) -> Times {
 }
 
 fn state(containers: Vec<Container>) -> State {
-    let mut state = State {
-        sandbox: Step::Done(sandbox()),
-        volumes: Step::Done(()),
-        start_time: Some(at(0)),
-        begun: Some(at(0)),
-        ..Default::default()
-    };
-    for container in containers {
-        let slot = state.slot(&container.name.clone());
-        slot.observe(container);
-        (slot.hook, slot.started, slot.ready) = (Step::Done(()), slot.running(), slot.running());
-    }
+    let mut state = testing::state(containers);
+    state.slots.values_mut().for_each(|slot| slot.ready = slot.running());
     state
 }
 

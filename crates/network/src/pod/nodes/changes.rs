@@ -9,7 +9,7 @@ use super::Peer;
 use crate::netlink::listener::Listener;
 use crate::netlink::replies;
 use crate::nft::features::frames;
-use crate::pod::SHAPERS;
+use crate::pod::devices::SHAPERS;
 use crate::pod::rtnl::Change;
 
 /// Room for the changes that are still to be read, in bytes: each pod makes some.

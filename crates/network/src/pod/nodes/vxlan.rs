@@ -141,7 +141,7 @@ mod tests {
         let check = |range: &str, expected: Mac| assert_eq!(mac_of(range.parse().unwrap()), expected);
         check("10.42.1.0/24", [0x0a, 0x59, 10, 42, 1, 0]);
         check("fd42:0:0:1::/64", [0x0a, 0x59, 0, 0, 0, 1]);
-        assert_ne!(mac_of("10.42.1.0/24".parse().unwrap()), crate::pod::mac_of("10.42.1.0".parse().unwrap()));
+        assert_ne!(mac_of("10.42.1.0/24".parse().unwrap()), crate::pod::devices::mac_of("10.42.1.0".parse().unwrap()));
     }
 
     /// In a network of its own, the kernel has what was asked for, and stale entries go.
