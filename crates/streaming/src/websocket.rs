@@ -65,11 +65,21 @@ where
     }
     drop(messages);
     let sending = async { tokio::join!(pumps.collect::<()>(), write(sink, outgoing)).1 };
-    let sink = tokio::select! {
-        result = receive(&mut source, incoming, encoding, LAST) => return result,
-        result = sending => result?,
+    let sent = {
+        let mut receiving = pin!(receive(&mut source, incoming, encoding, LAST));
+        tokio::select! {
+            result = &mut receiving => return result,
+            result = sending => match result {
+                Ok(sink) => Ok(sink),
+                Err(error) => {
+                    // The client takes nothing any more; what it has said before may still be read.
+                    let _ = tokio::time::timeout(LAST, receiving).await;
+                    Err(error)
+                }
+            },
+        }
     };
-    finish(sink, source).await
+    finish(sent?, source).await
 }
 
 /// Sends messages until their end and ends the connection; or until the client goes away. What it sends is forgotten.
@@ -125,10 +135,14 @@ async fn write<S>(mut sink: Sender<S>, mut outgoing: mpsc::Receiver<Message>) ->
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let mut failed = None;
+    // What cannot be sent is thrown away: a process that waits to be heard does not read what the client has said before it closed.
     while let Some(message) = outgoing.recv().await {
-        sink.send(message).await?;
+        if failed.is_none() {
+            failed = sink.send(message).await.err();
+        }
     }
-    Ok(sink)
+    failed.map_or(Ok(sink), |error| Err(error.into()))
 }
 
 async fn receive<S>(
@@ -371,32 +385,39 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(30), receiving).await.expect("it is seen").unwrap();
     }
 
-    /// A client of v4 ends its input by going: what it has said before is read whole.
+    /// A client of v4 ends its input by going: what it has said before is read whole, also by a process that answers what nobody takes.
     #[tokio::test]
     async fn what_a_client_has_said_before_it_goes_is_read() {
         use tokio_tungstenite::tungstenite::protocol::Role;
+        const SAID: usize = 100_000;
         for round in 0..100 {
             let (client, server) = tokio::io::duplex(1 << 20);
             let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
             for number in 0..5 {
-                client.send(encode(0, &[number; 100], Encoding::Binary)).await.unwrap();
+                client.send(encode(0, &[number; SAID / 5], Encoding::Binary)).await.unwrap();
             }
             if round % 2 == 0 {
                 client.close(None).await.unwrap();
             }
-            drop(client);
-            let (mut process, theirs) = tokio::io::duplex(1 + round);
-            let channels = vec![(0, Some(tokio::io::split(theirs).1))];
-            let (_sink, mut source) = crate::upgrade::websocket(server).await.split();
-            let reading = async {
-                let mut got = Vec::new();
-                process.read_to_end(&mut got).await.unwrap();
+            // Who has closed may stay, and is gone at once otherwise.
+            let client = (round % 4 == 0).then_some(client);
+            let ((mut input, theirs), (mut answers, output)) = (tokio::io::duplex(100 + round), tokio::io::duplex(10));
+            let channels =
+                vec![Channel { id: 0, stream: theirs, outgoing: false }, Channel { id: 1, stream: output, outgoing: true }];
+            let echo = async {
+                let (mut got, mut buffer) = (Vec::new(), [0; 1000]);
+                while let Ok(length @ 1..) = input.read(&mut buffer).await {
+                    got.extend_from_slice(&buffer[..length]);
+                    // Nobody may listen any more.
+                    let _ = answers.write_all(&buffer[..length]).await;
+                }
                 got
             };
-            let receiving = receive(&mut source, channels, Encoding::Binary, Duration::from_secs(30));
-            let (received, got) = tokio::join!(receiving, reading);
-            received.unwrap();
-            assert_eq!(got, [[0; 100], [1; 100], [2; 100], [3; 100], [4; 100]].concat(), "{round}");
+            let serving = serve(crate::upgrade::websocket(server).await, channels, Encoding::Binary);
+            let both = tokio::time::timeout(LAST, async { tokio::join!(serving, echo) });
+            let (served, got) = both.await.expect("both end");
+            drop((served, client));
+            assert!(got.chunks(SAID / 5).map(|part| part[0]).eq(0..5) && got.len() == SAID, "{round}: {}", got.len());
         }
     }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::pod::outcome::Outcome;
 use crate::pod::state::Evicted;
-use crate::pod::testing::{self, at, container, ended, model, sandbox};
+use crate::pod::testing::{self, at, container, ended, model};
 use runtime::api::ContainerState::{Exited, Running};
 use runtime::api::{Container, Image};
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@ use super::*;
 use crate::pod::outcome::Outcome;
 use crate::pod::plan::advance;
 use crate::pod::state::{Ending, Failure};
-use crate::pod::testing::{self, at, container, ended, model, sandbox};
+use crate::pod::testing::{self, at, container, ended, model};
 use runtime::api::ContainerState::Running;
 use serde_json::{Value, json};
 
