@@ -202,8 +202,6 @@ async fn pages_of_large_records_are_short(engine: &dyn Engine) {
             let page = engine.range(&start, b"", at, 1000).await.unwrap();
             let bytes: usize = page.records.iter().map(|record| record.value.len()).sum();
             assert!(bytes < 3 * PAGE_BYTES, "{bytes} bytes");
-            let rest = at.map(|_| RECORDS - found.len() - page.records.len());
-            assert_eq!((page.rest, page.more), (rest, found.len() + page.records.len() < RECORDS));
             pages += 1;
             found.extend(page.records.iter().map(|record| record.key.clone()));
             match page.records.last() {
@@ -214,8 +212,6 @@ async fn pages_of_large_records_are_short(engine: &dyn Engine) {
         assert!(pages > 1);
         assert_eq!(found, (0..RECORDS).map(|number| Bytes::from(format!("k{number:02}"))).collect::<Vec<_>>());
     }
-    let few = engine.range(b"k10", b"k50", Some(before), 3).await.unwrap();
-    assert_eq!((few.records.len(), few.more, few.rest), (3, true, Some(37)));
     assert_eq!(engine.range(b"", b"", None, 0).await.unwrap().records.len(), RECORDS, "without a limit it is all");
 }
 

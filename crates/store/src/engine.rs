@@ -185,8 +185,6 @@ pub struct Page {
     pub revision: Revision,
     /// Whether more keys follow.
     pub more: bool,
-    /// How many, where the page is of the past: who reads that goes through all that has changed since anyway.
-    pub rest: Option<usize>,
 }
 
 /// Some of history.

@@ -16,6 +16,8 @@ pub(crate) struct Continuation {
     pub at: Option<u64>,
     /// Path of the last object of the page before.
     pub after: String,
+    /// How many objects come behind it, where that is known: all pages show one state, so nobody has to count them again.
+    pub rest: Option<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -24,16 +26,19 @@ struct Token {
     /// -1 for the present state.
     rv: i64,
     start: String,
+    /// Upstream has no such field, and ignores it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rest: Option<usize>,
 }
 
 impl Continuation {
-    pub(crate) fn behind(last: &Entry, at: u64) -> Self {
-        Self { at: Some(at), after: last.index.path().to_owned() }
+    pub(crate) fn behind(last: &Entry, at: u64, rest: Option<usize>) -> Self {
+        Self { at: Some(at), after: last.index.path().to_owned(), rest }
     }
 
     pub(crate) fn encode(&self) -> String {
         let rv = self.at.and_then(|at| i64::try_from(at).ok()).unwrap_or(-1);
-        let token = Token { v: VERSION.into(), rv, start: self.after.clone() };
+        let token = Token { v: VERSION.into(), rv, start: self.after.clone(), rest: self.rest };
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
 
@@ -50,7 +55,7 @@ impl Continuation {
         if token.start.is_empty() {
             return Err(invalid(format!("encoded start key empty (version {VERSION})")));
         }
-        Ok(Self { at: u64::try_from(token.rv).ok(), after: token.start })
+        Ok(Self { at: u64::try_from(token.rv).ok(), after: token.start, rest: token.rest })
     }
 }
 
@@ -60,7 +65,7 @@ mod tests {
 
     fn check(json: &str, expected: Result<(Option<u64>, &str), &str>) {
         let decoded = Continuation::decode(&URL_SAFE_NO_PAD.encode(json));
-        let expected = expected.map(|(at, after)| Continuation { at, after: after.into() });
+        let expected = expected.map(|(at, after)| Continuation { at, after: after.into(), rest: None });
         assert_eq!(decoded.map_err(|status| status.message), expected.map_err(|why| format!("invalid continue token: {why}")));
     }
 
@@ -77,7 +82,7 @@ mod tests {
         assert_eq!(Continuation::decode("%").map_err(|status| status.code), Err(400));
         assert_eq!(Continuation::decode("e30").map_err(|status| status.code), Err(400));
         for at in [None, Some(12)] {
-            let token = Continuation { at, after: "n/\u{fc}".into() };
+            let token = Continuation { at, after: "n/\u{fc}".into(), rest: at.map(|_| 7) };
             assert_eq!(Continuation::decode(&token.encode()), Ok(token));
         }
     }

@@ -231,11 +231,11 @@ impl Registry {
         let token = options.continue_token.as_deref().filter(|token| !token.is_empty());
         let token = token.map(Continuation::decode).transpose()?;
         let version = parse_version(options.resource_version.as_deref())?;
-        let (at, after) = match (token, version) {
+        let (at, from) = match (token, version) {
             (Some(_), Some(_)) => {
                 return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
             }
-            (Some(token), None) => (token.at, Some(token.after)),
+            (Some(token), None) => (token.at, Some(token)),
             // A limit alone has always asked for the very version.
             (None, version) => match options.resource_version_match.as_deref() {
                 Some("Exact") => (version, None),
@@ -245,8 +245,8 @@ impl Registry {
         };
         self.reached(version.or(at)).await?;
         let mut list = match at {
-            Some(at) => self.list_at(res, &selection, at, after.as_deref()).await?,
-            None => self.list_now(res, &selection, after.as_deref()).await?,
+            Some(at) => self.list_at(res, &selection, at, from.as_ref()).await?,
+            None => self.list_now(res, &selection, from.as_ref().map(|from| from.after.as_str())).await?,
         };
         if !selection.of_shown && !res.shows_what_is_stored() {
             res.show_all(&mut list.entries).await?;
@@ -274,7 +274,8 @@ impl Registry {
     }
 
     /// A page of the state at a revision.
-    async fn list_at(&self, res: &Served, selection: &Selection, at: u64, after: Option<&str>) -> Result<List, Status> {
+    async fn list_at(&self, res: &Served, selection: &Selection, at: u64, from: Option<&Continuation>) -> Result<List, Status> {
+        let after = from.map(|from| from.after.as_str());
         let cached = match selection.takes_long() {
             false => res.storage.cache.select_at(at, selection.window(after), |entry| selection.matches(entry)),
             true => match res.storage.cache.select_at(at, Window { limit: 0, ..selection.window(after) }, |_| true) {
@@ -284,13 +285,14 @@ impl Registry {
         };
         match (cached, after) {
             (Some(page), _) => Ok(list(page, at, selection)),
-            (None, _) if !res.def.ephemeral => self.list_past(res, selection, at, after).await,
+            (None, _) if !res.def.ephemeral => self.list_past(res, selection, at, from).await,
             (None, after) => Err(expired(after)),
         }
     }
 
     /// The same from the store's history.
-    async fn list_past(&self, res: &Served, selection: &Selection, at: u64, after: Option<&str>) -> Result<List, Status> {
+    async fn list_past(&self, res: &Served, selection: &Selection, at: u64, from: Option<&Continuation>) -> Result<List, Status> {
+        let after = from.map(|from| from.after.as_str());
         let namespace = selection.namespace.as_deref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
         let prefix = format!("{}{namespace}", res.storage.prefix);
         let mut start = after.map_or_else(|| prefix.clone(), |after| format!("{}{after}\0", res.storage.prefix)).into_bytes();
@@ -314,7 +316,8 @@ impl Registry {
                 }
                 _ => {
                     let more = selection.limit() > 0 && entries.len() > selection.limit();
-                    let behind = found.rest.filter(|_| more).map(|rest| rest + entries.len() - selection.limit());
+                    let left = from.and_then(|from| from.rest).map(|rest| rest.saturating_sub(selection.limit()));
+                    let behind = left.or((more && !found.more).then(|| entries.len() - selection.limit()));
                     if more {
                         entries.truncate(selection.limit());
                     }
@@ -339,7 +342,7 @@ fn terms(options: &ListOptions) -> usize {
 /// A state that is no longer kept. A list in pages can go on in the present state.
 fn expired(after: Option<&str>) -> Status {
     match after {
-        Some(after) => Status::continue_expired(Continuation { at: None, after: after.to_owned() }.encode()),
+        Some(after) => Status::continue_expired(Continuation { at: None, after: after.to_owned(), rest: None }.encode()),
         None => Status::resource_expired("The resourceVersion for the provided list is too old."),
     }
 }
@@ -349,7 +352,7 @@ fn list(page: Page, revision: u64, selection: &Selection) -> List {
     let last = page.entries.last().filter(|_| page.more);
     let behind = page.behind.filter(|_| page.more && !selection.is_narrowed());
     List {
-        continue_token: last.map(|last| Continuation::behind(last, revision).encode()),
+        continue_token: last.map(|last| Continuation::behind(last, revision, behind).encode()),
         remaining: behind.map(|count| i64::try_from(count).unwrap_or(i64::MAX)),
         entries: page.entries,
         revision,

@@ -69,7 +69,7 @@ pub(super) fn range(database: &Database, query: &Query<'_>, compacted: &AtomicU6
     if revision < oldest {
         return Err(Error::Compacted(oldest));
     }
-    let mut page = Page { revision, rest: query.at.map(|_| 0), ..Page::default() };
+    let mut page = Page { records: Vec::new(), revision, more: false };
     if !query.end.is_empty() && query.start >= query.end {
         return Ok((page, head.revision));
     }
@@ -80,30 +80,19 @@ pub(super) fn range(database: &Database, query: &Query<'_>, compacted: &AtomicU6
         let (_, source) = row?;
         if query.limit != 0 && found.len() == query.limit {
             page.more = true;
-            if let Some(rest) = &mut page.rest {
-                *rest = 1;
-                while let Some(row) = next(&mut sources) {
-                    row?;
-                    *rest += 1;
-                }
-            }
             break;
         }
         found.push(source);
     }
-    let wanted = found.len();
-    page.records = match query.limit {
-        0 => records(database, &snapshot, found)?,
-        _ => bounded(database, &snapshot, found)?,
+    (page.records, page.more) = match query.limit {
+        0 => (records(database, &snapshot, found)?, false),
+        _ => bounded(database, &snapshot, found, page.more)?,
     };
-    let left = wanted - page.records.len();
-    page.more |= left > 0;
-    page.rest = page.rest.map(|rest| rest + left);
     Ok((page, head.revision))
 }
 
-/// The records of a page, as long as they are not too large together.
-fn bounded(database: &Database, snapshot: &Snapshot, found: Vec<Source>) -> Result<Vec<Record>, Error> {
+/// The records of a page, as long as they are not too large together, and whether there are `more`.
+fn bounded(database: &Database, snapshot: &Snapshot, found: Vec<Source>, more: bool) -> Result<(Vec<Record>, bool), Error> {
     let (mut page, mut bytes) = (Vec::with_capacity(found.len()), 0);
     let mut found = found.into_iter();
     while found.len() > 0 && bytes < PAGE_BYTES {
@@ -111,7 +100,7 @@ fn bounded(database: &Database, snapshot: &Snapshot, found: Vec<Source>) -> Resu
         bytes += some.iter().map(|record| record.value.len()).sum::<usize>();
         page.extend(some);
     }
-    Ok(page)
+    Ok((page, more || found.len() > 0))
 }
 
 /// The records of a page. Those of the log are read in the order of their revisions: objects that lie side by side in a page were

@@ -146,7 +146,7 @@ impl Disk {
         if revision < content.compacted {
             return Err(Error::Compacted(content.compacted));
         }
-        let mut page = Page { revision, rest: at.map(|_| 0), ..Page::default() };
+        let mut page = Page { records: Vec::new(), revision, more: false };
         if !end.is_empty() && start >= end {
             return Ok(page);
         }
@@ -161,7 +161,7 @@ impl Disk {
                 };
             }
         }
-        let (mut bytes, all) = (0, records.len());
+        let mut bytes = 0;
         for record in records.into_values() {
             page.more = limit != 0 && (page.records.len() == limit || bytes >= PAGE_BYTES);
             if page.more {
@@ -170,7 +170,6 @@ impl Disk {
             bytes += record.value.len();
             page.records.push(record);
         }
-        page.rest = at.map(|_| all - page.records.len());
         Ok(page)
     }
 
