@@ -30,8 +30,7 @@ use crate::tunnels::NODE;
 use crate::wire::Wire;
 use crate::{Api, Body, metrics};
 
-/// Connections at once, in percent of all descriptors and at most. Proxied ones need two more each.
-const CONNECTIONS_PERCENT: usize = 40;
+/// Most connections at once.
 const MAX_CONNECTIONS: usize = 16_384;
 /// How long an answer may wait for a client that does not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -65,7 +64,7 @@ pub async fn serve(
     tasks: Tasks,
 ) -> Result<(), Infallible> {
     let acceptor = TlsAcceptor::from(config);
-    let all = descriptors::share(descriptors::limit(), CONNECTIONS_PERCENT, MAX_CONNECTIONS);
+    let all = descriptors::share(descriptors::limit(), descriptors::percent::API, MAX_CONNECTIONS);
     let connections = Connections::new("apiserver_connections", Limits::of(all));
     let end = tasks.token();
     while let Some((stream, peer, place)) = connections.accept(&listener, &end).await {

@@ -31,8 +31,7 @@ pub(crate) struct InProcess;
 
 /// Watches of one user. An informer needs one for each kind that it is about; a node one for each object that its pods refer to.
 const WATCHES: usize = 2_000;
-/// Connections to others for users: in percent of all descriptors and at most, and those of one user.
-const STREAMS_PERCENT: usize = 20;
+/// Most connections to others for users, and those of one user.
 const MAX_STREAMS: usize = 8_192;
 const STREAMS: usize = 2_000;
 
@@ -54,7 +53,7 @@ pub(crate) struct Budgets {
 
 impl Default for Budgets {
     fn default() -> Self {
-        let streams = descriptors::share(descriptors::limit(), STREAMS_PERCENT, MAX_STREAMS);
+        let streams = descriptors::share(descriptors::limit(), descriptors::percent::STREAMS, MAX_STREAMS);
         let of_user = STREAMS.min(streams.div_ceil(4));
         Self {
             fairness: Arc::default(),

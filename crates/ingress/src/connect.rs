@@ -27,8 +27,7 @@ const DRAIN: Duration = Duration::from_secs(3);
 const MAX_HEADER_BYTES: u32 = 256 << 10;
 /// Bytes of one answer, its head included, or of one request over HTTP/2, that may wait until the other side goes on.
 const BUFFER: usize = 64 << 10;
-/// Connections that nobody uses and that are kept, in percent of all descriptors and at most. Those that are used are bounded with the requests.
-const KEPT_PERCENT: usize = 3;
+/// Most connections that nobody uses and that are kept. Those that are used are bounded with the requests.
 const MAX_KEPT: usize = 8192;
 
 /// Why no connection could be had.
@@ -82,7 +81,7 @@ impl Connector {
             config.alpn_protocols = vec![protocol.to_vec()];
             Arc::new(config)
         };
-        let kept = descriptors::share(descriptors::limit(), KEPT_PERCENT, MAX_KEPT);
+        let kept = descriptors::share(descriptors::limit(), descriptors::percent::INGRESS_KEPT, MAX_KEPT);
         Self { tasks, kept: Arc::new(Semaphore::new(kept)), http1: with(b"http/1.1"), http2: with(b"h2") }
     }
 

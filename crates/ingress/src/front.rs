@@ -34,8 +34,7 @@ use crate::proxy::Proxy;
 use crate::proxy_protocol;
 use crate::{metrics, passthrough};
 
-/// Connections at once, in percent of all descriptors and at most. Those to back ends are bounded with the requests that need them.
-const CONNECTIONS_PERCENT: usize = 20;
+/// Most connections at once. Those to back ends are bounded with the requests that need them.
 const MAX_CONNECTIONS: usize = 32_768;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For the head of each request, and between two of them.
@@ -66,7 +65,7 @@ pub(crate) struct Front {
 
 /// The budget of connections, of the descriptors that the process has.
 pub(crate) fn connections() -> Connections {
-    let all = descriptors::share(descriptors::limit(), CONNECTIONS_PERCENT, MAX_CONNECTIONS);
+    let all = descriptors::share(descriptors::limit(), descriptors::percent::INGRESS, MAX_CONNECTIONS);
     // Many clients may stand behind one address; one of them does not get all.
     let most = (all * 3 / 4).max(1);
     Connections::new("ingress_connections", Limits { all, unproven: most, unproven_of_peer: most, of_user: most })

@@ -10,8 +10,7 @@ use base::budgets::{Meter, descriptors};
 
 use crate::guard::limits::network;
 
-/// Requests and led connections at once, in percent of all descriptors and at most. Each has at most one connection to a back end.
-const PERCENT: usize = 20;
+/// Most requests and led connections at once. Each has at most one connection to a back end.
 const MOST: usize = 32_768;
 
 /// One request, or one connection that is led to a back end. It is over when this is dropped.
@@ -23,7 +22,7 @@ pub(crate) struct Underway(Shares<IpAddr>);
 
 /// How many the process's descriptors allow.
 pub(crate) fn of_process() -> usize {
-    descriptors::share(descriptors::limit(), PERCENT, MOST)
+    descriptors::share(descriptors::limit(), descriptors::percent::INGRESS_REQUESTS, MOST)
 }
 
 impl Underway {

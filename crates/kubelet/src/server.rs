@@ -53,9 +53,8 @@ use crate::stats;
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Most connections at a time, and how many of all descriptors, in percent.
+/// Most connections at a time.
 const CONNECTIONS: usize = 1024;
-const CONNECTIONS_PERCENT: usize = 10;
 /// Where to look for what the kubelet is and does, as `/statusz` says.
 pub const PLACES: &[&str] =
     &["/configz", "/flagz", "/healthz", "/metrics", "/metrics/cadvisor", "/metrics/probes", "/metrics/resource", "/statusz"];
@@ -66,7 +65,7 @@ const WRITE: Duration = Duration::from_secs(60);
 
 /// Serves on `listener` until cancelled.
 pub async fn serve(server: Server, listener: Listener, api: Api, tasks: Tasks) -> Result<(), Infallible> {
-    let all = descriptors::share(descriptors::limit(), CONNECTIONS_PERCENT, CONNECTIONS);
+    let all = descriptors::share(descriptors::limit(), descriptors::percent::KUBELET, CONNECTIONS);
     let limits = ClientLimits::new(all);
     let connections = Connections::new("kubelet_connections", limits.unproven());
     // Protocol upgrades need HTTP/1.1: nothing else is offered.

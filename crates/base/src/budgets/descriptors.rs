@@ -5,6 +5,29 @@ use std::sync::OnceLock;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+/// What part of all descriptors each sort of connections may take, in percent. They stand together since one process has all of them.
+pub mod percent {
+    /// Connections of clients of the API server. Proxied ones need two more each, which are among [`STREAMS`].
+    pub const API: usize = 30;
+    /// Connections to others for users of the API.
+    pub const STREAMS: usize = 15;
+    /// Connections of clients of Ingress.
+    pub const INGRESS: usize = 15;
+    /// Connections to back ends for requests under way, and connections that are led on.
+    pub const INGRESS_REQUESTS: usize = 15;
+    /// Connections to back ends that nobody uses and that are kept.
+    pub const INGRESS_KEPT: usize = 3;
+    /// Copies of requests that are under way.
+    pub const INGRESS_MIRRORS: usize = 2;
+    /// Sessions of UDP, each with a socket.
+    pub const INGRESS_SESSIONS: usize = 5;
+    /// Connections of clients of the kubelet.
+    pub const KUBELET: usize = 5;
+
+    const ALL: usize = API + STREAMS + INGRESS + INGRESS_REQUESTS + INGRESS_KEPT + INGRESS_MIRRORS + INGRESS_SESSIONS + KUBELET;
+    const _: () = assert!(ALL <= 90, "the store, shims and probes need descriptors, too");
+}
+
 /// More descriptors than this serve nobody.
 const ENOUGH: u64 = 1 << 20;
 

@@ -30,8 +30,7 @@ use crate::table::Route;
 use crate::tunnel::Clock;
 use crate::upstream::{Endpoint, Look, Upstream};
 
-/// Sessions at once, in percent of all descriptors and at most. Each has a socket.
-const SESSIONS_PERCENT: usize = 10;
+/// Most sessions at once. Each has a socket.
 const MAX_SESSIONS: usize = 8192;
 /// How long both sides of a session may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -47,7 +46,7 @@ const AT_ONCE: usize = 32;
 
 /// The budget of sessions, of the descriptors that the process has.
 pub(crate) fn sessions() -> Connections {
-    let all = descriptors::share(descriptors::limit(), SESSIONS_PERCENT, MAX_SESSIONS);
+    let all = descriptors::share(descriptors::limit(), descriptors::percent::INGRESS_SESSIONS, MAX_SESSIONS);
     // Many clients may stand behind one address; one of them does not get all.
     let most = (all * 3 / 4).max(1);
     Connections::new("ingress_udp_sessions", Limits { all, unproven: most, unproven_of_peer: (all / 2).max(1), of_user: most })

@@ -11,14 +11,13 @@ use crate::balance::Choice;
 use crate::forward::{Outgoing, forward};
 use crate::table::Mirrored;
 
-/// How many copies may be under way at once, in percent of all descriptors and at most. Further ones are not made: whoever gets copies must not
+/// Most copies that may be under way at once. Further ones are not made: whoever gets copies must not
 /// cost those who ask.
-const PERCENT: usize = 2;
 const AT_ONCE: usize = 256;
 
 /// The budget of copies.
 pub(crate) fn at_once() -> usize {
-    descriptors::share(descriptors::limit(), PERCENT, AT_ONCE)
+    descriptors::share(descriptors::limit(), descriptors::percent::INGRESS_MIRRORS, AT_ONCE)
 }
 
 /// How long a copy and its answer may take, and how much of the answer is read to keep the connection.
