@@ -1,6 +1,7 @@
 //! What every component needs and none owns: supervised tasks, readiness, logs, metrics, TLS, programs that answer.
 
 pub mod accept;
+pub mod addresses;
 pub mod budgets;
 pub mod directory;
 pub mod files;

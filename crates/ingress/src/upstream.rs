@@ -4,12 +4,13 @@
 //! and its history; one that goes ends with its last request.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use base::addresses::is_special;
 use client::Key;
 use parking_lot::Mutex;
 
@@ -182,14 +183,9 @@ impl Upstream {
     /// which network policies and ReferenceGrants guard. Nodes are what a Service of type ExternalName must not be, either: their ports lead to
     /// Services again, this one among them. A question to `auth-url` may go there, since who answers it is often behind the same nodes.
     fn is_outside(&self, address: IpAddr) -> bool {
-        let special = |v4: Ipv4Addr| v4.is_loopback() || v4.is_unspecified() || v4.is_link_local() || v4.is_multicast();
-        let special = match address.to_canonical() {
-            IpAddr::V4(v4) => special(v4),
-            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local(),
-        };
         let is_service = matches!(self.key.place, Place::Service(..));
         let is_inside = self.cluster.is_in_range(address) || (is_service && self.cluster.is_node(address));
-        !special && !is_inside
+        !is_special(address) && !is_inside
     }
 
     /// The endpoint for a request; none when there is none that was not tried.

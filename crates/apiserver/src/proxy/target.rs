@@ -1,9 +1,9 @@
 //! The proxy subresource of pods, services and nodes: names such as `https:web:443`, and what they stand for.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use apimachinery::Status;
+use base::addresses::is_special;
 use http::header::{HOST, LOCATION};
 use http::{HeaderValue, Method, Response, StatusCode};
 use registry::ListOptions;
@@ -126,16 +126,7 @@ fn node_of(pod: &Value) -> Option<String> {
 /// Whether users may reach an address by way of the API server: not its own machine, nor what only neighbours of it can
 /// reach, such as a cloud's metadata service.
 fn is_proxyable(address: &str) -> bool {
-    match address.parse() {
-        Ok(IpAddr::V4(ip)) => {
-            !(ip.is_unspecified() || ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || ip.is_broadcast())
-        }
-        Ok(IpAddr::V6(ip)) => match ip.to_ipv4_mapped() {
-            Some(ip) => is_proxyable(&ip.to_string()),
-            None => !(ip.is_unspecified() || ip.is_loopback() || ip.is_unicast_link_local() || ip.is_multicast()),
-        },
-        Err(_) => false,
-    }
+    address.parse().is_ok_and(|address| !is_special(address))
 }
 
 async fn pod(api: &Inner, on: &On<'_>, name: Name<'_>) -> Result<Backend, Status> {

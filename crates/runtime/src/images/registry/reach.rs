@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
+use base::addresses::is_special;
 use reqwest::Url;
 use reqwest::redirect::Policy;
 
@@ -51,7 +52,8 @@ impl Reach {
         self.inside || !is_special(address) || name == self.own || PROXY_NAMES.iter().any(|proxy| proxy == name)
     }
 
-    /// Whether it may lead from a URL with this scheme to another one, and to the clear where what comes is `checked` by its digest.
+    /// Whether it may lead from a URL with this scheme to another one; to one in the clear only where what comes from there `is_checked` by
+    /// its digest.
     pub(super) fn check(&self, scheme: &str, to: &Url, is_checked: bool) -> Result<(), Refused> {
         if scheme == "https" && to.scheme() != "https" && !is_checked {
             return Err(Refused::Clear(to.origin().ascii_serialization()));
@@ -71,7 +73,7 @@ impl Reach {
             }
             let scheme = attempt.previous().last().map_or("https", Url::scheme);
             // Registries keep blobs in stores elsewhere, some of which do not speak TLS.
-            let is_blob = attempt.previous().first().is_some_and(|first| first.path().contains("/blobs/sha"));
+            let is_blob = attempt.previous().first().is_some_and(|first| is_blob(first.path()));
             match self.check(scheme, attempt.url(), is_blob) {
                 Ok(()) => attempt.follow(),
                 Err(refused) => attempt.error(refused),
@@ -80,23 +82,20 @@ impl Reach {
     }
 }
 
+/// Whether a path is that of a blob (OCI distribution: `/v2/NAME/blobs/DIGEST`), whose name says what is in it. Names of repositories may have any of
+/// these words.
+fn is_blob(path: &str) -> bool {
+    let mut words = path.rsplit('/');
+    let digest = words.next().and_then(|digest| digest.split_once(':'));
+    let is_hex = |text: &str| text.len() >= 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    path.starts_with("/v2/") && words.next() == Some("blobs") && digest.is_some_and(|(_, text)| is_hex(text))
+}
+
 /// Whether a host, as URLs have it, says by itself that it is this machine or its link.
 fn is_inside(host: &str) -> bool {
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     let address = name.trim_start_matches('[').trim_end_matches(']').parse().ok();
     address.map_or_else(|| name == "localhost" || name.ends_with(".localhost"), is_special)
-}
-
-/// Whether an address is this machine's alone, or its link's, where clouds tell machines their credentials.
-fn is_special(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_unspecified() || v4.is_link_local() || v4.is_multicast() || v4.is_broadcast(),
-        IpAddr::V6(v6) => {
-            // The one of AWS, which is no link's.
-            let metadata = v6.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254];
-            v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local() || v6.is_multicast() || metadata
-        }
-    }
 }
 
 #[cfg(test)]
@@ -132,6 +131,18 @@ mod tests {
             check("localhost:5000", "http", &format!("http://{host}/latest"), true);
             check("127.0.0.1:5000", "http", &format!("http://{host}/latest"), true);
         }
+    }
+
+    #[test]
+    fn what_is_a_blob() {
+        let digest = format!("sha256:{}", "0a".repeat(32));
+        let check = |path: &str, expected: bool| assert_eq!(is_blob(path), expected, "{path}");
+        check(&format!("/v2/a/b/blobs/{digest}"), true);
+        check(&format!("/v2/a/manifests/{digest}"), false);
+        check("/v2/a/blobs/shop/manifests/latest", false);
+        check("/v2/a/blobs/sha", false);
+        check(&format!("/token/blobs/{digest}"), false);
+        check("/v2/blobs/uploads/sha256:x", false);
     }
 
     #[test]
