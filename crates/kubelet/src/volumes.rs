@@ -231,8 +231,7 @@ impl Volumes {
         if !is_mounted {
             self.admit(model, &found).await?;
         }
-        let to_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
-        let Some(source) = Source::of_volume(&found, to_read) else {
+        let Some(source) = Source::of_volume(&found, claims::is_read_only(volume)) else {
             let own = provisioned::check(&found, &self.cx.options.node_name, &self.cx.options.volumes_dir)?;
             let backing = Backing::of(&found).map_err(|error| error.to_string())?;
             return Ok((
@@ -377,7 +376,7 @@ fn bind_found(pod_dir: &Path, model: &Model, backings: &HashMap<String, Backing>
         let Some(backing) = backings.get(&volume.name) else { continue };
         let bound = match backing.mode() {
             Mode::Block => block::map(pod_dir, &volume.name, backing.path()),
-            Mode::Filesystem => backing.bind(&path(pod_dir, volume), group),
+            Mode::Filesystem => backing.bind(&path(pod_dir, volume), group.filter(|_| !claims::is_read_only(volume))),
         };
         if let Err(why) = bound {
             failures.insert(volume.name.clone(), block::failure(model, &volume.name, why));

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, Volume};
 use runtime::api::Device;
 
-use super::claims::Mode;
+use super::claims::{self, Mode};
 use super::points::remove_points;
 use crate::spec::Model;
 
@@ -106,7 +106,7 @@ pub fn of_container(pod_dir: &Path, model: &Model, container: &Container) -> Res
         let Some(volume) = volume.filter(|_| is_mapped(pod_dir, &device.name)) else {
             return Err(format!("cannot find volume {:?} to pass into container {:?}", device.name, container.name));
         };
-        let to_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true));
+        let to_read = claims::is_read_only(volume);
         Ok(Device {
             host_path: link(pod_dir, &device.name),
             container_path: PathBuf::from(&device.device_path),

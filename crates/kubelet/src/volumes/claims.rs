@@ -143,6 +143,11 @@ impl Mode {
     }
 }
 
+/// Whether a pod has a claim only to read it.
+pub fn is_read_only(volume: &Volume) -> bool {
+    volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true))
+}
+
 /// Where a volume is on this node.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Backing {

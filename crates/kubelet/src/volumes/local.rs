@@ -143,6 +143,8 @@ impl Local {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(format!("path {path:?} does not exist")),
             Err(error) => return Err(failed(error)),
         };
+        // What is only read is given to nobody.
+        let group = group.filter(|_| !flags(&self.options).0.contains(MsFlags::MS_RDONLY));
         let given = |root: &Path| group.map_or(Ok(()), |(group, always)| give(root, group, always)).map_err(failed);
         let done = if kind.is_dir() {
             given(path)?;
@@ -152,7 +154,7 @@ impl Local {
             let turn = Turn::of(device);
             self.mount_device(path, at)?;
             drop(turn);
-            if flags(&self.options).0.contains(MsFlags::MS_RDONLY) { Ok(()) } else { given(at) }
+            given(at)
         } else {
             return Err(format!("local volume {path:?} is neither a directory nor a block device"));
         };
@@ -322,6 +324,9 @@ mod tests {
         umount2(&at, MntFlags::MNT_DETACH).unwrap();
         assert!(line.contains("noatime") && line.contains("noexec"), "{line}");
         assert_eq!(fs::metadata(&path).unwrap().gid(), 4242);
+        local(&["ro"]).mount(&path, &at, Some((1717, true))).unwrap();
+        umount2(&at, MntFlags::MNT_DETACH).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().gid(), 4242, "what is only read is given to nobody");
         let file = scratch.path().join("file");
         fs::write(&file, "").unwrap();
         let refused = [&file, &scratch.path().join("none")].map(|path| local(&[]).mount(path, &at, None).unwrap_err());

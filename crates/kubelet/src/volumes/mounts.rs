@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Volume, VolumeMount};
 use runtime::api::{Features, ImageSource, Mount, Propagation};
 
-use super::{path, sub_path};
+use super::{claims, path, sub_path};
 use crate::expand::expand;
 use crate::spec::Model;
 
@@ -69,8 +69,7 @@ fn one(
     // Files that the kubelet writes are not for the container to change.
     let managed =
         volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some() || volume.projected.is_some();
-    let to_read = volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true))
-        || volume.csi.as_ref().is_some_and(|source| source.read_only == Some(true));
+    let to_read = claims::is_read_only(volume) || volume.csi.as_ref().is_some_and(|source| source.read_only == Some(true));
     Ok(Mount {
         host_path,
         container_path: absolute(&mount.mount_path),
