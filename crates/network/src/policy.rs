@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::netlink;
 use crate::nft::Config;
 use crate::nft::contents;
-use crate::nft::table::{self, Holder, Patience, Refusal, Table};
+use crate::nft::table::{Holder, Table};
 use crate::pod::nodes::Backend;
 use crate::retry::Retry;
 use compile::{Facts, State};
@@ -47,7 +47,8 @@ pub enum Error {
 }
 
 const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(10);
+/// Half of [`PATIENCE`], so that a pod that starts sees a try.
+const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long a pod that starts waits for its policies.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pods that wait at the same time.
@@ -344,19 +345,24 @@ impl Enforcer {
     /// Programs what changed. What fails in passing is kept for the next time. A policy that the kernel refuses fails closed; where nothing can stand in for what is
     /// refused, its policies are told, and pods that start wait.
     async fn apply(&mut self, gate: &Gate) -> Result<(), Error> {
-        let mut changes = over(std::mem::take(&mut self.unsettled), self.state.changes());
+        let news = self.state.changes();
         self.tell_problems();
         let now = Instant::now();
         let is_again = self.left.is_due(now);
+        // Each try that fails costs the whole table: what changes no rule is no reason for one before its time.
+        if news.is_empty() && self.retry.is_waiting(now) && !is_again {
+            return Ok(());
+        }
+        let mut changes = over(std::mem::take(&mut self.unsettled), news);
         if changes.is_empty() && self.next.is_empty() && !self.is_held && !is_again {
             return Ok(());
         }
         changes = self.left.with(changes, now);
         // What did not pass before is not waited for another time.
-        let patience = if is_again || self.retry.is_spent() { Patience::Spent } else { Patience::Left };
+        let patience = self.retry.patience(is_again);
         let mut failure = loop {
             self.left.forget(&changes);
-            match self.program(std::mem::take(&mut changes), patience).await? {
+            match self.table.settle(std::mem::take(&mut changes), patience).await.ok_or(Error::Stopped)? {
                 Ok(refused) => changes = self.stand_in(refused),
                 Err(refusal) => {
                     self.unsettled = refusal.changes;
@@ -368,7 +374,7 @@ impl Enforcer {
             }
         };
         if failure.is_none() && self.is_held {
-            failure = self.release().await?.err().map(|error| error.to_string());
+            failure = self.table.let_go(Holder::Policies).await.ok_or(Error::Stopped)?.err().map(|error| error.to_string());
             self.is_held = failure.is_some();
         }
         self.left.settle(Instant::now(), failure.is_some());
@@ -440,20 +446,6 @@ impl Enforcer {
             }
             None => (),
         }
-    }
-
-    async fn program(
-        &self,
-        changes: Vec<contents::Change>,
-        patience: Patience,
-    ) -> Result<Result<Vec<(contents::Change, netlink::Error)>, Box<Refusal>>, Error> {
-        let table = self.table.clone();
-        tokio::task::spawn_blocking(move || table.replace_what_can(changes, patience)).await.map_err(|_| Error::Stopped)
-    }
-
-    async fn release(&self) -> Result<Result<(), table::Error>, Error> {
-        let table = self.table.clone();
-        tokio::task::spawn_blocking(move || table.release(Holder::Policies)).await.map_err(|_| Error::Stopped)
     }
 }
 

@@ -28,7 +28,7 @@ use crate::nft::Family;
 use crate::nft::claims::{Refused, Taken};
 use crate::nft::contents::Change;
 use crate::nft::element;
-use crate::nft::table::{self, Holder, Patience, Refusal, Table};
+use crate::nft::table::{Holder, Table};
 use crate::retry::Retry;
 use health::HealthChecks;
 use node::Node;
@@ -176,7 +176,7 @@ impl Proxy {
         }
         changed.append(&mut self.unsettled);
         // What did not pass before is not waited for another time.
-        let patience = if is_again || self.retry.is_spent() { Patience::Spent } else { Patience::Left };
+        let patience = self.retry.patience(is_again);
         if is_again {
             changed.append(&mut self.left_out);
         }
@@ -189,7 +189,7 @@ impl Proxy {
         let mut failure = loop {
             let part = parts.next().unwrap_or_default();
             let changes = part.iter().map(|key| self.plan(watch, key)).collect();
-            match self.program(changes, patience).await? {
+            match self.table.settle(changes, patience).await.ok_or(Error::Stopped)? {
                 Ok(refused) => self.withdraw(watch, part, &refused),
                 Err(refusal) => {
                     let left: HashSet<&str> = refusal.changes.iter().map(|(owner, _)| owner.as_str()).collect();
@@ -203,7 +203,7 @@ impl Proxy {
             }
         };
         if failure.is_none() && self.is_held {
-            failure = self.release().await?.err().map(|error| error.to_string());
+            failure = self.table.let_go(Holder::Services).await.ok_or(Error::Stopped)?.err().map(|error| error.to_string());
             self.is_held = failure.is_some();
         }
         self.settle(failure, gate);
@@ -366,20 +366,6 @@ impl Proxy {
                 self.events.about(service.as_ref(), Type::Warning, "PortAlreadyAllocated", text);
             }
         }
-    }
-
-    async fn program(
-        &self,
-        changes: Vec<Change>,
-        patience: Patience,
-    ) -> Result<Result<Vec<(Change, netlink::Error)>, Box<Refusal>>, Error> {
-        let table = self.table.clone();
-        tokio::task::spawn_blocking(move || table.replace_what_can(changes, patience)).await.map_err(|_| Error::Stopped)
-    }
-
-    async fn release(&self) -> Result<Result<(), table::Error>, Error> {
-        let table = self.table.clone();
-        tokio::task::spawn_blocking(move || table.release(Holder::Services)).await.map_err(|_| Error::Stopped)
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::nft::table::Patience;
+
 /// Waits that double from the first one to the longest.
 #[derive(Debug)]
 pub(crate) struct Retry {
@@ -36,9 +38,19 @@ impl Retry {
         self.next >= self.longest
     }
 
+    /// What is done about an error that may pass; with `is_again`, something that did not pass before is tried another time, and not waited for.
+    pub(crate) fn patience(&self, is_again: bool) -> Patience {
+        if is_again || self.is_spent() { Patience::Spent } else { Patience::Left }
+    }
+
     /// Whether it failed, and its time has not come.
     pub(crate) fn is_waiting(&self, now: Instant) -> bool {
         self.at.is_some_and(|at| at > now)
+    }
+
+    /// When it is to be tried again; none, where nothing has failed.
+    pub(crate) fn at(&self) -> Option<Instant> {
+        self.at
     }
 
     pub(crate) fn is_due(&self, now: Instant) -> bool {

@@ -26,7 +26,7 @@ use super::features::{self, Config, translation};
 use super::watch::Watch;
 use super::{Family, expr::Expr, machine};
 use crate::netlink::{self, Socket};
-pub use refusal::{Patience, Refusal};
+pub use refusal::{Patience, Refusal, Settled};
 use stale::Stale;
 
 /// The rules could not be changed.
@@ -207,6 +207,12 @@ impl Table {
         drop(inner);
         self.forget_stale();
         Ok(())
+    }
+
+    /// [`Self::release`], for tasks that wait for nothing themselves. None when the process ends.
+    pub async fn let_go(&self, holder: Holder) -> Option<Result<(), Error>> {
+        let table = self.clone();
+        tokio::task::spawn_blocking(move || table.release(holder)).await.ok()
     }
 
     /// Tells from now on when others delete of the table.

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::PodNetwork;
+use crate::retry::Retry;
 
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(300);
@@ -21,22 +22,21 @@ const PARALLEL: usize = 4;
 /// Sandboxes to be released, shared with those who find them.
 #[derive(Debug, Default)]
 pub(super) struct Gone {
-    waiting: Mutex<BTreeMap<String, Try>>,
+    waiting: Mutex<BTreeMap<String, Retry>>,
     news: Notify,
-}
-
-/// When it is tried next, and how long after that.
-#[derive(Clone, Copy, Debug)]
-struct Try {
-    at: Instant,
-    wait: Duration,
 }
 
 impl Gone {
     /// One more, at once; or, if that was tried just now, in a while.
     pub(super) fn add(&self, sandbox: &str, now: Instant, tried: bool) {
-        let at = now + if tried { RETRY_MIN } else { Duration::ZERO };
-        self.waiting.lock().entry(sandbox.to_owned()).or_insert(Try { at, wait: RETRY_MIN });
+        let retry = || {
+            let mut retry = Retry::new(RETRY_MIN, RETRY_MAX);
+            if tried {
+                retry.failed(now);
+            }
+            retry
+        };
+        self.waiting.lock().entry(sandbox.to_owned()).or_insert_with(retry);
         self.news.notify_one();
     }
 
@@ -48,8 +48,9 @@ impl Gone {
     /// Those whose time has come, but for those that are tried already; and when the next one's comes.
     fn due(&self, now: Instant, under_way: &HashSet<String>) -> (Vec<String>, Option<Instant>) {
         let waiting = self.waiting.lock();
+        // What has not been tried is due.
         let mut all: Vec<(Instant, &String)> =
-            waiting.iter().filter(|(id, _)| !under_way.contains(*id)).map(|(id, one)| (one.at, id)).collect();
+            waiting.iter().filter(|(id, _)| !under_way.contains(*id)).map(|(id, one)| (one.at().unwrap_or(now), id)).collect();
         all.sort_unstable();
         let later = all.partition_point(|(at, _)| *at <= now);
         (all[..later].iter().map(|(_, id)| (*id).clone()).collect(), all.get(later).map(|(at, _)| *at))
@@ -59,8 +60,8 @@ impl Gone {
     fn failed(&self, sandbox: &str, now: Instant) -> Option<Duration> {
         let mut waiting = self.waiting.lock();
         let one = waiting.get_mut(sandbox)?;
-        *one = Try { at: now + one.wait, wait: (one.wait * 2).min(RETRY_MAX) };
-        Some(one.at - now)
+        one.failed(now);
+        Some(one.at()?.saturating_duration_since(now))
     }
 }
 
@@ -109,14 +110,20 @@ mod tests {
         let (due, next) = gone.due(start, &none);
         assert_eq!((due, next), (vec!["a".to_owned()], Some(start + RETRY_MIN)));
         assert_eq!(gone.due(start, &["a".to_owned()].into()).0, Vec::<String>::new());
-        let waits: Vec<u64> = (0..11).filter_map(|_| gone.failed("a", start)).map(|wait| wait.as_secs()).collect();
+        let mut now = start;
+        let mut fail = || {
+            let wait = gone.failed("a", now).unwrap();
+            now += wait;
+            wait.as_secs()
+        };
+        let waits: Vec<u64> = (0..11).map(|_| fail()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         // Found once more, it waits all the same.
-        gone.add("a", start, false);
-        assert_eq!(gone.due(start + RETRY_MIN, &none).0, ["b"]);
+        gone.add("a", now - RETRY_MIN, false);
+        assert_eq!(gone.due(now - RETRY_MIN, &none).0, ["b"]);
         gone.remove("b");
-        assert_eq!(gone.due(start + RETRY_MAX, &none).0, ["a"]);
+        assert_eq!(gone.due(now, &none).0, ["a"]);
         gone.remove("a");
-        assert_eq!((gone.due(start + RETRY_MAX, &none), gone.failed("a", start)), ((Vec::new(), None), None));
+        assert_eq!((gone.due(now, &none), gone.failed("a", now)), ((Vec::new(), None), None));
     }
 }

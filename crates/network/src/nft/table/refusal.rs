@@ -21,6 +21,9 @@ pub struct Refusal {
     pub culprits: Option<BTreeMap<String, netlink::Error>>,
 }
 
+/// The changes that were not taken.
+pub type Settled = Result<Vec<(Change, netlink::Error)>, Box<Refusal>>;
+
 /// What is done about an error that may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
@@ -40,14 +43,16 @@ impl Table {
     /// Replaces what each owner contributes, of all whose changes the kernel takes. Returns the others, of which what each had contributed stays in force: those that it
     /// refuses whatever else there is, and those that it refuses with what is there then. An error is a passing one for which there is patience, or the kernel does not take what it had; all changes that are not in force are given back
     /// with it, to be tried again.
-    pub fn replace_what_can(
-        &self,
-        changes: Vec<Change>,
-        patience: Patience,
-    ) -> Result<Vec<(Change, netlink::Error)>, Box<Refusal>> {
+    pub fn replace_what_can(&self, changes: Vec<Change>, patience: Patience) -> Settled {
         let result = take_what_can(changes, |part| self.0.lock().replace(part, patience));
         self.forget_stale();
         result
+    }
+
+    /// [`Self::replace_what_can`], for tasks that wait for nothing themselves. None when the process ends.
+    pub async fn settle(&self, changes: Vec<Change>, patience: Patience) -> Option<Settled> {
+        let table = self.clone();
+        tokio::task::spawn_blocking(move || table.replace_what_can(changes, patience)).await.ok()
     }
 }
 
