@@ -183,7 +183,8 @@ where
     } else {
         3
     };
-    futures::SinkExt::send(&mut socket, websocket::encode(first, b"", encoding)).await?;
+    // A client that takes nothing any more may have said something before.
+    let _ = futures::SinkExt::send(&mut socket, websocket::encode(first, b"", encoding)).await;
     let wanted = [
         (0, "stdin", streams.stdin, false),
         (1, "stdout", streams.stdout, true),

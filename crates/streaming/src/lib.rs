@@ -30,6 +30,9 @@ const OPEN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 /// How long a process may read nothing of what a client has said: upstream's default of `streaming-connection-idle-timeout`.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(4 * 3600);
 
+/// How long a process has to read what a client has said before it went.
+pub const LAST: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// How long the connection stays after the last byte, for the client to close it.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(30);
 

@@ -27,12 +27,26 @@ fn parse(bytes: &[u8], mut found: impl FnMut((u16, u16))) -> usize {
     let mut used = 0;
     while let Some(Ok(value)) = values.next() {
         used = values.byte_offset();
-        let side = |name| value.get(name).and_then(serde_json::Value::as_u64).and_then(|n| u16::try_from(n).ok());
-        if let (Some(width), Some(height)) = (side("Width"), side("Height")) {
-            found((width, height));
-        }
+        found_in(&value).map(&mut found);
     }
     used
+}
+
+/// The size in one value, as Go decodes it (`TerminalSize`): names in any case, a side that is missing or null is 0, the last one of
+/// several counts. A size with a side of 0 is passed over, as upstream's `HandleResizing` and containerd do.
+fn found_in(value: &serde_json::Value) -> Option<(u16, u16)> {
+    let (mut width, mut height) = (0, 0);
+    for (name, value) in value.as_object()? {
+        let side = match name {
+            name if name.eq_ignore_ascii_case("Width") => &mut width,
+            name if name.eq_ignore_ascii_case("Height") => &mut height,
+            _ => continue,
+        };
+        if !value.is_null() {
+            *side = u16::try_from(value.as_u64()?).ok()?;
+        }
+    }
+    Some((width, height)).filter(|(width, height)| *width > 0 && *height > 0)
 }
 
 #[cfg(test)]
@@ -50,5 +64,8 @@ mod tests {
         check(r#"{"Width":80,"Height":24}"#, &[(80, 24)], "");
         check("{\"Width\":80,\"Height\":24}\n{\"Width\":1,\"Height\":2}\n{\"Wi", &[(80, 24), (1, 2)], "{\"Wi");
         check(r#"{"Width":70000,"Height":24}"#, &[], "");
+        check(r#"{"height":40,"width":100} {"WIDTH":1,"hEIGHT":2,"x":3}"#, &[(100, 40), (1, 2)], "");
+        check(r#"{"Height":40} {"Width":null,"Height":1} {} {"Width":8,"width":9,"Height":1}"#, &[(9, 1)], "");
+        check(r#"{"Width":"80","Height":24} [1] 7"#, &[], "");
     }
 }

@@ -12,7 +12,8 @@ use crate::Error;
 
 pub(crate) const SPDY: &str = "SPDY/3.1";
 pub(crate) const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
-/// Larger than any message that kubectl sends. A session may have three of them for as long as its process reads nothing.
+/// Larger than any message that kubectl sends. Upstream takes 32 MiB; a session may have three messages for as long as its process reads
+/// nothing, so what is larger is refused: with close code 1009 and the reason.
 pub(crate) const MAX_MESSAGE: usize = 4 << 20;
 
 /// A request that is not one of the upgrades served here.

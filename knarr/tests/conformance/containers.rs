@@ -177,8 +177,8 @@ fn hooks() {
     }
 }
 
-/// The head of the answer and the payloads of the frames until the server closes.
-fn websocket(path: &str, protocol: &str) -> (String, Vec<Vec<u8>>) {
+/// The head of the answer, and the connection behind it.
+fn upgrade(path: &str, protocol: &str) -> (String, TcpStream) {
     let mut stream = TcpStream::connect("127.0.0.1:18001").unwrap();
     stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
     let head = format!(
@@ -192,6 +192,32 @@ fn websocket(path: &str, protocol: &str) -> (String, Vec<Vec<u8>>) {
         stream.read_exact(&mut byte).unwrap();
         answer.push(byte[0]);
     }
+    (String::from_utf8(answer).unwrap().to_lowercase(), stream)
+}
+
+/// Writes standard input in messages of at most 100 kB, closes, and waits for the answer to that: "the endpoint MUST send a Close frame
+/// in response" (RFC 6455, 5.5.1).
+fn say(path: &str, protocol: &str, length: usize) {
+    let (head, mut stream) = upgrade(path, protocol);
+    assert!(head.starts_with("http/1.1 101"), "{head}");
+    let said = vec![b'x'; length];
+    for part in said.chunks(100_000) {
+        let mut frame = vec![0x82, 0xff];
+        frame.extend_from_slice(&(part.len() as u64 + 1).to_be_bytes());
+        // A mask that changes nothing, and the channel.
+        frame.extend_from_slice(&[0; 5]);
+        frame.extend_from_slice(part);
+        stream.write_all(&frame).unwrap();
+    }
+    stream.write_all(b"\x88\x82\0\0\0\0\x03\xe8").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer.ends_with(b"\x88\x02\x03\xe8"), "{answer:?}");
+}
+
+/// The head of the answer and the payloads of the frames until the server closes.
+fn websocket(path: &str, protocol: &str) -> (String, Vec<Vec<u8>>) {
+    let (answer, mut stream) = upgrade(path, protocol);
     let mut payloads = Vec::new();
     let mut head = [0; 2];
     while stream.read_exact(&mut head).is_ok() {
@@ -204,7 +230,7 @@ fn websocket(path: &str, protocol: &str) -> (String, Vec<Vec<u8>>) {
             other => panic!("frame {other:#x}"),
         }
     }
-    (String::from_utf8(answer).unwrap().to_lowercase(), payloads)
+    (answer, payloads)
 }
 
 /// Conformance: [sig-node] Pods should support remote command execution over websockets [NodeConformance] [Conformance]
@@ -228,6 +254,19 @@ fn websockets() {
     let (head, payloads) = websocket(&format!("{path}/log?container=main"), "binary.k8s.io");
     assert!(head.starts_with("http/1.1 101") && head.contains("sec-websocket-protocol: binary.k8s.io"), "{head}");
     assert_eq!(String::from_utf8(payloads.concat()).unwrap(), "container is alive\n");
+    // What a client says before it closes is read whole: with v4 that is how input ends.
+    let once = json!({"stdin": true, "stdinOnce": true});
+    run(&c, &pod("reads", "sleep 0.3; cat > /tmp/got; exec sleep 100000", &once, &json!({})));
+    let attached = format!("{}/reads/attach?stdin=1&container=main", core("pods"));
+    let executed = format!("{path}/exec?command=sh&command=-c&command=tee+/tmp/got&stdin=1&stdout=1&container=main");
+    let cases = [("v4.channel.k8s.io", 10), ("v4.channel.k8s.io", 3_000_000), ("v5.channel.k8s.io", 100_000)];
+    let cases = cases.map(|(protocol, length)| ("served", &executed, protocol, length));
+    for (pod, path, protocol, length) in cases.into_iter().chain([("reads", &attached, "v4.channel.k8s.io", 100_000)]) {
+        say(path, protocol, length);
+        eventually(&format!("{pod} has read {length} bytes by {protocol}"), || {
+            (c.kubectl(&["exec", pod, "--", "sh", "-c", "cat /tmp/got | wc -c"]).trim() == length.to_string()).then_some(())
+        });
+    }
     proxy.stop();
 }
 

@@ -120,7 +120,7 @@ fn upgrade_of(parts: &Parts) -> Option<hyper::upgrade::OnUpgrade> {
 async fn splice(near: hyper::upgrade::OnUpgrade, far: hyper::upgrade::OnUpgrade) -> Result<(), hyper::Error> {
     let (near, far) = tokio::try_join!(near, far)?;
     // Either side may break the connection whenever it likes.
-    let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(near), &mut TokioIo::new(far)).await;
+    streaming::join::splice(TokioIo::new(near), TokioIo::new(far)).await;
     Ok(())
 }
 

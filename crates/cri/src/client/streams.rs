@@ -41,21 +41,28 @@ impl Inner {
         self.session("attach", container, &address, streams).await
     }
 
-    /// The session at an address. It ends with its streams when they are dropped.
+    /// The session at an address. It ends with its streams when they are dropped; what was written to standard input before has a time
+    /// to be read.
     async fn session(&self, what: &str, container: &str, address: &str, streams: streaming::exec::Streams) -> Result<Streams> {
         let Process { stdin, stdout, stderr, resize, exit } =
             client::connect(address, streams).await.map_err(|error| Error::Internal(error.to_string()))?;
         let (mut ended, end) = oneshot::channel();
         self.tasks.spawn_until_cancelled(format!("{what} in {container}"), OnFailure::Log, async move {
+            let mut exit = exit;
             tokio::select! {
-                outcome = exit => {
+                outcome = &mut exit => {
                     // Who asked may be gone by now.
                     let _ = ended.send(match outcome {
                         Outcome::Exit(code) => Ok(code),
                         Outcome::Failed(why) => Err(Error::Internal(why)),
                     });
                 }
-                () = ended.closed() => {}
+                () = ended.closed() => {
+                    if streams.stdin {
+                        // The end of the command is of interest to nobody.
+                        let _ = tokio::time::timeout(streaming::LAST, exit).await;
+                    }
+                }
             }
             Ok::<_, std::convert::Infallible>(())
         });

@@ -21,7 +21,7 @@ use super::state::{ContainerEntry, read_json};
 use crate::api::{ContainerState, Error, ExecOutput, ExecRequest, Result, Streams};
 use crate::images::blocking;
 use crate::shim::client::{Client, read_frame};
-use crate::shim::protocol::{DATA, ExecSession, Kind, Request, encode};
+use crate::shim::protocol::{DATA, ExecSession, Kind, LAST, Request, encode};
 
 /// Bytes between the session and its user.
 const PIPE: usize = 64 << 10;
@@ -187,7 +187,7 @@ fn cut_off() -> Error {
 
 /// Connects a session to streams for its user.
 fn streams(client: Client, request: &ExecRequest, tasks: &Tasks) -> Streams {
-    let (read, write) = client.0.into_split();
+    let (mut read, write) = client.0.into_split();
     let (resize, sizes) = mpsc::channel(8);
     let (exit_sender, exit) = oneshot::channel();
     let pipe = |wanted: bool| if wanted { Some(tokio::io::duplex(PIPE)) } else { None };
@@ -195,14 +195,24 @@ fn streams(client: Client, request: &ExecRequest, tasks: &Tasks) -> Streams {
     let (stdout, stdout_ours) = pipe(request.stdout).unzip();
     let (stderr, stderr_ours) = pipe(request.stderr && !request.tty).unzip();
     let (ended, end) = oneshot::channel::<()>();
+    let (said, all_said) = oneshot::channel::<()>();
     tasks.spawn_until_cancelled("session output", OnFailure::Log, async move {
-        receive(read, stdout_ours, stderr_ours, exit_sender).await;
+        if !receive(&mut read, stdout_ours, stderr_ours, exit_sender).await {
+            // What the user has said before they went is still to be sent. Output is thrown away: a process that waits to be heard does
+            // not read.
+            let mut nowhere = tokio::io::sink();
+            tokio::select! {
+                _ = tokio::io::copy(&mut read, &mut nowhere) => {}
+                _ = all_said => {}
+                () = tokio::time::sleep(LAST) => {}
+            }
+        }
         drop(ended);
         Ok::<_, Error>(())
     });
     tasks.spawn_until_cancelled("session input", OnFailure::Log, async move {
         tokio::select! {
-            () = transmit(write, stdin_ours, sizes) => {}
+            () = transmit(write, stdin_ours, sizes, said) => {}
             _ = end => {}
         }
         Ok::<_, Error>(())
@@ -216,16 +226,16 @@ fn streams(client: Client, request: &ExecRequest, tasks: &Tasks) -> Streams {
     }
 }
 
-/// Hands out output until the exit code; ends early when the user is gone.
+/// Hands out output until the exit code; ends early, and with false, when the user is gone.
 async fn receive(
-    mut read: OwnedReadHalf,
+    read: &mut OwnedReadHalf,
     mut stdout: Option<DuplexStream>,
     mut stderr: Option<DuplexStream>,
     mut exit: oneshot::Sender<Result<i32>>,
-) {
+) -> bool {
     let pump = async {
         loop {
-            let Ok((kind, payload)) = read_frame(&mut read).await else { return Err(cut_off()) };
+            let Ok((kind, payload)) = read_frame(read).await else { return Err(cut_off()) };
             let target = match kind {
                 Kind::Stdout => &mut stdout,
                 Kind::Stderr => &mut stderr,
@@ -242,14 +252,21 @@ async fn receive(
     };
     let result = tokio::select! {
         result = pump => result,
-        () = exit.closed() => return,
+        () = exit.closed() => return false,
     };
     drop((stdout, stderr));
     let _ = exit.send(result);
+    true
 }
 
-/// Sends input and terminal sizes until the session ends.
-async fn transmit(mut write: OwnedWriteHalf, mut stdin: Option<DuplexStream>, mut sizes: mpsc::Receiver<(u16, u16)>) {
+/// Sends input and terminal sizes until the session ends. `said` is dropped when all input is sent.
+async fn transmit(
+    mut write: OwnedWriteHalf,
+    mut stdin: Option<DuplexStream>,
+    mut sizes: mpsc::Receiver<(u16, u16)>,
+    said: oneshot::Sender<()>,
+) {
+    let mut said = Some(said).filter(|_| stdin.is_some());
     let mut buffer = vec![0; DATA];
     let mut sizes_open = true;
     loop {
@@ -277,6 +294,9 @@ async fn transmit(mut write: OwnedWriteHalf, mut stdin: Option<DuplexStream>, mu
         };
         if write.write_all(&frame).await.is_err() {
             return;
+        }
+        if stdin.is_none() {
+            drop(said.take());
         }
     }
 }

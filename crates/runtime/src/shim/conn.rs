@@ -30,12 +30,14 @@ pub(super) struct Conn {
     /// Close when everything is written.
     pub(super) closing: bool,
     pub(super) dead: bool,
+    /// The peer takes nothing any more. What it has said before is still to be read.
+    deaf: bool,
 }
 
 impl Conn {
     pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, role: Role::New, input: Vec::new(), output: Vec::new(), closing: false, dead: false })
+        Ok(Self { stream, role: Role::New, input: Vec::new(), output: Vec::new(), closing: false, dead: false, deaf: false })
     }
 
     /// Reads what has arrived.
@@ -76,7 +78,10 @@ impl Conn {
                 Ok(count) if count > 0 => drop(self.output.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => self.dead = true,
+                _ => self.deaf = true,
+            }
+            if self.deaf {
+                self.output.clear();
             }
         }
     }

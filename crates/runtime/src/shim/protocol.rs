@@ -20,6 +20,8 @@ pub(crate) const FRAME_LIMIT: usize = 16 << 20;
 pub(crate) const HEAD: usize = 5;
 /// Most data in one frame.
 pub(crate) const DATA: usize = 32 << 10;
+/// How long a process has to read what its client has said before it went.
+pub(crate) const LAST: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::sys::signalfd::SignalFd;
 
@@ -53,7 +54,8 @@ impl Server {
     pub(super) fn run(&mut self) -> io::Result<()> {
         while !(self.stopping && self.tasks.is_empty() && !self.conns.values().any(Conn::has_output)) {
             let (sources, mut fds) = self.interests();
-            let wait = self.next_quiet().map_or(-1, |left| left.as_millis() as i32 + 1);
+            let abandoned = self.tasks.values().filter_map(Task::left);
+            let wait = self.next_quiet().into_iter().chain(abandoned).min().map_or(-1, |left| left.as_millis() as i32 + 1);
             // SAFETY: a valid array of pollfd with its length.
             let ready = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, wait) };
             if ready < 0 {
@@ -68,6 +70,7 @@ impl Server {
                 }
             }
             self.sweep();
+            self.tasks.values_mut().filter(|task| task.left() == Some(Duration::ZERO)).for_each(Task::close_streams);
             self.finish_quiet();
         }
         Ok(())
@@ -225,11 +228,11 @@ impl Server {
             let Role::Session { task, owner, stdin, .. } = conn.role else { continue };
             let Some(task) = self.tasks.get_mut(&task) else { continue };
             task.attached.retain(|attached| *attached != id);
-            if owner {
+            if owner && task.is_bound() {
                 task.close_streams();
-                if task.is_bound() {
-                    task.signal(libc::SIGKILL);
-                }
+                task.signal(libc::SIGKILL);
+            } else if owner {
+                task.abandon(stdin);
             } else if stdin && ends_with_sender(task, false) {
                 task.end_stdin();
             }

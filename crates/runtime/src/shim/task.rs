@@ -7,13 +7,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use super::log::LogWriter;
-use super::protocol::{ExecSession, ShimConfig, StartRequest};
+use super::protocol::{ExecSession, LAST, ShimConfig, StartRequest};
 use crate::container::enter::Target;
 use crate::container::helper::HelperRequest;
 
@@ -59,6 +59,8 @@ pub(super) struct Task {
     stdin: Option<fs::File>,
     stdin_buffer: Vec<u8>,
     stdin_ends: bool,
+    /// Until when the streams stay open for a process whose client has gone.
+    abandoned: Option<Instant>,
     /// Standard output (all of it, with a terminal) and standard error.
     outputs: [Option<fs::File>; 2],
     console: Console,
@@ -128,6 +130,7 @@ impl Task {
             stdin: None,
             stdin_buffer: Vec::new(),
             stdin_ends: false,
+            abandoned: None,
             outputs: [None, None],
             console: Console::None,
             size: None,
@@ -356,13 +359,37 @@ impl Task {
             }
         }
         // A terminal stays open: the same descriptor reads its output and sets its size.
-        if self.stdin_ends && self.stdin_buffer.is_empty() && !self.stdin.as_ref().is_some_and(IsTerminal::is_terminal) {
-            self.stdin = None;
+        if self.stdin_ends && self.stdin_buffer.is_empty() {
+            match self.is_terminal() {
+                false => self.stdin = None,
+                true if self.abandoned.is_some() => self.close_streams(),
+                true => {}
+            }
         }
+    }
+
+    /// The client has gone. What it has said before is still for the process, which upstream's runtimes let go on. Its output is thrown
+    /// away meanwhile: what it says of its input shall not end it. A terminal only waits for what is not written to it yet.
+    pub(super) fn abandon(&mut self, had_stdin: bool) {
+        self.abandoned = had_stdin.then(|| Instant::now() + LAST);
+        self.end_stdin();
+        if self.abandoned.is_none() || (self.is_terminal() && self.stdin_buffer.is_empty()) {
+            self.close_streams();
+        }
+    }
+
+    /// How long the streams stay open for a process whose client has gone.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.abandoned.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    fn is_terminal(&self) -> bool {
+        self.stdin.as_ref().is_some_and(IsTerminal::is_terminal)
     }
 
     /// Lets go of all streams: the process gets SIGHUP from a terminal, SIGPIPE from a pipe.
     pub(super) fn close_streams(&mut self) {
+        self.abandoned = None;
         self.stdin = None;
         self.stdin_buffer.clear();
         self.outputs = [None, None];

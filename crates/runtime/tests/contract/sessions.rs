@@ -127,6 +127,33 @@ async fn a_command_has_streams() {
     assert_eq!((out.len(), err.as_str(), code), (data.len(), "done\n", 6));
 }
 
+/// Upstream hands input on to the end before it sees that a client has gone, and the command goes on: who writes and goes has written.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_user_says_before_they_go_is_read() {
+    let Some(node) = Node::start().await else { return };
+    let sandbox = node.sandbox("gone").await;
+    let id = node.run(&sandbox, "main", "sleep 1000").await;
+    let once = ContainerConfig { stdin: true, stdin_once: true, ..node.config("once", "sleep 0.1; cat > /got; exec sleep 1000") };
+    let once = node.start_with(&sandbox, once).await;
+    let say = async |mut streams: Streams, length: usize| {
+        let data = vec![b'x'; length];
+        // A command that is heard by nobody does not wait for that: what it says is thrown away.
+        tokio::time::timeout(LONG, streams.stdin.as_mut().unwrap().write_all(&data)).await.unwrap().unwrap();
+    };
+    let got = async |id: &str, length: usize| {
+        let script = format!("until test $(stat -c %s /got) = {length}; do sleep 0.02; done; rm /got");
+        assert_eq!(node.exec(id, &script).await.exit_code, 0);
+    };
+    // As much as the pipes hold behind which nobody reads yet, and a command that says what it reads.
+    for (command, length) in [("cat > /got", 10), ("sleep 0.3; cat > /got", 100_000), ("sleep 0.3; tee /got", 130_000)] {
+        let request = request(&format!("rm -f /got; touch /got; {command}"));
+        say(node.engine().exec(&id, request).await.unwrap(), length).await;
+        got(&id, length).await;
+    }
+    say(node.engine().attach(&once, ExecRequest { stdout: false, stderr: false, ..request("") }).await.unwrap(), 100_000).await;
+    got(&once, 100_000).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_has_a_size() {
     let Some(node) = Node::start().await else { return };

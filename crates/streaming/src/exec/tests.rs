@@ -129,3 +129,41 @@ fn queries() {
     check("stdout=1&stderr=1&tty=true", Streams { stdin: false, stdout: true, stderr: false, tty: true });
     check("stdin=false", Streams::default());
 }
+
+/// Upstream hands each message on before it reads the next one, so that the end of the connection comes behind all of them: what a client
+/// says before it goes reaches the command, also one that repeats all of it to nobody. With v4 that is the only way to end the input.
+#[tokio::test]
+async fn what_a_client_says_before_it_goes_reaches_the_command() {
+    const SAID: usize = 300_000;
+    for protocol in [V4, V5] {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let (ready, session) = oneshot::channel();
+        let client = async {
+            let mut socket = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+            for _ in 0..3 {
+                socket.send(Message::Binary([&[0][..], &[7; SAID / 3]].concat().into())).await.unwrap();
+            }
+            socket.close(None).await.unwrap();
+        };
+        let ((stdin, mut input), (mut output, stdout)) = (tokio::io::duplex(100), tokio::io::duplex(100));
+        let process = crate::join::Process {
+            stdin: Some(Box::pin(stdin)),
+            stdout: Some(Box::pin(stdout)),
+            stderr: None,
+            resize: mpsc::channel(1).0,
+            exit: Box::pin(std::future::pending()),
+        };
+        let command = async {
+            let (mut got, mut buffer) = (0, [0; 1000]);
+            while let Ok(length @ 1..) = input.read(&mut buffer).await {
+                got += length;
+                // Nobody may listen any more.
+                let _ = output.write_all(&buffer[..length]).await;
+            }
+            got
+        };
+        let joined = async { crate::join::join(session.await.unwrap(), Ok(process)).await };
+        let all = async { tokio::join!(client, over_websocket(near, ALL, protocol, ready), joined, command).3 };
+        assert_eq!(tokio::time::timeout(crate::LAST, all).await.expect("all end"), SAID, "{protocol}");
+    }
+}

@@ -155,3 +155,35 @@ fn hostile_streams_and_ports() {
     let refusal = accept(&mut request, &tasks).map(drop).unwrap_err();
     assert!(refusal.message.contains("too many"), "{refusal}");
 }
+
+/// The server closes a WebSocket when the pod has sent its last byte. A pod that still reads gets what the client has sent before it saw
+/// that.
+#[tokio::test]
+async fn a_pod_reads_on_after_its_last_byte() {
+    use futures::SinkExt;
+    use tokio_tungstenite::tungstenite::Message;
+    const SAID: usize = 300_000;
+    let (near, far) = tokio::io::duplex(4096);
+    let ((sender, mut connections), (ended, end)) = (mpsc::channel::<Connection>(1), tokio::sync::oneshot::channel::<()>());
+    let client = async {
+        let mut client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+        end.await.unwrap();
+        for _ in 0..3 {
+            let message = [&[0][..], &[7; SAID / 3]].concat();
+            client.send(Message::Binary(message.into())).await.unwrap();
+        }
+        client.close(None).await.unwrap();
+    };
+    let pod = async {
+        let mut connection = connections.recv().await.unwrap();
+        connection.data.shutdown().await.unwrap();
+        connection.error.shutdown().await.unwrap();
+        ended.send(()).unwrap();
+        let mut said = Vec::new();
+        connection.data.read_to_end(&mut said).await.unwrap();
+        said.len()
+    };
+    let all = async { tokio::join!(over_channels(near, &[80], V4, sender), client, pod) };
+    let (_, (), said) = tokio::time::timeout(crate::LAST, all).await.expect("all end");
+    assert_eq!(said, SAID);
+}

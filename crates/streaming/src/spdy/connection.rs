@@ -116,8 +116,13 @@ where
     let (is_client, writer) = (matches!(role, Role::Client { .. }), Writer::new(write)?);
     let sending = async {
         let result = send(writer, &mut sending).await;
-        // A server goes without having read all of the input: what it has said before is still to be read.
-        while is_client && sending.recv().await.is_some() {}
+        // The peer goes without having read everything: what it has said before is still to be read. At a server's end only for so
+        // long as somebody reads it.
+        let forgetting = async { while sending.recv().await.is_some() {} };
+        match is_client {
+            true => forgetting.await,
+            false => drop(tokio::time::timeout(crate::LAST, forgetting).await),
+        }
         result
     };
     let places = Arc::new(Semaphore::new(MAX_STREAMS));
