@@ -388,7 +388,7 @@ impl Scheduler {
             Some(Ok(preemption)) => self.make_room(pod, preemption),
             Some(Err(refusal)) => {
                 // Without nodes there is nothing to say about them.
-                error.preemption = (error.nodes() > 0).then_some(refusal.message);
+                error.post_filter = (error.nodes() > 0).then(|| format!("{}, preemption: {}", devices(pod), refusal.message));
                 if refusal.hopeless {
                     self.cluster.nominations.withdraw(pod.uid());
                 }
@@ -439,6 +439,12 @@ async fn until(due: Option<Instant>) {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
+}
+
+/// What upstream's plugin for devices says of a pod that no node will do for: it has taken no claim's devices away so that others might do.
+fn devices(pod: &PodInfo) -> &'static str {
+    let has_claims = pod.object().is_some_and(|pod| claims::all(pod).next().is_some());
+    if has_claims { "still not schedulable" } else { "no new claims to deallocate" }
 }
 
 /// Whether nothing changed that scheduling looks at. Heartbeats change a node all the time.

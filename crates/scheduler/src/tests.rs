@@ -51,7 +51,7 @@ async fn binds_reports_and_tries_again() {
             one.reason.as_deref() == Some("Unschedulable")
                 && one.message.as_deref()
                     == Some(
-                        "0/1 nodes are available: 1 Too many pods. preemption: 0/1 nodes are available: \
+                        "0/1 nodes are available: 1 Too many pods. no new claims to deallocate, preemption: 0/1 nodes are available: \
                      1 No preemption victims found for incoming pod.",
                     )
         })
