@@ -14,11 +14,10 @@ use crate::rules::resources::amount;
 use crate::rules::{self, int_or_percent, list, text};
 use crate::sub::Sub;
 use crate::typed::Kind;
-use crate::util::{self, child_object, each, remove, set_default, set_zero};
+use crate::util::{self, child_object, each, set_default, set_zero};
 use crate::workload::{each_container, validate_counts};
 
 const UPDATABLE: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
-const ROLLING: &str = "/spec/updateStrategy/rollingUpdate";
 
 impl Kind for StatefulSet {
     const DEF: KindDef = KindDef::new("apps", "v1", "StatefulSet", "statefulsets", "statefulset")
@@ -51,13 +50,6 @@ impl Kind for StatefulSet {
 
     fn prepare_create(object: &mut Value) {
         object["status"] = json!({"replicas": 0, "availableReplicas": 0});
-        drop_unavailable(object);
-    }
-
-    fn prepare_update(object: &mut Value, old: &Value) {
-        if old.pointer(ROLLING).is_none_or(|rolling| rolling.get("maxUnavailable").is_none()) {
-            drop_unavailable(object);
-        }
     }
 
     fn validate(&self, errors: &mut Errors) {
@@ -133,13 +125,6 @@ fn default_claim(claim: &mut Value) {
     claim["kind"] = "PersistentVolumeClaim".into();
     set_default(child_object(claim, "spec"), "volumeMode", "Filesystem");
     set_zero(child_object(claim, "status"), "phase", "Pending");
-}
-
-/// The gate MaxUnavailableStatefulSet is off in v1.36, so the field is dropped where it is not in use already.
-fn drop_unavailable(object: &mut Value) {
-    if let Some(rolling) = object.pointer_mut(ROLLING) {
-        remove(rolling, "maxUnavailable");
-    }
 }
 
 fn validate(spec: &StatefulSetSpec, path: &Path, errors: &mut Errors) {
