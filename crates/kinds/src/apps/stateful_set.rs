@@ -3,14 +3,12 @@
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::{Selector, validate_label_selector};
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus, StatefulSetUpdateStrategy};
-use k8s_openapi::api::core::v1::VolumeResourceRequirements;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
 use crate::columns::Column;
-use crate::core::pod;
+use crate::core::{claim_spec_warnings, pod};
 use crate::def::{KindDef, NameRule};
-use crate::rules::resources::amount;
 use crate::rules::{self, int_or_percent, list, text};
 use crate::sub::Sub;
 use crate::typed::Kind;
@@ -239,25 +237,13 @@ fn own_warnings(spec: &StatefulSetSpec) -> Vec<String> {
     let mut warnings = Vec::new();
     for (index, claim) in list(&spec.volume_claim_templates).iter().enumerate() {
         let path = Path::new("spec").child("volumeClaimTemplates").index(index).child("Spec");
-        let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
-        warnings.extend(resources.into_iter().flat_map(|resources| fractions(resources, &path.child("resources"))));
+        warnings.extend(claim.spec.iter().flat_map(|spec| claim_spec_warnings(spec, &path)));
     }
     if spec.revision_history_limit.is_some_and(|limit| limit < 0) {
         let text = "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended";
         warnings.push(text.to_owned());
     }
     warnings
-}
-
-/// Bytes are whole.
-fn fractions(resources: &VolumeResourceRequirements, path: &Path) -> Vec<String> {
-    let amounts = [("requests", &resources.requests), ("limits", &resources.limits)];
-    let storage = amounts.into_iter().filter_map(|(field, amounts)| Some((field, amounts.as_ref()?.get("storage")?)));
-    let odd = storage.filter(|(_, quantity)| amount(quantity).as_milli() % 1000 != 0);
-    odd.map(|(field, quantity)| {
-        format!("{}: fractional byte value {:?} is invalid, must be an integer", path.child(field).key("storage"), quantity.0)
-    })
-    .collect()
 }
 
 #[cfg(test)]

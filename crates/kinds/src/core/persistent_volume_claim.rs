@@ -70,16 +70,8 @@ impl Kind for PersistentVolumeClaim {
         }
     }
 
-    /// Upstream: `pkg/api/persistentvolumeclaim/util.go`.
     fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let resources = self.spec.as_ref().and_then(|spec| spec.resources.clone()).unwrap_or_default();
-        for (field, amounts) in [("requests", resources.requests), ("limits", resources.limits)] {
-            if let Some(size) = amounts.as_ref().and_then(|amounts| amounts.get("storage")) {
-                fraction(&Path::new("spec.resources").child(field).key("storage"), size, &mut warnings);
-            }
-        }
-        warnings
+        self.spec.as_ref().map(|spec| claim_spec_warnings(spec, &Path::new("spec"))).unwrap_or_default()
     }
 
     fn warnings_on_update(&self, _old: &Self) -> Vec<String> {
@@ -115,6 +107,18 @@ impl Kind for PersistentVolumeClaim {
             ]
         }
     }
+}
+
+/// Of a claim or a template of one (upstream: `pkg/api/persistentvolumeclaim/util.go`).
+pub(crate) fn claim_spec_warnings(spec: &PersistentVolumeClaimSpec, path: &Path) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let resources = spec.resources.clone().unwrap_or_default();
+    for (field, amounts) in [("requests", resources.requests), ("limits", resources.limits)] {
+        if let Some(size) = amounts.as_ref().and_then(|amounts| amounts.get("storage")) {
+            fraction(&path.child("resources").child(field).key("storage"), size, &mut warnings);
+        }
+    }
+    warnings
 }
 
 fn status(claim: &PersistentVolumeClaim) -> Option<&PersistentVolumeClaimStatus> {
