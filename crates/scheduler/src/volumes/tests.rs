@@ -195,6 +195,61 @@ async fn what_is_done_before_the_pod_is_bound() {
     check(&["hand", "hand"], "m", Ok("hand takes free"));
 }
 
+/// Two nodes, n and m, and what a driver says of the room for volumes of the class "later".
+async fn with_capacities(driver: Value, capacities: &[Value]) -> (Cluster, Tasks) {
+    let fake = Fake::default();
+    fake.put(&claim("later", json!({}), "later", "", "Pending"));
+    fake.put(&claim("chosen", json!({rules::SELECTED_NODE: "m"}), "later", "", "Pending"));
+    fake.put(&class("later", "p", "WaitForFirstConsumer"));
+    fake.put::<CSIDriver>(&object(json!({"metadata": {"name": "p"}, "spec": driver})));
+    for (index, capacity) in capacities.iter().enumerate() {
+        let mut capacity = capacity.clone();
+        capacity["metadata"] = json!({"namespace": "drivers", "name": format!("c{index}")});
+        fake.put::<CSIStorageCapacity>(&object(capacity));
+    }
+    let (tasks, _failures) = Tasks::root();
+    let informers = Informers::new(fake.client(), tasks.clone());
+    let volumes = Volumes::new(&informers);
+    informers.of::<PersistentVolumeClaim>().synced().await;
+    informers.of::<StorageClass>().synced().await;
+    informers.of::<CSIDriver>().synced().await;
+    informers.of::<CSIStorageCapacity>().synced().await;
+    let mut cluster = Cluster::default();
+    cluster.set_node(&node("n", json!({})));
+    cluster.set_node(&node("m", json!({})));
+    cluster.volumes = volumes;
+    (cluster, tasks)
+}
+
+/// KEP-1472 and Kubernetes documentation, "Storage Capacity": "the scheduler will only consider nodes for the Pod which have enough storage
+/// available to them".
+#[tokio::test]
+async fn new_volumes_need_room() {
+    let check = async |driver: Value, capacities: &[Value], claim: &str, expected: &str| {
+        let (mut cluster, _tasks) = with_capacities(driver, capacities).await;
+        let chosen = Chooser::default().choose(&using(&[claim]), &mut cluster, &Attempt::default());
+        assert_eq!(chosen.unwrap_or_else(|error| error.to_string()), expected, "{claim}: {capacities:?}");
+    };
+    let tells = || json!({"storageCapacity": true});
+    let on = |node: &str| json!({"matchLabels": {"kubernetes.io/hostname": node}});
+    let capacity = |node: &str, class: &str, capacity: &str, largest: Value| json!({"nodeTopology": on(node), "storageClassName": class, "capacity": capacity, "maximumVolumeSize": largest});
+    let none = "0/2 nodes are available: 2 node(s) did not have enough free storage.";
+    check(tells(), &[], "later", none).await;
+    check(tells(), &[capacity("m", "later", "1Gi", Value::Null)], "later", "m").await;
+    let small = capacity("n", "later", "1023Mi", Value::Null);
+    check(tells(), &[small.clone(), capacity("m", "later", "2Gi", Value::Null)], "later", "m").await;
+    check(tells(), &[small, capacity("m", "other", "2Gi", Value::Null)], "later", none).await;
+    check(tells(), &[capacity("m", "later", "9Gi", json!("1Mi")), capacity("n", "later", "1Mi", json!("1Gi"))], "later", "n")
+        .await;
+    let nowhere = json!({"storageClassName": "later", "capacity": "2Gi"});
+    check(tells(), &[nowhere], "later", none).await;
+    let everywhere = json!({"storageClassName": "later", "capacity": "2Gi", "nodeTopology": {}});
+    check(tells(), &[everywhere], "chosen", "m").await;
+    let taken = "0/2 nodes are available: 1 node(s) did not have enough free storage, 1 node(s) didn't find available persistent volumes to bind.";
+    check(tells(), &[capacity("n", "later", "2Gi", Value::Null)], "chosen", taken).await;
+    check(json!({}), &[], "chosen", "m").await;
+}
+
 #[test]
 fn topologies_of_classes() {
     let check = |terms: Value, expected: bool| {
