@@ -81,6 +81,11 @@ pub(crate) struct ClaimsOf {
 }
 
 impl ClaimsOf {
+    /// The volumes of those that have one.
+    pub(crate) fn volumes(&self) -> impl Iterator<Item = &Arc<PersistentVolume>> {
+        self.bound.iter().flatten()
+    }
+
     /// Whether any waits for the pod's node.
     pub(crate) fn any_open(&self) -> bool {
         !self.open.is_empty()

@@ -67,6 +67,12 @@ async fn cluster() -> (Cluster, Tasks) {
         fake.put::<PersistentVolume>(&object(json!({"metadata": {"name": name}, "spec": {"capacity": {"storage": "1Gi"},
             "claimRef": {"namespace": "a", "name": name, "uid": name}, "csi": {"driver": "p", "volumeHandle": name}}})));
     }
+    for (name, zone) in [("zoned", "b__c"), ("far", "d")] {
+        fake.put(&claim(name, bound(), "hand", name, "Bound"));
+        let meta = json!({"name": name, "labels": {"topology.kubernetes.io/zone": zone}});
+        fake.put::<PersistentVolume>(&object(json!({"metadata": meta, "spec": {"capacity": {"storage": "1Gi"},
+            "claimRef": {"namespace": "a", "name": name, "uid": name}}})));
+    }
     let one = json!([{"name": "p", "nodeID": "n", "allocatable": {"count": 1}}]);
     fake.put::<CSINode>(&object(json!({"metadata": {"name": "n"}, "spec": {"drivers": one}})));
     fake.put::<CSINode>(&object(json!({"metadata": {"name": "m"}, "spec": {"drivers": [{"name": "p", "nodeID": "m"}]}})));
@@ -248,6 +254,19 @@ async fn new_volumes_need_room() {
     let taken = "0/2 nodes are available: 1 node(s) did not have enough free storage, 1 node(s) didn't find available persistent volumes to bind.";
     check(tells(), &[capacity("n", "later", "2Gi", Value::Null)], "chosen", taken).await;
     check(json!({}), &[], "chosen", "m").await;
+}
+
+#[tokio::test]
+async fn volumes_with_zones() {
+    let (mut cluster, _tasks) = cluster().await;
+    cluster.set_node(&node("n", json!({"labels": {"topology.kubernetes.io/zone": "a"}})));
+    cluster.set_node(&node("m", json!({"labels": {"topology.kubernetes.io/zone": "b"}})));
+    let mut choose = |claim: &str| {
+        let chosen = Chooser::default().choose(&using(&[claim]), &mut cluster, &Attempt::default());
+        chosen.unwrap_or_else(|error| error.to_string())
+    };
+    assert_eq!(choose("zoned"), "m");
+    assert_eq!(choose("far"), "0/2 nodes are available: 2 node(s) had no available volume zone.");
 }
 
 #[test]
