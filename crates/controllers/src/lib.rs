@@ -33,6 +33,8 @@ mod pod_gc;
 mod pods;
 mod protection;
 mod queue;
+#[cfg(test)]
+mod reasons;
 mod replicas;
 mod resource_claims;
 mod resource_quota;

@@ -4,6 +4,7 @@
 
 mod metrics;
 mod plan;
+mod registered;
 #[cfg(test)]
 mod tests;
 mod zones;
@@ -29,6 +30,7 @@ use crate::eviction::Eviction;
 use crate::queue::Queue;
 use crate::{meta, pods};
 
+use registered::Registered;
 use zones::{Census, Lines, NodeFacts, Paces, Turn};
 
 pub(crate) use plan::{is_out_of_service, is_ready, is_shut_down};
@@ -43,6 +45,7 @@ pub(crate) struct NodeLifecycle {
     heard: Heard,
     /// What was seen first when, by node.
     seen: Mutex<HashMap<String, Seen>>,
+    registered: Registered,
     /// Nodes that wait until pods may be driven from them.
     lines: Mutex<Lines>,
     /// To look at the next one when one has left its line.
@@ -126,6 +129,7 @@ impl NodeLifecycle {
             pods,
             heard: Heard::default(),
             seen: Mutex::default(),
+            registered: Registered::default(),
             lines: Mutex::default(),
             queue: Arc::default(),
         }
@@ -189,9 +193,11 @@ impl Controller for NodeLifecycle {
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
         let Some(node) = self.nodes.by_key(key) else {
             self.seen.lock().remove(&key.name);
+            self.registered.gone(cx, &key.name);
             self.leave_line(&key.name);
             return Ok(Action::Done);
         };
+        self.registered.there(cx, &node);
         let now = cx.clock.now();
         let silence =
             plan::grace(&node).checked_sub(self.heard.silence(&key.name, Instant::now())).filter(|left| !left.is_zero());

@@ -23,7 +23,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
-use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use pods::claims::{self, Named};
 use pods::resources::is_resizing;
 use tokio::time::Instant;
@@ -45,6 +45,7 @@ use crate::profile::Profiles;
 use crate::queue::{Queue, Trial};
 use crate::resources::pod_request;
 use crate::volumes::Volumes;
+use crate::volumes::capacity::has_grown;
 use crate::waiting::Waiting;
 
 /// Writes under way. While as many are, no decision is made.
@@ -63,6 +64,8 @@ struct Sources {
     classes: Changes<StorageClass>,
     budgets: Changes<PodDisruptionBudget>,
     drivers: Changes<CSINode>,
+    telling: Changes<CSIDriver>,
+    capacities: Changes<CSIStorageCapacity>,
     device_claims: Changes<ResourceClaim>,
     device_classes: Changes<DeviceClass>,
     slices: Changes<ResourceSlice>,
@@ -83,6 +86,8 @@ impl Sources {
             classes: informers.of().changes(),
             budgets: informers.of().changes(),
             drivers: informers.of().changes(),
+            telling: informers.of().changes(),
+            capacities: informers.of().changes(),
             device_claims: informers.of().changes(),
             device_classes: informers.of().changes(),
             slices: informers.of().changes(),
@@ -95,6 +100,8 @@ impl Sources {
         informers.of::<StorageClass>().synced().await;
         informers.of::<PodDisruptionBudget>().synced().await;
         informers.of::<CSINode>().synced().await;
+        informers.of::<CSIDriver>().synced().await;
+        informers.of::<CSIStorageCapacity>().synced().await;
         informers.of::<ResourceClaim>().synced().await;
         informers.of::<DeviceClass>().synced().await;
         informers.of::<ResourceSlice>().synced().await;
@@ -188,6 +195,10 @@ impl Scheduler {
                 _ = sources.volumes.next() => self.queue.happened(Event::Volume),
                 _ = sources.classes.next() => self.queue.happened(Event::Volume),
                 _ = sources.drivers.next() => self.queue.happened(Event::Volume),
+                _ = sources.telling.next() => self.queue.happened(Event::Volume),
+                change = sources.capacities.next() => if has_grown(&change) {
+                    self.queue.happened(Event::Volume);
+                },
                 change = sources.device_claims.next() => {
                     self.waiting.devices.changed(&change.key);
                     if self.cluster.devices.claim_changed(change.old.as_deref(), change.new.as_deref()) {

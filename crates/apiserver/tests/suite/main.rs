@@ -15,6 +15,7 @@ mod hangups;
 mod history;
 mod hostile;
 mod https;
+mod mountable_secrets;
 mod noise;
 mod oidc;
 mod operations;

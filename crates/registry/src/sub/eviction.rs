@@ -109,14 +109,11 @@ impl Registry {
         Err(target.modified())
     }
 
-    /// The budgets that select the pod. One that selects everything by saying nothing selects nothing here.
+    /// The budgets that select the pod: an empty selector selects every pod of the namespace, none at all selects none (policy/v1).
     async fn budgets_of(&self, budgets: &Served, namespace: &str, pod: &Value) -> Result<Vec<Value>, Status> {
         let list = self.list(budgets, Some(namespace), &ListOptions::default()).await?;
         // Each budget is decoded once, however many pods are evicted.
-        let selector = |budget: Value| {
-            let selector = Selector::from_value(budget.pointer("/spec/selector").unwrap_or(&Value::Null)).ok();
-            selector.filter(|selector| !selector.is_everything())
-        };
+        let selector = |budget: Value| Selector::from_value(budget.pointer("/spec/selector").unwrap_or(&Value::Null)).ok();
         let selects = |selector: &Option<Selector>| selector.as_ref().is_some_and(|selector| selector.matches_object(pod));
         let selecting = list.entries.iter().filter(|entry| selects(&entry.derived(selector)));
         Ok(selecting.map(|entry| entry.value()).collect())
