@@ -71,7 +71,8 @@ pub struct History {
     pub keep: Duration,
 }
 
-/// How many times the bounds of history what is young may have. On a small disk it is less, see [`directory::Directory::spare`].
+/// How many times its bounds history may have at most while its oldest entry is young. On a small disk it is less, see
+/// [`directory::Directory::young_factor`].
 const YOUNG: u64 = 8;
 
 /// How to open the engine.

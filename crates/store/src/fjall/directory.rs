@@ -171,8 +171,9 @@ impl Directory {
         write().map_err(|error| failed(&self.root, &error))
     }
 
-    /// How many times so many `bytes` of history there may be for a while: as much as a 64th of the disk.
-    pub(super) fn spare(&self, bytes: u64) -> Result<u64, Error> {
+    /// How many times so many `bytes` history may have while its oldest entry is young: as much as a 64th of the disk, at least one, and at most
+    /// [`YOUNG`].
+    pub(super) fn young_factor(&self, bytes: u64) -> Result<u64, Error> {
         let stat = statvfs(&self.root).map_err(|errno| failed(&self.root, &errno.into()))?;
         let all = stat.blocks().saturating_mul(stat.fragment_size());
         Ok((all / 64).checked_div(bytes).unwrap_or(YOUNG).clamp(1, YOUNG))
