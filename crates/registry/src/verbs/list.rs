@@ -32,7 +32,7 @@ pub(crate) struct Selection {
     fields: Names,
     /// It names fields of a custom resource. Each version has its own, with what its defaults and somebody's conversion make of them, and the
     /// cache has an index of the stored one, maybe of an older definition: what is selected is what is shown.
-    of_shown: bool,
+    by_converted: bool,
 }
 
 impl Selection {
@@ -56,18 +56,18 @@ impl Selection {
             term.field = res.stored_field(&term.field);
         }
         let names = |term: &fields::Requirement| !is_place(&term.field);
-        let of_shown = res.is_custom() && options.fields.iter().flat_map(|fields| &fields.0).any(names);
-        Ok(Self { namespace: namespace.map(str::to_owned), options, fields: res.known_fields(), of_shown })
+        let by_converted = res.is_custom() && options.fields.iter().flat_map(|fields| &fields.0).any(names);
+        Ok(Self { namespace: namespace.map(str::to_owned), options, fields: res.known_fields(), by_converted })
     }
 
     /// Whether objects have to be shown before it is known whether they are selected. Until then it takes all of the right place.
-    pub(crate) fn is_of_shown(&self) -> bool {
-        self.of_shown
+    pub(crate) fn is_by_converted(&self) -> bool {
+        self.by_converted
     }
 
     /// Whether an object as it is stored may be selected.
     pub(crate) fn may_select(&self, stored: &Entry) -> bool {
-        match self.of_shown {
+        match self.by_converted {
             false => self.selects(stored),
             true => self.namespace.as_deref().is_none_or(|namespace| stored.namespace() == namespace) && self.may_match(stored),
         }
@@ -75,7 +75,7 @@ impl Selection {
 
     /// The same of an object of the namespace.
     fn may_match(&self, stored: &Entry) -> bool {
-        if !self.of_shown {
+        if !self.by_converted {
             return self.matches(stored);
         }
         // Names are the same in all versions.
@@ -95,7 +95,7 @@ impl Selection {
 
     /// Whether it takes long to say what is selected: then nobody holds the cache meanwhile.
     pub(crate) fn takes_long(&self) -> bool {
-        self.of_shown || terms(&self.options) > FEW_TERMS
+        self.by_converted || terms(&self.options) > FEW_TERMS
     }
 
     /// What is selected of all objects of a window, up to a limit (0 for none). Others get their turn between pieces of them.
@@ -105,7 +105,7 @@ impl Selection {
         for some in all.chunks(piece) {
             tokio::task::yield_now().await;
             let mut some: Vec<Arc<Entry>> = some.iter().filter(|entry| self.may_match(entry)).cloned().collect();
-            if self.of_shown {
+            if self.by_converted {
                 res.show_all(&mut some).await?;
                 some.retain(|entry| self.matches(entry));
             }
@@ -248,7 +248,7 @@ impl Registry {
             Some(at) => self.list_at(res, &selection, at, from.as_ref()).await?,
             None => self.list_now(res, &selection, from.as_ref().map(|from| from.after.as_str())).await?,
         };
-        if !selection.of_shown && !res.shows_what_is_stored() {
+        if !selection.by_converted && !res.shows_what_is_stored() {
             res.show_all(&mut list.entries).await?;
         }
         Ok(list)
