@@ -17,6 +17,7 @@ use base::tasks::{OnFailure, Tasks};
 use base::tls::Authority;
 use client::Informers;
 
+use crate::bootstrap::DnsError;
 use crate::bootstrap::refusals::Refusals;
 use crate::certificate::follow::Begun;
 use crate::kubeconfig::Kubeconfig;
@@ -137,12 +138,15 @@ async fn start(
         bootstrap::pod_ranges(client.clone(), &cluster.pods),
         bootstrap::local_storage(client.clone()),
     );
-    let dns = dns?;
+    let dns = match dns {
+        Err(DnsError::Refused(_)) | Ok(()) => dns.map_err(Into::into),
+        Err(error) => return Err(error.into()),
+    };
     ranges?;
     let (own, addresses) = (client.clone(), cluster.dns.clone());
     until_taken("service of the cluster DNS", dns, components, move || {
         let (own, addresses) = (own.clone(), addresses.clone());
-        async move { bootstrap::cluster_dns(own, &addresses).await.and_then(|taken| taken) }
+        async move { Ok(bootstrap::cluster_dns(own, &addresses).await?) }
     });
     until_taken("class of local volumes", storage, components, move || bootstrap::local_storage(client.clone()));
     let token = paths.token();

@@ -6,6 +6,7 @@
 mod counts;
 mod log;
 mod policy;
+mod room;
 #[cfg(test)]
 mod tests;
 mod webhook;

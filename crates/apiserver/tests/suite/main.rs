@@ -20,6 +20,7 @@ mod noise;
 mod oidc;
 mod operations;
 mod optional_plugins;
+mod own_objects;
 mod pod_changes;
 mod pod_security;
 mod policies;
