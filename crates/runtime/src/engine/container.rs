@@ -9,6 +9,7 @@ use base::tasks::OnFailure;
 use jiff::Timestamp;
 
 use super::Inner;
+use super::signals;
 use super::state::{ContainerEntry, ContainerRecord, SandboxRecord, write_json};
 use crate::api::{
     Container, ContainerConfig, ContainerState, Error, HookStage, ImageSource, NamespaceMode, ProcessUser, Resources, Result,
@@ -268,7 +269,8 @@ impl Inner {
             return Ok(());
         }
         if !grace.is_zero() {
-            let number = stop_signal(signal.or(entry.record.config.stop_signal.as_deref()), &entry.record.image.stop_signal);
+            let made_with = entry.record.config.stop_signal.as_deref();
+            let number = signals::to_stop(signal.or(made_with), &entry.record.image.stop_signal);
             self.kill(&entry, number, false).await?;
             if ended(&entry, grace).await {
                 return Ok(());
@@ -384,55 +386,5 @@ fn seccomp(security: &SecurityContext, available: Available) -> Result<Option<se
         None => Ok(None),
         Some(Seccomp::RuntimeDefault) => Ok(Some(profile::runtime_default(&caps::for_container(security, available)))),
         Some(Seccomp::Localhost(path)) => profile::from_file(path).map(Some).map_err(Error::Create),
-    }
-}
-
-/// An image may say anything; one whose signal there is not must end all the same.
-fn stop_signal(wanted: Option<&str>, image: &str) -> i32 {
-    let name = wanted.filter(|name| !name.is_empty()).unwrap_or(image);
-    signal_number(name).unwrap_or_else(|| {
-        if !name.is_empty() {
-            tracing::warn!(signal = name, "there is no such stop signal, SIGTERM is sent");
-        }
-        libc::SIGTERM
-    })
-}
-
-/// The number of a signal by its name, such as `SIGTERM`, `quit` or `SIGRTMIN+3`.
-pub(crate) fn signal_number(name: &str) -> Option<i32> {
-    if let Ok(number) = name.parse::<i32>() {
-        return (1..=64).contains(&number).then_some(number);
-    }
-    let upper = name.to_uppercase();
-    let plain = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let offset = |rest: &str, sign: &str| match rest {
-        "" => Some(0),
-        rest => rest.strip_prefix(sign)?.parse::<i32>().ok(),
-    };
-    if let Some(rest) = plain.strip_prefix("RTMIN") {
-        return offset(rest, "+").map(|n| 34 + n).filter(|n| *n <= 64);
-    }
-    if let Some(rest) = plain.strip_prefix("RTMAX") {
-        return offset(rest, "-").map(|n| 64 - n).filter(|n| *n >= 34);
-    }
-    format!("SIG{plain}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_have_names_and_numbers() {
-        let table = [("SIGTERM", Some(15)), ("quit", Some(3)), ("9", Some(9)), ("SIGRTMIN+3", Some(37)), ("RTMAX-1", Some(63))];
-        for (name, number) in table.into_iter().chain([("SIGRTMAX", Some(64)), ("nonsense", None), ("99", None)]) {
-            assert_eq!(signal_number(name), number, "{name}");
-        }
-        assert_eq!(stop_signal(None, "SIGQUIT"), 3);
-        assert_eq!(stop_signal(Some("SIGINT"), "SIGQUIT"), 2);
-        assert_eq!(stop_signal(None, ""), 15);
-        // Whoever makes an image says what he likes; its containers end all the same.
-        assert_eq!(stop_signal(None, "SIGFOO"), 15);
-        assert_eq!(stop_signal(None, "0"), 15);
     }
 }
