@@ -56,6 +56,14 @@ pub struct Volumes {
     found: parking_lot::Mutex<BTreeSet<String>>,
 }
 
+/// What is on disk of a volume and its pod.
+struct OnDisk {
+    /// It is mounted, or mapped as a device.
+    is_mounted: bool,
+    /// The pod has volumes of drivers. Whose driver wants more is not known of those that a process before has mounted.
+    has_drivers: bool,
+}
+
 /// What events say of the volumes that cannot be had, by their names.
 type Failures = BTreeMap<String, String>;
 
@@ -207,20 +215,21 @@ impl Volumes {
 
     /// What is behind the claim of a volume that is not mounted yet, and what its driver does, where it has one.
     async fn backing(&self, model: &Model, volume: &Volume) -> Result<(Option<Backing>, Option<Mounted>), Failure> {
-        let at = path(&self.cx.pod_dir(model.uid()), volume);
+        let (source, claim) = (Source::of_pod(model, volume), claims::name(model, volume));
+        if source.is_none() && claim.is_none() {
+            return Ok((None, None));
+        }
         let known = self.mounted.lock().get(&volume.name).cloned();
-        // A process before may have mounted it; whose driver wants more is not known then.
-        let is_mounted = is_mount_point(&at).map_err(|error| error.to_string())?
-            || block::is_mapped(&self.cx.pod_dir(model.uid()), &volume.name);
+        let OnDisk { is_mounted, has_drivers } = self.on_disk(model, volume).await?;
         let rests = known.as_ref().is_none_or(|driver| !driver.republish && !driver.grows);
-        if let Some(source) = Source::of_pod(model, volume) {
+        if let Some(source) = source {
             if is_mounted && known.is_some() && rests {
                 return Ok((None, known));
             }
             return Ok((None, Some(self.of_driver(model, volume, &source).await?)));
         }
-        let Some(claim) = claims::name(model, volume) else { return Ok((None, None)) };
-        let by_driver = known.is_some() || !is_mounted || self.is_recorded(model);
+        let Some(claim) = claim else { return Ok((None, None)) };
+        let by_driver = known.is_some() || !is_mounted || has_drivers;
         if is_mounted && (!by_driver || known.is_some() && rests) {
             return Ok((None, known));
         }
@@ -232,15 +241,7 @@ impl Volumes {
             self.admit(model, &found).await?;
         }
         let Some(source) = Source::of_volume(&found, claims::is_read_only(volume)) else {
-            let own = provisioned::check(&found, &self.cx.options.node_name, &self.cx.options.volumes_dir)?;
-            let backing = Backing::of(&found).map_err(|error| error.to_string())?;
-            return Ok((
-                Some(match own {
-                    Some(path) => backing.provisioned_at(path),
-                    None => backing,
-                }),
-                None,
-            ));
+            return Ok((Some(self.on_node(found).await?), None));
         };
         let driver = match known.filter(|driver| is_mounted && !driver.republish) {
             Some(driver) => driver,
@@ -290,9 +291,25 @@ impl Volumes {
         Ok(mounted)
     }
 
-    /// Whether the pod has volumes of drivers, by what is on disk.
-    fn is_recorded(&self, model: &Model) -> bool {
-        records::list(&self.cx.pod_dir(model.uid())).is_ok_and(|records| !records.is_empty())
+    /// What a process before may have left of a volume. A file system that is mounted there may hang: no thread of the async runtime looks.
+    async fn on_disk(&self, model: &Model, volume: &Volume) -> Result<OnDisk, String> {
+        let (pod_dir, volume) = (self.cx.pod_dir(model.uid()), volume.clone());
+        let look = move || -> io::Result<OnDisk> {
+            let is_mounted = is_mount_point(&path(&pod_dir, &volume))? || block::is_mapped(&pod_dir, &volume.name);
+            let has_drivers = records::list(&pod_dir).is_ok_and(|records| !records.is_empty());
+            Ok(OnDisk { is_mounted, has_drivers })
+        };
+        tokio::task::spawn_blocking(look).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    /// Where a volume is that no driver shows. What leads to it may be on a file system that hangs, too.
+    async fn on_node(&self, volume: PersistentVolume) -> Result<Backing, String> {
+        let cx = self.cx.clone();
+        let look = move || {
+            let own = provisioned::check(&volume, &cx.options.node_name, &cx.options.volumes_dir)?;
+            Backing::of(&volume, own).map_err(|error| error.to_string())
+        };
+        tokio::task::spawn_blocking(look).await.map_err(|error| error.to_string())?
     }
 
     /// Unmounts and removes everything in the pod's directory but its containers' last words. Idempotent.
