@@ -170,7 +170,7 @@ impl Volumes {
         for volume in model.spec().volumes.iter().flatten() {
             let name = &volume.name;
             let why = unsupported(volume).map(|kind| format!("volumes of type {kind} are not supported by this kubelet"));
-            let why = why.or_else(|| unread.iter().find(|unread| payload::shows(volume, unread)).map(ToString::to_string));
+            let why = why.or_else(|| unread.iter().find(|unread| payload::shows(volume, &unread.what)).map(ToString::to_string));
             let why = why.or_else(|| untold.get(name).or_else(|| uncertified.get(name)).cloned());
             failures.extend(why.map(|why| (name.clone(), block::failure(model, name, why))));
         }
