@@ -271,9 +271,18 @@ impl Volumes {
         }
         let (cx, uid) = (self.cx.clone(), model.uid().to_owned());
         let name = volume.metadata.name.clone().unwrap_or_default();
-        let take = move || exclusive::take(&cx.options.data_dir, &uid, &name);
+        let others = cx.pods_of_node().list().into_iter().map(Model::new).filter(|other| other.uid() != model.uid());
+        let places: Vec<_> = exclusive::places(&cx.options.data_dir, others, volume).collect();
+        let take = move || {
+            for place in places {
+                if place.is_taken()? {
+                    return Ok(false);
+                }
+            }
+            exclusive::take(&cx.options.data_dir, &uid, &name)
+        };
         let taken = tokio::task::spawn_blocking(take).await.map_err(|error| error.to_string())?;
-        match taken.map_err(|error| error.to_string())? {
+        match taken.map_err(|error: io::Error| error.to_string())? {
             true => Ok(()),
             false => {
                 let why = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
