@@ -226,7 +226,7 @@ impl Volumes {
             if is_mounted && known.is_some() && rests {
                 return Ok((None, known));
             }
-            return Ok((None, Some(self.of_driver(model, volume, &source).await?)));
+            return Ok((None, Some(self.of_driver(model, volume, &source, known.as_ref()).await?)));
         }
         let Some(claim) = claim else { return Ok((None, None)) };
         let by_driver = known.is_some() || !is_mounted || has_drivers;
@@ -243,11 +243,10 @@ impl Volumes {
         let Some(source) = Source::of_volume(&found, claims::is_read_only(volume)) else {
             return Ok((Some(self.on_node(found).await?), None));
         };
-        let driver = match known.filter(|driver| is_mounted && !driver.republish) {
-            Some(driver) => driver,
-            None => self.of_driver(model, volume, &source).await?,
+        let mut driver = match known {
+            Some(driver) if is_mounted && !driver.republish => driver,
+            known => self.of_driver(model, volume, &source, known.as_ref()).await?,
         };
-        let mut driver = driver;
         if driver.grows && !expand::expand(&self.cx, model, &source, &claim, &found).await? {
             driver.grows = false;
             self.mounted.lock().insert(volume.name.clone(), driver.clone());
@@ -291,11 +290,18 @@ impl Volumes {
         }
     }
 
-    async fn of_driver(&self, model: &Model, volume: &Volume, source: &Source) -> Result<Mounted, String> {
+    /// Has a driver show a volume, once more where it is `known`.
+    async fn of_driver(
+        &self,
+        model: &Model,
+        volume: &Volume,
+        source: &Source,
+        known: Option<&Mounted>,
+    ) -> Result<Mounted, String> {
         let started = Instant::now();
         let result = csi_mount::set_up(&self.cx, model, source).await;
         operated(&source.driver, "volume_mount", started.elapsed(), &result);
-        let mounted = result?;
+        let mounted = result?.after(known);
         self.mounted.lock().insert(volume.name.clone(), mounted.clone());
         Ok(mounted)
     }
