@@ -62,6 +62,9 @@ impl Inner {
 
     /// See [`crate::api::Runtime::forget_past`].
     pub(super) async fn forget_past(self: &Arc<Self>, pod_uid: &str) -> Result<()> {
+        if !self.past.has(pod_uid) {
+            return Ok(());
+        }
         let (inner, pod_uid) = (self.clone(), pod_uid.to_owned());
         blocking(move || inner.past.forget(&pod_uid)).await?.map_err(super::internal)
     }
