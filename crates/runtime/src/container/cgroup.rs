@@ -166,7 +166,8 @@ impl Cgroups {
     ///
     /// The first such move after a quiet time waits for an RCU grace period, because it takes the write side of a
     /// per-CPU lock; moves that follow at once do not. Moving this process to where it is already, while a sandbox is
-    /// being made, takes that wait (7 to 16 ms of a container's start) out of the way.
+    /// being made, takes that wait (7 to 16 ms of a container's start) out of the way. The lock of all groups is held
+    /// meanwhile, for which making a group waits: those that the start needs are made before.
     pub(crate) fn prepare_move(&self) {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         for line in own.lines() {

@@ -16,11 +16,12 @@ use crate::api::{
     Seccomp, SecurityContext,
 };
 use crate::container::caps::{self, Available};
+use crate::container::devices::{self, Node};
 use crate::container::helper::HelperRequest;
 use crate::container::mapped::{self, Mapped};
 use crate::container::seccomp::profile;
 use crate::container::spec::Input;
-use crate::container::{anonymous, devices, rootfs, user};
+use crate::container::{anonymous, rootfs, user};
 use crate::images::blocking;
 use crate::images::store::{Record, Store};
 use crate::images::tree::{Tree, normalize};
@@ -42,7 +43,6 @@ impl Inner {
             return Err(Error::Create(format!("sandbox {sandbox} is not ready")));
         }
         let image = self.images.store().find(&config.image)?.ok_or_else(|| Error::NotFound(format!("image {}", config.image)))?;
-        self.expect_start();
         let parent = entry.record();
         let target = config.target.as_deref().map(|name| self.process_of(sandbox, name)).transpose()?;
         let id = uuid::Uuid::new_v4().simple().to_string();
@@ -78,7 +78,8 @@ impl Inner {
         Ok(container.view())
     }
 
-    /// A container will be started soon: see [`crate::container::cgroup::Cgroups::prepare_move`].
+    /// A container will be started soon, and the groups that are needed for that are there: see
+    /// [`crate::container::cgroup::Cgroups::prepare_move`].
     pub(super) fn expect_start(self: &Arc<Self>) {
         let inner = self.clone();
         self.options.tasks.spawn("prepare for a start", OnFailure::Log, blocking(move || inner.cgroups.prepare_move()));
@@ -92,9 +93,22 @@ impl Inner {
         pid.ok_or_else(|| Error::Create(format!("target container {name:?} does not run")))
     }
 
+    /// Makes the container's group; gives the devices that its processes are given.
+    fn make_group(self: &Arc<Self>, record: &ContainerRecord, handler: &str) -> Result<Vec<Node>> {
+        let devices = devices::resolve(&record.config.devices).map_err(|error| Error::Create(error.to_string()))?;
+        let failed = |error| Error::Create(format!("cgroup: {error}"));
+        self.cgroups.create(&record.cgroup, &Resources::default()).map_err(failed)?;
+        if !record.config.security.privileged && matches!(handler, "" | "knarr") {
+            let refused = |error| Error::Create(format!("device filter (the kernel needs CONFIG_CGROUP_BPF): {error}"));
+            self.cgroups.restrict_devices(&record.cgroup, &devices).map_err(refused)?;
+        }
+        self.expect_start();
+        Ok(devices)
+    }
+
     /// Makes all but the process; gives who that will be.
     fn prepare(
-        &self,
+        self: &Arc<Self>,
         dir: &Path,
         record: &ContainerRecord,
         parent: &SandboxRecord,
@@ -103,6 +117,7 @@ impl Inner {
     ) -> Result<ProcessUser> {
         let failed = |what: &'static str| move |error: std::io::Error| Error::Create(format!("{what}: {error}"));
         std::fs::create_dir_all(dir).map_err(failed("container directory"))?;
+        let devices = self.make_group(record, &parent.config.runtime_handler)?;
         let layers: Vec<String> = image.layers.iter().map(|layer| Store::layer_path(layer)).collect();
         let layers_dir = self.images.store().layers_dir();
         let mapped = parent.config.users.zip(parent.holder);
@@ -138,7 +153,6 @@ impl Inner {
                 volume.host_path = shown.map_err(failed("volume of the image"))?;
             }
         }
-        let devices = devices::resolve(&config.devices).map_err(|error| Error::Create(error.to_string()))?;
         let resolve = |path: &Path, taken: &BTreeSet<PathBuf>| tree.resolve(path, &|place: &Path| taken.contains(place));
         let input = Input {
             config: &config,
@@ -166,11 +180,6 @@ impl Inner {
         let cwd = tree.directory(cwd.strip_prefix("/").unwrap_or(&cwd)).map_err(failed("working directory"))?;
         if let Some(mapped) = &mapped {
             mapped.adopt(cwd).map_err(failed("working directory"))?;
-        }
-        self.cgroups.create(&record.cgroup, &Resources::default()).map_err(failed("cgroup"))?;
-        if !record.config.security.privileged && matches!(parent.config.runtime_handler.as_str(), "" | "knarr") {
-            let refused = |error| Error::Create(format!("device filter (the kernel needs CONFIG_CGROUP_BPF): {error}"));
-            self.cgroups.restrict_devices(&record.cgroup, &devices).map_err(refused)?;
         }
         write_json(&dir.join("config.json"), &spec).map_err(failed("configuration"))?;
         let record = ContainerRecord { user: Some(user.clone()), ..record.clone() };
