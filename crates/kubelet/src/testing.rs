@@ -221,6 +221,7 @@ impl Runtime for FakeRuntime {
                 annotations: config.annotations.clone(),
                 pid: None,
                 user: Some(ProcessUser { uid: 1000, gid: 7, groups: vec![7, 9] }),
+                stop_signal: config.stop_signal.clone(),
             };
             world.containers.insert(container.id.clone(), container.clone());
             world.configs.insert(container.id.clone(), config);

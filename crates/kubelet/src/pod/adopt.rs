@@ -113,6 +113,7 @@ fn from_status(name: &str, told: &ContainerStatus) -> Option<Container> {
         annotations: Default::default(),
         pid: None,
         user: None,
+        stop_signal: told.stop_signal.clone(),
     })
 }
 

@@ -216,6 +216,7 @@ pub fn container_status(model: &Model, state: &State, member: &Member, now: Time
         resources: resize::actual(slot).or_else(|| member.spec.resources.clone()).filter(|_| running),
         volume_mounts: volume_mounts(member, state.features.recursive_readonly),
         user: newest.and_then(|container| container.user.as_ref()).map(user),
+        stop_signal: newest.and_then(|container| container.stop_signal.clone()),
         ..ContainerStatus::default()
     }
 }
