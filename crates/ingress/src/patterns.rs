@@ -125,6 +125,27 @@ fn begin(part: &Ast, letters: &mut String) -> bool {
     }
 }
 
+/// The same of a text that is no regular expression: the ASCII letters before the first that means something in one, none where what is beside them
+/// may begin otherwise.
+pub fn plain_beginning(text: &str) -> String {
+    let mut depth = 0_usize;
+    for letter in text.chars() {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            '|' if depth == 0 => return String::new(),
+            _ => {}
+        }
+    }
+    let is_plain = |letter: &char| letter.is_ascii() && !r"\.+*?()|[]{}^$".contains(*letter);
+    let mut letters: String = text.chars().take_while(is_plain).map(|letter| letter.to_ascii_lowercase()).collect();
+    // What may be repeated may be absent.
+    if text[letters.len()..].starts_with(['*', '?', '{']) {
+        letters.pop();
+    }
+    letters
+}
+
 /// Another number after patterns were let go of, so that there may be room.
 pub(crate) fn freed() -> u64 {
     PATTERNS.0.state.lock().freed

@@ -157,7 +157,7 @@ impl Proxy {
             return text(StatusCode::SERVICE_UNAVAILABLE);
         };
         let policy = visit.route.policy.clone();
-        if visit.route.is_closed() {
+        if visit.route.closed {
             return text(StatusCode::SERVICE_UNAVAILABLE);
         }
         let (path, port, has_tls) = (visit.path.as_str(), visit.origin.port, visit.has_tls);
