@@ -11,6 +11,7 @@ pub mod quota;
 pub mod references;
 pub mod resources;
 pub mod security;
+pub mod slices;
 pub mod state;
 pub mod tolerations;
 pub mod volumes;

@@ -6,6 +6,7 @@ mod tests;
 use std::sync::Arc;
 
 use base::budgets::shares::Share;
+use pods::slices::Place;
 
 use super::Scheduler;
 use crate::api::{Binder, Cache, Needs};
@@ -17,7 +18,7 @@ use crate::framework::Event;
 use crate::plugins::{DEVICES, PLUGINS, VOLUMES};
 use crate::pod::PodInfo;
 use crate::queue::Trial;
-use crate::volumes::{Place, Step};
+use crate::volumes::Step;
 
 /// Bindings of one namespace that may wait at the same time. They take memory, and provisioners that make nothing keep them for minutes.
 pub(super) const SHARE: usize = 1000;
