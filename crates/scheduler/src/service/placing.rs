@@ -89,12 +89,11 @@ impl Scheduler {
 
     /// A binding waits no more, whatever became of it: another of its namespace may. Changes of claims do not tell, which come before.
     pub(super) fn leave(&mut self, share: Share) {
-        let was_full = self.waiting.shares.is_full(share.key());
+        let (was_full, namespace) = (self.waiting.shares.is_full(share.key()), share.key().clone());
         drop(share);
         // Else nobody was refused.
         if was_full {
-            self.queue.happened(Event::Volume);
-            self.queue.happened(Event::Device);
+            self.queue.happened_in(&namespace, &[Event::Volume, Event::Device], "BindingEnded");
         }
     }
 
