@@ -12,6 +12,7 @@ pub mod references;
 pub mod resources;
 pub mod security;
 pub mod signals;
+pub mod slices;
 pub mod state;
 pub mod tolerations;
 pub mod volumes;

@@ -207,7 +207,9 @@ impl Served {
 
     /// Where versions have fields of their own for selectors, the index is of this one.
     fn encoded(&self, entry: &Arc<Entry>, object: &Value) -> Arc<Entry> {
-        let index = match self.is_custom() && !self.strategy.selectable().is_empty() {
+        // Whoever converts may change labels.
+        let may_differ = !self.strategy.selectable().is_empty() || self.is_converted_elsewhere();
+        let index = match self.is_custom() && may_differ {
             true => Arc::new(Index::of(&*self.strategy, object, self.epoch)),
             false => entry.index.clone(),
         };

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use client::{Index, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
+use pods::slices::Place;
 use pods::volumes::{self as rules, Wish};
 
 use self::capacity::{Capacities, Room};
 use crate::pod::{Claim, PodInfo};
-use crate::selectors::Labels;
 
 pub(crate) const NODE_CONFLICT: &str = "node(s) didn't match PersistentVolume's node affinity";
 pub(crate) const BIND_CONFLICT: &str = "node(s) didn't find available persistent volumes to bind";
@@ -90,13 +90,6 @@ impl ClaimsOf {
     pub(crate) fn any_open(&self) -> bool {
         !self.open.is_empty()
     }
-}
-
-/// A node by what volumes ask of it.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) labels: &'a Labels,
 }
 
 /// What has to be done for a claim before its pod is bound.

@@ -9,6 +9,7 @@ mod conformance;
 mod connect;
 mod custom;
 mod fairness;
+mod figures;
 mod forms;
 mod full_store;
 mod hangups;

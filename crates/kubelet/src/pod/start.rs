@@ -112,7 +112,7 @@ async fn make(cx: &Arc<Context>, start: &Start) -> Result<Container, Failed> {
         }
     };
     forget_old(cx, start).await;
-    let cpus = config.resources.cpus.clone();
+    let (cpus, images) = (config.resources.cpus.clone(), mounts::image_volumes(model, &member.spec).count());
     let created = match cx.runtime().create_container(&start.sandbox.id, config).await {
         Ok(made) => {
             let (uid, name) = (model.uid(), member.spec.name.as_str());
@@ -120,6 +120,7 @@ async fn make(cx: &Arc<Context>, start: &Start) -> Result<Container, Failed> {
         }
         failed => failed,
     };
+    metrics::image_volumes(images, created.is_ok());
     match created {
         Ok(made) => {
             cx.container_event(model, member, Type::Normal, "Created", "Container created");

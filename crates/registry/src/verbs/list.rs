@@ -33,8 +33,8 @@ pub(crate) struct Selection {
     options: ListOptions,
     /// The fields that are known of an object.
     fields: Names,
-    /// It names fields of a custom resource. Each version has its own, with what its defaults and somebody's conversion make of them, and the
-    /// cache has an index of the stored one, maybe of an older definition: what is selected is what is shown.
+    /// It names fields of a custom resource, or labels of one that a webhook converts. Each version has its own, with what its defaults and somebody's
+    /// conversion make of them, and the cache has an index of the stored one, maybe of an older definition: what is selected is what is shown.
     by_converted: bool,
 }
 
@@ -59,7 +59,10 @@ impl Selection {
             term.field = res.stored_field(&term.field);
         }
         let names = |term: &fields::Requirement| !is_place(&term.field);
-        let by_converted = res.is_custom() && options.fields.iter().flat_map(|fields| &fields.0).any(names);
+        let by_fields = res.is_custom() && options.fields.iter().flat_map(|fields| &fields.0).any(names);
+        // A webhook may give an object other labels in another version, and clients select by what they see.
+        let by_labels = res.is_converted_elsewhere() && options.labels.as_ref().is_some_and(|labels| !labels.is_everything());
+        let by_converted = by_fields || by_labels;
         Ok(Self { namespace: namespace.map(str::to_owned), options, fields: res.known_fields(), by_converted })
     }
 
@@ -238,9 +241,11 @@ impl Registry {
         labels: &labels::Selector,
     ) -> Result<Vec<Arc<Entry>>, Status> {
         let window = Window { namespace: Some(namespace).filter(|namespace| !namespace.is_empty()), ..Window::default() };
-        let (page, _) = res.storage.cache.select(window, |entry| labels.matches(entry));
+        let is_of_shown = res.is_converted_elsewhere();
+        let (page, _) = res.storage.cache.select(window, |entry| is_of_shown || labels.matches(entry));
         let mut found = page.entries;
         res.show_changes(&mut found).await?;
+        found.retain(|entry| !is_of_shown || labels.matches(&**entry));
         Ok(found)
     }
 
