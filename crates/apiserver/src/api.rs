@@ -99,6 +99,11 @@ impl Api {
         &self.0.registry
     }
 
+    /// A token of the account of this name and UID that is good as long as the Secret `secret` of its namespace holds it.
+    pub fn sign_kept(&self, namespace: &str, secret: &str, account: (&str, &str)) -> Result<String, Status> {
+        self.0.keys.issue_kept(namespace, secret, account)
+    }
+
     /// Answers one request. Panics become 500.
     pub fn answer<B>(&self, request: Request<B>) -> Answer
     where

@@ -3,6 +3,7 @@
 mod bootstrap_token;
 pub mod impersonate;
 pub mod keys;
+mod legacy_token;
 pub mod oidc;
 pub mod token;
 pub mod webhook;
@@ -118,6 +119,11 @@ pub fn service_account(namespace: &str, name: &str) -> User {
     user(account_name(namespace, name), groups)
 }
 
+/// The user of the account with this UID.
+fn account_user(namespace: &str, account: &token::Reference) -> User {
+    User { uid: account.uid.clone(), ..service_account(namespace, &account.name) }
+}
+
 fn account_name(namespace: &str, name: &str) -> String {
     format!("system:serviceaccount:{namespace}:{name}")
 }
@@ -168,6 +174,7 @@ pub struct Authenticator {
     options: Options,
     configured: ArcSwap<Configured>,
     webhook: Option<webhook::Webhook>,
+    uses: legacy_token::Uses,
     /// The file as it was at the start.
     text: String,
 }
@@ -192,7 +199,7 @@ impl Authenticator {
         let configured = ArcSwap::from_pointee(configured(configuration, &options, &remotes));
         let webhook = options.webhook.as_ref().map(|options| webhook::Webhook::new(options, &remotes)).transpose()?;
         let anonymous = Arc::new(user(ANONYMOUS, Vec::new()));
-        Ok(Self { registry, keys, remotes, anonymous, options, configured, webhook, text })
+        Ok(Self { registry, keys, remotes, anonymous, options, configured, webhook, uses: legacy_token::Uses::default(), text })
     }
 
     /// Takes in the file whenever it changes.
@@ -236,14 +243,10 @@ impl Authenticator {
             })?,
         };
         if let Some(token) = token {
-            let reviewed = Box::pin(self.review(token, &[])).await.map_err(|error| {
+            let reviewed = Box::pin(self.review(token, &[], annotations)).await.map_err(|error| {
                 tracing::debug!(%error, "bearer token refused");
                 refused()
             })?;
-            if let Some(seconds) = reviewed.stale {
-                let said = format!("subject: {}, seconds after warning threshold: {seconds}", reviewed.user.name);
-                annotations.add("authentication.k8s.io/stale-token", said);
-            }
             return Ok(Arc::new(reviewed.user));
         }
         match identity {
@@ -275,25 +278,33 @@ impl Authenticator {
         )))
     }
 
-    /// The user of a token, and those of `audiences` (empty: the API server's own) that it is for.
-    pub async fn review(&self, token: &str, audiences: &[String]) -> Result<Reviewed, token::Error> {
+    /// The user of a token, and those of `audiences` (empty: the API server's own) that it is for. What there is to say of it is annotated.
+    pub async fn review(&self, token: &str, audiences: &[String], annotations: &Annotations) -> Result<Reviewed, token::Error> {
         if let Some((id, secret)) = bootstrap_token::parse(token) {
             // It names no audience: it is for the API server.
             let audiences = common(audiences, self.keys.audiences(), self.keys.audiences())?;
             let user = bootstrap_token::live(&self.registry, id, secret).await?;
-            return Ok(Reviewed { user, audiences, stale: None });
+            return Ok(Reviewed { user, audiences });
         }
         if let Some(found) = self.of_others(token).await {
             // It is for whom its issuer is asked for by this API server.
             let audiences = common(audiences, self.keys.audiences(), self.keys.audiences())?;
-            return Ok(Reviewed { user: found?, audiences, stale: None });
+            return Ok(Reviewed { user: found?, audiences });
         }
         let claims = self.keys.verify(token)?;
         let audiences = common(audiences, &claims.audiences, self.keys.audiences())?;
+        if let Some(secret) = claims.holder() {
+            let user = legacy_token::live(&self.registry, (&claims, secret), token, &self.uses, annotations).await?;
+            return Ok(Reviewed { user, audiences });
+        }
         let user = token::live(&self.registry, &claims).await?;
         let stale = token::stale_for(&claims, Timestamp::now().as_second());
         metrics::token_used(stale.is_some());
-        Ok(Reviewed { user, audiences, stale })
+        if let Some(seconds) = stale {
+            let said = format!("subject: {}, seconds after warning threshold: {seconds}", user.name);
+            annotations.add("authentication.k8s.io/stale-token", said);
+        }
+        Ok(Reviewed { user, audiences })
     }
 
     /// The user of a token that this cluster has not issued; None when there is nobody to ask.
@@ -303,7 +314,7 @@ impl Authenticator {
             return None;
         }
         let url = oidc::untrusted_issuer(token);
-        if url.as_deref() == Some(self.keys.issuer()) {
+        if url.as_deref().is_some_and(|url| url == self.keys.issuer() || url == legacy_token::ISSUER) {
             return None;
         }
         let issuer = configured.issuers.iter().find(|issuer| Some(issuer.url()) == url.as_deref());
@@ -335,8 +346,6 @@ pub struct Reviewed {
     pub user: User,
     /// The wanted audiences that it is for.
     pub audiences: Vec<String>,
-    /// Seconds since a newer one should have been used.
-    pub stale: Option<i64>,
 }
 
 /// The wanted audiences (by default the API server's `own`) that a token is for; an error when there is none.

@@ -2,7 +2,7 @@
 
 use apimachinery::Status;
 use http::{Response, StatusCode};
-use registry::User;
+use registry::{Annotations, User};
 use serde_json::{Map, Value, json};
 
 use crate::authz::{Attributes, Rule};
@@ -15,7 +15,7 @@ impl Inner {
         let cx = on.context("CreateOptions", false)?;
         let mut review = on.read(&cx, body).await?;
         let status = match &*on.resource.def.kind {
-            "TokenReview" => self.token_review(&review).await?,
+            "TokenReview" => self.token_review(&on.call.annotations, &review).await?,
             "SelfSubjectReview" => json!({"userInfo": user_info(&on.call.user)}),
             "SelfSubjectRulesReview" => self.rules_review(&on.call.user, &review)?,
             "SelfSubjectAccessReview" => self.access_review(&on.call.user, &review).await?,
@@ -40,13 +40,13 @@ impl Inner {
         Ok(respond::value(on.call.accept, StatusCode::CREATED, None, review, ""))
     }
 
-    async fn token_review(&self, review: &Value) -> Result<Value, Status> {
+    async fn token_review(&self, annotations: &Annotations, review: &Value) -> Result<Value, Status> {
         let token = review.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default();
         if token.is_empty() {
             return Err(Status::bad_request("token is required for TokenReview in authentication"));
         }
         let audiences: Vec<String> = texts(review.pointer("/spec/audiences"));
-        Ok(match self.authenticator.review(token, &audiences).await {
+        Ok(match self.authenticator.review(token, &audiences, annotations).await {
             Ok(reviewed) => {
                 let mut status = json!({"authenticated": true, "user": user_info(&reviewed.user)});
                 if !audiences.is_empty() {

@@ -7,6 +7,7 @@ mod certificates;
 mod components;
 mod conformance;
 mod connect;
+mod credentials;
 mod custom;
 mod fairness;
 mod forms;
