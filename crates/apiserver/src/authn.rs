@@ -236,14 +236,21 @@ impl Authenticator {
             });
         }
         let token = match parts.headers.get(AUTHORIZATION) {
-            Some(header) => Some(header.to_str().ok().and_then(bearer).ok_or_else(refused)?),
-            None => websocket::token(parts).map_err(|error| {
-                tracing::debug!(%error, "bearer token of a WebSocket refused");
-                refused()
-            })?,
+            Some(header) => bearer(header.as_bytes()).map(String::from_utf8_lossy),
+            None => None,
+        };
+        let token = match token {
+            Some(token) => Some(token),
+            None => {
+                let of_websocket = websocket::token(parts).map_err(|error| {
+                    tracing::debug!(%error, "bearer token of a WebSocket refused");
+                    refused()
+                })?;
+                of_websocket.map(Cow::Borrowed)
+            }
         };
         if let Some(token) = token {
-            let reviewed = Box::pin(self.review(token, &[], annotations)).await.map_err(|error| {
+            let reviewed = Box::pin(self.review(&token, &[], annotations)).await.map_err(|error| {
                 tracing::debug!(%error, "bearer token refused");
                 refused()
             })?;
@@ -359,15 +366,29 @@ fn refused() -> Status {
     Status::unauthorized("Unauthorized")
 }
 
-fn bearer(header: &str) -> Option<&str> {
-    let (scheme, token) = header.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+/// The token of a header `Authorization`. What else such a header may say is no opinion about who asks, as upstream: a proxy may have left it there.
+fn bearer(header: &[u8]) -> Option<&[u8]> {
+    let mut words = header.trim_ascii().split(|byte| *byte == b' ');
+    let (scheme, token) = (words.next()?, words.next()?);
+    (scheme.eq_ignore_ascii_case(b"bearer") && !token.is_empty()).then_some(token)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Upstream's TestAuthenticateRequestTokenInvalid and its neighbours: other schemes, and none, are no opinion.
+    #[test]
+    fn tokens_are_in_bearer_headers_alone() {
+        let check =
+            |header: &str, expected: Option<&str>| assert_eq!(bearer(header.as_bytes()), expected.map(str::as_bytes), "{header}");
+        check("Bearer token", Some("token"));
+        check("bearer token", Some("token"));
+        check(" Bearer token more", Some("token"));
+        for other in ["", "Bearer", "Bearer ", "Bearer  token", "Basic YTpi", "Bearer\ttoken", "token"] {
+            check(other, None);
+        }
+    }
 
     #[test]
     fn nodes_are_of_their_group() {

@@ -73,3 +73,13 @@ async fn a_token_is_good_as_long_as_its_secret_holds_it() {
     account(&server).await;
     check(&token, 401).await;
 }
+
+/// Upstream's bearer token authenticator has no opinion about other schemes: who sends them is anonymous.
+#[tokio::test]
+async fn credentials_of_other_schemes_are_none() {
+    for (anonymous, expected) in [(true, 200), (false, 401)] {
+        let server = start(anonymous).await;
+        let code = async |header: &str| ask(&server.api, "", &format!("GET /version\nauthorization: {header}")).await.code;
+        assert_eq!([code("Basic YTpi").await, code("Bearer").await, code("Bearer x").await], [expected, expected, 401]);
+    }
+}
