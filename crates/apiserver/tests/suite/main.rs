@@ -1,6 +1,7 @@
 //! The API over the embedded store in a temporary directory. One program: linking is what costs most.
 #![allow(clippy::unwrap_used)]
 
+mod access_reviews;
 mod aggregation;
 mod audit;
 mod certificates;
