@@ -47,6 +47,7 @@ mod stateful;
 mod testing;
 mod token_cleaner;
 mod trust_bundle;
+mod ttl;
 mod ttl_after_finished;
 mod volumes;
 mod worker;
@@ -172,6 +173,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<PodCleaner>(|o, t| launch(PodCleaner::new(&o.informers), o, t)),
     entry::<TokenCleaner>(|o, t| launch(TokenCleaner::new(&o.informers), o, t)),
     entry::<NodeLifecycle>(|o, t| launch(NodeLifecycle::new(&o.informers), o, t)),
+    entry::<ttl::Ttl>(|o, t| launch(ttl::Ttl::new(&o.informers), o, t)),
     entry::<PodCidrs>(|o, t| launch(PodCidrs::new(&o.informers, o.cluster_cidrs.clone()), o, t)),
     entry::<PodCollector>(|o, t| launch(PodCollector::new(&o.informers), o, t)),
     entry::<volumes::Binder>(|o, t| launch(volumes::Binder::new(&o.informers), o, t)),
