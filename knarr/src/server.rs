@@ -282,11 +282,12 @@ fn start_controllers(
         |tell| ["kube-controller-manager", "kube-scheduler"].iter().for_each(|name| tell(&[("name", name)], 1.0)),
     );
     let informers = Informers::new(identity::controllers(&handle.api), tasks.clone());
-    let api = handle.api.clone();
+    let (api, signing) = (handle.api.clone(), handle.api.clone());
     let controllers = controllers::Options {
         informers: informers.clone(),
         clients: Arc::new(move |account| identity::controller(&api, account)),
         root_ca: authority.bundle().to_owned(),
+        sign_kept: Arc::new(move |of| signing.sign_kept(of.namespace, of.secret, (of.account, of.uid))),
         authority: authority.clone(),
         reserved,
         cluster_cidrs: options.cluster_cidrs.clone(),

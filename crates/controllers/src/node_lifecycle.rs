@@ -191,13 +191,13 @@ impl Controller for NodeLifecycle {
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
-        let Some(node) = self.nodes.by_key(key) else {
+        let node = self.nodes.by_key(key);
+        self.registered.look(&key.name, node.as_deref(), &cx.events);
+        let Some(node) = node else {
             self.seen.lock().remove(&key.name);
-            self.registered.gone(cx, &key.name);
             self.leave_line(&key.name);
             return Ok(Action::Done);
         };
-        self.registered.there(cx, &node);
         let now = cx.clock.now();
         let silence =
             plan::grace(&node).checked_sub(self.heard.silence(&key.name, Instant::now())).filter(|left| !left.is_zero());

@@ -1,12 +1,14 @@
 //! The API over the embedded store in a temporary directory. One program: linking is what costs most.
 #![allow(clippy::unwrap_used)]
 
+mod access_reviews;
 mod aggregation;
 mod audit;
 mod certificates;
 mod components;
 mod conformance;
 mod connect;
+mod credentials;
 mod custom;
 mod fairness;
 mod figures;

@@ -72,7 +72,10 @@ impl Scheduler {
         tracing::warn!(pod = %pod.key(), node, %error, "binding failed, again later");
         let message = format!("binding rejected: {error}");
         self.tell(pod, pod, (Type::Warning, "FailedScheduling"), message.as_str());
-        self.writes.extend(self.api.report(&tried, SCHEDULER_ERROR, message, None));
+        // Where the pod waited, its status names the node, and what is queued is older than that.
+        let version = |pod: &PodInfo| pod.object().map(client::resource_version::of);
+        let latest: &PodInfo = if version(pod) > version(&tried) { pod } else { &tried };
+        self.writes.extend(self.api.report(latest, SCHEDULER_ERROR, message, None));
         self.cluster.remove_pod(pod.uid());
         self.queue.failed(&pod.key(), 0, Instant::now());
         self.queue.moved(Event::PodRemoved, pod, self.cluster.namespaces(), super::causes::POD[2]);
