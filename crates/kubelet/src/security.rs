@@ -36,6 +36,8 @@ pub enum Error {
 pub struct Around<'a> {
     /// The node's directory of seccomp profiles.
     pub profiles: &'a Path,
+    /// Who names no profile has that of the runtime.
+    pub seccomp_default: bool,
     /// Groups that the pod's volumes ask for.
     pub groups: &'a [u32],
 }
@@ -85,7 +87,7 @@ fn seccomp(profile: Option<SeccompProfile>, privileged: bool, around: Around<'_>
     if privileged {
         return Ok(None);
     }
-    let Some(profile) = profile else { return Ok(None) };
+    let Some(profile) = profile else { return Ok(around.seccomp_default.then_some(Seccomp::RuntimeDefault)) };
     match profile.type_.as_str() {
         "RuntimeDefault" => Ok(Some(Seccomp::RuntimeDefault)),
         "Localhost" => {
@@ -121,8 +123,8 @@ mod tests {
     use serde_json::{Value, json};
     use std::sync::Arc;
 
-    fn around(groups: &[u32]) -> Around<'_> {
-        Around { profiles: Path::new("/profiles"), groups }
+    fn around(seccomp_default: bool, groups: &[u32]) -> Around<'_> {
+        Around { profiles: Path::new("/profiles"), seccomp_default, groups }
     }
 
     fn merge_with(pod: Value, own: Value, user: Option<&str>, around: Around<'_>) -> Result<SecurityContext, Error> {
@@ -134,7 +136,7 @@ mod tests {
     }
 
     fn merge(pod: Value, own: Value, user: Option<&str>) -> Result<SecurityContext, Error> {
-        merge_with(pod, own, user, around(&[]))
+        merge_with(pod, own, user, around(false, &[]))
     }
 
     #[track_caller]
@@ -173,7 +175,7 @@ mod tests {
         // KEP-4265: `Unmasked` is for pods with a user namespace.
         let spec = json!({"hostUsers": false, "containers": [{"name": "c", "securityContext": {"procMount": "Unmasked"}}]});
         let model = crate::pod::testing::model(spec);
-        let own = effective(&model, &model.members[0], &Image::default(), around(&[])).unwrap();
+        let own = effective(&model, &model.members[0], &Image::default(), around(false, &[])).unwrap();
         assert!(own.unmasked_proc);
     }
 
@@ -187,13 +189,25 @@ mod tests {
         assert_eq!((merged.add_capabilities, merged.drop_capabilities), (vec!["NET_ADMIN".to_owned()], vec!["ALL".to_owned()]));
     }
 
-    /// concepts/storage: "the GID annotation is applied to all containers in the pod in the same way that GIDs specified in the Pod's security
-    /// context are".
+    /// tasks/configure-pod-container/configure-persistent-volume-storage: "the annotated GID is applied to all containers in the Pod in the same
+    /// way that GIDs specified in the Pod's security context are."
     #[test]
     fn groups_of_volumes_are_among_those_of_the_pod() {
         let merged =
-            merge_with(json!({"fsGroup": 3, "supplementalGroups": [9]}), json!({}), None, around(&[1234, 9])).unwrap();
+            merge_with(json!({"fsGroup": 3, "supplementalGroups": [9]}), json!({}), None, around(false, &[1234, 9])).unwrap();
         assert_eq!(merged.supplemental_groups, [3, 9, 1234]);
+    }
+
+    /// KEP-2413: without a profile of its own a container has `RuntimeDefault` in the place of `Unconfined`.
+    #[test]
+    fn the_default_is_for_who_names_no_profile() {
+        let check = |pod: Value, own: Value, expected: Option<Seccomp>| {
+            assert_eq!(merge_with(pod, own, None, around(true, &[])).unwrap().seccomp, expected);
+        };
+        check(json!({}), json!({}), Some(Seccomp::RuntimeDefault));
+        check(json!({}), json!({"privileged": true}), None);
+        check(json!({}), json!({"seccompProfile": {"type": "Unconfined"}}), None);
+        check(json!({"seccompProfile": {"type": "Unconfined"}}), json!({}), None);
     }
 
     #[test]

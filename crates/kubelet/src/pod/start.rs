@@ -160,7 +160,7 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
     let pod_dir = cx.pod_dir(start.model.uid());
     let groups = tokio::task::spawn_blocking(move || gid::all(&pod_dir)).await.map_err(|error| error.to_string())?;
     let groups = groups.map_err(|error| format!("cannot read the groups of volumes: {error}"))?;
-    let around = Around { profiles: &profiles, groups: &groups };
+    let around = Around { profiles: &profiles, seccomp_default: cx.options.seccomp_default, groups: &groups };
     let security = security::effective(&start.model, &start.member, &start.image, around).map_err(|error| error.to_string())?;
     let images = image_volumes(cx, start).await?;
     let mounts = prepare_mounts(cx, start, environment.variables.iter().cloned().collect(), images).await?;
