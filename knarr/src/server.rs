@@ -26,7 +26,7 @@ use crate::node::{self, Node};
 use crate::paths::{Paths, spelled};
 use crate::process::{self, Ending, create_private, make_private};
 use crate::token::JoinToken;
-use crate::{bootstrap, cli, identity, preflight, snapshot};
+use crate::{bootstrap, cli, identity, preflight, snapshot, systemd};
 
 /// How long each layer may take to end. Together they stay below the ten seconds that service managers give.
 const DRAIN_COMPONENTS: Duration = Duration::from_secs(3);
@@ -77,6 +77,7 @@ async fn serve(options: cli::Server) -> Result<()> {
         }
     };
     let ended = ending.wait(running).await;
+    process::tell_end(&ended);
     // An error tells of itself; one at the start has stopped nothing.
     if ended.is_ok() {
         tracing::info!("stopping; pods keep running");
@@ -184,6 +185,7 @@ async fn start(
     let listen = SocketAddr::new(options.bind_address, handle.address.port());
     Kubeconfig { path: paths.kubeconfig(), pki: paths.pki(), authority: authority.clone(), listen }.keep(components)?;
     tracing::info!(address = %handle.address, kubeconfig = %paths.kubeconfig().display(), "knarr {} serves Kubernetes {}", env!("CARGO_PKG_VERSION"), apiserver::VERSION);
+    systemd::serves(components);
     process::until_changed(own, changed).await
 }
 

@@ -5,6 +5,7 @@ pub mod block;
 pub mod claims;
 pub mod empty_dir;
 pub mod exclusive;
+pub mod gid;
 pub mod groups;
 pub mod host_path;
 pub mod huge_pages;
@@ -239,6 +240,7 @@ impl Volumes {
         block::fits(model, volume, mode)?;
         if !is_mounted {
             self.admit(model, &found).await?;
+            self.note_group(model, volume, &found).await?;
         }
         let Some(source) = Source::of_volume(&found, claims::is_read_only(volume)) else {
             return Ok((Some(self.on_node(found).await?), None));
@@ -288,6 +290,13 @@ impl Volumes {
                 Err(Failure::Step(why.to_owned()))
             }
         }
+    }
+
+    async fn note_group(&self, model: &Model, volume: &Volume, found: &PersistentVolume) -> Result<(), Failure> {
+        let Some(group) = gid::of(found) else { return Ok(()) };
+        let (pod_dir, name) = (self.cx.pod_dir(model.uid()), volume.name.clone());
+        let noted = tokio::task::spawn_blocking(move || gid::note(&pod_dir, &name, group)).await;
+        noted.map_err(|error| error.to_string())?.map_err(|error| Failure::Step(error.to_string()))
     }
 
     /// Has a driver show a volume, once more where it is `known`.
