@@ -174,7 +174,7 @@ async fn what_is_in_a_volume_goes_before_its_object() {
     world.fake.until::<PersistentVolume>(|all| !all.iter().any(|volume| meta::name(volume) == "deleted")).await;
     assert!(world.fake.writes().contains(&call("DELETE", "n", "deleted")));
     api.patch_status("old", &Default::default(), &released).await.unwrap();
-    let ended = |all: &[PersistentVolume]| !held(all, "old") && all.iter().any(|volume| meta::ends(volume));
+    let ended = |all: &[PersistentVolume]| !held(all, "old") && all.iter().any(meta::ends);
     world.fake.until::<PersistentVolume>(ended).await;
     assert!(world.fake.writes().contains(&call("DELETE", "n", "old")));
     assert!(!world.fake.writes().contains(&call("DELETE", "n", "kept")));
