@@ -196,7 +196,7 @@ async fn mounts_are_in_place() {
 #[tokio::test(flavor = "multi_thread")]
 async fn profiles_need_not_allow_what_the_runtime_does() {
     let Some(node) = Node::start().await else { return };
-    let sandbox = node.sandbox("profiles").await;
+    let sandbox = node.sandbox("who").await;
     let profile = |name: &str, text: &str| {
         let path = node.dir.path().join(name);
         std::fs::write(&path, text).unwrap();
