@@ -24,7 +24,7 @@ use crate::bootstrap::nodes::{CLUSTER, NODE_AUTHORITY};
 use crate::node::{self, Certificates, Clients, Cluster, Node};
 use crate::paths::{Paths, spelled};
 use crate::process::{self, Ending, create_private, make_private};
-use crate::{cli, identity, preflight};
+use crate::{cli, identity, preflight, systemd};
 use certificates::{Kind, Member};
 
 /// How long the components may take to end.
@@ -52,6 +52,7 @@ async fn serve(options: cli::Agent) -> Result<()> {
         make_private(&part)?;
     }
     let ended = ending.wait(start(&options, &paths, &tasks)).await;
+    process::tell_end(&ended);
     // An error tells of itself; one at the start has stopped nothing.
     if ended.is_ok() {
         tracing::info!("stopping; pods keep running");
@@ -97,6 +98,7 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
     tasks.spawn_until_cancelled("tunnel to the server", OnFailure::Shutdown, tunnel);
     process::settle(tasks);
     tracing::info!(node = name, server = options.server, "knarr {} runs pods", env!("CARGO_PKG_VERSION"));
+    systemd::serves(tasks);
     let newer = until_another(&cluster, &opened, (&member, clients.kubelet()), paths);
     tokio::select! {
         ended = process::until_changed(own, Some(changed)) => ended,

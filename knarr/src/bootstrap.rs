@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use ::ingress::gateway::streams::Port;
 use ::ingress::service::{GATEWAY_PORT, WEB as INGRESS};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use client::Api;
 use client::Client;
 use client::kube;
@@ -28,13 +28,34 @@ use serde_json::{Value, json};
 
 const SYSTEM: &str = "kube-system";
 
-/// Writes the Service as it must be; repeating it changes nothing. What is inside is what the API refuses otherwise, be it for want of room or by
-/// somebody's policy or webhook, which may be one that no pod answers yet: that keeps no server from starting, since it could not be removed
-/// without one, and is tried again.
+/// Why the Service of the cluster DNS is not as it must be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DnsError {
+    /// It cannot have these addresses.
+    #[error(
+        "the cluster DNS cannot have the address {wanted}: {why}. A data directory keeps the --service-cidr and the --cluster-dns that it \
+         was made with"
+    )]
+    Address {
+        /// The addresses.
+        wanted: String,
+        /// What the API says.
+        why: String,
+    },
+    /// It cannot be read.
+    #[error("service kube-system/kube-dns")]
+    Unread(#[source] kube::Error),
+    /// The API does not take it, be it for want of room or by somebody's policy or webhook, which may be one that no pod answers yet. That keeps no
+    /// server from starting, since it could not be removed without one, and is to be tried again.
+    #[error("service kube-system/kube-dns: {0}")]
+    Refused(String),
+}
+
+/// Writes the Service as it must be; repeating it changes nothing.
 ///
 /// # Errors
-/// The Service cannot have these addresses, or cannot be read.
-pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr]) -> Result<Result<()>> {
+/// See [`DnsError`].
+pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr]) -> Result<(), DnsError> {
     let families: Vec<&str> = addresses.iter().map(|address| if address.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
     let policy = if addresses.len() > 1 { "PreferDualStack" } else { "SingleStack" };
     let service = json!({
@@ -49,28 +70,18 @@ pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr]) -> Result<
     });
     let services: Api<Service> = Api::namespaced(client, "kube-system");
     let params = PatchParams::apply("knarr").force();
-    let Err(error) = services.patch("kube-dns", &params, &Patch::Apply(&service)).await else { return Ok(Ok(())) };
+    let Err(error) = services.patch("kube-dns", &params, &Patch::Apply(&service)).await else { return Ok(()) };
     let wanted: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-    let there = services.get_opt("kube-dns").await.context("service kube-system/kube-dns")?;
-    let has = there.and_then(|there| there.spec?.cluster_ips);
-    match (has, &error) {
-        (Some(has), _) if has != wanted => Err(no_address(&wanted, &error)),
-        (None, kube::Error::Api(status)) if names_address(status) => Err(no_address(&wanted, &error)),
-        (Some(_), _) => {
-            tracing::warn!(error = client::why(&error), "the service of the cluster DNS stays as it is");
-            Ok(Ok(()))
-        }
-        (None, _) => Ok(Err(error).context("service kube-system/kube-dns")),
-    }
-}
-
-fn no_address(wanted: &[String], error: &kube::Error) -> anyhow::Error {
-    anyhow!(
-        "the cluster DNS cannot have the address {}: {}. A data directory keeps the --service-cidr and the --cluster-dns that it was \
-         made with",
-        wanted.join(","),
-        client::why(error)
-    )
+    let there = services.get_opt("kube-dns").await.map_err(DnsError::Unread)?;
+    let is_address = match (there.and_then(|there| there.spec?.cluster_ips), &error) {
+        (Some(has), _) => has != wanted,
+        (None, kube::Error::Api(status)) => names_address(status),
+        (None, _) => false,
+    };
+    Err(match is_address {
+        true => DnsError::Address { wanted: wanted.join(","), why: client::why(&error) },
+        false => DnsError::Refused(client::why(&error)),
+    })
 }
 
 /// Whether the address itself is refused, as one outside of the ranges is.
@@ -306,5 +317,51 @@ fn present<K>(created: kube::Result<K>) -> kube::Result<()> {
     match created {
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
         other => other.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use client::kube::client::Body;
+    use http::{Method, Request, Response};
+
+    use super::*;
+
+    /// What becomes of the Service where there is `there`, and the API refuses to have it written with this status.
+    async fn refused(there: Option<Value>, status: Value) -> DnsError {
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let missing = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404});
+            let answer = match (request.method() == Method::PATCH, &there) {
+                (true, _) => status.clone(),
+                (false, Some(there)) => there.clone(),
+                (false, None) => missing,
+            };
+            let code = answer["code"].as_u64().map_or(200, |code| code as u16);
+            let response = Response::builder().status(code).body(Body::from(answer.to_string().into_bytes()));
+            std::future::ready(response)
+        });
+        let addresses = ["10.43.0.10".parse().unwrap()];
+        cluster_dns(Client::new(service, "default"), &addresses).await.unwrap_err()
+    }
+
+    /// Whether there is such a Service or not, what is refused for now is tried again, and what can never be ends the start.
+    #[tokio::test]
+    async fn what_is_refused_is_tried_again_unless_it_is_the_address() {
+        let status = |code: u16, field: &str| {
+            let causes = json!([{"field": field, "reason": "FieldValueInvalid", "message": "no"}]);
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": "", "code": code,
+                "details": {"causes": causes}})
+        };
+        let service = |address: &str| json!({"kind": "Service", "apiVersion": "v1", "spec": {"clusterIPs": [address]}});
+        let check = async |there: Option<Value>, status: Value, again: bool| {
+            let error = refused(there.clone(), status).await;
+            assert_eq!(matches!(error, DnsError::Refused(_)), again, "{there:?}: {error:?}");
+        };
+        check(None, status(403, "metadata"), true).await;
+        check(None, status(422, "spec.clusterIPs[0]"), false).await;
+        check(Some(service("10.43.0.10")), status(403, "metadata"), true).await;
+        check(Some(service("10.43.0.10")), status(507, "spec.clusterIPs[0]"), true).await;
+        check(Some(service("10.43.0.11")), status(422, "spec.clusterIPs[0]"), false).await;
     }
 }

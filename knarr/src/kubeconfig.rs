@@ -113,6 +113,6 @@ current-context: knarr
 ",
         encode(bundle),
         encode(&identity.certificate),
-        encode(&identity.key)
+        encode(&base::tls::sec1(&identity.key))
     )
 }

@@ -17,6 +17,7 @@ mod private_socket;
 mod process;
 mod server;
 mod snapshot;
+mod systemd;
 mod token;
 mod version;
 

@@ -13,6 +13,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::network::Backend;
 use ::network::cni::Directories;
@@ -104,6 +105,9 @@ pub(crate) struct Options {
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) max_pods: u32,
     pub(crate) pod_max_pids: u32,
+    pub(crate) allowed_unsafe_sysctls: Vec<kubelet::sysctls::Pattern>,
+    pub(crate) seccomp_default: bool,
+    pub(crate) max_container_restart_period: Duration,
     /// Directory of static pods.
     pub(crate) static_pods: Option<PathBuf>,
     /// Whether queries of services' logs are answered.
@@ -197,6 +201,9 @@ impl Options {
             annotations: BTreeMap::new(),
             max_pods: options.max_pods,
             pod_max_pids: options.pod_max_pids,
+            allowed_unsafe_sysctls: options.allowed_unsafe_sysctls.clone(),
+            seccomp_default: options.seccomp_default,
+            max_container_restart_period: options.max_container_restart_period,
             static_pods: options.pod_manifest_path.clone(),
             log_query: options.enable_system_log_query,
             verification: (
@@ -279,6 +286,9 @@ impl Node {
             zpages: crate::version::BUILD.pages("kubelet", kubelet::server::PLACES, options.flags.clone()),
             max_pods: options.max_pods,
             pod_max_pids: Some(i64::from(options.pod_max_pids)).filter(|most| *most > 0),
+            allowed_unsafe_sysctls: options.allowed_unsafe_sysctls.clone(),
+            seccomp_default: options.seccomp_default,
+            longest_restart_delay: options.max_container_restart_period,
             system_reserved: options.pressure.system_reserved()?,
             kube_reserved: options.pressure.kube_reserved()?,
             cpu_manager: options.pressure.cpu_manager(),

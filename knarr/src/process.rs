@@ -18,6 +18,8 @@ use nix::libc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::systemd;
+
 /// How long after the start the code that only the start needs is let go of.
 const SETTLED: Duration = Duration::from_secs(3);
 
@@ -133,6 +135,13 @@ async fn moved(own: Option<IpAddr>) -> Result<IpAddr> {
             Some(now) if now != own => return Ok(now),
             _ => changes.next().await?,
         }
+    }
+}
+
+/// Tells the service manager that the process ends, unless it only starts again: the manager would end it after a while.
+pub(crate) fn tell_end(ended: &Result<()>) {
+    if !ended.as_ref().is_err_and(|error| error.is::<Again>()) {
+        systemd::tell(systemd::State::Stopping);
     }
 }
 

@@ -17,6 +17,7 @@ use base::tasks::{OnFailure, Tasks};
 use base::tls::Authority;
 use client::Informers;
 
+use crate::bootstrap::DnsError;
 use crate::bootstrap::refusals::Refusals;
 use crate::certificate::follow::Begun;
 use crate::kubeconfig::Kubeconfig;
@@ -25,7 +26,7 @@ use crate::node::{self, Node};
 use crate::paths::{Paths, spelled};
 use crate::process::{self, Ending, create_private, make_private};
 use crate::token::JoinToken;
-use crate::{bootstrap, cli, identity, preflight, snapshot};
+use crate::{bootstrap, cli, identity, preflight, snapshot, systemd};
 
 /// How long each layer may take to end. Together they stay below the ten seconds that service managers give.
 const DRAIN_COMPONENTS: Duration = Duration::from_secs(3);
@@ -76,6 +77,7 @@ async fn serve(options: cli::Server) -> Result<()> {
         }
     };
     let ended = ending.wait(running).await;
+    process::tell_end(&ended);
     // An error tells of itself; one at the start has stopped nothing.
     if ended.is_ok() {
         tracing::info!("stopping; pods keep running");
@@ -137,12 +139,15 @@ async fn start(
         bootstrap::pod_ranges(client.clone(), &cluster.pods),
         bootstrap::local_storage(client.clone()),
     );
-    let dns = dns?;
+    let dns = match dns {
+        Err(DnsError::Refused(_)) | Ok(()) => dns.map_err(Into::into),
+        Err(error) => return Err(error.into()),
+    };
     ranges?;
     let (own, addresses) = (client.clone(), cluster.dns.clone());
     until_taken("service of the cluster DNS", dns, components, move || {
         let (own, addresses) = (own.clone(), addresses.clone());
-        async move { bootstrap::cluster_dns(own, &addresses).await.and_then(|taken| taken) }
+        async move { Ok(bootstrap::cluster_dns(own, &addresses).await?) }
     });
     until_taken("class of local volumes", storage, components, move || bootstrap::local_storage(client.clone()));
     let token = paths.token();
@@ -180,6 +185,7 @@ async fn start(
     let listen = SocketAddr::new(options.bind_address, handle.address.port());
     Kubeconfig { path: paths.kubeconfig(), pki: paths.pki(), authority: authority.clone(), listen }.keep(components)?;
     tracing::info!(address = %handle.address, kubeconfig = %paths.kubeconfig().display(), "knarr {} serves Kubernetes {}", env!("CARGO_PKG_VERSION"), apiserver::VERSION);
+    systemd::serves(components);
     process::until_changed(own, changed).await
 }
 
@@ -278,11 +284,12 @@ fn start_controllers(
         |tell| ["kube-controller-manager", "kube-scheduler"].iter().for_each(|name| tell(&[("name", name)], 1.0)),
     );
     let informers = Informers::new(identity::controllers(&handle.api), tasks.clone());
-    let api = handle.api.clone();
+    let (api, signing) = (handle.api.clone(), handle.api.clone());
     let controllers = controllers::Options {
         informers: informers.clone(),
         clients: Arc::new(move |account| identity::controller(&api, account)),
         root_ca: authority.bundle().to_owned(),
+        sign_kept: Arc::new(move |of| signing.sign_kept(of.namespace, of.secret, (of.account, of.uid))),
         authority: authority.clone(),
         reserved,
         cluster_cidrs: options.cluster_cidrs.clone(),

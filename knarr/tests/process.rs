@@ -48,6 +48,14 @@ fn a_server_that_is_to_outlive_its_terminal_does() {
     assert!(child.wait().unwrap().success());
 }
 
+/// Who waits for a server that has ended at once, or was never started, is told so long before he would give up.
+#[test]
+fn nobody_waits_for_a_server_that_does_not_run() {
+    let c = Cluster::prepare(KNARR);
+    refused(&mut c.knarr(&["server", "--no-agent", "--service-cidr", "10.43.0.0/31"]), "too small");
+    refused(&mut c.knarr(&["status", "--wait", "--timeout", "1h"]), "no server works with the data directory");
+}
+
 /// What the command says that is refused.
 #[track_caller]
 fn refused(command: &mut Command, expected: &str) {

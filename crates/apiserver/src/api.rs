@@ -1,5 +1,7 @@
 //! One request, from its first byte to its answer.
 
+mod attributes;
+
 use std::any::Any;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -30,9 +32,8 @@ use crate::fairness::seat::{Entry, Seat};
 use crate::metrics::load::{InFlight, Ongoing};
 use crate::metrics::{self, Asked, SelfDefense};
 use crate::negotiate::{self, Accept, Restrictions};
-use crate::query::Query;
 use crate::respond;
-use crate::route::{self, Route, Target};
+use crate::route::{self, Route};
 use crate::server::Unauthenticated;
 use crate::stages::{self, InProcess, seats};
 
@@ -97,6 +98,11 @@ impl Api {
     /// The registry behind it.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.0.registry
+    }
+
+    /// A token of the account of this name and UID that is good as long as the Secret `secret` of its namespace holds it.
+    pub fn sign_kept(&self, namespace: &str, secret: &str, account: (&str, &str)) -> Result<String, Status> {
+        self.0.keys.issue_kept(namespace, secret, account)
     }
 
     /// Answers one request. Panics become 500.
@@ -317,17 +323,24 @@ impl Inner {
         if seat.as_ref().is_some_and(|seat| seat.retry_after().is_some()) {
             return Err(Status::too_many_requests("Too many requests, please try again later.", 1));
         }
-        let name = self.selected(call, route, plan);
+        let selecting = self.selecting(call, route, plan);
         let started = Instant::now();
-        let mut allowed = Ok(());
+        let (mut allowed, mut reason) = (Ok(()), String::new());
         for verb in &plan.verbs {
-            if allowed.is_ok() {
-                allowed = self.authorizer.decide(&self.registry, &self.attributes(call, route, verb, &name)).await;
+            let attributes = self.attributes(call, route, verb, selecting.as_ref());
+            let decision = self.authorizer.authorize(&self.registry, &attributes).await;
+            if !decision.allowed {
+                allowed = Err(attributes.forbidden(&decision.reason));
+            }
+            reason = decision.reason;
+            if allowed.is_err() {
+                break;
             }
         }
         metrics::identity::authorized(&allowed, started.elapsed());
         if let Some(record) = &call.record {
             record.annotate("authorization.k8s.io/decision", if allowed.is_ok() { "allow" } else { "forbid" });
+            record.annotate("authorization.k8s.io/reason", &reason);
         }
         allowed
     }
@@ -417,9 +430,9 @@ impl Inner {
 
     async fn may_impersonate(&self, call: &Call<'_>, routed: &Routed<'_>, mode: Mode, wanted: &User) -> Result<(), Status> {
         let Routed { route, plan, .. } = routed;
-        let (seen, name) = (mode.seen(&call.user), self.selected(call, route, plan));
+        let (seen, selecting) = (mode.seen(&call.user), self.selecting(call, route, plan));
         for verb in plan.verbs.iter().filter_map(|verb| mode.verb_on(verb)) {
-            let attributes = Attributes { user: &seen, ..self.attributes(call, route, &verb, &name) };
+            let attributes = Attributes { user: &seen, ..self.attributes(call, route, &verb, selecting.as_ref()) };
             self.authorizer.decide(&self.registry, &attributes).await?;
         }
         for checks in mode.requirements(&seen, wanted)? {
@@ -433,43 +446,6 @@ impl Inner {
             }
         }
         Ok(())
-    }
-
-    /// What field selectors restrict a list or watch to: name and node.
-    fn selected(&self, call: &Call<'_>, route: &Route<'_>, plan: &Plan) -> (String, String) {
-        let selects = matches!(route, Route::Resource(_)) && matches!(plan.verbs[0], "list" | "watch" | "deletecollection");
-        if !selects || !call.query.contains("fieldSelector") {
-            return Default::default();
-        }
-        let query = Query::parse(call.query);
-        let selector = query.get("fieldSelector").and_then(|text| apimachinery::fields::Selector::parse(text).ok());
-        let exact = |field: &str| selector.as_ref().and_then(|selector| selector.exact(field)).unwrap_or_default().to_owned();
-        (exact("metadata.name"), exact("spec.nodeName"))
-    }
-
-    fn attributes<'a>(
-        &self,
-        call: &'a Call<'_>,
-        route: &Route<'a>,
-        verb: &'a str,
-        selected: &'a (String, String),
-    ) -> Attributes<'a> {
-        let base = Attributes::new(&call.user);
-        match *route {
-            Route::Other => Attributes { verb, path: call.path, ..base },
-            Route::Resource(ref target @ Target { group, version, plural, name, sub, .. }) => Attributes {
-                verb,
-                group,
-                version,
-                resource: plural,
-                subresource: sub,
-                namespace: target.scope(),
-                name: if name.is_empty() { &selected.0 } else { name },
-                is_resource: true,
-                node_name: &selected.1,
-                ..base
-            },
-        }
     }
 }
 

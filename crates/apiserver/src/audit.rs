@@ -3,9 +3,11 @@
 //! The [`policy`] says how much is told of a request and when; the [`log`] takes events as lines of JSON, a [`webhook`] many at once. A [`Record`] begins when it is
 //! known who asks, also when nobody good does, and ends with the answer; that of a watch or a connection when it ends.
 
+mod answer;
 mod counts;
 mod log;
 mod policy;
+mod room;
 #[cfg(test)]
 mod tests;
 mod webhook;
@@ -18,8 +20,8 @@ use std::sync::Arc;
 use apimachinery::{Reason, Status, meta};
 use base::budgets::connections::Place;
 use futures::future::OptionFuture;
+use http::Response;
 use http::request::Parts;
-use http::{HeaderMap, Response};
 use parking_lot::Mutex;
 use registry::{Annotations, Registry, User};
 use serde_json::{Map, Value, json};
@@ -30,6 +32,7 @@ use crate::metrics::load::Ongoing;
 use crate::remote::Remotes;
 use crate::route::{Route, Target};
 
+use answer::Answer;
 use log::Log;
 pub use log::LogOptions;
 use policy::PolicyError;
@@ -165,6 +168,9 @@ impl Audit {
             Route::Resource(target) => Some(target),
             Route::Other => None,
         };
+        if decision.level >= Level::Request {
+            annotations.want_details();
+        }
         let event = event(parts, target, verb, user, decision.level);
         let record = Record {
             backends: self.backends.clone(),
@@ -287,16 +293,17 @@ impl Record {
 
     /// The answer is there. That of a request that lasts has only begun.
     pub(crate) async fn answered(self: &Arc<Self>, response: &mut Response<Body>, ongoing: Option<&Arc<Ongoing>>) {
-        let code = response.status().as_u16();
+        let (code, wanted) = (response.status().as_u16(), self.decision.level == Level::RequestResponse);
+        let answer = if wanted || code >= 400 { answer::read(response, ongoing.is_some()).await } else { Answer::None };
         {
             let mut event = self.event.lock();
             event["responseStatus"] = json!({"metadata": {}, "code": code});
-            if let (Body::Whole(bytes), true) = (response.body(), self.decision.level == Level::RequestResponse || code >= 400) {
-                match self.answer(bytes, response.headers()) {
-                    Some(status) if code >= 400 && status["kind"] == "Status" => event["responseStatus"] = status,
-                    Some(object) if self.decision.level == Level::RequestResponse => event["responseObject"] = object,
-                    _ => {}
-                }
+            match answer {
+                Answer::Object(status) if code >= 400 && status["kind"] == "Status" => event["responseStatus"] = status,
+                Answer::Object(object) if wanted => event["responseObject"] = self.shown(object),
+                // In upstream's words: it cuts what is too large for a webhook.
+                Answer::TooLarge if wanted => event["annotations"]["audit.k8s.io/truncated"] = "true".into(),
+                _ => {}
             }
         }
         if let Some(ongoing) = ongoing {
@@ -318,18 +325,15 @@ impl Record {
         self.tell_now(Stage::Panic);
     }
 
-    /// The object that is answered, if it is one in JSON.
-    fn answer(&self, bytes: &[u8], headers: &HeaderMap) -> Option<Value> {
-        let plain = !headers.contains_key(http::header::CONTENT_ENCODING);
-        if bytes.is_empty() || bytes.len() > MAX_BODY || !plain {
-            return None;
-        }
-        serde_json::from_slice(bytes).ok().map(|object| self.shown(object))
-    }
-
     fn shown(&self, mut object: Value) -> Value {
         if self.decision.without_managed_fields {
             meta::remove(&mut object, "managedFields");
+            let each = |object: &mut Value, key: &str, remove: fn(&mut Value)| {
+                object.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten().for_each(remove);
+            };
+            // Of a list, and of a table.
+            each(&mut object, "items", |item| _ = meta::remove(item, "managedFields"));
+            each(&mut object, "rows", |row| _ = row.get_mut("object").map(|object| meta::remove(object, "managedFields")));
         }
         object
     }

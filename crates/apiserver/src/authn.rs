@@ -3,6 +3,7 @@
 mod bootstrap_token;
 pub mod impersonate;
 pub mod keys;
+mod legacy_token;
 pub mod oidc;
 pub mod token;
 pub mod webhook;
@@ -118,6 +119,11 @@ pub fn service_account(namespace: &str, name: &str) -> User {
     user(account_name(namespace, name), groups)
 }
 
+/// The user of the account with this UID.
+fn account_user(namespace: &str, account: &token::Reference) -> User {
+    User { uid: account.uid.clone(), ..service_account(namespace, &account.name) }
+}
+
 fn account_name(namespace: &str, name: &str) -> String {
     format!("system:serviceaccount:{namespace}:{name}")
 }
@@ -168,6 +174,7 @@ pub struct Authenticator {
     options: Options,
     configured: ArcSwap<Configured>,
     webhook: Option<webhook::Webhook>,
+    uses: legacy_token::Uses,
     /// The file as it was at the start.
     text: String,
 }
@@ -192,7 +199,7 @@ impl Authenticator {
         let configured = ArcSwap::from_pointee(configured(configuration, &options, &remotes));
         let webhook = options.webhook.as_ref().map(|options| webhook::Webhook::new(options, &remotes)).transpose()?;
         let anonymous = Arc::new(user(ANONYMOUS, Vec::new()));
-        Ok(Self { registry, keys, remotes, anonymous, options, configured, webhook, text })
+        Ok(Self { registry, keys, remotes, anonymous, options, configured, webhook, uses: legacy_token::Uses::default(), text })
     }
 
     /// Takes in the file whenever it changes.
@@ -229,21 +236,24 @@ impl Authenticator {
             });
         }
         let token = match parts.headers.get(AUTHORIZATION) {
-            Some(header) => Some(header.to_str().ok().and_then(bearer).ok_or_else(refused)?),
-            None => websocket::token(parts).map_err(|error| {
-                tracing::debug!(%error, "bearer token of a WebSocket refused");
-                refused()
-            })?,
+            Some(header) => bearer(header.as_bytes()).map(String::from_utf8_lossy),
+            None => None,
+        };
+        let token = match token {
+            Some(token) => Some(token),
+            None => {
+                let of_websocket = websocket::token(parts).map_err(|error| {
+                    tracing::debug!(%error, "bearer token of a WebSocket refused");
+                    refused()
+                })?;
+                of_websocket.map(Cow::Borrowed)
+            }
         };
         if let Some(token) = token {
-            let reviewed = Box::pin(self.review(token, &[])).await.map_err(|error| {
+            let reviewed = Box::pin(self.review(&token, &[], annotations)).await.map_err(|error| {
                 tracing::debug!(%error, "bearer token refused");
                 refused()
             })?;
-            if let Some(seconds) = reviewed.stale {
-                let said = format!("subject: {}, seconds after warning threshold: {seconds}", reviewed.user.name);
-                annotations.add("authentication.k8s.io/stale-token", said);
-            }
             return Ok(Arc::new(reviewed.user));
         }
         match identity {
@@ -275,25 +285,33 @@ impl Authenticator {
         )))
     }
 
-    /// The user of a token, and those of `audiences` (empty: the API server's own) that it is for.
-    pub async fn review(&self, token: &str, audiences: &[String]) -> Result<Reviewed, token::Error> {
+    /// The user of a token, and those of `audiences` (empty: the API server's own) that it is for. What there is to say of it is annotated.
+    pub async fn review(&self, token: &str, audiences: &[String], annotations: &Annotations) -> Result<Reviewed, token::Error> {
         if let Some((id, secret)) = bootstrap_token::parse(token) {
             // It names no audience: it is for the API server.
             let audiences = common(audiences, self.keys.audiences(), self.keys.audiences())?;
             let user = bootstrap_token::live(&self.registry, id, secret).await?;
-            return Ok(Reviewed { user, audiences, stale: None });
+            return Ok(Reviewed { user, audiences });
         }
         if let Some(found) = self.of_others(token).await {
             // It is for whom its issuer is asked for by this API server.
             let audiences = common(audiences, self.keys.audiences(), self.keys.audiences())?;
-            return Ok(Reviewed { user: found?, audiences, stale: None });
+            return Ok(Reviewed { user: found?, audiences });
         }
         let claims = self.keys.verify(token)?;
         let audiences = common(audiences, &claims.audiences, self.keys.audiences())?;
+        if let Some(secret) = claims.holder() {
+            let user = legacy_token::live(&self.registry, (&claims, secret), token, &self.uses, annotations).await?;
+            return Ok(Reviewed { user, audiences });
+        }
         let user = token::live(&self.registry, &claims).await?;
         let stale = token::stale_for(&claims, Timestamp::now().as_second());
         metrics::token_used(stale.is_some());
-        Ok(Reviewed { user, audiences, stale })
+        if let Some(seconds) = stale {
+            let said = format!("subject: {}, seconds after warning threshold: {seconds}", user.name);
+            annotations.add("authentication.k8s.io/stale-token", said);
+        }
+        Ok(Reviewed { user, audiences })
     }
 
     /// The user of a token that this cluster has not issued; None when there is nobody to ask.
@@ -303,7 +321,7 @@ impl Authenticator {
             return None;
         }
         let url = oidc::untrusted_issuer(token);
-        if url.as_deref() == Some(self.keys.issuer()) {
+        if url.as_deref().is_some_and(|url| url == self.keys.issuer() || url == legacy_token::ISSUER) {
             return None;
         }
         let issuer = configured.issuers.iter().find(|issuer| Some(issuer.url()) == url.as_deref());
@@ -335,8 +353,6 @@ pub struct Reviewed {
     pub user: User,
     /// The wanted audiences that it is for.
     pub audiences: Vec<String>,
-    /// Seconds since a newer one should have been used.
-    pub stale: Option<i64>,
 }
 
 /// The wanted audiences (by default the API server's `own`) that a token is for; an error when there is none.
@@ -350,15 +366,29 @@ fn refused() -> Status {
     Status::unauthorized("Unauthorized")
 }
 
-fn bearer(header: &str) -> Option<&str> {
-    let (scheme, token) = header.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+/// The token of a header `Authorization`. What else such a header may say is no opinion about who asks, as upstream: a proxy may have left it there.
+fn bearer(header: &[u8]) -> Option<&[u8]> {
+    let mut words = header.trim_ascii().split(|byte| *byte == b' ');
+    let (scheme, token) = (words.next()?, words.next()?);
+    (scheme.eq_ignore_ascii_case(b"bearer") && !token.is_empty()).then_some(token)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Upstream's TestAuthenticateRequestTokenInvalid and its neighbours: other schemes, and none, are no opinion.
+    #[test]
+    fn tokens_are_in_bearer_headers_alone() {
+        let check =
+            |header: &str, expected: Option<&str>| assert_eq!(bearer(header.as_bytes()), expected.map(str::as_bytes), "{header}");
+        check("Bearer token", Some("token"));
+        check("bearer token", Some("token"));
+        check(" Bearer token more", Some("token"));
+        for other in ["", "Bearer", "Bearer ", "Bearer  token", "Basic YTpi", "Bearer\ttoken", "token"] {
+            check(other, None);
+        }
+    }
 
     #[test]
     fn nodes_are_of_their_group() {

@@ -12,6 +12,7 @@ mod node;
 mod policy;
 mod reconcile;
 mod rules;
+mod selecting;
 mod tables;
 #[cfg(test)]
 mod upstream;
@@ -32,14 +33,16 @@ pub use policy::Policy;
 pub use reconcile::run;
 pub(crate) use reconcile::{again, start};
 pub use rules::Rule;
+pub use selecting::Selecting;
+pub(crate) use selecting::validate as validate_selectors;
 
-use crate::authn::MASTERS;
+use crate::authn::{MASTERS, node_identity};
 use crate::file::{self, FileError};
 use crate::metrics::reload::{self, File};
 use crate::remote::Remotes;
 use configuration::{Mode, Options};
 use follow::Followed;
-use webhook::{Opinion, Webhook};
+use webhook::Webhook;
 
 /// Why the configuration of authorization cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -78,8 +81,8 @@ pub struct Attributes<'a> {
     pub path: &'a str,
     /// Whether it is about a resource.
     pub is_resource: bool,
-    /// The node that a field selector restricts pods to.
-    pub node_name: &'a str,
+    /// What the selectors of a list, a watch or a deletion of a collection restrict it to.
+    pub selecting: Option<&'a Selecting>,
 }
 
 impl<'a> Attributes<'a> {
@@ -96,8 +99,13 @@ impl<'a> Attributes<'a> {
             name: "",
             path: "",
             is_resource: false,
-            node_name: "",
+            selecting: None,
         }
+    }
+
+    /// The value that a field selector demands of a field, empty when it demands none.
+    pub fn selected(&self, field: &str) -> &'a str {
+        self.selecting.and_then(|selecting| selecting.exact(field)).unwrap_or_default()
     }
 
     /// Upstream's 403.
@@ -124,6 +132,43 @@ impl<'a> Attributes<'a> {
             namespace => format!("in the namespace {}", apimachinery::text::quote(namespace)),
         };
         format!("User {user} cannot {} resource \"{resource}\" in API group \"{}\" {scope}", self.verb, self.group)
+    }
+}
+
+/// What the authorizers say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// The user may.
+    pub allowed: bool,
+    /// The user may not, whatever others say. Neither is said where nobody has an opinion, which comes to the same.
+    pub denied: bool,
+    /// Why, in the words of the authorizers, which may say nothing.
+    pub reason: String,
+    /// What went wrong meanwhile.
+    pub error: Option<String>,
+}
+
+/// What one of them thinks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Verdict {
+    Allow,
+    Deny,
+    /// The next one is asked.
+    #[default]
+    None,
+}
+
+/// What one of them says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Opinion {
+    verdict: Verdict,
+    reason: String,
+    error: Option<String>,
+}
+
+impl Opinion {
+    fn of(verdict: Verdict, reason: impl Into<String>) -> Self {
+        Self { verdict, reason: reason.into(), error: None }
     }
 }
 
@@ -219,45 +264,88 @@ impl Authorizer {
 
     /// Allowed, or the 403.
     pub async fn decide(&self, registry: &Registry, attributes: &Attributes<'_>) -> Result<(), Status> {
-        match self.refusal(registry, attributes).await {
-            None => Ok(()),
-            Some(why) => Err(attributes.forbidden(&why)),
-        }
+        let decision = self.authorize(registry, attributes).await;
+        if decision.allowed { Ok(()) } else { Err(attributes.forbidden(&decision.reason)) }
     }
 
-    /// Why the request is not allowed, in the words of the authorizers, which may say nothing; none when it is.
-    pub async fn refusal(&self, registry: &Registry, attributes: &Attributes<'_>) -> Option<String> {
-        if attributes.user.groups.iter().any(|group| group == MASTERS) {
-            return None;
+    /// What the authorizers say: the first that has an opinion, and why the others have none where nobody has one.
+    pub async fn authorize(&self, registry: &Registry, attributes: &Attributes<'_>) -> Decision {
+        if is_master(attributes.user) {
+            return Decision { allowed: true, ..Decision::default() };
         }
-        let mut reasons = Vec::new();
+        let (mut reasons, mut errors) = (Vec::new(), Vec::new());
         let steps = self.steps.load_full();
         for step in steps.iter() {
-            let opinion = match step {
-                Step::Node => match node::decide(registry, attributes).await {
-                    node::Decision::Allow => Opinion::Allow,
-                    node::Decision::NoOpinion(why) => Opinion::None(why),
-                },
+            let Opinion { verdict, reason, error } = match step {
+                Step::Node => node::opinion(registry, attributes).await,
                 Step::Rbac => self.by_rules(registry, attributes),
                 Step::Webhook(webhook) => Box::pin(webhook.opinion(registry, attributes)).await,
             };
-            match opinion {
-                Opinion::Allow => return None,
-                Opinion::Deny(why) => return Some(why),
-                Opinion::None(why) if why.is_empty() => {}
-                Opinion::None(why) => reasons.push(why),
+            if verdict != Verdict::None {
+                return Decision { allowed: verdict == Verdict::Allow, denied: verdict == Verdict::Deny, reason, error };
             }
+            reasons.extend(Some(reason).filter(|reason| !reason.is_empty()));
+            errors.extend(error);
         }
-        Some(reasons.join("\n"))
+        Decision { reason: reasons.join("\n"), error: aggregate(&errors), ..Decision::default() }
+    }
+
+    /// Why the rules of a user, as [`Self::rules_of`] has them, may not be all that the user may do.
+    pub fn unlisted(&self, registry: &Registry, user: &User, namespace: &str) -> Unlisted {
+        let mut unlisted = Unlisted::default();
+        for step in self.steps.load().iter() {
+            let who = match step {
+                Step::Node if node_identity(user).is_some() => "node",
+                Step::Webhook(_) => "webhook",
+                Step::Node => continue,
+                Step::Rbac => {
+                    unlisted.errors.extend(aggregate(&self.index(registry).missing(user, namespace)));
+                    continue;
+                }
+            };
+            unlisted.incomplete = true;
+            unlisted.errors.push(format!("{who} authorizer does not support user rule resolution"));
+        }
+        unlisted
     }
 
     fn by_rules(&self, registry: &Registry, attributes: &Attributes<'_>) -> Opinion {
         let index = self.index(registry);
-        if index.allows(attributes) {
-            return Opinion::Allow;
+        if let Some(grant) = index.granted(attributes) {
+            return Opinion::of(Verdict::Allow, format!("RBAC: allowed by {grant}"));
         }
         let missing = index.missing(attributes.user, if attributes.is_resource { attributes.namespace } else { "" });
-        Opinion::None(if missing.is_empty() { String::new() } else { format!("RBAC: {}", missing.join(", ")) })
+        Opinion::of(Verdict::None, if missing.is_empty() { String::new() } else { format!("RBAC: {}", missing.join(", ")) })
+    }
+}
+
+/// What is not among the rules of a user.
+#[derive(Debug, Default)]
+pub struct Unlisted {
+    /// There may be more that the user may do.
+    pub incomplete: bool,
+    /// Why, and what else went wrong.
+    pub errors: Vec<String>,
+}
+
+impl Unlisted {
+    /// All of it as one text.
+    pub fn error(&self) -> Option<String> {
+        aggregate(&self.errors)
+    }
+}
+
+/// Whether nobody is asked what the user may do.
+pub(crate) fn is_master(user: &User) -> bool {
+    user.groups.iter().any(|group| group == MASTERS)
+}
+
+/// Several errors as Go's clients know them.
+fn aggregate(errors: &[String]) -> Option<String> {
+    match errors {
+        [] => None,
+        [one] => Some(one.clone()),
+        all => Some(format!("[{}]", all.join(", "))),
     }
 }
 

@@ -129,6 +129,17 @@ impl ListBody {
         Some(piece.freeze())
     }
 
+    /// All that is left, which is still sent.
+    pub(crate) fn look(&mut self) -> Bytes {
+        let mut all = BytesMut::with_capacity(self.left as usize);
+        while let Some(piece) = self.piece() {
+            all.extend_from_slice(&piece);
+        }
+        let all = all.freeze();
+        (self.left, self.part) = (all.len() as u64, all.clone());
+        all
+    }
+
     /// All of it.
     pub fn concat(mut self) -> Bytes {
         let mut all = BytesMut::with_capacity(self.left as usize);

@@ -88,6 +88,7 @@ pub(crate) async fn keep(
     let own = fields::Selector::parse("metadata.name=kubernetes").ok();
     let kept = [
         ("", "namespaces", None, None),
+        ("scheduling.k8s.io", "priorityclasses", None, None),
         (flow_control::GROUP, "flowschemas", None, None),
         (flow_control::GROUP, "prioritylevelconfigurations", None, None),
         ("", "services", Some("default"), own.clone()),
@@ -107,7 +108,7 @@ pub(crate) async fn keep(
         loop {
             if let Err(error) = run(&registry, &service_cidrs, advertised).await {
                 gates.iter().for_each(|gate| gate.not_ready(error.message.clone()));
-                tracing::warn!(%error, "the cluster's own namespaces and the kubernetes Service cannot be kept, trying again");
+                tracing::warn!(%error, "the cluster's own objects, such as namespaces and the kubernetes Service, cannot be kept, trying again");
                 tokio::time::sleep(RETRY).await;
                 continue;
             }

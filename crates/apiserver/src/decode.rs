@@ -121,7 +121,8 @@ pub(crate) fn parse_yaml(bytes: &[u8]) -> Result<Parsed, Status> {
     yaml::parse(text).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))
 }
 
-fn parse_protobuf(bytes: &[u8], expected: (&str, &str, &str)) -> Result<Value, Status> {
+/// Parses enveloped protobuf. `expected` is the (group, version, kind) of one that does not say.
+pub(crate) fn parse_protobuf(bytes: &[u8], expected: (&str, &str, &str)) -> Result<Value, Status> {
     let bad = |error: &dyn std::fmt::Display| Status::bad_request(error.to_string());
     let (api_version, kind, raw) = schema::protobuf::unwrap_envelope(bytes).map_err(|error| bad(&error))?;
     let own = gvk::api_version(expected.0, expected.1);

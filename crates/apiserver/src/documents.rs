@@ -1,6 +1,7 @@
 //! Paths that name no resource.
 
 use apimachinery::Status;
+use base::budgets::heavy;
 use base::metrics::{self, Format};
 use base::zpages::{self, Page};
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
@@ -49,6 +50,7 @@ impl Inner {
             "/version" => raw(&crate::version::document(&self.build)),
             "/metrics" => metrics(call, metrics::Page::Server),
             "/metrics/slis" => metrics(call, metrics::Page::ServerSlis),
+            "/metrics/resources" => self.pod_resources(call).await,
             "/api" | "/apis" => self.groups(call, path),
             "/.well-known/openid-configuration" => self.openid(),
             "/openid/v1/jwks" => respond::bytes(StatusCode::OK, "application/jwk-set+json", self.keys.key_set().to_string()),
@@ -63,6 +65,15 @@ impl Inner {
                 },
             },
         }
+    }
+
+    /// What pods ask for. There may be many of them.
+    async fn pod_resources(&self, call: &Call<'_>) -> Response<Body> {
+        let format = Format::accepted(accepted(call));
+        let Some(pods) = self.registry.resource("", "v1", "pods") else { return respond::page_not_found() };
+        let bytes = pods.listed().map_or(0, |(_, bytes)| bytes);
+        let page = heavy::work(bytes, || crate::metrics::pods::page(&self.registry.peek_all(&pods).0, format)).await;
+        respond::bytes(StatusCode::OK, format.media_type(), page)
     }
 
     fn debug(&self, call: &Call<'_>, path: &str) -> Response<Body> {
@@ -126,6 +137,7 @@ impl Inner {
             "/healthz",
             "/livez",
             "/metrics",
+            "/metrics/resources",
             "/metrics/slis",
             "/openapi/v2",
             "/openapi/v3",

@@ -24,6 +24,7 @@ pub mod encryption;
 mod fairness;
 pub mod file;
 mod health;
+mod identity_lease;
 mod kept;
 mod metrics;
 pub mod negotiate;

@@ -9,6 +9,7 @@
 //! | [`load`] | requests under way, and those that last: watches and connections |
 //! | [`identity`] | authentication and authorization |
 //! | [`storage`] | what is stored |
+//! | [`pods`] | what pods ask for (`/metrics/resources`) |
 
 pub(crate) mod admission;
 pub(crate) mod aggregation;
@@ -16,6 +17,7 @@ pub(crate) mod deprecated;
 pub(crate) mod fairness;
 pub(crate) mod identity;
 pub(crate) mod load;
+pub(crate) mod pods;
 pub(crate) mod reload;
 pub(crate) mod storage;
 

@@ -234,6 +234,8 @@ impl Service {
         self.core.start(&tasks);
         let available = readiness.gate("poststarthook/apiservice-status-remote-available-controller");
         tasks.spawn_until_cancelled("api services", OnFailure::Shutdown, self.aggregation.run(available));
+        let identity = crate::identity_lease::keep(inner.registry.clone());
+        tasks.spawn_until_cancelled("identity lease", OnFailure::Log, identity);
         let configured = inner.clone();
         let follow = async move { configured.authenticator.follow().await };
         tasks.spawn_until_cancelled("authentication configuration", OnFailure::Log, follow);

@@ -16,6 +16,7 @@ use crate::body::Body;
 use crate::call::On;
 use crate::metrics::load::Ongoing;
 use crate::negotiate::{Accept, Format, Shape};
+use crate::query::Query;
 use crate::respond;
 use crate::stages::InProcess;
 
@@ -35,8 +36,15 @@ pub(crate) fn stream(on: &On<'_>, watch: Watch, tasks: &Tasks) -> Result<Respons
         Shape::Table { .. } => respond::include(on.call.query)?,
         _ => IncludeObject::default(),
     };
-    let mut events =
-        Events { accept, resource: on.resource.clone(), embed, columns_sent: false, ongoing: on.call.ongoing.clone() };
+    let query = Query::parse(on.call.query);
+    let mut events = Events {
+        accept,
+        resource: on.resource.clone(),
+        embed,
+        columns_sent: false,
+        lists: query.flag("sendInitialEvents") && query.flag("allowWatchBookmarks"),
+        ongoing: on.call.ongoing.clone(),
+    };
     // A token of this watch alone: asking one takes its lock.
     let watch = watch.into_stream().take_until(tasks.token().child_token().cancelled_owned());
     if !streaming::is_websocket(&on.call.parts.headers) {
@@ -68,6 +76,8 @@ struct Events {
     resource: Arc<Served>,
     embed: IncludeObject,
     columns_sent: bool,
+    /// What there is is being shown; the first bookmark ends it.
+    lists: bool,
     /// Held as long as the watch lasts.
     ongoing: Option<Arc<Ongoing>>,
 }
@@ -97,18 +107,25 @@ impl Events {
             None => event.entry.json.clone(),
         };
         let head = format!(r#"{{"type":"{}","object":"#, event.kind.as_str());
-        if let Some(ongoing) = &self.ongoing {
-            ongoing.sent(head.len() + object.len() + 2);
-        }
+        self.sent(event, head.len() + object.len() + 2);
         [head.into(), object, Bytes::from_static(b"}\n")]
     }
 
     fn message(&mut self, event: &Event) -> Bytes {
         let message = self.encode(event);
-        if let Some(ongoing) = &self.ongoing {
-            ongoing.sent(message.len());
-        }
+        self.sent(event, message.len());
         message
+    }
+
+    /// Counts an event.
+    fn sent(&mut self, event: &Event, bytes: usize) {
+        let ends_list = event.kind == EventType::Bookmark && std::mem::take(&mut self.lists);
+        if let Some(ongoing) = &self.ongoing {
+            ongoing.sent(bytes);
+            if ends_list {
+                ongoing.listed();
+            }
+        }
     }
 
     fn encode(&mut self, event: &Event) -> Bytes {

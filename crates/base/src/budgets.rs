@@ -49,8 +49,14 @@ impl Meter {
 
     /// Something takes its place until what is returned is dropped.
     pub fn hold(&self) -> Held {
-        self.taken();
-        Held(self.clone())
+        self.hold_of(1)
+    }
+
+    /// Something takes `count` places until what is returned is dropped.
+    pub fn hold_of(&self, count: usize) -> Held {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.used.inc_by(count);
+        Held(self.clone(), count)
     }
 
     /// Something takes its place.
@@ -69,12 +75,12 @@ impl Meter {
     }
 }
 
-/// A place in a budget, taken until this is dropped.
+/// Places in a budget, taken until this is dropped.
 #[derive(Debug)]
-pub struct Held(Meter);
+pub struct Held(Meter, i64);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.left();
+        self.0.used.dec_by(self.1);
     }
 }

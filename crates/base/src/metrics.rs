@@ -19,6 +19,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+/// Buckets of histograms of seconds where nothing else is said, as Prometheus' libraries have them.
+pub const DEFAULT_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
 /// A family of histograms whose buckets all members share.
 pub type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -52,6 +55,14 @@ impl Format {
         match media.into_iter().find(|media| matches!(*media, "application/openmetrics-text" | "text/plain" | "text/*" | "*/*")) {
             Some("application/openmetrics-text") => Self::OpenMetrics,
             _ => Self::Text,
+        }
+    }
+
+    /// A page of OpenMetrics in this format.
+    fn of(self, page: String, bare: &HashSet<&'static str>) -> String {
+        match self {
+            Self::OpenMetrics => page,
+            Self::Text => text::of_openmetrics(&page, bare),
         }
     }
 
@@ -126,12 +137,24 @@ impl Page {
         // Writing to a String cannot fail.
         let _ = text_format::encode_registry(&mut page, &contents.registry);
         let _ = text_format::encode(&mut page, more);
-        match format {
-            Format::OpenMetrics => page,
-            Format::Text => text::of_openmetrics(&page, &contents.bare),
-        }
+        format.of(page, &contents.bare)
     }
 }
+
+/// A page of gauges that are read for who asks, by name and help.
+pub fn page_of(format: Format, gauges: impl IntoIterator<Item = (&'static str, &'static str, Read)>) -> String {
+    let mut registry = Registry::default();
+    for (name, help, read) in gauges {
+        registry.register_collector(Box::new(Observed { name, help, read }));
+    }
+    let mut page = String::new();
+    // Writing to a String cannot fail.
+    let _ = text_format::encode(&mut page, &registry);
+    format.of(page, &HashSet::new())
+}
+
+/// What tells the samples of a gauge.
+pub type Read = Box<dyn Fn(&mut Tell<'_>) + Send + Sync>;
 
 /// Takes the labels and the value of one sample.
 pub type Tell<'a> = dyn FnMut(&[(&str, &str)], f64) + 'a;

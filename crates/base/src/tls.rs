@@ -13,6 +13,7 @@ mod peer;
 mod pods;
 mod resolver;
 mod rotation;
+mod sec1;
 mod signing;
 
 pub use anybody::{Unverified, client_of_anybody};
@@ -25,6 +26,7 @@ pub use peer::{Credential, Peer, Verifier};
 pub use pods::{KeyType, PodCertificate, PodIdentity, PodKey, clean_chain, requested_key};
 pub use resolver::Resolver;
 pub use rotation::Files;
+pub use sec1::sec1;
 pub use signing::{NODE_KEY, SigningRequest, Usage, digest_of_bundle, fingerprint_of_key, request};
 
 /// Why a certificate could not be made, read or used.

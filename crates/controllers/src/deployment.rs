@@ -122,14 +122,11 @@ impl Deployments {
             }
         }
         let api: Api<Deployment> = Api::namespaced(cx.client.clone(), key.ns());
-        let mut next = deployment.clone();
-        if let Some(revision) = &plan.revision
-            && meta::annotation(deployment, REVISION) != Some(revision)
-        {
-            next.metadata.annotations.get_or_insert_default().insert(REVISION.to_owned(), revision.clone());
-            next = api.replace(&key.name, &PostParams::default(), &next).await?;
-        }
-        if deployment.status.as_ref() != Some(&plan.status) {
+        let revision = plan.revision.filter(|revision| meta::annotation(deployment, REVISION) != Some(revision));
+        if revision.is_some() || deployment.status.as_ref() != Some(&plan.status) {
+            let mut next = deployment.clone();
+            // As upstream, with the status: it changes nothing of what is wanted, so neither generations nor who decides about Deployments see it.
+            next.metadata.annotations.get_or_insert_default().extend(revision.map(|revision| (REVISION.to_owned(), revision)));
             next.status = Some(plan.status);
             api.replace_status(&key.name, &PostParams::default(), &next).await?;
         }

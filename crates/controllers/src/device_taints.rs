@@ -10,10 +10,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ::pods::claims;
+use ::pods::slices::{self, Place, Slice};
 use client::events::Type;
 use client::{Change, Index, Informer, Informers, Key, Values};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
 use parking_lot::Mutex;
 
@@ -32,6 +33,9 @@ const EVICTION: Eviction = Eviction {
 /// Keys are those of pods.
 pub(crate) struct DeviceTaints {
     pods: Informer<Pod>,
+    /// Pods by their node.
+    by_node: Index<Pod>,
+    nodes: Informer<Node>,
     claims: Informer<ResourceClaim>,
     slices: Informer<ResourceSlice>,
     /// Claims by the pools of their devices.
@@ -68,6 +72,10 @@ impl Tainted {
         concerned
     }
 
+    fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
     fn contains(&self, pool: &str) -> bool {
         self.0.lock().contains_key(pool)
     }
@@ -86,8 +94,11 @@ impl DeviceTaints {
             values.add(plan::pool(&slice.spec.driver, &slice.spec.pool.name));
         }
         let (claims, slices) = (informers.of::<ResourceClaim>(), informers.of::<ResourceSlice>());
+        let pods = informers.of();
         Self {
-            pods: informers.of(),
+            by_node: pods::by_node(&pods),
+            pods,
+            nodes: informers.of(),
             claims_of: claims.index("device-pool", of_claim),
             slices_of: slices.index("pool", of_slice),
             claims,
@@ -102,10 +113,13 @@ impl DeviceTaints {
         if pods::node(pod).is_empty() || meta::ends(pod) || pods::is_finished(pod) {
             return None;
         }
+        let node = self.nodes.get(None, pods::node(pod));
+        let labels = node.as_ref().and_then(|node| node.metadata.labels.clone());
+        let place = Place { name: pods::node(pod), labels: &labels };
         let of = |claim: Arc<ResourceClaim>| {
-            let mut slices: HashMap<String, Vec<Arc<ResourceSlice>>> = HashMap::new();
+            let mut slices: HashMap<String, Vec<Slice>> = HashMap::new();
             for pool in pools(&claim).filter(|pool| self.tainted.contains(pool)) {
-                slices.entry(pool).or_insert_with_key(|pool| plan::latest(self.slices_of.get(pool), pods::node(pod)));
+                slices.entry(pool).or_insert_with_key(|pool| slices::on_node(&self.slices_of.get(pool), place));
             }
             plan::eviction(&claim, &slices)
         };
@@ -149,7 +163,16 @@ impl Controller for DeviceTaints {
                 claims.get(&pool).iter().for_each(|claim| add_consumers(claim, queue));
             }
         });
-        vec![of_slices, of_claims, of_pods]
+        // Which slices are for a node may follow from its labels.
+        let (tainted, by_node) = (self.tainted.clone(), self.by_node.clone());
+        let of_nodes = Source::mapped(&self.nodes, move |change, queue| {
+            let labels = |node: &Option<Arc<Node>>| node.as_ref().map(|node| node.metadata.labels.clone());
+            if !tainted.is_empty() && labels(&change.old) != labels(&change.new) {
+                let pods = by_node.get(&change.key.name);
+                pods.iter().filter(|pod| claims::has_any(pod)).for_each(|pod| queue.add(Key::of(pod.as_ref())));
+            }
+        });
+        vec![of_slices, of_claims, of_nodes, of_pods]
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {

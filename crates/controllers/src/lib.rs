@@ -3,6 +3,7 @@
 //! A controller is a [`controller::Controller`]: a key comes in, a pure plan decides, changes go out through the API.
 //! The list of controllers is [`CONTROLLERS`]; a new one is a file and a line there.
 
+mod account_tokens;
 mod adopt;
 mod attachments;
 mod autoscaler;
@@ -33,6 +34,8 @@ mod pod_gc;
 mod pods;
 mod protection;
 mod queue;
+#[cfg(test)]
+mod reasons;
 mod replicas;
 mod resource_claims;
 mod resource_quota;
@@ -46,6 +49,7 @@ mod stateful;
 mod testing;
 mod token_cleaner;
 mod trust_bundle;
+mod ttl;
 mod ttl_after_finished;
 mod volumes;
 mod worker;
@@ -62,6 +66,8 @@ use client::{Client, Informers};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
 
+use account_tokens::AccountTokens;
+pub use account_tokens::{KeptToken, SignKept};
 use autoscaler::Autoscaler;
 use certificates::approving::Approver;
 use certificates::cleaning::Cleaner;
@@ -99,6 +105,8 @@ pub struct Options {
     pub clients: Arc<dyn Fn(&str) -> Client + Send + Sync>,
     /// The certificates that clients in pods trust the API server by, PEM. Published as `kube-root-ca.crt`.
     pub root_ca: String,
+    /// Signs the tokens of ServiceAccounts that Secrets hold.
+    pub sign_kept: SignKept,
     /// Signs the certificates that are asked for.
     pub authority: Arc<Authority>,
     /// What it certifies no node as.
@@ -135,6 +143,7 @@ struct Start<'a> {
 pub const CONTROLLERS: &[Entry] = &[
     entry::<namespace::Namespaces>(|o, t| launch(namespace::Namespaces::new(&o.informers), o, t)),
     entry::<service_account::ServiceAccounts>(|o, t| launch(service_account::ServiceAccounts::new(&o.informers), o, t)),
+    entry::<AccountTokens>(|o, t| launch(AccountTokens::new(&o.informers, o.root_ca.clone(), o.sign_kept.clone()), o, t)),
     entry::<root_ca::RootCa>(|o, t| launch(root_ca::RootCa::new(&o.informers, o.root_ca.clone()), o, t)),
     entry::<trust_bundle::ServingBundle>(|o, t| launch(trust_bundle::ServingBundle::new(&o.informers, o.root_ca.clone()), o, t)),
     entry::<deployment::Deployments>(|o, t| launch(deployment::Deployments::new(&o.informers), o, t)),
@@ -166,6 +175,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<PodCleaner>(|o, t| launch(PodCleaner::new(&o.informers), o, t)),
     entry::<TokenCleaner>(|o, t| launch(TokenCleaner::new(&o.informers), o, t)),
     entry::<NodeLifecycle>(|o, t| launch(NodeLifecycle::new(&o.informers), o, t)),
+    entry::<ttl::Ttl>(|o, t| launch(ttl::Ttl::new(&o.informers), o, t)),
     entry::<PodCidrs>(|o, t| launch(PodCidrs::new(&o.informers, o.cluster_cidrs.clone()), o, t)),
     entry::<PodCollector>(|o, t| launch(PodCollector::new(&o.informers), o, t)),
     entry::<volumes::Binder>(|o, t| launch(volumes::Binder::new(&o.informers), o, t)),

@@ -4,12 +4,12 @@
 //! The node's kubelet makes and removes the directories, asked through the API; where they are the node says by an annotation.
 
 mod expand;
+mod reclaim;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use client::Api;
 use client::events::Type;
@@ -22,11 +22,10 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use parking_lot::Mutex;
 use pods::volumes::{self, PROVISIONED_BY, PROVISIONERS, SELECTED_NODE};
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
-use crate::{meta, write};
+use crate::meta;
 
 /// Who claims name as their provisioner.
 pub const PROVISIONER: &str = "knarr.io/local-path";
@@ -62,19 +61,11 @@ pub(crate) struct LocalPath {
     claims: Informer<PersistentVolumeClaim>,
     volumes: Informer<PersistentVolume>,
     classes: Informer<StorageClass>,
-    /// Volumes that were deleted before what is in them was, and their nodes.
-    left: Arc<Mutex<HashMap<String, String>>>,
 }
 
 impl LocalPath {
     pub(crate) fn new(informers: &Informers) -> Self {
-        Self {
-            nodes: informers.of(),
-            claims: informers.of(),
-            volumes: informers.of(),
-            classes: informers.of(),
-            left: Arc::default(),
-        }
+        Self { nodes: informers.of(), claims: informers.of(), volumes: informers.of(), classes: informers.of() }
     }
 
     /// Where a claim's volume is to be: on the node that was chosen for its consumer, else on the first that makes volumes.
@@ -101,13 +92,10 @@ impl Controller for LocalPath {
     const RETRY_MAX: std::time::Duration = std::time::Duration::from_secs(60);
 
     fn sources(&self) -> Vec<Source> {
-        let left = self.left.clone();
-        let of_volumes = Source::mapped(&self.volumes, move |change, queue| {
-            let Some((volume, node)) = change.object().and_then(|volume| Some((volume, home(volume)?))) else { return };
-            if change.new.is_none() && deletes(volume) {
-                left.lock().insert(change.key.name.clone(), node.to_owned());
+        let of_volumes = Source::mapped(&self.volumes, |change, queue| {
+            if change.new.as_deref().and_then(home).is_some() {
+                queue.add(change.key.clone());
             }
-            queue.add(change.key.clone());
         });
         let claims = self.claims.clone();
         let of_classes = Source::mapped(&self.classes, move |change, queue| {
@@ -127,17 +115,8 @@ impl Controller for LocalPath {
             }
             return Ok(Action::Done);
         }
-        let left = self.left.lock().get(&key.name).cloned();
-        match (self.volumes.get(None, &key.name), left) {
-            (Some(volume), _) => self.reclaim(cx, &volume).await?,
-            (None, Some(node)) => {
-                // With a node that is gone went what was there.
-                if self.has_node(&node) {
-                    ask(cx, http::Method::DELETE, &node, &key.name).await?;
-                }
-                self.left.lock().remove(&key.name);
-            }
-            (None, None) => {}
+        if let Some(volume) = self.volumes.get(None, &key.name) {
+            self.reclaim(cx, &volume).await?;
         }
         Ok(Action::Done)
     }
@@ -148,11 +127,6 @@ fn wants(claim: &PersistentVolumeClaim) -> bool {
     volumes::volume_of(claim).is_empty()
         && !meta::ends(claim)
         && PROVISIONERS.iter().any(|key| meta::annotation(claim, key) == Some(PROVISIONER))
-}
-
-/// Whether a volume takes what is in it along.
-fn deletes(volume: &PersistentVolume) -> bool {
-    volume.spec.as_ref().is_some_and(|spec| spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete"))
 }
 
 /// The node of a volume that was made by us: the kubelet there touches the directory of that name and no other.
@@ -249,21 +223,6 @@ impl LocalPath {
             Err(error) => Err(error.into()),
         }
     }
-
-    /// Removes a volume whose claim is gone, and before it what is in it.
-    async fn reclaim(&self, cx: &Cx, volume: &PersistentVolume) -> Result<(), Error> {
-        let released = volume.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Released"));
-        let Some(node) = home(volume).filter(|_| released && deletes(volume)) else { return Ok(()) };
-        // With a node that is gone went what was there.
-        if self.has_node(node)
-            && let Err(error) = ask(cx, http::Method::DELETE, node, meta::name(volume)).await
-        {
-            cx.events.about(volume, Type::Warning, "VolumeFailedDelete", error.to_string());
-            return Err(error);
-        }
-        write::delete(&Api::<PersistentVolume>::all(cx.client.clone()), volume).await?;
-        Ok(())
-    }
 }
 
 /// The node that was chosen is gone: the scheduler has to choose another one.
@@ -295,6 +254,7 @@ fn volume(place: &Place, claim: &PersistentVolumeClaim, class: &StorageClass, na
     let requested = spec.resources.and_then(|resources| resources.requests).unwrap_or_default();
     let capacity: BTreeMap<_, _> = requested.into_iter().filter(|(resource, _)| resource == "storage").collect();
     let term = on_node(place);
+    let policy = class.reclaim_policy.clone().unwrap_or_else(|| "Delete".to_owned());
     PersistentVolume {
         spec: Some(PersistentVolumeSpec {
             access_modes: spec.access_modes,
@@ -303,7 +263,7 @@ fn volume(place: &Place, claim: &PersistentVolumeClaim, class: &StorageClass, na
             local: Some(LocalVolumeSource { path: place.root.join(&name).to_string_lossy().into_owned(), fs_type: None }),
             mount_options: class.mount_options.clone(),
             node_affinity: Some(VolumeNodeAffinity { required: Some(NodeSelector { node_selector_terms: vec![term] }) }),
-            persistent_volume_reclaim_policy: Some(class.reclaim_policy.clone().unwrap_or_else(|| "Delete".to_owned())),
+            persistent_volume_reclaim_policy: Some(policy.clone()),
             storage_class_name: class.metadata.name.clone(),
             volume_mode: spec.volume_mode,
             ..Default::default()
@@ -312,6 +272,7 @@ fn volume(place: &Place, claim: &PersistentVolumeClaim, class: &StorageClass, na
             annotations: Some(
                 [(PROVISIONED_BY.to_owned(), PROVISIONER.to_owned()), (NODE.to_owned(), place.node.clone())].into(),
             ),
+            finalizers: (policy == "Delete").then(|| vec![reclaim::FINALIZER.to_owned()]),
             name: Some(name),
             ..Default::default()
         },

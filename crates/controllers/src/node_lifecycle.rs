@@ -4,6 +4,7 @@
 
 mod metrics;
 mod plan;
+mod registered;
 #[cfg(test)]
 mod tests;
 mod zones;
@@ -29,6 +30,7 @@ use crate::eviction::Eviction;
 use crate::queue::Queue;
 use crate::{meta, pods};
 
+use registered::Registered;
 use zones::{Census, Lines, NodeFacts, Paces, Turn};
 
 pub(crate) use plan::{is_out_of_service, is_ready, is_shut_down};
@@ -43,6 +45,7 @@ pub(crate) struct NodeLifecycle {
     heard: Heard,
     /// What was seen first when, by node.
     seen: Mutex<HashMap<String, Seen>>,
+    registered: Registered,
     /// Nodes that wait until pods may be driven from them.
     lines: Mutex<Lines>,
     /// To look at the next one when one has left its line.
@@ -126,6 +129,7 @@ impl NodeLifecycle {
             pods,
             heard: Heard::default(),
             seen: Mutex::default(),
+            registered: Registered::default(),
             lines: Mutex::default(),
             queue: Arc::default(),
         }
@@ -187,7 +191,9 @@ impl Controller for NodeLifecycle {
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
-        let Some(node) = self.nodes.by_key(key) else {
+        let node = self.nodes.by_key(key);
+        self.registered.look(&key.name, node.as_deref(), &cx.events);
+        let Some(node) = node else {
             self.seen.lock().remove(&key.name);
             self.leave_line(&key.name);
             return Ok(Action::Done);

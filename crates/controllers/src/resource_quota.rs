@@ -75,10 +75,18 @@ impl ResourceQuotas {
     }
 }
 
-/// Whether a pod has ended or got a deadline, and so takes nothing any more of a quota.
+/// Whether a pod has ended, got a deadline or become smaller, and so takes less of a quota, or nothing.
 fn leaves(step: &Step<Pod>) -> bool {
     let ended = |pod: &Entry<Pod>| pods::may_be_finished(pod) && pod.get().is_some_and(|pod| pods::is_finished(&pod));
-    step.old.as_ref().is_some_and(|old| !ended(old)) && step.new.as_ref().is_some_and(ended) || gets_deadline(step)
+    let ends = step.old.as_ref().is_some_and(|old| !ended(old)) && step.new.as_ref().is_some_and(ended);
+    ends || gets_deadline(step) || is_resized(step)
+}
+
+/// Whether a pod takes other amounts than before: what it gives up counts until its node has taken it away.
+fn is_resized(step: &Step<Pod>) -> bool {
+    let (Some(old), Some(new)) = (&step.old, &step.new) else { return false };
+    let taken = |pod: &Entry<Pod>| pod.get().map(|pod| quota::of_pod(&pod, Timestamp::UNIX_EPOCH));
+    [old, new].iter().any(|pod| pod.mentions("allocatedResources")) && taken(old) != taken(new)
 }
 
 fn gets_deadline(step: &Step<Pod>) -> bool {
@@ -87,8 +95,9 @@ fn gets_deadline(step: &Step<Pod>) -> bool {
     [old, new].iter().any(|pod| pod.mentions("activeDeadlineSeconds")) && deadline(old) != deadline(new)
 }
 
-/// Whether a claim of a volume is another than before: it may have left a class of attributes, or given up an expansion.
-fn changed(step: &Step<PersistentVolumeClaim>) -> bool {
+/// Whether an object is another than before: a claim of a volume may have left a class of attributes, or given up an expansion, and a Service have
+/// fewer ports of nodes.
+fn changed<K: client::Object>(step: &Step<K>) -> bool {
     step.old.is_some()
 }
 
@@ -114,7 +123,6 @@ impl Controller for ResourceQuotas {
             synced: Box::pin(std::future::ready(())),
             feed: Box::new(move |queue| Box::pin(async move { others.follow(&quotas, &queue).await })),
         };
-        let never = |_: &Step<Service>| false;
         let of_claims = self.gone(&self.claims, changed);
         let of_devices = self.gone(&self.device_claims, |_| false);
         let quotas = self.quotas.clone();
@@ -123,7 +131,7 @@ impl Controller for ResourceQuotas {
             quotas.list().iter().filter(|quota| counts_devices(quota)).for_each(|quota| queue.add(Key::of(quota.as_ref())));
         });
         let of_pods = self.gone(&self.pods, leaves);
-        vec![own, of_pods, self.gone(&self.services, never), of_claims, of_devices, of_classes, of_others]
+        vec![own, of_pods, self.gone(&self.services, changed), of_claims, of_devices, of_classes, of_others]
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {

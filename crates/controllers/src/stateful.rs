@@ -182,6 +182,7 @@ impl StatefulSets {
                 wait = Some(wait.map_or(left, |wait| wait.min(left)));
                 continue;
             }
+            tell_of_end(cx, set, pod);
             let result = write::delete(&pods, pod.as_ref()).await;
             tell(cx, set, "delete", "Delete", meta::name(pod.as_ref()), result.as_ref().err());
             if result? {
@@ -254,6 +255,20 @@ async fn make_claim(
 fn failed_to_create(cx: &Cx, set: &StatefulSet, pod: &str, why: &str) {
     let message = format!("create Pod {pod} in StatefulSet {} failed error: {why}", meta::name(set));
     cx.events.about(set, Type::Warning, "FailedCreate", message);
+}
+
+/// Says that a pod goes because it has ended, and not because there is one too many or another version of it.
+fn tell_of_end(cx: &Cx, set: &StatefulSet, pod: &Pod) {
+    let stays = identity::ordinal(pod).is_some_and(|ordinal| identity::in_range(set, ordinal));
+    if !stays || !status::has_ended(pod) {
+        return;
+    }
+    let (kind, reason, how) = match crate::pods::phase(pod) {
+        "Failed" => (Type::Warning, "RecreatingFailedPod", "failed"),
+        _ => (Type::Normal, "RecreatingTerminatedPod", "terminated"),
+    };
+    let message = format!("StatefulSet {}/{} is recreating {how} Pod {}", meta::namespace(set), meta::name(set), meta::name(pod));
+    cx.events.about(set, kind, reason, message);
 }
 
 fn tell(cx: &Cx, set: &StatefulSet, verb: &str, title: &str, pod: &str, error: Option<&kube::Error>) {

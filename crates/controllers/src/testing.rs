@@ -34,6 +34,7 @@ impl World {
         for (group, version, plural, kind, namespaced) in [
             ("", "v1", "pods", "Pod", true),
             ("", "v1", "secrets", "Secret", true),
+            ("", "v1", "serviceaccounts", "ServiceAccount", true),
             ("certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", false),
             ("certificates.k8s.io", "v1beta1", "clustertrustbundles", "ClusterTrustBundle", false),
             ("certificates.k8s.io", "v1beta1", "podcertificaterequests", "PodCertificateRequest", true),
@@ -73,6 +74,7 @@ impl World {
             informers: Informers::new(self.fake.client(), self.tasks.clone()),
             clients: Arc::new(move |_| fake.client()),
             root_ca: "PEM".to_owned(),
+            sign_kept: Arc::new(|of| Ok(format!("{}/{} {} {}", of.namespace, of.secret, of.account, of.uid))),
             authority: Arc::new(base::tls::Authority::in_memory("ca").expect("an authority")),
             reserved: crate::Reserved::default(),
             cluster_cidrs: vec!["10.42.0.0/16".parse().expect("a network"), "fd42::/48".parse().expect("a network")],

@@ -7,21 +7,23 @@ mod tests;
 
 use std::sync::Arc;
 
+use ::pods::volumes::{self, BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONERS};
 use client::Api;
 use client::events::Type;
 use client::kube::api::PostParams;
 use client::{Change, Index, Informer, Informers, Key};
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
-use pods::volumes::{self, BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONERS};
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
-use crate::meta;
 use crate::queue::Queue;
+use crate::{meta, pods};
 use plan::{ForClaim, ForVolume, Notice, Observed, OfClaim};
 
 const POST: PostParams = PostParams { dry_run: false, field_manager: None };
 const YES: &str = "yes";
+/// Pods that an event names.
+const MAX_NAMED: usize = 16;
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
 /// Keys with a namespace are claims, those without are volumes.
@@ -34,6 +36,8 @@ pub(crate) struct Binder {
     /// Volumes by the claim that they are meant for, `namespace/name`.
     volumes_by_claim: Index<PersistentVolume>,
     classes: Informer<StorageClass>,
+    pods: Informer<Pod>,
+    pods_by_claim: Index<Pod>,
 }
 
 impl Binder {
@@ -50,7 +54,9 @@ impl Binder {
                 values.add(key.to_string());
             }
         });
-        Self { claims, pending, volumes, volumes_by_class, volumes_by_claim, classes: informers.of() }
+        let (classes, pods) = (informers.of(), informers.of());
+        let pods_by_claim = pods::by_claim(&pods);
+        Self { claims, pending, volumes, volumes_by_class, volumes_by_claim, classes, pods, pods_by_claim }
     }
 }
 
@@ -85,7 +91,15 @@ impl Controller for Binder {
             let waiting = pending.get(&change.key.name).into_iter().chain(pending.get(""));
             waiting.for_each(|claim| queue.add(Key::of(claim.as_ref())));
         });
-        vec![of_claims, of_volumes, of_classes]
+        let claims = self.claims.clone();
+        // A claim tells which pods wait for it.
+        let of_pods = Source::stepped(&self.pods, move |step, queue| {
+            let Some(pod) = step.new.as_ref().filter(|pod| step.old.is_none() && pods::may_have_claims(pod)) else { return };
+            let Some(pod) = pod.get().filter(|pod| pods::node(pod).is_empty()) else { return };
+            let open = |name: &String| claims.get(Some(step.key().ns()), name).is_some_and(|claim| !volumes::is_bound(&claim));
+            pods::claims(&pod).filter(open).for_each(|claim| queue.add(Key::namespaced(step.key().ns(), claim)));
+        });
+        vec![of_claims, of_volumes, of_classes, of_pods]
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
@@ -119,6 +133,7 @@ impl Binder {
             named: self.volumes.get(None, volumes::volume_of(&claim)),
             class: self.classes.get(None, class),
             default: self.default_class(),
+            unscheduled: if volumes::is_bound(&claim) { Vec::new() } else { self.unscheduled(key) },
         };
         let api: Api<PersistentVolumeClaim> = Api::namespaced(cx.client.clone(), key.ns());
         match plan::for_claim(&observed) {
@@ -145,6 +160,15 @@ impl Binder {
                 set_phase(&api, &claim, "Lost").await
             }
         }
+    }
+
+    fn unscheduled(&self, claim: &Key) -> Vec<String> {
+        let all = self.pods_by_claim.get(&claim.to_string());
+        let mut names: Vec<String> =
+            all.iter().filter(|pod| pods::node(pod).is_empty()).map(|pod| meta::name(pod.as_ref()).to_owned()).collect();
+        names.sort();
+        names.truncate(MAX_NAMED);
+        names
     }
 
     /// Of several default classes the newest, and of those that are as old the first by name.

@@ -14,6 +14,7 @@ use futures::{FutureExt, StreamExt};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::queue::Queue;
@@ -29,6 +30,34 @@ static RECONCILIATIONS: LazyLock<Family<ResultLabels, Counter>> = LazyLock::new(
     base::metrics::Page::Server.register("knarr_controller_reconciliations", help, Family::default())
 });
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Running {
+    name: &'static str,
+    manager: &'static str,
+}
+
+static RUNNING: LazyLock<Family<Running, Gauge>> = LazyLock::new(|| {
+    let help = "Indicates where instances of a controller are currently running";
+    base::metrics::Page::Server.register("running_managed_controllers", help, Family::default())
+});
+
+/// A controller runs here until this is dropped.
+struct Runs(Gauge);
+
+impl Runs {
+    fn new(name: &'static str) -> Self {
+        let gauge = RUNNING.get_or_create(&Running { name, manager: "kube-controller-manager" }).clone();
+        gauge.set(1);
+        Self(gauge)
+    }
+}
+
+impl Drop for Runs {
+    fn drop(&mut self) {
+        self.0.set(0);
+    }
+}
+
 /// Runs `controller` under `tasks`; `ready` hears when its caches are complete.
 pub fn start<C: Controller>(controller: C, cx: Cx, tasks: &Tasks, ready: Part) {
     let run = run(controller, cx, ready);
@@ -42,6 +71,7 @@ async fn run<C: Controller>(controller: C, cx: Cx, ready: Part) -> Result<(), In
     join_all(synced).await;
     tracing::debug!(controller = C::NAME, "caches are complete");
     ready.ready();
+    let _runs = Runs::new(C::NAME);
     let feeds = join_all(feeds.into_iter().map(|feed| feed(queue.clone())));
     tokio::select! {
         _ = feeds => {}

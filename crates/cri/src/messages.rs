@@ -76,6 +76,10 @@ mod tests {
         check(Signal::SigRtmax, 65, Some("SIGRTMAX"));
         assert_eq!(Signal::named("winch"), Some(Signal::SigWinch));
         assert_eq!(Signal::named("SIGNOT"), None);
+        // The engine sends each of them.
+        for name in (1..=65).filter_map(|number| Signal::try_from(number).ok()?.name()) {
+            assert!(::runtime::signal_number(&name).is_some(), "{name}");
+        }
     }
 
     #[test]

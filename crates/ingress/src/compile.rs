@@ -1,9 +1,16 @@
 //! One Ingress, read: its rules, hosts and certificates as the table needs them. Pure.
+//!
+//! What is refused keeps its place, and nobody is served there: its requests are not for a broader path, which may be another Ingress' and
+//! not guarded.
+
+mod size;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use client::Key;
-use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressRule, IngressTLS};
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend, IngressRule};
 
 use crate::annotations::{self, Problem};
 use crate::endpoints::PortRef;
@@ -14,9 +21,6 @@ use crate::patterns::Refused;
 use crate::policy::Policy;
 use crate::template::Template;
 use crate::upstream::{Place, UpstreamKey};
-
-/// Paths of all hosts, and hosts with a certificate, that an Ingress may come to.
-const MOST: usize = 20_000;
 
 /// An Ingress as the table needs it.
 #[derive(Debug)]
@@ -29,12 +33,14 @@ pub struct Compiled {
     pub policy: Arc<Policy>,
     /// Its paths.
     pub paths: Vec<PathRule>,
+    /// What is closed of its hosts in place of its paths, where they are too many.
+    pub closed: Vec<ClosedHost>,
     /// Hosts of its rules; without rules that of all requests.
     pub hosts: Vec<String>,
     /// Hosts that are redirected, and how, unless somebody has rules for them.
     pub redirected: Vec<(String, Arc<Policy>)>,
     /// Who answers what no rule matches.
-    pub default: Option<UpstreamKey>,
+    pub default: Option<Leads>,
     /// Who answers when the back end has no endpoints.
     pub spare: Option<UpstreamKey>,
     /// Hosts with TLS, and the Secret with the certificate of each.
@@ -73,7 +79,37 @@ pub struct PathRule {
     /// What it matches.
     pub matcher: Matcher,
     /// Where it leads.
-    pub upstream: UpstreamKey,
+    pub leads: Leads,
+}
+
+/// Where a path leads.
+#[derive(Clone, Debug)]
+pub enum Leads {
+    /// To this back end.
+    To(UpstreamKey),
+    /// To nobody: it is refused, and so are its requests.
+    Nowhere,
+}
+
+impl Leads {
+    /// The back end, if there is one.
+    pub fn upstream(&self) -> Option<&UpstreamKey> {
+        match self {
+            Self::To(upstream) => Some(upstream),
+            Self::Nowhere => None,
+        }
+    }
+}
+
+/// A host of an Ingress that is too large: requests that begin like all its paths there are refused.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClosedHost {
+    /// The host as tables name it, see [`host_name`].
+    pub host: String,
+    /// How they begin, in lower case.
+    pub begin: Arc<str>,
+    /// The length of the longest path: longer ones of others are theirs.
+    pub length: usize,
 }
 
 /// A host as tables name it: in small letters; `*.example.com` is `.example.com`, and any host is empty.
@@ -92,21 +128,21 @@ pub fn compile(ingress: &Ingress, domain: &str, issuers: &Issuers) -> Compiled {
     let external = reader.external(&mut policy, domain);
     let policy = Arc::new(policy);
     let spec = ingress.spec.clone().unwrap_or_default();
-    let mut default = spec.default_backend.as_ref().and_then(|backend| reader.upstream(&policy, backend));
+    let mut default = spec.default_backend.as_ref().map(|backend| reader.leads(&policy, backend));
     let spare = policy.default_backend.as_ref().and_then(|name| reader.spare(&policy, name));
     let mut rules = spec.rules.unwrap_or_default();
     let mut tls = spec.tls.unwrap_or_default();
-    let count = too_much(&policy, &rules, &tls);
-    if let Some(count) = count {
-        reader.problem(
-            "TooLarge",
-            format!("it comes to {count} paths and certificates of hosts, an Ingress may have {MOST}: divide it"),
-        );
-        (rules, tls, default) = (Vec::new(), Vec::new(), None);
+    let mut closed = Vec::new();
+    if let Some(large) = size::too_large(&policy, &rules, &tls) {
+        reader.problem("TooLarge", format!("{large}: divide it; requests for its hosts are refused where all its paths lead"));
+        closed = size::closed(&policy, &rules);
+        default = default.map(|_| Leads::Nowhere);
+        (rules, tls) = (Vec::new(), Vec::new());
     }
     let paths: Vec<PathRule> = rules.iter().flat_map(|rule| reader.rule(&policy, rule, default.as_ref())).collect();
     let mut hosts: Vec<String> = rules.iter().flat_map(|rule| names(&policy, rule)).collect();
-    if rules.is_empty() && count.is_none() {
+    hosts.extend(closed.iter().map(|closed| closed.host.clone()));
+    if hosts.is_empty() {
         hosts.push(String::new());
     }
     let tls = tls.iter().flat_map(|tls| {
@@ -128,6 +164,7 @@ pub fn compile(ingress: &Ingress, domain: &str, issuers: &Issuers) -> Compiled {
         created,
         policy,
         paths,
+        closed,
         hosts,
         redirected,
         default,
@@ -142,17 +179,6 @@ pub fn compile(ingress: &Ingress, domain: &str, issuers: &Issuers) -> Compiled {
     }
 }
 
-/// What an Ingress comes to, if that is more than one may have: each of its names has each of its paths, and a certificate.
-fn too_much(policy: &Policy, rules: &[IngressRule], tls: &[IngressTLS]) -> Option<usize> {
-    let names = 1 + policy.aliases.len();
-    let paths = |rule: &IngressRule| rule.http.as_ref().map_or(1, |http| http.paths.len());
-    let hosts = |tls: &IngressTLS| tls.hosts.as_ref().map_or(0, Vec::len);
-    let all = names.saturating_mul(rules.len().max(1));
-    let of_paths = rules.iter().map(|rule| names.saturating_mul(paths(rule))).fold(0, usize::saturating_add);
-    let of_tls = tls.iter().map(|tls| if hosts(tls) == 0 { all } else { hosts(tls) }).fold(0, usize::saturating_add);
-    Some(of_paths.saturating_add(of_tls)).filter(|count| *count > MOST)
-}
-
 /// The host with `www.`, or without it.
 fn other_name(host: &str) -> String {
     host.strip_prefix("www.").map_or_else(|| format!("www.{host}"), str::to_owned)
@@ -163,6 +189,19 @@ fn redirection(host: &str) -> Arc<Policy> {
     let permanent = Template::parse(&format!("$scheme://{host}$request_uri")).ok();
     let permanent_code = http::StatusCode::PERMANENT_REDIRECT;
     Arc::new(Policy { permanent, permanent_code, ssl_redirect: false, ..Policy::default() })
+}
+
+/// The path as it is written; the whole host where nothing is.
+fn path_text(path: &HTTPIngressPath) -> &str {
+    path.path.as_deref().filter(|text| !text.is_empty()).unwrap_or("/")
+}
+
+fn path_type(path: &HTTPIngressPath) -> PathType {
+    match path.path_type.as_str() {
+        "Exact" => PathType::Exact,
+        "Prefix" => PathType::Prefix,
+        _ => PathType::ImplementationSpecific,
+    }
 }
 
 /// The hosts of a rule, aliases too.
@@ -181,73 +220,66 @@ impl Reader {
         self.problems.push(Problem::new(reason, message));
     }
 
-    fn rule(&mut self, policy: &Arc<Policy>, rule: &IngressRule, default: Option<&UpstreamKey>) -> Vec<PathRule> {
+    fn rule(&mut self, policy: &Arc<Policy>, rule: &IngressRule, default: Option<&Leads>) -> Vec<PathRule> {
         let hosts = names(policy, rule);
         let Some(http) = &rule.http else {
             // A rule without paths sends all of its host to the default back end.
             let matcher = Matcher::Prefix(String::new());
-            let all = |upstream: &UpstreamKey, host| PathRule {
+            let all = |leads: &Leads, host| PathRule {
                 host,
                 text: "/".to_owned(),
                 kind: PathType::Prefix,
                 matcher: matcher.clone(),
-                upstream: upstream.clone(),
+                leads: leads.clone(),
             };
-            return default.map(|upstream| hosts.into_iter().map(|host| all(upstream, host)).collect()).unwrap_or_default();
+            return default.map(|leads| hosts.into_iter().map(|host| all(leads, host)).collect()).unwrap_or_default();
         };
         let mut paths = Vec::new();
         for path in &http.paths {
-            let Some((text, kind, matcher, upstream)) = self.path(policy, path) else { continue };
+            let (text, kind, matcher, leads) = self.path(policy, path);
             for host in &hosts {
-                let (host, text, matcher, upstream) = (host.clone(), text.clone(), matcher.clone(), upstream.clone());
-                paths.push(PathRule { host, text, kind, matcher, upstream });
+                let (host, text, matcher, leads) = (host.clone(), text.clone(), matcher.clone(), leads.clone());
+                paths.push(PathRule { host, text, kind, matcher, leads });
             }
         }
         paths
     }
 
-    fn path(&mut self, policy: &Policy, path: &HTTPIngressPath) -> Option<(String, PathType, Matcher, UpstreamKey)> {
-        let upstream = self.upstream(policy, &path.backend)?;
-        let text = path.path.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| "/".to_owned());
-        let kind = match path.path_type.as_str() {
-            "Exact" => PathType::Exact,
-            "Prefix" => PathType::Prefix,
-            _ => PathType::ImplementationSpecific,
-        };
-        let pattern = policy.use_regex || policy.rewrite.is_some();
-        match Matcher::new(&text, kind, pattern, self.key.ns()) {
-            Ok(matcher) => Some((text, kind, matcher, upstream)),
-            Err(refused @ Refused::NoRoom) => match Matcher::closed(&text) {
-                // Its requests are not for a broader path, which may be another Ingress' and not guarded.
-                Ok(matcher) => {
-                    self.problem(annotations::NO_ROOM, format!("requests that path {text:?} may match are refused: {refused}"));
-                    Some((text, kind, matcher, upstream))
-                }
-                Err(wrong) => self.left_out(&text, &wrong.kind()),
-            },
-            Err(Refused::Wrong(wrong)) => self.left_out(&text, &wrong),
+    fn path(&mut self, policy: &Policy, path: &HTTPIngressPath) -> (String, PathType, Matcher, Leads) {
+        let (text, kind) = (path_text(path).to_owned(), path_type(path));
+        match Matcher::new(&text, kind, policy.has_patterns(), self.key.ns()) {
+            Ok(matcher) => (text, kind, matcher, self.leads(policy, &path.backend)),
+            Err(refused) => {
+                let reason = match &refused {
+                    Refused::NoRoom => annotations::NO_ROOM,
+                    Refused::Wrong(_) => "InvalidPath",
+                };
+                self.problem(reason, format!("requests that path {text:?} may match are refused: {refused}"));
+                let matcher = Matcher::closed(&text);
+                (text, kind, matcher, Leads::Nowhere)
+            }
         }
     }
 
-    /// Leaves a path out that is no regular expression.
-    fn left_out<T>(&mut self, text: &str, why: &dyn std::fmt::Display) -> Option<T> {
-        self.problem(
-            "InvalidPath",
-            format!("path {text:?} is left out: it is no regular expression that can be followed: {why}"),
-        );
-        None
+    /// Where what is for a back end leads.
+    fn leads(&mut self, policy: &Policy, backend: &IngressBackend) -> Leads {
+        self.upstream(policy, backend).map_or(Leads::Nowhere, Leads::To)
     }
 
     fn upstream(&mut self, policy: &Policy, backend: &IngressBackend) -> Option<UpstreamKey> {
         let Some(service) = &backend.service else {
-            self.problem("UnsupportedBackend", "back ends other than Services are not supported");
+            self.problem(
+                "UnsupportedBackend",
+                "back ends other than Services are not supported; requests for this one are refused",
+            );
             return None;
         };
         let port = service.port.as_ref();
         let number = port.and_then(|port| port.number).and_then(|number| u16::try_from(number).ok());
         let port = number.map(PortRef::Number).or_else(|| Some(PortRef::Name(port?.name.clone()?)));
         let Some(port) = port else {
-            self.problem("UnsupportedBackend", format!("back end {} has neither number nor name of a port", service.name));
+            let text = format!("back end {} has neither number nor name of a port; requests for it are refused", service.name);
+            self.problem("UnsupportedBackend", text);
             return None;
         };
         let place = Place::Service(Key { namespace: self.key.namespace.clone(), name: service.name.clone() }, port);
@@ -354,105 +386,4 @@ fn service_of(host: &str, domain: &str) -> Option<Key> {
     let short = host.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.')).unwrap_or(host);
     let (name, namespace) = short.strip_suffix(".svc")?.split_once('.')?;
     (!namespace.contains('.')).then(|| Key::namespaced(namespace, name))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn of(annotations: Value, spec: Value) -> Compiled {
-        let metadata = json!({"name": "i", "namespace": "a", "annotations": annotations});
-        compile(
-            &serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap(),
-            "cluster.local",
-            &Issuers::default(),
-        )
-    }
-
-    #[test]
-    fn hosts_and_certificates() {
-        let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
-        let http = json!({"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]});
-        let spec = json!({
-            "tls": [{"hosts": ["A.example"], "secretName": "s"}, {"secretName": "t"}],
-            "rules": [{"host": "a.Example", "http": http}, {"host": "*.b.example", "http": http}, {"http": http}],
-        });
-        let compiled = of(json!({"nginx.ingress.kubernetes.io/server-alias": "c.example"}), spec);
-        let hosts: Vec<&str> = compiled.paths.iter().map(|path| path.host.as_str()).collect();
-        assert_eq!(hosts, ["a.example", "c.example", ".b.example", "c.example", "", "c.example"]);
-        assert_eq!(compiled.tls[0], ("a.example".to_owned(), Some(Key::namespaced("a", "s"))));
-        assert!(compiled.redirected.is_empty());
-        assert_eq!((other_name("a.example"), other_name("www.a.example")), ("www.a.example".to_owned(), "a.example".to_owned()));
-        assert!(compiled.tls[1..].iter().any(|(host, secret)| host.is_empty() && *secret == Some(Key::namespaced("a", "t"))));
-    }
-
-    #[test]
-    fn external_authentication() {
-        let check = |url: &str, expected: Option<Place>| {
-            let compiled = of(json!({"nginx.ingress.kubernetes.io/auth-url": url}), json!({}));
-            assert_eq!(compiled.policy.closed, expected.is_none(), "{url}");
-            assert_eq!(compiled.external.map(|key| key.place), expected, "{url}");
-        };
-        let service = |port| Some(Place::Service(Key::namespaced("sso", "auth"), PortRef::Number(port)));
-        check("http://auth.sso.svc.cluster.local:4180/oauth2/auth", service(4180));
-        check("http://auth.sso.svc/oauth2/auth?u=$request_uri", service(80));
-        check("https://login.example/auth", Some(Place::Name { name: "login.example".into(), port: 443, namespace: "a".into() }));
-        check("https://$host/auth", None);
-        check("https://user@login.example/", None);
-    }
-
-    #[test]
-    fn issuers_that_are_not_listed_are_told() {
-        let check = |issuer: &str, expected: Option<&str>, reasons: &[&str]| {
-            let compiled =
-                of(json!({"acme.knarr.io/issuer": issuer}), json!({"tls": [{"hosts": ["a.example"], "secretName": "s"}]}));
-            assert_eq!(compiled.issuer.map(|issuer| issuer.url).as_deref(), expected, "{issuer}");
-            assert_eq!(compiled.problems.iter().map(|problem| problem.reason).collect::<Vec<_>>(), reasons, "{issuer}");
-        };
-        check("letsencrypt", Some("https://acme-v02.api.letsencrypt.org/directory"), &[]);
-        check("https://10.43.0.1/", None, &["IssuerNotAllowed"]);
-    }
-
-    /// Each name has each path, and entries without hosts have all of them: a small manifest must not become gigabytes.
-    #[test]
-    fn what_an_ingress_comes_to_is_bounded() {
-        let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
-        let path = |number: usize| json!({"path": format!("/{number}"), "pathType": "Prefix", "backend": backend});
-        let rule = |count: usize| json!({"host": "a.example", "http": {"paths": (0..count).map(path).collect::<Vec<_>>()}});
-        let aliases: Vec<String> = (0..199).map(|number| format!("a{number}.example")).collect();
-        let aliases = json!({"nginx.ingress.kubernetes.io/server-alias": aliases.join(",")});
-        let check = |spec: Value, expected: Option<usize>| {
-            let compiled = of(aliases.clone(), spec);
-            match expected {
-                Some(count) => assert_eq!(compiled.paths.len() + compiled.tls.len(), count),
-                None => {
-                    assert_eq!(compiled.problems[0].reason, "TooLarge");
-                    assert!(compiled.paths.is_empty() && compiled.hosts.is_empty() && compiled.default.is_none());
-                }
-            }
-        };
-        check(json!({"rules": [rule(100)]}), Some(20_000));
-        check(json!({"rules": [rule(101)], "defaultBackend": backend}), None);
-        check(json!({"rules": [rule(1)], "tls": vec![json!({}); 99]}), Some(20_000));
-        check(json!({"rules": [rule(1)], "tls": vec![json!({}); 100]}), None);
-    }
-
-    #[test]
-    fn what_does_not_work_is_told() {
-        let check = |annotations: Value, spec: Value, reason: &str, closed: bool| {
-            let compiled = of(annotations, spec);
-            assert_eq!((compiled.problems[0].reason, compiled.policy.closed), (reason, closed), "{:?}", compiled.problems);
-        };
-        let resource = json!({"resource": {"kind": "Bucket", "name": "b"}});
-        check(json!({}), json!({"defaultBackend": resource}), "UnsupportedBackend", false);
-        let backend = json!({"service": {"name": "web", "port": {"name": "http"}}});
-        let paths = json!({"paths": [{"path": "/(", "pathType": "ImplementationSpecific", "backend": backend}]});
-        let regex = json!({"nginx.ingress.kubernetes.io/use-regex": "true"});
-        check(regex, json!({"rules": [{"http": paths}]}), "InvalidPath", false);
-        let basic = |secret: &str| json!({"nginx.ingress.kubernetes.io/auth-type": "basic", "nginx.ingress.kubernetes.io/auth-secret": secret});
-        check(basic("other/passwords"), json!({}), "InvalidAnnotation", true);
-        assert_eq!(of(basic("passwords"), json!({})).passwords, Some(Key::namespaced("a", "passwords")));
-    }
 }

@@ -4,7 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base::budgets::descriptors;
+use base::budgets::shares::Shares;
+use base::budgets::{Meter, descriptors};
 use base::tasks::{OnFailure, Tasks};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -14,7 +15,6 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
 use crate::body::RequestBody;
@@ -45,7 +45,7 @@ pub(crate) enum Error {
 #[derive(Clone)]
 pub(crate) struct Connector {
     tasks: Tasks,
-    kept: Arc<Semaphore>,
+    kept: Shares<()>,
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
 }
@@ -82,7 +82,8 @@ impl Connector {
             Arc::new(config)
         };
         let kept = descriptors::share(descriptors::limit(), descriptors::percent::INGRESS_KEPT, MAX_KEPT);
-        Self { tasks, kept: Arc::new(Semaphore::new(kept)), http1: with(b"http/1.1"), http2: with(b"h2") }
+        let kept = Shares::of(Some(Meter::new("ingress_kept_connections", kept)), kept, kept);
+        Self { tasks, kept, http1: with(b"http/1.1"), http2: with(b"h2") }
     }
 
     /// A connection for one request: one that is there, unless `fresh`, or a new one.

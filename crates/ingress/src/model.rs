@@ -16,7 +16,7 @@ use rustls::sign::CertifiedKey;
 use crate::acme::{self, Present};
 use crate::annotations::{NO_ROOM, Problem};
 use crate::certificates;
-use crate::compile::{Compiled, PathRule, compile, host_name};
+use crate::compile::{Compiled, Leads, PathRule, compile, host_name};
 use crate::endpoints::PortRef;
 use crate::gateway::actions::Actions;
 use crate::gateway::streams::{Carries, Port, Transport};
@@ -25,7 +25,7 @@ use crate::guard::clients::Authorities;
 use crate::guard::passwords::Passwords;
 use crate::issuer::{Issuers, is_provable};
 use crate::live::Live;
-use crate::paths::PathType;
+use crate::paths::{Matcher, PathType};
 use crate::policy::{Policy, Retry};
 use crate::table::{Certificates, GatewayRoute, GatewayRoutes, GatewayRule, HostRoutes, HostTls, Mirrored, Route, Table};
 use crate::upstream::{Place, Upstream, UpstreamKey, Upstreams};
@@ -431,17 +431,24 @@ impl Model {
                 drafts.push((rule, route(one, rule, &mut upstream)));
             }
             let default = one.compiled.default.as_ref().filter(|_| one.compiled.hosts.iter().any(|own| own == host));
-            if let (Some(key), None) = (default, &routes.default) {
-                routes.default = Some(Arc::new(route(one, &default_rule(key), &mut upstream)));
+            if let (Some(leads), None) = (default, &routes.default) {
+                routes.default = Some(Arc::new(route(one, &default_rule(leads.clone()), &mut upstream)));
+            }
+            for closed in one.compiled.closed.iter().filter(|closed| closed.host == host) {
+                let rule = PathRule { matcher: Matcher::Closed(closed.begin.to_string()), ..default_rule(Leads::Nowhere) };
+                let refused = Arc::new(route(one, &rule, &mut upstream));
+                routes.paths.add(closed.length, &rule.matcher, refused);
             }
         }
-        if drafts.is_empty() && routes.default.is_none() {
+        if drafts.is_empty() && routes.default.is_none() && routes.paths.is_empty() {
             routes.default = mains.iter().find_map(|one| redirected(one, host, &mut upstream)).map(Arc::new);
         }
-        let is_served = !drafts.is_empty() || routes.default.is_some();
+        let is_served = !drafts.is_empty() || routes.default.is_some() || !routes.paths.is_empty();
         for one in canaries {
             let told = problems.entry(one.compiled.key.clone()).or_default();
             for rule in one.compiled.paths.iter().filter(|rule| rule.host == host) {
+                // A canary that is refused takes nothing.
+                let Some(key) = rule.leads.upstream() else { continue };
                 let place = places.get(&(rule.text.as_str(), rule.kind));
                 // Whoever may make Ingresses in one namespace would take requests, with cookies and passwords, from all others.
                 if let Some(place) = place
@@ -456,7 +463,7 @@ impl Model {
                     continue;
                 }
                 match place.map(|place| &mut drafts[*place].1.canary) {
-                    Some(canary @ None) => *canary = Some((one.compiled.policy.clone(), upstream(&rule.upstream))),
+                    Some(canary @ None) => *canary = Some((one.compiled.policy.clone(), upstream(key))),
                     Some(Some(_)) => {
                         told.push(Problem::new("Conflict", format!("host {host:?} path {:?} has another canary", rule.text)))
                     }
@@ -484,7 +491,8 @@ impl Model {
         upstream: &mut impl FnMut(&UpstreamKey) -> Arc<Upstream>,
         problems: &mut BTreeMap<Key, Vec<Problem>>,
     ) -> Option<Arc<Route>> {
-        let (rule, draft) = drafts.iter().find(|(rule, route)| route.policy.passthrough && rule.text == "/")?;
+        let is_whole = |rule: &PathRule, route: &Route| rule.text == "/" && !route.closed;
+        let (rule, draft) = drafts.iter().find(|(rule, route)| route.policy.passthrough && is_whole(rule, route))?;
         let place = mains.iter().position(|one| one.compiled.key == draft.ingress)?;
         let is_another = |one: &&&Known| {
             one.compiled.key.namespace != draft.ingress.namespace && one.compiled.hosts.iter().any(|own| own == host)
@@ -559,9 +567,8 @@ fn note(index: &mut HashMap<String, BTreeSet<Key>>, host: &str, key: &Key, add: 
     }
 }
 
-fn default_rule(key: &UpstreamKey) -> PathRule {
-    let matcher = crate::paths::Matcher::Prefix(String::new());
-    PathRule { host: String::new(), text: "/".to_owned(), kind: PathType::Prefix, matcher, upstream: key.clone() }
+fn default_rule(leads: Leads) -> PathRule {
+    PathRule { host: String::new(), text: "/".to_owned(), kind: PathType::Prefix, matcher: Matcher::Prefix(String::new()), leads }
 }
 
 fn route(of: &Known, rule: &PathRule, upstream: &mut impl FnMut(&UpstreamKey) -> Arc<Upstream>) -> Route {
@@ -571,7 +578,8 @@ fn route(of: &Known, rule: &PathRule, upstream: &mut impl FnMut(&UpstreamKey) ->
         matcher: rule.matcher.clone(),
         policy: of.compiled.policy.clone(),
         live: of.live.clone(),
-        upstream: upstream(&rule.upstream),
+        closed: of.compiled.policy.closed || rule.leads.upstream().is_none(),
+        upstream: upstream(rule.leads.upstream().unwrap_or(&nobody(&of.compiled.key))),
         spare: of.compiled.spare.as_ref().map(&mut *upstream),
         canary: None,
         gateway: None,
@@ -581,8 +589,8 @@ fn route(of: &Known, rule: &PathRule, upstream: &mut impl FnMut(&UpstreamKey) ->
 /// The route of a host whose requests belong to another one.
 fn redirected(of: &Known, host: &str, upstream: &mut impl FnMut(&UpstreamKey) -> Arc<Upstream>) -> Option<Route> {
     let (_, policy) = of.compiled.redirected.iter().find(|(name, _)| name == host)?;
-    let rule = default_rule(&nobody(&of.compiled.key));
-    Some(Route { policy: policy.clone(), ..route(of, &rule, upstream) })
+    let rule = default_rule(Leads::To(nobody(&of.compiled.key)));
+    Some(Route { closed: false, policy: policy.clone(), ..route(of, &rule, upstream) })
 }
 
 /// The back end of those who need none.
@@ -617,6 +625,7 @@ fn gateway_rule(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh
         matcher: planned.matched.matcher.clone(),
         policy,
         live,
+        closed: false,
         upstream,
         spare: None,
         canary: None,

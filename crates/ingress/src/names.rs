@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 static LOOKUPS: Lookups = Lookups::new(16);
 /// Lookups under way, by namespace.
-static UNDER_WAY: LazyLock<Shares> = LazyLock::new(|| Shares::new(OF_ONE));
+static UNDER_WAY: LazyLock<Shares> = LazyLock::new(|| Shares::metered("ingress_lookups", OF_ONE));
 
 /// The addresses of a name that somebody of this namespace has chosen; empty where there are none, or nobody answers in five seconds. None where
 /// nobody was asked, since the namespace has too many names looked up.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::patterns::{self, Pattern, beginning, pattern};
+use crate::patterns::{self, Pattern, beginning, pattern, plain_beginning};
 
 /// What a path of a rule matches.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub enum Matcher {
     Begins(String),
     /// What begins with a match, in either case.
     Pattern(Arc<Pattern>),
-    /// What may match a pattern for which there is no room, since it begins like this in either case. What guards the path guards what it
+    /// What may match a pattern that is not there, since it begins like this in either case. What guards the path guards what it
     /// matches, so nobody is served there: neither by this path nor by a broader one.
     Closed(String),
 }
@@ -47,12 +47,18 @@ impl Matcher {
         })
     }
 
-    /// Of a rule's path that is a regular expression without room.
-    ///
-    /// # Errors
-    /// It is none.
-    pub fn closed(path: &str) -> Result<Self, Box<regex_syntax::ast::Error>> {
-        Ok(Self::Closed(beginning(&at_the_beginning(path))?))
+    /// Of a rule's path that is a regular expression without room, or that is none.
+    pub fn closed(path: &str) -> Self {
+        Self::Closed(beginning(&at_the_beginning(path)).unwrap_or_else(|_| plain_beginning(path)))
+    }
+
+    /// The letters, in lower case, with which all begins that a rule's path matches, or that it may match if it is a regular expression.
+    pub fn beginning(path: &str, kind: PathType, is_pattern: bool) -> String {
+        if let (true, Self::Closed(begin)) = (is_pattern && kind != PathType::Exact, Self::closed(path)) {
+            return begin;
+        }
+        let path = path.strip_suffix('/').filter(|_| kind == PathType::Prefix).unwrap_or(path);
+        path.chars().take_while(char::is_ascii).map(|letter| letter.to_ascii_lowercase()).collect()
     }
 
     /// Whether it matches a path.
@@ -154,6 +160,11 @@ impl<T> Paths<T> {
             (_, Some((.., found))) | (Some((_, found)), None) => Some(found),
             (None, None) => None,
         }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.prefix.is_empty() && self.others.is_empty()
     }
 
     /// Everything that paths lead to.
@@ -304,7 +315,7 @@ mod tests {
     #[test]
     fn what_has_no_room_is_closed() {
         let check = |rule: &str, path: &str, may_match: bool| {
-            let closed = Matcher::closed(rule).unwrap();
+            let closed = Matcher::closed(rule);
             assert_eq!(closed.matches(path), may_match, "{rule} {path} {closed:?}");
             let pattern = Matcher::new(rule, ImplementationSpecific, true, "a").unwrap();
             assert!(may_match || !pattern.matches(path), "{rule} {path}");
@@ -323,7 +334,37 @@ mod tests {
         check("/\u{e9}", "/\u{c9}", true);
         check("^/a", "/a", true);
         check("(?i:/a)|/b", "/b", true);
-        assert!(Matcher::closed("/(").is_err());
+    }
+
+    /// Nobody knows what was meant by what is no regular expression: what begins with its plain letters is closed.
+    #[test]
+    fn what_is_no_pattern_is_closed() {
+        let check = |rule: &str, expected: &str| {
+            assert!(Matcher::new(rule, ImplementationSpecific, true, "a").is_err(), "{rule}");
+            assert!(matches!(Matcher::closed(rule), Matcher::Closed(begin) if begin == expected), "{rule}");
+        };
+        check("/admin(", "/admin");
+        check("/Admin/(foo|bar", "/admin/");
+        check("/admin*(", "/admi");
+        check("/a|/b(", "");
+        check("/a(b)|/c(", "");
+        check("/a[", "/a");
+        check("/v\\.1(", "/v");
+        check("/\u{e9}(", "/");
+        // This one is too large for any room.
+        check("/big/(a{1000}){1000}", "/big/");
+    }
+
+    #[test]
+    fn beginnings() {
+        let check = |path: &str, kind: PathType, is_pattern: bool, expected: &str| {
+            assert_eq!(Matcher::beginning(path, kind, is_pattern), expected, "{path}");
+        };
+        check("/Admin/", Prefix, false, "/admin");
+        check("/Admin/", Exact, true, "/admin/");
+        check("/a(b|c)", ImplementationSpecific, true, "/a");
+        check("/a(b|c)", ImplementationSpecific, false, "/a(b|c)");
+        check("/a\u{e9}b", Prefix, false, "/a");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::{Arc, LazyLock, Weak};
 
-use base::budgets::memory;
+use base::budgets::shares::{Share, Shares};
+use base::budgets::{Meter, memory};
 use parking_lot::Mutex;
 use regex::{Regex, RegexBuilder};
 use regex_syntax::ast::parse::Parser;
@@ -28,7 +29,8 @@ const OF_NAMESPACE: usize = 4;
 
 static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
     let room = usize::try_from(memory::of_objects() / 4).unwrap_or(MOST);
-    Patterns::new(room.clamp(LEAST, MOST))
+    let room = room.clamp(LEAST, MOST);
+    Patterns::new(Some(Meter::new("ingress_patterns", room)), room)
 });
 
 /// Why there is no such pattern.
@@ -47,7 +49,8 @@ pub enum Refused {
 pub struct Pattern {
     regex: Regex,
     key: Asked,
-    bytes: usize,
+    /// None once it is let go of.
+    room: Option<Share<Arc<str>>>,
     patterns: Patterns,
 }
 
@@ -74,14 +77,13 @@ struct Patterns(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    room: usize,
+    /// Bytes, by namespace.
+    room: Shares<Arc<str>>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    taken: usize,
-    of_namespace: HashMap<Arc<str>, usize>,
     /// What is there already is not compiled, nor counted, again.
     known: HashMap<Asked, Weak<Pattern>>,
     /// How often something was let go of.
@@ -123,14 +125,35 @@ fn begin(part: &Ast, letters: &mut String) -> bool {
     }
 }
 
+/// The same of a text that is no regular expression: the ASCII letters before the first that means something in one, none where what is beside them
+/// may begin otherwise.
+pub fn plain_beginning(text: &str) -> String {
+    let mut depth = 0_usize;
+    for letter in text.chars() {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            '|' if depth == 0 => return String::new(),
+            _ => {}
+        }
+    }
+    let is_plain = |letter: &char| letter.is_ascii() && !r"\.+*?()|[]{}^$".contains(*letter);
+    let mut letters: String = text.chars().take_while(is_plain).map(|letter| letter.to_ascii_lowercase()).collect();
+    // What may be repeated may be absent.
+    if text[letters.len()..].starts_with(['*', '?', '{']) {
+        letters.pop();
+    }
+    letters
+}
+
 /// Another number after patterns were let go of, so that there may be room.
 pub(crate) fn freed() -> u64 {
     PATTERNS.0.state.lock().freed
 }
 
 impl Patterns {
-    fn new(room: usize) -> Self {
-        Self(Arc::new(Shared { room, state: Mutex::default() }))
+    fn new(meter: Option<Meter>, room: usize) -> Self {
+        Self(Arc::new(Shared { room: Shares::of(meter, room / OF_NAMESPACE, room), state: Mutex::default() }))
     }
 
     fn get(&self, key: Asked) -> Result<Arc<Pattern>, Refused> {
@@ -139,19 +162,16 @@ impl Patterns {
         }
         for size in SIZES {
             let bytes = size * TIMES + 2 * key.text.len();
-            if !self.take(&key.namespace, bytes) {
-                return Err(Refused::NoRoom);
-            }
+            let room = self.0.room.take_of(&key.namespace, bytes).ok_or(Refused::NoRoom)?;
             let mut builder = RegexBuilder::new(&key.text);
             builder.case_insensitive(key.any_case).size_limit(size).dfa_size_limit((size * CACHE_TIMES).max(LEAST_CACHE));
             match builder.build() {
                 Ok(regex) => {
-                    let pattern = Arc::new(Pattern { regex, key: key.clone(), bytes, patterns: self.clone() });
+                    let pattern = Arc::new(Pattern { regex, key: key.clone(), room: Some(room), patterns: self.clone() });
                     self.0.state.lock().known.insert(key, Arc::downgrade(&pattern));
                     return Ok(pattern);
                 }
                 Err(error) => {
-                    self.give(&key.namespace, bytes);
                     let is_larger = matches!(error, regex::Error::CompiledTooBig(_)) && Some(&size) != SIZES.last();
                     if !is_larger {
                         return Err(error.into());
@@ -161,33 +181,12 @@ impl Patterns {
         }
         Err(Refused::NoRoom)
     }
-
-    fn take(&self, namespace: &Arc<str>, bytes: usize) -> bool {
-        let mut state = self.0.state.lock();
-        let own = state.of_namespace.get(namespace).copied().unwrap_or_default();
-        if state.taken + bytes > self.0.room || own + bytes > self.0.room / OF_NAMESPACE {
-            return false;
-        }
-        state.taken += bytes;
-        state.of_namespace.insert(namespace.clone(), own + bytes);
-        true
-    }
-
-    fn give(&self, namespace: &Arc<str>, bytes: usize) {
-        let mut state = self.0.state.lock();
-        state.taken -= bytes;
-        if let Some(own) = state.of_namespace.get_mut(namespace) {
-            *own -= bytes;
-            if *own == 0 {
-                state.of_namespace.remove(namespace);
-            }
-        }
-    }
 }
 
 impl Drop for Pattern {
     fn drop(&mut self) {
-        self.patterns.give(&self.key.namespace, self.bytes);
+        // Whoever sees that something was let go of finds its room.
+        self.room = None;
         let mut state = self.patterns.0.state.lock();
         state.freed += 1;
         // Since its last user has gone the same one may have been compiled anew.
@@ -220,40 +219,40 @@ mod tests {
 
     #[test]
     fn all_patterns_together_are_bounded_and_those_of_a_namespace() {
-        let patterns = Patterns::new(4 << 20);
+        let patterns = Patterns::new(None, 4 << 20);
         let own = fill(&patterns, "a", "(/|$)(.*)");
         assert!((16..1000).contains(&own.len()), "{}", own.len());
-        let bytes = |state: &State| (state.taken, state.of_namespace.values().sum::<usize>());
-        assert!(patterns.0.state.lock().taken <= 1 << 20);
+        assert!(patterns.0.room.taken() <= 1 << 20);
         assert!(matches!(patterns.get(asked("a", "x")), Err(Refused::NoRoom)));
         let others: Vec<_> = ["b", "c", "d", "e"].iter().map(|namespace| fill(&patterns, namespace, "(/|$)(.*)").len()).collect();
         assert_eq!(others, vec![own.len(); 4], "each is let go of again");
         let more: Vec<_> = ["b", "c", "d"].iter().map(|namespace| fill(&patterns, namespace, "")).collect();
-        assert!(more.iter().all(|more| !more.is_empty()) && patterns.0.state.lock().taken <= 4 << 20);
+        assert!(more.iter().all(|more| !more.is_empty()) && patterns.0.room.taken() <= 4 << 20);
         drop((own, more));
         let state = patterns.0.state.lock();
-        assert_eq!((bytes(&state), state.known.len(), state.of_namespace.len()), ((0, 0), 0, 0));
+        assert!(patterns.0.room.is_empty() && state.known.is_empty());
         assert!(state.freed > 0);
     }
 
     #[test]
     fn what_is_there_is_counted_once() {
-        let patterns = Patterns::new(4 << 20);
+        let patterns = Patterns::new(None, 4 << 20);
         let one = patterns.get(asked("a", "/x")).unwrap();
-        let taken = patterns.0.state.lock().taken;
+        let taken = patterns.0.room.taken();
         let again = patterns.get(asked("a", "/x")).unwrap();
-        assert!(Arc::ptr_eq(&one, &again) && patterns.0.state.lock().taken == taken);
+        assert!(Arc::ptr_eq(&one, &again) && patterns.0.room.taken() == taken);
         let other = patterns.get(asked("b", "/x")).unwrap();
-        assert_eq!(patterns.0.state.lock().taken, 2 * taken, "each namespace has room of its own");
+        assert_eq!(patterns.0.room.taken(), 2 * taken, "each namespace has room of its own");
         assert!(one.is_match("/X") && other.is_match("/x"));
     }
 
     #[test]
     fn large_ones_are_counted_as_what_they_are() {
-        let patterns = Patterns::new(256 << 20);
+        let patterns = Patterns::new(None, 256 << 20);
         let check = |text: &str, size: usize| {
             let pattern = patterns.get(asked("a", text)).unwrap();
-            assert_eq!(pattern.bytes, (size << 10) * TIMES + 2 * text.len(), "{text}");
+            assert_eq!(patterns.0.room.taken(), (size << 10) * TIMES + 2 * text.len(), "{text}");
+            drop(pattern);
         };
         check("^(?:/api(/|$)(.*))", 4);
         check(r"^(?:/api/v[0-9]+/([^/]+)/files(/|$)(.*))", 4);
@@ -264,6 +263,6 @@ mod tests {
         for wrong in ["/(", r"(\w{100}){1000}"] {
             assert!(matches!(patterns.get(asked("a", wrong)), Err(Refused::Wrong(_))), "{wrong}");
         }
-        assert_eq!(patterns.0.state.lock().taken, 0);
+        assert!(patterns.0.room.is_empty());
     }
 }

@@ -271,6 +271,13 @@ pub struct Canary {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+impl Policy {
+    /// Whether paths that are not exact are regular expressions.
+    pub fn has_patterns(&self) -> bool {
+        self.use_regex || self.rewrite.is_some()
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {

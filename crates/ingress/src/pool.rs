@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::budgets::shares::{Share, Shares};
 use hyper::client::conn::{http1, http2};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::body::RequestBody;
 
@@ -18,21 +18,21 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// what is closed is found only when somebody looks for a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Keep {
-    all: Arc<Semaphore>,
-    held: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    all: Shares<()>,
+    held: Arc<Mutex<Option<Share<()>>>>,
 }
 
 impl Keep {
-    /// Not kept yet. `all` has a permit for each that may be.
-    pub(crate) fn new(all: Arc<Semaphore>) -> Self {
+    /// Not kept yet. `all` has a place for each that may be.
+    pub(crate) fn new(all: Shares<()>) -> Self {
         Self { all, held: Arc::default() }
     }
 
     /// Takes a place. Whether there is one.
     pub(crate) fn take(&self) -> bool {
-        let permit = self.all.clone().try_acquire_owned().ok();
-        let is_there = permit.is_some();
-        *self.held.lock() = permit;
+        let place = self.all.take(&());
+        let is_there = place.is_some();
+        *self.held.lock() = place;
         is_there
     }
 

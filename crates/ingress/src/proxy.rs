@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use base::budgets::shares::Shares;
 use base::tasks::{OnFailure, Tasks};
 use http::header::{self, CONNECTION, CONTENT_LENGTH, LOCATION, SET_COOKIE, UPGRADE, WWW_AUTHENTICATE};
 use http::request::Parts;
@@ -18,7 +19,6 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
-use tokio::sync::Semaphore;
 
 use crate::acme::challenges::Challenges;
 use crate::body::{End, RequestBody, ResponseBody};
@@ -47,7 +47,7 @@ pub(crate) struct Proxy {
     /// The requests that are under way.
     pub(crate) underway: Underway,
     /// Copies of requests that may be under way at once.
-    pub(crate) mirrors: Arc<Semaphore>,
+    pub(crate) mirrors: Shares<()>,
     pub(crate) tasks: Tasks,
     pub(crate) https_port: u16,
     pub(crate) trusted: Vec<IpNet>,
@@ -157,7 +157,7 @@ impl Proxy {
             return text(StatusCode::SERVICE_UNAVAILABLE);
         };
         let policy = visit.route.policy.clone();
-        if visit.route.is_closed() {
+        if visit.route.closed {
             return text(StatusCode::SERVICE_UNAVAILABLE);
         }
         let (path, port, has_tls) = (visit.path.as_str(), visit.origin.port, visit.has_tls);

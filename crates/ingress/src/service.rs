@@ -23,7 +23,7 @@ use client::{Change, Changes, Client, Informer, Informers, Key, ServiceWatch};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Secret};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::acme;
 use crate::acme::challenges::Challenges;
@@ -139,7 +139,7 @@ impl Service {
             challenges: challenges.clone(),
             connector: Connector::new(tasks.clone(), client_of_anybody()?),
             underway: Underway::new(options.at_once.unwrap_or_else(underway::of_process)),
-            mirrors: Arc::new(Semaphore::new(mirror::at_once())),
+            mirrors: mirror::at_once(),
             tasks: tasks.clone(),
             https_port: options.https_port,
             trusted: options.trusted.clone(),

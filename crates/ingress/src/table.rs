@@ -32,6 +32,8 @@ pub struct Route {
     pub policy: Arc<Policy>,
     /// What is counted and known of the Ingress.
     pub live: Arc<Live>,
+    /// Nobody may pass: it is refused, or what guards it is.
+    pub closed: bool,
     /// Who answers.
     pub upstream: Arc<Upstream>,
     /// Who answers when that has no endpoints.
@@ -49,11 +51,6 @@ impl Route {
             Some(gateway) => gateway.backend(None, crate::random::next())?.to.clone(),
             None => Some(self.upstream.clone()),
         }
-    }
-
-    /// Whether nobody may pass.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.policy.closed || matches!(self.matcher, Matcher::Closed(_))
     }
 
     /// Whether a back end is one of its own.

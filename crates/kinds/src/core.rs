@@ -20,4 +20,4 @@ mod service_account;
 pub(crate) mod volume_source;
 
 pub(crate) use persistent_volume::inline_volume;
-pub(crate) use persistent_volume_claim::validate_claim_spec;
+pub(crate) use persistent_volume_claim::{claim_spec_warnings, validate_claim_spec};

@@ -30,6 +30,7 @@ pub mod custom;
 mod discovery;
 mod events;
 mod flowcontrol;
+mod gates;
 mod list;
 mod metrics;
 mod networking;

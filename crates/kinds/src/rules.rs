@@ -17,7 +17,9 @@ use apimachinery::{meta, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-pub(crate) use address::{canonical_cidr, cidr, family, interface_address, ip, is_strict_subset, non_special_ip, warn_of_cidr};
+pub(crate) use address::{
+    canonical_cidr, cidr, family, interface_address, ip, is_strict_subset, non_special_ip, warn_of_cidr, warn_of_ip,
+};
 pub(crate) use condition::conditions;
 pub(crate) use path::{descending_path, local_path, no_backsteps};
 pub(crate) use signer::signer_name;

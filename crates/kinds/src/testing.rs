@@ -30,7 +30,7 @@ fn texts(errors: Errors) -> Vec<String> {
 /// What is wrong with a new object.
 pub(crate) fn wrong_with<K: Kind>(object: Value) -> Vec<String> {
     let mut created = defaulted::<K>(object);
-    K::prepare_create(&mut created);
+    Typed::<K>::new().prepare_create(&mut created);
     texts(Typed::<K>::new().validate(&created, &mut Vec::new()))
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn check<K: Kind>(object: Value, expected: &[&str]) {
 #[track_caller]
 pub(crate) fn check_update<K: Kind>(old: Value, new: Value, expected: &[&str]) {
     let (old, mut changed) = (defaulted::<K>(old), defaulted::<K>(new.clone()));
-    K::prepare_update(&mut changed, &old);
+    Typed::<K>::new().prepare_update(&mut changed, &old);
     let errors = Typed::<K>::new().validate_update(&changed, &old, &mut Vec::new());
     // Differences are many lines; the first says what it is about.
     let lines: Vec<_> = texts(errors).iter().filter_map(|text| text.lines().next().map(str::to_owned)).collect();
@@ -57,7 +57,7 @@ pub(crate) fn check_status<K: Kind>(old: Value, status: Value, expected: &[&str]
     let old = defaulted::<K>(old);
     let mut new = old.clone();
     new["status"] = status;
-    K::prepare_status(&mut new, &old);
+    Typed::<K>::new().prepare_status(&mut new, &old);
     assert_eq!(texts(Typed::<K>::new().validate_sub("status", &new, &old)), expected, "{new}");
 }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::columns::{Cell, Column};
 use crate::conversion::Conversion;
 use crate::def::{KindDef, Names};
+use crate::gates;
 use crate::strategy::{Fields, Strategy};
 
 /// Who makes a request, and when: what a kind may note of it in the object.
@@ -169,14 +170,17 @@ impl<K: Kind> Strategy for Typed<K> {
     }
 
     fn prepare_create(&self, object: &mut Value) {
+        gates::drop_disabled(self.def(), object, None);
         K::prepare_create(object);
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value) {
+        gates::drop_disabled(self.def(), object, Some(old));
         K::prepare_update(object, old);
     }
 
     fn prepare_status(&self, object: &mut Value, old: &Value) {
+        gates::drop_disabled(self.def(), object, Some(old));
         K::prepare_status(object, old);
     }
 

@@ -6,7 +6,7 @@ use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::{Selector, validate_label_selector};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, ReplicationController};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde_json::{Value, json};
 
 use crate::columns::Column;
@@ -124,14 +124,23 @@ fn validate_template(template: &PodTemplateSpec, selector: &LabelSelector, kind:
     }
 }
 
-/// What the author of the template should know.
-pub(crate) fn warnings<K: Workload>(workload: &K) -> Vec<String> {
+/// A name that its pods have in theirs, and that is no DNS label.
+pub(crate) fn name_warning(metadata: &ObjectMeta) -> Option<String> {
+    pod::of_name(metadata.name.as_deref(), "Pod names and hostnames")
+}
+
+/// What its author should know.
+pub(crate) fn warnings<K: Workload>(workload: &K, metadata: &ObjectMeta) -> Vec<String> {
+    name_warning(metadata).into_iter().chain(template_warnings(workload)).collect()
+}
+
+fn template_warnings<K: Workload>(workload: &K) -> Vec<String> {
     workload.template().map(|template| pod::of_template(template, &Path::new("spec.template"))).unwrap_or_default()
 }
 
 /// The same of a change, where there was one.
 pub(crate) fn warnings_on_update<K: Workload>(new: &K, old: &K) -> Vec<String> {
-    if new.template() == old.template() { Vec::new() } else { warnings(new) }
+    if new.template() == old.template() { Vec::new() } else { template_warnings(new) }
 }
 
 /// Counts in a status: none negative, and parts no greater than the whole.

@@ -12,6 +12,7 @@ use crate::pod::effects::host_ports;
 use crate::pod::state::Rejection;
 use crate::resources::{self, Qos};
 use crate::spec::Model;
+use crate::sysctls::Pattern;
 use crate::units::{self, ResourceList};
 
 /// The node as admission sees it.
@@ -24,6 +25,8 @@ pub struct Room<'a> {
     pub app_armor: bool,
     /// What its runtime can do.
     pub features: Features,
+    /// Unsafe sysctls that pods may set.
+    pub sysctls: &'a [Pattern],
     /// What pods may take.
     pub allocatable: &'a ResourceList,
     /// Containers may have processors for themselves.
@@ -83,7 +86,7 @@ impl From<Misfit> for Rejection {
 
 /// All that keeps `pod` from the node where `others` run.
 pub fn misfits(pod: &Model, others: &[Model], room: &Room<'_>) -> Vec<Misfit> {
-    let confined = confinement::check(pod, room.app_armor, room.features).err();
+    let confined = confinement::check(pod, room.app_armor, room.features, room.sysctls).err();
     let mut found: Vec<Misfit> = confined.into_iter().map(Misfit::Other).collect();
     found.extend(shortages(pod, others, room.allocatable).into_iter().map(Misfit::Short));
     if !pods::nodes::fits(pod.spec(), room.name, &Some(room.labels.clone())) {
@@ -172,6 +175,7 @@ mod tests {
             labels: &labels,
             app_armor: false,
             features: Features::default(),
+            sysctls: &[],
             allocatable: &allocatable,
             exclusive_cpus: false,
             exclusive_memory: false,
@@ -238,6 +242,7 @@ mod tests {
             labels: &BTreeMap::new(),
             app_armor: false,
             features: Features::default(),
+            sysctls: &[],
             allocatable: &allocatable,
             exclusive_cpus: false,
             exclusive_memory: false,

@@ -74,6 +74,7 @@ pub mod spec;
 pub mod statics;
 mod stats;
 pub mod storage;
+pub mod sysctls;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod units;

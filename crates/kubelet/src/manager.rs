@@ -223,6 +223,7 @@ impl Manager {
         match request {
             // Who does not wait for it any more does not need it.
             Request::Active(sender) => drop(sender.send(self.models(|_, _| true))),
+            Request::Alive(sender) => _ = sender.send(()),
             Request::Evict(uid, evicted, sender) => drop(sender.send(self.evict(&uid, evicted))),
         }
     }

@@ -15,7 +15,7 @@ use std::hash::Hash;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use base::metrics::{Histograms, Page};
+use base::metrics::{DEFAULT_BUCKETS, Histograms, Page};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -50,8 +50,18 @@ static POD_START: LazyLock<Histogram> = LazyLock::new(|| {
     Page::Node.register("kubelet_pod_start_duration_seconds", help, pod_start())
 });
 
-/// Prometheus' default buckets, seconds.
-const DEFAULT_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Image volumes of containers: asked for, mounted, and not.
+static IMAGE_VOLUMES: LazyLock<[Counter; 3]> = LazyLock::new(|| {
+    [
+        Page::Node.register("kubelet_image_volume_requested", "Number of requested image volumes.", Counter::default()),
+        Page::Node.register(
+            "kubelet_image_volume_mounted_succeed",
+            "Number of successful image volume mounts.",
+            Counter::default(),
+        ),
+        Page::Node.register("kubelet_image_volume_mounted_errors", "Number of failed image volume mounts.", Counter::default()),
+    ]
+});
 
 /// Registers a family of histograms.
 fn histograms<L>(page: Page, name: &'static str, help: &str, new: fn() -> Histogram) -> Histograms<L>
@@ -87,7 +97,32 @@ pub(crate) fn container_started(role: Role, outcome: Result<(), &str>) {
     }
 }
 
+/// A container with so many image volumes was made, or could not be.
+pub(crate) fn image_volumes(count: usize, are_mounted: bool) {
+    let [requested, mounted, failed] = &*IMAGE_VOLUMES;
+    requested.inc_by(count as u64);
+    if are_mounted { mounted } else { failed }.inc_by(count as u64);
+}
+
 /// All containers of a pod run for the first time since its task began.
 pub(crate) fn pod_started(after: Duration) {
     POD_START.observe(after.as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// KEP-4639: "kubelet_image_volume_requested_total", "kubelet_image_volume_mounted_succeed_total" and "kubelet_image_volume_mounted_errors_total".
+    #[test]
+    fn image_volumes_are_counted() {
+        image_volumes(2, true);
+        image_volumes(1, false);
+        image_volumes(0, true);
+        let page = Page::Node.encode(base::metrics::Format::Text);
+        for (name, count) in [("requested", 3), ("mounted_succeed", 2), ("mounted_errors", 1)] {
+            let line = format!("kubelet_image_volume_{name}_total {count}");
+            assert!(page.lines().any(|found| found == line), "{line} is not in {page}");
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::tls::Verifier;
 use client::Informers;
@@ -22,6 +23,7 @@ use crate::images::providers;
 use crate::numa::{self, reservation::Reservation};
 use crate::sharing::Sharing;
 use crate::shutdown;
+use crate::sysctls::Pattern;
 
 /// Configuration of one node's kubelet.
 #[derive(Clone)]
@@ -60,6 +62,12 @@ pub struct Options {
     pub max_pods: u32,
     /// Most processes and threads of one pod; none is no limit.
     pub pod_max_pids: Option<i64>,
+    /// Unsafe sysctls that pods may set.
+    pub allowed_unsafe_sysctls: Vec<Pattern>,
+    /// Containers that name no seccomp profile have `RuntimeDefault` (KEP-2413).
+    pub seccomp_default: bool,
+    /// The longest delay before a container that ends again and again is started again (KEP-4603), from one second to [`crate::backoff::MAX`].
+    pub longest_restart_delay: Duration,
     /// What pods do not get of the node: the operating system's.
     pub system_reserved: Reserved,
     /// And Knarr's own; none where nobody says, which is [`Reserved::for_knarr`].

@@ -171,7 +171,7 @@ async fn follow(cx: Arc<Context>, target: Target, figures: Arc<Probed>, verdicts
     let delay = seconds(probe.initial_delay_seconds, 0);
     let age = Duration::try_from(Timestamp::now().duration_since(target.started)).unwrap_or_default();
     tokio::time::sleep(delay.saturating_sub(age)).await;
-    let mut pace = Pace::new(seconds(probe.period_seconds, 10).max(Duration::from_secs(1)));
+    let mut pace = Pace::new(seconds(probe.period_seconds, 10).max(Duration::from_secs(1)), probe.exec.is_some());
     let (mut tally, mut ready) = (Tally::default(), false);
     let begin = tokio::time::Instant::now();
     loop {
@@ -306,9 +306,9 @@ mod tests {
         let check = |kind: Kind, threshold: Option<i32>, hurries: bool| {
             let probe = Probe { success_threshold: threshold, period_seconds: Some(10), ..Default::default() };
             assert_eq!(may_hurry(kind, &probe), hurries, "{kind:?} {threshold:?}");
-            let mut pace = Pace::new(Duration::from_secs(10));
+            let mut pace = Pace::new(Duration::from_secs(10), false);
             let begins: Vec<_> = (0..3).map(|_| pace.next(Duration::ZERO, may_hurry(kind, &probe)).at.as_millis()).collect();
-            assert_eq!(begins, if hurries { [0, 20, 40] } else { [0, 10_000, 20_000] });
+            assert_eq!(begins, if hurries { [0, 5, 10] } else { [0, 10_000, 20_000] });
         };
         check(Kind::Readiness, None, true);
         check(Kind::Readiness, Some(1), true);

@@ -6,13 +6,15 @@
 mod budget;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::future::Future;
+use std::fmt;
+use std::future::{self, Future};
 use std::sync::{Arc, Weak};
 
 use base::tasks::{OnFailure, Tasks};
 use client::Object;
 use client::watch::{Event, Watch};
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -35,14 +37,36 @@ pub enum View<K> {
     Present(Arc<K>),
 }
 
-/// An object, or all of a kind, that cannot be read.
+/// What a pod refers to, by name or as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The ConfigMap of this name.
+    ConfigMap(String),
+    /// The Secret of this name.
+    Secret(String),
+    /// All ConfigMaps and Secrets of the pod.
+    Both,
+    /// All ClusterTrustBundles.
+    TrustBundles,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConfigMap(name) => write!(f, "ConfigMap {name:?}"),
+            Self::Secret(name) => write!(f, "Secret {name:?}"),
+            Self::Both => f.write_str("ConfigMaps and Secrets"),
+            Self::TrustBundles => f.write_str("ClusterTrustBundles"),
+        }
+    }
+}
+
+/// What cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot read {kind}{name}: {why}", name = if name.is_empty() { "s".to_owned() } else { format!(" {name:?}") })]
+#[error("cannot read {what}: {why}")]
 pub struct Unread {
-    /// The kind.
-    pub kind: &'static str,
-    /// Its name; empty is all of the kind.
-    pub name: String,
+    /// What.
+    pub what: Subject,
     /// Why.
     pub why: String,
 }
@@ -136,7 +160,7 @@ impl References {
         let (namespace, count, is_too_many) = (model.namespace(), all.count(), all.count() > OF_POD);
         let room = |names: &Names| {
             let told = self.budget.has(count, self.missing(names, namespace), changed);
-            told.map_err(|why| Unread { kind: "ConfigMaps and Secret", name: String::new(), why })
+            told.map_err(|why| Unread { what: Subject::Both, why })
         };
         if let Err(unread) = room(&lasting) {
             return PodReferences { refused: Some(unread), waits: true, ..PodReferences::default() };
@@ -170,21 +194,26 @@ impl References {
     }
 
     fn hold(&self, names: Names, namespace: &str, changed: &Arc<Notify>) -> Held {
-        let maps = names.config_maps.into_iter();
-        let maps = maps.map(|name| (name.clone(), self.entry(&self.config_maps, namespace, &name, changed))).collect();
-        let secrets = names.secrets.into_iter();
-        let secrets = secrets.map(|name| (name.clone(), self.entry(&self.secrets, namespace, &name, changed))).collect();
-        Held { config_maps: maps, secrets }
+        let map = |name: String| {
+            let entry = self.entry(&self.config_maps, (namespace, &name), Subject::ConfigMap(name.clone()), changed);
+            (name, entry)
+        };
+        let secret = |name: String| {
+            let entry = self.entry(&self.secrets, (namespace, &name), Subject::Secret(name.clone()), changed);
+            (name, entry)
+        };
+        let config_maps = names.config_maps.into_iter().map(map).collect();
+        Held { config_maps, secrets: names.secrets.into_iter().map(secret).collect() }
     }
 
-    fn entry<K>(&self, shared: &Shared<K>, namespace: &str, name: &str, changed: &Arc<Notify>) -> Arc<Entry<K>>
+    fn entry<K>(&self, shared: &Shared<K>, (namespace, name): (&str, &str), what: Subject, changed: &Arc<Notify>) -> Arc<Entry<K>>
     where
-        K: Object + kube::Resource<Scope = NamespaceResourceScope> + k8s_openapi::Resource,
+        K: Object + kube::Resource<Scope = NamespaceResourceScope>,
     {
         let title = format!("watch of {} {namespace}/{name}", K::kind(&()));
         self.shared(shared, (namespace, name), title, changed, |entry| {
             let watch = Watch::new(self.client.clone(), K::url_path(&(), Some(namespace)), &format!("metadata.name={name}"));
-            follow(watch, K::KIND, name.to_owned(), entry)
+            follow(watch, what, entry)
         })
     }
 
@@ -235,7 +264,7 @@ fn forget_unused<K>(shared: &Shared<K>) {
     shared.lock().retain(|_, entry| entry.strong_count() > 0);
 }
 
-async fn follow<K: Object>(watch: Watch, kind: &'static str, name: String, entry: Weak<Entry<K>>) {
+async fn follow<K: Object>(watch: Watch, what: Subject, entry: Weak<Entry<K>>) {
     let mut events = std::pin::pin!(watch.events::<K>());
     let mut found = None;
     while let Some(event) = events.next().await {
@@ -251,8 +280,7 @@ async fn follow<K: Object>(watch: Watch, kind: &'static str, name: String, entry
                 if matches!(&*entry.view.borrow(), View::Present(_) | View::Absent) {
                     continue;
                 }
-                let (kind, name, why) = (kind, name.clone(), error.to_string());
-                entry.set(View::Unknown(Some(Unread { kind, name, why })));
+                entry.set(View::Unknown(Some(Unread { what: what.clone(), why: error.to_string() })));
             }
         }
     }
@@ -272,8 +300,7 @@ async fn follow_all(watch: Watch, entry: Weak<Entry<Bundles>>) {
             Ok(Event::Delete(bundle)) => drop(all.remove(&named(bundle).0)),
             Err(error) => {
                 if !matches!(&*entry.view.borrow(), View::Present(_)) {
-                    let unread = Unread { kind: "ClusterTrustBundle", name: String::new(), why: error.to_string() };
-                    entry.set(View::Unknown(Some(unread)));
+                    entry.set(View::Unknown(Some(Unread { what: Subject::TrustBundles, why: error.to_string() })));
                 }
                 continue;
             }
@@ -306,7 +333,7 @@ impl Names {
 
     fn refused(&self) -> Unread {
         let why = format!("the pod refers to {} of them, and a node reads at most {OF_POD} for one pod", self.count());
-        Unread { kind: "ConfigMaps and Secret", name: String::new(), why }
+        Unread { what: Subject::Both, why }
     }
 }
 
@@ -317,16 +344,23 @@ struct Held {
     secrets: BTreeMap<String, Arc<Entry<Secret>>>,
 }
 
+/// Ends when an object was read, or could not be.
+type Known<'a> = BoxFuture<'a, Result<(), Unread>>;
+
 impl Held {
-    async fn known(&self) -> Result<(), Unread> {
-        for entry in self.config_maps.values() {
-            entry.known().await?;
-        }
-        for entry in self.secrets.values() {
-            entry.known().await?;
-        }
-        Ok(())
+    /// One of each object, in their order.
+    fn each_known(&self) -> impl Iterator<Item = Known<'_>> {
+        let config_maps = self.config_maps.values().map(|entry| entry.known().boxed());
+        config_maps.chain(self.secrets.values().map(|entry| entry.known().boxed()))
     }
+}
+
+/// Returns when all of them have been read, or says which is the first that cannot be.
+async fn all_known(each: impl Iterator<Item = Known<'_>>) -> Result<(), Unread> {
+    for known in each {
+        known.await?;
+    }
+    Ok(())
 }
 
 /// What one pod refers to.
@@ -353,30 +387,22 @@ impl PodReferences {
     /// Returns when all of them have been read that the pod has for all its life, or says why one cannot be. Ephemeral containers hold up nothing
     /// but themselves.
     pub async fn known(&self) -> Result<(), Unread> {
-        if let Some(unread) = &self.refused {
-            return Err(unread.clone());
-        }
-        self.lasting.known().await?;
-        match &self.bundles {
-            Some(entry) => entry.known().await,
-            None => Ok(()),
-        }
+        all_known(self.each_known()).await
+    }
+
+    /// One of all that the pod has for all its life.
+    fn each_known(&self) -> impl Iterator<Item = Known<'_>> {
+        let refused = self.refused.clone().map(|unread| future::ready(Err(unread)).boxed());
+        let held = self.lasting.each_known().chain(self.bundles.iter().map(|entry| entry.known().boxed()));
+        // What is refused as a whole holds nothing.
+        refused.into_iter().chain(held)
     }
 
     /// Waits in the same way, and lists all that cannot be read: one object that is refused says nothing of the others.
     pub async fn unread(&self) -> Vec<Unread> {
-        if let Some(unread) = &self.refused {
-            return vec![unread.clone()];
-        }
         let mut all = Vec::new();
-        for entry in self.lasting.config_maps.values() {
-            all.extend(entry.known().await.err());
-        }
-        for entry in self.lasting.secrets.values() {
-            all.extend(entry.known().await.err());
-        }
-        if let Some(entry) = &self.bundles {
-            all.extend(entry.known().await.err());
+        for known in self.each_known() {
+            all.extend(known.await.err());
         }
         all
     }
@@ -392,7 +418,7 @@ impl PodReferences {
             || own.secrets.iter().any(|name| !self.lasting.secrets.contains_key(name));
         match &self.late_refused {
             Some(unread) if is_late => Err(unread.clone()),
-            _ if is_late => self.late.known().await,
+            _ if is_late => all_known(self.late.each_known()).await,
             _ => Ok(()),
         }
     }
@@ -413,74 +439,4 @@ impl Objects for PodReferences {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[tokio::test]
-    async fn pods_that_are_gone_do_not_listen() {
-        let (tasks, _failures) = Tasks::root();
-        let references = References::new(client::fake::Fake::default().client(), tasks);
-        let pod = json!({"metadata": {"namespace": "n"}, "spec": {"imagePullSecrets": [{"name": "s"}], "containers": []}});
-        let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
-        let stays = Arc::new(Notify::new());
-        let held = references.of_pod(&model, &stays);
-        for _ in 0..10 {
-            references.of_pod(&model, &Arc::new(Notify::new()));
-        }
-        assert!(held.lasting.secrets["s"].listeners.lock().len() <= 2);
-    }
-
-    /// A pod has room for more references than can be looked at for each of them.
-    #[tokio::test]
-    async fn more_references_than_others_can_do_without_are_refused() {
-        let (tasks, _failures) = Tasks::root();
-        let references = References::new(client::fake::Fake::default().client(), tasks);
-        let many = 40_000;
-        let secrets: Vec<_> = (0..many).map(|number| json!({"name": format!("s{number}")})).collect();
-        let pod = json!({"metadata": {"namespace": "n"}, "spec": {"imagePullSecrets": secrets, "containers": []}});
-        let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
-        let begin = std::time::Instant::now();
-        let held = references.of_pod(&model, &Arc::new(Notify::new()));
-        let refused = held.known().await.unwrap_err().to_string();
-        let expected =
-            "cannot read ConfigMaps and Secrets: the pod refers to 40000 of them, and a node reads at most 250 for one pod";
-        assert_eq!((refused.as_str(), references.secrets.lock().len()), (expected, 0));
-        assert!(begin.elapsed() < std::time::Duration::from_secs(20), "each was compared with each: {:?}", begin.elapsed());
-    }
-
-    /// A pod that runs keeps what it has whatever somebody debugs it with.
-    #[tokio::test]
-    async fn ephemeral_containers_are_refused_alone() {
-        let (tasks, _failures) = Tasks::root();
-        let references = References::new(client::fake::Fake::default().client(), tasks);
-        let from = |range: std::ops::Range<usize>| -> Vec<_> {
-            range.map(|number| json!({"secretRef": {"name": format!("s{number}")}})).collect()
-        };
-        let pod = |debugger: std::ops::Range<usize>| {
-            let pod = json!({"metadata": {"namespace": "n"}, "spec": {
-                "containers": [{"name": "app", "envFrom": from(0..200)}],
-                "ephemeralContainers": [{"name": "few", "envFrom": from(0..2)}, {"name": "many", "envFrom": from(debugger)}]}});
-            Model::new(Arc::new(serde_json::from_value(pod).unwrap()))
-        };
-        let check = |debugger: std::ops::Range<usize>, expected: usize, refused: &[&str]| {
-            let model = pod(debugger);
-            let held = references.of_pod(&model, &Arc::new(Notify::new()));
-            assert_eq!((held.lasting.secrets.len(), held.late.secrets.len()), (200, expected));
-            // What the pod has for all its life has been read, and nothing else.
-            held.lasting.secrets.values().for_each(|entry| entry.set(View::Absent));
-            for member in &*model.members {
-                let known = futures::FutureExt::now_or_never(tokio::task::unconstrained(held.known_to(member)));
-                let name = member.spec.name.as_str();
-                match &known {
-                    Some(Ok(())) => assert_ne!(name, "many"),
-                    Some(Err(unread)) => assert!(unread.to_string().contains("at most 250"), "{unread}"),
-                    None => assert_eq!(name, "many"),
-                }
-                assert_eq!(matches!(known, Some(Err(_))), refused.contains(&name), "{name}: {known:?}");
-            }
-        };
-        check(150..250, 50, &[]);
-        check(150..251, 0, &["many"]);
-    }
-}
+mod tests;

@@ -31,9 +31,19 @@ pub enum Error {
     Unmasked,
 }
 
-/// Merges the pod's and the container's security context and checks `runAsNonRoot` against the image. `profiles` is the
-/// node's directory of seccomp profiles.
-pub fn effective(model: &Model, member: &Member, image: &Image, profiles: &Path) -> Result<SecurityContext, Error> {
+/// What comes from elsewhere than the pod and its image.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// The node's directory of seccomp profiles.
+    pub profiles: &'a Path,
+    /// Who names no profile has that of the runtime.
+    pub seccomp_default: bool,
+    /// Groups that the pod's volumes ask for.
+    pub groups: &'a [u32],
+}
+
+/// Merges the pod's and the container's security context and checks `runAsNonRoot` against the image.
+pub fn effective(model: &Model, member: &Member, image: &Image, around: Around<'_>) -> Result<SecurityContext, Error> {
     let pod = model.spec().security_context.clone().unwrap_or_default();
     let own = member.spec.security_context.clone().unwrap_or_default();
     let run_as_user = own.run_as_user.or(pod.run_as_user);
@@ -50,6 +60,7 @@ pub fn effective(model: &Model, member: &Member, image: &Image, profiles: &Path)
     let adds_sys_admin = capabilities.add.iter().flatten().any(|name| matches!(name.as_str(), "SYS_ADMIN" | "CAP_SYS_ADMIN"));
     let mut groups: Vec<i64> = pod.supplemental_groups.clone().unwrap_or_default();
     groups.extend(pod.fs_group);
+    groups.extend(around.groups.iter().map(|group| i64::from(*group)));
     groups.sort_unstable();
     groups.dedup();
     Ok(SecurityContext {
@@ -63,7 +74,7 @@ pub fn effective(model: &Model, member: &Member, image: &Image, profiles: &Path)
         strict_groups: pod.supplemental_groups_policy.as_deref() == Some("Strict"),
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
         no_new_privs: own.allow_privilege_escalation == Some(false) && !privileged && !adds_sys_admin,
-        seccomp: seccomp(own.seccomp_profile.or(pod.seccomp_profile), privileged, profiles)?,
+        seccomp: seccomp(own.seccomp_profile.or(pod.seccomp_profile), privileged, around)?,
         unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
     })
 }
@@ -72,14 +83,21 @@ fn plain_capability(name: String) -> String {
     name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name)
 }
 
-fn seccomp(profile: Option<SeccompProfile>, privileged: bool, profiles: &Path) -> Result<Option<Seccomp>, Error> {
-    let Some(profile) = profile.filter(|_| !privileged) else { return Ok(None) };
+fn seccomp(profile: Option<SeccompProfile>, privileged: bool, around: Around<'_>) -> Result<Option<Seccomp>, Error> {
+    if privileged {
+        return Ok(None);
+    }
+    let Some(profile) = profile else { return Ok(around.seccomp_default.then_some(Seccomp::RuntimeDefault)) };
     match profile.type_.as_str() {
         "RuntimeDefault" => Ok(Some(Seccomp::RuntimeDefault)),
         "Localhost" => {
             let name = profile.localhost_profile.unwrap_or_default();
             let below = Path::new(&name).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-            if below && !name.is_empty() { Ok(Some(Seccomp::Localhost(profiles.join(name)))) } else { Err(Error::Seccomp(name)) }
+            if below && !name.is_empty() {
+                Ok(Some(Seccomp::Localhost(around.profiles.join(name))))
+            } else {
+                Err(Error::Seccomp(name))
+            }
         }
         _ => Ok(None),
     }
@@ -105,12 +123,20 @@ mod tests {
     use serde_json::{Value, json};
     use std::sync::Arc;
 
-    fn merge(pod: Value, own: Value, user: Option<&str>) -> Result<SecurityContext, Error> {
+    fn around(seccomp_default: bool, groups: &[u32]) -> Around<'_> {
+        Around { profiles: Path::new("/profiles"), seccomp_default, groups }
+    }
+
+    fn merge_with(pod: Value, own: Value, user: Option<&str>, around: Around<'_>) -> Result<SecurityContext, Error> {
         let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {
             "securityContext": pod, "containers": [{"name": "c", "securityContext": own}]}});
         let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
         let image = Image { user: user.map(User::parse), ..Default::default() };
-        effective(&model, &model.members[0], &image, Path::new("/profiles"))
+        effective(&model, &model.members[0], &image, around)
+    }
+
+    fn merge(pod: Value, own: Value, user: Option<&str>) -> Result<SecurityContext, Error> {
+        merge_with(pod, own, user, around(false, &[]))
     }
 
     #[track_caller]
@@ -149,7 +175,7 @@ mod tests {
         // KEP-4265: `Unmasked` is for pods with a user namespace.
         let spec = json!({"hostUsers": false, "containers": [{"name": "c", "securityContext": {"procMount": "Unmasked"}}]});
         let model = crate::pod::testing::model(spec);
-        let own = effective(&model, &model.members[0], &Image::default(), Path::new("/profiles")).unwrap();
+        let own = effective(&model, &model.members[0], &Image::default(), around(false, &[])).unwrap();
         assert!(own.unmasked_proc);
     }
 
@@ -163,6 +189,27 @@ mod tests {
         assert_eq!((merged.add_capabilities, merged.drop_capabilities), (vec!["NET_ADMIN".to_owned()], vec!["ALL".to_owned()]));
     }
 
+    /// tasks/configure-pod-container/configure-persistent-volume-storage: "the annotated GID is applied to all containers in the Pod in the same
+    /// way that GIDs specified in the Pod's security context are."
+    #[test]
+    fn groups_of_volumes_are_among_those_of_the_pod() {
+        let merged =
+            merge_with(json!({"fsGroup": 3, "supplementalGroups": [9]}), json!({}), None, around(false, &[1234, 9])).unwrap();
+        assert_eq!(merged.supplemental_groups, [3, 9, 1234]);
+    }
+
+    /// KEP-2413: without a profile of its own a container has `RuntimeDefault` in the place of `Unconfined`.
+    #[test]
+    fn the_default_is_for_who_names_no_profile() {
+        let check = |pod: Value, own: Value, expected: Option<Seccomp>| {
+            assert_eq!(merge_with(pod, own, None, around(true, &[])).unwrap().seccomp, expected);
+        };
+        check(json!({}), json!({}), Some(Seccomp::RuntimeDefault));
+        check(json!({}), json!({"privileged": true}), None);
+        check(json!({}), json!({"seccompProfile": {"type": "Unconfined"}}), None);
+        check(json!({"seccompProfile": {"type": "Unconfined"}}), json!({}), None);
+    }
+
     #[test]
     fn seccomp_profiles() {
         let check = |pod: Value, own: Value, expected: Result<Option<Seccomp>, &str>| {
@@ -174,6 +221,7 @@ mod tests {
         check(json!({"type": "RuntimeDefault"}), json!({"seccompProfile": {"type": "Unconfined"}}), Ok(None));
         check(local("a/b.json"), json!({}), Ok(Some(Seccomp::Localhost("/profiles/a/b.json".into()))));
         check(local("a/b.json"), json!({"privileged": true}), Ok(None));
+        check(json!(null), json!({}), Ok(None));
         check(local("../b.json"), json!({}), Err("../b.json"));
         check(local("/etc/b.json"), json!({}), Err("/etc/b.json"));
     }

@@ -5,6 +5,7 @@ pub mod api;
 mod auth;
 mod cache;
 mod configz;
+mod health;
 mod held;
 mod node_logs;
 pub mod query;
@@ -148,7 +149,7 @@ fn failure(error: &ApiError) -> Response<Body> {
 /// Where a request leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Route {
-    Healthz,
+    Healthz(Option<health::Check>),
     Pods,
     RunningPods,
     Configz,
@@ -202,7 +203,8 @@ fn route(path: &str) -> Option<Route> {
     let words: Vec<&str> = parts.iter().map(String::as_str).collect();
     let own = |word: &str| word.to_owned();
     Some(match words.as_slice() {
-        ["healthz"] | ["healthz", "ping"] => Route::Healthz,
+        ["healthz"] => Route::Healthz(None),
+        ["healthz", name] => Route::Healthz(Some(health::Check::named(name)?)),
         ["pods"] => Route::Pods,
         ["runningpods"] => Route::RunningPods,
         ["configz"] => Route::Configz,
@@ -249,7 +251,7 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
     }
     let query = request.uri().query().unwrap_or_default().to_owned();
     match route {
-        Route::Healthz => text(StatusCode::OK, "ok"),
+        Route::Healthz(check) => health::answer(&api, check, &query).await,
         Route::Metrics => match api.state().await {
             Ok(state) => {
                 let mut present = Registry::default();

@@ -221,6 +221,7 @@ impl Runtime for FakeRuntime {
                 annotations: config.annotations.clone(),
                 pid: None,
                 user: Some(ProcessUser { uid: 1000, gid: 7, groups: vec![7, 9] }),
+                stop_signal: config.stop_signal.clone(),
             };
             world.containers.insert(container.id.clone(), container.clone());
             world.configs.insert(container.id.clone(), config);
@@ -458,6 +459,9 @@ impl Cell {
             zpages: base::zpages::Pages { component: "kubelet", ..Default::default() },
             max_pods: 110,
             pod_max_pids: Some(1000),
+            allowed_unsafe_sysctls: Vec::new(),
+            seccomp_default: false,
+            longest_restart_delay: crate::backoff::MAX,
             static_pods: None,
             verification: Default::default(),
             credential_providers: Default::default(),

@@ -5,6 +5,7 @@ pub mod block;
 pub mod claims;
 pub mod empty_dir;
 pub mod exclusive;
+pub mod gid;
 pub mod groups;
 pub mod host_path;
 pub mod huge_pages;
@@ -54,6 +55,14 @@ pub struct Volumes {
     mounted: parking_lot::Mutex<HashMap<String, Mounted>>,
     /// The names of hostPath volumes that were as they are to be: their containers have them, whatever becomes of the path.
     found: parking_lot::Mutex<BTreeSet<String>>,
+}
+
+/// What is on disk of a volume and its pod.
+struct OnDisk {
+    /// It is mounted, or mapped as a device.
+    is_mounted: bool,
+    /// The pod has volumes of drivers. Whose driver wants more is not known of those that a process before has mounted.
+    has_drivers: bool,
 }
 
 /// What events say of the volumes that cannot be had, by their names.
@@ -162,7 +171,7 @@ impl Volumes {
         for volume in model.spec().volumes.iter().flatten() {
             let name = &volume.name;
             let why = unsupported(volume).map(|kind| format!("volumes of type {kind} are not supported by this kubelet"));
-            let why = why.or_else(|| unread.iter().find(|unread| payload::shows(volume, unread)).map(ToString::to_string));
+            let why = why.or_else(|| unread.iter().find(|unread| payload::shows(volume, &unread.what)).map(ToString::to_string));
             let why = why.or_else(|| untold.get(name).or_else(|| uncertified.get(name)).cloned());
             failures.extend(why.map(|why| (name.clone(), block::failure(model, name, why))));
         }
@@ -207,20 +216,21 @@ impl Volumes {
 
     /// What is behind the claim of a volume that is not mounted yet, and what its driver does, where it has one.
     async fn backing(&self, model: &Model, volume: &Volume) -> Result<(Option<Backing>, Option<Mounted>), Failure> {
-        let at = path(&self.cx.pod_dir(model.uid()), volume);
+        let (source, claim) = (Source::of_pod(model, volume), claims::name(model, volume));
+        if source.is_none() && claim.is_none() {
+            return Ok((None, None));
+        }
         let known = self.mounted.lock().get(&volume.name).cloned();
-        // A process before may have mounted it; whose driver wants more is not known then.
-        let is_mounted = is_mount_point(&at).map_err(|error| error.to_string())?
-            || block::is_mapped(&self.cx.pod_dir(model.uid()), &volume.name);
+        let OnDisk { is_mounted, has_drivers } = self.on_disk(model, volume).await?;
         let rests = known.as_ref().is_none_or(|driver| !driver.republish && !driver.grows);
-        if let Some(source) = Source::of_pod(model, volume) {
+        if let Some(source) = source {
             if is_mounted && known.is_some() && rests {
                 return Ok((None, known));
             }
-            return Ok((None, Some(self.of_driver(model, volume, &source).await?)));
+            return Ok((None, Some(self.of_driver(model, volume, &source, known.as_ref()).await?)));
         }
-        let Some(claim) = claims::name(model, volume) else { return Ok((None, None)) };
-        let by_driver = known.is_some() || !is_mounted || self.is_recorded(model);
+        let Some(claim) = claim else { return Ok((None, None)) };
+        let by_driver = known.is_some() || !is_mounted || has_drivers;
         if is_mounted && (!by_driver || known.is_some() && rests) {
             return Ok((None, known));
         }
@@ -230,23 +240,15 @@ impl Volumes {
         block::fits(model, volume, mode)?;
         if !is_mounted {
             self.admit(model, &found).await?;
+            self.note_group(model, volume, &found).await?;
         }
         let Some(source) = Source::of_volume(&found, claims::is_read_only(volume)) else {
-            let own = provisioned::check(&found, &self.cx.options.node_name, &self.cx.options.volumes_dir)?;
-            let backing = Backing::of(&found).map_err(|error| error.to_string())?;
-            return Ok((
-                Some(match own {
-                    Some(path) => backing.provisioned_at(path),
-                    None => backing,
-                }),
-                None,
-            ));
+            return Ok((Some(self.on_node(found).await?), None));
         };
-        let driver = match known.filter(|driver| is_mounted && !driver.republish) {
-            Some(driver) => driver,
-            None => self.of_driver(model, volume, &source).await?,
+        let mut driver = match known {
+            Some(driver) if is_mounted && !driver.republish => driver,
+            known => self.of_driver(model, volume, &source, known.as_ref()).await?,
         };
-        let mut driver = driver;
         if driver.grows && !expand::expand(&self.cx, model, &source, &claim, &found).await? {
             driver.grows = false;
             self.mounted.lock().insert(volume.name.clone(), driver.clone());
@@ -270,9 +272,18 @@ impl Volumes {
         }
         let (cx, uid) = (self.cx.clone(), model.uid().to_owned());
         let name = volume.metadata.name.clone().unwrap_or_default();
-        let take = move || exclusive::take(&cx.options.data_dir, &uid, &name);
+        let others = cx.pods_of_node().list().into_iter().map(Model::new).filter(|other| other.uid() != model.uid());
+        let places: Vec<_> = exclusive::places(&cx.options.data_dir, others, volume).collect();
+        let take = move || {
+            for place in places {
+                if place.is_taken()? {
+                    return Ok(false);
+                }
+            }
+            exclusive::take(&cx.options.data_dir, &uid, &name)
+        };
         let taken = tokio::task::spawn_blocking(take).await.map_err(|error| error.to_string())?;
-        match taken.map_err(|error| error.to_string())? {
+        match taken.map_err(|error: io::Error| error.to_string())? {
             true => Ok(()),
             false => {
                 let why = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
@@ -281,18 +292,48 @@ impl Volumes {
         }
     }
 
-    async fn of_driver(&self, model: &Model, volume: &Volume, source: &Source) -> Result<Mounted, String> {
+    async fn note_group(&self, model: &Model, volume: &Volume, found: &PersistentVolume) -> Result<(), Failure> {
+        let Some(group) = gid::of(found) else { return Ok(()) };
+        let (pod_dir, name) = (self.cx.pod_dir(model.uid()), volume.name.clone());
+        let noted = tokio::task::spawn_blocking(move || gid::note(&pod_dir, &name, group)).await;
+        noted.map_err(|error| error.to_string())?.map_err(|error| Failure::Step(error.to_string()))
+    }
+
+    /// Has a driver show a volume, once more where it is `known`.
+    async fn of_driver(
+        &self,
+        model: &Model,
+        volume: &Volume,
+        source: &Source,
+        known: Option<&Mounted>,
+    ) -> Result<Mounted, String> {
         let started = Instant::now();
         let result = csi_mount::set_up(&self.cx, model, source).await;
         operated(&source.driver, "volume_mount", started.elapsed(), &result);
-        let mounted = result?;
+        let mounted = result?.after(known);
         self.mounted.lock().insert(volume.name.clone(), mounted.clone());
         Ok(mounted)
     }
 
-    /// Whether the pod has volumes of drivers, by what is on disk.
-    fn is_recorded(&self, model: &Model) -> bool {
-        records::list(&self.cx.pod_dir(model.uid())).is_ok_and(|records| !records.is_empty())
+    /// What a process before may have left of a volume. A file system that is mounted there may hang: no thread of the async runtime looks.
+    async fn on_disk(&self, model: &Model, volume: &Volume) -> Result<OnDisk, String> {
+        let (pod_dir, volume) = (self.cx.pod_dir(model.uid()), volume.clone());
+        let look = move || -> io::Result<OnDisk> {
+            let is_mounted = is_mount_point(&path(&pod_dir, &volume))? || block::is_mapped(&pod_dir, &volume.name);
+            let has_drivers = records::list(&pod_dir).is_ok_and(|records| !records.is_empty());
+            Ok(OnDisk { is_mounted, has_drivers })
+        };
+        tokio::task::spawn_blocking(look).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    /// Where a volume is that no driver shows. What leads to it may be on a file system that hangs, too.
+    async fn on_node(&self, volume: PersistentVolume) -> Result<Backing, String> {
+        let cx = self.cx.clone();
+        let look = move || {
+            let own = provisioned::check(&volume, &cx.options.node_name, &cx.options.volumes_dir)?;
+            Backing::of(&volume, own).map_err(|error| error.to_string())
+        };
+        tokio::task::spawn_blocking(look).await.map_err(|error| error.to_string())?
     }
 
     /// Unmounts and removes everything in the pod's directory but its containers' last words. Idempotent.

@@ -210,12 +210,6 @@ impl Socket {
         Ok(getsockname::<NetlinkAddr>(self.fd.as_raw_fd())?.pid())
     }
 
-    /// Makes the buffer small that requests must fit into.
-    #[cfg(test)]
-    pub(crate) fn shrink_requests(&self, bytes: usize) {
-        setsockopt(&self.fd, sockopt::SndBuf, &bytes).expect("test socket");
-    }
-
     /// Opens a socket in the network namespace at `path`.
     pub(crate) fn open_in(path: &Path, protocol: SockProtocol) -> io::Result<Self> {
         let netns = std::fs::File::open(path)?;
@@ -353,11 +347,10 @@ impl Socket {
         }
     }
 
-    /// Makes it lose answers when there are many at once.
+    /// Sets the size of a buffer: of that which requests must fit into, or of that for answers, of which it then loses some when there are many at once.
     #[cfg(test)]
-    pub(crate) fn shrink(&self) {
-        #[allow(clippy::unwrap_used)]
-        setsockopt(&self.fd, sockopt::RcvBuf, &1).unwrap();
+    pub(crate) fn limit(&self, buffer: impl nix::sys::socket::SetSockOpt<Val = usize>, bytes: usize) {
+        setsockopt(&self.fd, buffer, &bytes).expect("test socket");
     }
 }
 

@@ -10,7 +10,7 @@ mod left;
 mod places;
 mod spec;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -160,6 +160,7 @@ pub async fn run(
         tokio::select! {
             () = enforcer.retry.due() => (),
             () = enforcer.left.due() => (),
+            () = enforcer.again.due() => (),
             change = changes.next() => enforcer.set_policy(&change),
             (kind, change) = installed.next() => installed.take(kind, change, &mut enforcer.state),
             admission = admissions.waiting.recv() => match admission {
@@ -239,6 +240,9 @@ struct Enforcer {
     retry: Retry,
     /// What the kernel refuses, of which policies were told.
     left: Left,
+    /// Policies that allow nothing for an error that may pass, and when they are tried again.
+    closed: BTreeSet<Key>,
+    again: Retry,
     pods: Option<Informer<Pod>>,
     nodes: Option<Informer<Node>>,
     places: Places,
@@ -261,7 +265,7 @@ impl Enforcer {
         // No pod can have this name.
         state.set_pod(&Key::namespaced("kube-system", "(cluster DNS)"), Some(facts));
         let (waiting, next) = (Vec::new(), Vec::new());
-        let left = Left::new();
+        let (left, closed, again) = (Left::new(), BTreeSet::new(), Retry::new(left::RETRY_MIN, left::RETRY_MAX));
         let (started, pods, nodes) = (HashMap::new(), None, None);
         let (is_held, unsettled, retry) = (true, Vec::new(), Retry::new(RETRY_MIN, RETRY_MAX));
         Self {
@@ -275,6 +279,8 @@ impl Enforcer {
             unsettled,
             retry,
             left,
+            closed,
+            again,
             pods,
             nodes,
             places,
@@ -345,10 +351,13 @@ impl Enforcer {
     /// Programs what changed. What fails in passing is kept for the next time. A policy that the kernel refuses fails closed; where nothing can stand in for what is
     /// refused, its policies are told, and pods that start wait.
     async fn apply(&mut self, gate: &Gate) -> Result<(), Error> {
+        let now = Instant::now();
+        let is_again = self.left.is_due(now) || self.again.is_due(now);
+        if self.again.is_due(now) {
+            std::mem::take(&mut self.closed).iter().for_each(|key| self.state.open(key));
+        }
         let news = self.state.changes();
         self.tell_problems();
-        let now = Instant::now();
-        let is_again = self.left.is_due(now);
         // Each try that fails costs the whole table: what changes no rule is no reason for one before its time.
         if news.is_empty() && self.retry.is_waiting(now) && !is_again {
             return Ok(());
@@ -378,6 +387,10 @@ impl Enforcer {
             self.is_held = failure.is_some();
         }
         self.left.settle(Instant::now(), failure.is_some());
+        match self.closed.is_empty() {
+            true => self.again.settled(),
+            false => self.again.failed(Instant::now()),
+        }
         if let Some(error) = failure {
             tracing::error!(error, "network policies cannot be enforced, trying again");
             gate.not_ready(error);
@@ -390,18 +403,21 @@ impl Enforcer {
         Ok(())
     }
 
-    /// What takes the place of changes that the kernel refuses, with these changes: the policies that are to blame, closed. Nothing, where there are none of them: then the
+    /// What takes the place of changes that the kernel refuses, with these changes: the policies that are to blame, closed, and those of them that it may take another time
+    /// are tried again. Nothing, where there are none of them: then the
     /// changes are kept, to be tried again from time to time.
     fn stand_in(&mut self, refused: Vec<(contents::Change, netlink::Error)>) -> Vec<contents::Change> {
         let closed = self.state.close_behind(refused.iter().map(|((owner, _), _)| owner.as_str()));
-        let errors: Vec<(String, String)> =
-            refused.iter().map(|((owner, _), error)| (owner.clone(), error.to_string())).collect();
-        let changes: Vec<contents::Change> = refused.into_iter().map(|(change, _)| change).collect();
+        let (changes, errors): (Vec<contents::Change>, Vec<(String, netlink::Error)>) =
+            refused.into_iter().map(|((owner, fragment), error)| ((owner.clone(), fragment), (owner, error))).unzip();
         for key in &closed {
-            let of = |owner: &str| self.state.behind(owner).contains(key);
-            let error = errors.iter().find(|(owner, _)| of(owner)).map_or("", |(_, error)| error);
-            tracing::error!(policy = %key, error, "the kernel refuses the rules of a network policy, which allows nothing now");
-            self.tell(key, &format!("the kernel refuses the rules of the policy, which allows nothing now: {error}"));
+            let error = errors.iter().find(|(owner, _)| self.state.behind(owner).contains(key)).map(|(_, error)| error);
+            let text = error.map(netlink::Error::to_string).unwrap_or_default();
+            tracing::error!(policy = %key, error = text, "the kernel refuses the rules of a network policy, which allows nothing now");
+            self.tell(key, &format!("the kernel refuses the rules of the policy, which allows nothing now: {text}"));
+            if error.is_some_and(netlink::Error::is_passing) {
+                self.closed.insert(key.clone());
+            }
         }
         if !closed.is_empty() {
             let changes = over(changes, self.state.changes());
@@ -409,7 +425,7 @@ impl Enforcer {
             return changes;
         }
         for (owner, error) in errors.iter().filter(|(owner, _)| !self.left.has(owner)) {
-            tracing::error!(owner, error, "the kernel refuses what network policies need, what was there of it stays");
+            tracing::error!(owner, %error, "the kernel refuses what network policies need, what was there of it stays");
             for key in self.state.behind(owner) {
                 self.tell(&key, &format!("the kernel refuses what the policy needs: {error}"));
             }
@@ -458,3 +474,6 @@ fn is_same(pod: &Pod, uid: &str) -> bool {
     let noted = |name: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(name)).is_some_and(|one| one == uid);
     pod.metadata.uid.as_deref() == Some(uid) || noted("kubernetes.io/config.hash") || noted("kubernetes.io/config.mirror")
 }
+
+#[cfg(test)]
+mod tests;

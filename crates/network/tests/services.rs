@@ -579,7 +579,17 @@ fn a_node_tells_what_load_balancers_have_not_got() {
     let spec = json!({"externalIPs": ["192.0.2.1", "192.0.2.2"], "ports": ports(&[7802, 7805])});
     cluster.service("external", "10.43.0.32", spec, &[a_ip]);
     told(Some("a/external:7802/TCP,a/web:7801-7802/TCP"));
+    // Whoever writes the status of another implementation's load balancer takes no port that the node has given to others.
+    let spec =
+        json!({"type": "LoadBalancer", "loadBalancerClass": "a/b", "clusterIP": "10.43.0.33", "ports": ports(&[7802, 7805])});
+    let status = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}});
+    let other = json!({"metadata": {"namespace": "a", "name": "other"}, "spec": spec, "status": status});
     cluster.service("external", "10.43.0.32", json!({"ports": ports(&[7802, 7805])}), &[a_ip]);
+    cluster.fake.put::<Service>(&serde_json::from_value(other).unwrap());
+    told(Some("a/other:7802/TCP,a/web:7801-7802/TCP"));
+    let plain = json!({"clusterIP": "10.43.0.33", "ports": ports(&[7802, 7805])});
+    let other = json!({"metadata": {"namespace": "a", "name": "other"}, "spec": plain});
+    cluster.fake.put::<Service>(&serde_json::from_value(other).unwrap());
     told(Some("a/web:7801-7802/TCP"));
     drop(program);
     cluster.runtime.block_on(network.detach("host-port")).unwrap();

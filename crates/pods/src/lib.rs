@@ -11,6 +11,8 @@ pub mod quota;
 pub mod references;
 pub mod resources;
 pub mod security;
+pub mod signals;
+pub mod slices;
 pub mod state;
 pub mod tolerations;
 pub mod volumes;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use apimachinery::Status;
 use apimachinery::yaml::UNMARSHAL_ERRORS;
@@ -56,7 +57,13 @@ impl Warnings {
 
 /// Collects what admission has to say to the audit: keys and values. Cheap to clone, bounded.
 #[derive(Clone, Debug, Default)]
-pub struct Annotations(Arc<Mutex<BTreeMap<String, String>>>);
+pub struct Annotations(Arc<Collected>);
+
+#[derive(Debug, Default)]
+struct Collected {
+    all: Mutex<BTreeMap<String, String>>,
+    wants_details: AtomicBool,
+}
 
 impl Annotations {
     /// Most annotations of one request.
@@ -64,7 +71,7 @@ impl Annotations {
 
     /// Adds an annotation. The first value of a key stays, as upstream.
     pub fn add(&self, key: impl Into<String>, value: impl Into<String>) {
-        let mut map = self.0.lock();
+        let mut map = self.0.all.lock();
         if map.len() < Self::LIMIT {
             map.entry(key.into()).or_insert_with(|| value.into());
         }
@@ -72,7 +79,19 @@ impl Annotations {
 
     /// All annotations so far.
     pub fn all(&self) -> BTreeMap<String, String> {
-        self.0.lock().clone()
+        self.0.all.lock().clone()
+    }
+
+    /// What says as much as the request itself is wanted, too: the audit tells what requests hold.
+    pub fn want_details(&self) {
+        self.0.wants_details.store(true, Ordering::Relaxed);
+    }
+
+    /// Adds such an annotation where it is wanted.
+    pub fn add_detail(&self, key: impl Into<String>, value: impl FnOnce() -> String) {
+        if self.0.wants_details.load(Ordering::Relaxed) {
+            self.add(key, value());
+        }
     }
 }
 

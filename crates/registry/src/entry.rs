@@ -159,7 +159,7 @@ impl Entry {
 
     /// Decodes the object.
     pub fn value(&self) -> Value {
-        // The bytes are what this process encoded or has decoded before.
+        // What this process encoded, or one before it: of what was there at the start, no more than an index needs has been decoded yet.
         serde_json::from_slice(&self.json).unwrap_or_default()
     }
 

@@ -1,6 +1,7 @@
 //! What writes to the store cost, under upstream's names: the store stands where upstream has etcd.
 
 pub(crate) mod admission;
+pub(crate) mod rules;
 
 use std::future::Future;
 use std::sync::LazyLock;

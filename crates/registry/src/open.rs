@@ -109,6 +109,7 @@ impl Registry {
         options: Options,
         tasks: &Tasks,
     ) -> Result<Arc<Self>, OpenError> {
+        crate::metrics::rules::observe();
         let catalog = Arc::new(ArcSwap::from_pointee(Catalog::builtin(KINDS).map_err(OpenError::Schema)?));
         let applied = Arc::new(watch::Sender::new(0));
         let announcements = announcements::start(tasks);

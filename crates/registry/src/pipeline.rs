@@ -164,7 +164,8 @@ impl Registry {
         let key = res.storage.key(index.path());
         let operation = if expect == Expect::Absent { "create" } else { "update" };
         let change = Change::Put(stored.clone());
-        let write = Write { note: Some(index.clone()), holds: holds.to_vec(), ..write(res, key, expect, change) };
+        let removes = matches!(target.how, How::Delete(_));
+        let write = Write { note: Some(index.clone()), holds: holds.to_vec(), removes, ..write(res, key, expect, change) };
         let revision = metrics::timed(operation, res, self.engine.commit(write)).await?;
         // The cache has it already, unless somebody was quicker to write it again.
         let cached = res.storage.cache.get(index.path()).filter(|entry| entry.revision == revision);
@@ -211,7 +212,7 @@ impl Registry {
 fn write(res: &Served, key: Bytes, expect: Expect, change: Change) -> Write {
     let lane = if res.def.ephemeral { Lane::Ephemeral } else { Lane::Durable };
     let ttl = res.def.ttl_seconds.map(Duration::from_secs);
-    Write { key, expect, change, lane, ttl, note: None, holds: Vec::new() }
+    Write { key, expect, change, lane, ttl, note: None, holds: Vec::new(), removes: false }
 }
 
 /// Who writes, as kinds may note it.

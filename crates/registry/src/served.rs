@@ -51,7 +51,7 @@ pub struct Served {
     epoch: u64,
     /// Who converts between the versions, where it is not this program.
     converter: Option<Arc<dyn Converter>>,
-    /// What that one has converted for those who watch.
+    /// What that one has converted for those who read the same again: watches, and admission.
     lately: Converted,
     /// Its parts of documents.
     pub derived: Derived,
@@ -173,7 +173,8 @@ impl Served {
         Ok(())
     }
 
-    /// Changes in this version, which others may see, too: what a webhook has converted for one of them it has converted for all.
+    /// Entries in this version that others look at, too, such as those of changes, and parameters of policies: what a webhook has converted for
+    /// one of them it has converted for all.
     pub(crate) async fn show_changes(&self, entries: &mut [Arc<Entry>]) -> Result<(), Status> {
         let mut missing = Vec::new();
         for (at, entry) in entries.iter_mut().enumerate().filter(|(_, entry)| !self.is_shown(entry)) {
@@ -206,7 +207,9 @@ impl Served {
 
     /// Where versions have fields of their own for selectors, the index is of this one.
     fn encoded(&self, entry: &Arc<Entry>, object: &Value) -> Arc<Entry> {
-        let index = match self.is_custom() && !self.strategy.selectable().is_empty() {
+        // Whoever converts may change labels.
+        let may_differ = !self.strategy.selectable().is_empty() || self.is_converted_elsewhere();
+        let index = match self.is_custom() && may_differ {
             true => Arc::new(Index::of(&*self.strategy, object, self.epoch)),
             false => entry.index.clone(),
         };

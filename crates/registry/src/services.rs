@@ -11,7 +11,7 @@ mod ports;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use apimachinery::field::Errors;
+use apimachinery::field::{ErrorKind, Errors};
 use apimachinery::{Status, meta};
 use async_trait::async_trait;
 use ipnet::IpNet;
@@ -71,7 +71,7 @@ impl Admission for ServiceAddresses {
             Cluster { families: families::of(&registry.options.service_cidrs), ranges, ports: &registry.options.node_ports };
         let wanted = complete(object, old, &book, &path, &cluster, &mut errors);
         if !errors.is_empty() {
-            return Err(Status::invalid("", "Service", meta::name(object), &errors));
+            return Err(refusal(meta::name(object), &errors));
         }
         book.hold(&wanted);
         drop(book);
@@ -126,6 +126,14 @@ fn kind(spec: &Map<String, Value>) -> &str {
 fn texts(spec: &Map<String, Value>, key: &str) -> Vec<String> {
     let all = spec.get(key).and_then(Value::as_array).into_iter().flatten();
     all.filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+/// What is said of a service that cannot be had. Where there is no more of what it asks for rightly, nothing is wrong with it.
+fn refusal(name: &str, errors: &Errors) -> Status {
+    match errors.0.iter().find(|error| error.kind == ErrorKind::Internal) {
+        Some(error) => Status::internal(&error.detail),
+        None => Status::invalid("", "Service", name, errors),
+    }
 }
 
 #[cfg(test)]

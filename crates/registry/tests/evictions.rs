@@ -9,7 +9,7 @@ use apimachinery::{GroupResource, Status};
 use async_trait::async_trait;
 use common::{Directory, cx, open_with};
 use registry::{Admission, DeleteOptions, Operation, Patch, Request};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Forbids deletions of pods, and writes down what it is asked.
 struct Guard(Arc<Mutex<Vec<String>>>);
@@ -33,6 +33,40 @@ impl Admission for Guard {
         let forbidden = || Status::forbidden(&GroupResource::new("", "pods"), request.name, "pods are not deleted");
         if request.operation == Operation::Delete { Err(forbidden()) } else { Ok(()) }
     }
+}
+
+/// policy/v1, `spec.selector` of a PodDisruptionBudget: "A null selector will match no pods, while an empty ({}) selector will select
+/// all pods within the namespace."
+#[tokio::test]
+async fn budgets_with_and_without_selectors() {
+    let directory = Directory::new();
+    let registry = open_with(directory.engine().await, Vec::new()).await;
+    let pods = registry.resource("", "v1", "pods").unwrap();
+    let budgets = registry.resource("policy", "v1", "poddisruptionbudgets").unwrap();
+    let check = async |namespace: &str, selector: Value, labels: Value, expected: u16| {
+        let mut budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+            "metadata": {"name": "all", "namespace": namespace}, "spec": {"maxUnavailable": 0}});
+        if !selector.is_null() {
+            budget["spec"]["selector"] = selector;
+        }
+        registry.create(&cx(), &budgets, namespace, None, budget).await.unwrap();
+        let status = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1,
+            "expectedPods": 1}});
+        let status = Patch::Merge(status.to_string().into());
+        registry.patch(&cx(), &budgets, "status", namespace, "all", status).await.unwrap();
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": namespace, "labels": labels},
+            "spec": {"containers": [{"name": "c", "image": "i"}], "terminationGracePeriodSeconds": 0}});
+        registry.create(&cx(), &pods, namespace, None, pod).await.unwrap();
+        let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}).to_string();
+        registry.patch(&cx(), &pods, "status", namespace, "a", Patch::Merge(status.into())).await.unwrap();
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a", "namespace": namespace}});
+        let answer = registry.create_sub(&cx(), &pods, "eviction", namespace, "a", eviction).await;
+        assert_eq!(answer.map_or_else(|status| status.code, |_| 201), expected, "{namespace}");
+    };
+    check("empty", json!({}), json!({"app": "web"}), 429).await;
+    check("empty-unlabelled", json!({}), json!({}), 429).await;
+    check("null", Value::Null, json!({"app": "web"}), 201).await;
+    check("other", json!({"matchLabels": {"app": "db"}}), json!({"app": "web"}), 201).await;
 }
 
 /// Upstream's eviction deletes by `rest.ValidateAllObjectFunc`: who forbids deletions of pods is not asked about those that a drain

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Reason, Status, labels, meta};
@@ -154,6 +155,37 @@ async fn selectors_of_many_terms() {
     }
     // The same term again is no other one.
     assert_eq!(names(&list(&registry, &format!("labels={}x=1", "!a,".repeat(1000))).await.unwrap()), "b c");
+}
+
+/// A list in pages takes no more of what comes after a page than that one needs: each would look at the whole rest otherwise. It shows one state
+/// though it is not taken at once.
+#[tokio::test]
+async fn pages_of_long_selectors_take_a_part_at_a_time() {
+    let directory = Directory::new();
+    let registry = open(directory.engine().await).await;
+    let made = (0..1200).map(|number| {
+        let labels = if [0, 600, 1199].contains(&number) { "x=1" } else { "" };
+        let (registry, name) = (&registry, format!("m{number:04}"));
+        async move { create(registry, &name, labels).await }
+    });
+    let last = join_all(made).await.pop().unwrap();
+    let selector = format!("labels={}x=1", (1..20).map(|number| format!("!k{number},")).collect::<String>());
+    let kept = Arc::strong_count(&last);
+    let (first, all) = (format!("limit=2&{selector}"), registry.revision());
+    let mut page = std::pin::pin!(list(&registry, &first));
+    assert!(futures::poll!(&mut page).is_pending());
+    assert_eq!(Arc::strong_count(&last), kept, "it is not looked at yet");
+    for name in ["m0600", "m1199"] {
+        registry.delete(&cx(), &config_maps(&registry), "ns", name, DeleteOptions::default()).await.unwrap();
+    }
+    create(&registry, "m0601-new", "x=1").await;
+    let page = page.await.unwrap();
+    assert_eq!((names(&page).as_str(), page.revision), ("m0000 m0600", all));
+    let next = page.continue_token.unwrap();
+    let page = list(&registry, &format!("limit=2&continue={next}&{selector}")).await.unwrap();
+    assert_eq!((names(&page).as_str(), page.revision, page.continue_token), ("m1199", all, None));
+    let page = list(&registry, &first).await.unwrap();
+    assert_eq!((names(&page).as_str(), page.continue_token), ("m0000 m0601-new", None));
 }
 
 /// Conformance: [sig-api-machinery] Servers with support for API chunking should support continue listing from the last key if the original version has been compacted away, though the list is inconsistent [Slow] [Conformance]

@@ -119,6 +119,7 @@ async fn a_large_object_of_before_can_go() {
             ttl: None,
             note: None,
             holds: Vec::new(),
+            removes: false,
         };
         engine.commit(write).await.unwrap();
     }
@@ -131,6 +132,60 @@ async fn a_large_object_of_before_can_go() {
     let free = json!({"metadata": {"finalizers": null}}).to_string();
     registry.patch(&cx(), &maps, "", "ns", "b", Patch::Merge(free.into())).await.unwrap();
     assert_eq!(registry.get(&maps, "ns", "b", None).await.unwrap_err().code, 404);
+}
+
+/// Over a quota that was lowered everything can go, also what is marked first, and what says meanwhile how far it is.
+#[tokio::test]
+async fn what_a_lowered_quota_does_not_cover_can_go() {
+    let directory = Directory::new();
+    let engine = directory.engine().await;
+    let registry = open(engine.clone()).await;
+    let of = |group: &str, version: &str, plural: &str| registry.resource(group, version, plural).unwrap();
+    let (pods, budgets) = (of("", "v1", "pods"), of("policy", "v1", "poddisruptionbudgets"));
+    let kept = json!({"name": "a", "namespace": "ns", "finalizers": ["x.io/y", "x.io/z"]});
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": kept});
+    registry.create(&cx(), &config_maps(&registry), "ns", None, map).await.unwrap();
+    for name in ["a", "b"] {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "ns", "labels": {"app": "a"}},
+            "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
+        let mut pod = registry.create(&cx(), &pods, "ns", None, pod).await.unwrap().value();
+        pod["status"] = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+        registry.update(&cx(), &pods, "status", "ns", name, pod).await.unwrap();
+    }
+    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "a", "namespace": "ns"},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
+    let mut budget = registry.create(&cx(), &budgets, "ns", None, budget).await.unwrap().value();
+    budget["status"] =
+        json!({"disruptionsAllowed": 1, "observedGeneration": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2});
+    registry.update(&cx(), &budgets, "status", "ns", "a", budget).await.unwrap();
+    let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}});
+    registry.create(&cx(), &of("", "v1", "namespaces"), "", None, space).await.unwrap();
+    drop(registry);
+    engine.close().await;
+
+    let registry = open(directory.engine_of(1).await).await;
+    let maps = config_maps(&registry);
+    let more = json!({"data": {"k": "x".repeat(1000)}}).to_string();
+    let code = |done: Result<_, Status>| done.map_or_else(|status| status.code, |_| 0);
+    assert_eq!(code(registry.patch(&cx(), &maps, "", "ns", "a", Patch::Merge(more.into())).await.map(drop)), 507);
+    let new = registry.create(&cx(), &maps, "ns", None, config_map("new", "")).await;
+    assert_eq!(code(new.map(drop)), 507);
+    let of = |group: &str, version: &str, plural: &str| registry.resource(group, version, plural).unwrap();
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "b", "namespace": "ns"}});
+    registry.create_sub(&cx(), &of("", "v1", "pods"), "eviction", "ns", "b", eviction).await.unwrap();
+    for (plural, namespace, name) in [("configmaps", "ns", "a"), ("pods", "ns", "a"), ("namespaces", "", "ns")] {
+        let orphaned = DeleteOptions { propagation: Some("Orphan".into()), ..DeleteOptions::default() };
+        registry.delete(&cx(), &of("", "v1", plural), namespace, name, orphaned).await.unwrap();
+    }
+    for (plural, namespace, name) in
+        [("configmaps", "ns", "a"), ("pods", "ns", "a"), ("pods", "ns", "b"), ("namespaces", "", "ns")]
+    {
+        let found = registry.get(&of("", "v1", plural), namespace, name, None).await.unwrap();
+        assert!(meta::is_deleting(&found.value()), "{plural} {name}");
+    }
+    let free = json!({"metadata": {"finalizers": null}}).to_string();
+    registry.patch(&cx(), &maps, "", "ns", "a", Patch::Merge(free.into())).await.unwrap();
+    assert_eq!(registry.get(&maps, "ns", "a", None).await.unwrap_err().code, 404);
 }
 
 async fn watch(registry: &Registry, plural: &str) -> Watch {

@@ -13,6 +13,7 @@ mod runtime;
 mod sandbox;
 mod sealed;
 mod sessions;
+mod signals;
 mod state;
 mod usage;
 
@@ -29,11 +30,11 @@ use futures::Stream;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::container::signal_number;
 use self::events::Events;
 use self::past::Past;
 use self::sealed::Sealed;
 pub(crate) use self::sessions::dial;
+pub(crate) use self::signals::number as signal_number;
 use self::state::{ContainerEntry, SandboxEntry};
 use crate::api::{Credentials, Error, Image, PodNetwork, Result};
 use crate::container::caps::Available;

@@ -137,10 +137,10 @@ impl Api {
         needs: Needs,
         binder: Binder,
     ) -> BoxFuture<'static, Written> {
-        let client = self.client.clone();
+        let (client, nominated) = (self.client.clone(), self.nominate(&pod, &node));
         let Binder { bind, is_extender: by_extender } = binder;
         async move {
-            let mut claims = Vec::new();
+            let (pod, mut claims) = (nominated.await.unwrap_or(pod), Vec::new());
             let result = bind_with(&client, &pod, &node, &needs, &mut claims, bind).await;
             if result.is_err() {
                 write::give_back(&client, &pod, &needs.devices, &mut claims).await;
@@ -202,6 +202,27 @@ impl Api {
                 other => other,
             };
             Written::Evicted { victim, result }
+        }
+        .boxed()
+    }
+
+    /// Tells in the status of a pod which node it will be bound to, for those who would make room elsewhere meanwhile (KEP-5278,
+    /// `NominatedNodeNameForExpectation`). Gives the pod as it is then; none where it is told already, or cannot be, which keeps no pod from its node.
+    fn nominate(&self, pod: &PodInfo, node: &str) -> BoxFuture<'static, Option<Arc<PodInfo>>> {
+        let status = pod.object().and_then(|pod| pod.status.as_ref());
+        if status.and_then(|status| status.nominated_node_name.as_deref()) == Some(node) {
+            return std::future::ready(None).boxed();
+        }
+        let (api, name) = (self.pods(pod), pod.key().name);
+        let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"nominatedNodeName": node}});
+        async move {
+            match api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+                Ok(pod) => Some(Arc::new(PodInfo::new(Arc::new(pod)))),
+                Err(error) => {
+                    tracing::debug!(pod = name, %error, "the node is not in the status");
+                    None
+                }
+            }
         }
         .boxed()
     }

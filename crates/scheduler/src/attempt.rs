@@ -4,10 +4,11 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 
+use pods::slices::Place;
+
 use crate::cluster::NodeInfo;
 use crate::devices::{ClaimsOf, Devices, Found, Refusal, Reservation};
 use crate::pod::PodInfo;
-use crate::volumes::Place;
 
 /// Devices that are kept of all nodes where the pod could have them.
 const KEPT: usize = 10_000;

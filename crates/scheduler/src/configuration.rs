@@ -18,8 +18,7 @@ use crate::plugins::PLUGINS;
 use crate::profile::{DEFAULT, Fit, Ignored, Profile, Strategy};
 
 /// Plugins of upstream that stand for what is done here always, or for what there is nothing of.
-const OTHERS: [&str; 7] =
-    ["PrioritySort", "SchedulingGates", "NodeVolumeLimits", "VolumeZone", PREEMPTION, "DefaultBinder", "GangScheduling"];
+const OTHERS: [&str; 6] = ["PrioritySort", "SchedulingGates", "NodeVolumeLimits", PREEMPTION, "DefaultBinder", "GangScheduling"];
 const PREEMPTION: &str = "DefaultPreemption";
 /// Without these a profile does nothing.
 const NEEDED: [&str; 2] = ["PrioritySort", "DefaultBinder"];

@@ -40,10 +40,10 @@ use k8s_openapi::api::core::v1::ContainerExtendedResourceRequest;
 use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim};
 use pods::claims::{self, Named};
 use pods::nodes::NodeTerms;
+use pods::slices::Place;
 
 use crate::pod::PodInfo;
 use crate::resources::Resources;
-use crate::volumes::Place;
 use effort::Effort;
 use extended::{Extended, Variant};
 pub(crate) use ledger::Ledger;

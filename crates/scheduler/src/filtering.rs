@@ -63,8 +63,8 @@ pub(crate) struct FitError {
     pub(crate) plugins: PluginSet,
     /// Nodes where only other pods are in the way.
     pub(crate) occupied: Vec<String>,
-    /// What came of making room.
-    pub(crate) preemption: Option<String>,
+    /// What came of all that is tried when no node will do (upstream's plugins at PostFilter, in their order).
+    pub(crate) post_filter: Option<String>,
 }
 
 impl fmt::Display for FitError {
@@ -76,16 +76,13 @@ impl fmt::Display for FitError {
         write!(f, "0/{} nodes are available", self.nodes)?;
         if let Some(reason) = &self.everywhere {
             write!(f, ": {reason}.")?;
-            return self.preemption.iter().try_for_each(|text| write!(f, " preemption: {text}"));
+            return self.post_filter.iter().try_for_each(|text| write!(f, " {text}"));
         }
         // Sorted as texts, numbers included.
         let mut texts: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         texts.sort();
         write!(f, ": {}.", texts.join(", "))?;
-        match &self.preemption {
-            Some(text) => write!(f, " preemption: {text}"),
-            None => Ok(()),
-        }
+        self.post_filter.iter().try_for_each(|text| write!(f, " {text}"))
     }
 }
 

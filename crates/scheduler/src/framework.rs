@@ -24,7 +24,7 @@ pub(crate) enum Event {
     PodRemoved,
     /// A namespace's labels changed.
     Namespace,
-    /// A claim, a volume, a class of volumes or a node's drivers came or changed.
+    /// A claim, a volume, a class of volumes, a driver or a node's drivers came or changed, or there is more room for volumes.
     Volume,
     /// A claim for devices or a slice of devices came or changed.
     Device,

@@ -28,6 +28,12 @@ struct Waiting {
     queue: &'static str,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Coming {
+    event: &'static str,
+    queue: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Ran {
     extension_point: &'static str,
@@ -43,6 +49,7 @@ struct Metrics {
     sli_seconds: Histograms<Attempts>,
     pod_attempts: Histogram,
     pending: Family<Waiting, Gauge>,
+    incoming: Family<Coming, Counter>,
     preemptions: Counter,
     victims: Histogram,
 }
@@ -86,6 +93,11 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     pending: Page::Server.register(
         "scheduler_pending_pods",
         "Number of pending pods, by the queue type",
+        Family::default(),
+    ),
+    incoming: Page::Server.register(
+        "scheduler_queue_incoming_pods",
+        "Number of pods added to scheduling queues by event and queue type",
         Family::default(),
     ),
     preemptions: Page::Server.register(
@@ -173,6 +185,23 @@ impl Pending {
         if let Some(gauge) = to.and_then(|place| self.gauge(place)) {
             gauge.inc();
         }
+    }
+
+    /// A pod has come to one of the queues for this reason.
+    pub(crate) fn came(place: Place, event: &'static str) {
+        let queue = match place {
+            Place::Active => "active",
+            Place::Backoff(..) => "backoff",
+            Place::Unschedulable => "unschedulable",
+            Place::Trying => return,
+        };
+        METRICS.incoming.get_or_create(&Coming { event, queue }).inc();
+    }
+
+    /// How many have come to a queue for a reason.
+    #[cfg(test)]
+    pub(crate) fn incoming(queue: &'static str, event: &'static str) -> u64 {
+        METRICS.incoming.get_or_create(&Coming { event, queue }).get()
     }
 
     fn gauge(&self, place: Place) -> Option<&Gauge> {

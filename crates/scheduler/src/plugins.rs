@@ -10,6 +10,7 @@ mod spread;
 #[cfg(test)]
 mod tests;
 mod volumes;
+mod zones;
 
 pub(crate) use devices::NAME as DEVICES;
 pub(crate) use volumes::NAME as VOLUMES;
@@ -29,6 +30,7 @@ pub(crate) static PLUGINS: &[&dyn Plugin] = &[
     &volumes::VolumeRestrictions,
     &limits::NodeVolumeLimits,
     &volumes::VolumeBinding,
+    &zones::VolumeZone,
     &spread::PodTopologySpread,
     &affinity::InterPodAffinity,
     &devices::DynamicResources,

@@ -27,6 +27,13 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// something else, and an event may be missing in what a plugin is helped by.
 const MAX_UNSCHEDULABLE: Duration = Duration::from_secs(300);
 
+/// Why pods come to a queue, as upstream names it beside the events of the cluster.
+const POD_ADDED: &str = "UnschedulablePodAdd";
+const POD_CHANGED: &str = "UnschedulablePodUpdate";
+const FAILED: &str = "ScheduleAttemptFailure";
+const BACKED_OFF: &str = "BackoffComplete";
+const LEFT_OVER: &str = "UnschedulableTimeout";
+
 /// Bit n: the plugin of that index in [`PLUGINS`].
 pub(crate) type PluginSet = u32;
 
@@ -128,7 +135,7 @@ impl Queue {
             Some(entry) if entry.pod.uid() == pod.uid() => {
                 entry.pod = pod;
                 match entry.place {
-                    Place::Unschedulable => self.wake(&key),
+                    Place::Unschedulable => self.wake(&key, POD_CHANGED),
                     Place::Trying => entry.changed = true,
                     Place::Active | Place::Backoff(..) => {}
                 }
@@ -139,6 +146,7 @@ impl Queue {
                 let (seen, changed) = (0, false);
                 let entry = Entry { pod, place, lane, entered, attempts: 0, failed: None, rejected_by: 0, seen, changed, number };
                 self.pending.moved(None, Some(place));
+                Pending::came(place, POD_ADDED);
                 self.entries.insert(key.clone(), entry);
                 self.activate(key);
             }
@@ -205,23 +213,30 @@ impl Queue {
         self.pending.moved(Some(entry.place), Some(Place::Unschedulable));
         entry.place = Place::Unschedulable;
         if rejected_by == 0 || entry.changed || self.happened.helps(rejected_by, entry.seen) {
-            self.wake(key);
+            self.wake(key, FAILED);
         } else {
+            Pending::came(Place::Unschedulable, FAILED);
             self.waiting.insert(key.clone());
             self.leftover.insert(entry.leftover(), key.clone());
         }
     }
 
-    /// Something happened: pods that it may help are tried again after their back-off.
-    pub(crate) fn happened(&mut self, event: Event) {
+    /// Something happened, by this cause: pods that it may help are tried again after their back-off.
+    pub(crate) fn happened(&mut self, event: Event, cause: &'static str) {
         let helped = self.note(event);
-        self.wake_all(|entry| entry.rejected_by & helped != 0);
+        self.wake_all(cause, |entry| entry.rejected_by & helped != 0);
+    }
+
+    /// Things happened that may help pods of one namespace only.
+    pub(crate) fn happened_in(&mut self, namespace: &str, events: &[Event], cause: &'static str) {
+        let helped = events.iter().fold(0, |helped, event| helped | self.note(*event));
+        self.wake_all(cause, |entry| entry.rejected_by & helped != 0 && entry.pod.namespace() == namespace);
     }
 
     /// The same of a pod that came to a node or left one: each plugin says whether it may help.
-    pub(crate) fn moved(&mut self, event: Event, pod: &PodInfo, namespaces: &Namespaces) {
+    pub(crate) fn moved(&mut self, event: Event, pod: &PodInfo, namespaces: &Namespaces, cause: &'static str) {
         let helped = self.note(event);
-        self.wake_all(|entry| {
+        self.wake_all(cause, |entry| {
             let plugins = PLUGINS.iter().enumerate().filter(|(index, _)| entry.rejected_by & helped & 1 << index != 0);
             let mut plugins = plugins.map(|(_, plugin)| plugin);
             entry.rejected_by & EXTENDERS != 0 || plugins.any(|plugin| plugin.helped_by_pod(&entry.pod, pod, event, namespaces))
@@ -236,22 +251,22 @@ impl Queue {
         helped
     }
 
-    fn wake_all(&mut self, is_helped: impl Fn(&Entry) -> bool) {
+    fn wake_all(&mut self, cause: &'static str, is_helped: impl Fn(&Entry) -> bool) {
         let waiting = self.waiting.iter().filter_map(|key| Some((self.entries.get(key)?, key)));
         let mut wake: Vec<(u64, Key)> =
             waiting.filter(|(entry, _)| is_helped(entry)).map(|(entry, key)| (entry.number, key.clone())).collect();
         // Who waits longest has the first turn.
         wake.sort_unstable_by_key(|(number, _)| *number);
         for (_, key) in wake {
-            self.wake(&key);
+            self.wake(&key, cause);
         }
     }
 
-    fn wake(&mut self, key: &Key) {
-        self.wake_at(key, Instant::now());
+    fn wake(&mut self, key: &Key, cause: &'static str) {
+        self.wake_at(key, Instant::now(), cause);
     }
 
-    fn wake_at(&mut self, key: &Key, now: Instant) {
+    fn wake_at(&mut self, key: &Key, now: Instant, cause: &'static str) {
         self.waiting.remove(key);
         let Some(entry) = self.entries.get_mut(key) else { return };
         self.leftover.remove(&entry.leftover());
@@ -261,6 +276,7 @@ impl Queue {
             _ => Place::Active,
         };
         self.pending.moved(Some(entry.place), Some(place));
+        Pending::came(place, cause);
         entry.place = place;
         match place {
             Place::Backoff(due, _) => {
@@ -281,7 +297,7 @@ impl Queue {
         while let Some((_, key)) =
             self.leftover.first_entry().filter(|entry| entry.key().0 <= now).map(OccupiedEntry::remove_entry)
         {
-            self.wake_at(&key, now);
+            self.wake_at(&key, now, LEFT_OVER);
         }
         let leftover = self.leftover.first_key_value().map(|((due, _), _)| *due);
         self.back_off_passed(now).into_iter().chain(leftover).min()
@@ -295,6 +311,7 @@ impl Queue {
             if let Some((_, key)) = self.backoff.pop_first() {
                 if let Some(entry) = self.entries.get_mut(&key) {
                     self.pending.moved(Some(entry.place), Some(Place::Active));
+                    Pending::came(Place::Active, BACKED_OFF);
                     entry.place = Place::Active;
                 }
                 self.activate(key);
@@ -374,7 +391,7 @@ mod tests {
             queue.add(app("waits", "w", spec.clone()), 0);
             queue.pop(0);
             queue.failed(&Key::namespaced("a", "waits"), plugin(refused_by), Instant::now());
-            queue.moved(event, moved, &Namespaces::default());
+            queue.moved(event, moved, &Namespaces::default(), "test");
             assert_eq!(queue.lengths(), if expected { (0, 1, 0) } else { (0, 0, 1) }, "{spec} {event:?}");
         };
         let (x, y) = (app("x", "x", json!({})), app("y", "y", json!({})));
@@ -402,22 +419,68 @@ mod tests {
         queue.pop(0);
         let ports = PLUGINS.iter().position(|plugin| plugin.name() == "NodePorts").map_or(0, |index| 1 << index);
         queue.failed(&Key::namespaced("a", "a"), ports, now);
-        queue.happened(Event::PodPlaced);
+        queue.happened(Event::PodPlaced, "test");
         assert_eq!((queue.lengths(), queue.ripen(now + BACKOFF_MIN)), ((0, 0, 1), Some(now + MAX_UNSCHEDULABLE)));
         assert_eq!(queue.pending.numbers(), [0, 0, 1]);
-        queue.happened(Event::PodRemoved);
+        queue.happened(Event::PodRemoved, "test");
         assert_eq!(queue.ripen(now), Some(now + BACKOFF_MIN));
         assert_eq!(queue.pending.numbers(), [0, 1, 0]);
         assert_eq!(queue.ripen(now + BACKOFF_MIN), None);
         assert_eq!(queue.pending.numbers(), [1, 0, 0]);
         assert_eq!(popped(&mut queue), "a");
         // What happens during a try is not lost.
-        queue.happened(Event::Node);
+        queue.happened(Event::Node, "test");
         queue.failed(&Key::namespaced("a", "a"), ports, now);
         assert_eq!(queue.lengths(), (0, 1, 0));
         assert_eq!(queue.ripen(now), Some(now + 2 * BACKOFF_MIN));
         queue.remove(&Key::namespaced("a", "a"));
         assert_eq!(queue.pending.numbers(), [0, 0, 0]);
+    }
+
+    /// `scheduler_queue_incoming_pods_total` tells why pods come to a queue; other tests count, too, but for the causes of this one.
+    #[test]
+    fn it_is_counted_why_pods_come() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let volumes = PLUGINS.iter().position(|plugin| plugin.name() == crate::plugins::VOLUMES).map_or(0, |index| 1 << index);
+        let added = Pending::incoming("active", POD_ADDED);
+        queue.add(info("a", 0), 0);
+        assert!(Pending::incoming("active", POD_ADDED) > added);
+        queue.pop(0);
+        let failed = Pending::incoming("unschedulable", FAILED);
+        queue.failed(&Key::namespaced("a", "a"), volumes, now);
+        assert!(Pending::incoming("unschedulable", FAILED) > failed);
+        queue.happened(Event::Volume, "counted-once");
+        assert_eq!((Pending::incoming("backoff", "counted-once"), Pending::incoming("active", "counted-once")), (1, 0));
+        let backed_off = Pending::incoming("active", BACKED_OFF);
+        queue.ripen(now + BACKOFF_MIN);
+        assert!(Pending::incoming("active", BACKED_OFF) > backed_off);
+        queue.pop(0);
+        queue.failed(&Key::namespaced("a", "a"), volumes, now - BACKOFF_MAX);
+        queue.happened(Event::Volume, "counted-late");
+        assert_eq!((Pending::incoming("backoff", "counted-late"), Pending::incoming("active", "counted-late")), (0, 1));
+    }
+
+    /// What happens in a namespace wakes nobody elsewhere.
+    #[test]
+    fn namespaces_wait_for_their_own() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let volumes = PLUGINS.iter().position(|plugin| plugin.name() == crate::plugins::VOLUMES).map_or(0, |index| 1 << index);
+        queue.add(info("p", 0), 0);
+        let mut other = pod("q", json!({}));
+        other.metadata.namespace = Some("b".to_owned());
+        queue.add(Arc::new(PodInfo::new(Arc::new(other))), 0);
+        for namespace in ["a", "b"] {
+            queue.pop(0);
+            queue.failed(&Key::namespaced(namespace, if namespace == "a" { "p" } else { "q" }), volumes, now);
+        }
+        assert_eq!(queue.lengths(), (0, 0, 2));
+        queue.happened_in("c", &[Event::Volume], "test");
+        queue.happened_in("a", &[Event::Device], "test");
+        assert_eq!(queue.lengths(), (0, 0, 2));
+        queue.happened_in("a", &[Event::Volume, Event::Device], "test");
+        assert_eq!(queue.lengths(), (0, 1, 1));
+        queue.ripen(now + BACKOFF_MIN);
+        assert_eq!(popped(&mut queue), "p");
     }
 
     /// Upstream, schedule_one.go: a pod that an extender kept from a node is moved by any kind of cluster event.
@@ -431,7 +494,7 @@ mod tests {
         queue.failed(&Key::namespaced("a", "a"), EXTENDERS, now);
         assert!(queue.tried(&pod, trial).is_none());
         assert_eq!((queue.lengths(), queue.ripen(now)), ((0, 0, 1), Some(now + MAX_UNSCHEDULABLE)));
-        queue.happened(Event::Namespace);
+        queue.happened(Event::Namespace, "test");
         assert_eq!((queue.lengths(), queue.ripen(now)), ((0, 1, 0), Some(now + BACKOFF_MIN)));
         queue.ripen(now + BACKOFF_MIN);
         queue.pop(0);

@@ -23,7 +23,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
-use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use pods::claims::{self, Named};
 use pods::resources::is_resizing;
 use tokio::time::Instant;
@@ -45,6 +45,7 @@ use crate::profile::Profiles;
 use crate::queue::{Queue, Trial};
 use crate::resources::pod_request;
 use crate::volumes::Volumes;
+use crate::volumes::capacity::has_grown;
 use crate::waiting::Waiting;
 
 /// Writes under way. While as many are, no decision is made.
@@ -63,6 +64,8 @@ struct Sources {
     classes: Changes<StorageClass>,
     budgets: Changes<PodDisruptionBudget>,
     drivers: Changes<CSINode>,
+    telling: Changes<CSIDriver>,
+    capacities: Changes<CSIStorageCapacity>,
     device_claims: Changes<ResourceClaim>,
     device_classes: Changes<DeviceClass>,
     slices: Changes<ResourceSlice>,
@@ -83,6 +86,8 @@ impl Sources {
             classes: informers.of().changes(),
             budgets: informers.of().changes(),
             drivers: informers.of().changes(),
+            telling: informers.of().changes(),
+            capacities: informers.of().changes(),
             device_claims: informers.of().changes(),
             device_classes: informers.of().changes(),
             slices: informers.of().changes(),
@@ -95,6 +100,8 @@ impl Sources {
         informers.of::<StorageClass>().synced().await;
         informers.of::<PodDisruptionBudget>().synced().await;
         informers.of::<CSINode>().synced().await;
+        informers.of::<CSIDriver>().synced().await;
+        informers.of::<CSIStorageCapacity>().synced().await;
         informers.of::<ResourceClaim>().synced().await;
         informers.of::<DeviceClass>().synced().await;
         informers.of::<ResourceSlice>().synced().await;
@@ -183,24 +190,29 @@ impl Scheduler {
                 change = sources.budgets.next() => self.cluster.budgets.changed(&change),
                 change = sources.claims.next() => {
                     self.waiting.volumes.changed(&change.key);
-                    self.queue.happened(Event::Volume);
+                    self.queue.happened(Event::Volume, cause(&change, causes::CLAIM));
                 }
-                _ = sources.volumes.next() => self.queue.happened(Event::Volume),
-                _ = sources.classes.next() => self.queue.happened(Event::Volume),
-                _ = sources.drivers.next() => self.queue.happened(Event::Volume),
+                change = sources.volumes.next() => self.queue.happened(Event::Volume, cause(&change, causes::VOLUME)),
+                change = sources.classes.next() => self.queue.happened(Event::Volume, cause(&change, causes::CLASS)),
+                change = sources.drivers.next() => self.queue.happened(Event::Volume, cause(&change, causes::DRIVERS)),
+                change = sources.telling.next() => self.queue.happened(Event::Volume, cause(&change, causes::DRIVER)),
+                change = sources.capacities.next() => if has_grown(&change) {
+                    self.queue.happened(Event::Volume, cause(&change, causes::CAPACITY));
+                },
                 change = sources.device_claims.next() => {
                     self.waiting.devices.changed(&change.key);
                     if self.cluster.devices.claim_changed(change.old.as_deref(), change.new.as_deref()) {
-                        self.queue.happened(Event::Device);
+                        self.queue.happened(Event::Device, cause(&change, causes::DEVICE_CLAIM));
                     }
                 }
                 change = sources.slices.next() => {
+                    let cause = cause(&change, causes::SLICE);
                     self.cluster.devices.pools.changed(&change.key.name, change.old.as_deref(), change.new);
-                    self.queue.happened(Event::Device);
+                    self.queue.happened(Event::Device, cause);
                 }
                 change = sources.device_classes.next() => {
                     self.cluster.devices.extended.changed(change.old.as_deref(), change.new.as_deref());
-                    self.queue.happened(Event::DeviceClass);
+                    self.queue.happened(Event::DeviceClass, cause(&change, causes::DEVICE_CLASS));
                 }
                 change = sources.pods.next() => self.pod_changed(change),
                 Some(written) = self.with_needs.next(), if !self.with_needs.is_empty() => self.written(written),
@@ -227,7 +239,7 @@ impl Scheduler {
             (Some(old), Some(new)) if same_node(old, new) => {}
             (_, Some(node)) => {
                 self.cluster.set_node(node);
-                self.queue.happened(Event::Node);
+                self.queue.happened(Event::Node, cause(change, causes::NODE));
             }
         }
     }
@@ -235,7 +247,7 @@ impl Scheduler {
     fn namespace_changed(&mut self, change: &Change<Namespace>) {
         let labels = change.new.as_ref().map(|namespace| namespace.metadata.labels.clone());
         if self.cluster.set_namespace(&change.key.name, labels) && change.new.is_some() {
-            self.queue.happened(Event::Namespace);
+            self.queue.happened(Event::Namespace, cause(change, causes::NAMESPACE));
         }
     }
 
@@ -296,9 +308,10 @@ impl Scheduler {
             let (namespaces, now) = (self.cluster.namespaces(), self.cluster.placed(&uid));
             // With its labels it may have left what counts it, and it may take less than before.
             if let Some(old) = bound.filter(|_| relabelled || resized) {
-                self.queue.moved(Event::PodRemoved, &PodInfo::new(Arc::new(old.clone())), namespaces);
+                self.queue.moved(Event::PodRemoved, &PodInfo::new(Arc::new(old.clone())), namespaces, causes::POD[1]);
             }
-            now.into_iter().for_each(|now| self.queue.moved(Event::PodPlaced, now, namespaces));
+            let cause = causes::POD[usize::from(bound.is_some())];
+            now.into_iter().for_each(|now| self.queue.moved(Event::PodPlaced, now, namespaces, cause));
         }
     }
 
@@ -339,7 +352,7 @@ impl Scheduler {
         self.cluster.nominations.withdraw(uid);
         self.extenders.shown(uid);
         if let Some(removed) = self.cluster.remove_pod(uid) {
-            self.queue.moved(Event::PodRemoved, &removed, self.cluster.namespaces());
+            self.queue.moved(Event::PodRemoved, &removed, self.cluster.namespaces(), causes::POD[2]);
         }
     }
 
@@ -388,7 +401,7 @@ impl Scheduler {
             Some(Ok(preemption)) => self.make_room(pod, preemption),
             Some(Err(refusal)) => {
                 // Without nodes there is nothing to say about them.
-                error.preemption = (error.nodes() > 0).then_some(refusal.message);
+                error.post_filter = (error.nodes() > 0).then(|| format!("{}, preemption: {}", devices(pod), refusal.message));
                 if refusal.hopeless {
                     self.cluster.nominations.withdraw(pod.uid());
                 }
@@ -434,11 +447,43 @@ impl Scheduler {
     }
 }
 
+/// What an event of the cluster is called by upstream, by what has become of the object: it came, changed or went.
+mod causes {
+    pub(super) type Causes = [&'static str; 3];
+
+    pub(super) const CLAIM: Causes = ["PersistentVolumeClaimAdd", "PersistentVolumeClaimUpdate", "PersistentVolumeClaimDelete"];
+    pub(super) const VOLUME: Causes = ["PersistentVolumeAdd", "PersistentVolumeUpdate", "PersistentVolumeDelete"];
+    pub(super) const CLASS: Causes = ["StorageClassAdd", "StorageClassUpdate", "StorageClassDelete"];
+    pub(super) const DRIVERS: Causes = ["CSINodeAdd", "CSINodeUpdate", "CSINodeDelete"];
+    pub(super) const DRIVER: Causes = ["CSIDriverAdd", "CSIDriverUpdate", "CSIDriverDelete"];
+    pub(super) const CAPACITY: Causes = ["CSIStorageCapacityAdd", "CSIStorageCapacityUpdate", "CSIStorageCapacityDelete"];
+    pub(super) const DEVICE_CLAIM: Causes = ["ResourceClaimAdd", "ResourceClaimUpdate", "ResourceClaimDelete"];
+    pub(super) const DEVICE_CLASS: Causes = ["DeviceClassAdd", "DeviceClassUpdate", "DeviceClassDelete"];
+    pub(super) const SLICE: Causes = ["ResourceSliceAdd", "ResourceSliceUpdate", "ResourceSliceDelete"];
+    pub(super) const NODE: Causes = ["NodeAdd", "NodeUpdate", "NodeDelete"];
+    pub(super) const NAMESPACE: Causes = ["NamespaceAdd", "NamespaceUpdate", "NamespaceDelete"];
+    pub(super) const POD: Causes = ["AssignedPodAdd", "AssignedPodUpdate", "AssignedPodDelete"];
+}
+
+fn cause<K: client::Object>(change: &Change<K>, causes: causes::Causes) -> &'static str {
+    match (&change.old, &change.new) {
+        (None, _) => causes[0],
+        (_, Some(_)) => causes[1],
+        (_, None) => causes[2],
+    }
+}
+
 async fn until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
+}
+
+/// What upstream's plugin for devices says of a pod that no node will do for: it has taken no claim's devices away so that others might do.
+fn devices(pod: &PodInfo) -> &'static str {
+    let has_claims = pod.object().is_some_and(|pod| claims::all(pod).next().is_some());
+    if has_claims { "still not schedulable" } else { "no new claims to deallocate" }
 }
 
 /// Whether nothing changed that scheduling looks at. Heartbeats change a node all the time.

@@ -9,8 +9,9 @@ use client::fake::Fake;
 use client::kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use client::kube::client::Body;
 use http::Request;
-use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSIStorageCapacity, StorageClass};
 use serde_json::json;
 use tokio::sync::Notify;
 use tower::Service;
@@ -51,7 +52,7 @@ async fn binds_reports_and_tries_again() {
             one.reason.as_deref() == Some("Unschedulable")
                 && one.message.as_deref()
                     == Some(
-                        "0/1 nodes are available: 1 Too many pods. preemption: 0/1 nodes are available: \
+                        "0/1 nodes are available: 1 Too many pods. no new claims to deallocate, preemption: 0/1 nodes are available: \
                      1 No preemption victims found for incoming pod.",
                     )
         })
@@ -257,4 +258,37 @@ async fn a_class_helps_pods_that_wait() {
     let class = json!({"metadata": {"name": "gpu"}, "spec": {}});
     api.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
     fake.until::<Event>(told("cannot allocate all claims")).await;
+}
+
+/// KEP-1472: a pod that found no room for its volume is tried again when there is more.
+#[tokio::test]
+async fn room_for_volumes_helps_pods_that_wait() {
+    let fake = Fake::default();
+    fake.put::<Node>(&node("n", json!({})));
+    let class = json!({"metadata": {"name": "local"}, "provisioner": "p", "volumeBindingMode": "WaitForFirstConsumer"});
+    fake.put::<StorageClass>(&serde_json::from_value(class).unwrap());
+    let driver = json!({"metadata": {"name": "p"}, "spec": {"storageCapacity": true}});
+    fake.put::<CSIDriver>(&serde_json::from_value(driver).unwrap());
+    let spec =
+        json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "local", "resources": {"requests": {"storage": "1Gi"}}});
+    let claim = json!({"metadata": {"namespace": "a", "name": "v", "uid": "v"}, "spec": spec, "status": {"phase": "Pending"}});
+    fake.put::<PersistentVolumeClaim>(&serde_json::from_value(claim).unwrap());
+    let capacity = |size: &str| {
+        let meta = json!({"namespace": "drivers", "name": "c"});
+        let capacity = json!({"metadata": meta, "storageClassName": "local", "nodeTopology": {}, "capacity": size});
+        serde_json::from_value::<CSIStorageCapacity>(capacity).unwrap()
+    };
+    fake.put(&capacity("1Mi"));
+    fake.put(&pod("p", json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "v"}}]})));
+    let (_tasks, _failures) = start(&fake);
+    let lacks =
+        |event: &Event| event.message.as_deref().is_some_and(|message| message.contains("did not have enough free storage"));
+    fake.until::<Event>(|events| events.iter().any(lacks)).await;
+    let api: Api<CSIStorageCapacity> = Api::namespaced(fake.client(), "drivers");
+    api.patch("c", &PatchParams::default(), &Patch::Merge(json!({"capacity": "2Gi"}))).await.unwrap();
+    let chosen = |claim: &PersistentVolumeClaim| {
+        let annotations = claim.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get(::pods::volumes::SELECTED_NODE)).is_some_and(|node| node == "n")
+    };
+    fake.until::<PersistentVolumeClaim>(|claims| claims.iter().any(chosen)).await;
 }

@@ -1,20 +1,25 @@
 //! Claims, volumes and classes as scheduling sees them: which claims of a pod have a volume, and what can be done about the others
 //! on a node. The caches are read as they are; who binds is told by a conflict when they were behind.
 
+pub(crate) mod capacity;
+
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use client::{Index, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
+use pods::slices::Place;
 use pods::volumes::{self as rules, Wish};
 
+use self::capacity::{Capacities, Room};
 use crate::pod::{Claim, PodInfo};
-use crate::selectors::Labels;
 
 pub(crate) const NODE_CONFLICT: &str = "node(s) didn't match PersistentVolume's node affinity";
 pub(crate) const BIND_CONFLICT: &str = "node(s) didn't find available persistent volumes to bind";
+pub(crate) const NO_ROOM: &str = "node(s) did not have enough free storage";
 pub(crate) const VOLUME_MISSING: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 
 /// Why a pod cannot be on any node. The texts are upstream's.
@@ -43,6 +48,7 @@ pub(crate) struct Volumes {
     pub(crate) classes: Informer<StorageClass>,
     /// What the drivers of nodes can take.
     pub(crate) nodes: Informer<CSINode>,
+    capacities: Capacities,
 }
 
 impl fmt::Debug for Volumes {
@@ -53,15 +59,17 @@ impl fmt::Debug for Volumes {
 
 impl Default for Volumes {
     fn default() -> Self {
-        Self::of(Informer::default(), Informer::default(), Informer::default(), Informer::default())
+        let capacities = Capacities::of(Informer::default(), &Informer::default());
+        Self::of(Informer::default(), Informer::default(), Informer::default(), Informer::default(), capacities)
     }
 }
 
 /// A claim of a pod that waits for the pod's node.
-#[derive(Clone)]
 pub(crate) struct Open {
-    pub(crate) claim: Arc<PersistentVolumeClaim>,
+    claim: Arc<PersistentVolumeClaim>,
     class: Option<Arc<StorageClass>>,
+    /// Where there is room for its volume: found out once, if any node needs it.
+    room: OnceCell<Room>,
 }
 
 /// The claims of a pod.
@@ -73,17 +81,15 @@ pub(crate) struct ClaimsOf {
 }
 
 impl ClaimsOf {
+    /// The volumes of those that have one.
+    pub(crate) fn volumes(&self) -> impl Iterator<Item = &Arc<PersistentVolume>> {
+        self.bound.iter().flatten()
+    }
+
     /// Whether any waits for the pod's node.
     pub(crate) fn any_open(&self) -> bool {
         !self.open.is_empty()
     }
-}
-
-/// A node by what volumes ask of it.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) labels: &'a Labels,
 }
 
 /// What has to be done for a claim before its pod is bound.
@@ -96,7 +102,8 @@ pub(crate) enum Step {
 
 impl Volumes {
     pub(crate) fn new(informers: &Informers) -> Self {
-        Self::of(informers.of(), informers.of(), informers.of(), informers.of())
+        let capacities = Capacities::of(informers.of::<CSIDriver>(), &informers.of::<CSIStorageCapacity>());
+        Self::of(informers.of(), informers.of(), informers.of(), informers.of(), capacities)
     }
 
     pub(crate) fn of(
@@ -104,9 +111,10 @@ impl Volumes {
         volumes: Informer<PersistentVolume>,
         classes: Informer<StorageClass>,
         nodes: Informer<CSINode>,
+        capacities: Capacities,
     ) -> Self {
         let by_class = volumes.index("class", |volume, values| values.add(rules::class_of_volume(volume)));
-        Self { claims, volumes, by_class, classes, nodes }
+        Self { claims, volumes, by_class, classes, nodes, capacities }
     }
 
     /// The claims of a pod, or why it cannot be scheduled anywhere.
@@ -122,7 +130,7 @@ impl Volumes {
             let class = self.classes.get(None, rules::class_of_claim(&claim).unwrap_or_default());
             let mode = class.as_ref().and_then(|class| class.volume_binding_mode.as_deref());
             if mode == Some("WaitForFirstConsumer") && rules::volume_of(&claim).is_empty() {
-                found.open.push(Open { claim, class });
+                found.open.push(Open { claim, class, room: OnceCell::new() });
             } else {
                 immediate = true;
             }
@@ -189,7 +197,7 @@ impl Volumes {
         }
         let (mut steps, mut taken) = (Vec::new(), HashSet::new());
         for open in &claims.open {
-            let step = self.step(open, node, &taken).ok_or(BIND_CONFLICT)?;
+            let step = self.step(open, node, &taken)?;
             if let Step::Take(volume, _) = &step {
                 taken.insert(volume.metadata.name.clone());
             }
@@ -198,22 +206,28 @@ impl Volumes {
         Ok(steps)
     }
 
-    fn step(&self, open: &Open, node: Place<'_>, taken: &HashSet<Option<String>>) -> Option<Step> {
+    fn step(&self, open: &Open, node: Place<'_>, taken: &HashSet<Option<String>>) -> Result<Step, &'static str> {
         let claim = &open.claim;
         let annotations = claim.metadata.annotations.as_ref();
         if let Some(chosen) = annotations.and_then(|all| all.get(rules::SELECTED_NODE)) {
-            return (chosen == node.name).then(|| Step::Provision(claim.clone()));
+            return if chosen == node.name { self.provision(open, node) } else { Err(BIND_CONFLICT) };
         }
         let free = self.by_class.get(rules::class_of_claim(claim).unwrap_or_default());
         let free: Vec<Arc<PersistentVolume>> = free.into_iter().filter(|volume| !taken.contains(&volume.metadata.name)).collect();
         let wish = Wish::new(claim, true);
         let best = wish.best(free.iter().map(Arc::as_ref), Some((node.name, node.labels)));
-        if let Some(volume) = best.and_then(|best| free.iter().find(|volume| std::ptr::eq(volume.as_ref(), best))) {
-            return Some(Step::Take(volume.clone(), claim.clone()));
+        match best.and_then(|best| free.iter().find(|volume| std::ptr::eq(volume.as_ref(), best))) {
+            Some(volume) => Ok(Step::Take(volume.clone(), claim.clone())),
+            None => self.provision(open, node),
         }
-        let class = open.class.as_ref()?;
-        let provided = class.provisioner != rules::NO_PROVISIONER && allows(class, node);
-        provided.then(|| Step::Provision(claim.clone()))
+    }
+
+    /// A new volume for the node, if its class makes such and there is room for it.
+    fn provision(&self, open: &Open, node: Place<'_>) -> Result<Step, &'static str> {
+        let class = open.class.as_ref().filter(|class| class.provisioner != rules::NO_PROVISIONER && allows(class, node));
+        let class = class.ok_or(BIND_CONFLICT)?;
+        let room = open.room.get_or_init(|| self.capacities.room(&open.claim, class));
+        if room.is_for(node.labels) { Ok(Step::Provision(open.claim.clone())) } else { Err(NO_ROOM) }
     }
 }
 

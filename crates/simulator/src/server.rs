@@ -88,6 +88,7 @@ impl Server {
         let readiness = Readiness::default();
         let core = Core::open(Arc::new(engine), &site.authority, &options(site), readiness.clone(), &tasks).await?;
         network.up(core.api().clone(), gone);
+        let api = core.api().clone();
         core.start(&tasks);
         let client = |user, agent| network.client(user, agent, agent);
         let manager = "kube-controller-manager";
@@ -98,6 +99,7 @@ impl Server {
             clients: Arc::new(move |account| wire.client(service_account("kube-system", account), manager, manager)),
             // The same for every process: it is in what the API stores, and the authority's own is not.
             root_ca: include_str!("root.pem").to_owned(),
+            sign_kept: Arc::new(move |of| api.sign_kept(of.namespace, of.secret, (of.account, of.uid))),
             authority: site.authority.clone(),
             reserved: controllers::Reserved::default(),
             cluster_cidrs: vec!["10.42.0.0/16".parse()?],

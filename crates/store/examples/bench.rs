@@ -71,6 +71,7 @@ async fn run(
                     ttl: None,
                     note: None,
                     holds: Vec::new(),
+                    removes: false,
                 };
                 engine.commit(write).await?;
                 times.push(begin.elapsed());

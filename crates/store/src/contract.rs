@@ -50,6 +50,7 @@ pub fn write(key: &str, expect: Expect, value: Option<&str>) -> Write {
         ttl: None,
         note: None,
         holds: Vec::new(),
+        removes: false,
     }
 }
 

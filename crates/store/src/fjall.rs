@@ -71,7 +71,8 @@ pub struct History {
     pub keep: Duration,
 }
 
-/// How many times the bounds of history what is young may have. On a small disk it is less, see [`directory::Directory::spare`].
+/// How many times its bounds history may have at most while its oldest entry is young. On a small disk it is less, see
+/// [`directory::Directory::young_factor`].
 const YOUNG: u64 = 8;
 
 /// How to open the engine.
@@ -83,8 +84,8 @@ pub struct Options {
     pub history: History,
     /// Free bytes on the disk below which writes are refused with [`Error::NoSpace`]; deletions may use half of them.
     pub reserve: u64,
-    /// Bytes that current records may take: beyond it nothing new is taken ([`Error::Quota`]), updates only a sixteenth more, and what
-    /// becomes smaller or goes always.
+    /// Bytes that current records may take: beyond it nothing new is taken ([`Error::Quota`]), updates only a sixteenth more, and always what
+    /// becomes smaller or goes, or is about to ([`Write::removes`]). Where more are found, updates may take a mebibyte more than that.
     pub quota: u64,
     /// The revision that a store begins with when it is made: above all that an earlier one in its place can have given out, so that who
     /// comes from that one begins anew and takes nothing for what it knows.

@@ -168,8 +168,16 @@ async fn expire(engine: Memory) -> Result<(), Error> {
         }
         for (key, revision) in due {
             let expect = Expect::At(revision);
-            let write =
-                Write { key, expect, change: Change::Delete, lane: Lane::Ephemeral, ttl: None, note: None, holds: Vec::new() };
+            let write = Write {
+                key,
+                expect,
+                change: Change::Delete,
+                lane: Lane::Ephemeral,
+                ttl: None,
+                note: None,
+                holds: Vec::new(),
+                removes: false,
+            };
             // A conflict: it was written again meanwhile.
             let _ = engine.commit(write).await;
         }

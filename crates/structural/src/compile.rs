@@ -8,6 +8,7 @@ use crate::node::{Additional, Kind, Limits, List, Node, NumberFormat};
 use crate::pattern::Pattern;
 use crate::prune;
 use crate::rule::Rule;
+use crate::timing::timed;
 
 /// How deep schemas may be: a body cannot nest deeper either.
 const MAX_DEPTH: usize = 128;
@@ -24,6 +25,14 @@ pub enum Unusable {
     /// A type that JSON has not.
     #[error("unknown type {0:?}")]
     Type(String),
+}
+
+/// The rules of a part.
+fn compiled(rules: &[&Value]) -> Vec<Rule> {
+    match rules {
+        [] => Vec::new(),
+        rules => timed(|timing| timing.compiled, || rules.iter().copied().map(Rule::new).collect()),
+    }
 }
 
 pub(crate) fn node(source: &Value, depth: usize) -> Result<Node, Unusable> {
@@ -59,7 +68,7 @@ pub(crate) fn node(source: &Value, depth: usize) -> Result<Node, Unusable> {
         list: list(map),
         atomic: map.get("x-kubernetes-map-type").is_some_and(|kind| kind == "atomic"),
         limits: (!limits.is_empty()).then(|| Box::new(limits)),
-        rules: rules.map(Rule::new).collect(),
+        rules: compiled(&rules.collect::<Vec<_>>()),
         has_defaults: false,
         has_embedded: false,
         has_unique: false,

@@ -22,6 +22,7 @@ mod rule;
 mod rules;
 #[cfg(test)]
 mod tests;
+pub mod timing;
 mod validate;
 
 use apimachinery::field::{Errors, Path};

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::node::{Kind, List, Node};
 use crate::rule::Rule;
+use crate::timing::timed;
 
 /// What one rule may cost, and all rules of one object.
 const CALL_LIMIT: u64 = 1_000_000;
@@ -62,6 +63,10 @@ impl Walk {
         if !node.has_rules || value.is_null() {
             return Ok(());
         }
+        timed(|timing| timing.evaluated, || self.rules(node, value, at))
+    }
+
+    fn rules<'v>(&mut self, node: &Node, value: &'v Value, at: Place<'v, '_>) -> Result<(), Over> {
         for rule in &node.rules {
             self.rule(rule, node, value, at)?;
         }

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use k8s_openapi::api::core::v1::Taint;
 
-use super::{ImageGc, Pressure, Shutdown, key_value};
+use super::{ImageGc, Pressure, Shutdown, duration, key_value};
 
 /// What is said of a node, wherever it runs.
 #[derive(Args, Clone)]
@@ -42,6 +43,15 @@ pub(crate) struct Node {
     /// Most processes and threads of one pod, so that none takes those of the node; 0 is no limit. Each thread counts.
     #[arg(long, default_value_t = 4096)]
     pub(crate) pod_max_pids: u32,
+    /// Unsafe sysctls that pods of the node may set, such as net.core.somaxconn or kernel.msg*: only those that a pod has of its own.
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub(crate) allowed_unsafe_sysctls: Vec<kubelet::sysctls::Pattern>,
+    /// Containers that name no seccomp profile have RuntimeDefault rather than Unconfined.
+    #[arg(long)]
+    pub(crate) seccomp_default: bool,
+    /// The longest delay before a container that ends again and again is started again, from 1s to 300s.
+    #[arg(long, value_name = "DURATION", default_value = "300s", value_parser = restart_period)]
+    pub(crate) max_container_restart_period: Duration,
     /// Directory of static pods: a pod for each file (YAML or JSON), which runs as long as the file is there, whatever the API says.
     #[arg(long, value_name = "DIR")]
     pub(crate) pod_manifest_path: Option<PathBuf>,
@@ -96,6 +106,15 @@ pub(crate) enum ShareImages {
     Off,
 }
 
+fn restart_period(text: &str) -> Result<Duration, String> {
+    let period = duration(text)?;
+    if (Duration::from_secs(1)..=kubelet::backoff::MAX).contains(&period) {
+        Ok(period)
+    } else {
+        Err(format!("the period is from 1s to {}s", kubelet::backoff::MAX.as_secs()))
+    }
+}
+
 fn taint(text: &str) -> Result<Taint, String> {
     let (rest, effect) = text.rsplit_once(':').ok_or("expected KEY=VALUE:EFFECT or KEY:EFFECT")?;
     if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
@@ -109,6 +128,18 @@ fn taint(text: &str) -> Result<Taint, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn restart_periods() {
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(restart_period(text).ok(), expected.map(Duration::from_secs), "{text}");
+        };
+        check("1s", Some(1));
+        check("5m", Some(300));
+        check("0s", None);
+        check("301s", None);
+        check("often", None);
+    }
 
     #[test]
     fn taints() {

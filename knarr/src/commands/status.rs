@@ -10,16 +10,21 @@ use k8s_openapi::api::core::v1::Node;
 
 use crate::cli::Status;
 use crate::paths::{Paths, spelled};
+use crate::process;
 
 /// Least and greatest time between two looks at a server that is not there yet: nothing tells when it will be. In between it is a tenth of the
 /// time that has passed, so that who measures a start is told of it in time, and who waits long does not keep the server busy.
 const RETRY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
+/// How long nobody has to have worked with the data directory for it to be sure that no server begins to: one that is started again, by itself or
+/// by a service manager, lets go of the directory for a moment.
+const ABSENT: Duration = Duration::from_secs(10);
+
 /// Prints the state; with `--wait`, when everything is ready.
 pub(crate) fn run(options: &Status) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let paths = Paths::new(&spelled(&options.data_dir)?);
-    let start = Instant::now();
+    let (start, mut absence) = (Instant::now(), Absence::default());
     runtime.block_on(async {
         loop {
             let state = look(&paths).await;
@@ -30,10 +35,34 @@ pub(crate) fn run(options: &Status) -> Result<()> {
                     return Ok(());
                 }
                 Err(error) if !waiting => return Err(error),
+                Err(error) if absence.lasts(is_there(&paths), Instant::now()) => {
+                    let directory = options.data_dir.display();
+                    return Err(error.context(format!(
+                        "no server works with the data directory {directory}: if one was started, it has said why it ended"
+                    )));
+                }
                 Err(_) => tokio::time::sleep((start.elapsed() / 10).clamp(RETRY.0, RETRY.1)).await,
             }
         }
     })
+}
+
+/// Whether a process works with the data directory, as far as it can be told.
+fn is_there(paths: &Paths) -> bool {
+    process::is_locked(&paths.lock()).unwrap_or(true)
+}
+
+/// Since when nobody has worked with a data directory.
+#[derive(Default)]
+struct Absence(Option<Instant>);
+
+impl Absence {
+    /// Whether that is so long that nobody comes any more; `is_there` says whether somebody works with it now.
+    fn lasts(&mut self, is_there: bool, now: Instant) -> bool {
+        let Self(since) = self;
+        *since = since.or(Some(now)).filter(|_| !is_there);
+        since.is_some_and(|since| now.duration_since(since) >= ABSENT)
+    }
 }
 
 /// A report when everything is ready, else what is not.
@@ -91,6 +120,17 @@ fn failed(page: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_is_waited_for_unless_there_is_none_for_long() {
+        let (mut absence, start) = (Absence::default(), Instant::now());
+        let mut lasts = |is_there: bool, seconds: u64| absence.lasts(is_there, start + Duration::from_secs(seconds));
+        // It begins late, works for long, begins again, and ends.
+        let seen =
+            [(false, 0), (false, 9), (true, 9), (true, 60), (false, 61), (true, 62), (false, 63), (false, 72), (false, 73)];
+        let told = seen.map(|(is_there, at)| lasts(is_there, at));
+        assert_eq!(told, [false, false, false, false, false, false, false, false, true]);
+    }
 
     #[test]
     fn failed_checks_are_found() {

@@ -16,6 +16,7 @@ fn put(key: &'static str, value: &'static str) -> store::Write {
         ttl: None,
         note: None,
         holds: Vec::new(),
+        removes: false,
     }
 }
 

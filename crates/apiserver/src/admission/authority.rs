@@ -13,7 +13,7 @@ use registry::{Registry, Request, User};
 
 use super::criteria::namespace_name;
 use super::current::name;
-use crate::authz::{Attributes, Authorizer};
+use crate::authz::{self, Attributes, Authorizer, Selecting};
 
 /// Answers about the user of a request.
 pub(super) struct Authority<'a> {
@@ -68,6 +68,7 @@ impl<'a> Authority<'a> {
             .into(),
             ..User::default()
         });
+        let selecting = Selecting::of_texts(&question.fields, &question.labels);
         let attributes = Attributes {
             verb,
             group: question.group.as_deref().unwrap_or_default(),
@@ -78,12 +79,11 @@ impl<'a> Authority<'a> {
             name: &question.name,
             path: question.path.as_deref().unwrap_or_default(),
             is_resource: question.path.is_none(),
+            selecting: Some(&selecting),
             ..Attributes::new(account.as_ref().unwrap_or(self.user))
         };
-        match self.authorizer.decide(self.registry, &attributes).await {
-            Ok(()) => Decision { allowed: true, ..Decision::default() },
-            Err(status) => Decision { reason: status.message, ..Decision::default() },
-        }
+        let authz::Decision { allowed, reason, error, .. } = self.authorizer.authorize(self.registry, &attributes).await;
+        Decision { allowed, reason, error }
     }
 }
 

@@ -10,7 +10,7 @@ use registry::{Admission, Operation, Registry, Request};
 use serde_json::Value;
 
 use super::{forbidden, is, text};
-use crate::authz::{Attributes, Authorizer};
+use crate::authz::{Attributes, Authorizer, Decision};
 
 pub(super) struct OwnerReferencesPermissionEnforcement(pub(super) Arc<Authorizer>);
 
@@ -58,10 +58,11 @@ impl OwnerReferencesPermissionEnforcement {
             is_resource: true,
             ..Attributes::new(a.user)
         };
-        match self.0.refusal(a.registry, &asked).await {
-            None => Ok(()),
-            Some(why) => Err(forbidden(a, format!("cannot set an ownerRef on a resource you can't delete: {why}, <nil>"))),
+        let decision = self.0.authorize(a.registry, &asked).await;
+        if decision.allowed {
+            return Ok(());
         }
+        Err(forbidden(a, format!("cannot set an ownerRef on a resource you can't delete: {}", why(decision))))
     }
 
     async fn may_block(&self, a: &Request<'_>, owners: &[&Value]) -> Result<(), Status> {
@@ -82,15 +83,21 @@ impl OwnerReferencesPermissionEnforcement {
             for (resource, is_namespaced) in &resources {
                 let namespace = if *is_namespaced { a.namespace } else { "" };
                 let asked = Attributes { group, version, resource, namespace, name: text(owner, "/name"), ..base };
-                if let Some(why) = self.0.refusal(a.registry, &asked).await {
+                let decision = self.0.authorize(a.registry, &asked).await;
+                if !decision.allowed {
                     let what =
                         "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on";
-                    return Err(forbidden(a, format!("{what}: {why}, <nil>")));
+                    return Err(forbidden(a, format!("{what}: {}", why(decision))));
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Reason and error, as Go shows them.
+fn why(decision: Decision) -> String {
+    format!("{}, {}", decision.reason, decision.error.as_deref().unwrap_or("<nil>"))
 }
 
 /// The resources of a kind, and whether they are in namespaces, here or at another server.

@@ -1,13 +1,17 @@
-//! ServiceAccount: every pod has one, with its token, the cluster's CA and the namespace mounted (KEP-542).
+//! ServiceAccount: every pod has one, with its token, the cluster's CA and the namespace mounted (KEP-542). Mirror pods have none
+//! and refer to no secrets; pods of an account that asks for it use no other secrets than its own.
+
+mod secrets;
 
 use std::time::Duration;
 
 use apimachinery::{Status, meta};
 use async_trait::async_trait;
-use registry::{Admission, Request};
+use pods::references::References;
+use registry::{Admission, Operation, Request};
 use serde_json::{Value, json};
 
-use super::{creates_pod, find, forbidden, list_mut, text};
+use super::{creates_pod, find, forbidden, is, list_mut, text};
 
 const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The account of pods that name none.
@@ -28,10 +32,13 @@ impl Admission for ServiceAccount {
     }
 
     fn handles(&self, a: &Request<'_>) -> bool {
-        creates_pod(a)
+        creates_pod(a) || adds_containers(a)
     }
 
     async fn mutate(&self, a: &mut Request<'_>) -> Result<(), Status> {
+        if adds_containers(a) {
+            return Ok(());
+        }
         let Some(mut pod) = a.object_mut().map(Value::take) else { return Ok(()) };
         let result = admit(a, &mut pod).await;
         if let Some(object) = a.object_mut() {
@@ -39,24 +46,67 @@ impl Admission for ServiceAccount {
         }
         result.map_err(|why| forbidden(a, why))
     }
+
+    async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {
+        let Some(pod) = a.object() else { return Ok(()) };
+        validate(a, pod).await.map_err(|why| forbidden(a, why))
+    }
+}
+
+/// Whether the request gives a pod containers that it had not.
+fn adds_containers(a: &Request<'_>) -> bool {
+    is(a, "", "pods") && a.subresource == "ephemeralcontainers" && a.operation == Operation::Update
+}
+
+/// What another plugin may have changed since.
+async fn validate(a: &Request<'_>, pod: &Value) -> Result<(), String> {
+    let adds = adds_containers(a);
+    if !adds && meta::annotation(pod, MIRROR).is_some() {
+        return mirror(pod);
+    }
+    let name = text(pod, "/spec/serviceAccountName");
+    if name.is_empty() {
+        return Err(format!("no service account specified for pod {}/{}", a.namespace, meta::name(pod)));
+    }
+    let account = account(a, name).await.ok_or_else(|| missing(a, name))?;
+    match secrets::is_enforced(&account) {
+        false => Ok(()),
+        true if adds => secrets::check_ephemeral(pod, &account),
+        true => secrets::check_pod(pod, &account),
+    }
+}
+
+/// What a mirror pod may not have: a node makes it, for a file that no API server has seen.
+fn mirror(pod: &Value) -> Result<(), String> {
+    if !text(pod, "/spec/serviceAccountName").is_empty() {
+        return Err("a mirror pod may not reference service accounts".into());
+    }
+    if !References::of_value(pod.clone()).secrets.is_empty() {
+        return Err("a mirror pod may not reference secrets".into());
+    }
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let mut sources = volumes.flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten());
+    if sources.any(|source| source["serviceAccountToken"].is_object()) {
+        return Err("a mirror pod may not use ServiceAccountToken volume projections".into());
+    }
+    Ok(())
+}
+
+fn missing(a: &Request<'_>, name: &str) -> String {
+    format!("error looking up service account {}/{name}: serviceaccount \"{name}\" not found", a.namespace)
 }
 
 async fn admit(a: &Request<'_>, pod: &mut Value) -> Result<(), String> {
     if meta::annotation(pod, MIRROR).is_some() {
-        return if text(pod, "/spec/serviceAccountName").is_empty() {
-            Ok(())
-        } else {
-            Err("a mirror pod may not reference service accounts".into())
-        };
+        return Ok(());
     }
     if text(pod, "/spec/serviceAccountName").is_empty() {
         pod["spec"]["serviceAccountName"] = DEFAULT.into();
     }
     let name = text(pod, "/spec/serviceAccountName").to_owned();
     pod["spec"]["serviceAccount"] = name.as_str().into();
-    let account = account(a, &name).await;
-    let missing = || format!("error looking up service account {}/{name}: serviceaccount \"{name}\" not found", a.namespace);
-    complete(pod, &account.ok_or_else(missing)?, &apimachinery::names::random_suffix(5));
+    let account = account(a, &name).await.ok_or_else(|| missing(a, &name))?;
+    complete(pod, &account, &apimachinery::names::random_suffix(5));
     Ok(())
 }
 

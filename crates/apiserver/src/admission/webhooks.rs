@@ -131,8 +131,14 @@ impl Admission for MutatingAdmissionWebhook {
             called = true;
             let place = Place { round: u8::from(again), index };
             let verdict = self.0.call(hook, a, &version, &place).await?;
-            let patched = match verdict.map(|verdict| verdict.object) {
-                Some(Some(object)) => match &version {
+            let (object, patch) = verdict.map(|verdict| (verdict.object, verdict.patch)).unwrap_or_default();
+            if let Some(patch) = patch {
+                let key = format!("patch.webhook.admission.k8s.io/round_{}_index_{index}", place.round);
+                let told = serde_json::json!({"configuration": hook.configuration, "webhook": hook.name, "patch": patch, "patchType": "JSONPatch"});
+                a.context().annotations.add_detail(key, || told.to_string());
+            }
+            let patched = match object {
+                Some(object) => match &version {
                     Match::Asked => a.replace(a.resource, object).await,
                     Match::Other(served) => a.replace(served, object).await,
                 }

@@ -1,5 +1,6 @@
 //! The log of audit events: a file of lines of JSON, that is rotated.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -8,20 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base::files;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 
 use super::counts::Losses;
+use super::room::{Place, Room, Waiting};
 
-/// Events that wait to be written. Who has one more waits with it: none is lost for want of room.
-const WAITING: usize = 4096;
-/// Events of requests that have ended meanwhile, which nobody can wait with: a client that hangs up at the right moment is not to be able to
-/// keep its request out of the log. These are bounded by their bytes, since an event may have the bodies of its request and answer. What is more
-/// is lost, which is counted.
-const LATE: usize = 64 << 20;
-/// Bytes that an event takes beside its text.
-const BESIDE: usize = 128;
-/// Events that are written at once.
+/// Most events that are written at once, and bytes of them.
 const BATCH: usize = 256;
+const BATCH_BYTES: usize = 4 << 20;
 const MIB: u64 = 1 << 20;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -42,9 +37,11 @@ pub struct LogOptions {
 #[derive(Clone)]
 pub(super) struct Log {
     events: mpsc::UnboundedSender<Waiting>,
-    /// Room for those who wait, and for those who cannot.
-    room: Arc<Semaphore>,
-    late: Arc<Semaphore>,
+    /// Room for events of requests that wait with them: none is lost for want of it.
+    room: Room,
+    /// Room for events of requests that have ended meanwhile, which nobody can wait with: a client that hangs up at the right moment is not to be
+    /// able to keep its request out of the log. What is more is lost, which is counted.
+    late: Room,
     closed: Arc<Notify>,
     losses: Arc<Losses>,
 }
@@ -54,29 +51,34 @@ impl Log {
     pub(super) fn open(options: LogOptions) -> std::io::Result<(Self, impl Future<Output = ()> + Send)> {
         let mut file = Rotated::open(options)?;
         let (events, mut receiver) = mpsc::unbounded_channel();
-        let (room, late) = (Arc::new(Semaphore::new(WAITING)), Arc::new(Semaphore::new(LATE)));
         let (closed, losses) = (Arc::new(Notify::new()), Arc::new(Losses::new("log")));
         let (end, told) = (closed.clone(), losses.clone());
         let write = async move {
-            let mut waiting = Vec::<Waiting>::with_capacity(BATCH);
+            let mut waiting = VecDeque::new();
             loop {
-                let count = tokio::select! {
-                    count = receiver.recv_many(&mut waiting, BATCH) => count,
-                    () = end.notified() => {
-                        receiver.close();
-                        continue;
+                if waiting.is_empty() {
+                    let mut more = Vec::with_capacity(BATCH);
+                    let count = tokio::select! {
+                        count = receiver.recv_many(&mut more, BATCH) => count,
+                        () = end.notified() => {
+                            receiver.close();
+                            continue;
+                        }
+                    };
+                    if count == 0 {
+                        return;
                     }
-                };
-                if count == 0 {
-                    return;
+                    waiting = more.into();
                 }
-                let some: Vec<String> = waiting.drain(..).map(|one| one.event).collect();
+                let (some, rooms) = batch(&mut waiting);
+                let count = some.len();
                 let written = tokio::task::spawn_blocking(move || {
                     let written = file.write(&some);
                     (file, written)
                 });
                 // The writer does not panic; without it there is nothing to write to.
                 let Ok((same, written)) = written.await else { return };
+                drop(rooms);
                 file = same;
                 match written {
                     Err(error) => told.lost(count, &error),
@@ -84,29 +86,27 @@ impl Log {
                 }
             }
         };
-        Ok((Self { events, room, late, closed, losses }, write))
+        Ok((Self { events, room: Room::new(), late: Room::new(), closed, losses }, write))
     }
 
     /// Hands an event over, and waits for room. It is handed over also when nobody waits any more.
     pub(super) async fn tell(&self, event: String) {
         let mut owed = Owed { log: self, event: Some(event) };
-        let room = self.room.clone().acquire_owned().await;
-        if let (Some(event), Ok(room)) = (owed.event.take(), room) {
-            self.hand_over(event, room);
+        if let Some(waiting) = self.room.wait(&mut owed.event).await {
+            self.hand_over(waiting);
         }
     }
 
     /// The same from where nobody can wait.
     pub(super) fn tell_now(&self, event: String) {
-        let bytes = u32::try_from(event.len() + BESIDE).unwrap_or(u32::MAX);
-        match self.late.clone().try_acquire_many_owned(bytes) {
-            Ok(room) => self.hand_over(event, room),
+        match self.late.take(event) {
+            Ok(waiting) => self.hand_over(waiting),
             Err(_) => self.losses.lost(1, &"there is no room for more"),
         }
     }
 
-    fn hand_over(&self, event: String, room: OwnedSemaphorePermit) {
-        if self.events.send(Waiting { event, _room: room }).is_err() {
+    fn hand_over(&self, waiting: Waiting) {
+        if self.events.send(waiting).is_err() {
             self.losses.lost(1, &"the log is closed");
         }
     }
@@ -117,10 +117,15 @@ impl Log {
     }
 }
 
-/// An event that waits to be written.
-struct Waiting {
-    event: String,
-    _room: OwnedSemaphorePermit,
+/// The events that are written next, at least one, and what is to be dropped when they are: until then they take their room.
+fn batch(waiting: &mut VecDeque<Waiting>) -> (Vec<String>, Vec<Place>) {
+    let before = waiting.iter().scan(0, |bytes, one| {
+        let before = *bytes;
+        *bytes += one.len();
+        Some(before)
+    });
+    let count = before.take_while(|before| *before < BATCH_BYTES).count();
+    waiting.drain(..count).map(Waiting::into_parts).unzip()
 }
 
 /// An event that waits for room. When nobody waits with it any more, it is handed over all the same.
@@ -300,15 +305,29 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.log");
         let (log, write) = Log::open(LogOptions { path: path.clone(), ..LogOptions::default() }).unwrap();
-        for number in 0..WAITING {
-            log.tell(format!("{number}")).await;
+        let large = "x".repeat(1 << 20);
+        for _ in 0..63 {
+            log.tell(large.clone()).await;
         }
-        assert!(futures::poll!(std::pin::pin!(log.tell("hung up".to_owned()))).is_pending());
+        assert!(futures::poll!(std::pin::pin!(log.tell(large.clone()))).is_pending());
         log.tell_now("late".to_owned());
+        // There is room for what is small.
+        log.tell("small".to_owned()).await;
         log.close();
         write.await;
         let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(text.lines().skip(WAITING).collect::<Vec<_>>(), ["hung up", "late"]);
+        assert_eq!(text.lines().skip(63).collect::<Vec<_>>(), [large.as_str(), "late", "small"]);
+    }
+
+    /// What is being written takes memory as what waits does, and little of it at once.
+    #[test]
+    fn batches_have_few_bytes() {
+        let (room, mut waiting) = (Room::new(), VecDeque::new());
+        for bytes in [3 << 20, 1 << 20, 5 << 20, 10, 10] {
+            waiting.push_back(room.take("x".repeat(bytes)).unwrap_or_else(|_| panic!("there is room")));
+        }
+        let mut sizes = || batch(&mut waiting).0.iter().map(String::len).collect::<Vec<_>>();
+        assert_eq!([sizes(), sizes(), sizes(), sizes()], [vec![3 << 20, 1 << 20], vec![5 << 20], vec![10, 10], vec![]]);
     }
 
     /// Their number says nothing of how much memory they take.
@@ -321,8 +340,6 @@ mod tests {
         for _ in 0..100 {
             log.tell_now(large.clone());
         }
-        assert!(log.late.available_permits() < large.len());
-        // There is room for what is small.
         log.tell_now("small".to_owned());
         log.close();
         write.await;

@@ -18,6 +18,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey};
 use serde_json::{Value, json};
 
+use super::legacy_token;
 use super::token::{Claims, Error};
 
 /// Verified tokens that are remembered, so that each costs one signature check.
@@ -139,6 +140,11 @@ impl TokenKeys {
         Ok(format!("{signed}.{}", BASE64.encode(signature)))
     }
 
+    /// A token without an end of the account of this name and UID, for the Secret `secret` of its namespace to hold.
+    pub fn issue_kept(&self, namespace: &str, secret: &str, account: (&str, &str)) -> Result<String, Status> {
+        self.issue(&legacy_token::claims(namespace, secret, account))
+    }
+
     /// Checks signature, issuer and times.
     pub fn verify(&self, token: &str) -> Result<Arc<Claims>, Error> {
         let mut digest = [0; 32];
@@ -179,10 +185,11 @@ impl TokenKeys {
             return Err(Error::Signature);
         }
         let payload: Value = serde_json::from_slice(&decode(payload)?).map_err(|_| Error::Malformed)?;
-        if payload["iss"] != self.issuer.as_str() {
-            return Err(Error::Issuer);
+        match payload["iss"].as_str() {
+            Some(issuer) if issuer == self.issuer => Claims::read(&payload),
+            Some(legacy_token::ISSUER) => legacy_token::read(&payload, &self.audiences),
+            _ => Err(Error::Issuer),
         }
-        Claims::read(&payload)
     }
 }
 

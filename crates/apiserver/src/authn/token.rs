@@ -39,13 +39,26 @@ pub enum Error {
     /// The account, or what the token is bound to, is gone.
     #[error("{0} has been deleted or replaced")]
     Gone(String),
+    /// The Secret that should hold it holds another one, or none.
+    #[error("token does not match server's copy")]
+    Replaced,
+    /// A label of the Secret that holds it says so.
+    #[error(
+        "the token in secret {namespace}/{secret} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the 'kubernetes.io/legacy-token-invalid-since' label from the secret to temporarily allow use of this token"
+    )]
+    Invalidated {
+        /// Where the Secret is.
+        namespace: String,
+        /// Its name.
+        secret: String,
+    },
 }
 
 /// An object that a token is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    name: String,
-    uid: String,
+    pub(super) name: String,
+    pub(super) uid: String,
 }
 
 /// The claims of a token.
@@ -56,12 +69,14 @@ pub struct Claims {
     expires: i64,
     not_before: i64,
     id: String,
-    namespace: String,
-    account: Reference,
+    pub(super) namespace: String,
+    pub(super) account: Reference,
     pod: Option<Reference>,
     secret: Option<Reference>,
     node: Option<Reference>,
     warn_after: Option<i64>,
+    /// The Secret that holds the token itself.
+    holder: Option<String>,
 }
 
 impl Claims {
@@ -109,7 +124,20 @@ impl Claims {
             secret: bound("secret")?,
             node: bound("node")?,
             warn_after: own["warnafter"].as_i64(),
+            holder: None,
         })
+    }
+
+    /// Those of a token without an end, which the Secret `holder` holds.
+    pub(super) fn kept(namespace: String, account: Reference, holder: String, audiences: Vec<String>) -> Self {
+        let (id, holder) = (String::new(), Some(holder));
+        let (pod, secret, node, warn_after) = (None, None, None, None);
+        Self { audiences, expires: i64::MAX, not_before: 0, id, namespace, account, pod, secret, node, warn_after, holder }
+    }
+
+    /// The Secret that holds the token itself, and by that keeps it good.
+    pub(super) fn holder(&self) -> Option<&str> {
+        self.holder.as_deref()
     }
 
     pub(super) fn valid_at(&self, now: i64) -> Result<(), Error> {
@@ -139,7 +167,7 @@ pub async fn live(registry: &Registry, claims: &Claims) -> Result<User, Error> {
         exists(registry, "nodes", "", node).await?;
     }
     let Claims { namespace, account, pod, node, id, .. } = claims;
-    Ok(account_user(namespace, account, pod.as_ref(), node.as_ref(), format!("JTI={id}")))
+    Ok(bound_user(namespace, account, pod.as_ref(), node.as_ref(), format!("JTI={id}")))
 }
 
 /// The user of a pod's certificate, if its account and the pod still exist: "authenticating via a PodIdentity-bearing cert has the same
@@ -150,19 +178,18 @@ pub(super) async fn live_pod(registry: &Registry, identity: &PodIdentity, creden
     let (pod, node) = (of(&identity.pod, &identity.pod_uid), of(&identity.node, &identity.node_uid));
     exists(registry, "serviceaccounts", &identity.namespace, &account).await?;
     exists(registry, "pods", &identity.namespace, &pod).await?;
-    Ok(account_user(&identity.namespace, &account, Some(&pod), Some(&node), credential.to_owned()))
+    Ok(bound_user(&identity.namespace, &account, Some(&pod), Some(&node), credential.to_owned()))
 }
 
 /// The user of a ServiceAccount, with what its credential is bound to.
-fn account_user(
+fn bound_user(
     namespace: &str,
     account: &Reference,
     pod: Option<&Reference>,
     node: Option<&Reference>,
     credential: String,
 ) -> User {
-    let mut user = super::service_account(namespace, &account.name);
-    user.uid.clone_from(&account.uid);
+    let mut user = super::account_user(namespace, account);
     let mut extra = |key: &str, value: &str| {
         user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
     };

@@ -206,6 +206,8 @@ pub(super) static CONTROLLERS: &[(&str, &[Line])] = &[
     ),
     ("resourcequota-controller", &[("list watch", "*", "*"), ("update", "core", "resourcequotas/status"), EVENTS]),
     ("route-controller", &[("list watch", "core", "nodes"), ("patch", "core", "nodes/status"), EVENTS]),
+    // Upstream's works with the rights of the controller manager as a whole.
+    ("tokens-controller", &[("update delete", "core", "secrets"), ("get", "core", "serviceaccounts"), EVENTS]),
     ("service-account-controller", &[("create", "core", "serviceaccounts"), EVENTS]),
     (
         "service-controller",

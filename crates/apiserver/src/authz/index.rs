@@ -2,6 +2,7 @@
 //! their role, so that a change costs what the changed object says.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use apimachinery::meta;
@@ -67,6 +68,38 @@ impl Binding {
     }
 }
 
+/// A role that a user has, and by which binding.
+#[derive(Clone, Copy)]
+pub(super) struct Grant<'a> {
+    /// Empty for a ClusterRoleBinding.
+    namespace: &'a str,
+    binding: &'a str,
+    role: &'a RoleRef,
+    user: &'a str,
+    /// As whose member; none as itself.
+    group: Option<&'a str>,
+}
+
+impl fmt::Display for Grant<'_> {
+    /// As upstream, with the namespace behind the name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use apimachinery::text::quote;
+        let within = |name: &str, namespace: &str| quote(&format!("{name}/{namespace}"));
+        let binding = match self.namespace {
+            "" => format!("ClusterRoleBinding {}", quote(self.binding)),
+            namespace => format!("RoleBinding {}", within(self.binding, namespace)),
+        };
+        let role = if self.role.is_cluster { "ClusterRole" } else { "Role" };
+        write!(f, "{binding} of {role} {} to ", quote(&self.role.name))?;
+        let account = self.user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
+        match (self.group, account) {
+            (Some(group), _) => write!(f, "Group {}", quote(group)),
+            (None, Some((namespace, name))) => write!(f, "ServiceAccount {}", within(name, namespace)),
+            (None, None) => write!(f, "User {}", quote(self.user)),
+        }
+    }
+}
+
 /// The bindings of a subject by their names.
 type Bound = BTreeMap<Arc<str>, Arc<Binding>>;
 
@@ -79,10 +112,13 @@ struct Bindings {
 }
 
 impl Bindings {
-    fn of<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a RoleRef> {
-        let groups = user.groups.iter().filter_map(|group| self.groups.get(group.as_str()));
-        let bound = self.users.get(user.name.as_str()).into_iter().chain(groups);
-        bound.flat_map(|bound| bound.values().map(|binding| &binding.role))
+    /// The bindings of a user, which are in `namespace`.
+    fn of<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = Grant<'a>> {
+        let groups = user.groups.iter().filter_map(|group| Some((Some(group.as_str()), self.groups.get(group.as_str())?)));
+        let own = self.users.get(user.name.as_str()).map(|bound| (None, bound));
+        own.into_iter().chain(groups).flat_map(move |(group, bound)| {
+            bound.iter().map(move |(binding, given)| Grant { namespace, binding, role: &given.role, user: &user.name, group })
+        })
     }
 
     fn put(&mut self, name: &str, binding: Option<Binding>) {
@@ -170,8 +206,8 @@ impl Index {
     /// Roles that bindings of this user refer to and that do not exist, as messages. Of other users' it says nothing.
     pub fn missing(&self, user: &User, namespace: &str) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
-        for (namespace, role) in self.bound(user, namespace) {
-            let message = if self.resolve(namespace, role).is_none() { role.missing() } else { continue };
+        for grant in self.bound(user, namespace) {
+            let message = if self.resolve(grant.namespace, grant.role).is_none() { grant.role.missing() } else { continue };
             if !all.contains(&message) {
                 all.push(message);
             }
@@ -179,22 +215,29 @@ impl Index {
         all
     }
 
-    /// The roles that a user is bound to in a namespace (empty: in the cluster), each with the namespace that it is of.
-    fn bound<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = (&'a str, &'a RoleRef)> {
+    /// The roles that a user is bound to in a namespace (empty: in the cluster).
+    fn bound<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = Grant<'a>> {
         let own = if namespace.is_empty() { None } else { self.namespaces.get(namespace) };
-        let own = own.into_iter().flat_map(move |own| own.bindings.of(user).map(move |role| (namespace, role)));
-        self.bindings.of(user).map(|role| ("", role)).chain(own)
+        let own = own.into_iter().flat_map(move |own| own.bindings.of(user, namespace));
+        self.bindings.of(user, "").chain(own)
     }
 
     /// The rules that a user has in a namespace (empty: in the cluster), those of a role together.
     pub fn rules<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = &'a Arc<[Rule]>> {
-        self.bound(user, namespace).filter_map(move |(namespace, role)| self.resolve(namespace, role))
+        self.bound(user, namespace).filter_map(move |grant| self.resolve(grant.namespace, grant.role))
     }
 
     /// Whether some rule allows the request.
     pub fn allows(&self, attributes: &Attributes<'_>) -> bool {
+        self.granted(attributes).is_some()
+    }
+
+    /// By what some rule allows the request.
+    pub(super) fn granted<'a>(&'a self, attributes: &Attributes<'a>) -> Option<Grant<'a>> {
         let namespace = if attributes.is_resource { attributes.namespace } else { "" };
-        self.rules(attributes.user, namespace).any(|rules| rules.iter().any(|rule| rule.allows(attributes)))
+        let rules = |grant: &Grant<'a>| self.resolve(grant.namespace, grant.role);
+        self.bound(attributes.user, namespace)
+            .find(|grant| rules(grant).is_some_and(|rules| rules.iter().any(|rule| rule.allows(attributes))))
     }
 }
 

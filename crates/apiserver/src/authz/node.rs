@@ -4,17 +4,31 @@ use pods::references::References;
 use registry::{ListOptions, Registry};
 use serde_json::Value;
 
-use super::{Attributes, Rule};
+use super::{Attributes, Opinion, Rule, Verdict};
 use crate::authn::node_identity;
 
 const LEASES: &str = "kube-node-lease";
 
 /// What the authorizer says.
-pub(super) enum Decision {
+enum Decision {
     /// Go on.
     Allow,
     /// Ask the others; why, may be empty.
     NoOpinion(String),
+}
+
+impl From<Decision> for Opinion {
+    fn from(decision: Decision) -> Self {
+        match decision {
+            Decision::Allow => Self::of(Verdict::Allow, ""),
+            Decision::NoOpinion(why) => Self::of(Verdict::None, why),
+        }
+    }
+}
+
+/// Decides.
+pub(super) async fn opinion(registry: &Registry, a: &Attributes<'_>) -> Opinion {
+    decide(registry, a).await.into()
 }
 
 /// What every node may do, besides what depends on its pods.
@@ -37,8 +51,7 @@ fn general(a: &Attributes<'_>) -> bool {
     RULES.with(|rules| rules.iter().any(|rule| rule.allows(a)))
 }
 
-/// Decides.
-pub(super) async fn decide(registry: &Registry, a: &Attributes<'_>) -> Decision {
+async fn decide(registry: &Registry, a: &Attributes<'_>) -> Decision {
     let Some(node) = node_identity(a.user) else { return Decision::NoOpinion(String::new()) };
     if !a.is_resource {
         return Decision::NoOpinion(String::new());
@@ -96,7 +109,7 @@ async fn slices(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decision
     let refused = |why: &str| Decision::NoOpinion(why.to_owned());
     match a.verb {
         "create" => Decision::Allow,
-        "list" | "watch" | "deletecollection" if a.node_name == node => Decision::Allow,
+        "list" | "watch" | "deletecollection" if a.selected("spec.nodeName") == node => Decision::Allow,
         "list" | "watch" | "deletecollection" => {
             refused("can only list/watch/deletecollection resourceslices with nodeName field selector")
         }
@@ -118,7 +131,7 @@ async fn certificates(registry: &Registry, node: &str, a: &Attributes<'_>, sub: 
     let refused = |why: &str| Decision::NoOpinion(why.to_owned());
     match (sub, a.verb) {
         ("", "create") => Decision::Allow,
-        ("", "list" | "watch") if a.node_name == node => Decision::Allow,
+        ("", "list" | "watch") if a.selected("spec.nodeName") == node => Decision::Allow,
         ("", "list" | "watch") => refused("can only list/watch podcertificaterequests with spec.nodeName field selector"),
         ("", "get") => {
             let Some(resource) = registry.resource(a.group, "v1beta1", a.resource) else { return refused("") };
@@ -134,7 +147,7 @@ async fn certificates(registry: &Registry, node: &str, a: &Attributes<'_>, sub: 
 async fn pods(registry: &Registry, node: &str, a: &Attributes<'_>, sub: &str) -> Decision {
     let refused = |why: &str| Decision::NoOpinion(why.to_owned());
     match (sub, a.verb) {
-        ("", "list" | "watch") if a.node_name == node => Decision::Allow,
+        ("", "list" | "watch") if a.selected("spec.nodeName") == node => Decision::Allow,
         ("", "list" | "watch") => refused("can only list/watch pods with spec.nodeName field selector"),
         ("", "create") => Decision::Allow,
         ("", "get" | "delete") | ("status", "get" | "update" | "patch") | ("eviction", "create") => {

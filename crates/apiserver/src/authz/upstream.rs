@@ -25,6 +25,11 @@ const DIFFERENCES: &[(&str, &str)] = &[
     ("+ClusterRoleBinding system:coredns: ", "the same"),
     ("+ClusterRole system:controller:pod-certificate-signer: ", "upstream has the name of this signer and no signer"),
     ("+ClusterRoleBinding system:controller:pod-certificate-signer: ", "the same"),
+    (
+        "+ClusterRole system:controller:tokens-controller: ",
+        "upstream's works with the rights of the controller manager as a whole",
+    ),
+    ("+ClusterRoleBinding system:controller:tokens-controller: ", "the same"),
     ("+ClusterRole knarr:network-policies: ", "upstream's network plugins bring a role like it"),
     ("+ClusterRoleBinding knarr:network-policies: ", "the same"),
 ];

@@ -6,8 +6,8 @@ use cel::Budget;
 use registry::Registry;
 use serde_json::{Map, Value, json};
 
-use super::Attributes;
 use super::configuration::WebhookOptions;
+use super::{Attributes, Opinion, Selecting, Verdict};
 use crate::file::FileError;
 use crate::kept::Kept;
 use crate::remote::{self, Limits, Named, Remotes};
@@ -17,14 +17,6 @@ const REMEMBERED: usize = 8192;
 const ANSWER: usize = 1 << 20;
 /// What match conditions of a question may cost.
 const BUDGET: u64 = 2_500_000;
-
-/// What somebody thinks of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Opinion {
-    Allow,
-    Deny(String),
-    None(String),
-}
 
 /// Why the webhook has no opinion that counts.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +45,7 @@ impl Webhook {
         let question = whole(attributes);
         match self.concerns(&question) {
             Ok(true) => {}
-            Ok(false) => return Opinion::None(String::new()),
+            Ok(false) => return Opinion::default(),
             Err(failure) => return self.failed(&failure),
         }
         let key = question.to_string();
@@ -76,15 +68,13 @@ impl Webhook {
     }
 
     fn good_for(&self, opinion: &Opinion) -> Option<Duration> {
-        if *opinion == Opinion::Allow { self.options.authorized } else { self.options.unauthorized }
+        if opinion.verdict == Verdict::Allow { self.options.authorized } else { self.options.unauthorized }
     }
 
     fn failed(&self, why: &Failure) -> Opinion {
         tracing::warn!(webhook = self.options.name, %why, "the authorization webhook has not answered");
-        match self.options.denies_on_failure {
-            true => Opinion::Deny(String::new()),
-            false => Opinion::None(String::new()),
-        }
+        let verdict = if self.options.denies_on_failure { Verdict::Deny } else { Verdict::None };
+        Opinion { error: Some(why.to_string()), ..Opinion::of(verdict, "") }
     }
 
     /// Whether all conditions hold. One that does not is enough to say no; otherwise one that says nothing is a failure.
@@ -116,6 +106,10 @@ fn whole(attributes: &Attributes<'_>) -> Value {
         false => ("nonResourceAttributes", json!({"path": attributes.path, "verb": attributes.verb})),
     };
     question[field] = about;
+    let selecting = attributes.selecting.filter(|_| attributes.is_resource);
+    for (name, selector) in selecting.into_iter().flat_map(Selecting::to_attributes) {
+        question[field][name] = selector;
+    }
     question
 }
 
@@ -142,13 +136,16 @@ fn spec(question: &Value, version: &str) -> Value {
 }
 
 fn opinion(status: &Value) -> Opinion {
-    let reason = || status["reason"].as_str().unwrap_or_default().to_owned();
+    let said = |verdict| Opinion::of(verdict, status["reason"].as_str().unwrap_or_default());
     match (status["allowed"] == true, status["denied"] == true) {
-        (true, false) => Opinion::Allow,
-        (false, true) => Opinion::Deny(reason()),
-        (false, false) => Opinion::None(reason()),
+        (true, false) => said(Verdict::Allow),
+        (false, true) => said(Verdict::Deny),
+        (false, false) => said(Verdict::None),
         // Both at once is nothing that can be meant.
-        (true, true) => Opinion::Deny("webhook subject access review returned both allow and deny response".to_owned()),
+        (true, true) => {
+            let why = "webhook subject access review returned both allow and deny response";
+            Opinion { error: Some(why.to_owned()), ..said(Verdict::Deny) }
+        }
     }
 }
 
@@ -172,15 +169,21 @@ mod tests {
             spec(&whole(&pods), "v1"),
             json!({"user": "jane", "groups": ["dev"], "resourceAttributes": {"namespace": "n", "verb": "get", "version": "v1", "resource": "pods"}})
         );
+        // KEP-4601: webhooks "ensure rawSelector and requirements are not both set", and are told the latter.
+        let selecting = Selecting::of_texts("spec.nodeName=a", "app in (x)");
+        let selector = |key: &str, value: &str| json!({"requirements": [{"key": key, "operator": "In", "values": [value]}]});
+        let sent = spec(&whole(&Attributes { selecting: Some(&selecting), ..pods }), "v1");
+        let about = &sent["resourceAttributes"];
+        assert_eq!((&about["fieldSelector"], &about["labelSelector"]), (&selector("spec.nodeName", "a"), &selector("app", "x")));
         let path = Attributes { verb: "get", path: "/metrics", ..Attributes::new(&user) };
         assert_eq!(
             spec(&whole(&path), "v1beta1"),
             json!({"user": "jane", "group": ["dev"], "nonResourceAttributes": {"path": "/metrics", "verb": "get"}})
         );
         let check = |status: Value, expected: Opinion| assert_eq!(opinion(&status), expected, "{status}");
-        check(json!({"allowed": true}), Opinion::Allow);
-        check(json!({"allowed": false, "reason": "r"}), Opinion::None("r".into()));
-        check(json!({"allowed": false, "denied": true, "reason": "r"}), Opinion::Deny("r".into()));
-        check(json!(null), Opinion::None(String::new()));
+        check(json!({"allowed": true, "reason": "r"}), Opinion::of(Verdict::Allow, "r"));
+        check(json!({"allowed": false, "reason": "r"}), Opinion::of(Verdict::None, "r"));
+        check(json!({"allowed": false, "denied": true, "reason": "r"}), Opinion::of(Verdict::Deny, "r"));
+        check(json!(null), Opinion::default());
     }
 }

@@ -113,6 +113,34 @@ pub(crate) fn token_used(stale: bool) {
     TOKENS[usize::from(stale)].inc();
 }
 
+/// A token that a Secret holds, when it is used.
+#[derive(Clone, Copy)]
+pub(crate) enum LegacyToken {
+    /// Of a Secret that somebody made for it.
+    Manual,
+    /// Of a Secret that its account lists: clusters before v1.24 made one for each.
+    Generated,
+    /// Of one of those that has been marked.
+    Invalid,
+}
+
+/// Uses of tokens that Secrets hold: all, and by their sort.
+static LEGACY_TOKENS: LazyLock<[Counter; 4]> = LazyLock::new(|| {
+    [
+        ("serviceaccount_legacy_tokens", "Cumulative legacy service account tokens used"),
+        ("serviceaccount_legacy_manual_token_uses", "Cumulative manually created legacy tokens used"),
+        ("serviceaccount_legacy_auto_token_uses", "Cumulative auto-generated legacy tokens used"),
+        ("serviceaccount_invalid_legacy_auto_token_uses", "Cumulative invalid auto-generated legacy tokens used"),
+    ]
+    .map(|(name, help)| Page::Server.register(name, help, Counter::default()))
+});
+
+/// Counts the use of a token that a Secret holds.
+pub(crate) fn legacy_token_used(token: LegacyToken) {
+    LEGACY_TOKENS[0].inc();
+    LEGACY_TOKENS[1 + token as usize].inc();
+}
+
 /// Counts what authentication said.
 pub(crate) fn authenticated<E>(outcome: Result<&User, E>, took: Duration) {
     let result = match outcome {

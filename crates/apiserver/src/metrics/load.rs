@@ -24,12 +24,24 @@ struct Kind {
     resource: &'static str,
 }
 
+/// What a watch shows first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Listed {
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    scope: &'static str,
+}
+
 struct Metrics {
     long_running: Family<About, Gauge>,
     watch_events: Family<Kind, Counter>,
     watch_sizes: Histograms<Kind>,
+    watch_lists: Histograms<Listed>,
     handshakes: Counter,
 }
+
+const LISTED: [f64; 17] = [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
     Page::Server.observe(
@@ -56,6 +68,11 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
             "apiserver_watch_events_sizes",
             "Watch event size distribution in bytes",
             Family::new_with_constructor(|| Histogram::new(exponential_buckets(1024.0, 2.0, 8))),
+        ),
+        watch_lists: Page::Server.register(
+            "apiserver_watch_list_duration_seconds",
+            "Response latency distribution in seconds for watch list requests broken by group, version, resource and scope.",
+            Family::new_with_constructor(|| Histogram::new(LISTED)),
         ),
         handshakes: Page::Server.register(
             "apiserver_tls_handshake_errors",
@@ -181,6 +198,13 @@ impl Ongoing {
     pub(crate) fn sent(&self, bytes: usize) {
         self.events.inc();
         self.sizes.observe(bytes as f64);
+    }
+
+    /// A watch that shows what there is before what changes (KEP-3157) has shown it.
+    pub(crate) fn listed(&self) {
+        let About { group, version, resource, scope, .. } = self.asked.about;
+        let labels = Listed { group, version, resource, scope };
+        METRICS.watch_lists.get_or_create(&labels).observe(self.started.elapsed().as_secs_f64());
     }
 }
 

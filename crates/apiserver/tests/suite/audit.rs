@@ -1,5 +1,6 @@
 //! The audit log, as a policy says.
 
+mod answers;
 mod losses;
 
 use std::sync::Arc;

@@ -27,11 +27,12 @@ struct State<K> {
     by_key: HashMap<K, usize>,
 }
 
-/// One that is taken until this is dropped.
+/// What is taken until this is dropped.
 #[derive(Debug)]
 pub struct Share<K: Eq + Hash = String> {
     shares: Shares<K>,
     key: K,
+    count: usize,
     _held: Option<Held>,
 }
 
@@ -65,17 +66,33 @@ impl<K: Eq + Hash> Shares<K> {
         K: Borrow<Q> + Clone,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
+        self.take_of(key, 1)
+    }
+
+    /// `count` more for `key`, such as bytes; none when there are not so many for it, or for all together.
+    pub fn take_of<Q>(&self, key: &Q, count: usize) -> Option<Share<K>>
+    where
+        K: Borrow<Q> + Clone,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
         let mut state = self.0.state.lock();
         let taken = state.by_key.get(key).copied().unwrap_or_default();
-        if taken >= self.0.each || state.all >= self.0.all {
+        let left = self.0.each.saturating_sub(taken).min(self.0.all.saturating_sub(state.all));
+        if count > left {
             self.0.meter.iter().for_each(Meter::refused);
             return None;
         }
         let key = key.to_owned();
-        state.all += 1;
-        state.by_key.insert(key.clone(), taken + 1);
+        state.all += count;
+        state.by_key.insert(key.clone(), taken + count);
         drop(state);
-        Some(Share { shares: Self(self.0.clone()), key, _held: self.0.meter.as_ref().map(Meter::hold) })
+        let held = self.0.meter.as_ref().map(|meter| meter.hold_of(count));
+        Some(Share { shares: Self(self.0.clone()), key, count, _held: held })
+    }
+
+    /// How much all together have.
+    pub fn taken(&self) -> usize {
+        self.0.state.lock().all
     }
 
     /// Whether `key` has all that it may have.
@@ -108,9 +125,9 @@ impl<K: Eq + Hash> Share<K> {
 impl<K: Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
         let mut state = self.shares.0.state.lock();
-        state.all -= 1;
+        state.all -= self.count;
         let Some(taken) = state.by_key.get_mut(&self.key) else { return };
-        *taken -= 1;
+        *taken -= self.count;
         if *taken == 0 {
             state.by_key.remove(&self.key);
         }
@@ -137,6 +154,23 @@ mod tests {
             assert_eq!(shares.0.meter.as_ref().map_or(0, |meter| meter.used.get()), 0);
         }
         assert!(Shares::new(0).take("a").is_none() && Shares::new(0).is_empty());
+    }
+
+    /// What counts more than one takes so much, and gives so much back.
+    #[test]
+    fn shares_of_many() {
+        let shares = Shares::of(Some(Meter::new("test_shares_of_many", 100)), 60, 100);
+        let used = || shares.0.meter.as_ref().map(|meter| meter.used.get());
+        let first = shares.take_of("a", 50);
+        assert!(first.is_some() && shares.take_of("a", 11).is_none());
+        let second = (shares.take_of("a", 10), shares.take_of("b", 41), shares.take_of("b", 40));
+        assert_eq!((second.0.is_some(), second.1.is_some(), second.2.is_some()), (true, false, true));
+        assert_eq!((shares.taken(), used(), shares.is_exhausted()), (100, Some(100), true));
+        assert!(shares.take_of("c", usize::MAX).is_none());
+        drop(first);
+        assert_eq!((shares.taken(), used()), (50, Some(50)));
+        drop(second);
+        assert!(shares.is_empty() && used() == Some(0));
     }
 
     #[test]

@@ -191,6 +191,9 @@ fn store(db: &Db, place: &Place, subresource: Option<&str>, old: Value, new: Val
         Some("status") => {
             let mut merged = old.clone();
             merged["status"] = new["status"].clone();
+            for field in ["annotations", "labels"] {
+                merged["metadata"][field] = new["metadata"][field].clone();
+            }
             merged
         }
         Some("finalize") => {

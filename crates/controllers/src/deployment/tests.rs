@@ -157,6 +157,8 @@ async fn a_rollout_ends_with_the_new_set() {
         let change = json!({"spec": {"template": template("b")}});
         api.patch("web", &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
         world.fake.until::<Deployment>(|d| complete(d, "2")).await;
+        // The revision is written with the status: who decides about changes of Deployments, and counts them, sees none.
+        assert_eq!(world.fake.all::<Deployment>()[0].metadata.generation, Some(2));
         let sizes: Vec<i32> = world.fake.all::<ReplicaSet>().iter().map(size::replicas).collect();
         assert_eq!(sizes.iter().sum::<i32>(), 2);
         assert_eq!(sizes.len(), 2);

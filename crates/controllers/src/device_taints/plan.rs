@@ -1,8 +1,8 @@
 //! When the devices of a claim drive its pods away. Pure.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
+use ::pods::slices::Slice;
 use ::pods::tolerations::tolerates_device;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::resource::v1::{
@@ -31,20 +31,11 @@ pub(super) fn evicts(slice: &ResourceSlice) -> bool {
     slice.spec.devices.iter().flatten().any(|device| evicting(device).next().is_some())
 }
 
-/// Of the slices of a pool those that may be for a node, and of these the ones of the latest generation: the others are out of date. Who has another
-/// node's credentials may have written those that name it, and drives away no pods from here.
-pub(super) fn latest(mut slices: Vec<Arc<ResourceSlice>>, node: &str) -> Vec<Arc<ResourceSlice>> {
-    slices.retain(|slice| slice.spec.node_name.as_deref().is_none_or(|named| named.is_empty() || named == node));
-    let generation = slices.iter().map(|slice| slice.spec.pool.generation).max();
-    slices.retain(|slice| Some(slice.spec.pool.generation) == generation);
-    slices
-}
-
-/// When pods that use a claim have to go, if ever. `slices` are those of each pool that has taints.
-pub(super) fn eviction(claim: &ResourceClaim, slices: &HashMap<String, Vec<Arc<ResourceSlice>>>) -> Option<Timestamp> {
+/// When pods that use a claim have to go, if ever. `slices` are those for their node ([`::pods::slices::on_node`]) of each pool that has taints.
+pub(super) fn eviction(claim: &ResourceClaim, slices: &HashMap<String, Vec<Slice>>) -> Option<Timestamp> {
     let due = |result: &DeviceRequestAllocationResult| {
         let slices = slices.get(&pool(&result.driver, &result.pool))?;
-        let mut devices = slices.iter().flat_map(|slice| slice.spec.devices.iter().flatten());
+        let mut devices = slices.iter().flat_map(Slice::devices);
         let device = devices.find(|device| device.name == result.device)?;
         let tolerations = result.tolerations.as_deref().unwrap_or_default();
         evicting(device).filter_map(|taint| due(taint, tolerations)).min()

@@ -16,6 +16,14 @@ fn slice_of(node: &str, name: &str, generation: i64, taints: Value) -> ResourceS
         "devices": [{"name": "x", "taints": taints}, {"name": "y"}]}}))
 }
 
+fn of_zone(zone: &str, name: &str, generation: i64, taints: Value) -> ResourceSlice {
+    let mut slice = slice(name, generation, taints);
+    let term = json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]});
+    slice.spec.node_name = None;
+    slice.spec.node_selector = Some(serde_json::from_value(json!({"nodeSelectorTerms": [term]})).unwrap());
+    slice
+}
+
 fn taint(effect: &str) -> Value {
     json!([{"key": "k", "value": "v", "effect": effect, "timeAdded": ADDED}])
 }
@@ -31,7 +39,9 @@ fn claim(device: &str, tolerations: Value) -> ResourceClaim {
 #[test]
 fn claims_are_evicted_when_tolerations_end() {
     let check = |device: &str, slices: &[ResourceSlice], tolerations: Value, expected: Option<i64>| {
-        let slices = plan::latest(slices.iter().cloned().map(Arc::new).collect(), "n");
+        let slices: Vec<_> = slices.iter().cloned().map(Arc::new).collect();
+        let labels = Some([("zone".to_owned(), "z".to_owned())].into());
+        let slices = slices::on_node(&slices, Place { name: "n", labels: &labels });
         let due = plan::eviction(&claim(device, tolerations.clone()), &HashMap::from([("d/p".to_owned(), slices)]));
         let added: Timestamp = ADDED.parse().unwrap();
         assert_eq!(due.map(|due| due.duration_since(added).as_secs()), expected, "{device} {tolerations}");
@@ -53,6 +63,10 @@ fn claims_are_evicted_when_tolerations_end() {
     // What another node publishes under the pool's name neither evicts nor keeps from it.
     check("x", &[slice("s", 1, json!([])), slice_of("m", "t", 2, taint("NoExecute"))], json!([]), None);
     check("x", &[slice("s", 1, taint("NoExecute")), slice_of("m", "t", 2, json!([]))], json!([]), Some(0));
+    // As little does what is published for the nodes of another zone.
+    check("x", &[slice("s", 1, json!([])), of_zone("y", "t", 2, taint("NoExecute"))], json!([]), None);
+    check("x", &[slice("s", 1, taint("NoExecute")), of_zone("y", "t", 2, json!([]))], json!([]), Some(0));
+    check("x", &[slice("s", 1, json!([])), of_zone("z", "t", 2, taint("NoExecute"))], json!([]), Some(0));
 }
 
 fn pod(world: &World) {
@@ -105,4 +119,20 @@ async fn pods_go_from_tainted_devices() {
     world.fake.put::<ResourceSlice>(&slice("s", 1, taint("NoExecute")));
     world.fake.until::<Pod>(<[_]>::is_empty).await;
     event(&world, "Marking for deletion").await;
+}
+
+/// For which nodes a slice is may follow from their labels: a node that comes to have them has the slice's taints.
+#[tokio::test]
+async fn pods_go_when_a_tainted_slice_comes_to_be_for_their_node() {
+    let world = World::new();
+    pod(&world);
+    let node = |zone: &str| object::<Node>(json!({"metadata": {"name": "n", "labels": {"zone": zone}}}));
+    world.fake.put::<Node>(&node("y"));
+    world.fake.put::<ResourceClaim>(&claim("x", json!([])));
+    world.fake.put::<ResourceSlice>(&of_zone("z", "s", 1, taint("NoExecute")));
+    world.start(&["device-taint-eviction"]);
+    world.readiness.wait(&["controllers"]).await;
+    assert_eq!(world.fake.all::<Pod>().len(), 1);
+    world.fake.put::<Node>(&node("z"));
+    world.fake.until::<Pod>(<[_]>::is_empty).await;
 }

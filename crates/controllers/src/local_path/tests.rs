@@ -143,3 +143,39 @@ async fn a_node_that_is_gone_is_chosen_no_more() {
     world.fake.until::<PersistentVolumeClaim>(free).await;
     assert!(world.fake.all::<PersistentVolume>().is_empty());
 }
+
+/// KEP-2644: a volume whose reclaim policy is Delete "will be deleted from the underlying storage" also where it is deleted before its
+/// claim, and after the server was away; its object stays until the node has answered.
+#[tokio::test]
+async fn what_is_in_a_volume_goes_before_its_object() {
+    let world = World::new();
+    world.fake.put(&node("n", Some("/data/volumes")));
+    let volume = |name: &str, policy: &str, finalizers: Value, deleted: Value| -> PersistentVolume {
+        object(json!({"metadata": {"name": name, "uid": name, "annotations": {PROVISIONED_BY: PROVISIONER, NODE: "n"},
+            "finalizers": finalizers, "deletionTimestamp": deleted}, "status": {"phase": "Bound"},
+            "spec": {"persistentVolumeReclaimPolicy": policy, "local": {"path": format!("/data/volumes/{name}")},
+                "claimRef": {"namespace": "a", "name": name, "uid": name}}}))
+    };
+    let ours = || json!([reclaim::FINALIZER]);
+    world.fake.put(&volume("deleted", "Delete", ours(), json!("2026-01-01T00:00:00Z")));
+    world.fake.put(&volume("old", "Delete", json!(["kubernetes.io/pv-protection"]), Value::Null));
+    world.fake.put(&volume("kept", "Retain", ours(), Value::Null));
+    let api: Api<PersistentVolume> = Api::all(world.fake.client());
+    world.start(&["local-path-provisioner"]);
+    let held = |volumes: &[PersistentVolume], name: &str| {
+        let volume = volumes.iter().find(|volume| meta::name(*volume) == name);
+        volume.is_some_and(|volume| volume.metadata.finalizers.iter().flatten().any(|one| one == reclaim::FINALIZER))
+    };
+    world.fake.until::<PersistentVolume>(|all| held(all, "old") && !held(all, "kept") && held(all, "deleted")).await;
+    assert!(!world.fake.writes().iter().any(|call| call.method == "DELETE"));
+    // The binder's look at a volume without its claim.
+    let released = client::kube::api::Patch::Merge(json!({"status": {"phase": "Released"}}));
+    api.patch_status("deleted", &Default::default(), &released).await.unwrap();
+    world.fake.until::<PersistentVolume>(|all| !all.iter().any(|volume| meta::name(volume) == "deleted")).await;
+    assert!(world.fake.writes().contains(&call("DELETE", "n", "deleted")));
+    api.patch_status("old", &Default::default(), &released).await.unwrap();
+    let ended = |all: &[PersistentVolume]| !held(all, "old") && all.iter().any(meta::ends);
+    world.fake.until::<PersistentVolume>(ended).await;
+    assert!(world.fake.writes().contains(&call("DELETE", "n", "old")));
+    assert!(!world.fake.writes().contains(&call("DELETE", "n", "kept")));
+}

@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 
 use crate::meta;
 
-/// How long a node may be silent.
-pub(super) const GRACE: Duration = Duration::from_secs(40);
+/// How long a node may be silent (upstream's `--node-monitor-grace-period`).
+pub(super) const GRACE: Duration = Duration::from_secs(50);
 /// How long one may be that has never spoken.
 const STARTUP_GRACE: Duration = Duration::from_secs(60);
 

@@ -291,3 +291,23 @@ async fn nobody_is_driven_out_when_most_nodes_fail() {
     check(&[("Unknown", false), ("False", false), ("False", false), ("True", false)], 3, 0).await;
     check(&[("Unknown", false), ("True", false), ("True", false)], 1, 1).await;
 }
+
+/// Upstream, `RecordNodeEvent`: `kubectl describe node` shows when the controller began to know a node.
+#[tokio::test]
+async fn nodes_come_and_go_with_events() {
+    let world = World::new();
+    world.fake.put::<Node>(&object(json!({"metadata": {"name": "n", "uid": "u"}})));
+    world.start(&["node-lifecycle"]);
+    let told = |reason: &'static str, message: &'static str| {
+        move |events: &[k8s_openapi::api::core::v1::Event]| {
+            let is_it = |event: &&k8s_openapi::api::core::v1::Event| {
+                event.reason.as_deref() == Some(reason) && event.message.as_deref() == Some(message)
+            };
+            events.iter().filter(is_it).any(|event| event.involved_object.uid.as_deref() == Some("u"))
+        }
+    };
+    world.fake.until(told("RegisteredNode", "Node n event: Registered Node n in Controller")).await;
+    let api: Api<Node> = Api::all(world.fake.client());
+    api.delete("n", &Default::default()).await.unwrap();
+    world.fake.until(told("RemovingNode", "Node n event: Removing Node n from Controller")).await;
+}

@@ -26,10 +26,16 @@ type Name = (String, String);
 type Watch = Pin<Box<dyn Stream<Item = (Name, Seen)> + Send>>;
 
 /// How soon it is asked again whether a resource is served that quotas count.
-const RETRY: Duration = Duration::from_secs(30);
+pub(super) const RETRY: Duration = Duration::from_secs(30);
 
 /// How soon, when it was served a moment ago, or when it was asked a moment ago about other names.
 const SOON: Duration = Duration::from_secs(1);
+
+/// What says what the API serves, as group, plural and kind.
+const DEFINITIONS: [(&str, &str, &str); 2] = [
+    ("apiextensions.k8s.io", "customresourcedefinitions", "CustomResourceDefinition"),
+    ("apiregistration.k8s.io", "apiservices", "APIService"),
+];
 
 /// What a watch tells.
 enum Seen {
@@ -37,6 +43,8 @@ enum Seen {
     Gone(Option<String>),
     /// The resource is not served any more in the version that was watched. Nothing follows.
     Missing,
+    /// The API may serve other resources than before.
+    Served,
 }
 
 /// What was not found when the API was asked what it serves.
@@ -130,11 +138,11 @@ impl Others {
         Ok(0)
     }
 
-    /// Enqueues quotas when objects go that they count, for ever.
+    /// Enqueues quotas when objects go that they count, and when such objects are served for the first time, for ever.
     pub(super) async fn follow(&self, quotas: &Informer<ResourceQuota>, queue: &Queue) {
         let (mut changes, mut watches) = (quotas.changes(), SelectAll::<Watch>::new());
         let (mut watched, mut unwatched) = (BTreeSet::<Name>::new(), BTreeSet::<Name>::new());
-        let (mut again, mut asked) = (None, None);
+        let (mut again, mut asked, mut told) = (None, None, false);
         loop {
             tokio::select! {
                 change = changes.next() => {
@@ -148,6 +156,10 @@ impl Others {
                 Some((name, seen)) = watches.next(), if !watches.is_empty() => {
                     let namespace = match seen {
                         Seen::Gone(namespace) => namespace,
+                        Seen::Served => {
+                            again = again.map(|again: Instant| again.min(soonest(asked, Instant::now())));
+                            continue;
+                        }
                         Seen::Missing => {
                             self.forget(&name.0, &name.1).await;
                             watched.remove(&name);
@@ -176,6 +188,10 @@ impl Others {
                         }
                     }
                     again = (!unwatched.is_empty()).then(|| Instant::now() + RETRY);
+                    // Whoever counts what is not served wants to know when it is.
+                    if !unwatched.is_empty() && !std::mem::replace(&mut told, true) {
+                        watches.extend(DEFINITIONS.map(|definitions| served(&self.client, definitions)));
+                    }
                 }
             }
         }
@@ -200,8 +216,24 @@ struct Place {
     namespace: Option<String>,
 }
 
+/// Tells when the API serves other resources: a definition that has just been established is served already.
+fn served(client: &Client, (group, plural, kind): (&str, &str, &str)) -> Watch {
+    let name = (group.to_owned(), plural.to_owned());
+    let [api_version, version] = [format!("{group}/v1"), "v1".to_owned()];
+    let resource = ApiResource { group: name.0.clone(), version, api_version, kind: kind.to_owned(), plural: name.1.clone() };
+    let changes = metadata_of(client, &resource).encoded().filter_map(move |event| {
+        let is_change = matches!(event, Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone(_)));
+        std::future::ready(is_change.then(|| (name.clone(), Seen::Served)))
+    });
+    Box::pin(changes)
+}
+
+fn metadata_of(client: &Client, resource: &ApiResource) -> watch::Watch {
+    watch::Watch::new(client.clone(), DynamicObject::url_path(resource, None), "").metadata_only()
+}
+
 fn deletions(client: &Client, resource: &ApiResource, name: Name) -> Watch {
-    let watch = watch::Watch::new(client.clone(), DynamicObject::url_path(resource, None), "").metadata_only();
+    let watch = metadata_of(client, resource);
     let seen = watch.encoded().filter_map(|event| {
         std::future::ready(match event {
             Ok(Event::Delete(object)) => metadata::of(&object).ok().map(|place: Place| Seen::Gone(place.namespace)),

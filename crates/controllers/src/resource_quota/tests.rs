@@ -5,7 +5,8 @@ use client::kube::{
     self,
     core::{ApiResource, DynamicObject},
 };
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota, Service};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
 use crate::testing::{World, object};
@@ -69,4 +70,54 @@ async fn custom_resources_are_counted_in_the_version_that_is_served() {
     fake.put::<ConfigMap>(&object(json!({"metadata": {"namespace": "ns", "name": "m"}})));
     fake.withdraw("example.com", "v1", "widgets");
     fake.until::<ResourceQuota>(|quotas| used(quotas) == shown("0", "1")).await;
+}
+
+/// A quota may come before what it counts, and is right as soon as that is served: it is not asked for again and again.
+#[tokio::test]
+async fn what_is_served_for_the_first_time_is_counted_at_once() {
+    let world = World::new();
+    let fake = &world.fake;
+    fake.serve("", "v1", "resourcequotas", "ResourceQuota", true);
+    let hard = json!({"count/widgets.example.com": "5"});
+    fake.put::<ResourceQuota>(&object(json!({"metadata": {"namespace": "ns", "name": "q"}, "spec": {"hard": hard}})));
+    world.start(&["resourcequota"]);
+    let shown = |widgets: &str| json!({"count/widgets.example.com": widgets});
+    fake.until::<ResourceQuota>(|quotas| used(quotas) == shown("0")).await;
+    fake.serve("example.com", "v1", "widgets", "Widget", true);
+    let definition = json!({"metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "widgets", "kind": "Widget"}, "versions": []}});
+    fake.put::<CustomResourceDefinition>(&object(definition));
+    widgets(&world, "v1").create(&Default::default(), &object(json!({"metadata": {"name": "a"}}))).await.unwrap();
+    let counted = fake.until::<ResourceQuota>(|quotas| used(quotas) == shown("1"));
+    // Half the time after which it is asked again in any case.
+    tokio::time::timeout(super::others::RETRY / 2, counted).await.unwrap();
+}
+
+/// The API server adds what is more, and the controller sees what is less.
+#[tokio::test]
+async fn what_becomes_less_is_given_back() {
+    let world = World::new();
+    world.fake.serve("", "v1", "resourcequotas", "ResourceQuota", true);
+    let meta = |name: &str| json!({"namespace": "ns", "name": name});
+    let service = |kind: &str| json!({"metadata": meta("s"), "spec": {"type": kind, "ports": [{"port": 80}]}});
+    let pod = |spec: &str, status: &str| {
+        let containers = json!([{"name": "c", "resources": {"requests": {"cpu": spec}}}]);
+        let statuses = json!([{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0, "allocatedResources": {"cpu": status}}]);
+        json!({"metadata": meta("p"), "spec": {"containers": containers}, "status": {"containerStatuses": statuses}})
+    };
+    world.fake.put::<Service>(&object(service("NodePort")));
+    world.fake.put::<Pod>(&object(pod("2", "2")));
+    let hard = json!({"requests.cpu": "2", "services.nodeports": "1"});
+    world.fake.put::<ResourceQuota>(&object(json!({"metadata": meta("q"), "spec": {"hard": hard}})));
+    world.start(&["resourcequota"]);
+    let until = async |cpu: &str, ports: &str| {
+        let expected = json!({"requests.cpu": cpu, "services.nodeports": ports});
+        world.fake.until::<ResourceQuota>(|quotas| used(quotas) == expected).await;
+    };
+    until("2", "1").await;
+    world.fake.put::<Service>(&object(service("ClusterIP")));
+    until("2", "0").await;
+    world.fake.put::<Pod>(&object(pod("1", "2")));
+    world.fake.put::<Pod>(&object(pod("1", "1")));
+    until("1", "0").await;
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::Value;
 
@@ -283,6 +284,11 @@ async fn nothing_that_serves_goes_while_pods_are_paused() {
     };
     world.until_paused("web", 2).await;
     world.fake.until::<Pod>(|pods| names(pods) == "web-0 web-1").await;
+    // One that ended and stays is told of, and not the one that is one too many.
+    let told = "StatefulSet a/web is recreating failed Pod web-5";
+    let reason = |event: &Event| event.reason.as_deref() == Some("RecreatingFailedPod");
+    world.fake.until::<Event>(|events| events.iter().any(|event| reason(event) && event.message.as_deref() == Some(told))).await;
+    assert_eq!(world.fake.all::<Event>().iter().filter(|event| reason(event)).count(), 1);
     let owned = || {
         world
             .fake

@@ -33,6 +33,8 @@ pub(super) struct Observed<'a> {
     pub(super) class: Option<Arc<StorageClass>>,
     /// The class of claims that leave the choice open.
     pub(super) default: Option<String>,
+    /// Pods that have the claim and no node yet.
+    pub(super) unscheduled: Vec<String>,
 }
 
 /// What becomes of a claim.
@@ -80,6 +82,15 @@ fn waits(class: Option<&Arc<StorageClass>>) -> bool {
     class.is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"))
 }
 
+/// What a claim waits for that is bound when its first consumer has a node.
+fn waiting(unscheduled: &[String]) -> (&'static str, String) {
+    match unscheduled {
+        [] => ("WaitForFirstConsumer", "waiting for first consumer to be created before binding".to_owned()),
+        [pod] => ("WaitForPodScheduled", format!("waiting for pod {pod} to be scheduled")),
+        pods => ("WaitForPodScheduled", format!("waiting for pods {} to be scheduled", pods.join(","))),
+    }
+}
+
 fn unbound(observed: &Observed<'_>) -> ForClaim {
     let waits = waits(observed.class.as_ref());
     let best = Wish::new(observed.claim, waits).best(observed.volumes.iter().map(Arc::as_ref), None);
@@ -100,8 +111,8 @@ fn unbound(observed: &Observed<'_>) -> ForClaim {
         },
         (name, None) => pend(Type::Warning, "ProvisioningFailed", format!("storageclass.storage.k8s.io {name:?} not found")),
         (_, Some(_)) if waits && meta::annotation(observed.claim, SELECTED_NODE).is_none() => {
-            let text = "waiting for first consumer to be created before binding";
-            pend(Type::Normal, "WaitForFirstConsumer", text.to_owned())
+            let (reason, message) = waiting(&observed.unscheduled);
+            pend(Type::Normal, reason, message)
         }
         (_, Some(class)) if class.provisioner == volumes::NO_PROVISIONER => {
             pend(Type::Warning, "ProvisioningFailed", "no volume plugin matched".to_owned())

@@ -44,7 +44,7 @@ fn check(
     expected: &str,
 ) {
     let named = volumes.iter().find(|volume| meta::name(volume.as_ref()) == volumes::volume_of(claim)).cloned();
-    let observed = Observed { claim, volumes, named, class, default: default.map(str::to_owned) };
+    let observed = Observed { claim, volumes, named, class, default: default.map(str::to_owned), unscheduled: Vec::new() };
     assert_eq!(show(plan::for_claim(&observed)), expected);
 }
 
@@ -159,4 +159,29 @@ async fn a_volume_that_comes_later_is_found() {
     world.fake.until::<PersistentVolumeClaim>(asked).await;
     world.fake.put(volume("made", Some(("data", "u")), json!({}), json!({"storageClassName": "fast"}), "Pending").as_ref());
     world.fake.until::<PersistentVolumeClaim>(|claims| phase(&claims[0]) == "Bound").await;
+}
+
+/// Upstream, `emitEventForUnboundDelayBindingClaim`: the event names the pods that are waited for.
+#[tokio::test]
+async fn claims_tell_whom_they_wait_for() {
+    let world = World::new();
+    world.fake.put::<StorageClass>(class("fast", "p", "WaitForFirstConsumer").as_ref());
+    world.fake.put(&claim(json!({}), json!({"storageClassName": "fast"})));
+    world.start(&["persistentvolume-binder"]);
+    let told = |reason: &'static str, message: &'static str| {
+        move |events: &[k8s_openapi::api::core::v1::Event]| {
+            events.iter().any(|event| event.reason.as_deref() == Some(reason) && event.message.as_deref() == Some(message))
+        }
+    };
+    let nobody = "waiting for first consumer to be created before binding";
+    world.fake.until(told("WaitForFirstConsumer", nobody)).await;
+    let api: Api<Pod> = Api::namespaced(world.fake.client(), "a");
+    let pod = |name: &str| -> Pod {
+        let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]);
+        object(json!({"metadata": {"namespace": "a", "name": name}, "spec": {"volumes": volumes, "containers": [{"name": "c"}]}}))
+    };
+    api.create(&POST, &pod("one")).await.unwrap();
+    world.fake.until(told("WaitForPodScheduled", "waiting for pod one to be scheduled")).await;
+    api.create(&POST, &pod("two")).await.unwrap();
+    world.fake.until(told("WaitForPodScheduled", "waiting for pods one,two to be scheduled")).await;
 }

@@ -63,6 +63,7 @@ pub(super) fn sandbox(answer: PodSandboxStatusResponse, resources: api::Resource
 /// A container.
 pub(super) fn container(answer: ContainerStatusResponse, record: ContainerRecord) -> Option<api::Container> {
     let (status, told) = (answer.status?, info(&answer.info));
+    let stop_signal = status.stop_signal().name();
     let metadata = status.metadata.unwrap_or_default();
     let state = match ContainerState::try_from(status.state) {
         Ok(ContainerState::Created) => api::ContainerState::Created,
@@ -99,6 +100,7 @@ pub(super) fn container(answer: ContainerStatusResponse, record: ContainerRecord
         annotations: record.annotations,
         pid: told["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0 && running),
         user,
+        stop_signal,
     })
 }
 

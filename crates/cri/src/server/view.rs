@@ -162,6 +162,7 @@ pub(super) fn container_status(from: &api::Container, pod: Option<&api::PodIdent
         log_path: from.log_path.to_string_lossy().into_owned(),
         image_id,
         user: user.map(|linux| ContainerUser { linux: Some(linux) }),
+        stop_signal: from.stop_signal.as_deref().and_then(Signal::named).unwrap_or(Signal::RuntimeDefault).into(),
         ..Default::default()
     }
 }
@@ -172,7 +173,6 @@ pub(super) fn made_from(config: api::ContainerConfig, status: ContainerStatus) -
     ContainerStatus {
         mounts: config.mounts.iter().map(|mount| convert::mount(mount, "")).collect(),
         resources: Some(ContainerResources { linux }),
-        stop_signal: config.stop_signal.as_deref().and_then(Signal::named).unwrap_or(Signal::RuntimeDefault).into(),
         ..status
     }
 }
@@ -195,7 +195,7 @@ mod tests {
         check("", Err(grpc::Code::InvalidArgument));
     }
 
-    /// `ContainerStatus`: "Mounts for the container", "Resource limits configuration of the container", and the signal (KEP-4960).
+    /// `ContainerStatus`: "Mounts for the container", "Resource limits configuration of the container"; and it keeps what is known of the container.
     #[test]
     fn a_status_has_what_the_container_was_made_from() {
         let mounts = vec![
@@ -208,8 +208,9 @@ mod tests {
             },
         ];
         let resources = api::Resources { memory_limit: Some(1 << 20), cpu_shares: Some(512), ..Default::default() };
-        let config = api::ContainerConfig { mounts, resources, stop_signal: Some("quit".to_owned()), ..Default::default() };
-        let status = made_from(config, ContainerStatus { id: "c".to_owned(), ..Default::default() });
+        let config = api::ContainerConfig { mounts, resources, ..Default::default() };
+        let stop_signal = Signal::SigQuit.into();
+        let status = made_from(config, ContainerStatus { id: "c".to_owned(), stop_signal, ..Default::default() });
         let paths = |mount: &Mount| (mount.host_path.clone(), mount.container_path.clone(), mount.readonly);
         let seen: Vec<_> = status.mounts.iter().map(paths).collect();
         let own = |text: &str| text.to_owned();

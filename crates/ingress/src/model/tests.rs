@@ -290,7 +290,7 @@ fn room_for_patterns_is_found_again() {
     let mut model = Model::new("cluster.local", Issuers::default(), Arc::default());
     // What is guarded in one place is not to be had in a broader one.
     set(&mut model, &ingress("all", 0, &json!({}), &json!({"rules": [rule("second.example", &[path("/", "Prefix", "all")])]})));
-    let is_closed = |model: &Model, path: &str| model.table.find("second.example", path).unwrap().is_closed();
+    let is_closed = |model: &Model, path: &str| model.table.find("second.example", path).unwrap().closed;
     let (first, second) = (Key::namespaced("large-patterns", "first"), Key::namespaced("large-patterns", "second"));
     model.set_ingress(&first, Some(&many("first", 200)));
     model.set_ingress(&second, Some(&many("second", 1)));
@@ -310,4 +310,57 @@ fn room_for_patterns_is_found_again() {
     assert!(model.step().unwrap().problems.is_empty() && model.without_room(None).is_empty());
     assert!(!is_closed(&model, "/second/0/abc"));
     check(&model, "second.example", "/second/0/abc", Some("web"));
+}
+
+/// What is refused keeps its requests: they are not for a broader path, which may not be guarded.
+#[test]
+fn what_is_refused_is_closed() {
+    let check = |annotations: Value, refused: Value, reason: &str, closed: &[&str], open: &[&str]| {
+        let mut model = model();
+        let broad = json!({"rules": [rule("a.example", &[path("/", "Prefix", "broad")])]});
+        set(&mut model, &ingress("all", 0, &json!({}), &json!({"defaultBackend": backend("all")})));
+        set(&mut model, &ingress("broad", 1, &json!({}), &broad));
+        set(&mut model, &ingress("refused", 2, &annotations, &refused));
+        let problems = model.step().unwrap().problems;
+        assert_eq!(problems.iter().map(|(_, problem)| problem.reason).collect::<BTreeSet<_>>(), BTreeSet::from([reason]));
+        for (paths, expected) in [(closed, true), (open, false)] {
+            for path in paths {
+                let (host, path) = path.split_once('/').unwrap();
+                let found = model.table.find(host, &format!("/{path}")).unwrap();
+                assert_eq!(found.closed, expected, "{reason}: {host}/{path} leads to {}", found.ingress);
+            }
+        }
+    };
+    let resource = json!({"resource": {"apiGroup": "storage.example", "kind": "Bucket", "name": "b"}});
+    let of = |backend: &Value, text: &str| json!({"path": text, "pathType": "ImplementationSpecific", "backend": backend});
+    let spec = |path: Value| json!({"rules": [rule("a.example", &[path])]});
+    let regex = json!({"use-regex": "true"});
+    check(json!({}), spec(of(&resource, "/admin")), "UnsupportedBackend", &["a.example/admin/x"], &["a.example/x"]);
+    let open = &["a.example/x", "b.example/admin"];
+    check(regex.clone(), spec(of(&backend("web"), "/admin(")), "InvalidPath", &["a.example/Admin/x"], open);
+    check(regex, spec(of(&backend("web"), "/admin/(a{1000}){1000}")), "InvalidPath", &["a.example/admin/x"], open);
+    let of_default = json!({"defaultBackend": resource, "rules": [rule("b.example", &[path("/x", "Prefix", "x")])]});
+    check(json!({}), of_default, "UnsupportedBackend", &["b.example/y"], &["b.example/x", "a.example/y", "c.example/y"]);
+    let bare = json!({"defaultBackend": resource, "rules": [{"host": "b.example"}]});
+    check(json!({}), bare, "UnsupportedBackend", &["b.example/y"], &["a.example/y", "c.example/y"]);
+    let large = json!({"tls": vec![json!({}); 20_000], "rules": [
+        rule("a.example", &[path("/admin/a", "Prefix", "x"), path("/admin/b", "Prefix", "x")]),
+        rule("b.example", &[path("/x", "Prefix", "x")]),
+    ]});
+    check(json!({}), large, "TooLarge", &["a.example/admin/a", "b.example/x/y"], &["a.example/x", "c.example/y"]);
+}
+
+/// TLS is not passed through by what is refused, which would be served there.
+#[test]
+fn what_is_refused_passes_nothing_through() {
+    let check = |annotations: Value, backend: Value, passes: bool| {
+        let mut model = model();
+        let path = json!({"path": "/", "pathType": "Prefix", "backend": backend});
+        set(&mut model, &ingress("i", 1, &annotations, &json!({"rules": [rule("a.example", &[path])]})));
+        model.step();
+        assert_eq!(model.table.passes(Entrance::Ingress, "a.example").is_some(), passes, "{annotations}");
+    };
+    check(json!({"ssl-passthrough": "true"}), backend("web"), true);
+    check(json!({"ssl-passthrough": "true"}), json!({"service": {"name": "web"}}), false);
+    check(json!({"ssl-passthrough": "true", "whitelist-source-range": "nonsense"}), backend("web"), false);
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use base::budgets::descriptors;
+use base::budgets::shares::Shares;
+use base::budgets::{Meter, descriptors};
 use base::tasks::OnFailure;
 use http_body_util::{BodyExt, Limited};
 
@@ -16,8 +17,9 @@ use crate::table::Mirrored;
 const AT_ONCE: usize = 256;
 
 /// The budget of copies.
-pub(crate) fn at_once() -> usize {
-    descriptors::share(descriptors::limit(), descriptors::percent::INGRESS_MIRRORS, AT_ONCE)
+pub(crate) fn at_once() -> Shares<()> {
+    let all = descriptors::share(descriptors::limit(), descriptors::percent::INGRESS_MIRRORS, AT_ONCE);
+    Shares::of(Some(Meter::new("ingress_mirrors", all)), all, all)
 }
 
 /// How long a copy and its answer may take, and how much of the answer is read to keep the connection.
@@ -28,7 +30,7 @@ impl Proxy {
     /// Sends copies of a request to those who get one of it.
     pub(super) fn mirror(&self, mirrors: &[Mirrored], outgoing: &mut Outgoing) {
         for mirror in mirrors.iter().filter(|mirror| crate::random::next() % mirror.of < mirror.part) {
-            let Ok(permit) = self.mirrors.clone().try_acquire_owned() else { return };
+            let Some(place) = self.mirrors.take(&()) else { return };
             let copy = Outgoing {
                 parts: outgoing.parts.clone(),
                 body: outgoing.body.copy(),
@@ -47,7 +49,7 @@ impl Proxy {
             self.tasks.spawn_until_cancelled("copy of a request", OnFailure::Log, async move {
                 // Nobody waits for the answer, whatever it is.
                 let _ = tokio::time::timeout(PATIENCE, sending).await;
-                drop(permit);
+                drop(place);
                 Ok::<_, std::convert::Infallible>(())
             });
         }

@@ -2,7 +2,7 @@
 
 use http::{Request, StatusCode};
 use k8s_openapi::api::networking::v1::Ingress;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{World, ask, get, nobody};
 
@@ -97,6 +97,34 @@ async fn cross_origin_requests() {
     assert_eq!((answer.seen()["name"].as_str(), answer.header("access-control-allow-origin")), (Some("web"), allowed));
     let other = ask(address, get("a.example", "/").header("origin", "https://other.example")).await;
     assert_eq!(other.header("access-control-allow-origin"), "");
+}
+
+/// What is refused of an Ingress is not to be had by a broader path of another one.
+#[tokio::test]
+async fn refused_paths_are_closed() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    world.simple("a.example", "web", &[]);
+    let path = |path: &str, backend: &Value| json!({"path": path, "pathType": "ImplementationSpecific", "backend": backend});
+    let (web, bucket) = (
+        json!({"service": {"name": "web", "port": {"number": 80}}}),
+        json!({"resource": {"apiGroup": "storage.example", "kind": "Bucket", "name": "b"}}),
+    );
+    let put = |name: &str, annotations: Value, spec: Value| {
+        let metadata = json!({"namespace": "other", "name": name, "annotations": annotations});
+        let mut ingress = json!({"metadata": metadata, "spec": spec});
+        ingress["spec"]["ingressClassName"] = json!("knarr");
+        world.fake.put::<Ingress>(&serde_json::from_value(ingress).unwrap());
+    };
+    let rules = |host: &str, paths: &[Value]| json!([{"host": host, "http": {"paths": paths}}]);
+    put("bucket", json!({}), json!({"rules": rules("a.example", &[path("/bucket", &bucket)])}));
+    let regex = json!({"nginx.ingress.kubernetes.io/use-regex": "true"});
+    put("wrong", regex, json!({"rules": rules("a.example", &[path("/wrong/(", &web)])}));
+    put("large", json!({}), json!({"rules": rules("a.example", &[path("/large", &web)]), "tls": vec![json!({}); 20_000]}));
+    let address = world.start().await;
+    for (path, expected) in [("/bucket", 503), ("/wrong/x", 503), ("/large", 503), ("/wrong", 200), ("/x", 200)] {
+        assert_eq!(ask(address, get("a.example", path)).await.status, expected, "{path}");
+    }
 }
 
 /// What a path guards is not to be had by a broader one of another Ingress, also where there is no room for its regular expression.

@@ -63,7 +63,7 @@ impl Kind for Deployment {
     }
 
     fn warnings(&self) -> Vec<String> {
-        workload::warnings(self)
+        workload::warnings(self, &self.metadata)
     }
 
     fn warnings_on_update(&self, old: &Self) -> Vec<String> {

@@ -3,22 +3,19 @@
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::{Selector, validate_label_selector};
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus, StatefulSetUpdateStrategy};
-use k8s_openapi::api::core::v1::VolumeResourceRequirements;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
 use crate::columns::Column;
-use crate::core::pod;
+use crate::core::{claim_spec_warnings, pod};
 use crate::def::{KindDef, NameRule};
-use crate::rules::resources::amount;
 use crate::rules::{self, int_or_percent, list, text};
 use crate::sub::Sub;
 use crate::typed::Kind;
-use crate::util::{self, child_object, each, remove, set_default, set_zero};
+use crate::util::{self, child_object, each, set_default, set_zero};
 use crate::workload::{each_container, validate_counts};
 
 const UPDATABLE: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
-const ROLLING: &str = "/spec/updateStrategy/rollingUpdate";
 
 impl Kind for StatefulSet {
     const DEF: KindDef = KindDef::new("apps", "v1", "StatefulSet", "statefulsets", "statefulset")
@@ -51,13 +48,6 @@ impl Kind for StatefulSet {
 
     fn prepare_create(object: &mut Value) {
         object["status"] = json!({"replicas": 0, "availableReplicas": 0});
-        drop_unavailable(object);
-    }
-
-    fn prepare_update(object: &mut Value, old: &Value) {
-        if old.pointer(ROLLING).is_none_or(|rolling| rolling.get("maxUnavailable").is_none()) {
-            drop_unavailable(object);
-        }
     }
 
     fn validate(&self, errors: &mut Errors) {
@@ -133,13 +123,6 @@ fn default_claim(claim: &mut Value) {
     claim["kind"] = "PersistentVolumeClaim".into();
     set_default(child_object(claim, "spec"), "volumeMode", "Filesystem");
     set_zero(child_object(claim, "status"), "phase", "Pending");
-}
-
-/// The gate MaxUnavailableStatefulSet is off in v1.36, so the field is dropped where it is not in use already.
-fn drop_unavailable(object: &mut Value) {
-    if let Some(rolling) = object.pointer_mut(ROLLING) {
-        remove(rolling, "maxUnavailable");
-    }
 }
 
 fn validate(spec: &StatefulSetSpec, path: &Path, errors: &mut Errors) {
@@ -254,25 +237,13 @@ fn own_warnings(spec: &StatefulSetSpec) -> Vec<String> {
     let mut warnings = Vec::new();
     for (index, claim) in list(&spec.volume_claim_templates).iter().enumerate() {
         let path = Path::new("spec").child("volumeClaimTemplates").index(index).child("Spec");
-        let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
-        warnings.extend(resources.into_iter().flat_map(|resources| fractions(resources, &path.child("resources"))));
+        warnings.extend(claim.spec.iter().flat_map(|spec| claim_spec_warnings(spec, &path)));
     }
     if spec.revision_history_limit.is_some_and(|limit| limit < 0) {
         let text = "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended";
         warnings.push(text.to_owned());
     }
     warnings
-}
-
-/// Bytes are whole.
-fn fractions(resources: &VolumeResourceRequirements, path: &Path) -> Vec<String> {
-    let amounts = [("requests", &resources.requests), ("limits", &resources.limits)];
-    let storage = amounts.into_iter().filter_map(|(field, amounts)| Some((field, amounts.as_ref()?.get("storage")?)));
-    let odd = storage.filter(|(_, quantity)| amount(quantity).as_milli() % 1000 != 0);
-    odd.map(|(field, quantity)| {
-        format!("{}: fractional byte value {:?} is invalid, must be an integer", path.child(field).key("storage"), quantity.0)
-    })
-    .collect()
 }
 
 #[cfg(test)]

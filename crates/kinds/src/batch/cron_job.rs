@@ -14,7 +14,7 @@ use crate::rules::{self, text};
 use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{age_of, child_object, or_none, set_default, set_zero};
-use crate::workload::{each_container, format_selector};
+use crate::workload::{self, each_container, format_selector};
 
 const POLICIES: &[&str] = &["Allow", "Forbid", "Replace"];
 /// Jobs have the name of their CronJob and the time, in eleven characters, and at most 63 in all.
@@ -50,7 +50,7 @@ impl Kind for CronJob {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let mut warnings = job::name_warning(text(&self.metadata.name));
+        let mut warnings: Vec<_> = workload::name_warning(&self.metadata).into_iter().collect();
         warnings.extend(template_warnings(self, None));
         warnings.extend(zone_warning(self));
         warnings

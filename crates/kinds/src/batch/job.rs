@@ -23,7 +23,7 @@ use crate::def::{Dependents, KindDef};
 use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{child_object, each, integer, or_none, set_default, set_zero};
-use crate::workload::{each_container, format_selector};
+use crate::workload::{self, each_container, format_selector};
 
 pub(super) use spec::validate_template_spec;
 
@@ -103,7 +103,7 @@ impl Kind for Job {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let mut warnings = name_warning(self.metadata.name.as_deref().unwrap_or_default());
+        let mut warnings: Vec<_> = workload::name_warning(&self.metadata).into_iter().collect();
         warnings.extend(self.spec.iter().flat_map(|spec| spec_warnings(spec, None, &Path::new("spec"))));
         warnings
     }
@@ -206,13 +206,6 @@ fn validate_generated(job: &Job, spec: &JobSpec, prefixed: bool, errors: &mut Er
     if Selector::from_label_selector(Some(selector)).is_ok_and(|parsed| !parsed.matches(&Some(&expected))) {
         errors.push(Error::invalid(&Path::new("spec").child("selector"), json!(selector), "`selector` not auto-generated"));
     }
-}
-
-/// Names that are no DNS labels make host names that surprise.
-pub(super) fn name_warning(name: &str) -> Vec<String> {
-    let messages = names::dns1123_label(name);
-    let text = "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended";
-    if messages.is_empty() { Vec::new() } else { vec![format!("{text}: [{}]", messages.join(" "))] }
 }
 
 /// What the author of a job at `path` should know.

@@ -45,21 +45,28 @@ impl Kind for Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::check;
+    use crate::testing::{check, check_update};
     use serde_json::json;
 
     #[test]
     fn leases() {
         check::<Lease>(json!({"spec": {"leaseDurationSeconds": 15, "leaseTransitions": 0}}), &[]);
         check::<Lease>(
-            json!({"spec": {"leaseDurationSeconds": 0, "leaseTransitions": -1, "preferredHolder": "a"}}),
+            json!({"spec": {"leaseDurationSeconds": 0, "leaseTransitions": -1, "strategy": "Mine"}}),
             &[
                 "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0",
                 "spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0",
-                "spec.preferredHolder: Forbidden: may only be specified if `strategy` is defined",
             ],
         );
-        check::<Lease>(
+        // The gate of strategies is off: they are only where they have been.
+        let coordinated = json!({"spec": {"strategy": "OldestEmulationVersion", "preferredHolder": "a"}});
+        check_update::<Lease>(
+            coordinated.clone(),
+            json!({"spec": {"preferredHolder": "b"}}),
+            &["spec.preferredHolder: Forbidden: may only be specified if `strategy` is defined"],
+        );
+        check_update::<Lease>(
+            coordinated,
             json!({"spec": {"strategy": "Mine"}}),
             &["spec.strategy.strategy: Unsupported value: \"Mine\": supported values: \"OldestEmulationVersion\""],
         );

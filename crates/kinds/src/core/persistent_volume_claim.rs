@@ -23,8 +23,14 @@ use crate::util::{child_object, set_default, set_zero};
 pub(crate) use spec::validate_claim_spec;
 pub(super) use spec::{VOLUME_MODES, access_modes};
 
-const RESIZE_STATES: &[&str] =
-    &["ControllerResizeFailed", "ControllerResizeInProgress", "NodeResizeFailed", "NodeResizeInProgress", "NodeResizePending"];
+/// How far growing is (KEP-1790).
+const RESIZE_STATES: [&str; 5] = [
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
 
 impl Kind for PersistentVolumeClaim {
     const DEF: KindDef =
@@ -55,25 +61,17 @@ impl Kind for PersistentVolumeClaim {
         update::validate(self, old, errors);
     }
 
-    fn validate_sub(&self, _sub: &str, _old: &Self, errors: &mut Errors) {
+    fn validate_sub(&self, _sub: &str, old: &Self, errors: &mut Errors) {
         if self.spec.as_ref().is_none_or(|spec| list(&spec.access_modes).is_empty()) {
             errors.push(Error::required(&Path::new("Spec.accessModes"), ""));
         }
         if let Some(status) = &self.status {
-            validate_status(status, errors);
+            validate_status(status, old.status.as_ref(), errors);
         }
     }
 
-    /// Upstream: `pkg/api/persistentvolumeclaim/util.go`.
     fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let resources = self.spec.as_ref().and_then(|spec| spec.resources.clone()).unwrap_or_default();
-        for (field, amounts) in [("requests", resources.requests), ("limits", resources.limits)] {
-            if let Some(size) = amounts.as_ref().and_then(|amounts| amounts.get("storage")) {
-                fraction(&Path::new("spec.resources").child(field).key("storage"), size, &mut warnings);
-            }
-        }
-        warnings
+        self.spec.as_ref().map(|spec| claim_spec_warnings(spec, &Path::new("spec"))).unwrap_or_default()
     }
 
     fn warnings_on_update(&self, _old: &Self) -> Vec<String> {
@@ -111,6 +109,18 @@ impl Kind for PersistentVolumeClaim {
     }
 }
 
+/// Of a claim or a template of one (upstream: `pkg/api/persistentvolumeclaim/util.go`).
+pub(crate) fn claim_spec_warnings(spec: &PersistentVolumeClaimSpec, path: &Path) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let resources = spec.resources.clone().unwrap_or_default();
+    for (field, amounts) in [("requests", resources.requests), ("limits", resources.limits)] {
+        if let Some(size) = amounts.as_ref().and_then(|amounts| amounts.get("storage")) {
+            fraction(&path.child("resources").child(field).key("storage"), size, &mut warnings);
+        }
+    }
+    warnings
+}
+
 fn status(claim: &PersistentVolumeClaim) -> Option<&PersistentVolumeClaimStatus> {
     claim.status.as_ref()
 }
@@ -128,7 +138,7 @@ fn capacity(claim: &PersistentVolumeClaim) -> &str {
 }
 
 /// What controllers and nodes report.
-fn validate_status(status: &PersistentVolumeClaimStatus, errors: &mut Errors) {
+fn validate_status(status: &PersistentVolumeClaimStatus, old: Option<&PersistentVolumeClaimStatus>, errors: &mut Errors) {
     let path = Path::new("status");
     for (name, size) in status.capacity.iter().flatten() {
         basic_resource(&path.child("capacity").key(name), size, errors);
@@ -136,9 +146,11 @@ fn validate_status(status: &PersistentVolumeClaimStatus, errors: &mut Errors) {
     let at = path.child("allocatedResourceStatus");
     for (name, state) in status.allocated_resource_statuses.iter().flatten() {
         resource_key(name, &at, errors);
-        if !RESIZE_STATES.contains(&state.as_str()) {
+        // Claims that are stored may have names from before v1.31, which nobody writes any more.
+        let known = old.and_then(|old| old.allocated_resource_statuses.as_ref()?.get(name)) == Some(state);
+        if !known && !RESIZE_STATES.contains(&state.as_str()) {
             // Upstream shows the resource here, not the state.
-            errors.push(Error::not_supported(&at, name.as_str(), RESIZE_STATES));
+            errors.push(Error::not_supported(&at, name.as_str(), &RESIZE_STATES));
         }
     }
     let at = path.child("allocatedResources");

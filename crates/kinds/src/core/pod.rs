@@ -17,7 +17,7 @@ use pods::state::is_last_phase;
 use serde_json::{Value, json};
 
 pub(crate) use defaults::default_template;
-pub(crate) use warnings::{of_template, renamed_label};
+pub(crate) use warnings::{of_name, of_template, renamed_label};
 
 pub use validate::tolerations;
 pub(crate) use validate::{
@@ -144,7 +144,9 @@ impl Kind for Pod {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.spec.as_ref().map(|spec| warnings::of_pod(spec, self.metadata.annotations.as_ref())).unwrap_or_default()
+        let mut warnings: Vec<_> = warnings::of_name(self.metadata.name.as_deref(), "the Pod's hostname").into_iter().collect();
+        warnings.extend(self.spec.iter().flat_map(|spec| warnings::of_pod(spec, self.metadata.annotations.as_ref())));
+        warnings
     }
 
     fn columns() -> &'static [Column<Self>] {

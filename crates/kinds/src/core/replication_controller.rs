@@ -50,7 +50,7 @@ impl Kind for ReplicationController {
     }
 
     fn warnings(&self) -> Vec<String> {
-        workload::warnings(self)
+        workload::warnings(self, &self.metadata)
     }
 
     fn warnings_on_update(&self, old: &Self) -> Vec<String> {

@@ -65,6 +65,14 @@ pub(crate) fn warn_of_cidr(path: &Path, value: &str, warnings: &mut Vec<String>)
     }
 }
 
+/// The same of an IPv6 address.
+pub(crate) fn warn_of_ip(path: &Path, value: &str, warnings: &mut Vec<String>) {
+    if let Some(address @ IpAddr::V6(_)) = value.parse::<IpAddr>().ok().filter(|address| address.to_string() != value) {
+        let (value, wanted) = (quote(value), quote(&address.to_string()));
+        warnings.push(format!("{path}: IPv6 address {value} should be in RFC 5952 canonical format ({wanted})"));
+    }
+}
+
 /// Whether `inner` is a part of `outer` and not all of it; none when one of them is no range.
 pub(crate) fn is_strict_subset(inner: &str, outer: &str) -> Option<bool> {
     let (inner, outer) = (net(inner)?, net(outer)?);

@@ -11,7 +11,7 @@ use crate::columns::Column;
 use crate::def::KindDef;
 use crate::rules::{self, list};
 use crate::typed::Kind;
-use crate::util::{child_object, or_none, remove, set_default};
+use crate::util::{child_object, or_none, set_default};
 
 /// Shortest and longest life of a token, in seconds.
 const TOKEN_SECONDS: (i64, i64) = (600, 1 << 32);
@@ -35,15 +35,7 @@ impl Kind for CSIDriver {
         }
     }
 
-    /// A field of a feature that is off by default (VolumeLimitScaling) is dropped.
-    fn prepare_create(object: &mut Value) {
-        remove(&mut object["spec"], "preventPodSchedulingIfMissing");
-    }
-
     fn prepare_update(object: &mut Value, old: &Value) {
-        if old["spec"].get("preventPodSchedulingIfMissing").is_none() {
-            remove(&mut object["spec"], "preventPodSchedulingIfMissing");
-        }
         if MUTABLE.iter().any(|field| object["spec"].get(field) != old["spec"].get(field)) {
             meta::set_generation(object, meta::generation(old) + 1);
         }

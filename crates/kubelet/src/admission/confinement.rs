@@ -3,25 +3,11 @@
 use runtime::api::Features;
 
 use crate::spec::Model;
-
-/// Sysctls that any pod may set: they have namespaces and do no harm outside (upstream's `safe_sysctls.go`).
-const SAFE: &[&str] = &[
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
-];
+use crate::sysctls::{self, Pattern};
 
 /// The error is the status reason and message.
-pub(super) fn check(pod: &Model, has_app_armor: bool, features: Features) -> Result<(), (String, String)> {
+/// `allowed` are unsafe sysctls that the node allows.
+pub(super) fn check(pod: &Model, has_app_armor: bool, features: Features, allowed: &[Pattern]) -> Result<(), (String, String)> {
     let spec = pod.spec();
     let refuse = |reason: &str, message: String| Err((reason.to_owned(), message));
     if spec.host_users == Some(false) && !features.user_namespaces {
@@ -29,20 +15,19 @@ pub(super) fn check(pod: &Model, has_app_armor: bool, features: Features) -> Res
             "spec.hostUsers is false, and this node does not offer user namespaces: it needs Linux 6.3, or leave it out";
         return refuse("UserNamespacesNotSupported", message.to_owned());
     }
+    let labels = pod.pod.metadata.labels.as_ref();
+    // A label of the pod, not its node selector, as upstream.
+    if labels.and_then(|labels| labels.get("kubernetes.io/os")).is_some_and(|os| os != "linux") {
+        let message = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
+        return refuse("PodOSSelectorNodeLabelDoesNotMatch", message.to_owned());
+    }
     if let Some(os) = spec.os.as_ref().filter(|os| os.name != "linux") {
         let message = format!("Failed to admit pod as the OS field doesn't match node OS: the pod is for {}", os.name);
         return refuse("PodOSNotSupported", message);
     }
     let Some(security) = &spec.security_context else { return app_armor(pod, has_app_armor) };
     for sysctl in security.sysctls.iter().flatten() {
-        let name = sysctl.name.replace('/', ".");
-        let why = if !SAFE.contains(&name.as_str()) {
-            "not allowlisted"
-        } else if name.starts_with("net.") && pod.host_network() {
-            "not allowed with host net enabled"
-        } else if name.starts_with("kernel.") && spec.host_ipc == Some(true) {
-            "not allowed with host ipc enabled"
-        } else {
+        let Some(why) = sysctls::refusal(&sysctl.name, allowed, pod.host_network(), spec.host_ipc == Some(true)) else {
             continue;
         };
         return refuse("SysctlForbidden", format!("forbidden sysctl: {:?} {why}", sysctl.name));
@@ -79,7 +64,7 @@ mod tests {
 
     #[track_caller]
     fn check(spec: Value, expected: Option<(&str, &str)>) {
-        let refused = super::check(&model(spec), false, Features::default()).err();
+        let refused = super::check(&model(spec), false, Features::default(), &[]).err();
         let refused = refused.as_ref().map(|(reason, message)| (reason.as_str(), message.as_str()));
         assert_eq!(refused, expected);
     }
@@ -111,12 +96,20 @@ mod tests {
         check(json!({"containers": [], "hostUsers": true}), None);
         let users = "spec.hostUsers is false, and this node does not offer user namespaces: it needs Linux 6.3, or leave it out";
         let able = Features { user_namespaces: true, ..Features::default() };
-        assert_eq!(super::check(&model(json!({"containers": [], "hostUsers": false})), false, able), Ok(()));
+        assert_eq!(super::check(&model(json!({"containers": [], "hostUsers": false})), false, able, &[]), Ok(()));
         check(json!({"containers": [], "hostUsers": false}), Some(("UserNamespacesNotSupported", users)));
         check(json!({"containers": [], "securityContext": {"supplementalGroupsPolicy": "Strict"}}), None);
         let windows = "Failed to admit pod as the OS field doesn't match node OS: the pod is for windows";
         check(json!({"containers": [], "os": {"name": "windows"}}), Some(("PodOSNotSupported", windows)));
         check(json!({"containers": [], "os": {"name": "linux"}}), None);
+        let labelled = |os: &str| {
+            let metadata = json!({"name": "p", "namespace": "n", "uid": "u", "labels": {"kubernetes.io/os": os}});
+            let pod = json!({"metadata": metadata, "spec": {"containers": []}});
+            let pod = crate::spec::Model::new(std::sync::Arc::new(serde_json::from_value(pod).unwrap()));
+            super::check(&pod, false, Features::default(), &[]).err().map(|(reason, _)| reason)
+        };
+        assert_eq!(labelled("linux"), None);
+        assert_eq!(labelled("windows").as_deref(), Some("PodOSSelectorNodeLabelDoesNotMatch"));
         let profile = |kind: &str| json!({"containers": [{"name": "c", "securityContext": {"appArmorProfile": {"type": kind, "localhostProfile": "p"}}}]});
         check(profile("Unconfined"), None);
         let missing = Some(("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"));
@@ -127,12 +120,12 @@ mod tests {
             let metadata = json!({"name": "p", "namespace": "n", "uid": "u", "annotations": annotations});
             let pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "c"}]}});
             let pod = crate::spec::Model::new(std::sync::Arc::new(serde_json::from_value(pod).unwrap()));
-            super::check(&pod, false, Features::default()).err().map(|(reason, _)| reason)
+            super::check(&pod, false, Features::default(), &[]).err().map(|(reason, _)| reason)
         };
         assert_eq!(annotated("unconfined"), None);
         assert_eq!(annotated("runtime/default").as_deref(), Some("AppArmor"));
         assert_eq!(annotated("localhost/p").as_deref(), Some("AppArmor"));
-        let refused = super::check(&model(profile("Localhost")), true, Features::default()).unwrap_err();
+        let refused = super::check(&model(profile("Localhost")), true, Features::default(), &[]).unwrap_err();
         assert_eq!(refused.1, "Cannot enforce AppArmor: profile Localhost needs a runtime that applies profiles");
     }
 }

@@ -18,20 +18,35 @@ use crate::spec::{Member, Model};
 
 /// Has the claims of a pod prepared. The error has been told by an event.
 pub async fn prepare(cx: &Context, model: &Model) -> Result<(), String> {
-    let all: Vec<Named<'_>> = rules::all(&model.pod).collect();
-    for named in all {
-        if let Err(error) = prepare_one(cx, model, named).await {
-            let message = format!("Failed to prepare dynamic resources: {error}");
-            cx.pod_event(model, Type::Warning, "FailedPrepareDynamicResources", message.clone());
-            return Err(message);
+    let prepared = prepare_all(cx, model).await;
+    prepared.map_err(|error| {
+        let message = format!("Failed to prepare dynamic resources: {error}");
+        cx.pod_event(model, Type::Warning, "FailedPrepareDynamicResources", message.clone());
+        message
+    })
+}
+
+/// Nothing is begun before all claims are found and all of their drivers are there: what is begun has to be given back, by the same drivers.
+async fn prepare_all(cx: &Context, model: &Model) -> Result<(), String> {
+    let mut claims = Vec::new();
+    for named in rules::all(&model.pod) {
+        claims.extend(found(cx, model, named).await?);
+    }
+    for claim in &claims {
+        for driver in drivers(claim) {
+            cx.claims.driver(driver)?;
         }
+    }
+    for claim in &claims {
+        prepare_one(cx, model, claim).await?;
     }
     Ok(())
 }
 
-async fn prepare_one(cx: &Context, model: &Model, named: Named<'_>) -> Result<(), String> {
+/// The claim that a pod names, which it may use; none where it needs none.
+async fn found(cx: &Context, model: &Model, named: Named<'_>) -> Result<Option<ResourceClaim>, String> {
     let name = match named {
-        Named::Nothing => return Ok(()),
+        Named::Nothing => return Ok(None),
         Named::NotMade => {
             let pod = Key::namespaced(model.namespace(), model.name());
             return Err(format!("prepare dynamic resources: pod \"{pod}\": ResourceClaim not created yet"));
@@ -44,13 +59,25 @@ async fn prepare_one(cx: &Context, model: &Model, named: Named<'_>) -> Result<()
         let text = format!("ResourceClaim {}/{name} was not created for pod {}", model.namespace(), model.name());
         return Err(format!("{text} (pod is not owner)"));
     }
-    let uid = claim.metadata.uid.clone().unwrap_or_default();
     if !rules::is_reserved_for(&claim, model.uid()) {
-        let pod = format!("{}({})", model.name(), model.uid());
+        let (pod, uid) = (format!("{}({})", model.name(), model.uid()), claim.metadata.uid.unwrap_or_default());
         return Err(format!("pod {pod} is not allowed to use resource claim {name}({uid})"));
     }
+    Ok(Some(claim))
+}
+
+/// Whose devices a claim has.
+fn drivers(claim: &ResourceClaim) -> impl Iterator<Item = &str> {
+    let allocation = claim.status.iter().flat_map(|status| status.allocation.iter());
+    let results =
+        allocation.flat_map(|allocation| allocation.devices.iter().flat_map(|devices| devices.results.iter().flatten()));
+    results.map(|result| result.driver.as_str())
+}
+
+async fn prepare_one(cx: &Context, model: &Model, claim: &ResourceClaim) -> Result<(), String> {
+    let uid = claim.metadata.uid.clone().unwrap_or_default();
     let _one = cx.claims.lock(&uid).await;
-    let mut record = begin(cx, model, &claim, &uid).await?;
+    let mut record = begin(cx, model, claim, &uid).await?;
     for driver in left(&cx.claims, &record) {
         let devices = Some(prepared_by(cx, &driver, &record).await?);
         if record.drivers.insert(driver.clone(), devices.clone()) != Some(devices) {
@@ -80,10 +107,8 @@ async fn begin(cx: &Context, model: &Model, claim: &ResourceClaim, uid: &str) ->
         ..Record::default()
     });
     let before = record.clone();
-    let results = claim.status.iter().flat_map(|status| status.allocation.iter());
-    let results = results.flat_map(|allocation| allocation.devices.iter().flat_map(|devices| devices.results.iter().flatten()));
-    for result in results {
-        record.drivers.entry(result.driver.clone()).or_default();
+    for driver in drivers(claim) {
+        record.drivers.entry(driver.to_owned()).or_default();
     }
     record.pods.insert(model.uid().to_owned());
     if record != before {

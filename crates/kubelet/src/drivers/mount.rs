@@ -51,6 +51,13 @@ pub struct Mounted {
     pub grows: bool,
 }
 
+impl Mounted {
+    /// The same, of a volume that may have been shown before: one that was found not to grow does not grow because it is shown once more.
+    pub fn after(self, known: Option<&Self>) -> Self {
+        Self { grows: self.grows && known.is_none_or(|known| known.grows), ..self }
+    }
+}
+
 /// What is known before the driver is asked.
 struct Plan {
     driver: Driver,
@@ -389,4 +396,22 @@ async fn write(path: PathBuf, record: Record) -> Result<(), String> {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T, String> {
     let done = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
     done.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A driver may ask for its volumes to be shown again every minute (`requiresRepublish`).
+    #[test]
+    fn a_volume_that_cannot_grow_is_not_asked_to_again_when_it_is_shown_again() {
+        let mounted = |grows: bool| Mounted { target: "/t".into(), republish: true, grows };
+        let check = |now: bool, known: Option<bool>, expected: bool| {
+            assert_eq!(mounted(now).after(known.map(mounted).as_ref()), mounted(expected), "{now} {known:?}");
+        };
+        check(true, None, true);
+        check(true, Some(true), true);
+        check(true, Some(false), false);
+        check(false, Some(true), false);
+    }
 }

@@ -10,6 +10,8 @@ use crate::spec::Model;
 pub enum Request {
     /// The pods that take something of the node.
     Active(oneshot::Sender<Vec<Model>>),
+    /// Nothing but an answer.
+    Alive(oneshot::Sender<()>),
     /// To end the pod with this UID. The answer is cancelled when nothing of it runs and its volumes are gone.
     Evict(String, Evicted, oneshot::Sender<CancellationToken>),
 }
@@ -38,6 +40,12 @@ impl Requests {
         // Both fail only when nobody answers any more.
         let _ = self.0.send(Request::Active(sender)).await;
         receiver.await.unwrap_or_default()
+    }
+
+    /// Whether somebody answers at all.
+    pub async fn is_answered(&self) -> bool {
+        let (sender, receiver) = oneshot::channel();
+        self.0.send(Request::Alive(sender)).await.is_ok() && receiver.await.is_ok()
     }
 
     /// Begins the end of a pod. What is returned is cancelled when nothing of it runs and its volumes are gone.

@@ -30,7 +30,8 @@ async fn a_node_registers_and_leases() {
 async fn a_pod_runs_and_is_deleted() {
     let cell = Cell::new();
     cell.start().await;
-    cell.put("p", json!({"containers": [{"name": "a"}, {"name": "b"}], "terminationGracePeriodSeconds": 3}));
+    let quits = json!({"name": "a", "lifecycle": {"stopSignal": "SIGQUIT"}});
+    cell.put("p", json!({"containers": [quits, {"name": "b"}], "os": {"name": "linux"}, "terminationGracePeriodSeconds": 3}));
     let status = cell.ready("p").await;
     assert_eq!(
         (status["phase"].as_str(), status["podIP"].as_str(), status["qosClass"].as_str()),
@@ -40,6 +41,10 @@ async fn a_pod_runs_and_is_deleted() {
     // KEP-3619: [sig-node] SupplementalGroupsPolicy, "it should reply with the group ids".
     let user = json!({"uid": 1000, "gid": 7, "supplementalGroups": [7, 9]});
     assert_eq!(status["containerStatuses"][0]["user"]["linux"], user);
+    // KEP-4960: "Status should have signal is defined in the Spec".
+    let signals =
+        ["0", "1"].map(|index| status.pointer(&format!("/containerStatuses/{index}/stopSignal")).and_then(Value::as_str));
+    assert_eq!(signals, [Some("SIGQUIT"), None]);
     let directory = cell.directory.path().join("kubelet/pods/uid-p");
     assert!(directory.join("etc-hosts").exists());
 

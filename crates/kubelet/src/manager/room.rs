@@ -118,6 +118,7 @@ impl Manager {
             labels: &labels,
             app_armor,
             features,
+            sysctls: &self.cx.options.allowed_unsafe_sysctls,
             allocatable: self.cx.allocatable.list(),
             exclusive_cpus: self.cx.cpus.is_static(),
             exclusive_memory: self.cx.memory.is_static(),

@@ -1,6 +1,6 @@
 //! The Node object that a kubelet registers and keeps current. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -43,12 +43,18 @@ pub fn node(options: &Options, status: NodeStatus) -> Node {
         metadata: ObjectMeta {
             name: Some(options.node_name.clone()),
             labels: Some(labels),
-            annotations: Some(options.annotations.clone()).filter(|all| !all.is_empty()),
+            annotations: Some(annotations(options)),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec { taints: Some(options.taints.clone()).filter(|taints| !taints.is_empty()), ..NodeSpec::default() }),
         status: Some(status),
     }
+}
+
+/// The annotations to register with. Volumes are attached for the node, never by it.
+fn annotations(options: &Options) -> BTreeMap<String, String> {
+    let attached = ("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned());
+    options.annotations.clone().into_iter().chain([attached]).collect()
 }
 
 /// The status, with transition times and what others advertise kept from `old`.

@@ -1,5 +1,7 @@
 //! A pod that ran before this kubelet started.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ContainerStatus;
 use runtime::api::{Container, ContainerState, SandboxState};
@@ -11,11 +13,13 @@ use crate::clock;
 use crate::spec::Model;
 
 /// The state of a pod that may have run before this kubelet started: nothing that runs is touched.
-pub(super) fn adopt(model: &Model, found: Found, Times { now, shown }: Times) -> State {
+/// `longest` is the longest delay before a container is started again.
+pub(super) fn adopt(model: &Model, found: Found, longest: Duration, Times { now, shown }: Times) -> State {
     let status = model.pod.status.clone().unwrap_or_default();
     let start_time = status.start_time.as_ref().map_or(shown, |time| time.0);
     let past = |time: Timestamp| clock::by(time, shown, now).min(now);
-    let mut state = State { start_time: Some(start_time), begun: Some(past(start_time)), ..State::default() };
+    let mut state =
+        State { start_time: Some(start_time), begun: Some(past(start_time)), longest_delay: Some(longest), ..State::default() };
     let Found { mut sandboxes, mut containers, rounds } = found;
     sandboxes.sort_by_key(|sandbox| sandbox.attempt);
     state.attempt = sandboxes.last().map_or(0, |sandbox| sandbox.attempt + 1);
@@ -113,6 +117,7 @@ fn from_status(name: &str, told: &ContainerStatus) -> Option<Container> {
         annotations: Default::default(),
         pid: None,
         user: None,
+        stop_signal: told.stop_signal.clone(),
     })
 }
 
@@ -134,7 +139,7 @@ mod tests {
         let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "status": status,
             "spec": {"restartPolicy": policy, "containers": [{"name": "a", "image": "img"}]}});
         let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
-        let mut state = adopt(&model, found, Times { now: at(100), shown: at(100) });
+        let mut state = adopt(&model, found, crate::backoff::MAX, Times { now: at(100), shown: at(100) });
         advance(&model, &mut state, false, at(100));
         let actions = plan(&model, &state, at(100)).actions;
         let words: Vec<_> = actions.iter().map(|action| format!("{action:?}").split('(').next().unwrap().to_owned()).collect();

@@ -11,7 +11,9 @@ use crate::logs::line::{Filter, LogOptions};
 use crate::spec::Model;
 
 /// Most of a termination message, bytes.
-const MESSAGE: u64 = 4096;
+const MESSAGE: usize = 4096;
+/// Most of all of a pod together, bytes: each of its containers has the same part.
+const MESSAGES: usize = 12 << 10;
 /// Most of a log that stands in for it.
 const LOG_BYTES: u64 = 2048;
 const LOG_LINES: usize = 80;
@@ -26,15 +28,27 @@ pub async fn add(cx: &Context, model: &Model, container: &mut Container) {
     let mut text = Vec::new();
     if let Ok(file) = open(&file).await {
         // What cannot be read is as good as not written.
-        let _ = file.take(MESSAGE).read_to_end(&mut text).await;
+        let _ = file.take(MESSAGE as u64).read_to_end(&mut text).await;
     }
     let fallback = member.spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     if text.is_empty() && fallback && container.exit_code != Some(0) {
         text = tail(container).await.unwrap_or_default();
     }
     if !text.is_empty() {
-        container.message = String::from_utf8_lossy(&text).into_owned();
+        container.message = shortened(&text, limit(model.members.len()));
     }
+}
+
+/// Bytes of a container's message where the pod has so many containers.
+fn limit(containers: usize) -> usize {
+    MESSAGE.min(MESSAGES / containers.max(1))
+}
+
+/// The text, as much as there is room for.
+fn shortened(text: &[u8], limit: usize) -> String {
+    let mut text = String::from_utf8_lossy(text).into_owned();
+    text.truncate(text.floor_char_boundary(limit));
+    text
 }
 
 async fn tail(container: &Container) -> std::io::Result<Vec<u8>> {
@@ -67,6 +81,22 @@ fn last_lines(log: &[u8], cut: bool) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// tasks/debug/debug-application/determine-reason-pod-failure: "The total message length across all containers is limited to 12KiB,
+    /// divided equally among each container."
+    #[test]
+    fn messages_of_a_pod_are_limited_together() {
+        let check = |containers: usize, expected: usize| assert_eq!(limit(containers), expected, "{containers}");
+        check(0, 4096);
+        check(1, 4096);
+        check(3, 4096);
+        check(4, 3072);
+        check(12, 1024);
+        assert_eq!(shortened("a\u{20ac}b".as_bytes(), 3), "a", "no half characters");
+        assert_eq!(shortened("a\u{20ac}b".as_bytes(), 4), "a\u{20ac}");
+        // What is no UTF-8 becomes longer.
+        assert_eq!(shortened(&[0xff; 8], 8).len(), 6);
+    }
 
     #[test]
     fn keeps_the_last_lines() {

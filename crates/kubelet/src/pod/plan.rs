@@ -330,7 +330,7 @@ fn begin_ending(state: &mut State, step: impl FnOnce(&mut Ending) -> &mut Step<(
 fn begin_start(slot: &mut Slot, now: Timestamp) {
     if let Some(finished) = slot.end() {
         if slot.renewed {
-            slot.restarts = Backoff::default();
+            slot.restarts.reset();
         // A start that failed without a container waits by itself.
         } else if slot.failure.as_ref().is_none_or(|failure| failure.retry <= failure.at) {
             slot.restarts.next(finished);

@@ -20,10 +20,11 @@ use crate::expand::{ALL, TooLong, expand};
 use crate::logs::links;
 use crate::pod::cleanup::forget_links;
 use crate::refs::PodReferences;
+use crate::security::{self, Around};
 use crate::spec::{Member, Model};
 use crate::volumes::mounts::{self, Surroundings};
-use crate::volumes::{self, sub_path};
-use crate::{cdi, claims, hosts, images, metrics, resources, security};
+use crate::volumes::{self, gid, sub_path};
+use crate::{cdi, claims, hosts, images, metrics, resources};
 
 /// Bytes of a log file before it is rotated, and how many files are kept; upstream's defaults.
 const LOG_LIMIT: (u64, u32) = (10 << 20, 5);
@@ -112,7 +113,7 @@ async fn make(cx: &Arc<Context>, start: &Start) -> Result<Container, Failed> {
         }
     };
     forget_old(cx, start).await;
-    let cpus = config.resources.cpus.clone();
+    let (cpus, images) = (config.resources.cpus.clone(), mounts::image_volumes(model, &member.spec).count());
     let created = match cx.runtime().create_container(&start.sandbox.id, config).await {
         Ok(made) => {
             let (uid, name) = (model.uid(), member.spec.name.as_str());
@@ -120,6 +121,7 @@ async fn make(cx: &Arc<Context>, start: &Start) -> Result<Container, Failed> {
         }
         failed => failed,
     };
+    metrics::image_volumes(images, created.is_ok());
     match created {
         Ok(made) => {
             cx.container_event(model, member, Type::Normal, "Created", "Container created");
@@ -156,8 +158,11 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
     let files = read_files(cx, start).await?;
     let environment = environment(cx, start, &files)?;
     let profiles = cx.options.data_dir.join("seccomp");
-    let security =
-        security::effective(&start.model, &start.member, &start.image, &profiles).map_err(|error| error.to_string())?;
+    let pod_dir = cx.pod_dir(start.model.uid());
+    let groups = tokio::task::spawn_blocking(move || gid::all(&pod_dir)).await.map_err(|error| error.to_string())?;
+    let groups = groups.map_err(|error| format!("cannot read the groups of volumes: {error}"))?;
+    let around = Around { profiles: &profiles, seccomp_default: cx.options.seccomp_default, groups: &groups };
+    let security = security::effective(&start.model, &start.member, &start.image, around).map_err(|error| error.to_string())?;
     let images = image_volumes(cx, start).await?;
     let mounts = prepare_mounts(cx, start, environment.variables.iter().cloned().collect(), images).await?;
     let spec = &start.member.spec;

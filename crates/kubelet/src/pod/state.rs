@@ -455,6 +455,8 @@ pub struct State {
     pub resize_failures: u32,
     /// Containers by name.
     pub slots: BTreeMap<String, Slot>,
+    /// The longest delay before a container is started again; the usual one when none.
+    pub longest_delay: Option<Duration>,
     /// Set when the pod must end.
     pub ending: Option<Ending>,
     /// When the kubelet first saw the pod, as is shown.
@@ -466,7 +468,9 @@ pub struct State {
 impl State {
     /// The state of container `name`.
     pub fn slot(&mut self, name: &str) -> &mut Slot {
-        self.slots.entry(name.to_owned()).or_default()
+        let longest = self.longest_delay;
+        let new = || Slot { restarts: longest.map_or_else(Backoff::default, Backoff::up_to), ..Slot::default() };
+        self.slots.entry(name.to_owned()).or_insert_with(new)
     }
 
     /// Whether some container runs or is about to.

@@ -145,6 +145,18 @@ fn made(slot: &Slot) -> Option<&Container> {
     slot.current.as_ref().filter(|container| container.state != ContainerState::Created)
 }
 
+/// The container that has ended and that another one follows. It is shown until the other runs, or cannot: as with upstream, which tells of a container
+/// that it has started, and before that of the one that is there (`convertToAPIContainerStatuses`).
+fn followed(slot: &Slot) -> Option<&Container> {
+    let begins = slot.current.as_ref().is_none_or(|container| match container.state {
+        ContainerState::Running => !is_shown_running(slot),
+        ContainerState::Exited => false,
+        _ => true,
+    });
+    let fails = slot.failure.is_some() || matches!(slot.image, Step::Failed(_));
+    slot.previous.as_ref().filter(|_| begins && !fails)
+}
+
 fn began(status: &ContainerStatus) -> bool {
     let told = |state: &Option<ApiState>| state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some());
     told(&status.state) || told(&status.last_state)
@@ -178,7 +190,7 @@ pub fn held_until(member: &Member, slot: &Slot) -> Option<Timestamp> {
 pub fn container_status(model: &Model, state: &State, member: &Member, now: Timestamp) -> ContainerStatus {
     let empty = Slot::default();
     let slot = state.slots.get(&member.spec.name).unwrap_or(&empty);
-    let newest = made(slot).or(slot.previous.as_ref());
+    let newest = followed(slot).or(made(slot)).or(slot.previous.as_ref());
     let (mut shown, last) = shown_states(model, state, member, slot, now);
     if shown.terminated.is_none() && lost_with_pod(model, state, member) {
         shown = never_found();
@@ -190,17 +202,11 @@ pub fn container_status(model: &Model, state: &State, member: &Member, now: Time
         Role::Ephemeral => false,
         Role::Sidecar | Role::App => running && slot.started && slot.ready,
     };
-    let shown_container = match (&shown.waiting, newest) {
-        (Some(_), Some(container)) => Some(container),
-        (_, container) => container,
-    };
     ContainerStatus {
         name: member.spec.name.clone(),
         image: member.spec.image.clone().unwrap_or_default(),
-        image_id: shown_container.map(image_id).or_else(|| inherited.map(|s| s.image_id.clone())).unwrap_or_default(),
-        container_id: shown_container
-            .map(|c| format!("{SCHEME}{}", c.id))
-            .or_else(|| inherited.and_then(|s| s.container_id.clone())),
+        image_id: newest.map(image_id).or_else(|| inherited.map(|s| s.image_id.clone())).unwrap_or_default(),
+        container_id: newest.map(|c| format!("{SCHEME}{}", c.id)).or_else(|| inherited.and_then(|s| s.container_id.clone())),
         ready,
         started: Some(running && slot.started && member.role != Role::Ephemeral),
         restart_count: restart_count(slot),
@@ -209,7 +215,8 @@ pub fn container_status(model: &Model, state: &State, member: &Member, now: Time
         allocated_resources: member.spec.resources.as_ref().and_then(|r| r.requests.clone()),
         resources: resize::actual(slot).or_else(|| member.spec.resources.clone()).filter(|_| running),
         volume_mounts: volume_mounts(member, state.features.recursive_readonly),
-        user: shown_container.and_then(|container| container.user.as_ref()).map(user),
+        user: newest.and_then(|container| container.user.as_ref()).map(user),
+        stop_signal: newest.and_then(|container| container.stop_signal.clone()),
         ..ContainerStatus::default()
     }
 }
@@ -263,13 +270,16 @@ fn never_found() -> ApiState {
 }
 
 fn restart_count(slot: &Slot) -> i32 {
-    let newest = slot.current.as_ref().or(slot.previous.as_ref());
+    let newest = followed(slot).or(slot.current.as_ref()).or(slot.previous.as_ref());
     let own = newest.map(|container| i32::try_from(container.attempt).unwrap_or(i32::MAX));
     own.or(slot.inherited.as_ref().map(|status| status.restart_count)).unwrap_or(0)
 }
 
 /// The state and last state to show.
 fn shown_states(model: &Model, state: &State, member: &Member, slot: &Slot, now: Timestamp) -> (ApiState, Option<ApiState>) {
+    if let Some(ended) = followed(slot) {
+        return (terminated(ended), None);
+    }
     let before = slot.previous.as_ref().map(terminated).or_else(|| {
         let inherited = slot.inherited.as_ref()?;
         // The container that the API was told of may be the newest one still.

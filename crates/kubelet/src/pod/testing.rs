@@ -59,6 +59,7 @@ pub(crate) fn container(id: &str, name: &str, attempt: u32, state: ContainerStat
         annotations: Default::default(),
         pid: None,
         user: None,
+        stop_signal: None,
     }
 }
 

@@ -126,7 +126,7 @@ impl Worker {
             last_words::add(&cx, &model, container).await;
         }
         found.rounds = rounds(&cx, &model).await;
-        let mut state = adopt(&model, found, times(&cx));
+        let mut state = adopt(&model, found, cx.options.longest_restart_delay, times(&cx));
         state.pending = pending;
         state.evicted = evicted;
         state.has_cpus = cx.cpus.has_exclusive(model.uid());

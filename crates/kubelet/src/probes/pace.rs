@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
-/// From the first failure to the next probe; doubles from probe to probe.
-const SOON: Duration = Duration::from_millis(20);
+/// From the first failure to the next probe; doubles from probe to probe. Most servers listen a few milliseconds after their process began.
+const SOON: Duration = Duration::from_millis(5);
+/// The same of a probe that is a command: a process in the container costs more than a connection.
+const SOON_COMMAND: Duration = Duration::from_millis(20);
 /// The same for a container that was ready before: it has a trouble, and is not on its way up.
 const LATER: Duration = Duration::from_secs(1);
 
@@ -30,8 +32,8 @@ pub(super) struct Pace {
 
 impl Pace {
     /// The first probe is due at once.
-    pub(super) fn new(period: Duration) -> Self {
-        Self { period, tick: Duration::ZERO, gap: SOON }
+    pub(super) fn new(period: Duration, is_command: bool) -> Self {
+        Self { period, tick: Duration::ZERO, gap: if is_command { SOON_COMMAND } else { SOON } }
     }
 
     /// The probe after one that ended at `now`; `eager` while somebody waits for a success.
@@ -74,18 +76,20 @@ mod tests {
 
     #[test]
     fn gaps_grow_up_to_the_period() {
-        let pace = Pace::new(Duration::from_secs(10));
+        let pace = Pace::new(Duration::from_secs(10), false);
+        check(pace, true, 0, &[0, 5, 15, 35, 75, 155, 315, 635, 1275, 2555, 5115, -10_000, 15_120, -20_000, -30_000]);
+        let pace = Pace::new(Duration::from_secs(10), true);
         check(pace, true, 0, &[0, 20, 60, 140, 300, 620, 1260, 2540, 5100, -10_000, 15_120, -20_000, -30_000]);
         check(pace, true, 1000, &[0, 1020, 2060, 3140, 4300, 5620, 7260, 9540, -10_540, 14_100, 20_220, -21_220, -31_220]);
         check(pace, false, 0, &[0, -10_000, -20_000]);
-        let second = Pace::new(Duration::from_secs(1));
+        let second = Pace::new(Duration::from_secs(1), true);
         check(second, true, 0, &[0, 20, 60, 140, 300, 620, -1000, 1640, -2000, -3000]);
         check(second, true, 1500, &[0, -1500, -3000]);
     }
 
     #[test]
     fn a_container_that_was_ready_is_asked_less_often() {
-        let mut pace = Pace::new(Duration::from_secs(10));
+        let mut pace = Pace::new(Duration::from_secs(10), false);
         assert_eq!(pace.next(Duration::ZERO, true), Due { at: Duration::ZERO, extra: false });
         pace.lost();
         check(pace, true, 0, &[1000, 3000, 7000, -10_000, 18_000, -20_000]);

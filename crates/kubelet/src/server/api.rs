@@ -109,6 +109,11 @@ impl Api {
         Self { cx, pods, serving, earlier: Arc::default(), disks: Disks::default(), measuring: Arc::default() }
     }
 
+    /// Whether the manager of pods answers in time.
+    pub(super) async fn looks_after_pods(&self, patience: Duration) -> bool {
+        tokio::time::timeout(patience, self.cx.evictions.is_answered()).await.unwrap_or(false)
+    }
+
     /// The kubelet's client of the API, and its node's name.
     pub(super) fn identity(&self) -> (kube::Client, String) {
         (self.cx.options.client.clone(), self.cx.options.node_name.clone())

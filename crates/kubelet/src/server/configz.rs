@@ -21,6 +21,8 @@ pub(super) fn document(options: &Options) -> Value {
         "resolvConf": options.resolv_conf,
         "maxPods": options.max_pods,
         "podPidsLimit": options.pod_max_pids.unwrap_or(-1),
+        "crashLoopBackOff": {"maxContainerRestartPeriod": go(options.longest_restart_delay)},
+        "seccompDefault": options.seccomp_default,
         "port": options.port(),
         "address": options.server.as_ref().map(|server| server.listen.ip()),
         "podLogsDir": options.pod_logs_dir,
@@ -58,6 +60,10 @@ pub(super) fn document(options: &Options) -> Value {
     }
     if !options.reserved_memory.0.is_empty() {
         config["reservedMemory"] = reserved_memory(&options.reserved_memory);
+    }
+    if !options.allowed_unsafe_sysctls.is_empty() {
+        let patterns = options.allowed_unsafe_sysctls.iter().map(ToString::to_string);
+        config["allowedUnsafeSysctls"] = json!(patterns.collect::<Vec<_>>());
     }
     let listed = options.verification.parts().1;
     if !listed.is_empty() {

@@ -103,6 +103,11 @@ async fn the_api_server_reads_logs_and_others_are_asked_about() {
     };
     check(caller, "/containerLogs/ns/p/a", (200, "hello\n")).await;
     check(caller, "/healthz", (200, "ok")).await;
+    for name in ["ping", "log", "syncloop"] {
+        check(caller, &format!("/healthz/{name}"), (200, "ok")).await;
+    }
+    check(caller, "/healthz/other", (404, "404 page not found")).await;
+    check(caller, "/healthz?verbose", (200, "[+]ping ok\n[+]log ok\n[+]syncloop ok\nhealthz check passed\n")).await;
     let (status, body) = get(&authority, caller, address, "/configz").await;
     let config: serde_json::Value = serde_json::from_str(&body).unwrap();
     let config = &config["kubeletconfig"];

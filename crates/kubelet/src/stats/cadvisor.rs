@@ -70,6 +70,8 @@ pub(crate) fn cadvisor(snapshot: &Snapshot) -> String {
     page.family(("machine_cpu_cores", "gauge", "Number of logical CPU cores."), at, machine(snapshot.node.cpus as f64));
     let memory = ("machine_memory_bytes", "gauge", "Amount of memory installed on the machine.");
     page.family(memory, at, machine(snapshot.node.memory.total as f64));
+    let swap = ("machine_swap_bytes", "gauge", "Amount of swap memory available on the machine.");
+    page.family(swap, at, machine(snapshot.node.memory.swap_space as f64));
     let failed = ("container_scrape_error", "gauge", "1 if there was an error while getting container metrics, 0 otherwise");
     page.family(failed, None, machine(0.0));
     page.text()

@@ -40,7 +40,10 @@ pub(crate) struct Memory {
     pub(crate) working_set: u64,
     pub(crate) rss: u64,
     pub(crate) cache: u64,
+    /// What of the swap space is in use.
     pub(crate) swap: u64,
+    /// All swap space.
+    pub(crate) swap_space: u64,
     pub(crate) page_faults: u64,
     pub(crate) major_page_faults: u64,
 }
@@ -88,6 +91,7 @@ fn memory(total: u64, meminfo: &str, vmstat: &str) -> Memory {
         rss: bytes("AnonPages"),
         cache: bytes("Cached"),
         swap: bytes("SwapTotal").saturating_sub(bytes("SwapFree")),
+        swap_space: bytes("SwapTotal"),
         page_faults: events("pgfault"),
         major_page_faults: events("pgmajfault"),
     }
@@ -111,6 +115,7 @@ mod tests {
             rss: 51_200,
             cache: 204_800,
             swap: 5120,
+            swap_space: 9216,
             page_faults: 12,
             major_page_faults: 3,
         };

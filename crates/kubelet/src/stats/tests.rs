@@ -103,6 +103,7 @@ fn cadvisor_tells_containers_pods_and_the_node_apart() {
     let of_node = "container_network_receive_bytes_total{container=\"\",id=\"/\",image=\"\",name=\"\",namespace=\"\",pod=\"\",interface=\"eth0\"} 0";
     assert!(page.contains(of_node), "{page}");
     assert!(page.contains("machine_cpu_cores 2 2000000\n"));
+    assert!(page.contains("machine_swap_bytes 0 2000000\n"));
     // What the community's recording rules and alerts of containers ask for besides.
     let own = "{container=\"c\",id=\"/kubepods/x\",image=\"img\",name=\"2\",namespace=\"ns\",pod=\"pod-a\"}";
     for (name, value) in [

@@ -153,34 +153,44 @@ pub fn is_read_only(volume: &Volume) -> bool {
 pub struct Backing {
     path: PathBuf,
     mode: Mode,
-    /// As of a hostPath volume.
-    kind: String,
-    /// How it is mounted, where it is a local volume with a file system: a pod's group may be given what is in it.
-    local: Option<Local>,
-    /// It is one of the cluster's own provisioner.
-    is_provisioned: bool,
+    kind: Kind,
+}
+
+/// How what is at its path is looked at and shown.
+#[derive(Debug, PartialEq, Eq)]
+enum Kind {
+    /// As a hostPath volume of this type.
+    Path(String),
+    /// As a local volume with a file system: a pod's group may be given what is in it.
+    Local(Local),
+    /// The same, of the cluster's own provisioner: it is a directory and no link.
+    Provisioned(Local),
 }
 
 impl Backing {
-    /// Of a volume, if it is of a kind that this kubelet offers.
-    pub fn of(volume: &PersistentVolume) -> Result<Self, Error> {
+    /// Of a volume, if it is of a kind that this kubelet offers. `own` is where this node has it, if it is one of the cluster's own provisioner
+    /// ([`provisioned::check`]).
+    pub fn of(volume: &PersistentVolume, own: Option<PathBuf>) -> Result<Self, Error> {
         let refused = |what| Err(Error::Volume(volume.metadata.name.clone().unwrap_or_default(), Refusal::Unsupported(what)));
         let Some(spec) = &volume.spec else { return refused("this kind") };
         let mode = Mode::of(volume);
         if let Some(local) = &spec.local {
             let options = spec.mount_options.clone().unwrap_or_default();
-            let how = (mode == Mode::Filesystem).then(|| Local { fs_type: local.fs_type.clone(), options });
-            let kind = if mode == Mode::Block { "BlockDevice" } else { "" }.to_owned();
-            let is_provisioned = provisioned::is_provisioned(volume);
-            return Ok(Self { path: PathBuf::from(&local.path), mode, kind, local: how, is_provisioned });
+            let how = Local { fs_type: local.fs_type.clone(), options };
+            let kind = match mode {
+                Mode::Block => Kind::Path("BlockDevice".to_owned()),
+                Mode::Filesystem if own.is_some() => Kind::Provisioned(how),
+                Mode::Filesystem => Kind::Local(how),
+            };
+            return Ok(Self { path: own.unwrap_or_else(|| PathBuf::from(&local.path)), mode, kind });
         }
         if let Some(source) = &spec.host_path {
             // As upstream, whose plugin for paths of the host maps no devices.
             if mode == Mode::Block {
                 return refused("type hostPath and mode Block");
             }
-            let kind = source.type_.clone().unwrap_or_default();
-            return Ok(Self { path: PathBuf::from(&source.path), mode, kind, local: None, is_provisioned: false });
+            let kind = Kind::Path(source.type_.clone().unwrap_or_default());
+            return Ok(Self { path: PathBuf::from(&source.path), mode, kind });
         }
         refused(match spec {
             spec if spec.nfs.is_some() => "type nfs",
@@ -190,14 +200,9 @@ impl Backing {
         })
     }
 
-    /// The same, of the cluster's own provisioner, at the path that this node knows.
-    pub fn provisioned_at(self, path: PathBuf) -> Self {
-        Self { path, ..self }
-    }
-
     /// What a driver shows at a path, and has given to the pod's group.
     pub fn of_driver(path: PathBuf, mode: Mode) -> Self {
-        Self { path, mode, kind: String::new(), local: None, is_provisioned: false }
+        Self { path, mode, kind: Kind::Path(String::new()) }
     }
 
     /// What containers get of it.
@@ -216,13 +221,17 @@ impl Backing {
         if is_mount_point(at).map_err(failed)? {
             return Ok(());
         }
-        let opened = self.is_provisioned.then(|| provisioned::open(&self.path)).transpose().map_err(failed)?;
-        let path = opened.as_ref().map_or_else(|| self.path.clone(), provisioned::by_descriptor);
-        if let Some(local) = &self.local {
-            return local.mount(&path, at, group);
+        match &self.kind {
+            Kind::Path(kind) => {
+                host_path::check(&self.path.to_string_lossy(), kind)?;
+                bind(&self.path, at).map_err(failed)
+            }
+            Kind::Local(local) => local.mount(&self.path, at, group),
+            Kind::Provisioned(local) => {
+                let opened = provisioned::open(&self.path).map_err(failed)?;
+                local.show(&provisioned::by_descriptor(&opened), at, group).map_err(failed)
+            }
         }
-        host_path::check(&path.to_string_lossy(), &self.kind)?;
-        bind(&path, at).map_err(failed)
     }
 }
 
@@ -288,27 +297,43 @@ mod tests {
 
     #[test]
     fn volumes_of_this_node() {
-        let check = |spec: Value, expected: Result<(&str, &str, Option<Local>), &str>| {
+        let check = |spec: Value, own: Option<&str>, expected: Result<(&str, Kind), &str>| {
             let mode = if spec["volumeMode"] == "Block" { Mode::Block } else { Mode::Filesystem };
             let volume = serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": spec})).unwrap();
             let expected = expected
-                .map(|(path, kind, local)| Backing {
-                    path: path.into(),
-                    mode,
-                    kind: kind.to_owned(),
-                    local,
-                    is_provisioned: false,
-                })
+                .map(|(path, kind)| Backing { path: path.into(), mode, kind })
                 .map_err(|what| format!("error processing PV v: volumes of {what} are not supported by this kubelet"));
-            assert_eq!(Backing::of(&volume).map_err(|error| error.to_string()), expected);
+            assert_eq!(Backing::of(&volume, own.map(PathBuf::from)).map_err(|error| error.to_string()), expected);
         };
-        check(json!({"local": {"path": "/d"}}), Ok(("/d", "", Some(Local::default()))));
+        let of_type = |name: &str| Kind::Path(name.to_owned());
+        check(json!({"local": {"path": "/d"}}), None, Ok(("/d", Kind::Local(Local::default()))));
+        check(json!({"local": {"path": "/moved"}}), Some("/d"), Ok(("/d", Kind::Provisioned(Local::default()))));
         let options = vec!["noatime".to_owned()];
         let formatted = json!({"local": {"path": "/dev/d", "fsType": "xfs"}, "mountOptions": options});
-        check(formatted, Ok(("/dev/d", "", Some(Local { fs_type: Some("xfs".to_owned()), options }))));
-        check(json!({"hostPath": {"path": "/d", "type": "DirectoryOrCreate"}}), Ok(("/d", "DirectoryOrCreate", None)));
-        check(json!({"local": {"path": "/dev/d"}, "volumeMode": "Block"}), Ok(("/dev/d", "BlockDevice", None)));
-        check(json!({"hostPath": {"path": "/dev/d"}, "volumeMode": "Block"}), Err("type hostPath and mode Block"));
-        check(json!({"nfs": {"path": "/d", "server": "s"}}), Err("type nfs"));
+        check(formatted, None, Ok(("/dev/d", Kind::Local(Local { fs_type: Some("xfs".to_owned()), options }))));
+        let made = json!({"hostPath": {"path": "/d", "type": "DirectoryOrCreate"}});
+        check(made, None, Ok(("/d", of_type("DirectoryOrCreate"))));
+        check(json!({"local": {"path": "/dev/d"}, "volumeMode": "Block"}), None, Ok(("/dev/d", of_type("BlockDevice"))));
+        check(json!({"hostPath": {"path": "/dev/d"}, "volumeMode": "Block"}), None, Err("type hostPath and mode Block"));
+        check(json!({"nfs": {"path": "/d", "server": "s"}}), None, Err("type nfs"));
+    }
+
+    /// Errors of a volume name it by its path, also where it was opened first.
+    #[test]
+    fn errors_name_the_path() {
+        if !nix::unistd::Uid::effective().is_root() {
+            return eprintln!("SKIPPED: mounting needs root");
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let (path, at) = (scratch.path().join("pvc-a"), scratch.path().join("at"));
+        std::fs::create_dir(&path).unwrap();
+        // What is to be a directory is a file.
+        std::fs::write(&at, "").unwrap();
+        for own in [None, Some(path.clone())] {
+            let volume = json!({"metadata": {"name": "v"}, "spec": {"local": {"path": path}}});
+            let backing = Backing::of(&serde_json::from_value(volume).unwrap(), own).unwrap();
+            let error = backing.bind(&at, None).unwrap_err();
+            assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
+        }
     }
 }

@@ -3,14 +3,15 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::huge_pages;
 use super::payload::Sources;
+use super::points::bind;
 use crate::spec::Model;
 use crate::units;
 
@@ -52,11 +53,9 @@ pub(super) fn make(at: &Path, source: &EmptyDirVolumeSource, sources: &Sources<'
     match source.medium.as_deref().unwrap_or_default() {
         "" if at.exists() => Ok(()),
         "" => {
-            // No volume is called so.
-            let mut draft = at.as_os_str().to_owned();
-            draft.push(".new");
+            let draft = draft(at);
             fs::create_dir_all(&draft)?;
-            chown(Path::new(&draft), None, group)?;
+            chown(&draft, None, group)?;
             fs::set_permissions(&draft, fs::Permissions::from_mode(mode))?;
             fs::rename(&draft, at)
         }
@@ -65,20 +64,35 @@ pub(super) fn make(at: &Path, source: &EmptyDirVolumeSource, sources: &Sources<'
             let size = size(source, sources.model, sources.facts.allocatable_memory);
             memory(at, MsFlags::empty(), &format!("size={size},{owned}"))
         }
+        medium if medium.starts_with(huge_pages::MEDIUM) && is_mounted(at) => Ok(()),
         medium if medium.starts_with(huge_pages::MEDIUM) => {
-            if !is_mounted(at) {
-                let options = huge_pages::options(medium, sources.model)
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-                fs::create_dir_all(at)?;
-                let options = format!("{options},{owned}");
-                mount(Some("nodev"), at, Some("hugetlbfs"), MsFlags::empty(), Some(options.as_str()))?;
-            }
-            // hugetlbfs takes the option mode without the bit by which files inherit the group.
-            let shared = fs::metadata(at)?.permissions().mode() | (mode & 0o2000);
-            fs::set_permissions(at, fs::Permissions::from_mode(shared))
+            let options =
+                huge_pages::options(medium, sources.model).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+            pages(at, &format!("{options},{owned}"), mode)
         }
         other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("medium {other:?} is not supported"))),
     }
+}
+
+/// Where a volume is made that is then shown `at` its own place. No volume is called so.
+fn draft(at: &Path) -> PathBuf {
+    let mut draft = at.as_os_str().to_owned();
+    draft.push(".new");
+    draft.into()
+}
+
+/// Makes `at` a file system of huge pages. hugetlbfs takes the option mode without the bit by which files inherit the group, so it is mounted
+/// elsewhere until it has that.
+fn pages(at: &Path, options: &str, mode: u32) -> io::Result<()> {
+    let draft = draft(at);
+    fs::create_dir_all(&draft)?;
+    if !is_mounted(&draft) {
+        mount(Some("nodev"), &draft, Some("hugetlbfs"), MsFlags::empty(), Some(options))?;
+    }
+    fs::set_permissions(&draft, fs::Permissions::from_mode(mode))?;
+    bind(&draft, at)?;
+    umount2(&draft, MntFlags::MNT_DETACH)?;
+    fs::remove_dir(&draft)
 }
 
 /// Bytes of a file system in memory: the least of its own limit, the pod's memory and the node's, as upstream.
@@ -126,6 +140,36 @@ mod tests {
         check("", Some(123), 0o2777);
         check("Memory", None, 0o1777);
         check("Memory", Some(123), 0o3777);
+    }
+
+    /// What a container does with the mode of its volume stays, as with every other emptyDir.
+    #[test]
+    fn huge_pages_get_their_mode_once() {
+        let can = nix::unistd::Uid::effective().is_root() && Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists();
+        if !can {
+            return eprintln!("SKIPPED: it needs root and huge pages");
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let at = scratch.path().join("v");
+        let asked = serde_json::json!({"name": "c", "resources": {"limits": {"hugepages-2Mi": "2Mi"}}});
+        let model = crate::pod::testing::model(serde_json::json!({"containers": [asked]}));
+        let refs = crate::refs::PodReferences::default();
+        let (facts, none, none_either) = (crate::fields::Facts::default(), Default::default(), Default::default());
+        let sources = Sources { model: &model, objects: &refs, facts: &facts, tokens: &none, certificates: &none_either };
+        let source = EmptyDirVolumeSource { medium: Some(huge_pages::MEDIUM.to_owned()), size_limit: None };
+        let seen = || {
+            let metadata = fs::metadata(&at).unwrap();
+            (metadata.gid(), metadata.mode() & 0o7777, is_mounted(&at), draft(&at).exists())
+        };
+        // It may have been interrupted between.
+        fs::create_dir(draft(&at)).unwrap();
+        make(&at, &source, &sources, Some(4242)).unwrap();
+        let first = seen();
+        fs::set_permissions(&at, fs::Permissions::from_mode(0o700)).unwrap();
+        make(&at, &source, &sources, Some(4242)).unwrap();
+        let second = seen();
+        umount2(&at, MntFlags::empty()).unwrap();
+        assert_eq!((first, second), ((4242, 0o2777, true, false), (4242, 0o700, true, false)));
     }
 
     #[test]

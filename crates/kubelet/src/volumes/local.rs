@@ -143,29 +143,37 @@ impl Local {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(format!("path {path:?} does not exist")),
             Err(error) => return Err(failed(error)),
         };
-        // What is only read is given to nobody.
-        let group = group.filter(|_| !flags(&self.options).0.contains(MsFlags::MS_RDONLY));
-        let given = |root: &Path| group.map_or(Ok(()), |(group, always)| give(root, group, always)).map_err(failed);
-        let done = if kind.is_dir() {
-            given(path)?;
-            bind(path, at).map_err(failed)?;
-            self.restrict(at)
-        } else if kind.is_block_device() {
-            let turn = Turn::of(device);
-            self.mount_device(path, at)?;
-            drop(turn);
-            given(at)
-        } else {
+        if kind.is_dir() {
+            return self.show(path, at, group).map_err(failed);
+        }
+        if !kind.is_block_device() {
             return Err(format!("local volume {path:?} is neither a directory nor a block device"));
-        };
-        done.inspect_err(|_| {
-            let _ = umount2(at, MntFlags::MNT_DETACH);
-        })
+        }
+        let turn = Turn::of(device);
+        self.mount_device(path, at)?;
+        drop(turn);
+        self.give_to(group, at).map_err(failed).inspect_err(|_| undo(at))
+    }
+
+    /// The same of a directory. Blocking.
+    ///
+    /// # Errors
+    /// They do not name the directory.
+    pub fn show(&self, directory: &Path, at: &Path, group: Option<(u32, bool)>) -> io::Result<()> {
+        self.give_to(group, directory)?;
+        bind(directory, at)?;
+        self.restrict(at).inspect_err(|_| undo(at))
+    }
+
+    /// Gives what is there to a group. What is only read is given to nobody.
+    fn give_to(&self, group: Option<(u32, bool)>, root: &Path) -> io::Result<()> {
+        let group = group.filter(|_| !flags(&self.options).0.contains(MsFlags::MS_RDONLY));
+        group.map_or(Ok(()), |(group, always)| give(root, group, always))
     }
 
     /// Applies mount options to a directory that is bound. Those of a file system change nothing there, as upstream, whose mount(8) hands them
     /// to a kernel that does not look at them.
-    fn restrict(&self, at: &Path) -> Result<(), String> {
+    fn restrict(&self, at: &Path) -> io::Result<()> {
         let (flags, _) = flags(&self.options);
         if flags.is_empty() {
             return Ok(());
@@ -183,7 +191,8 @@ impl Local {
             let flags = kept.fold(flags, |all, flag| all | flag) | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
             mount(None::<&str>, at, None::<&str>, flags, None::<&str>)
         };
-        remount().map_err(|error| format!("mount options {:?}: {error}", self.options))
+        remount()
+            .map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("mount options {:?}: {error}", self.options)))
     }
 
     fn mount_device(&self, device: &Path, at: &Path) -> Result<(), String> {
@@ -219,6 +228,11 @@ impl Local {
             format!("{} cannot be mounted as {fs_type} with options {:?}: {error}", device.display(), self.options)
         })
     }
+}
+
+/// Takes back a mount that is not as it is to be.
+fn undo(at: &Path) {
+    let _ = umount2(at, MntFlags::MNT_DETACH);
 }
 
 /// Whether somebody has the device for himself, such as by mounting it (open(2), O_EXCL).

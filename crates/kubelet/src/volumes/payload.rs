@@ -11,7 +11,7 @@ use crate::certificates::Place;
 use crate::certificates::credential::Pair;
 use crate::env::Objects;
 use crate::fields::{self, Facts};
-use crate::refs::Unread;
+use crate::refs::Subject;
 use crate::spec::Model;
 
 /// Bytes that the files of a volume may have together. One key may be shown at any number of paths, and a volume of Secrets is in memory.
@@ -194,18 +194,18 @@ fn certificate_files(source: &PodCertificateProjection, pair: &Pair) -> impl Ite
     files.into_iter().flatten()
 }
 
-/// Whether a volume shows an object, or one of those that an error is about which names none.
-pub fn shows(volume: &Volume, unread: &Unread) -> bool {
+/// Whether a volume shows this, or some of it.
+pub fn shows(volume: &Volume, what: &Subject) -> bool {
     let projected = || volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
     let own = volume.config_map.iter().map(|source| &source.name);
     let mut config_maps = own.chain(projected().filter_map(|source| source.config_map.as_ref()).map(|source| &source.name));
     let own = volume.secret.iter().filter_map(|source| source.secret_name.as_ref());
     let mut secrets = own.chain(projected().filter_map(|source| source.secret.as_ref()).map(|source| &source.name));
-    match unread.kind {
-        "ConfigMap" => config_maps.any(|name| *name == unread.name),
-        "Secret" => secrets.any(|name| *name == unread.name),
-        "ClusterTrustBundle" => projected().any(|source| source.cluster_trust_bundle.is_some()),
-        _ => config_maps.next().is_some() || secrets.next().is_some(),
+    match what {
+        Subject::ConfigMap(name) => config_maps.any(|shown| shown == name),
+        Subject::Secret(name) => secrets.any(|shown| shown == name),
+        Subject::Both => config_maps.next().is_some() || secrets.next().is_some(),
+        Subject::TrustBundles => projected().any(|source| source.cluster_trust_bundle.is_some()),
     }
 }
 

@@ -18,7 +18,7 @@ const PROVISIONER: &str = "knarr.io/local-path";
 const NODE: &str = "knarr.io/node";
 
 /// Whether a volume was made by the cluster's own provisioner.
-pub(super) fn is_provisioned(volume: &PersistentVolume) -> bool {
+fn is_provisioned(volume: &PersistentVolume) -> bool {
     annotation(volume, PROVISIONED_BY) == Some(PROVISIONER) && volume.spec.as_ref().is_some_and(|spec| spec.local.is_some())
 }
 
@@ -26,7 +26,7 @@ fn annotation<'a>(volume: &'a PersistentVolume, key: &str) -> Option<&'a str> {
     volume.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
-/// Where a volume of the provisioner is on this node, whose volumes are in `root`; none for other volumes.
+/// Where a volume of the provisioner is on this node, whose volumes are in `root`; none for other volumes. Blocking.
 ///
 /// # Errors
 /// It is not one of this node.

@@ -228,10 +228,10 @@ impl Table {
         inner.flush()
     }
 
-    /// Makes the buffer small that requests must fit into.
+    /// Sets the size of the buffer that requests must fit into.
     #[cfg(test)]
-    pub(crate) fn shrink_requests(&self, bytes: usize) {
-        self.0.lock().socket.shrink_requests(bytes);
+    pub(crate) fn limit_requests(&self, bytes: usize) {
+        self.0.lock().socket.limit(nix::sys::socket::sockopt::SndBuf, bytes);
     }
 
     /// Whether the kernel has the table.

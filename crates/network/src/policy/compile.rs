@@ -165,12 +165,20 @@ impl State {
         self.dirty.extend(local);
     }
 
-    /// The kernel refuses what the policy says: until that changes it fails closed. Whether it did not before.
+    /// The kernel refuses what the policy says: until that changes, or is tried again, it fails closed. Whether it did not before.
     fn close(&mut self, key: &Key) -> bool {
         let Some(policy) = self.policies.get_mut(key).filter(|policy| !policy.is_closed) else { return false };
         policy.is_closed = true;
         self.stale.insert(key.clone());
         true
+    }
+
+    /// What the policy says may be taken by the kernel now: it is tried again.
+    pub(super) fn open(&mut self, key: &Key) {
+        if let Some(policy) = self.policies.get_mut(key).filter(|policy| policy.is_closed) {
+            policy.is_closed = false;
+            self.stale.insert(key.clone());
+        }
     }
 
     /// A pod is there, has changed or is gone.
@@ -233,7 +241,7 @@ impl State {
         std::mem::take(&mut self.problems)
     }
 
-    /// The kernel refuses what these owners contribute: the policies that are behind it fail closed until they change. Returns those that did not before.
+    /// The kernel refuses what these owners contribute: the policies that are behind it fail closed until they change or are tried again ([`Self::open`]). Returns those that did not before.
     ///
     /// The chain of an isolation leads to the policies of its pods, and is refused where one of these is: it is asked only where no policy is left to close. What it holds
     /// itself are the rules of the policies of the cluster.

@@ -9,8 +9,8 @@ use crate::nft::contents::{Change, Fragment};
 use crate::retry::Retry;
 
 /// Each time that a change is refused, the kernel gets the whole table anew, and sessions lose their endpoints.
-const RETRY_MIN: Duration = Duration::from_secs(5);
-const RETRY_MAX: Duration = Duration::from_secs(300);
+pub(super) const RETRY_MIN: Duration = Duration::from_secs(5);
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(300);
 
 /// They are tried again from time to time, not with each change of something else.
 pub(super) struct Left {

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::Deref;
 
+use base::addresses;
 use client::load_balancer;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort, ServiceSpec};
@@ -35,7 +36,7 @@ pub struct Plan {
     pub health_port: Option<u16>,
     /// Ports of a load balancer that nodes serve.
     pub balanced: Vec<Balanced>,
-    /// Ports that the service asks for at its external addresses.
+    /// Ports that the service asks for at its external addresses, and at those of load balancers of other implementations.
     pub external: Vec<Key>,
     /// Endpoints of UDP ports that new flows do not get, and that serve: flows to them go on, as connections do, whatever keeps new ones from
     /// them (that they terminate, traffic policies, topology).
@@ -157,7 +158,9 @@ impl Outside {
     fn of(service: &Service, spec: &ServiceSpec, family: Family, node: &Node) -> Self {
         let address = |ip: &String| {
             let address = ip.parse().ok().filter(|address| Family::of(*address) == family)?;
-            (!node.inner_cidrs.iter().any(|cidr| cidr.contains(&address))).then_some(address)
+            // No status is checked for what would be every address of the node, its own loopback or the credentials of its cloud.
+            let is_outside = !addresses::is_special(address) && !node.inner_cidrs.iter().any(|cidr| cidr.contains(&address));
+            is_outside.then_some(address)
         };
         let lost = |one: &LoadBalancerIngress| {
             let lost = one.ports.iter().flatten().filter(|told| told.error.is_some());
@@ -222,7 +225,9 @@ fn plan_port(
         entries.extend(key(address, port.port).map(|key| entry(Clients::All, key, internal, false)));
     }
     let place = |(address, balancer)| {
-        let claim = if balancer { Claim::Balancer } else { Claim::External };
+        // Who has an address that another implementation has written is nobody's to say: it counts as an external one, and the node whose address
+        // it is tells the others what it has not given to it.
+        let claim = if balancer && is_balanced(spec) { Claim::Balancer } else { Claim::External };
         Some((key(address, port.port)?, sources.clone().filter(|_| balancer), claim))
     };
     let mut outside: Vec<(Key, Option<Vec<IpNet>>, Claim)> = externals.into_iter().filter_map(place).collect();

@@ -36,7 +36,7 @@ async fn until(readiness: &Readiness, is_ready: bool) {
 async fn never_fits() {
     let config = Config { bridge: "knarr0".into(), pod_cidrs: vec!["10.42.0.0/16".parse().unwrap()], ..Config::default() };
     let table = Table::open("knarr-proxy", config, &[]).unwrap();
-    table.shrink_requests(16 * 1024);
+    table.limit_requests(16 * 1024);
     let (fake, (tasks, _), readiness) = (Fake::default(), Tasks::root(), Readiness::default());
     let options = Options {
         node_name: "n".to_owned(),

@@ -17,7 +17,7 @@ use super::list::{Page, Window, select};
 use super::{Cache, Change, Event, EventType};
 use crate::past;
 use crate::{Entry, Served};
-use shown::OfShown;
+use shown::ByConverted;
 
 /// Time between bookmarks of an idle watch.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
@@ -53,10 +53,11 @@ pub struct Watch {
     /// It has seen every change up to this revision.
     seen: u64,
     changed: tokio::sync::watch::Receiver<()>,
-    /// Events to send first.
+    /// Events to send first, whose objects are as they are stored and are shown when they are taken. Shown already are those of the first
+    /// `converted` ones, and with `by_converted` all but bookmarks.
     ready: VecDeque<Event>,
-    /// Says what is selected where that depends on what is shown, which takes time.
-    of_shown: Option<Arc<OfShown>>,
+    /// Says what is selected where that depends on objects in the watcher's version, which takes time.
+    by_converted: Option<Arc<ByConverted>>,
     /// Changes that come behind the events, of which that has to be found out.
     changes: VecDeque<Arc<Change>>,
     /// Reads what is no more in the ring; none where nothing is kept of it.
@@ -70,7 +71,7 @@ pub struct Watch {
     timer: Option<Pin<Box<Sleep>>>,
     /// The kind to show objects as, where it is not the stored one.
     shown: Option<Arc<Served>>,
-    /// How many of the events that are ready have been converted by somebody else.
+    /// How many events at the front of `ready` somebody else has converted.
     converted: usize,
     /// How often the watches of the cache had ended when this one began.
     cuts: u64,
@@ -118,7 +119,7 @@ impl Watch {
             position,
             seen,
             ready: VecDeque::new(),
-            of_shown: None,
+            by_converted: None,
             changes: VecDeque::new(),
             read: None,
             past: None,
@@ -227,8 +228,8 @@ impl Watch {
     /// The next event, none at the end.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some(of_shown) = self.of_shown.clone()
-                && let Some(event) = self.next_of_shown(&of_shown).await
+            if let Some(by_converted) = self.by_converted.clone()
+                && let Some(event) = self.next_by_converted(&by_converted).await
             {
                 return Some(event);
             }
@@ -256,7 +257,7 @@ impl Watch {
         if self.ready.is_empty() && self.changes.is_empty() && self.past.is_none() && !self.over {
             self.fill();
         }
-        let (shown, are_shown) = (self.shown.clone(), self.of_shown.is_some());
+        let (shown, are_shown) = (self.shown.clone(), self.by_converted.is_some());
         // What somebody else converts is not there without waiting.
         let count = if !are_shown && self.converted_elsewhere().is_some() { 0 } else { self.ready.len() };
         self.ready.drain(..count).map(move |event| match event.kind {
@@ -346,7 +347,7 @@ impl Watch {
     }
 
     fn see(&mut self, change: &Arc<Change>) {
-        if self.of_shown.is_some() {
+        if self.by_converted.is_some() {
             self.changes.extend((self.selects)(&change.entry).then(|| change.clone()));
             return;
         }

@@ -79,7 +79,7 @@ pub(super) struct Book {
     /// Addresses that IPAddress objects claim for others than services.
     claimed: BTreeSet<IpAddr>,
     /// Ranges of ServiceCIDRs that are ready, by name.
-    ranges: HashMap<String, Vec<IpNet>>,
+    ranges: HashMap<String, Ranges>,
 }
 
 impl Book {
@@ -142,24 +142,24 @@ impl Book {
     pub(super) fn follow_ranges(&mut self, cache: &Cache) {
         match cache.since(&mut self.read[2]) {
             Since::All(all) => {
-                self.ranges = all.iter().map(|entry| (entry.name().to_owned(), ranges_of(&entry.value()))).collect();
+                self.ranges = all.iter().map(|entry| (entry.name().to_owned(), Ranges::of(&entry.value()))).collect();
             }
             Since::Changes(changes) => {
                 for (name, entry) in changes {
-                    self.ranges.insert(name, entry.map(|entry| ranges_of(&entry.value())).unwrap_or_default());
+                    self.ranges.insert(name, entry.map(|entry| Ranges::of(&entry.value())).unwrap_or_default());
                 }
             }
         }
-        self.ranges.retain(|_, ranges| !ranges.is_empty());
+        self.ranges.retain(|_, ranges| *ranges != Ranges::default());
     }
 
-    /// The ranges of the cluster: its `own`, and then those of ServiceCIDRs.
+    /// The ranges of the cluster: its `own`, unless their ServiceCIDR is to go, and then those of ServiceCIDRs.
     pub(super) fn ranges(&self, own: &[IpNet]) -> Vec<IpNet> {
         let mut names: Vec<_> = self.ranges.iter().collect();
         names.sort();
-        let more = names.into_iter().flat_map(|(_, ranges)| ranges);
-        let mut all: Vec<IpNet> = own.iter().map(IpNet::trunc).collect();
-        for range in more {
+        let is_ending = |range: &IpNet| names.iter().any(|(_, ranges)| ranges.ending.contains(range));
+        let mut all: Vec<IpNet> = own.iter().map(IpNet::trunc).filter(|range| !is_ending(range)).collect();
+        for range in names.iter().flat_map(|(_, ranges)| &ranges.usable) {
             if !all.contains(range) {
                 all.push(*range);
             }
@@ -203,15 +203,26 @@ fn path(entry: &Arc<Entry>) -> String {
     crate::entry::object_path(entry.namespace(), entry.name())
 }
 
-/// The ranges of a ServiceCIDR from which addresses may be given: none when it is not ready, or is to go (KEP-1880).
-fn ranges_of(range: &Value) -> Vec<IpNet> {
-    let conditions = range.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    let ready = conditions.into_iter().any(|one| one["type"] == "Ready" && one["status"] == "True");
-    if !ready || range.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null()) {
-        return Vec::new();
+/// The ranges of a ServiceCIDR.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Ranges {
+    /// From which addresses are given: none when it is not ready, or is to go (KEP-1880).
+    usable: Vec<IpNet>,
+    /// From which none is given any more, as it is to go.
+    ending: Vec<IpNet>,
+}
+
+impl Ranges {
+    fn of(range: &Value) -> Self {
+        let all = range.pointer("/spec/cidrs").and_then(Value::as_array).into_iter().flatten();
+        let all: Vec<IpNet> = all.filter_map(|range| range.as_str()?.parse().ok()).collect();
+        if range.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null()) {
+            return Self { ending: all, ..Self::default() };
+        }
+        let conditions = range.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+        let is_ready = conditions.into_iter().any(|one| one["type"] == "Ready" && one["status"] == "True");
+        Self { usable: if is_ready { all } else { Vec::new() }, ..Self::default() }
     }
-    let all = range.pointer("/spec/cidrs").and_then(Value::as_array).into_iter().flatten();
-    all.filter_map(|range| range.as_str()?.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -269,7 +280,7 @@ mod tests {
     #[test]
     fn ranges_that_are_ready() {
         let check = |object: Value, expected: &[&str]| {
-            let found: Vec<String> = ranges_of(&object).iter().map(IpNet::to_string).collect();
+            let found: Vec<String> = Ranges::of(&object).usable.iter().map(IpNet::to_string).collect();
             assert_eq!(found, expected, "{object}");
         };
         let (spec, ready) =
@@ -279,8 +290,16 @@ mod tests {
         check(json!({"spec": spec, "status": {"conditions": [{"type": "Ready", "status": "False"}]}}), &[]);
         check(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec, "status": ready}), &[]);
         let mut book = Book::default();
-        book.ranges.insert("more".into(), vec!["10.9.0.0/24".parse().unwrap(), "10.43.0.0/16".parse().unwrap()]);
-        let all = book.ranges(&["10.43.0.1/16".parse().unwrap()]);
-        assert_eq!(all.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["10.43.0.0/16", "10.9.0.0/24"]);
+        let ranges = |all: &[&str]| all.iter().map(|range| range.parse().unwrap()).collect::<Vec<IpNet>>();
+        let check = |book: &Book, expected: &[&str]| assert_eq!(book.ranges(&ranges(&["10.43.0.1/16"])), ranges(expected));
+        let usable = Ranges { usable: ranges(&["10.9.0.0/24", "10.43.0.0/16"]), ending: Vec::new() };
+        let ending = Ranges { usable: Vec::new(), ending: ranges(&["10.43.0.0/16"]) };
+        book.ranges.insert("more".into(), usable);
+        check(&book, &["10.43.0.0/16", "10.9.0.0/24"]);
+        // The task "Kubernetes Default ServiceCIDR Reconfiguration": "This prevents new allocations from the old range".
+        book.ranges.insert("kubernetes".into(), ending);
+        check(&book, &["10.9.0.0/24", "10.43.0.0/16"]);
+        book.ranges.insert("more".into(), Ranges { usable: ranges(&["10.9.0.0/24"]), ending: Vec::new() });
+        check(&book, &["10.9.0.0/24"]);
     }
 }

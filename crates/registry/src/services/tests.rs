@@ -128,6 +128,20 @@ fn other_types_have_no_address() {
     assert_eq!((&back["ipFamilies"], &back["ipFamilyPolicy"]), (&json!(["IPv4"]), &json!("SingleStack")));
 }
 
+/// The task "Extend Service IP Ranges": "Internal error occurred: failed to allocate a serviceIP: range is full".
+#[test]
+fn a_full_range_is_no_fault_of_the_service() {
+    use apimachinery::field::{Error, Path};
+    let full = Error::internal(&Path::new("spec"), "failed to allocate a serviceIP: range is full");
+    let status = refusal("x", &vec![full].into());
+    assert_eq!(
+        (status.code, status.message.as_str()),
+        (500, "Internal error occurred: failed to allocate a serviceIP: range is full")
+    );
+    let wrong = Error::invalid(&Path::new("spec"), "x", "no");
+    assert_eq!(refusal("x", &vec![wrong].into()).code, 422);
+}
+
 #[test]
 fn node_ports() {
     let node = |ports: Value| json!({"type": "NodePort", "ports": ports});

@@ -91,7 +91,7 @@ impl Registry {
     /// Shows in the pod that it is evicted (KEP-3329); the revision that it then has. Nothing happens to a pod that the options
     /// do not mean, which the deletion refuses.
     async fn mark_evicted(&self, target: Target<'_>, options: &DeleteOptions) -> Result<Option<u64>, Status> {
-        let target = Target { sub: "status", ..target };
+        let target = Target { sub: "status", how: How::Delete(options), ..target };
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = target.res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
             let pod = target.res.own_value(&current);
@@ -109,14 +109,11 @@ impl Registry {
         Err(target.modified())
     }
 
-    /// The budgets that select the pod. One that selects everything by saying nothing selects nothing here.
+    /// The budgets that select the pod: an empty selector selects every pod of the namespace, none at all selects none (policy/v1).
     async fn budgets_of(&self, budgets: &Served, namespace: &str, pod: &Value) -> Result<Vec<Value>, Status> {
         let list = self.list(budgets, Some(namespace), &ListOptions::default()).await?;
         // Each budget is decoded once, however many pods are evicted.
-        let selector = |budget: Value| {
-            let selector = Selector::from_value(budget.pointer("/spec/selector").unwrap_or(&Value::Null)).ok();
-            selector.filter(|selector| !selector.is_everything())
-        };
+        let selector = |budget: Value| Selector::from_value(budget.pointer("/spec/selector").unwrap_or(&Value::Null)).ok();
         let selects = |selector: &Option<Selector>| selector.as_ref().is_some_and(|selector| selector.matches_object(pod));
         let selecting = list.entries.iter().filter(|entry| selects(&entry.derived(selector)));
         Ok(selecting.map(|entry| entry.value()).collect())
@@ -125,7 +122,9 @@ impl Registry {
     /// Takes the pod from its budget. Names the budget where the pod does not count as long as it stays as it is.
     async fn charge(&self, target: Target<'_>, budgets: &Served, budget: &Value, pod: &Value) -> Result<Option<String>, Status> {
         let name = meta::name(budget).to_owned();
-        let on = Target { res: budgets, sub: "status", name: &name, ..target };
+        // The pod cannot go before this is written.
+        let options = DeleteOptions::default();
+        let on = Target { res: budgets, sub: "status", name: &name, how: How::Delete(&options), ..target };
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = budgets.storage.cache.get(&on.path()).ok_or_else(|| on.not_found())?;
             let next = match decide(pod, &current.value(), &time::now())? {

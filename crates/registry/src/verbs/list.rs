@@ -24,15 +24,18 @@ const TERMS_AT_ONCE: usize = 16_384;
 /// Most objects that are looked at, and maybe converted, before it is seen whether they are enough.
 const SHOWN_AT_ONCE: usize = 500;
 
+/// Most objects that are taken out of the cache at once for a page of them.
+const MOST_AT_ONCE: usize = 16 * SHOWN_AT_ONCE;
+
 /// Which objects a list or watch selects.
 pub(crate) struct Selection {
     pub namespace: Option<String>,
     options: ListOptions,
     /// The fields that are known of an object.
     fields: Names,
-    /// It names fields of a custom resource. Each version has its own, with what its defaults and somebody's conversion make of them, and the
-    /// cache has an index of the stored one, maybe of an older definition: what is selected is what is shown.
-    of_shown: bool,
+    /// It names fields of a custom resource, or labels of one that a webhook converts. Each version has its own, with what its defaults and somebody's
+    /// conversion make of them, and the cache has an index of the stored one, maybe of an older definition: what is selected is what is shown.
+    by_converted: bool,
 }
 
 impl Selection {
@@ -56,18 +59,21 @@ impl Selection {
             term.field = res.stored_field(&term.field);
         }
         let names = |term: &fields::Requirement| !is_place(&term.field);
-        let of_shown = res.is_custom() && options.fields.iter().flat_map(|fields| &fields.0).any(names);
-        Ok(Self { namespace: namespace.map(str::to_owned), options, fields: res.known_fields(), of_shown })
+        let by_fields = res.is_custom() && options.fields.iter().flat_map(|fields| &fields.0).any(names);
+        // A webhook may give an object other labels in another version, and clients select by what they see.
+        let by_labels = res.is_converted_elsewhere() && options.labels.as_ref().is_some_and(|labels| !labels.is_everything());
+        let by_converted = by_fields || by_labels;
+        Ok(Self { namespace: namespace.map(str::to_owned), options, fields: res.known_fields(), by_converted })
     }
 
     /// Whether objects have to be shown before it is known whether they are selected. Until then it takes all of the right place.
-    pub(crate) fn is_of_shown(&self) -> bool {
-        self.of_shown
+    pub(crate) fn is_by_converted(&self) -> bool {
+        self.by_converted
     }
 
     /// Whether an object as it is stored may be selected.
     pub(crate) fn may_select(&self, stored: &Entry) -> bool {
-        match self.of_shown {
+        match self.by_converted {
             false => self.selects(stored),
             true => self.namespace.as_deref().is_none_or(|namespace| stored.namespace() == namespace) && self.may_match(stored),
         }
@@ -75,7 +81,7 @@ impl Selection {
 
     /// The same of an object of the namespace.
     fn may_match(&self, stored: &Entry) -> bool {
-        if !self.of_shown {
+        if !self.by_converted {
             return self.matches(stored);
         }
         // Names are the same in all versions.
@@ -95,7 +101,7 @@ impl Selection {
 
     /// Whether it takes long to say what is selected: then nobody holds the cache meanwhile.
     pub(crate) fn takes_long(&self) -> bool {
-        self.of_shown || terms(&self.options) > FEW_TERMS
+        self.by_converted || terms(&self.options) > FEW_TERMS
     }
 
     /// What is selected of all objects of a window, up to a limit (0 for none). Others get their turn between pieces of them.
@@ -105,7 +111,7 @@ impl Selection {
         for some in all.chunks(piece) {
             tokio::task::yield_now().await;
             let mut some: Vec<Arc<Entry>> = some.iter().filter(|entry| self.may_match(entry)).cloned().collect();
-            if self.of_shown {
+            if self.by_converted {
                 res.show_all(&mut some).await?;
                 some.retain(|entry| self.matches(entry));
             }
@@ -116,6 +122,37 @@ impl Selection {
             }
         }
         Ok(found)
+    }
+
+    /// The part of a cache that is looked at first where it takes long to say what is selected: of a list in pages not all that comes after.
+    fn first_part<'a>(&'a self, after: Option<&'a str>) -> Window<'a> {
+        let limit = if self.limit() == 0 { 0 } else { self.limit().max(SHOWN_AT_ONCE) };
+        Window { limit, ..self.window(after) }
+    }
+
+    /// A page of the state at a revision, where it takes long to say what is selected: its [`Selection::first_part`] and as much more of the cache
+    /// as is needed, which nobody holds meanwhile. None when that state has gone from the cache before all is found.
+    async fn choose_from(&self, res: &Served, mut part: Page, at: u64) -> Result<Option<Page>, Status> {
+        let (limit, mut size) = (self.limit(), part.entries.len());
+        let mut found = Page::default();
+        loop {
+            let last = part.entries.last().map(|last| last.path().to_owned()).filter(|_| part.more);
+            // One more than there is room for says that there are more.
+            let wanted = limit.saturating_sub(found.entries.len());
+            let mut some = self.choose(res, part.entries, if limit == 0 { 0 } else { wanted.max(1) }).await?;
+            if limit > 0 && wanted == 0 {
+                found.more = !some.entries.is_empty();
+            } else {
+                found.entries.append(&mut some.entries);
+                found.more = some.more;
+            }
+            let Some(last) = last.filter(|_| !found.more) else { return Ok(Some(found)) };
+            size = (2 * size).min(MOST_AT_ONCE);
+            match res.storage.cache.select_at(at, Window { limit: size, ..self.window(Some(&last)) }, |_| true) {
+                Some(next) => part = next,
+                None => return Ok(None),
+            }
+        }
     }
 
     /// Most objects of a page, 0 for all.
@@ -204,9 +241,11 @@ impl Registry {
         labels: &labels::Selector,
     ) -> Result<Vec<Arc<Entry>>, Status> {
         let window = Window { namespace: Some(namespace).filter(|namespace| !namespace.is_empty()), ..Window::default() };
-        let (page, _) = res.storage.cache.select(window, |entry| labels.matches(entry));
+        let is_of_shown = res.is_converted_elsewhere();
+        let (page, _) = res.storage.cache.select(window, |entry| is_of_shown || labels.matches(entry));
         let mut found = page.entries;
         res.show_changes(&mut found).await?;
+        found.retain(|entry| !is_of_shown || labels.matches(&**entry));
         Ok(found)
     }
 
@@ -248,7 +287,7 @@ impl Registry {
             Some(at) => self.list_at(res, &selection, at, from.as_ref()).await?,
             None => self.list_now(res, &selection, from.as_ref().map(|from| from.after.as_str())).await?,
         };
-        if !selection.of_shown && !res.shows_what_is_stored() {
+        if !selection.by_converted && !res.shows_what_is_stored() {
             res.show_all(&mut list.entries).await?;
         }
         Ok(list)
@@ -267,7 +306,12 @@ impl Registry {
             let (page, newest) = res.storage.cache.select(selection.window(after), |entry| selection.matches(entry));
             return Ok(list(page, newest.max(current), selection));
         }
-        // The cache is not held while this is found out.
+        let (part, newest) = res.storage.cache.select(selection.first_part(after), |_| true);
+        let at = newest.max(current);
+        if let Some(page) = selection.choose_from(res, part, at).await? {
+            return Ok(list(page, at, selection));
+        }
+        // Too much is written meanwhile to go on from there: all is taken at once.
         let (all, newest) = res.storage.cache.select(Window { limit: 0, ..selection.window(after) }, |_| true);
         let page = selection.choose(res, all.entries, selection.limit()).await?;
         Ok(list(page, newest.max(current), selection))
@@ -278,8 +322,8 @@ impl Registry {
         let after = from.map(|from| from.after.as_str());
         let cached = match selection.takes_long() {
             false => res.storage.cache.select_at(at, selection.window(after), |entry| selection.matches(entry)),
-            true => match res.storage.cache.select_at(at, Window { limit: 0, ..selection.window(after) }, |_| true) {
-                Some(all) => Some(selection.choose(res, all.entries, selection.limit()).await?),
+            true => match res.storage.cache.select_at(at, selection.first_part(after), |_| true) {
+                Some(part) => selection.choose_from(res, part, at).await?,
                 None => None,
             },
         };

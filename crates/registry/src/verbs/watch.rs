@@ -76,11 +76,11 @@ impl Registry {
     /// A watch that finds the past, and says by what is shown what is selected, where that decides.
     fn prepared(&self, res: &Arc<Served>, selection: &Arc<Selection>, watch: Watch) -> Watch {
         let watch = self.with_past(res, watch);
-        if !selection.is_of_shown() {
+        if !selection.is_by_converted() {
             return watch;
         }
         let own = selection.clone();
-        watch.selecting_shown(res, Box::new(move |entry| own.selects(entry)))
+        watch.selecting_converted(res, Box::new(move |entry| own.selects(entry)))
     }
 
     /// What has left the ring is read from the store's history, which has nothing of the ephemeral kinds.

@@ -94,7 +94,12 @@ impl Directory {
     }
 
     pub(crate) async fn engine(&self) -> Fjall {
-        let options = store::Options { reserve: 1 << 20, ..store::Options::new(self.path.path().join("store")) };
+        self.engine_of(u64::MAX).await
+    }
+
+    /// One that takes so many bytes of objects.
+    pub(crate) async fn engine_of(&self, quota: u64) -> Fjall {
+        let options = store::Options { reserve: 1 << 20, quota, ..store::Options::new(self.path.path().join("store")) };
         Fjall::open(options, &self.tasks).await.unwrap()
     }
 }
@@ -135,5 +140,5 @@ pub(crate) fn raw(resource: &str, name: &str, put: bool) -> Write {
     let (lane, resource) = if resource == "events" { (Lane::Ephemeral, resource) } else { (Lane::Durable, resource) };
     let change = if put { Change::Put(Bytes::from(value)) } else { Change::Delete };
     let key = Bytes::from(format!("/registry/core/{resource}/ns/{name}"));
-    Write { key, expect: Expect::Anything, change, lane, ttl: None, note: None, holds: Vec::new() }
+    Write { key, expect: Expect::Anything, change, lane, ttl: None, note: None, holds: Vec::new(), removes: false }
 }

@@ -225,6 +225,9 @@ pub struct Container {
     /// Who its first process begins as; none where that is not known.
     #[serde(default)]
     pub user: Option<ProcessUser>,
+    /// The signal that stops it, by its name in the API; none where the runtime does not say (KEP-4960).
+    #[serde(default)]
+    pub stop_signal: Option<String>,
 }
 
 /// Who a process is, in the container's user namespace.

@@ -166,7 +166,8 @@ impl Cgroups {
     ///
     /// The first such move after a quiet time waits for an RCU grace period, because it takes the write side of a
     /// per-CPU lock; moves that follow at once do not. Moving this process to where it is already, while a sandbox is
-    /// being made, takes that wait (7 to 16 ms of a container's start) out of the way.
+    /// being made, takes that wait (7 to 16 ms of a container's start) out of the way. The lock of all groups is held
+    /// meanwhile, for which making a group waits: those that the start needs are made before.
     pub(crate) fn prepare_move(&self) {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         for line in own.lines() {
@@ -184,12 +185,11 @@ impl Cgroups {
         }
     }
 
-    /// Whether swap can be limited.
-    pub(crate) fn limits_swap(&self) -> bool {
-        match self.unified {
-            true => Path::new("/sys/fs/cgroup/memory.swap.max").exists() || Path::new("/proc/swaps").exists(),
-            false => self.dir("memory", "memory.memsw.limit_in_bytes").is_some_and(|file| file.exists()),
-        }
+    /// Whether swap can be limited in groups beside and below `group`, which is there. With version 2 the group at the root has no such file,
+    /// and none has it where the kernel does not count swap (`swapaccount=0`).
+    pub(crate) fn limits_swap(&self, group: &str) -> bool {
+        let file = if self.unified { "memory.swap.max" } else { "memory.memsw.limit_in_bytes" };
+        self.dir("memory", group).is_some_and(|dir| dir.join(file).exists())
     }
 
     /// The processes of the group and of those below it.
@@ -307,6 +307,21 @@ mod tests {
         let unified = Cgroups::parse("25 1 0:24 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
         assert!(unified.unified);
         assert_eq!(unified.dir("pids", "a").unwrap(), Path::new("/sys/fs/cgroup/a"));
+    }
+
+    /// Kernels that do not count swap have no file to limit it by, whatever they swap to.
+    #[test]
+    fn swap_is_limited_where_groups_have_the_file() {
+        for (unified, file) in [(true, "memory.swap.max"), (false, "memory.memsw.limit_in_bytes")] {
+            let mount = tempfile::tempdir().unwrap();
+            let group = mount.path().join("k/pod");
+            fs::create_dir_all(&group).unwrap();
+            let hierarchy = Hierarchy { mount: mount.path().to_owned(), controllers: vec!["memory".to_owned()] };
+            let cgroups = Cgroups { unified, hierarchies: vec![hierarchy] };
+            assert!(!cgroups.limits_swap("k/pod"), "{file}");
+            fs::write(group.join(file), "max").unwrap();
+            assert!(cgroups.limits_swap("k/pod"), "{file}");
+        }
     }
 
     #[test]

@@ -175,7 +175,8 @@ fn prepare(process: &Process, terminal: Option<OwnedFd>, confined: Option<&Confi
     nix::unistd::setresgid(gid, gid, gid).map_err(failed("setresgid"))?;
     let user = Uid::from_raw(uid);
     nix::unistd::setresuid(user, user, user).map_err(failed("setresuid"))?;
-    if process.no_new_privileges().unwrap_or(false) {
+    let no_new_privs = process.no_new_privileges().unwrap_or(false);
+    if no_new_privs {
         // SAFETY: takes integers only.
         unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     }
@@ -184,19 +185,21 @@ fn prepare(process: &Process, terminal: Option<OwnedFd>, confined: Option<&Confi
     let bounding = process.capabilities().as_ref().and_then(|caps| caps.bounding().as_ref());
     let own: Vec<String> =
         bounding.into_iter().flatten().map(|cap| format!("CAP_{}", cap.to_string().trim_start_matches("CAP_"))).collect();
-    let result = match confined {
-        Some((kept, profile)) => seccomp::raise().and_then(|()| seccomp::confine(kept, profile)),
-        None => seccomp::raise().and_then(|()| seccomp::keep(super::caps::mask(&own))),
-    };
-    result.map_err(|error| format!("capabilities and seccomp: {error}"))?;
-    // SAFETY: takes integers only. Everything but the standard streams is closed by the exec.
-    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    super::birth::complete();
     let to_c = |texts: Vec<String>| {
         texts.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
     };
     let path = CString::new(path).map_err(|error| error.to_string())?;
-    Ok((path, to_c(args)?, to_c(env)?))
+    let prepared = (path, to_c(args)?, to_c(env)?);
+    // SAFETY: takes integers only. Everything but the standard streams is closed by the exec.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    super::birth::complete();
+    // Last: the filter may refuse everything but what executes the command.
+    seccomp::raise().map_err(|error| format!("capabilities: {error}"))?;
+    match confined {
+        Some((kept, profile)) => seccomp::confine(kept, profile, no_new_privs).map_err(|error| error.to_string())?,
+        None => seccomp::keep(super::caps::mask(&own)).map_err(|error| format!("capabilities: {error}"))?,
+    }
+    Ok(prepared)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use oci_spec::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use super::enter::{self, Target};
-use super::report::{self, START, report, report_start};
+use super::report::{self, START, is_unexecuted, report, report_start};
 use super::{streams, user};
 use crate::api::IdRange;
 use crate::shim::protocol::{Failure, HelperResult};
@@ -70,6 +70,10 @@ pub(crate) fn main(argument: &str) -> i32 {
     i32::from(file.write_all(&bytes).is_err())
 }
 
+/// Nothing but a filter keeps the command's process from saying why it ends.
+const UNEXECUTED: &str =
+    "the command's process ended before it was executed, and could not say why: does the seccomp profile refuse execve?";
+
 type Outcome = Result<HelperResult, (Failure, String)>;
 
 fn built_in(request: &HelperRequest) -> Outcome {
@@ -89,7 +93,10 @@ fn built_in(request: &HelperRequest) -> Outcome {
     drop(write);
     let reports = read_reports(read);
     match outcome {
-        Ok(pid) => match start_failure(&reports).or_else(|| super::hooks::start_failure(&reports)) {
+        Ok(pid) => match start_failure(&reports)
+            .or_else(|| super::hooks::start_failure(&reports))
+            .or_else(|| (request.process.is_none() && is_unexecuted(pid)).then(|| UNEXECUTED.to_owned()))
+        {
             Some(message) => Err((Failure::Start, message)),
             None => Ok(HelperResult::Running { pid }),
         },
@@ -180,13 +187,15 @@ impl Executor for Exec {
         let args = args.iter().map(|arg| to_c(arg)).collect::<Result<Vec<_>, _>>()?;
         let path = to_c(&program)?;
         let env = user::environment(process).iter().map(|entry| to_c(entry)).collect::<Result<Vec<_>, _>>()?;
-        if let Some((kept, profile)) = super::spec::confinement(spec)
-            && let Err(error) = super::seccomp::confine(&kept, &profile)
-        {
-            report_start(&format!("loading the seccomp filter: {error}"));
-            return Err(ExecutorError::Other(format!("loading the seccomp filter: {error}")));
-        }
+        let no_new_privs = process.no_new_privileges().unwrap_or(false);
         super::birth::complete();
+        // Last: the filter may refuse everything but what executes the command.
+        if let Some((kept, profile)) = super::spec::confinement(spec)
+            && let Err(error) = super::seccomp::confine(&kept, &profile, no_new_privs)
+        {
+            report_start(&error.to_string());
+            return Err(ExecutorError::Other(error.to_string()));
+        }
         let Err(error) = nix::unistd::execve(&path, &args, &env);
         report_start(&format!("exec {program:?}: {}", describe(error)));
         Err(ExecutorError::Other(format!("exec {program:?}: {}", error.desc())))

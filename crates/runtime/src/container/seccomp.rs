@@ -13,17 +13,44 @@ use oci_spec::runtime::LinuxSeccomp;
 
 use super::caps;
 
-/// Loads the filter of `profile` for this process and gives up the capabilities that are not in `capabilities`. Needs
-/// SYS_ADMIN and SETPCAP, or no_new_privs and nothing to give up. The profile must allow capset and prctl.
-pub(super) fn confine(capabilities: &[String], profile: &LinuxSeccomp) -> io::Result<()> {
-    let filter = program::compile(profile).map_err(io::Error::other)?;
+/// Why a process could not be confined.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfineError {
+    #[error("compiling the seccomp profile: {0}")]
+    Compile(String),
+    #[error("giving up capabilities: {0}")]
+    Capabilities(io::Error),
+    #[error("loading the seccomp filter: {0}")]
+    Load(io::Error),
+    #[error("giving up capabilities under the seccomp filter: {0}; without no_new_privs the profile has to allow capset")]
+    Filtered(io::Error),
+}
+
+/// Loads the filter of `profile` for this process and gives up the capabilities that are not in `capabilities`.
+///
+/// With `no_new_privs` the filter comes last, so that the profile has to allow execve alone. Without it the kernel wants
+/// SYS_ADMIN of who loads a filter; giving that up is the one call that comes after, and the profile has to allow capset.
+pub(super) fn confine(capabilities: &[String], profile: &LinuxSeccomp, no_new_privs: bool) -> Result<(), ConfineError> {
+    let filter = program::compile(profile).map_err(ConfineError::Compile)?;
+    let mask = caps::mask(capabilities);
+    let mut data = get().map_err(ConfineError::Capabilities)?;
+    narrow(&mut data, mask);
+    bound(mask);
+    if no_new_privs {
+        set(&data).map_err(ConfineError::Capabilities)?;
+        return load(&filter).map_err(ConfineError::Load);
+    }
+    load(&filter).map_err(ConfineError::Load)?;
+    set(&data).map_err(ConfineError::Filtered)
+}
+
+fn load(filter: &[libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
     // SAFETY: the program points to a valid filter of that length, which the kernel copies.
-    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
+    match unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
-    keep(caps::mask(capabilities))
 }
 
 /// `struct __user_cap_data_struct`, capget(2).
@@ -45,6 +72,13 @@ pub(super) fn raise() -> io::Result<()> {
 /// Gives up all capabilities but those of the mask, also for later.
 pub(super) fn keep(mask: u64) -> io::Result<()> {
     let mut data = get()?;
+    narrow(&mut data, mask);
+    bound(mask);
+    set(&data)
+}
+
+/// Takes the capabilities that the mask lacks out of the bounding set, which needs SETPCAP. Those that the process has stay.
+fn bound(mask: u64) {
     for capability in 0..caps::COUNT as u64 {
         // SAFETY: these calls take integers only. A capability that the bounding set lacks is gone already.
         unsafe {
@@ -53,13 +87,15 @@ pub(super) fn keep(mask: u64) -> io::Result<()> {
             }
         }
     }
+}
+
+fn narrow(data: &mut [CapData; 2], mask: u64) {
     for (word, data) in data.iter_mut().enumerate() {
         let allowed = (mask >> (32 * word)) as u32;
         data.effective &= allowed;
         data.permitted &= allowed;
         data.inheritable &= allowed;
     }
-    set(&data)
 }
 
 /// Version 3 takes two data structures; the second word of the header is this process.

@@ -267,6 +267,12 @@ impl Input<'_> {
         Value::Array(namespaces)
     }
 
+    /// Whether swap can be limited, by the pod's group: the container's own is not there yet.
+    fn limits_swap(&self) -> bool {
+        let of_pod = self.cgroup.rsplit_once('/').map(|(parent, _)| parent);
+        of_pod.is_some_and(|group| self.cgroups.limits_swap(group))
+    }
+
     fn resources(&self) -> Value {
         let limits = &self.config.resources;
         let others = json!({"allow": self.config.security.privileged, "access": "rwm"});
@@ -292,12 +298,12 @@ impl Input<'_> {
         }
         if let Some(memory) = limits.memory_limit.filter(|memory| *memory > 0) {
             resources["memory"] = json!({"limit": memory});
-            if !self.cgroups.unified() && self.cgroups.limits_swap() {
+            if !self.cgroups.unified() && self.limits_swap() {
                 resources["memory"]["swap"] = json!(memory);
             }
         }
         if self.cgroups.unified() && self.cgroups.limits_memory() {
-            resources["unified"] = json!(memory_files(self.cgroups.limits_swap()));
+            resources["unified"] = json!(memory_files(self.limits_swap()));
         }
         let huge = limits.huge_pages.iter().map(|(size, limit)| json!({"pageSize": size, "limit": limit}));
         if !limits.huge_pages.is_empty() && self.cgroups.limits_huge_pages() {

@@ -9,17 +9,19 @@ use base::tasks::OnFailure;
 use jiff::Timestamp;
 
 use super::Inner;
+use super::signals;
 use super::state::{ContainerEntry, ContainerRecord, SandboxRecord, write_json};
 use crate::api::{
     Container, ContainerConfig, ContainerState, Error, HookStage, ImageSource, NamespaceMode, ProcessUser, Resources, Result,
     Seccomp, SecurityContext,
 };
 use crate::container::caps::{self, Available};
+use crate::container::devices::{self, Node};
 use crate::container::helper::HelperRequest;
 use crate::container::mapped::{self, Mapped};
 use crate::container::seccomp::profile;
 use crate::container::spec::Input;
-use crate::container::{anonymous, devices, rootfs, user};
+use crate::container::{anonymous, rootfs, user};
 use crate::images::blocking;
 use crate::images::store::{Record, Store};
 use crate::images::tree::{Tree, normalize};
@@ -41,7 +43,6 @@ impl Inner {
             return Err(Error::Create(format!("sandbox {sandbox} is not ready")));
         }
         let image = self.images.store().find(&config.image)?.ok_or_else(|| Error::NotFound(format!("image {}", config.image)))?;
-        self.expect_start();
         let parent = entry.record();
         let target = config.target.as_deref().map(|name| self.process_of(sandbox, name)).transpose()?;
         let id = uuid::Uuid::new_v4().simple().to_string();
@@ -77,7 +78,8 @@ impl Inner {
         Ok(container.view())
     }
 
-    /// A container will be started soon: see [`crate::container::cgroup::Cgroups::prepare_move`].
+    /// A container will be started soon, and the groups that are needed for that are there: see
+    /// [`crate::container::cgroup::Cgroups::prepare_move`].
     pub(super) fn expect_start(self: &Arc<Self>) {
         let inner = self.clone();
         self.options.tasks.spawn("prepare for a start", OnFailure::Log, blocking(move || inner.cgroups.prepare_move()));
@@ -91,9 +93,22 @@ impl Inner {
         pid.ok_or_else(|| Error::Create(format!("target container {name:?} does not run")))
     }
 
+    /// Makes the container's group; gives the devices that its processes are given.
+    fn make_group(self: &Arc<Self>, record: &ContainerRecord, handler: &str) -> Result<Vec<Node>> {
+        let devices = devices::resolve(&record.config.devices).map_err(|error| Error::Create(error.to_string()))?;
+        let failed = |error| Error::Create(format!("cgroup: {error}"));
+        self.cgroups.create(&record.cgroup, &Resources::default()).map_err(failed)?;
+        if !record.config.security.privileged && matches!(handler, "" | "knarr") {
+            let refused = |error| Error::Create(format!("device filter (the kernel needs CONFIG_CGROUP_BPF): {error}"));
+            self.cgroups.restrict_devices(&record.cgroup, &devices).map_err(refused)?;
+        }
+        self.expect_start();
+        Ok(devices)
+    }
+
     /// Makes all but the process; gives who that will be.
     fn prepare(
-        &self,
+        self: &Arc<Self>,
         dir: &Path,
         record: &ContainerRecord,
         parent: &SandboxRecord,
@@ -102,6 +117,7 @@ impl Inner {
     ) -> Result<ProcessUser> {
         let failed = |what: &'static str| move |error: std::io::Error| Error::Create(format!("{what}: {error}"));
         std::fs::create_dir_all(dir).map_err(failed("container directory"))?;
+        let devices = self.make_group(record, &parent.config.runtime_handler)?;
         let layers: Vec<String> = image.layers.iter().map(|layer| Store::layer_path(layer)).collect();
         let layers_dir = self.images.store().layers_dir();
         let mapped = parent.config.users.zip(parent.holder);
@@ -137,7 +153,6 @@ impl Inner {
                 volume.host_path = shown.map_err(failed("volume of the image"))?;
             }
         }
-        let devices = devices::resolve(&config.devices).map_err(|error| Error::Create(error.to_string()))?;
         let resolve = |path: &Path, taken: &BTreeSet<PathBuf>| tree.resolve(path, &|place: &Path| taken.contains(place));
         let input = Input {
             config: &config,
@@ -165,11 +180,6 @@ impl Inner {
         let cwd = tree.directory(cwd.strip_prefix("/").unwrap_or(&cwd)).map_err(failed("working directory"))?;
         if let Some(mapped) = &mapped {
             mapped.adopt(cwd).map_err(failed("working directory"))?;
-        }
-        self.cgroups.create(&record.cgroup, &Resources::default()).map_err(failed("cgroup"))?;
-        if !record.config.security.privileged && matches!(parent.config.runtime_handler.as_str(), "" | "knarr") {
-            let refused = |error| Error::Create(format!("device filter (the kernel needs CONFIG_CGROUP_BPF): {error}"));
-            self.cgroups.restrict_devices(&record.cgroup, &devices).map_err(refused)?;
         }
         write_json(&dir.join("config.json"), &spec).map_err(failed("configuration"))?;
         let record = ContainerRecord { user: Some(user.clone()), ..record.clone() };
@@ -268,7 +278,8 @@ impl Inner {
             return Ok(());
         }
         if !grace.is_zero() {
-            let number = stop_signal(signal.or(entry.record.config.stop_signal.as_deref()), &entry.record.image.stop_signal);
+            let made_with = entry.record.config.stop_signal.as_deref();
+            let number = signals::to_stop(signal.or(made_with), &entry.record.image.stop_signal);
             self.kill(&entry, number, false).await?;
             if ended(&entry, grace).await {
                 return Ok(());
@@ -384,55 +395,5 @@ fn seccomp(security: &SecurityContext, available: Available) -> Result<Option<se
         None => Ok(None),
         Some(Seccomp::RuntimeDefault) => Ok(Some(profile::runtime_default(&caps::for_container(security, available)))),
         Some(Seccomp::Localhost(path)) => profile::from_file(path).map(Some).map_err(Error::Create),
-    }
-}
-
-/// An image may say anything; one whose signal there is not must end all the same.
-fn stop_signal(wanted: Option<&str>, image: &str) -> i32 {
-    let name = wanted.filter(|name| !name.is_empty()).unwrap_or(image);
-    signal_number(name).unwrap_or_else(|| {
-        if !name.is_empty() {
-            tracing::warn!(signal = name, "there is no such stop signal, SIGTERM is sent");
-        }
-        libc::SIGTERM
-    })
-}
-
-/// The number of a signal by its name, such as `SIGTERM`, `quit` or `SIGRTMIN+3`.
-pub(crate) fn signal_number(name: &str) -> Option<i32> {
-    if let Ok(number) = name.parse::<i32>() {
-        return (1..=64).contains(&number).then_some(number);
-    }
-    let upper = name.to_uppercase();
-    let plain = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let offset = |rest: &str, sign: &str| match rest {
-        "" => Some(0),
-        rest => rest.strip_prefix(sign)?.parse::<i32>().ok(),
-    };
-    if let Some(rest) = plain.strip_prefix("RTMIN") {
-        return offset(rest, "+").map(|n| 34 + n).filter(|n| *n <= 64);
-    }
-    if let Some(rest) = plain.strip_prefix("RTMAX") {
-        return offset(rest, "-").map(|n| 64 - n).filter(|n| *n >= 34);
-    }
-    format!("SIG{plain}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_have_names_and_numbers() {
-        let table = [("SIGTERM", Some(15)), ("quit", Some(3)), ("9", Some(9)), ("SIGRTMIN+3", Some(37)), ("RTMAX-1", Some(63))];
-        for (name, number) in table.into_iter().chain([("SIGRTMAX", Some(64)), ("nonsense", None), ("99", None)]) {
-            assert_eq!(signal_number(name), number, "{name}");
-        }
-        assert_eq!(stop_signal(None, "SIGQUIT"), 3);
-        assert_eq!(stop_signal(Some("SIGINT"), "SIGQUIT"), 2);
-        assert_eq!(stop_signal(None, ""), 15);
-        // Whoever makes an image says what he likes; its containers end all the same.
-        assert_eq!(stop_signal(None, "SIGFOO"), 15);
-        assert_eq!(stop_signal(None, "0"), 15);
     }
 }

@@ -22,16 +22,21 @@ struct Record {
 /// Those that are not forgotten yet, a file each.
 pub(super) struct Past {
     directory: PathBuf,
-    /// By identifier.
-    records: Mutex<BTreeMap<String, Record>>,
+    /// By the UID of their pod, and by identifier.
+    records: Mutex<BTreeMap<String, BTreeMap<String, Container>>>,
 }
 
 impl Past {
     /// Reads what an earlier process kept. Blocking.
     pub(super) fn load(directory: PathBuf) -> io::Result<Self> {
         let found = base::records::read(&directory, |name| name.ends_with(".json") && !name.starts_with('.'))?;
-        let by_id = |record: Record| (record.container.id.clone(), record);
-        Ok(Self { directory, records: Mutex::new(found.whole.into_iter().map(by_id).collect()) })
+        let past = Self { directory, records: Mutex::default() };
+        found.whole.into_iter().for_each(|record| past.add(record));
+        Ok(past)
+    }
+
+    fn add(&self, Record { pod_uid, container }: Record) {
+        self.records.lock().entry(pod_uid).or_default().insert(container.id.clone(), container);
     }
 
     /// Keeps what these containers were, on disk before it returns. Nobody needs to know of one that never ran. Blocking.
@@ -47,7 +52,7 @@ impl Past {
         let mut written = Ok(());
         for record in records {
             written = written.and_then(|()| write_json(&self.path(&record.container.id), &record));
-            self.records.lock().insert(record.container.id.clone(), record);
+            self.add(record);
         }
         written?;
         // One wait for the disk is for all of them.
@@ -57,7 +62,16 @@ impl Past {
 
     /// All of them, each with the UID of its pod.
     pub(super) fn all(&self) -> Vec<(String, Container)> {
-        self.records.lock().values().map(|record| (record.pod_uid.clone(), record.container.clone())).collect()
+        let records = self.records.lock();
+        let of_pod = |(uid, containers): (&String, &BTreeMap<String, Container>)| {
+            containers.values().map(|container| (uid.clone(), container.clone())).collect::<Vec<_>>()
+        };
+        records.iter().flat_map(of_pod).collect()
+    }
+
+    /// Whether there are any of a pod: most pods have none.
+    pub(super) fn has(&self, pod_uid: &str) -> bool {
+        self.records.lock().contains_key(pod_uid)
     }
 
     /// Forgets those of a pod. Blocking.
@@ -65,13 +79,10 @@ impl Past {
     /// # Errors
     /// One is on disk still: the next process tells of it.
     pub(super) fn forget(&self, pod_uid: &str) -> io::Result<()> {
-        let mut records = self.records.lock();
-        let of_pod: Vec<_> =
-            records.values().filter(|record| record.pod_uid == pod_uid).map(|r| r.container.id.clone()).collect();
-        for id in of_pod {
-            files::remove(&self.path(&id))?;
-            records.remove(&id);
-        }
+        // Nobody waits for the disk who asks for others.
+        let of_pod: Vec<_> = self.records.lock().get(pod_uid).into_iter().flat_map(BTreeMap::keys).cloned().collect();
+        of_pod.iter().try_for_each(|id| files::remove(&self.path(id)))?;
+        self.records.lock().remove(pod_uid);
         Ok(())
     }
 

@@ -40,7 +40,6 @@ impl Inner {
             return Ok(known.view());
         }
         let runtime = super::handler(&config.runtime_handler)?;
-        self.expect_start();
         check_group(&config.cgroup_parent)?;
         let id = uuid::Uuid::new_v4().simple().to_string();
         let dir = self.sandbox_dir(&id);
@@ -62,6 +61,9 @@ impl Inner {
 
     /// See [`crate::api::Runtime::forget_past`].
     pub(super) async fn forget_past(self: &Arc<Self>, pod_uid: &str) -> Result<()> {
+        if !self.past.has(pod_uid) {
+            return Ok(());
+        }
         let (inner, pod_uid) = (self.clone(), pod_uid.to_owned());
         blocking(move || inner.past.forget(&pod_uid)).await?.map_err(super::internal)
     }
@@ -110,15 +112,17 @@ impl Inner {
         Ok(SandboxEntry { dir: dir.to_owned(), record: Mutex::new(record) })
     }
 
-    fn prepare_sandbox(&self, dir: &Path, config: &SandboxConfig, shim: &ShimConfig) -> std::io::Result<()> {
+    fn prepare_sandbox(self: &Arc<Self>, dir: &Path, config: &SandboxConfig, shim: &ShimConfig) -> std::io::Result<()> {
         std::fs::create_dir_all(dir.join(MEMORY))?;
         std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         write_json(&dir.join("shim.json"), shim)?;
+        self.cgroups.create(&self.group(&config.cgroup_parent), &config.resources)?;
+        self.expect_start();
         writable_files(&dir.join(MEMORY), config)?;
         if !config.log_directory.as_os_str().is_empty() {
             std::fs::create_dir_all(&config.log_directory)?;
         }
-        self.cgroups.create(&self.group(&config.cgroup_parent), &config.resources)
+        Ok(())
     }
 
     async fn spawn_shim(&self, dir: &Path) -> Result<ShimState> {

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::signals;
 use crate::api::{Container, ContainerConfig, ContainerState, ProcessUser, Sandbox, SandboxConfig, SandboxState};
 use crate::images::manifest::ImageConfig;
 #[cfg(doc)]
@@ -181,6 +182,7 @@ impl ContainerEntry {
             annotations: self.annotations.lock().clone(),
             pid: state.pid.filter(|_| phase == ContainerState::Running),
             user: self.user.get().cloned(),
+            stop_signal: Some(signals::shown(record.config.stop_signal.as_deref(), &record.image.stop_signal)),
         }
     }
 }

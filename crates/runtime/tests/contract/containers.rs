@@ -191,6 +191,46 @@ async fn mounts_are_in_place() {
     assert_eq!(std::fs::read_to_string(host.join("new")).unwrap(), "new\n");
 }
 
+/// A profile for a container without new privileges has to allow what its own program needs, and nothing of the runtime's: the filter is
+/// the last thing before execve, as with other OCI runtimes. One that refuses that, too, is told as the reason why nothing starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn profiles_need_not_allow_what_the_runtime_does() {
+    let Some(node) = Node::start().await else { return };
+    let sandbox = node.sandbox("who").await;
+    let profile = |name: &str, text: &str| {
+        let path = node.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        Some(Seccomp::Localhost(path))
+    };
+    let refused = r#"["capget", "capset", "prctl", "close_range"]"#;
+    let rules =
+        format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{{"names": {refused}, "action": "SCMP_ACT_ERRNO"}}]}}"#);
+    let own = SecurityContext { seccomp: profile("own.json", &rules), no_new_privs: true, ..Default::default() };
+    let script = "grep -E 'CapEff|Seccomp:' /proc/self/status";
+    let seen = "CapEff:\t00000000a80425fb\nSeccomp:\t2\n";
+    check_as(&node, &sandbox, own.clone(), script, seen).await;
+    let user = SecurityContext { run_as_user: Some(1000), ..own.clone() };
+    check_as(&node, &sandbox, user, script, "CapEff:\t0000000000000000\nSeccomp:\t2\n").await;
+    let id = node.start_with(&sandbox, ContainerConfig { security: own.clone(), ..node.config("exec", "sleep 1000") }).await;
+    assert_eq!(String::from_utf8_lossy(&node.exec(&id, script).await.stdout), seen);
+    let nothing = profile("nothing.json", r#"{"defaultAction": "SCMP_ACT_ERRNO"}"#);
+    let told = [
+        (SecurityContext { no_new_privs: false, ..own.clone() }, "has to allow capset"),
+        (SecurityContext { seccomp: nothing, ..own }, "does the seccomp profile refuse execve?"),
+    ];
+    for (security, text) in told {
+        let id = node
+            .engine()
+            .create_container(&sandbox, ContainerConfig { security, ..node.config("told", "true") })
+            .await
+            .unwrap()
+            .id;
+        let error = node.engine().start_container(&id).await.unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+        node.engine().remove_container(&id).await.unwrap();
+    }
+}
+
 /// KEP-3857: what is mounted below a read-only mount can be written to, unless the mount is recursively read-only.
 #[tokio::test(flavor = "multi_thread")]
 async fn recursive_read_only_mounts_hold_for_what_is_below() {

@@ -39,6 +39,7 @@ fn plugins_are_chosen_by_point() {
     check("score: {disabled: [{name: TaintToleration}]}", "TaintToleration", true, 0);
     check("filter: {disabled: [{name: TaintToleration}]}", "TaintToleration", false, 3);
     check("multiPoint: {disabled: [{name: TaintToleration}]}", "TaintToleration", false, 0);
+    check("filter: {disabled: [{name: VolumeZone}]}", "VolumeZone", false, 1);
     check("multiPoint: {enabled: [{name: TaintToleration, weight: 9}]}", "TaintToleration", true, 9);
     check("multiPoint: {enabled: [{name: TaintToleration, weight: 9}]}", "NodeAffinity", true, 2);
     let only = "score: {disabled: [{name: '*'}], enabled: [{name: ImageLocality, weight: 5}]}";

@@ -1,19 +1,14 @@
-//! What drivers offer: ResourceSlices, put together to pools.
-//!
-//! A pool is looked at from one node: the slices that are for it are chosen first, and their generation is the pool's there (upstream's
-//! `GatherPools`). Who may publish slices for his own node must not take the devices of others away by using their pool's name.
+//! What drivers offer: ResourceSlices, put together to pools, as one node sees them ([`pods::slices`]).
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use apimachinery::quantity::Quantity;
-use k8s_openapi::api::core::v1::NodeSelector;
 use k8s_openapi::api::resource::v1::{Device, ResourceSlice};
-use pods::nodes::NodeTerms;
+use pods::slices::{Place, Slice, keep_latest};
 
 use super::PoolId;
-use crate::volumes::Place;
 
 /// All pools, and where to look for those of a node.
 #[derive(Default)]
@@ -29,19 +24,35 @@ pub(crate) struct Pools {
 struct Pool {
     slices: BTreeMap<String, Arc<ResourceSlice>>,
     /// Made when it is asked for first after a change.
-    sorted: OnceCell<Sorted>,
+    sorted: OnceCell<Arc<Sorted>>,
     /// What it offers to nodes for which the same slices are, by the places of these in the list of all.
     offers: RefCell<HashMap<Vec<usize>, Arc<Offer>>>,
 }
 
 /// The slices of a pool, by where they are.
+#[derive(Debug)]
 struct Sorted {
     all: Vec<Arc<Slice>>,
     /// Places in the list of all, of those that name a node.
     by_node: HashMap<String, Vec<usize>>,
     /// Of the others.
     shared: Vec<usize>,
+    generations: BTreeMap<i64, Generation>,
 }
+
+/// What there is of one generation of a pool.
+#[derive(Debug, Default)]
+struct Generation {
+    all: usize,
+    /// Of all, those that name no node.
+    shared: usize,
+    /// Devices of those, and of all, made when they are asked for first. Nodes share them: each would have all devices of the pool.
+    names_of_shared: OnceLock<Names>,
+    names_of_all: OnceLock<Names>,
+}
+
+/// Places of devices by name: of the slice in a list of slices, and in the slice.
+type Names = HashMap<String, (usize, usize)>;
 
 /// Counters that devices share, by set and name.
 pub(super) type Counters = BTreeMap<(String, String), Quantity>;
@@ -58,91 +69,22 @@ pub(super) struct Offer {
     pub(super) slices: Vec<Arc<Slice>>,
     /// What there is of what its devices share.
     pub(super) counters: Counters,
+    by_name: Names,
     /// Slices for other nodes, whose devices take of the same counters.
-    elsewhere: Vec<Arc<Slice>>,
-    /// Places in both lists, one behind the other.
-    by_name: HashMap<String, (usize, usize)>,
-}
-
-#[derive(Debug)]
-pub(super) struct Slice {
-    pub(super) slice: Arc<ResourceSlice>,
-    nodes: Nodes,
-    /// Where each device is, of a slice that leaves that to them.
-    each: Vec<Nodes>,
-}
-
-#[derive(Debug)]
-enum Nodes {
-    One(String),
-    Some(NodeTerms),
-    All,
-    Each,
-    None,
-}
-
-impl Nodes {
-    fn new(name: Option<&String>, all: Option<bool>, selector: Option<&NodeSelector>) -> Self {
-        match (name.filter(|name| !name.is_empty()), selector) {
-            (Some(name), _) => Self::One(name.clone()),
-            (None, _) if all == Some(true) => Self::All,
-            (None, Some(selector)) => Self::Some(NodeTerms::new(selector)),
-            (None, None) => Self::None,
-        }
-    }
-
-    fn has(&self, node: Place<'_>) -> bool {
-        match self {
-            Self::One(name) => name == node.name,
-            Self::Some(terms) => terms.matches(node.name, node.labels),
-            Self::All | Self::Each => true,
-            Self::None => false,
-        }
-    }
-}
-
-impl Slice {
-    fn new(slice: &Arc<ResourceSlice>) -> Self {
-        let spec = &slice.spec;
-        let devices = || spec.devices.iter().flatten();
-        let (nodes, each) = if spec.per_device_node_selection == Some(true) {
-            let of = |one: &Device| Nodes::new(one.node_name.as_ref(), one.all_nodes, one.node_selector.as_ref());
-            (Nodes::Each, devices().map(of).collect())
-        } else {
-            (Nodes::new(spec.node_name.as_ref(), spec.all_nodes, spec.node_selector.as_ref()), Vec::new())
-        };
-        Self { slice: slice.clone(), nodes, each }
-    }
-
-    pub(super) fn devices(&self) -> &[Device] {
-        self.slice.spec.devices.as_deref().unwrap_or_default()
-    }
-
-    fn generation(&self) -> i64 {
-        self.slice.spec.pool.generation
-    }
-
-    /// Whether anything of it is for a node. Counters are for all nodes for which there may be devices that take of them.
-    fn is_for(&self, node: Place<'_>) -> bool {
-        let counts = self.slice.spec.shared_counters.as_ref().is_some_and(|sets| !sets.is_empty());
-        match self.nodes {
-            Nodes::None => false,
-            _ if counts => true,
-            Nodes::Each => self.each.iter().any(|nodes| nodes.has(node)),
-            _ => self.nodes.has(node),
-        }
-    }
-
-    /// Whether a device can be used on a node.
-    pub(super) fn offers(&self, device: usize, node: Place<'_>) -> bool {
-        self.nodes.has(node) && self.each.get(device).is_none_or(|nodes| nodes.has(node))
-    }
+    elsewhere: Elsewhere,
+    generation: i64,
+    sorted: Arc<Sorted>,
 }
 
 /// What follows from the slices for a node and from all others of the pool.
-enum Whole {
-    /// Devices of these take of the same counters.
-    With(Vec<Arc<Slice>>),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Elsewhere {
+    /// They are all that there are.
+    Nothing,
+    /// The pool is whole with those of the generation that name no node.
+    Shared,
+    /// It is whole with all of the generation.
+    All,
     Incomplete,
     /// There is a newer generation, without anything for the node.
     Obsolete,
@@ -152,59 +94,78 @@ impl Sorted {
     fn new(slices: &BTreeMap<String, Arc<ResourceSlice>>) -> Self {
         let all: Vec<_> = slices.values().map(|slice| Arc::new(Slice::new(slice))).collect();
         let (mut by_node, mut shared) = (HashMap::<String, Vec<usize>>::new(), Vec::new());
+        let mut generations = BTreeMap::<i64, Generation>::new();
         for (at, slice) in all.iter().enumerate() {
-            match &slice.nodes {
-                Nodes::One(name) => by_node.entry(name.clone()).or_default().push(at),
-                _ => shared.push(at),
+            let generation = generations.entry(slice.generation()).or_default();
+            generation.all += 1;
+            match slice.node() {
+                Some(name) => by_node.entry(name.to_owned()).or_default().push(at),
+                None => {
+                    generation.shared += 1;
+                    shared.push(at);
+                }
             }
         }
-        Self { all, by_node, shared }
+        Self { all, by_node, shared, generations }
     }
 
     /// The slices for a node, of their latest generation, by their places.
     fn on(&self, node: Place<'_>) -> Vec<usize> {
         let own = self.by_node.get(node.name).into_iter().flatten().copied();
         let mut places: Vec<usize> = own.chain(self.shared.iter().copied().filter(|at| self.all[*at].is_for(node))).collect();
-        let latest = places.iter().map(|at| self.all[*at].generation()).max();
-        places.retain(|at| Some(self.all[*at].generation()) == latest);
+        keep_latest(&mut places, |at| self.all[*at].generation());
         places.sort_unstable();
         places
     }
 
     /// Whether the slices for a node are all that count. Who has another node's credentials may have written the slices that name it: they
     /// make those of this node neither older nor incomplete where these are enough without them.
-    fn whole(&self, chosen: &[usize]) -> Whole {
-        let Some(first) = chosen.first().map(|at| &self.all[*at]) else { return Whole::Incomplete };
-        let (generation, count) = (first.generation(), first.slice.spec.pool.resource_slice_count);
-        let is_all = |number: usize| i64::try_from(number).ok() == Some(count);
-        if is_all(chosen.len()) {
-            return Whole::With(Vec::new());
+    fn elsewhere(&self, chosen: &[usize]) -> Elsewhere {
+        let Some(first) = chosen.first().map(|at| &self.all[*at]) else { return Elsewhere::Incomplete };
+        let Some(generation) = self.generations.get(&first.generation()) else { return Elsewhere::Incomplete };
+        let is_all = |number: usize| i64::try_from(number).ok() == Some(first.slice.spec.pool.resource_slice_count);
+        let is_old = self.generations.range(first.generation()..).skip(1).any(|(_, newer)| newer.shared > 0);
+        let own = chosen.iter().filter(|at| self.all[**at].node().is_some()).count();
+        match () {
+            () if is_all(chosen.len()) => Elsewhere::Nothing,
+            () if is_old => Elsewhere::Obsolete,
+            () if is_all(own + generation.shared) => Elsewhere::Shared,
+            () if is_all(generation.all) => Elsewhere::All,
+            () => Elsewhere::Incomplete,
         }
-        if self.shared.iter().any(|at| self.all[*at].generation() > generation) {
-            return Whole::Obsolete;
-        }
-        let is_same = |at: &usize| self.all[*at].generation() == generation;
-        let others = |places: Vec<usize>| -> Vec<Arc<Slice>> {
-            places.into_iter().filter(|at| is_same(at) && !chosen.contains(at)).map(|at| self.all[at].clone()).collect()
-        };
-        for others in [others(self.shared.clone()), others((0..self.all.len()).collect())] {
-            if is_all(chosen.len() + others.len()) {
-                return Whole::With(others);
+    }
+
+    /// The devices of a generation by name; of two with one name the first.
+    fn names(&self, number: i64, elsewhere: Elsewhere) -> Option<&Names> {
+        let generation = self.generations.get(&number)?;
+        let of = |places: &mut dyn Iterator<Item = usize>| {
+            let mut names = Names::new();
+            for at in places.filter(|at| self.all[*at].generation() == number) {
+                for (index, device) in self.all[at].devices().iter().enumerate() {
+                    names.entry(device.name.clone()).or_insert((at, index));
+                }
             }
+            names
+        };
+        match elsewhere {
+            Elsewhere::Shared => Some(generation.names_of_shared.get_or_init(|| of(&mut self.shared.iter().copied()))),
+            Elsewhere::All => Some(generation.names_of_all.get_or_init(|| of(&mut (0..self.all.len())))),
+            Elsewhere::Nothing | Elsewhere::Incomplete | Elsewhere::Obsolete => None,
         }
-        Whole::Incomplete
     }
 }
 
 impl Offer {
-    fn new(id: PoolId, sorted: &Sorted, chosen: &[usize]) -> Option<Self> {
+    /// None where there is nothing for the node, or nothing that counts any more.
+    fn new(id: PoolId, sorted: &Arc<Sorted>, chosen: &[usize]) -> Option<Self> {
         let slices: Vec<Arc<Slice>> = chosen.iter().map(|at| sorted.all[*at].clone()).collect();
-        let (incomplete, elsewhere) = match sorted.whole(chosen) {
-            Whole::With(elsewhere) => (false, elsewhere),
-            Whole::Incomplete => (true, Vec::new()),
-            Whole::Obsolete => return None,
-        };
-        let (mut by_name, mut counters, mut invalid) = (HashMap::new(), Counters::new(), false);
+        let generation = slices.first()?.generation();
+        let elsewhere = sorted.elsewhere(chosen);
+        if elsewhere == Elsewhere::Obsolete {
+            return None;
+        }
+        let incomplete = elsewhere == Elsewhere::Incomplete;
+        let (mut by_name, mut counters, mut invalid) = (Names::new(), Counters::new(), false);
         for (at, slice) in slices.iter().enumerate() {
             for (index, device) in slice.devices().iter().enumerate() {
                 invalid |= by_name.insert(device.name.clone(), (at, index)).is_some();
@@ -216,18 +177,24 @@ impl Offer {
                 }
             }
         }
-        for (at, slice) in elsewhere.iter().enumerate() {
-            for (index, device) in slice.devices().iter().enumerate() {
-                by_name.entry(device.name.clone()).or_insert((slices.len() + at, index));
-            }
-        }
-        Some(Self { id, incomplete, invalid, slices, counters, elsewhere, by_name })
+        let sorted = sorted.clone();
+        Some(Self { id, incomplete, invalid, slices, counters, by_name, elsewhere, generation, sorted })
+    }
+
+    /// Whether what is known of devices elsewhere is kept for both.
+    #[cfg(test)]
+    pub(super) fn shares_names_with(&self, other: &Self) -> bool {
+        let names = |offer: &Self| offer.sorted.names(offer.generation, offer.elsewhere).map(std::ptr::from_ref);
+        self.by_name.len() == self.slices.iter().map(|slice| slice.devices().len()).sum::<usize>() && names(self) == names(other)
     }
 
     /// A device by its name.
     pub(super) fn device(&self, name: &str) -> Option<&Device> {
-        let (slice, device) = *self.by_name.get(name)?;
-        self.slices.iter().chain(&self.elsewhere).nth(slice)?.devices().get(device)
+        if let Some((slice, device)) = self.by_name.get(name) {
+            return self.slices.get(*slice)?.devices().get(*device);
+        }
+        let (slice, device) = *self.sorted.names(self.generation, self.elsewhere)?.get(name)?;
+        self.sorted.all.get(slice)?.devices().get(device)
     }
 }
 
@@ -281,13 +248,13 @@ impl Pools {
         let ids: BTreeSet<&PoolId> = own.chain(&self.shared).collect();
         let offer = |id: &PoolId| {
             let pool = self.pools.get(id)?;
-            let sorted = pool.sorted.get_or_init(|| Sorted::new(&pool.slices));
+            let sorted = pool.sorted.get_or_init(|| Arc::new(Sorted::new(&pool.slices)));
             let chosen = sorted.on(node);
             let mut offers = pool.offers.borrow_mut();
             if let Some(offer) = offers.get(&chosen) {
                 return Some(offer.clone());
             }
-            let offer = Arc::new(Offer::new(id.clone(), sorted, &chosen).filter(|_| !chosen.is_empty())?);
+            let offer = Arc::new(Offer::new(id.clone(), sorted, &chosen)?);
             offers.insert(chosen, offer.clone());
             Some(offer)
         };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use apimachinery::quantity::Quantity;
 use k8s_openapi::api::resource::v1::{AllocationResult, Device};
+use pods::slices::Place as On;
 
 use super::constraints::Constraint;
 use super::effort::Effort;
@@ -16,7 +17,6 @@ use super::pools::{Counters, Offer};
 use super::result::{self, Given};
 use super::shares::{self, Amounts, Part, is_shared};
 use super::wanted::{Request, Wanted};
-use crate::volumes::Place as On;
 
 /// Most devices of one claim (`AllocationResultsMaxSize`).
 pub(super) const RESULTS: usize = 32;

@@ -195,6 +195,29 @@ fn slices_of_other_nodes_take_nothing_away() {
     World::new(&both).check(all(), Ok(&["r=x"]));
 }
 
+/// A pool with a slice for each of many nodes costs each node its own slice: what devices elsewhere take of counters is known once for all.
+#[test]
+fn a_pool_over_many_nodes_is_known_once() {
+    const NODES: usize = 2000;
+    let pool = json!({"name": "p", "generation": 1, "resourceSliceCount": NODES});
+    let slices: Vec<_> = (0..NODES)
+        .map(|number| {
+            let more = json!({"pool": pool, "nodeName": format!("n{number}"), "devices": [{"name": format!("d{number}")}]});
+            slice(&format!("s{number}"), more)
+        })
+        .collect();
+    let world = World::new(&slices);
+    let labels = None;
+    let all: Vec<_> =
+        (0..NODES).map(|number| world.pools.on(Place { name: &format!("n{number}"), labels: &labels }).remove(0)).collect();
+    for (number, offer) in all.iter().enumerate() {
+        assert_eq!((offer.slices.len(), offer.incomplete), (1, false));
+        let named = |number: usize| offer.device(&format!("d{number}")).map(|device| device.name.clone());
+        assert_eq!((named(number), named(NODES - 1)), (Some(format!("d{number}")), Some(format!("d{}", NODES - 1))));
+        assert!(offer.shares_names_with(&all[0]), "devices elsewhere are kept once");
+    }
+}
+
 /// What one claim has another one does not get, unless it is an administrator's (KEP-5018).
 #[test]
 fn devices_are_taken() {

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
+use pods::slices::Place;
+
 use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{Event, Filter, Plugin, Reason, Verdict};
 use crate::pod::PodInfo;
-use crate::volumes::{ClaimsOf, Place, Volumes};
+use crate::volumes::{ClaimsOf, Volumes};
 
 pub(super) struct VolumeBinding;
 

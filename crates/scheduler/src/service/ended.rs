@@ -32,14 +32,14 @@ impl Scheduler {
             }
             Written::Evicted { victim, result: Err(error) } => {
                 tracing::warn!(pod = %victim.key(), error = client::why(&error), "a pod cannot be preempted, looking again");
-                return self.queue.happened(Event::PodRemoved);
+                return self.queue.happened(Event::PodRemoved, "PreemptionFailed");
             }
             Written::Discarded { pod, result } => {
                 if let Err(error) = result {
                     tracing::warn!(pod = %pod.key(), %error, "a claim of an attempt that failed cannot be deleted, looking again");
                 }
                 self.cluster.devices.discarding.remove(pod.uid());
-                return self.queue.happened(Event::Device);
+                return self.queue.happened(Event::Device, "ResourceClaimUpdate");
             }
             Written::Evicted { .. } | Written::Reported => return,
         };
@@ -72,10 +72,13 @@ impl Scheduler {
         tracing::warn!(pod = %pod.key(), node, %error, "binding failed, again later");
         let message = format!("binding rejected: {error}");
         self.tell(pod, pod, (Type::Warning, "FailedScheduling"), message.as_str());
-        self.writes.extend(self.api.report(&tried, SCHEDULER_ERROR, message, None));
+        // Where the pod waited, its status names the node, and what is queued is older than that.
+        let version = |pod: &PodInfo| pod.object().map(client::resource_version::of);
+        let latest: &PodInfo = if version(pod) > version(&tried) { pod } else { &tried };
+        self.writes.extend(self.api.report(latest, SCHEDULER_ERROR, message, None));
         self.cluster.remove_pod(pod.uid());
         self.queue.failed(&pod.key(), 0, Instant::now());
-        self.queue.moved(Event::PodRemoved, pod, self.cluster.namespaces());
+        self.queue.moved(Event::PodRemoved, pod, self.cluster.namespaces(), super::causes::POD[2]);
     }
 
     /// The claims for devices have been written for a pod, or not.
@@ -90,6 +93,6 @@ impl Scheduler {
             let newest = latest.into_iter().chain(cached.as_deref()).max_by_key(|claim| client::resource_version::of(*claim));
             devices.ledger.settle(one.id(), newest);
         }
-        self.queue.happened(Event::Device);
+        self.queue.happened(Event::Device, "ResourceClaimUpdate");
     }
 }

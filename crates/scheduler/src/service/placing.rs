@@ -6,6 +6,7 @@ mod tests;
 use std::sync::Arc;
 
 use base::budgets::shares::Share;
+use pods::slices::Place;
 
 use super::Scheduler;
 use crate::api::{Binder, Cache, Needs};
@@ -17,7 +18,7 @@ use crate::framework::Event;
 use crate::plugins::{DEVICES, PLUGINS, VOLUMES};
 use crate::pod::PodInfo;
 use crate::queue::Trial;
-use crate::volumes::{Place, Step};
+use crate::volumes::Step;
 
 /// Bindings of one namespace that may wait at the same time. They take memory, and provisioners that make nothing keep them for minutes.
 pub(super) const SHARE: usize = 1000;
@@ -88,12 +89,11 @@ impl Scheduler {
 
     /// A binding waits no more, whatever became of it: another of its namespace may. Changes of claims do not tell, which come before.
     pub(super) fn leave(&mut self, share: Share) {
-        let was_full = self.waiting.shares.is_full(share.key());
+        let (was_full, namespace) = (self.waiting.shares.is_full(share.key()), share.key().clone());
         drop(share);
         // Else nobody was refused.
         if was_full {
-            self.queue.happened(Event::Volume);
-            self.queue.happened(Event::Device);
+            self.queue.happened_in(&namespace, &[Event::Volume, Event::Device], "BindingEnded");
         }
     }
 

@@ -67,6 +67,12 @@ async fn cluster() -> (Cluster, Tasks) {
         fake.put::<PersistentVolume>(&object(json!({"metadata": {"name": name}, "spec": {"capacity": {"storage": "1Gi"},
             "claimRef": {"namespace": "a", "name": name, "uid": name}, "csi": {"driver": "p", "volumeHandle": name}}})));
     }
+    for (name, zone) in [("zoned", "b__c"), ("far", "d")] {
+        fake.put(&claim(name, bound(), "hand", name, "Bound"));
+        let meta = json!({"name": name, "labels": {"topology.kubernetes.io/zone": zone}});
+        fake.put::<PersistentVolume>(&object(json!({"metadata": meta, "spec": {"capacity": {"storage": "1Gi"},
+            "claimRef": {"namespace": "a", "name": name, "uid": name}}})));
+    }
     let one = json!([{"name": "p", "nodeID": "n", "allocatable": {"count": 1}}]);
     fake.put::<CSINode>(&object(json!({"metadata": {"name": "n"}, "spec": {"drivers": one}})));
     fake.put::<CSINode>(&object(json!({"metadata": {"name": "m"}, "spec": {"drivers": [{"name": "p", "nodeID": "m"}]}})));
@@ -193,6 +199,74 @@ async fn what_is_done_before_the_pod_is_bound() {
     // One volume is not for two.
     check(&["hand", "second"], "m", Err(BIND_CONFLICT));
     check(&["hand", "hand"], "m", Ok("hand takes free"));
+}
+
+/// Two nodes, n and m, and what a driver says of the room for volumes of the class "later".
+async fn with_capacities(driver: Value, capacities: &[Value]) -> (Cluster, Tasks) {
+    let fake = Fake::default();
+    fake.put(&claim("later", json!({}), "later", "", "Pending"));
+    fake.put(&claim("chosen", json!({rules::SELECTED_NODE: "m"}), "later", "", "Pending"));
+    fake.put(&class("later", "p", "WaitForFirstConsumer"));
+    fake.put::<CSIDriver>(&object(json!({"metadata": {"name": "p"}, "spec": driver})));
+    for (index, capacity) in capacities.iter().enumerate() {
+        let mut capacity = capacity.clone();
+        capacity["metadata"] = json!({"namespace": "drivers", "name": format!("c{index}")});
+        fake.put::<CSIStorageCapacity>(&object(capacity));
+    }
+    let (tasks, _failures) = Tasks::root();
+    let informers = Informers::new(fake.client(), tasks.clone());
+    let volumes = Volumes::new(&informers);
+    informers.of::<PersistentVolumeClaim>().synced().await;
+    informers.of::<StorageClass>().synced().await;
+    informers.of::<CSIDriver>().synced().await;
+    informers.of::<CSIStorageCapacity>().synced().await;
+    let mut cluster = Cluster::default();
+    cluster.set_node(&node("n", json!({})));
+    cluster.set_node(&node("m", json!({})));
+    cluster.volumes = volumes;
+    (cluster, tasks)
+}
+
+/// KEP-1472 and Kubernetes documentation, "Storage Capacity": "the scheduler will only consider nodes for the Pod which have enough storage
+/// available to them".
+#[tokio::test]
+async fn new_volumes_need_room() {
+    let check = async |driver: Value, capacities: &[Value], claim: &str, expected: &str| {
+        let (mut cluster, _tasks) = with_capacities(driver, capacities).await;
+        let chosen = Chooser::default().choose(&using(&[claim]), &mut cluster, &Attempt::default());
+        assert_eq!(chosen.unwrap_or_else(|error| error.to_string()), expected, "{claim}: {capacities:?}");
+    };
+    let tells = || json!({"storageCapacity": true});
+    let on = |node: &str| json!({"matchLabels": {"kubernetes.io/hostname": node}});
+    let capacity = |node: &str, class: &str, capacity: &str, largest: Value| json!({"nodeTopology": on(node), "storageClassName": class, "capacity": capacity, "maximumVolumeSize": largest});
+    let none = "0/2 nodes are available: 2 node(s) did not have enough free storage.";
+    check(tells(), &[], "later", none).await;
+    check(tells(), &[capacity("m", "later", "1Gi", Value::Null)], "later", "m").await;
+    let small = capacity("n", "later", "1023Mi", Value::Null);
+    check(tells(), &[small.clone(), capacity("m", "later", "2Gi", Value::Null)], "later", "m").await;
+    check(tells(), &[small, capacity("m", "other", "2Gi", Value::Null)], "later", none).await;
+    check(tells(), &[capacity("m", "later", "9Gi", json!("1Mi")), capacity("n", "later", "1Mi", json!("1Gi"))], "later", "n")
+        .await;
+    let nowhere = json!({"storageClassName": "later", "capacity": "2Gi"});
+    check(tells(), &[nowhere], "later", none).await;
+    let everywhere = json!({"storageClassName": "later", "capacity": "2Gi", "nodeTopology": {}});
+    check(tells(), &[everywhere], "chosen", "m").await;
+    let taken = "0/2 nodes are available: 1 node(s) did not have enough free storage, 1 node(s) didn't find available persistent volumes to bind.";
+    check(tells(), &[capacity("n", "later", "2Gi", Value::Null)], "chosen", taken).await;
+    check(json!({}), &[], "chosen", "m").await;
+}
+
+#[tokio::test]
+async fn volumes_with_zones() {
+    let (mut cluster, _tasks) = cluster().await;
+    cluster.set_node(&node("n", json!({"labels": {"topology.kubernetes.io/zone": "a"}})));
+    cluster.set_node(&node("m", json!({"labels": {"topology.kubernetes.io/zone": "b"}})));
+    let mut choose = |claim: &str| {
+        let chosen = Chooser::default().choose(&using(&[claim]), &mut cluster, &Attempt::default());
+        chosen.unwrap_or_else(|error| error.to_string())
+    };
+    assert_eq!(choose("zoned"), "m");
+    assert_eq!(choose("far"), "0/2 nodes are available: 2 node(s) had no available volume zone.");
 }
 
 #[test]

@@ -31,13 +31,13 @@ pub(super) struct Bounds {
     /// Entries up to here are not young.
     pub(super) old: Revision,
     /// How many times the bounds there may be where the oldest entry is young.
-    pub(super) spare: u64,
+    pub(super) young_factor: u64,
 }
 
 impl Bounds {
     /// Whether an entry leaves so much history.
     fn exceeds(&self, (entries, kept): (u64, u64), revision: Revision) -> bool {
-        let times = if revision <= self.old { 1 } else { self.spare };
+        let times = if revision <= self.old { 1 } else { self.young_factor };
         entries > self.history.entries.saturating_mul(times) || kept > self.history.bytes.saturating_mul(times)
     }
 }
@@ -46,8 +46,8 @@ impl Bounds {
 pub(super) fn is_due(head: Head, tail: Tail, bounds: &Bounds) -> bool {
     let history = bounds.history;
     let (entries, kept) = window(head, tail);
-    let spare = (entries.saturating_sub((history.entries / 8).min(STEP as u64)), kept.saturating_sub(history.bytes / 8));
-    bounds.exceeds(spare, tail.compacted + 1)
+    let beyond_slack = (entries.saturating_sub((history.entries / 8).min(STEP as u64)), kept.saturating_sub(history.bytes / 8));
+    bounds.exceeds(beyond_slack, tail.compacted + 1)
 }
 
 fn trim(shared: &Shared) -> Result<(), Error> {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     fn bounds(entries: u64, bytes: u64) -> Bounds {
-        Bounds { history: History { entries, bytes, keep: Duration::ZERO }, old: Revision::MAX, spare: 1 }
+        Bounds { history: History { entries, bytes, keep: Duration::ZERO }, old: Revision::MAX, young_factor: 1 }
     }
 
     /// Create, update, (an ephemeral commit,) delete, create: revisions 1, 2, 4, 5.
@@ -192,7 +192,7 @@ mod tests {
         let check = |kept: u64, tail: Revision, old: Revision, due: bool| {
             let head = Head { revision: 20, entries: 20, kept, ..Head::default() };
             let tail = Tail { compacted: tail, entries: tail, ..Tail::default() };
-            let bounds = Bounds { old, spare: 3, ..bounds(100, 800) };
+            let bounds = Bounds { old, young_factor: 3, ..bounds(100, 800) };
             assert_eq!(is_due(head, tail, &bounds), due, "{kept} {tail:?} {old}");
         };
         check(1000, 4, 4, false);
@@ -201,10 +201,10 @@ mod tests {
         check(2501, 4, 4, true);
         let entries = (1..=4).map(|revision| (0, entry(revision, 0, Some("v")))).collect::<Vec<_>>();
         let head = Head { revision: 4, entries: 4, kept: 1000, ..Head::default() };
-        for (old, spare, compacted) in [(0, 4, None), (0, 3, Some(1)), (2, 3, Some(2)), (0, 1, Some(3))] {
-            let bounds = Bounds { old, spare, ..bounds(1, u64::MAX) };
+        for (old, young_factor, compacted) in [(0, 4, None), (0, 3, Some(1)), (2, 3, Some(2)), (0, 1, Some(3))] {
+            let bounds = Bounds { old, young_factor, ..bounds(1, u64::MAX) };
             let plan = plan(head, Tail::default(), 0, &bounds, entries.clone());
-            assert_eq!(plan.map(|plan| plan.tail.compacted), compacted, "{old} {spare}");
+            assert_eq!(plan.map(|plan| plan.tail.compacted), compacted, "{old} {young_factor}");
         }
     }
 }

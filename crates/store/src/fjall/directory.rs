@@ -171,8 +171,9 @@ impl Directory {
         write().map_err(|error| failed(&self.root, &error))
     }
 
-    /// How many times so many `bytes` of history there may be for a while: as much as a 64th of the disk.
-    pub(super) fn spare(&self, bytes: u64) -> Result<u64, Error> {
+    /// How many times so many `bytes` history may have while its oldest entry is young: as much as a 64th of the disk, at least one, and at most
+    /// [`YOUNG`].
+    pub(super) fn young_factor(&self, bytes: u64) -> Result<u64, Error> {
         let stat = statvfs(&self.root).map_err(|errno| failed(&self.root, &errno.into()))?;
         let all = stat.blocks().saturating_mul(stat.fragment_size());
         Ok((all / 64).checked_div(bytes).unwrap_or(YOUNG).clamp(1, YOUNG))
@@ -221,10 +222,24 @@ pub(super) fn private_umask() {
 }
 
 /// Whether a write may start. Flushing and compaction write too, later: a reserve is kept for them, because they cannot be
-/// refused. Deletions may use half of it, since they are what makes room.
-pub(super) fn has_room(available: u64, reserve: u64, bytes: u64, deletes: bool) -> bool {
-    let keep = if deletes { reserve / 2 } else { reserve };
+/// refused. Deletions may use half of it, since they are what makes room, and steps on the way to them, which are larger, half of that.
+pub(super) fn has_room(available: u64, reserve: u64, bytes: u64, write: For) -> bool {
+    let keep = match write {
+        For::Content => reserve,
+        For::Removal => reserve - reserve / 4,
+        For::Deletion => reserve / 2,
+    };
     available >= keep.saturating_add(bytes)
+}
+
+/// What a write is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum For {
+    /// What there is to be.
+    Content,
+    /// A step on the way to a deletion.
+    Removal,
+    Deletion,
 }
 
 #[cfg(test)]
@@ -234,11 +249,13 @@ mod tests {
 
     #[test]
     fn the_reserve_is_kept() {
-        let check = |available, bytes, deletes, expected| assert_eq!(has_room(available, 100, bytes, deletes), expected);
-        check(110, 10, false, true);
-        check(109, 10, false, false);
-        check(60, 10, true, true);
-        check(59, 10, true, false);
+        let check = |available, bytes, write, expected| assert_eq!(has_room(available, 100, bytes, write), expected);
+        check(110, 10, For::Content, true);
+        check(109, 10, For::Content, false);
+        check(85, 10, For::Removal, true);
+        check(84, 10, For::Removal, false);
+        check(60, 10, For::Deletion, true);
+        check(59, 10, For::Deletion, false);
     }
 
     #[test]

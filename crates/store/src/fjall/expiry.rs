@@ -67,6 +67,7 @@ async fn expire(queue: &mpsc::Sender<Request>, records: &[(u64, bytes::Bytes, Re
             ttl: None,
             note: None,
             holds: Vec::new(),
+            removes: false,
         };
         submit(queue, write)
     });

@@ -2,28 +2,58 @@
 
 use crate::Error;
 
-/// What of a limit updates may take beyond it: status, finalizers and the marks of deletion are updates, and are on the way to fewer
-/// objects.
+/// What of a limit updates may take beyond it: status, finalizers and what is said of an end are updates, and are on the way to fewer objects.
 const FOR_UPDATES: u64 = 16;
+
+/// Bytes that updates may take beyond what a start has found, where that was more than they may have: a quota was lowered, and nothing could be
+/// taken down if nobody could say how far he is.
+const FOR_UPDATES_BEYOND: u64 = 1 << 20;
+
+/// Most bytes by which a step of a removal makes a record larger, and is refused by no quota: a mark of deletion, finalizers of the garbage
+/// collector, a condition. What is longer is an update like others.
+const OF_REMOVAL: usize = 4 << 10;
 
 /// How many bytes records may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Quota(pub(super) u64);
+pub(super) struct Quota {
+    limit: u64,
+    /// How many where it is an update that takes them.
+    updates: u64,
+}
+
+/// A record before and after a write, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// None where there is none.
+    pub(super) before: Option<usize>,
+    /// None for a deletion.
+    pub(super) after: Option<usize>,
+    /// The write is a step of the record's removal.
+    pub(super) removes: bool,
+}
 
 impl Quota {
-    /// Whether a record of `before` bytes (none where there is none) may have `after` bytes (none for a deletion) beside `taken` ones.
+    /// A limit for a store in which so many bytes are taken.
+    pub(super) fn new(limit: u64, taken: u64) -> Self {
+        let share = limit / FOR_UPDATES;
+        let usual = limit.saturating_add(share);
+        let updates = if taken > usual { taken.saturating_add(share.min(FOR_UPDATES_BEYOND)) } else { usual };
+        Self { limit, updates }
+    }
+
+    /// Whether a write may make a record so large beside `taken` bytes. What does not grow is never refused.
     ///
     /// # Errors
     /// [`Error::Quota`].
-    pub(super) fn check(self, taken: u64, before: Option<usize>, after: Option<usize>) -> Result<(), Error> {
-        let Self(limit) = self;
-        let allowed = match (before, after) {
-            (_, None) => return Ok(()),
-            (Some(before), Some(after)) if after <= before => return Ok(()),
-            (Some(_), _) => limit.saturating_add(limit / FOR_UPDATES),
-            (None, _) => limit,
+    pub(super) fn check(self, taken: u64, sizes: Sizes) -> Result<(), Error> {
+        let Self { limit, updates } = self;
+        let more = sizes.after.unwrap_or_default().saturating_sub(sizes.before.unwrap_or_default());
+        let allowed = match sizes {
+            Sizes { after: None, .. } => return Ok(()),
+            Sizes { before: Some(_), removes, .. } if more == 0 || removes && more <= OF_REMOVAL => return Ok(()),
+            Sizes { before: Some(_), .. } => updates,
+            Sizes { before: None, .. } => limit,
         };
-        let more = after.unwrap_or_default().saturating_sub(before.unwrap_or_default());
         if taken.saturating_add(more as u64) <= allowed { Ok(()) } else { Err(Error::Quota { taken, limit }) }
     }
 }
@@ -32,17 +62,37 @@ impl Quota {
 mod tests {
     use super::*;
 
+    /// `found` is what was taken at the start.
+    #[track_caller]
+    fn check(found: u64, taken: u64, (before, after): (Option<usize>, Option<usize>), removes: bool, fits: bool) {
+        let sizes = Sizes { before, after, removes };
+        assert_eq!(Quota::new(1_600, found).check(taken, sizes).is_ok(), fits, "{found} {taken} {sizes:?}");
+    }
+
     #[test]
     fn what_makes_room_is_never_refused_and_what_grows_ends_at_the_limit() {
-        let check = |stored, before, after, fits: bool| {
-            assert_eq!(Quota(1_600).check(stored, before, after).is_ok(), fits, "{stored} {before:?} {after:?}");
-        };
-        check(1_500, None, Some(100), true);
-        check(1_500, None, Some(101), false);
-        check(1_600, Some(10), Some(110), true);
-        check(1_600, Some(10), Some(111), false);
-        check(9_999, Some(10), Some(10), true);
-        check(9_999, Some(10), None, true);
-        check(u64::MAX, None, Some(1), false);
+        for found in [0, 1_700] {
+            check(found, 1_500, (None, Some(100)), false, true);
+            check(found, 1_500, (None, Some(101)), false, false);
+            check(found, 1_600, (Some(10), Some(110)), false, true);
+            check(found, 1_600, (Some(10), Some(111)), false, false);
+            check(found, 9_999, (Some(10), Some(10)), false, true);
+            check(found, 9_999, (Some(10), None), false, true);
+            check(found, u64::MAX, (None, Some(1)), false, false);
+        }
+    }
+
+    #[test]
+    fn over_a_lowered_limit_objects_can_be_taken_down() {
+        // A hundred more than there were.
+        check(9_000, 9_000, (Some(10), Some(110)), false, true);
+        check(9_000, 9_000, (Some(10), Some(111)), false, false);
+        check(9_000, 9_000, (None, Some(1)), false, false);
+        check(9_000, 9_101, (Some(10), Some(10 + OF_REMOVAL)), true, true);
+        check(9_000, 9_101, (Some(10), Some(11 + OF_REMOVAL)), true, false);
+        // Nothing is removed that is not there.
+        check(9_000, 9_101, (None, Some(1)), true, false);
+        let large = Quota::new(1 << 40, 1 << 41);
+        assert_eq!(large.updates, (1 << 41) + FOR_UPDATES_BEYOND);
     }
 }

@@ -37,8 +37,8 @@ pub(super) struct Shared {
     /// When the expiry task looks next, milliseconds since 1970. Writes that expire before wake it.
     next_expiry: AtomicU64,
     history: History,
-    /// How many times the bounds of history what is young may have.
-    spare: u64,
+    /// While its oldest entry is young, history may have so many times what its bounds say. One where the disk is small.
+    young_factor: u64,
     moments: Mutex<Moments>,
     /// Up to here there is nothing that is not young to leave history.
     exhausted: AtomicU64,
@@ -67,7 +67,7 @@ impl Shared {
             compacted: AtomicU64::new(tail.compacted),
             next_expiry: AtomicU64::new(u64::MAX),
             history,
-            spare: directory.spare(history.bytes)?,
+            young_factor: directory.young_factor(history.bytes)?,
             moments: Mutex::new(Moments::new(history.keep, head.revision)),
             exhausted: AtomicU64::new(0),
             short: AtomicBool::new(false),
@@ -177,8 +177,8 @@ impl Shared {
     pub(super) fn bounds(&self) -> Bounds {
         let old = Some(self.moments.lock().old()).filter(|old| *old > self.exhausted.load(Ordering::Relaxed));
         // Where there is no room, what is young is no reason to refuse writes.
-        let spare = if self.short.load(Ordering::Relaxed) { 1 } else { self.spare };
-        Bounds { history: self.history, old: old.unwrap_or_default(), spare }
+        let young_factor = if self.short.load(Ordering::Relaxed) { 1 } else { self.young_factor };
+        Bounds { history: self.history, old: old.unwrap_or_default(), young_factor }
     }
 
     /// Compaction has found nothing to do by these bounds.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::encoding::{Entry, Head, Stored, encode_u64, encoded_len, expiry_key};
-use super::quota::Quota;
+use super::quota::{Quota, Sizes};
 use crate::{Change, Error, Event, Expect, Lane, Record, Revision, Write};
 
 /// Longer keys are refused, as are values that no reader would take.
@@ -88,7 +88,8 @@ impl<'a, V: View> Stage<'a, V> {
         check_expectation(&write, before.as_ref())?;
         let length = |value: &Bytes| write.key.len() + value.len();
         let taken = self.batch.head.current();
-        self.quota.check(taken, before.as_ref().map(|stored| length(&stored.record.value)), value.as_ref().map(length))?;
+        let (old, new) = (before.as_ref().map(|stored| length(&stored.record.value)), value.as_ref().map(length));
+        self.quota.check(taken, Sizes { before: old, after: new, removes: write.removes })?;
         let revision = self.batch.head.revision + 1;
         let after = value.as_ref().map(|value| Stored {
             record: Record { key: write.key.clone(), value: value.clone(), revision },

@@ -185,6 +185,33 @@ async fn a_full_store_takes_what_makes_room() {
     engine.close().await;
 }
 
+/// A quota may be lowered below what there is: then what is there can still be taken down.
+#[tokio::test]
+async fn a_lowered_quota_lets_go() {
+    let (dir, tasks) = (tempfile::tempdir().unwrap(), Tasks::root().0);
+    let value = |bytes: usize| "v".repeat(bytes);
+    let engine = Fjall::open(options(dir.path()), &tasks).await.unwrap();
+    for n in 0..20 {
+        engine.commit(write(&format!("k{n}"), Expect::Absent, Some(&value(1_000)))).await.unwrap();
+    }
+    engine.close().await;
+    let engine = Fjall::open(Options { quota: 10_000, ..options(dir.path()) }, &tasks).await.unwrap();
+    let put = async |key: &str, bytes: usize, removes: bool| {
+        let write = crate::Write { removes, ..write(key, Expect::Anything, Some(&value(bytes))) };
+        engine
+            .commit(write)
+            .await
+            .map_err(|error| assert!(matches!(error, Error::Quota { limit: 10_000, .. }), "{error}"))
+            .is_ok()
+    };
+    assert!(!put("new", 1, true).await && put("k0", 1_500, false).await && !put("k1", 1_500, false).await);
+    for n in 0..20 {
+        assert!(put(&format!("k{n}"), 1_600, true).await, "a mark");
+        engine.commit(write(&format!("k{n}"), Expect::Anything, None)).await.unwrap();
+    }
+    engine.close().await;
+}
+
 /// A directory whose last writer did not know the number, or counted deletions twice in what history keeps, or not.
 #[tokio::test]
 async fn what_is_current_is_counted_where_it_was_not() {

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
 use super::database::{Database, WriteError};
-use super::directory::{Directory, has_room};
+use super::directory::{Directory, For, has_room};
 use super::quota::Quota;
 use super::stage::{Batch, Stage};
 use super::{Options, Shared};
@@ -50,7 +50,8 @@ enum Failure {
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, directory: Directory, queue: mpsc::Receiver<Request>, options: &Options) -> Self {
         METRICS.quota.set(i64::try_from(options.quota).unwrap_or(i64::MAX));
-        let writer = Self { shared, directory, queue, reserve: options.reserve, quota: Quota(options.quota), idle: options.idle };
+        let quota = Quota::new(options.quota, shared.head().current());
+        let writer = Self { shared, directory, queue, reserve: options.reserve, quota, idle: options.idle };
         writer.measure();
         writer
     }
@@ -120,12 +121,12 @@ impl Writer {
         let (mut bytes, mut puts, mut refused) = (0, false, false);
         let results = writes.into_iter().map(|write| {
             let size = size(&write) as u64;
-            let is_deletion = write.change == Change::Delete;
-            if !has_room(available, self.reserve, bytes + size, is_deletion) {
+            let purpose = purpose(&write);
+            if !has_room(available, self.reserve, bytes + size, purpose) {
                 refused = true;
                 return Err(Error::NoSpace);
             }
-            puts |= !is_deletion;
+            puts |= purpose == For::Content;
             bytes += size;
             let result = stage.add(write);
             if matches!(result, Err(Error::Quota { .. })) {
@@ -212,6 +213,14 @@ struct Staged {
 /// Takes out what is held for the writes.
 fn holds(writes: &mut [Write]) -> Vec<Hold> {
     writes.iter_mut().flat_map(|write| std::mem::take(&mut write.holds)).collect()
+}
+
+fn purpose(write: &Write) -> For {
+    match write.change {
+        Change::Delete => For::Deletion,
+        Change::Put(_) if write.removes => For::Removal,
+        Change::Put(_) => For::Content,
+    }
 }
 
 fn size(write: &Write) -> usize {

@@ -10,7 +10,7 @@ use store::{Change, Expect, Lane, Write};
 pub(crate) fn write(key: &str, value: Option<Bytes>) -> Write {
     let change = value.map_or(Change::Delete, Change::Put);
     let key = Bytes::copy_from_slice(key.as_bytes());
-    Write { key, expect: Expect::Anything, change, lane: Lane::Durable, ttl: None, note: None, holds: Vec::new() }
+    Write { key, expect: Expect::Anything, change, lane: Lane::Durable, ttl: None, note: None, holds: Vec::new(), removes: false }
 }
 
 /// `len` bytes that do not compress, the same for the same seed.

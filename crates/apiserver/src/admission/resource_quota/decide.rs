@@ -73,14 +73,15 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// What a quota has to give more, or less, than before. A change can take an object into its scope and out of it.
+    /// What a quota has to give more than before. A change can take an object into its scope and out of it; what it has to give less the
+    /// controller counts, as upstream: who takes less writes nothing and is refused by nobody.
     fn delta(&self, spec: &ResourceQuotaSpec) -> Usage {
         let is_about = |object: &&Counted| quota::selects(spec, object.scoped());
         let mut delta = Some(&self.object).filter(is_about).map(|object| self.usage(object)).unwrap_or_default();
         for (name, amount) in self.old.as_ref().filter(is_about).map(|old| self.usage(old)).unwrap_or_default() {
             *delta.entry(name).or_default() -= amount;
         }
-        delta.retain(|_, amount| !amount.is_zero());
+        delta.retain(|_, amount| amount.signum() > 0);
         delta
     }
 }
@@ -117,6 +118,10 @@ fn decide(asked: &Asked<'_>, quota: &Value) -> Verdict {
     if names.is_empty() || ![Some(&asked.object), asked.old.as_ref()].into_iter().flatten().any(is_about) {
         return Verdict::Free;
     }
+    let delta = asked.delta(&spec);
+    if !names.iter().any(|name| delta.contains_key(*name)) {
+        return Verdict::Free;
+    }
     let name = apimachinery::meta::name(quota);
     if let (Counted::Pod(pod), None) = (&asked.object, &asked.old) {
         let unsaid = quota::unsaid(names.iter().copied(), pod);
@@ -131,30 +136,25 @@ fn decide(asked: &Asked<'_>, quota: &Value) -> Verdict {
     if !unknown.is_empty() {
         return Verdict::Refused(format!("status unknown for quota: {name}, resources: {}", unknown.join(",")));
     }
-    count(&asked.delta(&spec), quota, name, &hard, used)
+    count(&delta, quota, name, &hard, used)
 }
 
 fn count(asked: &Usage, quota: &Value, name: &str, hard: &Usage, mut used: Usage) -> Verdict {
     let (mut requested, mut before, mut limited) = (Vec::new(), Vec::new(), Vec::new());
-    let mut changed = false;
     for (resource, most) in hard {
         let (Some(delta), Some(now)) = (asked.get(resource), used.get(resource).copied()) else { continue };
         let next = now + *delta;
-        if delta.signum() > 0 && next > *most {
+        if next > *most {
             requested.push(format!("{resource}={delta}"));
             before.push(format!("{resource}={now}"));
             limited.push(format!("{resource}={most}"));
         }
-        used.insert(resource.clone(), next.max(Quantity::ZERO.with_format(most.format())));
-        changed = true;
+        used.insert(resource.clone(), next);
     }
     if !requested.is_empty() {
         let [requested, before, limited] = [requested, before, limited].map(|list| list.join(","));
         let text = format!("exceeded quota: {name}, requested: {requested}, used: {before}, limited: {limited}");
         return Verdict::Refused(text);
-    }
-    if !changed {
-        return Verdict::Free;
     }
     let mut next = quota.clone();
     next["status"]["used"] =
@@ -241,7 +241,7 @@ mod tests {
         // A deadline that comes later takes the pod from one scope to the other.
         check("pods", &ends, Some(&pod(json!({}))), &of("Terminating"), one());
         let full = quota(&["NotTerminating"], json!({"pods": "1"}), json!({"pods": "1"}));
-        check("pods", &ends, Some(&pod(json!({}))), &full, Ok(json!({"pods": "0"})));
+        check("pods", &ends, Some(&pod(json!({}))), &full, none());
         let full = quota(&["Terminating"], json!({"pods": "1"}), json!({"pods": "1"}));
         let over = "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1";
         check("pods", &ends, Some(&pod(json!({}))), &full, Err(over));
@@ -255,8 +255,14 @@ mod tests {
         };
         let (plain, port) = (service("ClusterIP"), service("NodePort"));
         check("services", &port, Some(&plain), &limits("0"), Ok(json!({"services": "1", "services.nodeports": "1"})));
-        check("services", &plain, Some(&port), &limits("1"), Ok(json!({"services": "1", "services.nodeports": "0"})));
+        check("services", &plain, Some(&port), &limits("1"), Ok(Value::Null));
         check("services", &port, Some(&port), &limits("1"), Ok(Value::Null));
+        // Over a lowered quota, or one of which not everything is known, what takes no more is free.
+        check("services", &port, Some(&port), &limits("3"), Ok(Value::Null));
+        let unknown = quota(&[], json!({"services": "5", "services.nodeports": "1"}), json!({"services": "1"}));
+        check("services", &plain, Some(&port), &unknown, Ok(Value::Null));
+        let why = "status unknown for quota: q, resources: services.nodeports";
+        check("services", &port, Some(&plain), &unknown, Err(why));
         let over =
             "exceeded quota: q, requested: services.nodeports=1, used: services.nodeports=1, limited: services.nodeports=1";
         check("services", &port, Some(&plain), &limits("1"), Err(over));

@@ -33,6 +33,8 @@ pub(super) enum Failure {
 pub(super) struct Verdict {
     /// The patched object, none when nothing is patched.
     pub(super) object: Option<Value>,
+    /// The operations that were asked for.
+    pub(super) patch: Option<Value>,
 }
 
 /// Asks a webhook about a request, as a version of its resource.
@@ -58,8 +60,10 @@ pub(super) async fn call(hook: &Hook, a: &Request<'_>, version: &Served, is_muta
     if let Some(status) = answer.refused {
         return Err(Failure::Refused(status));
     }
-    let Some(operations) = answer.patch else { return Ok(Verdict { object: None }) };
-    patched(&hook.name, object.as_deref(), &operations).map(|object| Verdict { object })
+    let Some(operations) = answer.patch else { return Ok(Verdict { object: None, patch: None }) };
+    let object = patched(&hook.name, object.as_deref(), &operations)?;
+    let patch = if object.is_some() { serde_json::from_slice(&operations).ok() } else { None };
+    Ok(Verdict { object, patch })
 }
 
 /// The object with the patch, none when the patch is empty. What is no patch is no answer; one that does not fit is told of with the reason.

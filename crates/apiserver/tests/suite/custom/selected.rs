@@ -111,6 +111,42 @@ async fn each_version_is_selected_by_its_own_fields() {
     assert_eq!(names(&get(api, V1).await), ["b", "c"]);
 }
 
+/// "The webhook must not mutate any property of `metadata` inside the converted object other than `labels` and `annotations`": clients select by the
+/// labels that they see, as upstream, where each version has a cache of its own.
+#[tokio::test]
+async fn labels_that_a_webhook_changes_are_selected_as_they_are_shown() {
+    let (server, hook) = with_hook().await;
+    let api = &server.api;
+    hook.behave(|review| {
+        let mut answer = honest(review);
+        for object in answer["convertedObjects"].as_array_mut().unwrap() {
+            let tier = object["metadata"]["labels"]["tier"].as_str().unwrap_or_default();
+            let tier = if object["apiVersion"] == "example.com/v2" { tier.to_uppercase() } else { tier.to_lowercase() };
+            object["metadata"]["labels"] = json!({"tier": tier});
+        }
+        answer
+    });
+    let labelled = async |path: &str, tier: &str| {
+        names(&get(api, &format!("{path}?labelSelector=tier%3D{tier}")).await).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut of_shown = Watch::start(api, &format!("{V2}?labelSelector=tier%3DGOLD")).await;
+    let mut of_stored = Watch::start(api, &format!("{V1}?labelSelector=tier%3Dgold")).await;
+    for (name, tier) in [("a", "gold"), ("b", "tin")] {
+        let object = json!({"kind": "Foo", "metadata": {"name": name, "labels": {"tier": tier}}, "hostPort": "h:1"});
+        ask(api, 201, &format!("POST {V1}"), &object).await;
+    }
+    assert_eq!((labelled(V1, "gold").await, labelled(V2, "GOLD").await), (vec!["a".to_owned()], vec!["a".to_owned()]));
+    assert!(labelled(V1, "GOLD").await.is_empty() && labelled(V2, "gold").await.is_empty());
+    assert_eq!(of_shown.next_named().await, ("ADDED".to_owned(), "a".to_owned()));
+    assert_eq!(of_stored.next_named().await, ("ADDED".to_owned(), "a".to_owned()));
+    let change = json!({"metadata": {"labels": {"tier": "tin"}}});
+    ask(api, 200, &format!("PATCH {V1}/a\ncontent-type: application/merge-patch+json"), &change).await;
+    assert_eq!(of_shown.next_named().await, ("DELETED".to_owned(), "a".to_owned()));
+    assert_eq!(of_stored.next_named().await, ("DELETED".to_owned(), "a".to_owned()));
+    let gone = ask(api, 200, &format!("DELETE {V2}?labelSelector=tier%3DTIN"), &Value::Null).await;
+    assert_eq!(names(&gone), ["a", "b"]);
+}
+
 /// A limit is of what is selected, and what many watch is converted once.
 #[tokio::test]
 async fn what_is_shown_is_selected_in_pages_and_for_many() {

@@ -1,6 +1,10 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::strategy::Strategy;
+use crate::typed::Typed;
 use apimachinery::patch;
+
+const ROLLING: &str = "/spec/updateStrategy/rollingUpdate";
 
 fn set(spec: &Value) -> Value {
     let base = json!({"metadata": {"name": "db"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {
@@ -105,13 +109,13 @@ fn max_unavailable_is_dropped_while_its_gate_is_off() {
     let with = set(&json!({"updateStrategy": {"rollingUpdate": {"maxUnavailable": 2}}}));
     let check = |old: &Value, expected: Value| {
         let mut new = with.clone();
-        StatefulSet::prepare_update(&mut new, old);
+        Typed::<StatefulSet>::new().prepare_update(&mut new, old);
         assert_eq!(new.pointer(ROLLING), Some(&expected));
     };
     check(&set(&json!({})), json!({"partition": 0}));
     check(&with, json!({"partition": 0, "maxUnavailable": 2}));
     let mut new = with.clone();
-    StatefulSet::prepare_create(&mut new);
+    Typed::<StatefulSet>::new().prepare_create(&mut new);
     assert_eq!((new.pointer(ROLLING), &new["status"]["replicas"]), (Some(&json!({"partition": 0})), &json!(0)));
 }
 

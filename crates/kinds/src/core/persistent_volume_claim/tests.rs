@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde_json::{Value, json};
 
+use super::RESIZE_STATES;
 use crate::testing::{check, check_row, check_status, check_update, check_warnings, defaulted, with};
 use crate::typed::Kind;
 
@@ -136,13 +137,32 @@ fn statuses() {
         json!({"allocatedResourceStatuses": {"storage": "Odd", "cpu": "NodeResizePending"}}),
         &[
             "status.allocatedResourceStatus: Unsupported value: \"cpu\": supported values: \"storage\"",
-            "status.allocatedResourceStatus: Unsupported value: \"storage\": supported values: \"ControllerResizeFailed\", \"ControllerResizeInProgress\", \"NodeResizeFailed\", \"NodeResizeInProgress\", \"NodeResizePending\"",
+            "status.allocatedResourceStatus: Unsupported value: \"storage\": supported values: \"ControllerResizeInProgress\", \"ControllerResizeInfeasible\", \"NodeResizeInProgress\", \"NodeResizeInfeasible\", \"NodeResizePending\"",
         ],
     );
     check(
         json!({"allocatedResources": {"a.example/disks": "1", "memory": "1"}}),
         &["status.allocatedResources: Unsupported value: \"memory\": supported values: \"storage\""],
     );
+}
+
+/// KEP-1790, "Allocated resource statuses", with the names that v1.31 gave them (kubernetes/kubernetes#126108).
+#[test]
+fn growing_has_states() {
+    let with = |state: &str| json!({"phase": "Bound", "allocatedResourceStatuses": {"storage": state}});
+    for state in RESIZE_STATES {
+        check_status::<PersistentVolumeClaim>(claim(json!({})), with(state), &[]);
+    }
+    for state in ["ControllerResizeFailed", "NodeResizeFailed"] {
+        let mut old = claim(json!({}));
+        old["status"] = with(state);
+        check_status::<PersistentVolumeClaim>(old.clone(), with(state), &[]);
+        let refused = format!(
+            "status.allocatedResourceStatus: Unsupported value: \"storage\": supported values: {}",
+            RESIZE_STATES.map(|state| format!("{state:?}")).join(", ")
+        );
+        check_status::<PersistentVolumeClaim>(claim(json!({})), with(state), &[&refused]);
+    }
 }
 
 #[test]

@@ -92,6 +92,28 @@ fn a_crash_loop_shows_its_delay_and_the_last_end() {
     assert_eq!(container.restart_count, 1);
 }
 
+/// `kubectl get pods -w` of a crash loop: Error, CrashLoopBackOff, and never ContainerCreating.
+#[test]
+fn the_last_end_is_shown_until_the_next_start() {
+    let model = model(one("Always"));
+    let told = |state: &State| summary(&generate(&model, state, &PodStatus::default(), &[], times(at(4))));
+    let mut state = state(vec![ended("1", "a", 0, 1), container("2", "a", 1, ContainerState::Created)]);
+    assert_eq!(told(&state), "Running a=Error/0 False ContainersNotReady");
+    state.slot("a").observe(container("2", "a", 1, Running));
+    state.slot("a").hook = Step::Idle;
+    let status = generate(&model, &state, &PodStatus::default(), &[], times(at(4)));
+    let container = &status.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(
+        (summary(&status).as_str(), container.container_id.as_deref()),
+        ("Running a=Error/0 False ContainersNotReady", Some("knarr://1"))
+    );
+    state.slot("a").hook = Step::Done(());
+    assert!(told(&state).starts_with("Running a=running/1"), "{}", told(&state));
+    let mut state = self::state(vec![ended("1", "a", 0, 1), self::container("2", "a", 1, ContainerState::Created)]);
+    state.slot("a").failure = Some(Failure::new("RunContainerError".to_owned(), "no".to_owned(), at(4), at(9)));
+    assert_eq!(told(&state), "Running a=RunContainerError/1 False ContainersNotReady");
+}
+
 /// KEP-4381 and KEP-5004: which claims a pod has is said by others, and the API lets no kubelet change it.
 #[test]
 fn claims_stay_as_others_say() {

@@ -122,3 +122,20 @@ fn one_key_at_many_paths_is_not_more_than_a_volume_may_have() {
     let refused = files.pick("absent", &data, Some(&items[64..]), false, MODE);
     assert_eq!(refused, Err("the files of the volume have more than 64 MiB".to_owned()));
 }
+
+/// What cannot be read keeps only those volumes from being made that show it.
+#[test]
+fn volumes_show_what_they_name() {
+    let check = |source: Value, expected: [bool; 6]| {
+        let volume: Volume = serde_json::from_value(source).unwrap();
+        let named = |kind: fn(String) -> Subject| ["m", "s"].map(|name| kind(name.to_owned()));
+        let [maps, secrets] = [named(Subject::ConfigMap), named(Subject::Secret)];
+        let all = maps.into_iter().chain(secrets).chain([Subject::Both, Subject::TrustBundles]);
+        assert_eq!(all.map(|what| shows(&volume, &what)).collect::<Vec<_>>(), expected, "{volume:?}");
+    };
+    check(json!({"name": "v", "configMap": {"name": "m"}}), [true, false, false, false, true, false]);
+    check(json!({"name": "v", "secret": {"secretName": "s"}}), [false, false, false, true, true, false]);
+    check(json!({"name": "v", "emptyDir": {}}), [false; 6]);
+    let sources = json!([{"secret": {"name": "m"}}, {"clusterTrustBundle": {"path": "p"}}]);
+    check(json!({"name": "v", "projected": {"sources": sources}}), [false, false, true, false, true, true]);
+}

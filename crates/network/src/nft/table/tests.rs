@@ -121,7 +121,7 @@ fn what_never_fits_is_taken_apart() {
         let table = open(&[]);
         table.put_back().unwrap();
         // The kernel doubles it.
-        table.shrink_requests(16 * 1024);
+        table.limit_requests(16 * 1024);
         let sized = |number: u32, count: u16| {
             let set = PORTS.numbered(number);
             let element = |port: u16| Element::new(Family::V4, set, port.to_be_bytes().to_vec(), Value::None);
@@ -208,7 +208,7 @@ fn answers_that_are_lost_keep_no_one_from_being_blamed() {
     isolated(|| {
         let table = open(&[]);
         table.replace([good(1)]).unwrap();
-        table.0.lock().socket.shrink();
+        table.0.lock().socket.limit(nix::sys::socket::sockopt::RcvBuf, 1);
         let mut many = Fragment::default();
         (100..600).for_each(|number| many.extend(fragment(number, &[1; 9])));
         assert_eq!(refused(&table, vec![("many".to_owned(), many)]).1.unwrap(), ["many"]);

@@ -495,6 +495,10 @@ fn a_policy_that_cannot_be_enforced_fails_closed() {
     assert_eq!(cluster.whom_reaches("x/a", Protocol::Tcp, 80), ALL, "it is not about egress");
     cluster.set("x/p0", Some(open()));
     assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), "x/a", "the same is not tried again");
+    cluster.state.open(&key("x/p0"));
+    assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), ALL, "it may be taken another time");
+    assert_eq!(cluster.state.close_behind(["policy:x/p0"]), [key("x/p0")]);
+    assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), "x/a");
     cluster.set("x/p0", Some(ingress(json!([{"ports": [{"port": 80}]}]))));
     assert_eq!(cluster.who_reaches("x/a", Protocol::Tcp, 80), ALL);
 }

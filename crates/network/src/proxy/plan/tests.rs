@@ -120,7 +120,8 @@ fn nobody_takes_an_address_of_the_cluster() {
     let addresses = json!(["10.43.0.1", "10.43.200.7", "10.42.2.9", "192.0.2.1"]);
     let spec =
         json!({"type": "LoadBalancer", "loadBalancerClass": "a/b", "externalIPs": addresses, "externalTrafficPolicy": "Local"});
-    let balancers = json!([{"ip": "10.43.0.1"}, {"ip": "10.42.1.5"}]);
+    let special = ["0.0.0.0", "127.0.0.1", "169.254.169.254", "224.0.0.1", "255.255.255.255"];
+    let balancers = ["10.43.0.1", "10.42.1.5"].into_iter().chain(special).map(|ip| json!({"ip": ip})).collect::<Value>();
     let plan = planned(spec, json!({"loadBalancer": {"ingress": balancers}}), endpoints(), &Plan::default());
     let own = "services 10.43.0.9:80 1.5,2.5,3.5";
     assert_eq!(lines(&plan), [own, "services 192.0.2.1:80 1.5,2.5,3.5 masquerade", "external 192.0.2.1:80 1.5"]);
@@ -191,6 +192,19 @@ fn endpoints_that_serve_keep_their_flows() {
     check("TCP", json!({}), &[]);
     check("UDP", json!({"internalTrafficPolicy": "Local"}), &["10.43.0.9 10.42.2.5", "10.43.0.9 10.42.3.5"]);
     check("UDP", json!({"externalIPs": ["192.0.2.7"]}), &["10.43.0.9 10.42.3.5", "192.0.2.7 10.42.3.5"]);
+}
+
+/// The controller says which of our load balancers has a port; of those of other implementations each node says so for its own addresses.
+#[test]
+fn load_balancers_of_others_are_external_addresses() {
+    let check = |class: Value, claim: Claim, external: usize| {
+        let spec = json!({"type": "LoadBalancer", "loadBalancerClass": class, "externalTrafficPolicy": "Local"});
+        let plan = planned(spec, json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.2"}]}}), endpoints(), &Plan::default());
+        assert_eq!(plan.entries.iter().map(|entry| entry.claim).collect::<Vec<_>>(), [Claim::ClusterIp, claim, claim]);
+        assert_eq!((plan.external.len(), plan.balanced.len()), (external, 1 - external));
+    };
+    check(Value::Null, Claim::Balancer, 0);
+    check(json!("a/b"), Claim::External, 1);
 }
 
 #[test]

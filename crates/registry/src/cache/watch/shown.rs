@@ -11,12 +11,12 @@ use crate::cache::{Change, Event, EventType};
 use crate::{Entry, Served};
 
 /// Says what is selected by what is shown.
-pub(super) struct OfShown {
+pub(super) struct ByConverted {
     res: Arc<Served>,
     selects: Selects,
 }
 
-impl OfShown {
+impl ByConverted {
     /// What the watcher sees of changes.
     async fn events(&self, changes: &[Arc<Change>]) -> Result<Vec<Event>, Status> {
         // What one change has made of an object is what the next one finds.
@@ -40,13 +40,13 @@ impl OfShown {
 
 impl Watch {
     /// Selects by what is shown as `res`; what else it selects is of stored objects, and comes first.
-    pub(crate) fn selecting_shown(mut self, res: &Arc<Served>, selects: Selects) -> Self {
-        self.of_shown = Some(Arc::new(OfShown { res: res.clone(), selects }));
+    pub(crate) fn selecting_converted(mut self, res: &Arc<Served>, selects: Selects) -> Self {
+        self.by_converted = Some(Arc::new(ByConverted { res: res.clone(), selects }));
         self
     }
 
     /// The next event of such a watch that is at hand or follows from a change that is; none when there is none.
-    pub(super) async fn next_of_shown(&mut self, of_shown: &OfShown) -> Option<Event> {
+    pub(super) async fn next_by_converted(&mut self, by_converted: &ByConverted) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(match event.kind {
@@ -57,16 +57,16 @@ impl Watch {
             if self.changes.is_empty() {
                 return None;
             }
-            self.look(of_shown).await;
+            self.look(by_converted).await;
         }
     }
 
     /// Makes events of the changes that wait, several at once. They wait until that is done: nothing is lost when nobody waits for it any more.
-    async fn look(&mut self, of_shown: &OfShown) {
+    async fn look(&mut self, by_converted: &ByConverted) {
         // One that cannot be converted does not keep those before it back.
         for most in [BATCH, 1] {
             let some: Vec<Arc<Change>> = self.changes.iter().take(most).cloned().collect();
-            match of_shown.events(&some).await {
+            match by_converted.events(&some).await {
                 Ok(events) => {
                     self.changes.drain(..some.len());
                     self.ready.extend(events);

@@ -119,3 +119,32 @@ async fn a_share_may_go_while_a_node_is_chosen() {
     world.scheduler.leave(other);
     assert_eq!(world.scheduler.queue.lengths(), (0, 1, 0));
 }
+
+/// KEP-5278 (`NominatedNodeNameForExpectation`): the node is told before PreBind where there is something to wait for, and no more when the binding fails.
+#[tokio::test]
+async fn a_pod_that_waits_tells_its_node() {
+    let mut world = World::new().await;
+    world.add("third", false);
+    let first = world.add("first", true);
+    let nominated = |pods: &[Pod], name: &str| {
+        let pod = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name)).unwrap();
+        pod.status.as_ref().and_then(|status| status.nominated_node_name.clone())
+    };
+    world.scheduler.schedule_one();
+    world.scheduler.schedule_one();
+    let fake = world.fake.clone();
+    tokio::select! {
+        _ = world.scheduler.with_needs.next() => panic!("the claim has no volume"),
+        _ = fake.until::<Pod>(|pods| nominated(pods, "first").as_deref() == Some("n")) => {}
+    }
+    assert_eq!(nominated(&fake.all(), "third"), None, "it waits for nothing");
+    world.scheduler.with_needs.clear();
+    let all = fake.all::<Pod>();
+    let latest = all.into_iter().find(|pod| pod.metadata.uid == first.object().unwrap().metadata.uid).unwrap();
+    let pod = Arc::new(PodInfo::new(Arc::new(latest)));
+    let (node, trial, share) = ("n".to_owned(), trial(), world.scheduler.waiting.shares.take("a"));
+    let result = Err(BindError::Late);
+    world.scheduler.written(Written::Bound { pod, node, trial, claims: Vec::new(), share, by_extender: false, result });
+    assert!(world.told("first").await.starts_with("binding rejected"));
+    assert_eq!(nominated(&fake.all(), "first"), None);
+}

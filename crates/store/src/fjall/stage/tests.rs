@@ -4,7 +4,9 @@ use std::time::Duration;
 use super::*;
 use crate::fjall::encoding::expiry_key;
 
-const NO_QUOTA: Quota = Quota(u64::MAX);
+fn no_quota() -> Quota {
+    Quota::new(u64::MAX, 0)
+}
 
 struct Fixed(Vec<(Lane, Stored)>);
 
@@ -26,13 +28,13 @@ fn view() -> Fixed {
 fn write(key: &'static str, expect: Expect, value: Option<&'static str>) -> Write {
     let change = value.map_or(Change::Delete, |value| Change::Put(value.into()));
     let lane = if key.starts_with('l') { Lane::Ephemeral } else { Lane::Durable };
-    Write { key: key.into(), expect, change, lane, ttl: None, note: None, holds: Vec::new() }
+    Write { key: key.into(), expect, change, lane, ttl: None, note: None, holds: Vec::new(), removes: false }
 }
 
 /// Runs the writes as one batch; `expected` has the revision, or the revision of the record that conflicts.
 fn check(writes: Vec<Write>, expected: &[Result<Revision, Option<Revision>>]) {
     let view = view();
-    let mut stage = Stage::new(&view, Head { revision: 10, ..Head::default() }, NO_QUOTA, 1_000);
+    let mut stage = Stage::new(&view, Head { revision: 10, ..Head::default() }, no_quota(), 1_000);
     let results: Vec<_> = writes
         .into_iter()
         .map(|write| {
@@ -80,7 +82,7 @@ fn a_batch_sees_its_own_writes_and_conflicts_take_no_revision() {
 #[test]
 fn an_update_keeps_the_previous_record() {
     let view = view();
-    let mut stage = Stage::new(&view, Head { revision: 10, durable: 1_000, ..Head::default() }, NO_QUOTA, 1_000);
+    let mut stage = Stage::new(&view, Head { revision: 10, durable: 1_000, ..Head::default() }, no_quota(), 1_000);
     stage.add(write("a", Expect::At(3), Some("new"))).unwrap();
     stage.add(write("a", Expect::At(11), None)).unwrap();
     assert_eq!(stage.events[0].previous, Some(stored("a", "old", 3, 0).record));
@@ -100,7 +102,7 @@ fn an_update_keeps_the_previous_record() {
 #[test]
 fn the_expiry_index_follows_the_record() {
     let view = view();
-    let mut stage = Stage::new(&view, Head { revision: 10, ephemeral: 1_000, ..Head::default() }, NO_QUOTA, 1_000);
+    let mut stage = Stage::new(&view, Head { revision: 10, ephemeral: 1_000, ..Head::default() }, no_quota(), 1_000);
     let renewal = Write { ttl: Some(Duration::from_secs(5)), ..write("l", Expect::At(5), Some("again")) };
     stage.add(renewal).unwrap();
     let expiry: Vec<_> = stage.batch.ops.iter().filter(|op| op.table == Table::Expiry).cloned().collect();
@@ -114,7 +116,7 @@ fn the_expiry_index_follows_the_record() {
 #[test]
 fn impossible_writes_are_refused() {
     let view = view();
-    let mut stage = Stage::new(&view, Head::default(), NO_QUOTA, 0);
+    let mut stage = Stage::new(&view, Head::default(), no_quota(), 0);
     let empty = write("", Expect::Anything, Some("v"));
     let long = Write { key: vec![b'k'; MAX_KEY + 1].into(), ..write("k", Expect::Anything, Some("v")) };
     let ttl = Write { ttl: Some(Duration::from_secs(1)), ..write("a", Expect::Anything, Some("v")) };
@@ -128,7 +130,7 @@ fn impossible_writes_are_refused() {
 fn a_batch_counts_what_it_adds_and_a_refused_write_leaves_it_as_it_was() {
     let view = view();
     let head = Head { revision: 10, bytes: 5_000, durable: 600, ephemeral: 100, ..Head::default() };
-    let mut stage = Stage::new(&view, head, Quota(760), 1_000);
+    let mut stage = Stage::new(&view, head, Quota::new(760, 0), 1_000);
     let new = |key: &'static str| write(key, Expect::Absent, Some("a value of thirty letters here"));
     assert_eq!(stage.add(new("b")), Ok(11));
     let Err(Error::Quota { taken, limit: 760 }) = stage.add(new("c")) else { panic!("no room is left") };

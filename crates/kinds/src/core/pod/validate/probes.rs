@@ -3,6 +3,7 @@
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::names;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Lifecycle, LifecycleHandler, Probe, SleepAction};
+use pods::signals;
 
 use super::scope::Scope;
 use crate::rules::{self, OneOf, list, text};
@@ -76,6 +77,19 @@ fn validate_lifecycle(lifecycle: &Lifecycle, scope: &Scope<'_>, path: &Path, err
         if let Some(handler) = handler {
             validate_hook(handler, scope, &path.child(field), errors);
         }
+    }
+    if let Some(signal) = &lifecycle.stop_signal {
+        validate_signal(signal, scope, &path.child("stopSignal"), errors);
+    }
+}
+
+/// KEP-4960: "We require `spec.os.name` to be set to a valid value (`linux` or `windows`)". An operating system that there is not has its own error.
+fn validate_signal(signal: &str, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
+    match scope.spec.os.as_ref().map(|os| os.name.as_str()) {
+        None => errors.push(Error::forbidden(path, "may not be set for containers with empty `spec.os.name`")),
+        Some("windows") => rules::supported(path, Some(signal), &signals::WINDOWS, errors),
+        Some("linux") => rules::supported(path, Some(signal), &signals::LINUX, errors),
+        Some(_) => {}
     }
 }
 

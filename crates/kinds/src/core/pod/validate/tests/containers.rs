@@ -216,6 +216,29 @@ fn probes_and_hooks() {
     );
 }
 
+/// KEP-4960, "Cross validation with Pod spec.os.name".
+#[test]
+fn stop_signals_are_those_of_the_operating_system() {
+    let spec = |os: Option<&str>, signal: &str| {
+        let os = os.map(|name| json!({"name": name}));
+        json!({"os": os, "containers": [{"name": "c", "image": "x:1", "lifecycle": {"stopSignal": signal}}]})
+    };
+    let path = "spec.containers[0].lifecycle.stopSignal";
+    for signal in ["SIGTERM", "SIGUSR1", "SIGCLD", "SIGRTMIN", "SIGRTMIN+15", "SIGRTMAX-14", "SIGRTMAX"] {
+        check(spec(Some("linux"), signal), &[]);
+        let needed = format!("{path}: Forbidden: may not be set for containers with empty `spec.os.name`");
+        check(spec(None, signal), &[&needed]);
+    }
+    for strange in ["SIGFOO", "TERM", "sigterm", "15", "SIGRTMIN+16", "SIGRTMIN+0", ""] {
+        let problems = problems(spec(Some("linux"), strange));
+        let begin = format!("{path}: Unsupported value: {strange:?}: supported values: \"SIGABRT\", \"SIGALRM\", ");
+        assert!(problems.len() == 1 && problems[0].starts_with(&begin), "{problems:?}");
+    }
+    check(spec(Some("windows"), "SIGKILL"), &[]);
+    let few = format!("{path}: Unsupported value: \"SIGQUIT\": supported values: \"SIGKILL\", \"SIGTERM\"");
+    check(spec(Some("windows"), "SIGQUIT"), &[&few]);
+}
+
 #[test]
 fn restart_rules() {
     let rule = |action: &str, operator: &str| json!([{"action": action, "exitCodes": {"operator": operator, "values": [3]}}]);
