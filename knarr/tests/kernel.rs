@@ -50,7 +50,7 @@ fn nodes_encrypt_what_pods_send() {
     c.start_agent(2);
     c.wait_nodes(2);
     c.k_with("apply -f -", WEB);
-    c.k("rollout status daemonset/web --timeout=300s");
+    c.k("rollout status daemonset/web --timeout=600s");
     let listed = c.k(
         "get pods -l app=web -o jsonpath={range.items[*]}{.spec.nodeName}{' '}{.metadata.name}{' '}{.status.podIP}{'\\n'}{end}",
     );

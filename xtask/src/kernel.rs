@@ -38,7 +38,7 @@ pub fn run(options: &Options) -> Result<()> {
     let arguments: Vec<String> = options.test.iter().map(|argument| format!("'{}'", argument.replace('\'', "'\\''"))).collect();
     let xtask = std::env::current_exe()?;
     let script = format!(
-        "cd {root}\n{xtask} images --serve || exit 1\nexec {program} --ignored --test-threads 1 --nocapture {arguments}\n",
+        "cd {root}\nexport KNARR_TEST_PATIENCE=600\n{xtask} images --serve || exit 1\nexec {program} --ignored --test-threads 1 --nocapture {arguments}\n",
         root = tools::root().join("knarr").display(),
         xtask = xtask.display(),
         program = program.display(),
@@ -53,7 +53,8 @@ fn build() -> Result<PathBuf> {
     let mut cargo = tools::cargo();
     cargo.args(["test", "--package", "knarr", "--locked", "--test", "kernel", "--no-run", "--message-format", "json"]);
     let messages = tools::output(&mut cargo)?;
-    let program = messages.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next()).next_back();
+    let mut tests = messages.lines().filter(|line| line.contains(r#""kind":["test"]"#));
+    let program = tests.find_map(|line| line.split_once(r#""executable":""#)?.1.split('"').next());
     Ok(program.context("cargo names no test program")?.into())
 }
 

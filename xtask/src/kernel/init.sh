@@ -21,4 +21,4 @@ $b mount -t securityfs s $r/sys/kernel/security
 $b mount -t cgroup2 c $r/sys/fs/cgroup
 $b mount -t bpf b $r/sys/fs/bpf
 export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-exec $b chroot $r /bin/sh -c 'ip link set lo up; sh /mnt/run; echo "@ENDED@$?"; /bin/busybox poweroff -f'
+exec $b switch_root $r /bin/sh -c 'hostname emulated; ip link set lo up; sh /mnt/run; echo "@ENDED@$?"; /bin/busybox poweroff -f'
