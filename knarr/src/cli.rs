@@ -265,6 +265,9 @@ pub(crate) enum Backend {
     Vxlan,
     /// As they are, by routes: the nodes are on one link, which lets them send with addresses of pods.
     HostGw,
+    /// Encrypted in packets between nodes, over any network: nodes need a kernel with WireGuard.
+    #[value(name = "wireguard")]
+    WireGuard,
     /// As the network plugins of the nodes have it (--cni-conf-dir).
     Cni,
 }
@@ -274,6 +277,7 @@ impl Backend {
         match self {
             Self::Vxlan => network::Backend::Vxlan,
             Self::HostGw => network::Backend::HostGw,
+            Self::WireGuard => network::Backend::WireGuard,
             Self::Cni => network::Backend::Cni,
         }
     }

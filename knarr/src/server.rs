@@ -227,9 +227,9 @@ fn cluster(options: &cli::Server, dns: Vec<IpAddr>) -> node::Cluster {
 }
 
 /// Ports of nodes that are their own: of the API server, of the kubelet, of the way between nodes.
-fn own_ports(options: &cli::Server) -> [(network::Protocol, u16); 3] {
+fn own_ports(options: &cli::Server) -> Vec<(network::Protocol, u16)> {
     let tcp = |port| (network::Protocol::Tcp, port);
-    [tcp(options.port), tcp(options.node.kubelet_port), network::OVERLAY]
+    [tcp(options.port), tcp(options.node.kubelet_port)].into_iter().chain(options.pod_network.backend().port()).collect()
 }
 
 /// What no node is certified as.

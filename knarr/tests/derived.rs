@@ -113,7 +113,7 @@ fn a_controller_of_a_derived_kind() {
     let mut c = Cluster::start(KNARR);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let run = |future: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
-        runtime.block_on(async { tokio::time::timeout(wait::PATIENCE, future).await }).expect("an end in time");
+        runtime.block_on(async { tokio::time::timeout(*wait::PATIENCE, future).await }).expect("an end in time");
     };
     let file = Kubeconfig::read_from(c.kubeconfig()).unwrap();
     let client = runtime.block_on(async {

@@ -52,7 +52,7 @@ impl Side {
 
     /// Runs a future to its end, which must come in time.
     fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        self.runtime.block_on(async { tokio::time::timeout(wait::PATIENCE, future).await }).expect("an end in time")
+        self.runtime.block_on(async { tokio::time::timeout(*wait::PATIENCE, future).await }).expect("an end in time")
     }
 
     /// Runs a future while the test goes on.

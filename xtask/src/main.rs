@@ -10,6 +10,7 @@ mod fuzz;
 mod golang;
 mod helm;
 mod images;
+mod kernel;
 mod kills;
 mod kubectl;
 mod oracle;
@@ -49,6 +50,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Run the tests with clients that take long to fetch or to build.
     Clients(clients::Options),
+    /// Run the tests that need another kernel than this machine's, in an emulated machine.
+    Kernel(kernel::Options),
     /// Kill the server and shims at random moments of pods' lives.
     Kills(kills::Options),
     /// Make OCI images from Debian packages.
@@ -87,6 +90,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Simulate(options) => simulate::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Clients(options) => clients::run(&options),
+        Command::Kernel(options) => kernel::run(&options),
         Command::Kills(options) => kills::run(&options),
         Command::Images(options) => images::run(&options),
         Command::Kubectl => kubectl::path().map(|path| println!("{}", path.display())),

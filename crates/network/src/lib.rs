@@ -7,14 +7,15 @@
 //! - [`proxy`]: what Services and their endpoints contribute to it;
 //! - [`policy`]: what network policies contribute to it.
 
+mod annotation;
 mod conntrack;
 pub mod netlink;
 pub mod nft;
 pub mod pod;
 pub mod policy;
 
+pub use annotation::Annotation;
 pub use nft::element::Protocol;
-pub use nft::features::guards::OVERLAY;
 pub use pod::{Attachment, Backend, Bandwidth, HostPort, Options, PodNetwork, addresses, check_owner, cni, hosts, teardown};
 pub mod proxy;
 mod retry;

@@ -3,6 +3,7 @@
 //! Both halves of this crate speak netlink (routing, nf_tables, conntrack) and each answer comes back within
 //! microseconds, so requests are synchronous and run on blocking threads.
 
+pub(crate) mod generic;
 pub(crate) mod listener;
 
 use std::io;

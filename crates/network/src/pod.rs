@@ -91,6 +91,9 @@ pub enum Error {
     /// The device between nodes vanished.
     #[error("the link {0} is gone: restart the node agent to set it up again")]
     NoOverlay(String),
+    /// The kernel encrypts nothing.
+    #[error("this kernel makes no WireGuard device: {0}; load the module (modprobe wireguard), or choose another --pod-network")]
+    NoWireguard(#[source] netlink::Error),
     /// Two nodes cannot share a network namespace.
     #[error(
         "the network of this machine ({bridge}) is that of another node, whose addresses are kept in {}: end that node and its pods \
@@ -173,6 +176,13 @@ impl PodNetwork {
     pub fn nodes(&self, name: &str) -> Option<nodes::Nodes> {
         let Inner { options, mtu, table, .. } = &*self.0;
         options.node_ip.map(|address| nodes::Nodes::new(options, address, *mtu, name, table.clone()))
+    }
+
+    /// By which others know this node; none where nothing is encrypted.
+    pub async fn public_key(&self) -> Result<Option<nodes::PublicKey>, Error> {
+        let inner = self.0.clone();
+        let is_known = inner.options.backend == Backend::WireGuard;
+        blocking(move || Ok(if is_known { nodes::wireguard::device::public_key(&inner.options.wireguard)? } else { None })).await
     }
 
     /// The options with which it was started.

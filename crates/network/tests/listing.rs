@@ -26,6 +26,7 @@ fn open() -> Table {
         cluster_cidrs: cidrs(["10.42.0.0/16", "fd42::/48"]),
         service_cidrs: cidrs(["10.43.0.0/16", "fd43::/112"]),
         reserved_ports: vec![(Protocol::Tcp, 6443)],
+        is_overlay_open: true,
         masquerade: true,
     };
     Table::open("knarr-test", config, &[]).unwrap()

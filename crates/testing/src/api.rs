@@ -214,7 +214,7 @@ impl Api {
     /// # Panics
     /// When it takes longer.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
-        let limited = async { tokio::time::timeout(PATIENCE, future).await };
+        let limited = async { tokio::time::timeout(*PATIENCE, future).await };
         self.runtime.block_on(limited).expect("an answer in time")
     }
 

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use crate::disk;
 use crate::hosts::Host;
 use crate::machine::{self, Machine};
+use crate::wait::PATIENCE;
 use crate::{Api, eventually};
 
 /// Name of the only node.
@@ -58,7 +59,8 @@ impl Cluster {
     /// The same with further options. A second `--node-ip` is one more address of the node.
     pub fn start_server_with(&mut self, options: &[&str]) {
         self.start_api_with(options);
-        let status = self.knarr(&["status", "--wait", "--timeout", "60s"]).output().unwrap();
+        let patience = format!("{}s", PATIENCE.as_secs());
+        let status = self.knarr(&["status", "--wait", "--timeout", &patience]).output().unwrap();
         assert!(status.status.success(), "knarr status: {}", String::from_utf8_lossy(&status.stderr));
     }
 

@@ -10,7 +10,7 @@ if [ ! -e /run/netns/wire ]; then
   ip -n wire link set wire0 up
 fi
 ip netns add "host$n"
-ip link add node0 netns "host$n" type veth peer name "wire$n" netns wire
+ip -n "host$n" link add node0 type veth peer name "wire$n" netns wire
 ip -n "host$n" link set lo up
 ip -n "host$n" address add "192.168.77.$n/24" dev node0
 ip -n "host$n" address add "fd77::$n/64" dev node0 nodad

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 
 use crate::cluster::Cluster;
 use crate::machine::{self, Machine, REGISTRY};
+use crate::wait::PATIENCE;
 
 /// A host with a node of its own, named after its number: `n2`, `n3`.
 pub(crate) struct Host {
@@ -99,7 +100,7 @@ impl Cluster {
             let names = self.k("get nodes -o name");
             (names.lines().count() == usize::from(nodes)).then_some(())
         });
-        self.k("wait --for=condition=Ready nodes --all --timeout=60s");
+        self.k(&format!("wait --for=condition=Ready nodes --all --timeout={}s", PATIENCE.as_secs()));
     }
 
     /// SIGKILL: the agent gets no chance to clean up.

@@ -145,7 +145,7 @@ impl Background {
     pub fn line(&self, text: &str) -> String {
         let mut seen = Vec::new();
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no line with {text:?} after {seen:?}"));
+            let line = self.lines.recv_timeout(*PATIENCE).unwrap_or_else(|_| panic!("no line with {text:?} after {seen:?}"));
             if line.contains(text) {
                 return line;
             }
@@ -158,10 +158,10 @@ impl Background {
     /// # Panics
     /// When neither comes in time.
     pub fn next_line(&self) -> Option<String> {
-        match self.lines.recv_timeout(PATIENCE) {
+        match self.lines.recv_timeout(*PATIENCE) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("no line within {PATIENCE:?}"),
+            Err(RecvTimeoutError::Timeout) => panic!("no line within {:?}", *PATIENCE),
         }
     }
 
@@ -169,7 +169,7 @@ impl Background {
     pub fn finish(mut self) -> (Vec<String>, Option<i32>) {
         self.close();
         let mut rest = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+        while let Ok(line) = self.lines.recv_timeout(*PATIENCE) {
             rest.push(line);
         }
         (rest, self.child.wait().unwrap().code())

@@ -50,12 +50,12 @@ pub fn etcd() -> PathBuf {
 impl Cluster {
     /// A command of a client, in the test's directory. It ends after [`PATIENCE`] at the latest.
     pub fn client_command(&self, program: &Path) -> Command {
-        self.limited_command(program, PATIENCE)
+        self.limited_command(program, *PATIENCE)
     }
 
     /// A client that does many things after each other.
     pub fn patient_command(&self, program: &Path) -> Command {
-        self.limited_command(program, 4 * PATIENCE)
+        self.limited_command(program, 4 * *PATIENCE)
     }
 
     fn limited_command(&self, program: &Path, limit: Duration) -> Command {

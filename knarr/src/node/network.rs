@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use network::nft::table::Table;
 use network::nft::watch::Loss;
-use network::pod::nodes::{Nodes, Unreached};
+use network::pod::nodes::{KEY_ANNOTATION, Missing, Nodes, Unreached};
 use network::policy::{Admissions, Policies, Starting};
 use runtime::api::{Error as RuntimeError, HostPort, PodIdentity, PodNetwork, Runtime, SandboxConfig};
 use tokio::sync::{mpsc, watch};
@@ -57,7 +57,8 @@ impl Start {
         let gate = self.readiness.gate("pod-network");
         let (proxy_gate, dns_gate) = (self.readiness.gate("service-proxy"), self.readiness.gate("dns"));
         let policies_gate = self.readiness.gate("network-policies");
-        let mut nodes = self.informers.of_selected::<ApiNode>(&format!("metadata.name={}", self.node_name)).changes();
+        let own = self.informers.of_selected::<ApiNode>(&format!("metadata.name={}", self.node_name));
+        let mut nodes = own.changes();
         let pod_cidrs = first_ranges(&mut nodes, &self.options.directory.join(RANGES)).await?;
         let options = network::Options { pod_cidrs: pod_cidrs.clone(), ..self.options };
         let inner_cidrs = [&options.cluster_cidrs[..], &options.service_cidrs].concat();
@@ -79,6 +80,15 @@ impl Start {
         publish.send_replace(Some(pods.clone()));
         gate.ready();
         self.tasks.spawn_until_cancelled("nf_tables watch", OnFailure::Shutdown, keep(pods.table().clone()));
+        let key = match pods.public_key().await? {
+            Some(key) => {
+                let client = self.informers.client().clone();
+                let annotation = network::Annotation::start(client, own, &self.node_name, KEY_ANNOTATION, &self.tasks);
+                annotation.set(Some(key.to_string()));
+                Some(annotation)
+            }
+            None => None,
+        };
         if let Some(nodes) = pods.nodes(&self.node_name) {
             let follow = follow(nodes, self.proxy_informers.clone(), self.readiness.gate("overlay-network"));
             self.tasks.spawn_until_cancelled("network to other nodes", OnFailure::Shutdown, follow);
@@ -102,8 +112,9 @@ impl Start {
         let ranges = others.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         // Who does not listen ends anyway.
         let _ = again.send(Again::Ranges(ranges)).await;
-        // The sender lives as long as pods may be attached.
+        // The sender lives as long as pods may be attached, and others know the node by its key.
         publish.closed().await;
+        drop(key);
         Ok(())
     }
 }
@@ -196,13 +207,14 @@ async fn follow(mut ways: Nodes, informers: Informers, gate: Gate) -> Result<()>
 
 /// Logs to which pods there is no way, once.
 fn tell(unreached: &Unreached, told: &mut Unreached) {
-    for (range, gateway) in unreached.iter().filter(|(range, gateway)| told.get(*range) != Some(*gateway)) {
-        match gateway {
-            Some(node) => tracing::warn!(
+    for (range, missing) in unreached.iter().filter(|(range, missing)| told.get(*range) != Some(*missing)) {
+        match missing {
+            Missing::Link(node) => tracing::warn!(
                 %range, %node,
                 "pods of a node are not reached: it is on no link of this one; --pod-network vxlan needs none"
             ),
-            None => tracing::warn!(%range, "pods of a node are not reached: it has no address of this family"),
+            Missing::Address => tracing::warn!(%range, "pods of a node are not reached: it has no address of this family"),
+            Missing::Key => tracing::info!(%range, "pods of a node are not reached yet: it has told no key for WireGuard"),
         }
     }
     told.clone_from(unreached);

@@ -40,6 +40,8 @@ pub struct Config {
     pub service_cidrs: Vec<IpNet>,
     /// Ports of the node that no service and no pod gets.
     pub reserved_ports: Vec<(Protocol, u16)>,
+    /// Who sends to the port of the overlay speaks for pods of other nodes, whoever it is: it is guarded.
+    pub is_overlay_open: bool,
     /// Hide pods behind the node's address when they talk to the outside.
     pub masquerade: bool,
 }

@@ -64,7 +64,7 @@ pub(super) fn set_up_bridge(options: &Options, links: &mut Links) -> Result<(), 
         sysctl::set(format!("net/ipv4/conf/{bridge}/send_redirects"), "0")?;
     }
     if has(Family::V6) {
-        sysctl::keep_router_advertisements(&[bridge, &options.overlay, frames::PORTS])?;
+        sysctl::keep_router_advertisements(&[bridge, &options.overlay, &options.wireguard, frames::PORTS])?;
         sysctl::set("net/ipv6/conf/all/forwarding".to_owned(), "1")?;
     }
     for range in &options.service_cidrs {

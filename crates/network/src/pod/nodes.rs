@@ -7,6 +7,7 @@ mod peers;
 mod ports;
 mod routes;
 mod vxlan;
+pub(crate) mod wireguard;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::rtnl::Links;
 use super::{Error, Options, blocking, open_links};
 use crate::nft::contents::Fragment;
+use crate::nft::element::Protocol;
 use crate::nft::features::guards;
 use crate::nft::features::reserved;
 use crate::nft::machine;
@@ -26,6 +28,7 @@ use changes::{Changes, Ways};
 pub(crate) use peers::pod_ranges;
 pub use peers::{Own, Peer};
 use ports::Ports;
+pub use wireguard::{ANNOTATION as KEY_ANNOTATION, PublicKey};
 
 pub(crate) use vxlan::Entries;
 
@@ -38,6 +41,9 @@ pub enum Backend {
     Vxlan,
     /// As they are, by routes: the nodes are on one link, and each is the gateway to its pods.
     HostGw,
+    /// Encrypted in packets between nodes, by WireGuard, over any network.
+    #[serde(rename = "wireguard")]
+    WireGuard,
     /// As network plugins have it, to which the whole network of pods is left ([`super::cni`]).
     Cni,
 }
@@ -47,7 +53,17 @@ impl Backend {
     fn headers(self, address: IpAddr) -> u32 {
         match self {
             Self::Vxlan => vxlan::headers(address),
+            Self::WireGuard => wireguard::headers(address),
             Self::HostGw | Self::Cni => 0,
+        }
+    }
+
+    /// Where nodes hear each other; none where they need nothing for it.
+    pub fn port(self) -> Option<(Protocol, u16)> {
+        match self {
+            Self::Vxlan => Some(guards::OVERLAY),
+            Self::WireGuard => Some((Protocol::Udp, wireguard::PORT)),
+            Self::HostGw | Self::Cni => None,
         }
     }
 }
@@ -60,14 +76,23 @@ fn gone<'a, K: Ord, V>(old: &'a BTreeMap<K, V>, new: &BTreeMap<K, V>) -> impl It
     old.keys().filter(|key| !new.contains_key(*key))
 }
 
-/// Readies the machine for the ways to other nodes, and takes away what the other backend has left.
+/// Readies the machine for the ways to other nodes, and takes away what another backend has left.
 pub(super) fn set_up(options: &Options, links: &mut Links, address: IpAddr, mtu: u32) -> Result<(), Error> {
     match options.backend {
         Backend::Vxlan => {
+            links.delete(&options.wireguard)?;
             routes::remove(links)?;
             vxlan::set_up(options, links, address, mtu)?;
         }
-        Backend::HostGw => links.delete(&options.overlay)?,
+        Backend::WireGuard => {
+            links.delete(&options.overlay)?;
+            routes::remove(links)?;
+            wireguard::set_up(options, links, mtu)?;
+        }
+        Backend::HostGw => {
+            links.delete(&options.overlay)?;
+            links.delete(&options.wireguard)?;
+        }
         Backend::Cni => remove(options, links)?,
     }
     Ok(())
@@ -76,6 +101,7 @@ pub(super) fn set_up(options: &Options, links: &mut Links, address: IpAddr, mtu:
 /// Removes the ways to other nodes, of whichever backend.
 pub(super) fn remove(options: &Options, links: &mut Links) -> Result<(), Error> {
     links.delete(&options.overlay)?;
+    links.delete(&options.wireguard)?;
     Ok(routes::remove(links)?)
 }
 
@@ -99,15 +125,25 @@ pub struct Nodes {
     name: String,
     table: Table,
     known: Option<Known>,
-    /// The pod ranges for which there is no way, with the gateway that is not on a link of this node, if there is one.
+    /// The pod ranges for which there is no way.
     unreached: Unreached,
     /// None before the first look, and where the ways are somebody else's.
     changes: Option<Changes>,
 }
 
-/// Pod ranges of other nodes to which there is no way, and the address of the node that is not on a link of this one; none where that node
-/// has no address of the range's family.
-pub type Unreached = BTreeMap<IpNet, Option<IpAddr>>;
+/// Pod ranges of other nodes to which there is no way, and what is missing.
+pub type Unreached = BTreeMap<IpNet, Missing>;
+
+/// Why there is no way to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The node, at this address, is on no link of this one.
+    Link(IpAddr),
+    /// It has no address of the range's family.
+    Address,
+    /// It has told no public key yet.
+    Key,
+}
 
 impl Nodes {
     pub(super) fn new(options: &Options, address: IpAddr, mtu: u32, name: &str, table: Table) -> Self {
@@ -119,7 +155,10 @@ impl Nodes {
     pub async fn update<'a>(&mut self, nodes: impl Iterator<Item = &'a Node> + Clone) -> Result<&Unreached, Error> {
         let Options { pod_cidrs: ranges, cluster_cidrs: cluster, service_cidrs: services, .. } = &self.options;
         let peers = Peer::all(nodes.clone(), Own { name: &self.name, address: self.address, ranges, cluster });
-        let known = Known { peers, ports: Ports::of(nodes, &self.name, &[&ranges[..], cluster, services].concat()) };
+        let known = Known {
+            peers,
+            ports: Ports::of(nodes, &self.name, self.options.backend.port(), &[&ranges[..], cluster, services].concat()),
+        };
         if self.known.as_ref() == Some(&known) {
             return Ok(&self.unreached);
         }
@@ -133,6 +172,7 @@ impl Nodes {
         let ports: Vec<_> = ports.chain(known.ports.taken.iter().copied().map(reserved::elsewhere)).collect();
         let (options, address, mtu, table, peers) =
             (self.options.clone(), self.address, self.mtu, self.table.clone(), known.peers.clone());
+        let before = self.known.as_ref().map(|known| known.peers.clone());
         self.unreached = blocking(move || {
             let mut fragment = Fragment::from(nodes);
             // Somebody else's word takes no port of ours.
@@ -144,6 +184,7 @@ impl Nodes {
             let mut links = open_links()?;
             match options.backend {
                 Backend::Vxlan => vxlan::follow(&options, &mut links, address, mtu, &peers).map(|()| Unreached::new()),
+                Backend::WireGuard => wireguard::follow(&options, &mut links, mtu, &peers, before.as_ref()),
                 Backend::HostGw => Ok(routes::follow(&mut links, &peers)?),
                 Backend::Cni => Ok(Unreached::new()),
             }
@@ -157,7 +198,7 @@ impl Nodes {
     /// [`Self::update`] then looks at everything.
     pub async fn disturbed(&mut self) -> std::io::Result<()> {
         let (Some(changes), Some(known)) = (&mut self.changes, &self.known) else { return std::future::pending().await };
-        let device = (self.options.backend == Backend::Vxlan).then_some(&*self.options.overlay);
+        let device = self.options.device();
         changes.disturb(&Ways { peers: &known.peers, device, missing: !self.unreached.is_empty() }).await?;
         self.known = None;
         Ok(())

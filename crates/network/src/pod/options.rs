@@ -11,7 +11,6 @@ use super::nodes::Backend;
 use super::{Error, cni};
 use crate::nft::Config;
 use crate::nft::element::Protocol;
-use crate::nft::features::guards::OVERLAY;
 use crate::nft::table::Holder;
 
 /// How the pod network of a node looks.
@@ -39,6 +38,8 @@ pub struct Options {
     pub cni: cni::Directories,
     /// Name of the VXLAN device to other nodes, at most 15 characters.
     pub overlay: String,
+    /// Name of the WireGuard device to other nodes, at most 15 characters.
+    pub wireguard: String,
     /// Largest packet, bytes; none takes that of the default route's link.
     pub mtu: Option<u32>,
     /// Hide pods behind the node's address when they talk to the outside.
@@ -64,6 +65,7 @@ impl Options {
             backend: Backend::default(),
             cni: cni::Directories::default(),
             overlay: "knarr-vxlan".to_owned(),
+            wireguard: "knarr-wg".to_owned(),
             mtu: None,
             masquerade: true,
             holders: vec![Holder::Services],
@@ -85,6 +87,15 @@ impl Options {
         }
     }
 
+    /// The device over which all ways to other nodes lead; none where there is none.
+    pub(super) fn device(&self) -> Option<&str> {
+        match self.backend {
+            Backend::Vxlan => Some(&self.overlay),
+            Backend::WireGuard => Some(&self.wireguard),
+            Backend::HostGw | Backend::Cni => None,
+        }
+    }
+
     /// What the table must know of it.
     pub fn config(&self) -> Config {
         Config {
@@ -93,7 +104,8 @@ impl Options {
             pod_cidrs: self.pod_cidrs.clone(),
             cluster_cidrs: self.cluster_cidrs.clone(),
             service_cidrs: self.service_cidrs.clone(),
-            reserved_ports: self.reserved_ports.iter().copied().chain(self.node_ip.map(|_| OVERLAY)).collect(),
+            reserved_ports: self.reserved_ports.iter().copied().chain(self.node_ip.and(self.backend.port())).collect(),
+            is_overlay_open: self.backend == Backend::Vxlan,
             masquerade: self.masquerade,
         }
     }

@@ -1,5 +1,6 @@
 //! Links, addresses and routes.
 
+mod direct;
 mod gateways;
 mod shape;
 mod vxlan;

@@ -19,8 +19,8 @@ static NODES: SetKind = SetKind::set("nodes", &[Field::Address]);
 /// reach what listens there. And what the node serves at a service address (cluster DNS) is for pods and for the node: for
 /// neighbours that route to it, it would be an open resolver.
 ///
-/// Who sends to the port of the overlay speaks for every pod, whatever its address: only other nodes may. A pod would by way of its
-/// node, behind whose address it is hidden.
+/// Who sends to the port of an overlay that knows nobody by a key speaks for every pod, whatever its address: only other nodes may. A pod would by
+/// way of its node, behind whose address it is hidden.
 pub(super) fn part(config: &Config, family: Family) -> Part {
     let drop = || rules::verdict(Verdict::Drop);
     let filter = |number, priority| Hook { kind: "filter", number, priority };
@@ -45,12 +45,15 @@ pub(super) fn part(config: &Config, family: Family) -> Part {
         [rules::of_protocol(protocol.number()).to_vec(), port].concat()
     };
     let stranger = vec![rules::source(family, 0), Expr::Lookup { set: NODES.only(), reg: 0, data: None, invert: true }];
-    neighbours.push(Rule::new([to_overlay(), stranger, drop()].concat()));
-    chains.push(Chain::base("neighbours", filter(rules::INPUT, -10), neighbours));
     let from_pod = rules::interface(Meta::InputName, &config.bridge, true);
     let to_other = vec![rules::destination(family, 0), rules::contained(NODES.only(), 0)];
-    let forged = Rule::new([from_pod, to_overlay(), to_other, drop()].concat());
-    chains.push(Chain::base("pods-to-nodes", filter(rules::FORWARD, -10), vec![forged]));
+    let mut forged = Vec::new();
+    if config.is_overlay_open {
+        neighbours.push(Rule::new([to_overlay(), stranger, drop()].concat()));
+        forged.push(Rule::new([from_pod, to_overlay(), to_other, drop()].concat()));
+    }
+    chains.push(Chain::base("neighbours", filter(rules::INPUT, -10), neighbours));
+    chains.push(Chain::base("pods-to-nodes", filter(rules::FORWARD, -10), forged));
     if family == Family::V6 {
         chains.push(Chain::base("redirects", filter(rules::OUTPUT, -10), vec![Rule::new(redirect(&config.bridge))]));
     }

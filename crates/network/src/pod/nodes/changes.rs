@@ -69,6 +69,7 @@ mod tests {
             ranges: vec!["10.42.1.0/24".parse().unwrap()],
             address: "192.168.0.2".parse().unwrap(),
             addresses: Vec::new(),
+            key: None,
         };
         let peers = [peer].into();
         let check = |change: Change, device: Option<&str>, missing: bool, expected: bool| {

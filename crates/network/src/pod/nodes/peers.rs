@@ -10,6 +10,8 @@ use client::node_addresses::{self, Kind, age};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 
+use super::wireguard::{self, PublicKey};
+
 /// Another node, as its object tells.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
@@ -19,6 +21,8 @@ pub struct Peer {
     pub address: IpAddr,
     /// All of its addresses, of both families.
     pub addresses: Vec<IpAddr>,
+    /// By which it is known where packets are encrypted.
+    pub key: Option<PublicKey>,
 }
 
 /// This node.
@@ -61,7 +65,7 @@ impl Peer {
             let is_node = |address: &IpAddr| *address != own.address && !taken.contains(*address);
             let addresses: Vec<IpAddr> = addresses(node).filter(is_node).collect();
             let address = *addresses.iter().find(|address| address.is_ipv4() == own.address.is_ipv4())?;
-            Some(Self { ranges, address, addresses })
+            Some(Self { ranges, address, addresses, key: wireguard::key_of_node(node) })
         };
         believed.into_iter().filter_map(peer).collect()
     }

@@ -9,7 +9,6 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 
 use crate::nft::element::{Key, Protocol};
-use crate::nft::features::guards::OVERLAY;
 
 /// Places of all nodes that are taken of what they say to have given to others: each node may say 65,536 ports, at each of its addresses.
 const MOST: usize = 1 << 18;
@@ -24,8 +23,14 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// What the nodes of a cluster say, other than the one called `name`. `inside` are the ranges of pods and services.
-    pub(super) fn of<'a>(nodes: impl Iterator<Item = &'a Node>, name: &str, inside: &[IpNet]) -> Self {
+    /// What the nodes of a cluster say, other than the one called `name`. At `way` nodes hear each other; `inside` are the ranges of pods and
+    /// services.
+    pub(super) fn of<'a>(
+        nodes: impl Iterator<Item = &'a Node>,
+        name: &str,
+        way: Option<(Protocol, u16)>,
+        inside: &[IpNet],
+    ) -> Self {
         let mut nodes: Vec<&Node> = nodes.collect();
         let all = nodes.iter().copied();
         let addresses = node_addresses::believed(all, Some(name), |address| inside.iter().any(|range| range.contains(address)));
@@ -35,7 +40,7 @@ impl Ports {
         for node in nodes {
             let Some(addresses) = addresses.get(node.metadata.name.as_deref().unwrap_or_default()) else { continue };
             let addresses: Vec<IpAddr> = addresses.iter().map(|(_, address)| *address).collect();
-            ports.own.extend(at(&addresses, own(node)));
+            ports.own.extend(at(&addresses, own(node, way)));
             let there: BTreeSet<Key> = at(&addresses, given(node)).collect();
             if !there.is_empty() {
                 taken.push(there);
@@ -58,10 +63,10 @@ fn at(addresses: &[IpAddr], ports: BTreeSet<(Protocol, u16)>) -> impl Iterator<I
     ports.into_iter().flat_map(of_port)
 }
 
-fn own(node: &Node) -> BTreeSet<(Protocol, u16)> {
+fn own(node: &Node, way: Option<(Protocol, u16)>) -> BTreeSet<(Protocol, u16)> {
     let endpoints = node.status.as_ref().and_then(|status| status.daemon_endpoints.as_ref());
     let kubelet = endpoints.and_then(|all| u16::try_from(all.kubelet_endpoint.as_ref()?.port).ok());
-    kubelet.map(|port| (Protocol::Tcp, port)).into_iter().chain([OVERLAY]).collect()
+    kubelet.map(|port| (Protocol::Tcp, port)).into_iter().chain(way).collect()
 }
 
 fn given(node: &Node) -> BTreeSet<(Protocol, u16)> {
@@ -88,7 +93,12 @@ mod tests {
     }
 
     fn of(nodes: &[Node]) -> Ports {
-        Ports::of(nodes.iter(), "own", &["10.42.0.0/16".parse().unwrap(), "10.43.0.0/16".parse().unwrap()])
+        Ports::of(
+            nodes.iter(),
+            "own",
+            Some((Protocol::Udp, 8472)),
+            &["10.42.0.0/16".parse().unwrap(), "10.43.0.0/16".parse().unwrap()],
+        )
     }
 
     fn text(all: &BTreeSet<Key>) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Peer, Unreached, added, gone};
+use super::{Missing, Peer, Unreached, added, gone};
 use crate::netlink::Error;
 use crate::pod::rtnl::Links;
 
@@ -19,8 +19,8 @@ fn wanted(peers: &BTreeSet<Peer>) -> BTreeMap<IpNet, Option<IpAddr>> {
 /// Makes the routes to these nodes' pods, and removes all others. What is there at the start is compared, not removed: packets flow on.
 pub(super) fn follow(links: &mut Links, peers: &BTreeSet<Peer>) -> Result<Unreached, Error> {
     let present = links.gateways()?;
-    let mut unreached = wanted(peers);
-    let wanted: BTreeMap<_, _> = unreached.iter().filter_map(|(range, gateway)| Some((*range, (*gateway)?))).collect();
+    let all = wanted(peers);
+    let wanted: BTreeMap<_, _> = all.iter().filter_map(|(range, gateway)| Some((*range, (*gateway)?))).collect();
     let mut reached: BTreeSet<IpNet> =
         present.iter().filter(|(range, gateway)| wanted.get(*range) == Some(gateway)).map(|(range, _)| *range).collect();
     for (range, gateway) in added(&present, &wanted) {
@@ -34,8 +34,8 @@ pub(super) fn follow(links: &mut Links, peers: &BTreeSet<Peer>) -> Result<Unreac
     for range in gone(&present, &wanted) {
         links.delete_gateway(*range)?;
     }
-    unreached.retain(|range, _| !reached.contains(range));
-    Ok(unreached)
+    let left = all.into_iter().filter(|(range, _)| !reached.contains(range));
+    Ok(left.map(|(range, gateway)| (range, gateway.map_or(Missing::Address, Missing::Link))).collect())
 }
 
 /// Removes all of them.
@@ -52,7 +52,7 @@ mod tests {
 
     fn peer(ranges: &[&str], addresses: &[&str]) -> Peer {
         let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        Peer { ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(), address: addresses[0], addresses }
+        Peer { ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(), address: addresses[0], addresses, key: None }
     }
 
     #[test]
@@ -97,8 +97,8 @@ mod tests {
             let far = peer(&["10.42.2.0/24", "fd42:0:0:2::/64"], &["192.0.2.3", "fd77::3"]);
             let peers: BTreeSet<Peer> = [moved, far].into();
             let unreached = follow(&mut links, &peers).unwrap();
-            let unreached: Vec<String> = unreached.iter().map(|(range, gateway)| format!("{range} {gateway:?}")).collect();
-            assert_eq!(unreached, ["10.42.2.0/24 Some(192.0.2.3)", "fd42:0:0:2::/64 Some(fd77::3)"]);
+            let unreached: Vec<String> = unreached.iter().map(|(range, missing)| format!("{range} {missing:?}")).collect();
+            assert_eq!(unreached, ["10.42.2.0/24 Link(192.0.2.3)", "fd42:0:0:2::/64 Link(fd77::3)"]);
             assert_eq!(show(&links.gateways().unwrap()), ["10.42.1.0/24 192.168.0.7", "fd42:0:0:1::/64 fd00::2"]);
 
             let soon = |changes: &mut Changes, missing| {

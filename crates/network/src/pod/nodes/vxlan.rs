@@ -127,6 +127,7 @@ mod tests {
             ranges: vec!["10.42.1.0/24".parse().unwrap(), "fd42:0:0:1::/64".parse().unwrap()],
             address: "192.168.0.2".parse().unwrap(),
             addresses: Vec::new(),
+            key: None,
         };
         let entries = Entries::of(&[peer].into());
         let mac = [0x0a, 0x59, 10, 42, 1, 0];
@@ -164,6 +165,7 @@ mod tests {
                     ranges: vec![range.parse().unwrap()],
                     address: address.parse().unwrap(),
                     addresses: Vec::new(),
+                    key: None,
                 };
                 all.iter().map(peer).collect()
             };

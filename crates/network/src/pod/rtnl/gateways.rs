@@ -99,7 +99,7 @@ fn gateway(payload: &[u8]) -> Option<(IpNet, IpAddr)> {
 }
 
 /// Where a route of the main table leads.
-fn destination(payload: &[u8]) -> Option<IpNet> {
+pub(super) fn destination(payload: &[u8]) -> Option<IpNet> {
     let header = payload.get(..12)?;
     if header[4] != libc::RT_TABLE_MAIN {
         return None;

@@ -119,15 +119,13 @@ impl Links {
 
     /// Removes a route over the link. No error when there is none.
     pub(crate) fn delete_route(&mut self, link: u32, to: IpNet) -> Result<(), Error> {
-        let deleted = self.0.request(
-            "remove the route to a node",
-            (libc::RTM_DELROUTE, 0),
-            &route_header(to, libc::RTPROT_STATIC, 0),
-            |b| {
-                b.attr(libc::RTA_DST, &octets(to.network()));
-                b.u32(libc::RTA_OIF, link);
-            },
-        );
+        let mut header = route_header(to, libc::RTPROT_STATIC, 0);
+        // Whichever scope it has.
+        header[6] = libc::RT_SCOPE_NOWHERE;
+        let deleted = self.0.request("remove the route to a node", (libc::RTM_DELROUTE, 0), &header, |b| {
+            b.attr(libc::RTA_DST, &octets(to.network()));
+            b.u32(libc::RTA_OIF, link);
+        });
         unless(Errno::ESRCH, deleted)
     }
 

@@ -1,0 +1,160 @@
+//! `cargo xtask kernel`: the tests that need a kernel with more than that of this machine (AppArmor, NFS, WireGuard, control groups of version 2
+//! alone), on Debian's kernel in an emulated machine (QEMU). Nothing on this machine changes: the emulated one sees its files, and what it writes stays in its own memory.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::{images, kubectl, tools};
+
+/// `kmod` loads modules when the kernel asks for them.
+const PACKAGES: &[&str] = &["busybox-static", "kmod", "qemu-system-x86"];
+/// What the emulated machine needs before it sees this one's files.
+const FIRST_MODULES: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "overlay"];
+/// What the last line of the emulated machine's console begins with.
+const ENDED: &str = "knarr-kernel-tests-ended ";
+
+/// Options of `cargo xtask kernel`.
+#[derive(Args)]
+pub struct Options {
+    /// Further arguments of the test program, such as a filter.
+    #[arg(last = true)]
+    test: Vec<String>,
+}
+
+/// Fetches the kernel, builds the tests and runs them there.
+pub fn run(options: &Options) -> Result<()> {
+    tools::install(PACKAGES)?;
+    kubectl::path()?;
+    images::build(&tools::work_dir().join("images"))?;
+    let kernel = Kernel::fetch()?;
+    let program = build()?;
+    let job = kernel.directory.join("job");
+    fs::create_dir_all(&job)?;
+    let arguments: Vec<String> = options.test.iter().map(|argument| format!("'{}'", argument.replace('\'', "'\\''"))).collect();
+    let xtask = std::env::current_exe()?;
+    let script = format!(
+        "cd {root}\nexport KNARR_TEST_PATIENCE=600\n{xtask} images --serve || exit 1\nexec {program} --ignored --test-threads 1 --nocapture {arguments}\n",
+        root = tools::root().join("knarr").display(),
+        xtask = xtask.display(),
+        program = program.display(),
+        arguments = arguments.join(" "),
+    );
+    fs::write(job.join("run"), script)?;
+    kernel.boot(&job)
+}
+
+/// The program of these tests, and with it the binary that they run.
+fn build() -> Result<PathBuf> {
+    let mut cargo = tools::cargo();
+    cargo.args(["test", "--package", "knarr", "--locked", "--test", "kernel", "--no-run", "--message-format", "json"]);
+    let messages = tools::output(&mut cargo)?;
+    let mut tests = messages.lines().filter(|line| line.contains(r#""kind":["test"]"#));
+    let program = tests.find_map(|line| line.split_once(r#""executable":""#)?.1.split('"').next());
+    Ok(program.context("cargo names no test program")?.into())
+}
+
+/// Debian's kernel with its modules, unpacked beside what is installed.
+struct Kernel {
+    directory: PathBuf,
+    /// `6.1.0-57-amd64`
+    release: String,
+}
+
+impl Kernel {
+    fn fetch() -> Result<Self> {
+        let directory = tools::work_dir().join("kernel");
+        if Self::release(&directory).is_err() {
+            eprintln!("fetching a kernel");
+            fs::create_dir_all(&directory)?;
+            let depends = tools::output(Command::new("apt-cache").args(["depends", "linux-image-amd64"]))?;
+            let package = depends
+                .lines()
+                .find_map(|line| line.trim().strip_prefix("Depends: "))
+                .context("linux-image-amd64 needs no kernel")?;
+            let mut apt = Command::new("apt-get");
+            apt.args(["-q", "-o", "APT::Sandbox::User=root", "download", package]).current_dir(&directory);
+            tools::output(&mut apt)?;
+            for entry in fs::read_dir(&directory)? {
+                let path = entry?.path();
+                if path.extension().is_some_and(|end| end == "deb") {
+                    tools::run(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&directory))?;
+                    fs::remove_file(path)?;
+                }
+            }
+        }
+        let kernel = Self { release: Self::release(&directory)?, directory };
+        tools::run(Command::new("depmod").arg("-b").arg(&kernel.directory).arg(&kernel.release))?;
+        Ok(kernel)
+    }
+
+    fn release(directory: &Path) -> Result<String> {
+        let mut names =
+            fs::read_dir(directory.join("lib/modules"))?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.next().context("no modules")
+    }
+
+    /// The file system that the kernel begins with: busybox, the first modules, and a script.
+    fn first_files(&self) -> Result<PathBuf> {
+        let root = self.directory.join("first");
+        tools::remove(&root)?;
+        for directory in ["bin", "dev", "proc", "sys", "ro", "rw"] {
+            fs::create_dir_all(root.join(directory))?;
+        }
+        fs::copy("/bin/busybox", root.join("bin/busybox"))?;
+        let modules = Path::new("lib/modules").join(&self.release);
+        let listed = fs::read_to_string(self.directory.join(&modules).join("modules.dep"))?;
+        for line in listed.lines() {
+            let (module, needs) = line.split_once(':').unwrap_or_default();
+            if FIRST_MODULES.iter().any(|name| module.ends_with(&format!("/{name}.ko"))) {
+                for file in std::iter::once(module).chain(needs.split_whitespace()) {
+                    let file = modules.join(file);
+                    fs::create_dir_all(root.join(&file).parent().unwrap_or(&root))?;
+                    fs::copy(self.directory.join(&file), root.join(&file))?;
+                }
+            }
+        }
+        tools::run(Command::new("depmod").arg("-b").arg(&root).arg(&self.release))?;
+        let script = include_str!("kernel/init.sh").replace("@MODULES@", &FIRST_MODULES.join(" ")).replace("@ENDED@", ENDED);
+        fs::write(root.join("init"), script)?;
+        fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
+        let archive = self.directory.join("first.cpio");
+        let names = Command::new("find").arg(".").current_dir(&root).stdout(Stdio::piped()).spawn()?;
+        let mut pack = Command::new("/bin/busybox");
+        pack.args(["cpio", "-o", "-H", "newc"]).current_dir(&root).stderr(Stdio::null());
+        pack.stdin(names.stdout.context("find prints")?).stdout(File::create(&archive)?);
+        ensure!(pack.status()?.success(), "the first files cannot be packed");
+        Ok(archive)
+    }
+
+    /// Boots, runs the script `run` in `job`, and shows what it prints.
+    fn boot(&self, job: &Path) -> Result<()> {
+        let share = |tag: &str, path: &Path| {
+            let path = path.display();
+            ["-virtfs".to_owned(), format!("local,path={path},mount_tag={tag},security_model=none,readonly=on,multidevs=remap")]
+        };
+        let console = self.directory.join("console.log");
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-accel", "tcg,thread=multi", "-smp", "2", "-cpu", "max", "-m", "8192", "-nographic", "-no-reboot"]);
+        qemu.arg("-kernel").arg(self.directory.join(format!("boot/vmlinuz-{}", self.release)));
+        qemu.arg("-initrd").arg(self.first_files()?).args(["-append", "console=ttyS0 panic=-1 quiet"]);
+        qemu.args(share("root", Path::new("/")))
+            .args(share("modules", &self.directory.join("lib/modules")))
+            .args(share("job", job));
+        let show = format!("tee {}", console.display());
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut machine = qemu.spawn()?;
+        let shown = Command::new("sh").args(["-c", &show]).stdin(machine.stdout.take().context("QEMU prints")?).status()?;
+        ensure!(machine.wait()?.success() && shown.success(), "the emulated machine failed");
+        let text = String::from_utf8_lossy(&fs::read(&console)?).into_owned();
+        match text.lines().find_map(|line| line.trim_end().strip_prefix(ENDED)) {
+            Some("0") => Ok(()),
+            Some(code) => bail!("the tests ended with {code}"),
+            None => bail!("the emulated machine ended before the tests"),
+        }
+    }
+}
