@@ -97,8 +97,9 @@ fn missing(a: &Request<'_>, name: &str) -> String {
 }
 
 async fn admit(a: &Request<'_>, pod: &mut Value) -> Result<(), String> {
+    // Before other rules say what is wrong with it, as upstream.
     if meta::annotation(pod, MIRROR).is_some() {
-        return Ok(());
+        return mirror(pod);
     }
     if text(pod, "/spec/serviceAccountName").is_empty() {
         pod["spec"]["serviceAccountName"] = DEFAULT.into();
