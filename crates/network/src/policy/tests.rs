@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::*;
 
 /// Ranges of a policy that do not fit into the socket's buffer, and with the rest of the table are not so many that it is made larger.
-const RANGES: usize = 300;
+const RANGES: usize = 900;
 
 fn put(fake: &Fake) {
     let namespace = json!({"metadata": {"name": "x"}});
