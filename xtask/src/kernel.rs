@@ -32,29 +32,33 @@ pub fn run(options: &Options) -> Result<()> {
     kubectl::path()?;
     images::build(&tools::work_dir().join("images"))?;
     let kernel = Kernel::fetch()?;
-    let program = build()?;
+    let programs =
+        [build(&["--package", "network", "--lib"], "lib")?, build(&["--package", "knarr", "--test", "kernel"], "test")?];
     let job = kernel.directory.join("job");
     fs::create_dir_all(&job)?;
     let arguments: Vec<String> = options.test.iter().map(|argument| format!("'{}'", argument.replace('\'', "'\\''"))).collect();
     let xtask = std::env::current_exe()?;
+    let test = |program: &PathBuf| {
+        format!("{} --ignored --test-threads 1 --nocapture {} || failed=1\n", program.display(), arguments.join(" "))
+    };
     let script = format!(
-        "cd {root}\nexport KNARR_TEST_PATIENCE=600\n{xtask} images --serve || exit 1\nexec {program} --ignored --test-threads 1 --nocapture {arguments}\n",
+        "cd {root}\nexport KNARR_TEST_PATIENCE=600\n{xtask} images --serve || exit 1\nfailed=0\n{tests}exit $failed\n",
         root = tools::root().join("knarr").display(),
         xtask = xtask.display(),
-        program = program.display(),
-        arguments = arguments.join(" "),
+        tests = programs.iter().map(test).collect::<String>(),
     );
     fs::write(job.join("run"), script)?;
     kernel.boot(&job)
 }
 
-/// The program of these tests, and with it the binary that they run.
-fn build() -> Result<PathBuf> {
+/// The program of the tests of a target, and with it the binary that they run.
+fn build(target: &[&str], kind: &str) -> Result<PathBuf> {
     let mut cargo = tools::cargo();
-    cargo.args(["test", "--package", "knarr", "--locked", "--test", "kernel", "--no-run", "--message-format", "json"]);
+    cargo.args(["test", "--locked", "--no-run", "--message-format", "json"]).args(target);
     let messages = tools::output(&mut cargo)?;
-    let mut tests = messages.lines().filter(|line| line.contains(r#""kind":["test"]"#));
-    let program = tests.find_map(|line| line.split_once(r#""executable":""#)?.1.split('"').next());
+    let kind = format!(r#""kind":["{kind}"]"#);
+    let mut programs = messages.lines().filter(|line| line.contains(&kind));
+    let program = programs.find_map(|line| line.split_once(r#""executable":""#)?.1.split('"').next());
     Ok(program.context("cargo names no test program")?.into())
 }
 

@@ -192,4 +192,90 @@ mod tests {
         assert_eq!(changes(&there(Some(1), &["10.42.1.0/24"]), &wanted, Some(&moved)), set(Some(endpoint)));
         assert_eq!(changes(&there(Some(1), &[]), &BTreeMap::new(), Some(&wanted)), [(key(1), Change::Remove)]);
     }
+
+    /// Runs in a network namespace that `ip netns` has made.
+    fn inside<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = std::fs::File::open(format!("/run/netns/{name}")).unwrap();
+        let thread = std::thread::spawn(move || {
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        });
+        thread.join().unwrap()
+    }
+
+    fn ip(line: &str) {
+        let status = std::process::Command::new("ip").args(line.split(' ')).status().unwrap();
+        assert!(status.success(), "ip {line}");
+    }
+
+    /// A node in a namespace: its device, and its public key.
+    fn node(namespace: &'static str, range: &'static str) -> (Options, PublicKey) {
+        let directory = tempfile::tempdir().unwrap().keep();
+        let options = Options {
+            backend: super::super::Backend::WireGuard,
+            ..Options::new(directory, vec![range.parse().unwrap()], Vec::new())
+        };
+        let own = options.clone();
+        let key = inside(namespace, move || {
+            let mut links = crate::pod::open_links().unwrap();
+            set_up(&own, &mut links, 1420).unwrap();
+            let key = device::public_key(&own.wireguard).unwrap().unwrap();
+            // What is there is taken over.
+            set_up(&own, &mut links, 1400).unwrap();
+            assert_eq!(device::public_key(&own.wireguard).unwrap(), Some(key));
+            assert_eq!(links.link(&own.wireguard).unwrap().unwrap().mtu, 1400);
+            key
+        });
+        (options, key)
+    }
+
+    /// The kernel has what was asked for and no more, and what nodes send comes from the other one's range.
+    #[test]
+    #[ignore = "needs a kernel with WireGuard: `cargo xtask kernel`"]
+    fn two_nodes_talk() {
+        for line in [
+            "netns add wg1",
+            "netns add wg2",
+            "-n wg1 link add e1 type veth peer name e2 netns wg2",
+            "-n wg1 address add 192.168.0.1/24 dev e1",
+            "-n wg2 address add 192.168.0.2/24 dev e2",
+            "-n wg1 link set e1 up",
+            "-n wg2 link set e2 up",
+        ] {
+            ip(line);
+        }
+        let ((first, one), (second, other)) = (node("wg1", "10.42.1.0/24"), node("wg2", "10.42.2.0/24"));
+        let told = |range: &str, address: &str, key: PublicKey| Peer { key: Some(key), ..peer(1, range, address) };
+        let (to_second, to_first) = (told("10.42.2.0/24", "192.168.0.2", other), told("10.42.1.0/24", "192.168.0.1", one));
+        let gone = told("10.42.9.0/24", "192.168.0.9", key(9));
+        let unknown = peer(0, "10.42.8.0/24", "192.168.0.8");
+        let all: BTreeSet<Peer> = [to_second.clone(), gone, unknown].into();
+        inside("wg1", move || {
+            let mut links = crate::pod::open_links().unwrap();
+            let unreached = follow(&first, &mut links, 1400, &all, None).unwrap();
+            assert_eq!(unreached, [("10.42.8.0/24".parse().unwrap(), Missing::Key)].into());
+            let link = links.link(&first.wireguard).unwrap().unwrap().index;
+            assert_eq!(links.direct_routes(link).unwrap(), ranges(&["10.42.2.0/24", "10.42.9.0/24"]));
+            let kept: BTreeSet<Peer> = [to_second].into();
+            follow(&first, &mut links, 1400, &kept, Some(&all)).unwrap();
+            assert_eq!(links.direct_routes(link).unwrap(), ranges(&["10.42.2.0/24"]));
+            let (_, present) = Device::open(&first.wireguard).unwrap().peers().unwrap();
+            assert_eq!(present, [(other, Present { ranges: ranges(&["10.42.2.0/24"]), handshake: None })].into());
+        });
+        let receiver = inside("wg2", move || {
+            let mut links = crate::pod::open_links().unwrap();
+            follow(&second, &mut links, 1400, &[to_first].into(), None).unwrap();
+            std::net::UdpSocket::bind("10.42.2.0:7000").unwrap()
+        });
+        let sender = inside("wg1", || std::net::UdpSocket::bind("10.42.1.0:7000").unwrap());
+        sender.send_to(b"hello", "10.42.2.0:7000").unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut buffer = [0; 16];
+        let (length, from) = receiver.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], from), (&b"hello"[..], "10.42.1.0:7000".parse().unwrap()));
+        let (_, present) = inside("wg2", || Device::open("knarr-wg").unwrap().peers().unwrap());
+        assert!(present[&one].handshake.is_some_and(|ago| ago < LIVE), "{present:?}");
+        ip("netns del wg1");
+        ip("netns del wg2");
+    }
 }
