@@ -108,6 +108,9 @@ pub(crate) struct Options {
     pub(crate) allowed_unsafe_sysctls: Vec<kubelet::sysctls::Pattern>,
     pub(crate) seccomp_default: bool,
     pub(crate) max_container_restart_period: Duration,
+    /// Domains with name servers of their own, and name servers for everything else.
+    pub(crate) stub_domains: BTreeMap<String, Vec<SocketAddr>>,
+    pub(crate) dns_upstreams: Vec<SocketAddr>,
     /// Directory of static pods.
     pub(crate) static_pods: Option<PathBuf>,
     /// Whether queries of services' logs are answered.
@@ -204,6 +207,8 @@ impl Options {
             allowed_unsafe_sysctls: options.allowed_unsafe_sysctls.clone(),
             seccomp_default: options.seccomp_default,
             max_container_restart_period: options.max_container_restart_period,
+            stub_domains: options.dns_stub_domains.iter().cloned().collect(),
+            dns_upstreams: options.dns_upstreams.clone(),
             static_pods: options.pod_manifest_path.clone(),
             log_query: options.enable_system_log_query,
             verification: (
@@ -264,8 +269,11 @@ impl Node {
             dns: dns::Options {
                 listen: options.cluster.dns.iter().map(|address| SocketAddr::new(*address, 53)).collect(),
                 domain: options.cluster.domain.clone(),
-                upstreams: dns::Upstreams::File("/etc/resolv.conf".into()),
-                stub_domains: Default::default(),
+                upstreams: match &options.dns_upstreams[..] {
+                    [] => dns::Upstreams::File("/etc/resolv.conf".into()),
+                    servers => dns::Upstreams::Servers(servers.to_vec()),
+                },
+                stub_domains: options.stub_domains.clone(),
             },
         };
         let volumes = (controllers::LOCAL_VOLUMES.to_owned(), paths.volumes().display().to_string());

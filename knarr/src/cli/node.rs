@@ -1,6 +1,6 @@
 //! Options of a node, that of a server or an agent's.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,6 +52,12 @@ pub(crate) struct Node {
     /// The longest delay before a container that ends again and again is started again, from 1s to 300s.
     #[arg(long, value_name = "DURATION", default_value = "300s", value_parser = restart_period)]
     pub(crate) max_container_restart_period: Duration,
+    /// Name servers for a domain (a stub domain), which the cluster DNS of the node asks of it in place of others: DOMAIN=ADDRESS[:PORT],...
+    #[arg(long = "dns-stub-domain", value_name = "DOMAIN=SERVERS", value_parser = stub_domain)]
+    pub(crate) dns_stub_domains: Vec<(String, Vec<SocketAddr>)>,
+    /// Name servers that the cluster DNS of the node asks of everything else: ADDRESS[:PORT]; those of /etc/resolv.conf by default.
+    #[arg(long = "dns-upstream", value_name = "SERVER", value_delimiter = ',', value_parser = name_server)]
+    pub(crate) dns_upstreams: Vec<SocketAddr>,
     /// Directory of static pods: a pod for each file (YAML or JSON), which runs as long as the file is there, whatever the API says.
     #[arg(long, value_name = "DIR")]
     pub(crate) pod_manifest_path: Option<PathBuf>,
@@ -115,6 +121,21 @@ fn restart_period(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Port 53 where none is said.
+fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let bare = |_| text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53));
+    text.parse().or_else(bare).map_err(|_| format!("{text:?} is no address and no ADDRESS:PORT"))
+}
+
+fn stub_domain(text: &str) -> Result<(String, Vec<SocketAddr>), String> {
+    let (domain, servers) = text.split_once('=').ok_or("expected DOMAIN=ADDRESS[:PORT],...")?;
+    let domain = domain.trim_end_matches('.').to_ascii_lowercase();
+    if let Some(error) = apimachinery::names::dns1123_subdomain(&domain).first() {
+        return Err(format!("the domain {domain:?}: {error}"));
+    }
+    Ok((domain, servers.split(',').map(name_server).collect::<Result<_, _>>()?))
+}
+
 fn taint(text: &str) -> Result<Taint, String> {
     let (rest, effect) = text.rsplit_once(':').ok_or("expected KEY=VALUE:EFFECT or KEY:EFFECT")?;
     if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
@@ -139,6 +160,23 @@ mod tests {
         check("0s", None);
         check("301s", None);
         check("often", None);
+    }
+
+    #[test]
+    fn stub_domains() {
+        let check = |text: &str, expected: Option<(&str, &[&str])>| {
+            let found = stub_domain(text).ok();
+            let expected = expected.map(|(domain, servers)| {
+                (domain.to_owned(), servers.iter().map(|server| server.parse().unwrap()).collect::<Vec<SocketAddr>>())
+            });
+            assert_eq!(found, expected, "{text}");
+        };
+        check("corp.example=192.0.2.1", Some(("corp.example", &["192.0.2.1:53"])));
+        check("Corp.Example.=192.0.2.1:5353,fd00::1", Some(("corp.example", &["192.0.2.1:5353", "[fd00::1]:53"])));
+        check("corp.example=[fd00::1]:5353", Some(("corp.example", &["[fd00::1]:5353"])));
+        for wrong in ["corp.example", "corp.example=", "=192.0.2.1", "corp.example=ns.example", "a_b=192.0.2.1"] {
+            check(wrong, None);
+        }
     }
 
     #[test]
