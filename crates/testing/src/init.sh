@@ -19,7 +19,6 @@ echo "$mounts" | while read -r _ path type _; do
   if [ "$type" = cgroup2 ]; then
     mkdir -p "$path/init"
     echo 1 >"$path/init/cgroup.procs"
-    while [ -n "$(cat "$path/cgroup.procs")" ]; do sleep 0.01; done
   fi
 done
 echo ready
