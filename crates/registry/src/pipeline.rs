@@ -212,7 +212,7 @@ impl Registry {
 fn write(res: &Served, key: Bytes, expect: Expect, change: Change) -> Write {
     let lane = if res.def.ephemeral { Lane::Ephemeral } else { Lane::Durable };
     let ttl = res.def.ttl_seconds.map(Duration::from_secs);
-    Write { key, expect, change, lane, ttl, note: None, holds: Vec::new(), removes: false }
+    Write { ttl, ..Write::new(key, expect, change, lane) }
 }
 
 /// Who writes, as kinds may note it.

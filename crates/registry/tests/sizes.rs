@@ -111,16 +111,7 @@ async fn a_large_object_of_before_can_go() {
         (object["metadata"]["namespace"], object["metadata"]["finalizers"]) = ("ns".into(), json!(["x.io/y"]));
         let key = format!("/registry/core/configmaps/ns/{name}");
         let change = Change::Put(object.to_string().into());
-        let write = Write {
-            key: key.into(),
-            expect: Expect::Absent,
-            change,
-            lane: Lane::Durable,
-            ttl: None,
-            note: None,
-            holds: Vec::new(),
-            removes: false,
-        };
+        let write = Write::new(key, Expect::Absent, change, Lane::Durable);
         engine.commit(write).await.unwrap();
     }
     let registry = open(engine).await;

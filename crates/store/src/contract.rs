@@ -42,16 +42,7 @@ pub async fn check(factory: &dyn Factory) {
 pub fn write(key: &str, expect: Expect, value: Option<&str>) -> Write {
     let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
     let change = value.map_or(Change::Delete, Change::Put);
-    Write {
-        key: Bytes::copy_from_slice(key.as_bytes()),
-        expect,
-        change,
-        lane: Lane::Durable,
-        ttl: None,
-        note: None,
-        holds: Vec::new(),
-        removes: false,
-    }
+    Write::new(Bytes::copy_from_slice(key.as_bytes()), expect, change, Lane::Durable)
 }
 
 fn lease(key: &str, value: Option<&str>, ttl: Option<Duration>) -> Write {

@@ -81,6 +81,13 @@ pub struct Write {
     pub removes: bool,
 }
 
+impl Write {
+    /// A write with nothing beside it.
+    pub fn new(key: impl Into<Bytes>, expect: Expect, change: Change, lane: Lane) -> Self {
+        Self { key: key.into(), expect, change, lane, ttl: None, note: None, holds: Vec::new(), removes: false }
+    }
+}
+
 /// One committed change.
 #[derive(Clone)]
 pub struct Event {

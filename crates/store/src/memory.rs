@@ -168,16 +168,7 @@ async fn expire(engine: Memory) -> Result<(), Error> {
         }
         for (key, revision) in due {
             let expect = Expect::At(revision);
-            let write = Write {
-                key,
-                expect,
-                change: Change::Delete,
-                lane: Lane::Ephemeral,
-                ttl: None,
-                note: None,
-                holds: Vec::new(),
-                removes: false,
-            };
+            let write = Write::new(key, expect, Change::Delete, Lane::Ephemeral);
             // A conflict: it was written again meanwhile.
             let _ = engine.commit(write).await;
         }

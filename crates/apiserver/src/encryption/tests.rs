@@ -74,7 +74,7 @@ fn what_is_not_encrypted() {
 
 fn put(value: &'static str) -> Write {
     let (key, change) = (Bytes::from_static(KEY), Change::Put(Bytes::from_static(value.as_bytes())));
-    Write { key, expect: Expect::Anything, change, lane: Lane::Durable, ttl: None, note: None, holds: Vec::new(), removes: false }
+    Write::new(key, Expect::Anything, change, Lane::Durable)
 }
 
 #[tokio::test]

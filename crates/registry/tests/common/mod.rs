@@ -140,5 +140,5 @@ pub(crate) fn raw(resource: &str, name: &str, put: bool) -> Write {
     let (lane, resource) = if resource == "events" { (Lane::Ephemeral, resource) } else { (Lane::Durable, resource) };
     let change = if put { Change::Put(Bytes::from(value)) } else { Change::Delete };
     let key = Bytes::from(format!("/registry/core/{resource}/ns/{name}"));
-    Write { key, expect: Expect::Anything, change, lane, ttl: None, note: None, holds: Vec::new(), removes: false }
+    Write::new(key, Expect::Anything, change, lane)
 }

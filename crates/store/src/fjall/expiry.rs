@@ -59,16 +59,7 @@ fn due(expires: &u64) -> bool {
 /// Deletes what is due, unless it was written again meanwhile. True when a deletion must be tried again.
 async fn expire(queue: &mpsc::Sender<Request>, records: &[(u64, bytes::Bytes, Revision)]) -> bool {
     let deletions = records.iter().filter(|(expires, ..)| due(expires)).map(|(_, key, revision)| {
-        let write = Write {
-            key: key.clone(),
-            expect: Expect::At(*revision),
-            change: Change::Delete,
-            lane: Lane::Ephemeral,
-            ttl: None,
-            note: None,
-            holds: Vec::new(),
-            removes: false,
-        };
+        let write = Write::new(key.clone(), Expect::At(*revision), Change::Delete, Lane::Ephemeral);
         submit(queue, write)
     });
     join_all(deletions).await.iter().any(|result| !matches!(result, Ok(_) | Err(Error::Conflict(_))))

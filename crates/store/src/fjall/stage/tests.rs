@@ -28,7 +28,7 @@ fn view() -> Fixed {
 fn write(key: &'static str, expect: Expect, value: Option<&'static str>) -> Write {
     let change = value.map_or(Change::Delete, |value| Change::Put(value.into()));
     let lane = if key.starts_with('l') { Lane::Ephemeral } else { Lane::Durable };
-    Write { key: key.into(), expect, change, lane, ttl: None, note: None, holds: Vec::new(), removes: false }
+    Write::new(key, expect, change, lane)
 }
 
 /// Runs the writes as one batch; `expected` has the revision, or the revision of the record that conflicts.
