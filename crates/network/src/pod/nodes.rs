@@ -98,6 +98,18 @@ pub(super) fn set_up(options: &Options, links: &mut Links, address: IpAddr, mtu:
     Ok(())
 }
 
+/// Switches a device to other nodes on, with the network addresses of the node's pod ranges: from there the node itself speaks to other nodes' pods. Returns
+/// its index.
+fn switch_on(options: &Options, links: &mut Links, name: &str, mtu: u32) -> Result<u32, Error> {
+    links.set_mtu(name, mtu)?;
+    links.up(name)?;
+    let link = links.link(name)?.ok_or_else(|| Error::NoOverlay(name.to_owned()))?.index;
+    for range in &options.pod_cidrs {
+        links.add_address(link, range.network(), range.max_prefix_len())?;
+    }
+    Ok(link)
+}
+
 /// Removes the ways to other nodes, of whichever backend.
 pub(super) fn remove(options: &Options, links: &mut Links) -> Result<(), Error> {
     links.delete(&options.overlay)?;

@@ -185,16 +185,21 @@ impl Links {
 
     /// The link of this name.
     pub(crate) fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
-        let mut link = None;
-        let found = self.0.query(
+        self.look(name, parse_link)
+    }
+
+    /// What `parse` makes of the kernel's answer about the link of this name; none where there is no such link.
+    fn look<T>(&mut self, name: &str, parse: impl Fn(&[u8]) -> Option<T>) -> Result<Option<T>, Error> {
+        let mut found = None;
+        let asked = self.0.query(
             "look for the link",
             GET_LINK,
             &link_header(0, 0),
             |b| b.string(libc::IFLA_IFNAME, name),
-            |reply| link = parse_link(reply.payload),
+            |reply| found = parse(reply.payload),
         );
-        unless(Errno::ENODEV, found)?;
-        Ok(link)
+        unless(Errno::ENODEV, asked)?;
+        Ok(found)
     }
 
     /// Waits until the port forwards and the bridge operates. The kernel gets there some milliseconds after the other end

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Peer, added, gone};
+use super::{Peer, added, gone, switch_on};
 use crate::netlink;
 use crate::nft::features::guards::OVERLAY;
 use crate::nft::octets;
@@ -91,13 +91,7 @@ pub(super) fn set_up(options: &Options, links: &mut Links, address: IpAddr, mtu:
         links.delete(name)?;
         links.make_vxlan(name, &wanted, mtu)?;
     }
-    links.set_mtu(name, mtu)?;
-    links.up(name)?;
-    let link = links.link(name)?.ok_or_else(|| Error::NoOverlay(name.clone()))?.index;
-    for range in &options.pod_cidrs {
-        links.add_address(link, range.network(), range.max_prefix_len())?;
-    }
-    Ok(link)
+    switch_on(options, links, name, mtu)
 }
 
 /// Makes the ways to these nodes over the device, which is made again if somebody has taken it away, and removes all others.

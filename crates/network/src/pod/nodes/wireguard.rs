@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Missing, Peer, Unreached};
+use super::{Missing, Peer, Unreached, switch_on};
 use crate::pod::rtnl::Links;
 use crate::pod::{Error, Options};
 use device::{Device, Present};
@@ -64,13 +64,7 @@ pub(super) fn set_up(options: &Options, links: &mut Links, mtu: u32) -> Result<u
         links.make(name, device::KIND, mtu).map_err(Error::NoWireguard)?;
     }
     Device::open(name)?.configure(&private, PORT)?;
-    links.set_mtu(name, mtu)?;
-    links.up(name)?;
-    let link = links.link(name)?.ok_or_else(|| Error::NoOverlay(name.clone()))?.index;
-    for range in &options.pod_cidrs {
-        links.add_address(link, range.network(), range.max_prefix_len())?;
-    }
-    Ok(link)
+    switch_on(options, links, name, mtu)
 }
 
 /// Makes the ways to these nodes over the device, which is made again if somebody has taken it away, and removes all others. `before` are the

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use nix::errno::Errno;
 
 use super::gateways::destination;
-use super::{GET_LINK, GET_ROUTE, Links, NEW_LINK, family, link_header, number, text, unless};
+use super::{GET_ROUTE, Links, NEW_LINK, family, link_header, number, text};
 use crate::netlink::{CREATE, EXCL, Error, attribute};
 use crate::nft::Family;
 
@@ -24,19 +23,7 @@ impl Links {
 
     /// Of which kind the link of this name is; none when there is none, or it is of no kind.
     pub(crate) fn kind(&mut self, name: &str) -> Result<Option<String>, Error> {
-        let mut found = None;
-        let asked = self.0.query(
-            "look for the device to other nodes",
-            GET_LINK,
-            &link_header(0, 0),
-            |b| b.string(libc::IFLA_IFNAME, name),
-            |reply| {
-                let attrs = reply.payload.get(16..).unwrap_or_default();
-                found = attribute(attrs, libc::IFLA_LINKINFO).and_then(|info| attribute(info, INFO_KIND)).map(text);
-            },
-        );
-        unless(Errno::ENODEV, asked)?;
-        Ok(found)
+        self.look(name, |payload| attribute(attribute(payload.get(16..)?, libc::IFLA_LINKINFO)?, INFO_KIND).map(text))
     }
 
     /// Where the routes over a link lead that somebody has put there without a gateway.

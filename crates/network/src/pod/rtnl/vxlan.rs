@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use nix::errno::Errno;
 
-use super::{
-    GET_LINK, GET_ROUTE, Links, Mac, NEW_LINK, NEW_ROUTE, address, family, link_header, neighbour_header, number, octets, unless,
-};
+use super::{GET_ROUTE, Links, Mac, NEW_LINK, NEW_ROUTE, address, family, link_header, neighbour_header, number, octets, unless};
 use crate::netlink::{CREATE, EXCL, Error, REPLACE, attribute};
 use crate::nft::Family;
 use crate::pod::nodes::Entries;
@@ -60,16 +58,7 @@ impl Links {
 
     /// The device of this name; none when there is none, or another kind of link has the name.
     pub(crate) fn vxlan(&mut self, name: &str) -> Result<Option<Vxlan>, Error> {
-        let mut found = None;
-        let asked = self.0.query(
-            "look for the device to other nodes",
-            GET_LINK,
-            &link_header(0, 0),
-            |b| b.string(libc::IFLA_IFNAME, name),
-            |reply| found = parse(reply.payload.get(16..).unwrap_or_default()),
-        );
-        unless(Errno::ENODEV, asked)?;
-        Ok(found)
+        self.look(name, |payload| parse(payload.get(16..)?))
     }
 
     /// Sets the largest packet of a link.
