@@ -31,7 +31,7 @@ const SYSTEM: &str = "kube-system";
 /// Why the Service of the cluster DNS is not as it must be.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DnsError {
-    /// It cannot have these addresses.
+    /// It cannot have these addresses: it has others, or they are outside of the ranges.
     #[error(
         "the cluster DNS cannot have the address {wanted}: {why}. A data directory keeps the --service-cidr and the --cluster-dns that it \
          was made with"
@@ -51,11 +51,11 @@ pub(crate) enum DnsError {
     Refused(String),
 }
 
-/// Writes the Service as it must be; repeating it changes nothing.
+/// Writes the Service with these addresses of the ranges of services; repeating it changes nothing.
 ///
 /// # Errors
 /// See [`DnsError`].
-pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr]) -> Result<(), DnsError> {
+pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr], ranges: &[IpNet]) -> Result<(), DnsError> {
     let families: Vec<&str> = addresses.iter().map(|address| if address.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
     let policy = if addresses.len() > 1 { "PreferDualStack" } else { "SingleStack" };
     let service = json!({
@@ -75,7 +75,11 @@ pub(crate) async fn cluster_dns(client: Client, addresses: &[IpAddr]) -> Result<
     let there = services.get_opt("kube-dns").await.map_err(DnsError::Unread)?;
     let is_address = match (there.and_then(|there| there.spec?.cluster_ips), &error) {
         (Some(has), _) => has != wanted,
-        (None, kube::Error::Api(status)) => names_address(status),
+        // One that is inside is somebody else's, or its range is to go: both pass when somebody mends them, for which there has to be a server.
+        (None, kube::Error::Api(status)) => {
+            let is_inside = |address: &IpAddr| ranges.iter().any(|range| range.contains(address));
+            names_address(status) && !addresses.iter().all(is_inside)
+        }
         (None, _) => false,
     };
     Err(match is_address {
@@ -329,7 +333,7 @@ mod tests {
     use super::*;
 
     /// What becomes of the Service where there is `there`, and the API refuses to have it written with this status.
-    async fn refused(there: Option<Value>, status: Value) -> DnsError {
+    async fn refused(there: Option<Value>, status: Value, range: &str) -> DnsError {
         let service = tower::service_fn(move |request: Request<Body>| {
             let missing = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404});
             let answer = match (request.method() == Method::PATCH, &there) {
@@ -342,7 +346,7 @@ mod tests {
             std::future::ready(response)
         });
         let addresses = ["10.43.0.10".parse().unwrap()];
-        cluster_dns(Client::new(service, "default"), &addresses).await.unwrap_err()
+        cluster_dns(Client::new(service, "default"), &addresses, &[range.parse().unwrap()]).await.unwrap_err()
     }
 
     /// Whether there is such a Service or not, what is refused for now is tried again, and what can never be ends the start.
@@ -355,11 +359,14 @@ mod tests {
         };
         let service = |address: &str| json!({"kind": "Service", "apiVersion": "v1", "spec": {"clusterIPs": [address]}});
         let check = async |there: Option<Value>, status: Value, again: bool| {
-            let error = refused(there.clone(), status).await;
+            let error = refused(there.clone(), status, "10.43.0.0/16").await;
             assert_eq!(matches!(error, DnsError::Refused(_)), again, "{there:?}: {error:?}");
         };
         check(None, status(403, "metadata"), true).await;
-        check(None, status(422, "spec.clusterIPs[0]"), false).await;
+        // Its range is to go, or somebody else has it.
+        check(None, status(422, "spec.clusterIPs[0]"), true).await;
+        let outside = refused(None, status(422, "spec.clusterIPs[0]"), "10.44.0.0/16").await;
+        assert!(matches!(outside, DnsError::Address { .. }), "{outside:?}");
         check(Some(service("10.43.0.10")), status(403, "metadata"), true).await;
         check(Some(service("10.43.0.10")), status(507, "spec.clusterIPs[0]"), true).await;
         check(Some(service("10.43.0.11")), status(422, "spec.clusterIPs[0]"), false).await;

@@ -15,7 +15,7 @@ use base::metrics::Page;
 use base::readiness::Readiness;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::Authority;
-use client::Informers;
+use client::{Client, Informers};
 
 use crate::bootstrap::DnsError;
 use crate::bootstrap::refusals::Refusals;
@@ -133,23 +133,7 @@ async fn start(
     let handle = service.handle()?;
     api_tasks.spawn("apiserver", OnFailure::Shutdown, service.run(api_tasks.clone()));
     let client = identity::apiserver(&handle.api);
-    // At once: the store writes what comes together with one disk synchronisation.
-    let (dns, ranges, storage) = tokio::join!(
-        bootstrap::cluster_dns(client.clone(), &cluster.dns),
-        bootstrap::pod_ranges(client.clone(), &cluster.pods),
-        bootstrap::local_storage(client.clone()),
-    );
-    let dns = match dns {
-        Err(DnsError::Refused(_)) | Ok(()) => dns.map_err(Into::into),
-        Err(error) => return Err(error.into()),
-    };
-    ranges?;
-    let (own, addresses) = (client.clone(), cluster.dns.clone());
-    until_taken("service of the cluster DNS", dns, components, move || {
-        let (own, addresses) = (own.clone(), addresses.clone());
-        async move { Ok(bootstrap::cluster_dns(own, &addresses).await?) }
-    });
-    until_taken("class of local volumes", storage, components, move || bootstrap::local_storage(client.clone()));
+    own_objects(&client, &cluster, components).await?;
     let token = paths.token();
     JoinToken::load_or_create(&token, authority.bundle())?;
     let server = format!("https://{}", SocketAddr::new(identity.ip(), handle.address.port()));
@@ -168,7 +152,7 @@ async fn start(
         let clients = InProcess { api: handle.api.clone(), node: identity.name.clone() };
         let certificates = Issued { authority: authority.clone(), pki: paths.pki() };
         let node = node::Options {
-            reserved_ports: own_ports(options).to_vec(),
+            reserved_ports: own_ports(options),
             // It joins by no certificate, and no certificate is for its name.
             annotations: [(controllers::NODE_KEY.to_owned(), "none".to_owned())].into(),
             ..node::Options::new(&options.node, identity, cluster, options.bind_address)
@@ -187,6 +171,29 @@ async fn start(
     tracing::info!(address = %handle.address, kubeconfig = %paths.kubeconfig().display(), "knarr {} serves Kubernetes {}", env!("CARGO_PKG_VERSION"), apiserver::VERSION);
     systemd::serves(components);
     process::until_changed(own, changed).await
+}
+
+/// Writes the objects that make the cluster what it is. What is refused for now is tried again beside everything else.
+async fn own_objects(client: &Client, cluster: &node::Cluster, components: &Tasks) -> Result<()> {
+    // At once: the store writes what comes together with one disk synchronisation.
+    let (first, ranges, storage) = tokio::join!(
+        bootstrap::cluster_dns(client.clone(), &cluster.dns, &cluster.services),
+        bootstrap::pod_ranges(client.clone(), &cluster.pods),
+        bootstrap::local_storage(client.clone()),
+    );
+    ranges?;
+    let first = match first {
+        Err(DnsError::Refused(_)) | Ok(()) => first.map_err(Into::into),
+        Err(error) => return Err(error.into()),
+    };
+    let (own, whole) = (client.clone(), cluster.clone());
+    until_taken("service of the cluster DNS", first, components, move || {
+        let (own, whole) = (own.clone(), whole.clone());
+        async move { Ok(bootstrap::cluster_dns(own, &whole.dns, &whole.services).await?) }
+    });
+    let own = client.clone();
+    until_taken("class of local volumes", storage, components, move || bootstrap::local_storage(own.clone()));
+    Ok(())
 }
 
 /// Tries again what the API has refused, until it is taken.
