@@ -1,26 +1,10 @@
 //! What needs a kernel that has more than that of most machines that run the tests.
 #![allow(clippy::unwrap_used)]
 
+use testing::manifests::WEB;
 use testing::{Cluster, Outcome, eventually};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
-
-const WEB: &str = r#"
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-        - name: main
-          image: 127.0.0.1:5000/busybox:1.36
-          command: [sh, -c, "mkdir -p /www; echo $NODE > /www/index.html; exec httpd -f -p 8080 -h /www"]
-          env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
-"#;
 
 /// Node, name and address of a pod.
 type Web = (String, String, String);

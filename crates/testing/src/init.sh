@@ -18,7 +18,14 @@ echo "$mounts" | while read -r _ path type _; do
   # Version 2 lets only leaves hold processes.
   if [ "$type" = cgroup2 ]; then
     mkdir -p "$path/init"
-    echo 1 >"$path/init/cgroup.procs"
+    # The first process, and the one that runs this loop.
+    for pid in 1 0; do echo $pid >"$path/init/cgroup.procs"; done
+    # Until who waits for the machine has left, too.
+    tries=0
+    while [ -n "$(cat "$path/cgroup.procs")" ] && [ $tries -lt 500 ]; do
+      sleep 0.01
+      tries=$((tries + 1))
+    done
   fi
 done
 echo ready

@@ -14,6 +14,7 @@ mod hosts;
 pub mod http;
 pub mod kubectl;
 pub mod machine;
+pub mod manifests;
 pub mod pebble;
 pub mod programs;
 pub mod readme;

@@ -18,6 +18,9 @@ done
     sh "$dir/init.sh" "$name"
 ) </dev/null &
 holder=$!
+# Version 2 lets only leaves hold processes: who waits for the machine leaves its group when the machine has its namespaces.
+until [ -n "$(cat "/proc/$holder/task/$holder/children" 2>/dev/null)" ] || ! kill -0 $holder 2>/dev/null; do sleep 0.01; done
+for group in $(groups); do [ -e "$group/cgroup.controllers" ] && echo $holder >"$group/cgroup.procs"; done
 read -r _
 # The end of a process namespace's first process is the end of all in it, and its parent hears of it only then.
 init=$(cat "/proc/$holder/task/$holder/children" 2>/dev/null) && kill -KILL $init

@@ -1,0 +1,28 @@
+//! Manifests that several tests apply.
+
+/// On each node a pod that says on which (at port 8080, path `/`), and a Service with the node port 30080 in front of them.
+pub const WEB: &str = r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - name: main
+          image: 127.0.0.1:5000/busybox:1.36
+          command: [sh, -c, "mkdir /www; echo $NODE > /www/index.html; echo serving; exec httpd -f -p 8080 -h /www"]
+          env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
+          readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: NodePort
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080, nodePort: 30080}]
+"#;
