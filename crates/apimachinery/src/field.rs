@@ -119,11 +119,13 @@ pub struct Error {
     pub value: Option<Value>,
     /// More, may be empty.
     pub detail: String,
+    /// The rule is younger than objects may be that break it, see [`Self::ratcheted`].
+    pub is_ratcheted: bool,
 }
 
 impl Error {
     fn new(kind: ErrorKind, path: &Path, value: Option<Value>, detail: impl Into<String>) -> Self {
-        Self { kind, path: path.clone(), value, detail: detail.into() }
+        Self { kind, path: path.clone(), value, detail: detail.into(), is_ratcheted: false }
     }
 
     /// A value that is malformed or out of range.
@@ -191,6 +193,13 @@ impl Error {
     /// A failure that is not the user's.
     pub fn internal(path: &Path, detail: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, path, None, detail)
+    }
+
+    /// The same, of a rule that came when there were objects already: one that breaks it in the same way as before may still be changed otherwise (upstream's
+    /// ratcheting validation). Whoever could not take a finalizer from an old object would never be rid of it.
+    #[must_use]
+    pub fn ratcheted(self) -> Self {
+        Self { is_ratcheted: true, ..self }
     }
 
     /// The message without the field, as in a Status cause.

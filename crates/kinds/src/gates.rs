@@ -68,6 +68,7 @@ pub(crate) fn drop_disabled(def: &KindDef, object: &mut Value, old: Option<&Valu
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use apimachinery::field::Errors;
     use schema::{Schema, Type, TypeId};
     use serde_json::json;
 
@@ -122,6 +123,37 @@ mod tests {
                 assert!(place.field(field).is_some(), "{kind} {pointer}/{field}");
             }
         }
+    }
+
+    /// A rule that is younger than objects may be, in each kind with a specification of pods: what broke it before can be changed otherwise, and lose
+    /// its finalizers.
+    #[test]
+    fn younger_rules_leave_old_objects_alone() {
+        let signals = |errors: Errors| errors.iter().filter(|error| error.to_string().contains("stopSignal: ")).count();
+        let mut seen = 0;
+        for strategy in KINDS {
+            for (_, pointer) in POD_SPECS.iter().filter(|(kind, _)| *kind == strategy.def().kind) {
+                let object = |lifecycle: Value, label: &str| {
+                    let spec = json!({"containers": [{"name": "c", "image": "i", "lifecycle": lifecycle}]});
+                    let mut object =
+                        pointer.split('/').skip(1).collect::<Vec<_>>().iter().rfold(spec, |inner, name| json!({*name: inner}));
+                    object["metadata"] = json!({"name": "x", "namespace": "n", "labels": {"l": label}});
+                    strategy.apply_defaults(&mut object);
+                    object
+                };
+                let (old, new) = (object(json!({"stopSignal": "SIGFOO"}), "a"), object(json!({"stopSignal": "SIGFOO"}), "b"));
+                let without = object(json!({}), "a");
+                let found = [
+                    signals(strategy.validate(&new, &mut Vec::new())),
+                    signals(strategy.validate_update(&new, &old, &mut Vec::new())),
+                    // Templates that nobody may change say so besides.
+                    signals(strategy.validate_update(&new, &without, &mut Vec::new())).min(1),
+                ];
+                assert_eq!(found, [1, 0, 1], "{}", strategy.def().kind);
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, POD_SPECS.len());
     }
 
     /// Pointers to specifications of pods below a type.

@@ -85,12 +85,14 @@ fn validate_lifecycle(lifecycle: &Lifecycle, scope: &Scope<'_>, path: &Path, err
 
 /// KEP-4960: "We require `spec.os.name` to be set to a valid value (`linux` or `windows`)". An operating system that there is not has its own error.
 fn validate_signal(signal: &str, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
+    let mut found = Errors::new();
     match scope.spec.os.as_ref().map(|os| os.name.as_str()) {
-        None => errors.push(Error::forbidden(path, "may not be set for containers with empty `spec.os.name`")),
-        Some("windows") => rules::supported(path, Some(signal), &signals::WINDOWS, errors),
-        Some("linux") => rules::supported(path, Some(signal), &signals::LINUX, errors),
+        None => found.push(Error::forbidden(path, "may not be set for containers with empty `spec.os.name`")),
+        Some("windows") => rules::supported(path, Some(signal), &signals::WINDOWS, &mut found),
+        Some("linux") => rules::supported(path, Some(signal), &signals::LINUX, &mut found),
         Some(_) => {}
     }
+    errors.extend(found.into_iter().map(Error::ratcheted));
 }
 
 fn validate_hook(handler: &LifecycleHandler, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
