@@ -55,12 +55,7 @@ impl<'a> Asked<'a> {
 
     /// What the request takes more than before, whatever quotas there are.
     pub(super) fn more(&self) -> Usage {
-        let mut more = self.usage(&self.object);
-        for (name, amount) in self.old.as_ref().map(|old| self.usage(old)).unwrap_or_default() {
-            *more.entry(name).or_default() -= amount;
-        }
-        more.retain(|_, amount| amount.signum() > 0);
-        more
+        self.growth(|_| true)
     }
 
     fn usage(&self, object: &Counted) -> Usage {
@@ -76,13 +71,20 @@ impl<'a> Asked<'a> {
     /// What a quota has to give more than before. A change can take an object into its scope and out of it; what it has to give less the
     /// controller counts, as upstream: who takes less writes nothing and is refused by nobody.
     fn delta(&self, spec: &ResourceQuotaSpec) -> Usage {
-        let is_about = |object: &&Counted| quota::selects(spec, object.scoped());
-        let mut delta = Some(&self.object).filter(is_about).map(|object| self.usage(object)).unwrap_or_default();
-        for (name, amount) in self.old.as_ref().filter(is_about).map(|old| self.usage(old)).unwrap_or_default() {
-            *delta.entry(name).or_default() -= amount;
+        self.growth(|object| quota::selects(spec, object.scoped()))
+    }
+
+    /// What the object takes more than before, each of the two where it counts.
+    fn growth(&self, counts: impl Fn(&Counted) -> bool) -> Usage {
+        let usage = |object: Option<&Counted>| {
+            object.filter(|object| counts(object)).map(|object| self.usage(object)).unwrap_or_default()
+        };
+        let mut growth = usage(Some(&self.object));
+        for (name, amount) in usage(self.old.as_ref()) {
+            *growth.entry(name).or_default() -= amount;
         }
-        delta.retain(|_, amount| amount.signum() > 0);
-        delta
+        growth.retain(|_, amount| amount.signum() > 0);
+        growth
     }
 }
 
@@ -102,7 +104,7 @@ pub(super) fn all(asked: &Asked<'_>, quotas: &[Value]) -> Result<Vec<Value>, Str
 /// What becomes of a request.
 #[derive(Debug, PartialEq)]
 enum Verdict {
-    /// The quota is not about it.
+    /// The quota is not about it, or it takes nothing that the quota counts.
     Free,
     Refused(String),
     /// The quota as it is when it has been counted.
@@ -118,10 +120,6 @@ fn decide(asked: &Asked<'_>, quota: &Value) -> Verdict {
     if names.is_empty() || ![Some(&asked.object), asked.old.as_ref()].into_iter().flatten().any(is_about) {
         return Verdict::Free;
     }
-    let delta = asked.delta(&spec);
-    if !names.iter().any(|name| delta.contains_key(*name)) {
-        return Verdict::Free;
-    }
     let name = apimachinery::meta::name(quota);
     if let (Counted::Pod(pod), None) = (&asked.object, &asked.old) {
         let unsaid = quota::unsaid(names.iter().copied(), pod);
@@ -130,6 +128,10 @@ fn decide(asked: &Asked<'_>, quota: &Value) -> Verdict {
             let all = each.collect::<Vec<_>>().join("; ");
             return Verdict::Refused(format!("failed quota: {name}: must specify {all}"));
         }
+    }
+    let delta = asked.delta(&spec);
+    if !names.iter().any(|name| delta.contains_key(*name)) {
+        return Verdict::Free;
     }
     let used = amounts(&quota["status"]["used"]);
     let unknown: Vec<&str> = names.iter().copied().filter(|name| !used.contains_key(*name)).collect();
@@ -202,6 +204,9 @@ mod tests {
         let over = "exceeded quota: q, requested: requests.cpu=600m, used: requests.cpu=500m, limited: requests.cpu=1";
         check("pods", &asks("600m"), None, &cluster, Err(over));
         check("pods", &pod(json!({"cpu": "1m"})), None, &cluster, Err("failed quota: q: must specify requests.memory for: c"));
+        // Concepts, "Resource Quotas": "you must specify requests or limits"; also who asks for nothing, and takes nothing that is counted.
+        let of_cpu = quota(&[], json!({"requests.cpu": "1"}), json!({"requests.cpu": "0"}));
+        check("pods", &pod(json!({})), None, &of_cpu, Err("failed quota: q: must specify requests.cpu for: c"));
         check("secrets", &json!({}), None, &cluster, Ok(Value::Null));
         let unknown = "status unknown for quota: q, resources: pods";
         check("pods", &asks("1m"), None, &quota(&[], json!({"pods": "2"}), json!({})), Err(unknown));
