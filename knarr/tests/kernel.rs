@@ -1,7 +1,7 @@
 //! What needs a kernel that has more than that of most machines that run the tests.
 #![allow(clippy::unwrap_used)]
 
-use testing::manifests::WEB;
+use testing::manifests::{WEB, web_pods};
 use testing::{Cluster, Outcome, eventually};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
@@ -35,15 +35,8 @@ fn nodes_encrypt_what_pods_send() {
     c.wait_nodes(2);
     c.k_with("apply -f -", WEB);
     c.k("rollout status daemonset/web --timeout=600s");
-    let listed = c.k(
-        "get pods -l app=web -o jsonpath={range.items[*]}{.spec.nodeName}{' '}{.metadata.name}{' '}{.status.podIP}{'\\n'}{end}",
-    );
-    let pod = |line: &str| {
-        let words: Vec<&str> = line.split(' ').collect();
-        (words[0].to_owned(), words[1].to_owned(), words[2].to_owned())
-    };
-    let pods: Vec<Web> = listed.lines().map(pod).collect();
-    assert_eq!(pods.len(), 2, "{listed}");
+    let pods = web_pods(&c);
+    assert_eq!(pods.len(), 2, "{pods:?}");
     reach(&c, &pods);
     let link = ip(&c, "-d link show knarr-wg").stdout;
     assert!(link.contains("wireguard") && link.contains("mtu 1440"), "{link}");

@@ -5,32 +5,17 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use testing::manifests::WEB;
+use testing::manifests::{WEB, web_pods};
 use testing::{Cluster, Outcome, eventually};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
-/// Node, name and address of each pod.
-fn pods(c: &Cluster) -> Vec<(String, String, String)> {
-    let columns = "-o custom-columns=A:.spec.nodeName,B:.metadata.name,C:.status.podIP";
-    let lines = c.k(&format!("get pods -l app=web --no-headers {columns}"));
-    let mut pods: Vec<_> = lines
-        .lines()
-        .map(|line| {
-            let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
-            (words[0].clone(), words[1].clone(), words[2].clone())
-        })
-        .collect();
-    pods.sort();
-    pods
-}
-
 fn start_web(c: &Cluster) -> Vec<(String, String, String)> {
     c.k_with("apply -f -", WEB);
     c.k("rollout status daemonset/web --timeout=60s");
-    let pods = pods(c);
+    let pods = web_pods(c);
     assert_eq!(pods.iter().map(|(node, ..)| node.as_str()).collect::<Vec<_>>(), NODES);
     pods
 }
@@ -125,7 +110,7 @@ fn every_node_and_pod_is_measured(c: &Cluster) {
         lines.collect::<std::collections::BTreeSet<_>>()
     };
     assert_eq!(names(c.k("top nodes --no-headers")), NODES.map(str::to_owned).into());
-    let pods = pods(c).into_iter().map(|(_, name, _)| name).collect();
+    let pods = web_pods(c).into_iter().map(|(_, name, _)| name).collect();
     assert_eq!(names(c.k("top pods -l app=web --no-headers")), pods);
 }
 
@@ -233,13 +218,13 @@ fn nodes_go_on_without_the_server() {
     c.start_server();
     c.wait_nodes(3);
     eventually("the agents' kubelets are reached", || (node_of(&c, &before[1].1) == "n2").then_some(()));
-    assert_eq!(pods(&c), before);
+    assert_eq!(web_pods(&c), before);
     assert_eq!(ids(&c), containers, "the pods were adopted");
     still_talks(&c);
     // What is new reaches everybody.
     c.k("delete pod -l app=web");
     c.k("rollout status daemonset/web --timeout=60s");
-    let after = pods(&c);
+    let after = web_pods(&c);
     assert_ne!(after, before);
     every_pod_reaches_every_pod(&c, &after);
 }
@@ -359,7 +344,7 @@ fn a_node_comes_back_with_another_address() {
     every_pod_reaches_every_pod(&c, &before);
     let answer = fetch(&c, 2, "http://192.168.77.33:30080/");
     assert!(NODES.contains(&answer.stdout.trim()), "{answer:?}");
-    assert_eq!((pods(&c), c.k(containers)), (before, running), "the pods are the same");
+    assert_eq!((web_pods(&c), c.k(containers)), (before, running), "the pods are the same");
     let entries = Outcome::of(c.on_host(2, "bridge").args(["fdb", "show", "dev", "knarr-vxlan"])).stdout;
     assert!(entries.contains("192.168.77.33") && !entries.contains("192.168.77.3 "), "{entries}");
 }

@@ -1,5 +1,7 @@
 //! Manifests that several tests apply.
 
+use crate::Cluster;
+
 /// On each node a pod that says on which (at port 8080, path `/`), and a Service with the node port 30080 in front of them.
 pub const WEB: &str = r#"
 apiVersion: apps/v1
@@ -26,3 +28,19 @@ spec:
   selector: {app: web}
   ports: [{port: 80, targetPort: 8080, nodePort: 30080}]
 "#;
+
+/// Node, name and address of each pod of [`WEB`].
+///
+/// # Panics
+/// When they cannot be listed.
+pub fn web_pods(c: &Cluster) -> Vec<(String, String, String)> {
+    let columns = "-o custom-columns=A:.spec.nodeName,B:.metadata.name,C:.status.podIP";
+    let lines = c.k(&format!("get pods -l app=web --no-headers {columns}"));
+    let pod = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+        (words[0].clone(), words[1].clone(), words[2].clone())
+    };
+    let mut pods: Vec<_> = lines.lines().map(pod).collect();
+    pods.sort();
+    pods
+}
