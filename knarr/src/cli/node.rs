@@ -52,10 +52,10 @@ pub(crate) struct Node {
     /// The longest delay before a container that ends again and again is started again, from 1s to 300s.
     #[arg(long, value_name = "DURATION", default_value = "300s", value_parser = restart_period)]
     pub(crate) max_container_restart_period: Duration,
-    /// Name servers for a domain (a stub domain), which the cluster DNS of the node asks of it in place of others: DOMAIN=ADDRESS[:PORT],...
+    /// Name servers for a domain (a stub domain), which the cluster DNS of the node asks of it in place of others: DOMAIN=ADDRESS or DOMAIN=ADDRESS:PORT, further ones after a comma.
     #[arg(long = "dns-stub-domain", value_name = "DOMAIN=SERVERS", value_parser = stub_domain)]
     pub(crate) dns_stub_domains: Vec<(String, Vec<SocketAddr>)>,
-    /// Name servers that the cluster DNS of the node asks of everything else: ADDRESS[:PORT]; those of /etc/resolv.conf by default.
+    /// Name servers that the cluster DNS of the node asks of everything else: ADDRESS or ADDRESS:PORT; those of /etc/resolv.conf by default.
     #[arg(long = "dns-upstream", value_name = "SERVER", value_delimiter = ',', value_parser = name_server)]
     pub(crate) dns_upstreams: Vec<SocketAddr>,
     /// Directory of static pods: a pod for each file (YAML or JSON), which runs as long as the file is there, whatever the API says.
@@ -128,7 +128,7 @@ fn name_server(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn stub_domain(text: &str) -> Result<(String, Vec<SocketAddr>), String> {
-    let (domain, servers) = text.split_once('=').ok_or("expected DOMAIN=ADDRESS[:PORT],...")?;
+    let (domain, servers) = text.split_once('=').ok_or("expected DOMAIN=ADDRESS or DOMAIN=ADDRESS:PORT, further ones after a comma.")?;
     let domain = domain.trim_end_matches('.').to_ascii_lowercase();
     if let Some(error) = apimachinery::names::dns1123_subdomain(&domain).first() {
         return Err(format!("the domain {domain:?}: {error}"));
