@@ -6,6 +6,7 @@
 
 pub(crate) mod expiry;
 mod external;
+mod name_servers;
 mod network;
 
 use std::collections::BTreeMap;
@@ -207,7 +208,7 @@ impl Options {
             allowed_unsafe_sysctls: options.allowed_unsafe_sysctls.clone(),
             seccomp_default: options.seccomp_default,
             max_container_restart_period: options.max_container_restart_period,
-            stub_domains: options.dns_stub_domains.iter().cloned().collect(),
+            stub_domains: name_servers::merged(&options.dns_stub_domains),
             dns_upstreams: options.dns_upstreams.clone(),
             static_pods: options.pod_manifest_path.clone(),
             log_query: options.enable_system_log_query,
@@ -266,15 +267,7 @@ impl Node {
             tasks: tasks.clone(),
             options: network_options(&options, paths),
             node_name: options.identity.name.clone(),
-            dns: dns::Options {
-                listen: options.cluster.dns.iter().map(|address| SocketAddr::new(*address, 53)).collect(),
-                domain: options.cluster.domain.clone(),
-                upstreams: match &options.dns_upstreams[..] {
-                    [] => dns::Upstreams::File("/etc/resolv.conf".into()),
-                    servers => dns::Upstreams::Servers(servers.to_vec()),
-                },
-                stub_domains: options.stub_domains.clone(),
-            },
+            dns: name_servers::options(&options.cluster, &options.dns_upstreams, &options.stub_domains)?,
         };
         let volumes = (controllers::LOCAL_VOLUMES.to_owned(), paths.volumes().display().to_string());
         let kubelet = kubelet::Options {

@@ -42,6 +42,7 @@ fn nodes_encrypt_what_pods_send() {
     assert!(link.contains("wireguard") && link.contains("mtu 1440"), "{link}");
     assert_ne!(ip(&c, "link show knarr-vxlan").code, Some(0));
     assert!(ip(&c, "route").stdout.contains("dev knarr-wg"));
+    assert_ne!(ip(&c, "route get 10.42.200.1").code, Some(0), "nothing leaves in the clear");
     let keys = c.k("get nodes -o jsonpath={.items[*].metadata.annotations.knarr\\.io/wireguard-public-key}");
     assert_eq!(keys.split(' ').filter(|key| key.len() == 44).count(), 2, "{keys}");
 
@@ -60,4 +61,11 @@ fn nodes_encrypt_what_pods_send() {
         (ip(&c, "link show knarr-vxlan").code == Some(0) && ip(&c, "link show knarr-wg").code != Some(0)).then_some(())
     });
     reach(&c, &pods);
+    assert_eq!(ip(&c, "route show type unreachable").stdout, "");
+    eventually("nodes take their keys back", || {
+        c.k("get nodes -o jsonpath={.items[*].metadata.annotations.knarr\\.io/wireguard-public-key}")
+            .trim()
+            .is_empty()
+            .then_some(())
+    });
 }

@@ -1,5 +1,4 @@
-//! `cargo xtask kernel`: the tests that need a kernel with more than that of this machine (AppArmor, NFS, WireGuard, control groups of version 2
-//! alone), on Debian's kernel in an emulated machine (QEMU). Nothing on this machine changes: the emulated one sees its files, and what it writes stays in its own memory.
+//! `cargo xtask kernel`: the tests that need a kernel with more than that of this machine (WireGuard, control groups of version 2 alone), on Debian's kernel in an emulated machine (QEMU). Nothing on this machine changes: the emulated one sees its files, and what it writes stays in its own memory.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;

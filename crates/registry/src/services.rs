@@ -66,9 +66,9 @@ impl Admission for ServiceAddresses {
         book.follow_claims(&registry.builtin(NETWORKING, "ipaddresses")?.storage.cache);
         book.follow_ranges(&registry.builtin(NETWORKING, "servicecidrs")?.storage.cache);
         let mut errors = Errors::new();
-        let ranges = book.ranges(&registry.options.service_cidrs);
-        let cluster =
-            Cluster { families: families::of(&registry.options.service_cidrs), ranges, ports: &registry.options.node_ports };
+        let own = &registry.options.service_cidrs;
+        let ranges = book.ranges(own);
+        let cluster = Cluster { families: families::of(own), own, ranges, ports: &registry.options.node_ports };
         let wanted = complete(object, old, &book, &path, &cluster, &mut errors);
         if !errors.is_empty() {
             return Err(refusal(meta::name(object), &errors));
@@ -83,8 +83,11 @@ impl Admission for ServiceAddresses {
 struct Cluster<'a> {
     /// Families of their addresses, the default one first.
     families: Vec<&'static str>,
-    /// Ranges of their addresses.
+    /// Ranges of which new addresses are.
     ranges: Vec<IpNet>,
+    /// Ranges that the server itself was given, of which the addresses are that it asks for its own services: they may be asked for also while
+    /// their ServiceCIDR is to go, which waits for these services.
+    own: &'a [IpNet],
     /// Ports of nodes.
     ports: &'a RangeInclusive<u16>,
 }
@@ -109,7 +112,7 @@ fn complete(
     }
     families::complete(spec, old, &cluster.families, errors);
     if errors.is_empty() {
-        addresses::complete(spec, old, (book, path), &cluster.ranges, &mut wanted, errors);
+        addresses::complete(spec, old, (book, path), cluster, &mut wanted, errors);
     }
     if errors.is_empty() {
         ports::complete(spec, old, (book, path), cluster.ports, &mut wanted, errors);

@@ -128,7 +128,8 @@ fn name_server(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn stub_domain(text: &str) -> Result<(String, Vec<SocketAddr>), String> {
-    let (domain, servers) = text.split_once('=').ok_or("expected DOMAIN=ADDRESS or DOMAIN=ADDRESS:PORT, further ones after a comma.")?;
+    let (domain, servers) =
+        text.split_once('=').ok_or("expected DOMAIN=ADDRESS or DOMAIN=ADDRESS:PORT, further ones after a comma.")?;
     let domain = domain.trim_end_matches('.').to_ascii_lowercase();
     if let Some(error) = apimachinery::names::dns1123_subdomain(&domain).first() {
         return Err(format!("the domain {domain:?}: {error}"));

@@ -17,7 +17,7 @@ use crate::process;
 const RETRY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
 /// How long nobody has to have worked with the data directory for it to be sure that no server begins to: one that is started again, by itself or
-/// by a service manager, lets go of the directory for a moment.
+/// by a service manager, lets go of the directory for a moment. Where no server has ever worked, it is waited for as long as it takes.
 const ABSENT: Duration = Duration::from_secs(10);
 
 /// Prints the state; with `--wait`, when everything is ready.
@@ -35,7 +35,7 @@ pub(crate) fn run(options: &Status) -> Result<()> {
                     return Ok(());
                 }
                 Err(error) if !waiting => return Err(error),
-                Err(error) if absence.lasts(is_there(&paths), Instant::now()) => {
+                Err(error) if absence.lasts(presence(&paths), Instant::now()) => {
                     let directory = options.data_dir.display();
                     return Err(error.context(format!(
                         "no server works with the data directory {directory}: if one was started, it has said why it ended"
@@ -47,20 +47,34 @@ pub(crate) fn run(options: &Status) -> Result<()> {
     })
 }
 
-/// Whether a process works with the data directory, as far as it can be told.
-fn is_there(paths: &Paths) -> bool {
-    process::is_locked(&paths.lock()).unwrap_or(true)
+/// Who works with a data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    /// Nobody, and nobody ever has: who waits may have come first.
+    Never,
+    /// Nobody any more.
+    Gone,
+    /// A process, as far as it can be told.
+    There,
 }
 
-/// Since when nobody has worked with a data directory.
+fn presence(paths: &Paths) -> Presence {
+    match process::is_locked(&paths.lock()) {
+        Ok(false) if paths.lock().exists() => Presence::Gone,
+        Ok(false) => Presence::Never,
+        Ok(true) | Err(_) => Presence::There,
+    }
+}
+
+/// Since when nobody has worked with a data directory with which somebody has.
 #[derive(Default)]
 struct Absence(Option<Instant>);
 
 impl Absence {
-    /// Whether that is so long that nobody comes any more; `is_there` says whether somebody works with it now.
-    fn lasts(&mut self, is_there: bool, now: Instant) -> bool {
+    /// Whether that is so long that nobody comes any more.
+    fn lasts(&mut self, presence: Presence, now: Instant) -> bool {
         let Self(since) = self;
-        *since = since.or(Some(now)).filter(|_| !is_there);
+        *since = since.or(Some(now)).filter(|_| presence == Presence::Gone);
         since.is_some_and(|since| now.duration_since(since) >= ABSENT)
     }
 }
@@ -124,11 +138,12 @@ mod tests {
     #[test]
     fn a_server_is_waited_for_unless_there_is_none_for_long() {
         let (mut absence, start) = (Absence::default(), Instant::now());
-        let mut lasts = |is_there: bool, seconds: u64| absence.lasts(is_there, start + Duration::from_secs(seconds));
+        let mut lasts = |presence: Presence, seconds: u64| absence.lasts(presence, start + Duration::from_secs(seconds));
+        use Presence::{Gone, Never, There};
         // It begins late, works for long, begins again, and ends.
         let seen =
-            [(false, 0), (false, 9), (true, 9), (true, 60), (false, 61), (true, 62), (false, 63), (false, 72), (false, 73)];
-        let told = seen.map(|(is_there, at)| lasts(is_there, at));
+            [(Never, 0), (Never, 40), (There, 41), (There, 60), (Gone, 61), (There, 62), (Gone, 63), (Gone, 72), (Gone, 73)];
+        let told = seen.map(|(presence, at)| lasts(presence, at));
         assert_eq!(told, [false, false, false, false, false, false, false, false, true]);
     }
 

@@ -80,15 +80,12 @@ impl Start {
         publish.send_replace(Some(pods.clone()));
         gate.ready();
         self.tasks.spawn_until_cancelled("nf_tables watch", OnFailure::Shutdown, keep(pods.table().clone()));
-        let key = match pods.public_key().await? {
-            Some(key) => {
-                let client = self.informers.client().clone();
-                let annotation = network::Annotation::start(client, own, &self.node_name, KEY_ANNOTATION, &self.tasks);
-                annotation.set(Some(key.to_string()));
-                Some(annotation)
-            }
-            None => None,
+        let key = {
+            let client = self.informers.client().clone();
+            network::Annotation::start(client, own, &self.node_name, KEY_ANNOTATION, &self.tasks)
         };
+        // Where there is none, one that a node has told before is taken back: nobody listens to it any more.
+        key.set(pods.public_key().await?.map(|key| key.to_string()));
         if let Some(nodes) = pods.nodes(&self.node_name) {
             let follow = follow(nodes, self.proxy_informers.clone(), self.readiness.gate("overlay-network"));
             self.tasks.spawn_until_cancelled("network to other nodes", OnFailure::Shutdown, follow);

@@ -88,6 +88,21 @@ pub fn check(files: &[File]) -> Vec<String> {
         }
     }
     complaints.extend(lints());
+    complaints.extend(notes(&tools::root().join("release-notes")));
+    complaints
+}
+
+/// Release notes say something.
+fn notes(directory: &Path) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            complaints.extend(notes(&path));
+        } else if fs::read_to_string(&path).is_ok_and(|text| text.trim().is_empty()) {
+            complaints.push(format!("{}: says nothing", path.display()));
+        }
+    }
     complaints
 }
 
@@ -123,5 +138,16 @@ mod tests {
         let text = "fn a() {}\n\n#[cfg(test)]\nmod tests {\n}\n".to_owned();
         let file = File { path: String::new(), text, test: false };
         assert_eq!(file.production(), "fn a() {}\n");
+    }
+
+    #[test]
+    fn empty_notes_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let below = directory.path().join("unreleased");
+        fs::create_dir(&below).unwrap();
+        fs::write(below.join("said.md"), "- Something.\n").unwrap();
+        assert_eq!(notes(directory.path()), Vec::<String>::new());
+        fs::write(below.join("empty.md"), "\n").unwrap();
+        assert_eq!(notes(directory.path()), [format!("{}: says nothing", below.join("empty.md").display())]);
     }
 }

@@ -80,18 +80,20 @@ fn gone<'a, K: Ord, V>(old: &'a BTreeMap<K, V>, new: &BTreeMap<K, V>) -> impl It
 pub(super) fn set_up(options: &Options, links: &mut Links, address: IpAddr, mtu: u32) -> Result<(), Error> {
     match options.backend {
         Backend::Vxlan => {
-            links.delete(&options.wireguard)?;
+            wireguard::remove(options, links)?;
             routes::remove(links)?;
             vxlan::set_up(options, links, address, mtu)?;
         }
         Backend::WireGuard => {
+            // Before the ways that others have left are taken away: nothing finds the default route meanwhile.
+            wireguard::refuse_the_rest(options, links)?;
             links.delete(&options.overlay)?;
             routes::remove(links)?;
             wireguard::set_up(options, links, mtu)?;
         }
         Backend::HostGw => {
             links.delete(&options.overlay)?;
-            links.delete(&options.wireguard)?;
+            wireguard::remove(options, links)?;
         }
         Backend::Cni => remove(options, links)?,
     }
@@ -113,7 +115,7 @@ fn switch_on(options: &Options, links: &mut Links, name: &str, mtu: u32) -> Resu
 /// Removes the ways to other nodes, of whichever backend.
 pub(super) fn remove(options: &Options, links: &mut Links) -> Result<(), Error> {
     links.delete(&options.overlay)?;
-    links.delete(&options.wireguard)?;
+    wireguard::remove(options, links)?;
     Ok(routes::remove(links)?)
 }
 

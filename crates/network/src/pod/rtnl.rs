@@ -3,6 +3,7 @@
 mod direct;
 mod gateways;
 mod shape;
+mod unreachable;
 mod vxlan;
 mod wire;
 

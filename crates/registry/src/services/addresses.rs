@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use super::book::{Book, Taken};
-use super::{families, texts};
+use super::{Cluster, families, texts};
 
 /// No more addresses of a range are tried.
 const SEARCHED: u128 = 1 << 16;
@@ -17,7 +17,7 @@ pub(super) fn complete(
     spec: &mut Map<String, Value>,
     old: Option<&Value>,
     (book, path): (&Book, &str),
-    ranges: &[IpNet],
+    cluster: &Cluster<'_>,
     wanted: &mut Taken,
     errors: &mut Errors,
 ) {
@@ -35,10 +35,10 @@ pub(super) fn complete(
     let at = Path::new("spec").child("clusterIPs");
     let taken = |address: &IpAddr| book.has_address(address, path);
     for (index, asked) in all.iter().enumerate().filter(|(index, asked)| kept.get(*index) != Some(*asked)) {
-        check(asked, index, &all, ranges, taken, errors);
+        check(asked, index, &all, cluster, taken, errors);
     }
     for family in texts(spec, "ipFamilies").iter().skip(all.len()) {
-        let of_family = ranges.iter().filter(|range| families::family(&range.addr()) == family);
+        let of_family = cluster.ranges.iter().filter(|range| families::family(&range.addr()) == family);
         match of_family.into_iter().find_map(|range| free_address(*range, taken)) {
             Some(address) => all.push(address.to_string()),
             None => errors.push(Error::internal(&at, "failed to allocate a serviceIP: range is full")),
@@ -51,7 +51,7 @@ pub(super) fn complete(
     }
 }
 
-fn check(asked: &str, index: usize, all: &[String], ranges: &[IpNet], taken: impl Fn(&IpAddr) -> bool, errors: &mut Errors) {
+fn check(asked: &str, index: usize, all: &[String], cluster: &Cluster<'_>, taken: impl Fn(&IpAddr) -> bool, errors: &mut Errors) {
     let path = Path::new("spec").child("clusterIPs");
     let Ok(address) = asked.parse::<IpAddr>() else {
         let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
@@ -59,8 +59,8 @@ fn check(asked: &str, index: usize, all: &[String], ranges: &[IpNet], taken: imp
         return;
     };
     let usable = |range: &IpNet| range.contains(&address) && address != range.network();
-    if !ranges.iter().any(usable) {
-        let same = ranges.iter().filter(|range| range.addr().is_ipv4() == address.is_ipv4());
+    if !cluster.ranges.iter().chain(cluster.own).any(usable) {
+        let same = cluster.ranges.iter().filter(|range| range.addr().is_ipv4() == address.is_ipv4());
         let valid = same.map(IpNet::to_string).collect::<Vec<_>>().join(", ");
         let detail = format!(
             "failed to allocate IP {asked}: the provided IP ({asked}) is not in the valid range. The range of valid IPs is {valid}"

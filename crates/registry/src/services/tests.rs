@@ -12,7 +12,7 @@ fn run(ranges: &[&str], spec: Value, old: Option<Value>, taken: &[&str]) -> Resu
     let ports = 30000..=30001;
     let mut book = Book::default();
     book.hold(&Taken { addresses: taken.iter().map(|address| address.parse().unwrap()).collect(), ..Taken::default() });
-    let cluster = Cluster { families: families::of(&ranges), ranges, ports: &ports };
+    let cluster = Cluster { families: families::of(&ranges), own: &[], ranges, ports: &ports };
     let old = old.map(|spec| json!({"spec": spec}));
     let (mut service, mut errors) = (json!({"spec": spec}), Errors::new());
     complete(&mut service, old.as_ref(), &book, "a/x", &cluster, &mut errors);
@@ -174,7 +174,8 @@ fn node_ports_beside_load_balancers() {
         let range = 30000..=30001;
         let mut book = Book::default();
         book.hold(&Taken { balanced: balanced.iter().copied().collect(), ..Taken::default() });
-        let cluster = Cluster { families: vec!["IPv4"], ranges: vec!["10.43.0.0/16".parse().unwrap()], ports: &range };
+        let ranges = vec!["10.43.0.0/16".parse().unwrap()];
+        let cluster = Cluster { families: vec!["IPv4"], own: &[], ranges, ports: &range };
         let (mut service, mut errors) = (json!({"spec": spec}), Errors::new());
         complete(&mut service, None, &book, "a/x", &cluster, &mut errors);
         errors.0.first().map_or_else(|| Ok(service["spec"]["ports"][0]["nodePort"].clone()), |error| Err(error.to_string()))
@@ -202,4 +203,27 @@ fn load_balancers() {
     assert!(balancer(json!({"externalTrafficPolicy": "Local"}))["healthCheckNodePort"].as_u64() >= Some(30000));
     assert!(balancer(json!({"externalTrafficPolicy": "Cluster"})).get("healthCheckNodePort").is_none());
     assert_eq!(balancer(json!({"externalTrafficPolicy": "Local", "healthCheckNodePort": 30001}))["healthCheckNodePort"], 30001);
+}
+
+/// The task "Kubernetes Default ServiceCIDR Reconfiguration": no new address is of a range that is to go. The server's own services, for which
+/// its ServiceCIDR waits, can come back to where they were.
+#[test]
+fn a_range_that_ends_gives_what_the_server_asks_of_it() {
+    let own = ["10.43.0.0/16".parse().unwrap()];
+    let ports = 30000..=30001;
+    let create = |spec: Value, ranges: &[&str]| {
+        let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        let cluster = Cluster { families: families::of(&own), own: &own, ranges, ports: &ports };
+        let (mut service, mut errors) = (json!({"spec": spec}), Errors::new());
+        complete(&mut service, None, &Book::default(), "default/kubernetes", &cluster, &mut errors);
+        errors.0.first().map_or_else(|| Ok(service["spec"]["clusterIP"].clone()), |error| Err(error.to_string()))
+    };
+    assert_eq!(create(json!({"clusterIP": "10.43.0.1"}), &[]), Ok("10.43.0.1".into()));
+    assert!(create(json!({}), &[]).unwrap_err().contains("range is full"));
+    assert!(create(json!({}), &["10.9.0.0/24"]).unwrap().as_str().unwrap().starts_with("10.9.0."));
+    assert!(
+        create(json!({"clusterIP": "10.44.0.1"}), &["10.9.0.0/24"])
+            .unwrap_err()
+            .ends_with("The range of valid IPs is 10.9.0.0/24")
+    );
 }

@@ -67,6 +67,28 @@ pub(super) fn set_up(options: &Options, links: &mut Links, mtu: u32) -> Result<u
     switch_on(options, links, name, mtu)
 }
 
+/// Has what goes to pods of the cluster refused unless a way leads to them: a node whose key is not known yet, or whose way is gone, is not
+/// spoken to in the clear by the default route.
+pub(super) fn refuse_the_rest(options: &Options, links: &mut Links) -> Result<(), Error> {
+    let wanted: BTreeSet<IpNet> = options.cluster_cidrs.iter().map(IpNet::trunc).collect();
+    let there = links.unreachable()?;
+    for range in there.difference(&wanted) {
+        links.delete_unreachable(*range)?;
+    }
+    // Those that are there as well: what somebody has changed of them is as it was.
+    wanted.iter().try_for_each(|range| links.add_unreachable(*range))?;
+    Ok(())
+}
+
+/// Removes the device, and with it all ways over it, and refuses nothing any more.
+pub(super) fn remove(options: &Options, links: &mut Links) -> Result<(), Error> {
+    links.delete(&options.wireguard)?;
+    for range in links.unreachable()? {
+        links.delete_unreachable(range)?;
+    }
+    Ok(())
+}
+
 /// Makes the ways to these nodes over the device, which is made again if somebody has taken it away, and removes all others. `before` are the
 /// nodes of the last time. Returns the ranges of which there is no key.
 pub(super) fn follow(
@@ -80,6 +102,7 @@ pub(super) fn follow(
         Some(link) if link.up => link.index,
         _ => set_up(options, links, mtu)?,
     };
+    refuse_the_rest(options, links)?;
     let mut device = Device::open(&options.wireguard)?;
     let (own, present) = device.peers()?;
     let wanted = wanted(peers, own);
@@ -207,6 +230,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap().keep();
         let options = Options {
             backend: super::super::Backend::WireGuard,
+            cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
             ..Options::new(directory, vec![range.parse().unwrap()], Vec::new())
         };
         let own = options.clone();
@@ -235,6 +259,7 @@ mod tests {
             "-n wg2 address add 192.168.0.2/24 dev e2",
             "-n wg1 link set e1 up",
             "-n wg2 link set e2 up",
+            "-n wg1 route add default via 192.168.0.2",
         ] {
             ip(line);
         }
@@ -250,11 +275,18 @@ mod tests {
             assert_eq!(unreached, [("10.42.8.0/24".parse().unwrap(), Missing::Key)].into());
             let link = links.link(&first.wireguard).unwrap().unwrap().index;
             assert_eq!(links.direct_routes(link).unwrap(), ranges(&["10.42.2.0/24", "10.42.9.0/24"]));
+            // Where there is no key nothing is said in the clear, though there is a default route.
+            let reaches = |to: &str| std::net::UdpSocket::bind("0.0.0.0:0").unwrap().connect((to, 9)).is_ok();
+            assert_eq!(["10.42.8.1", "10.42.9.1", "10.99.0.1"].map(reaches), [false, true, true]);
             let kept: BTreeSet<Peer> = [to_second].into();
             follow(&first, &mut links, 1400, &kept, Some(&all)).unwrap();
             assert_eq!(links.direct_routes(link).unwrap(), ranges(&["10.42.2.0/24"]));
             let (_, present) = Device::open(&first.wireguard).unwrap().peers().unwrap();
             assert_eq!(present, [(other, Present { ranges: ranges(&["10.42.2.0/24"]), handshake: None })].into());
+            links.delete(&first.wireguard).unwrap();
+            assert!(!reaches("10.42.2.1"), "with the device gone");
+            follow(&first, &mut links, 1400, &kept, Some(&kept)).unwrap();
+            assert!(reaches("10.42.2.1"));
         });
         let receiver = inside("wg2", move || {
             let mut links = crate::pod::open_links().unwrap();

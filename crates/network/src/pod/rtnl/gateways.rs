@@ -12,7 +12,7 @@ use crate::netlink::{CREATE, Error, REPLACE, Reply, attribute};
 use crate::nft::Family;
 
 /// What marks these routes among those of others (`rtm_protocol`): a number that no other routing program is known by.
-const PROTOCOL: u8 = 75;
+pub(super) const PROTOCOL: u8 = 75;
 
 /// What somebody has changed of links and routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
