@@ -49,10 +49,10 @@ pub(crate) enum Error {
     #[error("unable to load root certificates: {0}")]
     Roots(String),
     /// No connection.
-    #[error("dial tcp {address}: {why}")]
-    Dial { address: String, why: String },
+    #[error("{0}")]
+    Dial(String),
     /// The server is not whom it has to be.
-    #[error("tls: {0}")]
+    #[error("{0}")]
     Tls(String),
     /// The time of the call is over.
     #[error("context deadline exceeded")]

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod addresses;
 pub mod budgets;
+pub mod connection;
 pub mod directory;
 pub mod files;
 pub mod listen;

@@ -124,10 +124,7 @@ async fn connect(request: Request<Incoming>, reach: &Reach, tasks: &Tasks) -> Re
     let connecting = tokio::time::timeout(CONNECT, TcpStream::connect(target)).await;
     let mut near = match connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
         Ok(stream) => stream,
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            return refuse(StatusCode::BAD_GATEWAY, "connect: connection refused".to_owned());
-        }
-        Err(error) => return refuse(StatusCode::BAD_GATEWAY, error.to_string()),
+        Err(error) => return refuse(StatusCode::BAD_GATEWAY, base::connection::why(&error)),
     };
     let _ = base::sockets::keep_alive(&near);
     tasks.spawn_until_cancelled("stream of the tunnel", OnFailure::Log, async move {

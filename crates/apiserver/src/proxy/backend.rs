@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Status;
+use base::connection;
 use http::Response;
 use http::request::Parts;
 use rustls::ClientConfig;
@@ -69,14 +70,13 @@ impl Backend {
         body: RequestBody,
         way: Way<'_>,
     ) -> Result<Response<Body>, Failure> {
-        let unreachable = |error: &dyn std::fmt::Display| Failure::Unreachable(format!("dial tcp {}: {error}", self.authority()));
         let stream = self.dial(&way).await.map_err(|error| match error.kind() {
             io::ErrorKind::QuotaExceeded => Failure::Crowded(error.to_string()),
-            _ => unreachable(&error),
+            _ => Failure::Unreachable(connection::dial(&self.authority(), &error)),
         })?;
         let request = outbound::request(parts, path, &self.authority(), body);
         let request = request.map_err(|error| Failure::Unreachable(error.to_string()))?;
         let sent = outbound::exchange(stream, request, parts, way.tasks, Box::new(way.ongoing)).await;
-        sent.map_err(|error| unreachable(&error))
+        sent.map_err(|error| Failure::Unreachable(connection::why(&error)))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use base::budgets::shares::Share as Place;
+use base::connection;
 use base::tasks::Tasks;
 use base::tls::Resolver;
 use bytes::{Bytes, BytesMut};
@@ -237,7 +238,7 @@ impl Endpoint {
             match self.tunnels.connect(address.node.as_deref(), &address.host, address.port, None).await {
                 Ok(stream) => return self.secure(stream).await.map(|stream| Dialled { address, stream, place }),
                 Err(error) => {
-                    failed = Error::Dial { address: authority(&address.host, address.port), why: connect_error(&error) };
+                    failed = Error::Dial(connection::dial(&authority(&address.host, address.port), &error));
                 }
             }
         }
@@ -246,8 +247,8 @@ impl Endpoint {
 
     async fn secure(&self, stream: Stream) -> Result<TlsStream<Stream>, Error> {
         let config = self.tls.get_or_try_init(|| trust::config(&self.target, self.identity.clone())).await?;
-        let name = ServerName::try_from(self.target.server_name()).map_err(|error| Error::Tls(error.to_string()))?;
-        TlsConnector::from(config.clone()).connect(name, stream).await.map_err(|error| trust::failure(&error))
+        let name = ServerName::try_from(self.target.server_name()).map_err(|error| Error::Tls(format!("tls: {error}")))?;
+        TlsConnector::from(config.clone()).connect(name, stream).await.map_err(|error| Error::Tls(connection::why(&error)))
     }
 }
 
@@ -281,18 +282,7 @@ async fn read(mut body: hyper::body::Incoming, most: usize, own: &Semaphore) -> 
     Ok(bytes.freeze())
 }
 
-fn connect_error(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
 /// An error of HTTP with its cause.
 pub(super) fn failure(error: &hyper::Error) -> Error {
-    use std::error::Error as _;
-    if error.is_incomplete_message() {
-        return Error::Http("unexpected EOF".to_owned());
-    }
-    Error::Http(error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")))
+    Error::Http(connection::why(error))
 }

@@ -224,7 +224,7 @@ async fn services() {
     assert_eq!(world.call(&Target::service("ns", "empty", 80)).await, "no service port 80 found for service \"empty\"");
     // The name of the service is what the certificate has to be for, whatever is dialled.
     world.create("", "services", service("hook", json!({"type": "ExternalName", "externalName": "127.0.0.1.nip.invalid"}))).await;
-    assert!(world.call(&target).await.starts_with("dial tcp 127.0.0.1.nip.invalid:"));
+    assert!(world.call(&target).await.starts_with("dial tcp: lookup 127.0.0.1.nip.invalid: "));
 }
 
 #[test]

@@ -103,18 +103,3 @@ impl ServerCertVerifier for Believing {
         self.inner.supported_verify_schemes()
     }
 }
-
-/// What went wrong in a handshake, in the words of upstream's where there are some.
-pub(super) fn failure(error: &std::io::Error) -> Error {
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    Error::Tls(match cause {
-        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            "failed to verify certificate: x509: certificate signed by unknown authority".to_owned()
-        }
-        Some(rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
-            "failed to verify certificate: x509: certificate has expired or is not yet valid".to_owned()
-        }
-        Some(rustls::Error::InvalidCertificate(why)) => format!("failed to verify certificate: x509: {why}"),
-        _ => error.to_string(),
-    })
-}

@@ -22,7 +22,7 @@ pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> R
 
 async fn ask(host: &str, port: u16, service: &str) -> Result<(), String> {
     let stream = connect(host, port).await?;
-    let failed = |error: hyper::Error| format!("error: health rpc failed: {error}");
+    let failed = |error: hyper::Error| format!("error: health rpc failed: {}", base::connection::why(&error));
     let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     // A server can make us hold no more than this.
     builder.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
@@ -37,7 +37,7 @@ async fn ask(host: &str, port: u16, service: &str) -> Result<(), String> {
         let response = sender.send_request(request).await.map_err(failed)?;
         let early = response.headers().get("grpc-status").cloned();
         let body = Limited::new(response.into_body(), super::OUTPUT).collect().await;
-        let body = body.map_err(|error| format!("error: health rpc failed: {error}"))?;
+        let body = body.map_err(|error| format!("error: health rpc failed: {}", base::connection::why(&*error)))?;
         let status = body.trailers().and_then(|trailers| trailers.get("grpc-status").cloned()).or(early);
         judge(status.as_ref().and_then(|status| status.to_str().ok()), &body.to_bytes())
     };

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use base::connection;
 use base::lookup::Lookups;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
@@ -182,7 +183,8 @@ async fn request(uri: &Uri, headers: &HeaderMap) -> Result<Answer, String> {
         return exchange(TokioIo::new(stream), request).await;
     }
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| error.to_string())?;
-    let stream = tokio_rustls::TlsConnector::from(TLS.clone()).connect(name, stream).await.map_err(|error| error.to_string())?;
+    let stream =
+        tokio_rustls::TlsConnector::from(TLS.clone()).connect(name, stream).await.map_err(|error| connection::why(&error))?;
     exchange(TokioIo::new(stream), request).await
 }
 
@@ -194,20 +196,16 @@ pub async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     let target = format!("{host}:{port}");
     // Whoever has the pod chooses the host.
     let stream = LOOKUPS.connect(host, port).await;
-    stream.map_err(|error| match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => format!("dial tcp {target}: connect: connection refused"),
-        std::io::ErrorKind::HostUnreachable => format!("dial tcp {target}: connect: no route to host"),
-        _ => format!("dial tcp {target}: {error}"),
-    })
+    stream.map_err(|error| connection::dial(&target, &error))
 }
 
 async fn exchange<S>(io: TokioIo<S>, request: Request<Empty<Bytes>>) -> Result<Answer, String>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(|error| connection::why(&error))?;
     let work = async {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let response = sender.send_request(request).await.map_err(|error| connection::why(&error))?;
         let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok()).map(str::to_owned);
         Ok(Answer { status: response.status().as_u16(), location, body: beginning(response).await })
     };
@@ -310,5 +308,35 @@ mod tests {
         check("/z", "http://a:1/z");
         check("z", "http://a:1/x/z");
         check("https://b/z", "https://b/z");
+    }
+
+    /// What events say of a failed probe, which people and their tools look for (`net/http` of Go).
+    #[tokio::test]
+    async fn why_a_probe_fails() {
+        use tokio::io::AsyncWriteExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serve = async {
+            let (ends, _) = listener.accept().await.unwrap();
+            drop(ends);
+            let (mut plain, _) = listener.accept().await.unwrap();
+            plain.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            plain
+        };
+        let container = serde_json::from_value(json!({"name": "c"})).unwrap();
+        let ask = async |scheme: &str| {
+            let action = serde_json::from_value(json!({"port": port, "host": "127.0.0.1", "scheme": scheme})).unwrap();
+            let get = Get::new(&action, &container, None, Purpose::Probe).unwrap();
+            get.send(Duration::from_secs(60)).await.unwrap_err()
+        };
+        let asked = async { [ask("HTTP").await, ask("HTTPS").await] };
+        let (answers, plain) = tokio::join!(asked, serve);
+        drop((plain, listener));
+        let gone = ask("HTTP").await;
+        let is_closed = [": EOF", ": read: connection reset by peer"].iter().any(|end| answers[0].ends_with(end));
+        assert!(is_closed, "{}", answers[0]);
+        let url = format!("127.0.0.1:{port}");
+        assert_eq!(answers[1], format!("Get \"https://{url}/\": http: server gave HTTP response to HTTPS client"));
+        assert_eq!(gone, format!("Get \"http://{url}/\": dial tcp {url}: connect: connection refused"));
     }
 }

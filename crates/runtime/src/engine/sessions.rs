@@ -1,7 +1,7 @@
 //! Commands in containers, attached streams and connections into pods.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -128,11 +128,15 @@ impl Inner {
 
 /// Connects to a port in a network namespace, that of the node when none is given.
 pub(crate) async fn dial(netns: Option<PathBuf>, port: u16) -> Result<TcpStream> {
-    let connected = match connect(netns.clone(), (Ipv4Addr::LOCALHOST, port).into()).await {
-        Ok(stream) => Ok(stream),
-        Err(error) => connect(netns, (Ipv6Addr::LOCALHOST, port).into()).await.map_err(|_| error),
-    };
-    connected.map_err(|error| Error::Internal(format!("port {port} of the pod: {error}")))
+    let mut failed = Vec::new();
+    for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        let address = SocketAddr::new(address, port);
+        match connect(netns.clone(), address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed.push(base::connection::dial(&address.to_string(), &error)),
+        }
+    }
+    Err(Error::Internal(format!("port {port} of the pod: {}", failed.join("; "))))
 }
 
 /// A socket stays in the namespace that it was made in, so that no thread waits for who does not answer.

@@ -114,7 +114,7 @@ impl Extender {
         let limit = MAX_ANSWER + 2 * body.len();
         let request = Request::post(url).header(CONTENT_TYPE, "application/json").body(Full::from(body));
         let request = request.map_err(|error| failed(error.to_string()))?;
-        let response = self.http.request(request).await.map_err(|error| failed(causes(&error)))?;
+        let response = self.http.request(request).await.map_err(|error| failed(base::connection::why(&error)))?;
         if response.status() != StatusCode::OK {
             return Err(CallError::Status { verb: verb.to_owned(), url: url.to_owned(), code: response.status().as_u16() });
         }
@@ -134,12 +134,6 @@ impl Extender {
         let answer = self.post(&self.settings.bind_verb, body.to_string().into_bytes()).await?;
         protocol::bound(&answer).map_err(|why| self.wrong(why))
     }
-}
-
-/// An error with all its causes.
-fn causes(error: &dyn std::error::Error) -> String {
-    let chain = std::iter::successors(error.source(), |error| error.source());
-    chain.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn tls(settings: &Settings) -> Result<ClientConfig, TlsError> {

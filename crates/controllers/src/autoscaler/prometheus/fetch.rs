@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use base::budgets::Meter;
+use base::connection;
 use bytes::Bytes;
 use futures::future::join;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -25,9 +26,7 @@ pub(in crate::autoscaler) enum FetchError {
     #[error("http://{0}{1}: no answer in time")]
     Late(SocketAddr, String),
     #[error("http://{0}{1}: {2}")]
-    Connect(SocketAddr, String, std::io::Error),
-    #[error("http://{0}{1}: {2}")]
-    Http(SocketAddr, String, hyper::Error),
+    Connection(SocketAddr, String, String),
     #[error("http://{0}{1}: no path")]
     Path(SocketAddr, String),
     #[error("http://{0}{1}: status {2}")]
@@ -60,9 +59,10 @@ impl Sockets {
 }
 
 async fn get(address: SocketAddr, path: &str) -> Result<String, FetchError> {
-    let stream = TcpStream::connect(address).await.map_err(|error| FetchError::Connect(address, path.to_owned(), error))?;
-    let failed = |error| FetchError::Http(address, path.to_owned(), error);
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let broken = |why| FetchError::Connection(address, path.to_owned(), why);
+    let stream = TcpStream::connect(address).await.map_err(|error| broken(connection::dial(&address.to_string(), &error)))?;
+    let failed = |error: hyper::Error| broken(connection::why(&error));
+    let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let request = http::Request::get(path)
         .header(http::header::HOST, address.to_string())
         .header(http::header::ACCEPT, "text/plain;version=0.0.4")
@@ -82,5 +82,5 @@ async fn get(address: SocketAddr, path: &str) -> Result<String, FetchError> {
         }
         Ok(String::from_utf8(page).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     };
-    join(connection, exchange).await.1
+    join(driver, exchange).await.1
 }

@@ -14,7 +14,7 @@ const TEXT: usize = 1 << 10;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// No answer, or one that breaks off.
-    #[error("{}", chain(.0))]
+    #[error("{}", unanswered(.0))]
     Request(reqwest::Error),
     /// An answer that is a refusal.
     #[error("{0}")]
@@ -149,17 +149,11 @@ impl Failure {
     }
 }
 
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    cut(text)
+/// What was asked, and why there is no answer.
+fn unanswered(error: &reqwest::Error) -> String {
+    let why = base::connection::why(error);
+    // Most of these are requests for something (containerd begins with HEAD).
+    cut(error.url().map_or_else(|| why.clone(), |url| format!("Get \"{url}\": {why}")))
 }
 
 #[cfg(test)]
