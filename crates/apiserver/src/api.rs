@@ -21,7 +21,7 @@ use http_body_util::{BodyExt, Empty};
 use kinds::Verb;
 use registry::{Annotations, Registry, Remote, Served, User, Warnings};
 
-use crate::audit::Record;
+use crate::audit::{self, Record};
 use crate::authn::impersonate::modes::{MODES, Mode};
 use crate::authn::{self, ANONYMOUS, Identity, impersonate};
 use crate::authz::Attributes;
@@ -204,8 +204,9 @@ fn restrictions<'a>(route: &Route<'a>, resource: Option<&Arc<Served>>) -> Restri
 }
 
 impl Inner {
-    async fn serve(&self, parts: Parts, body: RequestBody) -> Response<Body> {
+    async fn serve(&self, mut parts: Parts, body: RequestBody) -> Response<Body> {
         let started = Instant::now();
+        let audit_id = audit::name(&mut parts.headers);
         let path = route::decode(parts.uri.path(), false);
         let query = parts.uri.query().unwrap_or_default();
         // Where it leads decides what must be allowed, so routing comes first.
@@ -226,6 +227,7 @@ impl Inner {
             record: None,
         };
         let mut response = self.stages(call, &routed, body).await;
+        response.headers_mut().insert(audit::ID, audit_id);
         if response.extensions_mut().remove::<SelfDefense>().is_some() {
             metrics::terminated(&asked, response.status().as_u16());
         }

@@ -20,11 +20,12 @@ use std::sync::Arc;
 use apimachinery::{Reason, Status, meta};
 use base::budgets::connections::Place;
 use futures::future::OptionFuture;
-use http::Response;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use parking_lot::Mutex;
 use registry::{Annotations, Registry, User};
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use crate::authn::impersonate::modes::Mode;
 use crate::body::Body;
@@ -184,11 +185,23 @@ impl Audit {
     }
 }
 
+/// By what a request is known in the audit log, to the one who asks, and to those who are asked in its turn (`Audit-ID`).
+pub(crate) const ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// The ID of a request, which gets one unless it has brought one (`WithAuditInit`).
+pub(crate) fn name(headers: &mut HeaderMap) -> HeaderValue {
+    let mut buffer = Uuid::encode_buffer();
+    let own = || {
+        let text = Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
+        HeaderValue::from_str(text).unwrap_or_else(|_| unreachable!("digits and hyphens"))
+    };
+    headers.entry(ID).or_insert_with(own).clone()
+}
+
 fn event(parts: &Parts, target: Option<&Target<'_>>, verb: &str, user: Option<&User>, level: Level) -> Value {
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let id = header("audit-id").map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
     let mut event = json!({
-        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": level.as_str(), "auditID": id,
+        "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": level.as_str(), "auditID": header(ID.as_str()).unwrap_or_default(),
         "requestURI": parts.uri.path_and_query().map_or("/", |path| path.as_str()), "verb": verb,
         "user": user.map(named).unwrap_or_else(|| json!({})), "sourceIPs": sources(parts), "requestReceivedTimestamp": now(),
     });

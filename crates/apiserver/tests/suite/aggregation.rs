@@ -25,6 +25,7 @@ struct Asked {
     user: Vec<String>,
     proxy: String,
     body: String,
+    audit_id: String,
 }
 
 /// A server of `wardle.example.com/v1`.
@@ -42,10 +43,11 @@ async fn answer(request: Request<hyper::body::Incoming>, proxy: String, asked: A
         .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
         .collect();
     user.sort();
+    let audit_id = request.headers().get("audit-id").map(|id| id.to_str().unwrap().to_owned()).unwrap_or_default();
     let path = request.uri().path().to_owned();
     let watch = request.uri().query().is_some_and(|query| query.contains("watch"));
     let body = String::from_utf8(request.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
-    asked.lock().push(Asked { line, user, proxy, body });
+    asked.lock().push(Asked { line, user, proxy, body, audit_id });
     let json = |code: u16, body: Value| whole(code, body.to_string());
     match path.as_str() {
         "/apis/wardle.example.com/v1" => json(
@@ -177,6 +179,8 @@ async fn requests_are_forwarded() {
     assert_eq!(asked.line, format!("POST {path}?fieldManager=m%2Fn"));
     assert_eq!(asked.user, ["x-remote-group: system:authenticated", "x-remote-user: jane"]);
     assert_eq!((asked.proxy.as_str(), asked.body.as_str()), ("front-proxy-client", body.to_string().as_str()));
+    // Both know the request by the same name, and so does who asks (`WithAuditInit`, `NewRequestForProxy`).
+    assert_eq!((made.headers["audit-id"].to_str().unwrap(), asked.audit_id.len()), (asked.audit_id.as_str(), 36));
     // Who may not is refused here, and the other server is not asked.
     let before = wardle.asked.lock().len();
     let refused = ask(api, "jane", &format!("DELETE {path}/f")).await;

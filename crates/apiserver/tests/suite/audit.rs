@@ -38,12 +38,14 @@ async fn what_the_policy_says_is_told() {
     namespace(api, "n").await;
     let maps = "/api/v1/namespaces/n/configmaps";
     let create = format!("POST {maps}\nuser-agent: test/1\naudit-id: my-id\nx-forwarded-for: 10.1.2.3\n\n{}", config_map("m"));
-    assert_eq!(admin(api, &create).await.code, 201);
+    let made = admin(api, &create).await;
+    assert_eq!((made.code, made.headers["audit-id"].to_str().unwrap()), (201, "my-id"));
     assert_eq!(admin(api, &format!("GET {maps}/none\nimpersonate-user: jane")).await.code, 403);
     assert_eq!(ask(api, "", "GET /version\nauthorization: Bearer x").await.code, 401);
     admin(api, "GET /readyz").await;
     assert_eq!(admin(api, "GET /api/v1/namespaces/n/endpoints").await.code, 200);
-    assert_eq!(admin(api, "DELETE /api/v1/namespaces/n/configmaps/m").await.code, 200);
+    let deleted = admin(api, "DELETE /api/v1/namespaces/n/configmaps/m").await;
+    assert_eq!(deleted.code, 200);
     let events = loop {
         let text = std::fs::read_to_string(&path).unwrap();
         let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -53,6 +55,8 @@ async fn what_the_policy_says_is_told() {
         tokio::task::yield_now().await;
     };
     let of = |uri: &str| events.iter().find(|event| event["requestURI"] == uri).unwrap();
+    let gone = events.iter().find(|event| event["verb"] == "delete").unwrap();
+    assert_eq!(gone["auditID"], deleted.headers["audit-id"].to_str().unwrap());
     let created = events.iter().find(|event| event["auditID"] == "my-id").unwrap();
     assert_eq!(
         (&created["level"], &created["stage"], &created["verb"]),
