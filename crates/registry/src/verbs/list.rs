@@ -230,7 +230,8 @@ impl Registry {
         Ok(found.pop())
     }
 
-    /// The same of those objects of a namespace, or of all where it is empty, that a label selector takes.
+    /// The same of those objects of a namespace, or of all where it is empty, that a label selector takes. The stored labels count, also where a
+    /// webhook shows others: admission asks at each request, and an object that nobody selects must neither be converted for that nor fail it.
     ///
     /// # Errors
     /// One of them cannot be converted.
@@ -241,11 +242,9 @@ impl Registry {
         labels: &labels::Selector,
     ) -> Result<Vec<Arc<Entry>>, Status> {
         let window = Window { namespace: Some(namespace).filter(|namespace| !namespace.is_empty()), ..Window::default() };
-        let is_of_shown = res.is_converted_elsewhere();
-        let (page, _) = res.storage.cache.select(window, |entry| is_of_shown || labels.matches(entry));
+        let (page, _) = res.storage.cache.select(window, |entry| labels.matches(entry));
         let mut found = page.entries;
         res.show_changes(&mut found).await?;
-        found.retain(|entry| !is_of_shown || labels.matches(&**entry));
         Ok(found)
     }
 
