@@ -199,13 +199,14 @@ impl Registry {
     }
 
     /// An object that somebody else is about to make, as soon as it is there; none when it does not come in time.
-    pub async fn appears(&self, res: &Served, namespace: &str, name: &str, within: Duration) -> Option<serde_json::Value> {
+    /// For kinds that no webhook converts.
+    pub async fn appears(&self, res: &Served, namespace: &str, name: &str, within: Duration) -> Option<Arc<Entry>> {
         let mut changes = res.storage.cache.changes();
         let appears = async {
             loop {
                 changes.borrow_and_update();
-                if let Some(object) = self.peek(res, namespace, name) {
-                    return Some(object);
+                if let Some(found) = res.storage.cache.get(&object_path(namespace, name)) {
+                    return Some(res.show_here(&found));
                 }
                 changes.changed().await.ok()?;
             }
