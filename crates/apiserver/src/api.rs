@@ -24,7 +24,7 @@ use registry::{Annotations, Registry, Remote, Served, User, Warnings};
 use crate::audit::{self, Record};
 use crate::authn::impersonate::modes::{MODES, Mode};
 use crate::authn::{self, ANONYMOUS, Identity, impersonate};
-use crate::authz::Attributes;
+use crate::authz::{Attributes, Decision};
 use crate::body::{Body, BoxError, RequestBody};
 use crate::call::{Call, Inner, On};
 use crate::dispatch::{Handler, Plan};
@@ -327,22 +327,19 @@ impl Inner {
         }
         let selecting = self.selecting(call, route, plan);
         let started = Instant::now();
-        let (mut allowed, mut reason) = (Ok(()), String::new());
+        let (mut allowed, mut decision) = (Ok(()), Decision::default());
         for verb in &plan.verbs {
             let attributes = self.attributes(call, route, verb, selecting.as_ref());
-            let decision = self.authorizer.authorize(&self.registry, &attributes).await;
+            decision = self.authorizer.authorize(&self.registry, &attributes).await;
             if !decision.allowed {
-                allowed = Err(attributes.forbidden(&decision.reason));
-            }
-            reason = decision.reason;
-            if allowed.is_err() {
+                allowed = Err(attributes.refused(&decision));
                 break;
             }
         }
         metrics::identity::authorized(&allowed, started.elapsed());
         if let Some(record) = &call.record {
             record.annotate("authorization.k8s.io/decision", if allowed.is_ok() { "allow" } else { "forbid" });
-            record.annotate("authorization.k8s.io/reason", &reason);
+            record.annotate("authorization.k8s.io/reason", &decision.why());
         }
         allowed
     }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use apimachinery::{Status, meta};
 use arc_swap::ArcSwap;
 use base::directory;
+use base::tasks::Tasks;
 use base::tls::{Credential, NODE_KEY, Peer, PodIdentity};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -186,6 +187,7 @@ impl Authenticator {
         keys: Arc<TokenKeys>,
         remotes: Arc<Remotes>,
         options: Options,
+        tasks: &Tasks,
     ) -> Result<Self, Error> {
         let text = options.file.as_deref().map(file::read).transpose()?.unwrap_or_default();
         let configuration = match (&options.file, &options.oidc) {
@@ -199,7 +201,8 @@ impl Authenticator {
         let configured = ArcSwap::from_pointee(configured(configuration, &options, &remotes));
         let webhook = options.webhook.as_ref().map(|options| webhook::Webhook::new(options, &remotes)).transpose()?;
         let anonymous = Arc::new(user(ANONYMOUS, Vec::new()));
-        Ok(Self { registry, keys, remotes, anonymous, options, configured, webhook, uses: legacy_token::Uses::default(), text })
+        let uses = legacy_token::Uses::start(&registry, tasks);
+        Ok(Self { registry, keys, remotes, anonymous, options, configured, webhook, uses, text })
     }
 
     /// Takes in the file whenever it changes.

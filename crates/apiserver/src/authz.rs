@@ -18,6 +18,7 @@ mod tables;
 mod upstream;
 mod webhook;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard, RwLockWriteGua
 use registry::{Registry, User};
 
 pub use escalation::EscalationCheck;
-pub use index::Index;
+pub use index::{Granted, Index};
 pub use policy::Policy;
 pub use reconcile::run;
 pub(crate) use reconcile::{again, start};
@@ -118,6 +119,11 @@ impl<'a> Attributes<'a> {
         Status::forbidden(&gr, self.name, why)
     }
 
+    /// The 403 of a decision. Where no reason is given, what went wrong is one.
+    pub(crate) fn refused(&self, decision: &Decision<'_>) -> Status {
+        self.forbidden(&decision.why())
+    }
+
     fn message(&self) -> String {
         let user = apimachinery::text::quote(&self.user.name);
         if !self.is_resource {
@@ -135,17 +141,51 @@ impl<'a> Attributes<'a> {
     }
 }
 
+/// Why somebody may or may not, in the words of the authorizers, which may say nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason<'a> {
+    /// What was said, maybe nothing.
+    Said(String),
+    /// A binding. Nearly every request is allowed by one, and it is told of few: they make a text of it.
+    Granted(Granted<'a>),
+}
+
+impl Default for Reason<'_> {
+    fn default() -> Self {
+        Self::Said(String::new())
+    }
+}
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Said(text) => f.write_str(text),
+            Self::Granted(grant) => write!(f, "RBAC: allowed by {grant}"),
+        }
+    }
+}
+
 /// What the authorizers say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Decision {
+pub struct Decision<'a> {
     /// The user may.
     pub allowed: bool,
     /// The user may not, whatever others say. Neither is said where nobody has an opinion, which comes to the same.
     pub denied: bool,
-    /// Why, in the words of the authorizers, which may say nothing.
-    pub reason: String,
+    /// Why.
+    pub reason: Reason<'a>,
     /// What went wrong meanwhile.
     pub error: Option<String>,
+}
+
+impl Decision<'_> {
+    /// The reason, or what went wrong where none is given; may be empty.
+    pub(crate) fn why(&self) -> String {
+        match (self.reason.to_string(), &self.error) {
+            (reason, Some(error)) if reason.is_empty() => error.clone(),
+            (reason, _) => reason,
+        }
+    }
 }
 
 /// What one of them thinks.
@@ -160,15 +200,15 @@ enum Verdict {
 
 /// What one of them says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Opinion {
+struct Opinion<'a> {
     verdict: Verdict,
-    reason: String,
+    reason: Reason<'a>,
     error: Option<String>,
 }
 
-impl Opinion {
+impl Opinion<'_> {
     fn of(verdict: Verdict, reason: impl Into<String>) -> Self {
-        Self { verdict, reason: reason.into(), error: None }
+        Self { verdict, reason: Reason::Said(reason.into()), error: None }
     }
 }
 
@@ -259,17 +299,17 @@ impl Authorizer {
 
     /// Whether the request is allowed.
     pub async fn allows(&self, registry: &Registry, attributes: &Attributes<'_>) -> bool {
-        self.decide(registry, attributes).await.is_ok()
+        self.authorize(registry, attributes).await.allowed
     }
 
     /// Allowed, or the 403.
     pub async fn decide(&self, registry: &Registry, attributes: &Attributes<'_>) -> Result<(), Status> {
         let decision = self.authorize(registry, attributes).await;
-        if decision.allowed { Ok(()) } else { Err(attributes.forbidden(&decision.reason)) }
+        if decision.allowed { Ok(()) } else { Err(attributes.refused(&decision)) }
     }
 
     /// What the authorizers say: the first that has an opinion, and why the others have none where nobody has one.
-    pub async fn authorize(&self, registry: &Registry, attributes: &Attributes<'_>) -> Decision {
+    pub async fn authorize<'a>(&self, registry: &Registry, attributes: &Attributes<'a>) -> Decision<'a> {
         if is_master(attributes.user) {
             return Decision { allowed: true, ..Decision::default() };
         }
@@ -284,10 +324,10 @@ impl Authorizer {
             if verdict != Verdict::None {
                 return Decision { allowed: verdict == Verdict::Allow, denied: verdict == Verdict::Deny, reason, error };
             }
-            reasons.extend(Some(reason).filter(|reason| !reason.is_empty()));
+            reasons.extend(Some(reason.to_string()).filter(|reason| !reason.is_empty()));
             errors.extend(error);
         }
-        Decision { reason: reasons.join("\n"), error: aggregate(&errors), ..Decision::default() }
+        Decision { reason: Reason::Said(reasons.join("\n")), error: aggregate(&errors), ..Decision::default() }
     }
 
     /// Why the rules of a user, as [`Self::rules_of`] has them, may not be all that the user may do.
@@ -309,10 +349,10 @@ impl Authorizer {
         unlisted
     }
 
-    fn by_rules(&self, registry: &Registry, attributes: &Attributes<'_>) -> Opinion {
+    fn by_rules<'a>(&self, registry: &Registry, attributes: &Attributes<'a>) -> Opinion<'a> {
         let index = self.index(registry);
         if let Some(grant) = index.granted(attributes) {
-            return Opinion::of(Verdict::Allow, format!("RBAC: allowed by {grant}"));
+            return Opinion { verdict: Verdict::Allow, reason: Reason::Granted(grant), error: None };
         }
         let missing = index.missing(attributes.user, if attributes.is_resource { attributes.namespace } else { "" });
         Opinion::of(Verdict::None, if missing.is_empty() { String::new() } else { format!("RBAC: {}", missing.join(", ")) })
@@ -375,6 +415,23 @@ fn own(steps: &[Step]) -> [bool; 2] {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// Who is refused is told the reason, or what went wrong.
+    #[test]
+    fn errors_are_reasons_where_there_are_none() {
+        let user = crate::authn::user("jane", Vec::new());
+        let attributes = Attributes { verb: "get", path: "/x", ..Attributes::new(&user) };
+        let check = |reason: &str, error: Option<&str>, expected: &str| {
+            let decision =
+                Decision { reason: Reason::Said(reason.into()), error: error.map(str::to_owned), ..Decision::default() };
+            let message = attributes.refused(&decision).message;
+            assert!(message.ends_with(&format!("User \"jane\" cannot get path \"/x\"{expected}")), "{message}");
+        };
+        check("", None, "");
+        check("r", None, ": r");
+        check("r", Some("e"), ": r");
+        check("", Some("e"), ": e");
+    }
 
     /// Kubernetes' documentation, "Configuring the API Server using an authorization config file": a reload must not add or remove Node or RBAC
     /// authorizers; they can be reordered.

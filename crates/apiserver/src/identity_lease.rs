@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::labels::Selector;
-use apimachinery::{Status, meta};
+use apimachinery::{Status, meta, names};
 use jiff::Timestamp;
 use registry::{DeleteOptions, ListOptions, Registry, Served};
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ use crate::bootstrap::{RETRY, context};
 const NAMESPACE: &str = "kube-system";
 const IDENTITY: &str = "apiserver.kubernetes.io/identity";
 const COMPONENT: &str = "kube-apiserver";
+const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// Seconds that the lease is good for, as upstream.
 const GOOD_FOR: i64 = 3600;
@@ -43,7 +44,10 @@ impl Identity {
         let time = Value::from(now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string());
         let mut lease = found.unwrap_or_else(|| json!({"metadata": {"name": self.name, "namespace": NAMESPACE}, "spec": {}}));
         meta::set_label(&mut lease, IDENTITY, COMPONENT);
-        meta::set_label(&mut lease, "kubernetes.io/hostname", self.hostname.as_str());
+        // Linux takes names of machines that no label takes.
+        if names::label_value(&self.hostname).is_empty() {
+            meta::set_label(&mut lease, HOSTNAME, self.hostname.as_str());
+        }
         if lease["spec"]["holderIdentity"] != self.holder.as_str() {
             lease["spec"] = json!({"holderIdentity": self.holder, "acquireTime": time});
         }
@@ -81,15 +85,20 @@ pub(crate) async fn keep(registry: Arc<Registry>) -> Result<(), Infallible> {
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
     let identity = Identity::new(hostname);
     loop {
-        let pause = match renew(&registry, &identity).await {
-            Ok(()) => RENEWAL,
-            Err(error) => {
-                tracing::debug!(%error, "the API server's lease cannot be renewed, trying again");
-                RETRY
-            }
-        };
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(pause(&renew(&registry, &identity).await)).await;
     }
+}
+
+/// How long the next renewal waits for. What is refused as it is will be so the next time, too; what is missing, such as the namespace at the start,
+/// comes, and who wrote at the same time is done.
+fn pause(renewed: &Result<(), Status>) -> Duration {
+    let Err(error) = renewed else { return RENEWAL };
+    if (400..500).contains(&error.code) && !matches!(error.code, 404 | 409 | 429) {
+        tracing::warn!(%error, "the API server's lease is refused, trying again in ten minutes");
+        return RENEWAL;
+    }
+    tracing::debug!(%error, "the API server's lease cannot be renewed, trying again");
+    RETRY
 }
 
 async fn renew(registry: &Registry, identity: &Identity) -> Result<(), Status> {
@@ -154,7 +163,7 @@ mod tests {
         renew(&opened.registry, &identity).await.unwrap();
         let list = opened.registry.list(&leases, Some(NAMESPACE), &ListOptions::default()).await.unwrap();
         let mut hosts: Vec<String> =
-            list.entries.iter().map(|entry| meta::label(&entry.value(), "kubernetes.io/hostname").unwrap().to_owned()).collect();
+            list.entries.iter().map(|entry| meta::label(&entry.value(), HOSTNAME).unwrap().to_owned()).collect();
         hosts.sort();
         assert_eq!(hosts, ["other", "own"]);
         let own = opened.registry.get(&leases, NAMESPACE, &identity.name, None).await.unwrap().value();
@@ -162,5 +171,33 @@ mod tests {
             (&own["spec"]["holderIdentity"], &own["spec"]["leaseDurationSeconds"]),
             (&json!(identity.holder), &json!(3600))
         );
+    }
+
+    #[test]
+    fn what_is_refused_is_not_asked_again_at_once() {
+        let check = |code: u16, expected: Duration| {
+            let status = Status { code, ..Status::internal("why") };
+            assert_eq!(pause(&Err(status)), expected, "{code}");
+        };
+        assert_eq!(pause(&Ok(())), RENEWAL);
+        [400, 403, 422].into_iter().for_each(|code| check(code, RENEWAL));
+        [404, 409, 429, 500, 503, 507].into_iter().for_each(|code| check(code, RETRY));
+    }
+
+    /// Linux takes 64 bytes of any sort (sethostname(2)), a label's value 63 of some.
+    #[tokio::test]
+    async fn a_machine_whose_name_no_label_takes_has_a_lease_without_it() {
+        let opened = open().await;
+        let served = |group: &str, plural: &str| opened.registry.resource(group, "v1", plural).unwrap();
+        let namespace = json!({"metadata": {"name": NAMESPACE}});
+        opened.registry.create(&context(), &served("", "namespaces"), "", None, namespace).await.unwrap();
+        for hostname in ["a".repeat(64), "-x-".to_owned()] {
+            let identity = Identity::new(hostname.clone());
+            renew(&opened.registry, &identity).await.unwrap();
+            renew(&opened.registry, &identity).await.unwrap();
+            let leases = served("coordination.k8s.io", "leases");
+            let own = opened.registry.get(&leases, NAMESPACE, &identity.name, None).await.unwrap().value();
+            assert_eq!([meta::label(&own, IDENTITY), meta::label(&own, HOSTNAME)], [Some(COMPONENT), None], "{hostname}");
+        }
     }
 }

@@ -80,6 +80,7 @@ impl Inner {
         if denied {
             status["denied"] = true.into();
         }
+        let reason = reason.to_string();
         if !reason.is_empty() {
             status["reason"] = reason.into();
         }

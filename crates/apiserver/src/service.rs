@@ -139,8 +139,10 @@ impl Core {
         };
         let audit = options.audit.as_ref().map(|options| audit(options, &registry, &remotes, tasks)).transpose()?;
         let servers = Arc::new(Servers::new(remotes.clone(), &options.pki)?);
+        let authentication = options.authentication.clone();
+        let authenticator = Authenticator::new(registry.clone(), keys.clone(), remotes.clone(), authentication, tasks)?;
         let api = Api(Arc::new(Inner {
-            authenticator: Authenticator::new(registry.clone(), keys.clone(), remotes.clone(), options.authentication.clone())?,
+            authenticator,
             discovery: Discovery::default(),
             openapi: OpenApi::new(registry.clone(), VERSION),
             kubelets: KubeletClient::new(authority)?,

@@ -1,7 +1,7 @@
 //! What a webhook has converted lately for those who look at the same objects: many watch the same change, and admission reads the parameters
 //! of its policies at each request. The webhook is asked once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -18,55 +18,76 @@ const KEPT_BYTES: usize = 4 << 20;
 /// An object in another version, or why it cannot be had. Who comes while the webhook is asked waits for the same answer.
 type Answer = Arc<OnceCell<Result<Arc<Entry>, Status>>>;
 
-/// Objects of one version, the one that somebody asked for last at the end.
+/// Objects of one version. Who looks at many of them finds each at once, in whatever order.
 #[derive(Default)]
 pub(crate) struct Converted(Mutex<Recent>);
 
+/// An object as it is stored: its path, and the revision of its last write.
+type Key = (Arc<str>, u64);
+
 #[derive(Default)]
 struct Recent {
-    kept: VecDeque<Kept>,
+    kept: HashMap<Key, Kept>,
+    /// By when somebody has asked for them last: the first goes first.
+    turns: BTreeMap<u64, Key>,
+    /// The turn of who asks next.
+    turn: u64,
     bytes: usize,
 }
 
-/// An object as it is stored, the same in the other version, and the bytes of both. It has none of the latter until it is converted.
+/// An object in the other version, and the bytes of it in both. It has none of the latter until it is converted.
 struct Kept {
-    entry: Arc<Entry>,
     answer: Answer,
+    turn: u64,
     bytes: usize,
+}
+
+fn key(entry: &Entry) -> Key {
+    (entry.index.key().clone(), entry.revision)
 }
 
 impl Recent {
     /// An object that has been converted, or is being. It is the one to go last then: parameters of policies, which every request asks for,
     /// outlast changes, which come once for each watch.
     fn find(&mut self, entry: &Entry) -> Option<&Answer> {
-        let is_same = |kept: &Kept| kept.entry.revision == entry.revision && kept.entry.index.path() == entry.index.path();
-        let at = self.kept.iter().rposition(is_same)?;
-        let found = self.kept.remove(at)?;
-        self.kept.push_back(found);
-        self.kept.back().map(|found| &found.answer)
+        let kept = self.kept.get_mut(&key(entry))?;
+        let object = self.turns.remove(&kept.turn)?;
+        kept.turn = self.turn;
+        self.turns.insert(self.turn, object);
+        self.turn += 1;
+        Some(&kept.answer)
     }
 
-    fn keep(&mut self, entry: &Arc<Entry>, answer: Answer) {
-        self.kept.push_back(Kept { entry: entry.clone(), answer, bytes: 0 });
-        self.grow(self.kept.len() - 1, entry.json.len());
+    /// Keeps one that is not there yet.
+    fn keep(&mut self, entry: &Entry, answer: Answer) {
+        self.kept.insert(key(entry), Kept { answer, turn: self.turn, bytes: 0 });
+        self.turns.insert(self.turn, key(entry));
+        self.turn += 1;
+        self.grow(&key(entry), entry.json.len());
     }
 
     /// One of them has so many more bytes. Those that nobody has asked for the longest go as long as there are too many.
-    fn grow(&mut self, at: usize, bytes: usize) {
-        self.kept[at].bytes += bytes;
+    fn grow(&mut self, object: &Key, bytes: usize) {
+        let Some(kept) = self.kept.get_mut(object) else { return };
+        kept.bytes += bytes;
         self.bytes += bytes;
         while self.kept.len() > KEPT || self.bytes > KEPT_BYTES && self.kept.len() > 1 {
-            let Some(oldest) = self.kept.pop_front() else { return };
-            self.bytes -= oldest.bytes;
+            let Some((_, oldest)) = self.turns.pop_first() else { return };
+            self.bytes -= self.kept.remove(&oldest).map_or(0, |kept| kept.bytes);
         }
     }
 
     /// An answer is there.
-    fn answered(&mut self, answer: &Answer, shown: &Result<Arc<Entry>, Status>) {
-        let Some(at) = self.kept.iter().position(|kept| Arc::ptr_eq(&kept.answer, answer)) else { return };
+    fn answered(&mut self, entry: &Entry, answer: &Answer, shown: &Result<Arc<Entry>, Status>) {
+        let object = key(entry);
+        // It may have gone meanwhile, and have come again.
+        let Some(kept) = self.kept.get(&object).filter(|kept| Arc::ptr_eq(&kept.answer, answer)) else { return };
         match shown {
-            Ok(shown) => self.grow(at, shown.json.len()),
-            Err(_) => self.bytes -= self.kept.remove(at).map_or(0, |kept| kept.bytes),
+            Ok(shown) => self.grow(&object, shown.json.len()),
+            Err(_) => {
+                self.turns.remove(&kept.turn);
+                self.bytes -= self.kept.remove(&object).map_or(0, |kept| kept.bytes);
+            }
         }
     }
 }
@@ -78,19 +99,19 @@ impl Converted {
     }
 
     /// Takes note of one that has been converted with others.
-    pub(crate) fn keep(&self, entry: &Arc<Entry>, shown: Arc<Entry>) {
+    pub(crate) fn keep(&self, entry: &Entry, shown: Arc<Entry>) {
         let mut recent = self.0.lock();
         if recent.find(entry).is_none() {
             let (answer, shown) = (Arc::new(OnceCell::new_with(Some(Ok(shown.clone())))), Ok(shown));
             recent.keep(entry, answer.clone());
-            recent.answered(&answer, &shown);
+            recent.answered(entry, &answer, &shown);
         }
     }
 
     /// The object in this version. It is converted unless it has been, or is being; a failure is told to those who wait for it, and not kept.
     pub(crate) async fn get(
         &self,
-        entry: &Arc<Entry>,
+        entry: &Entry,
         convert: impl Future<Output = Result<Arc<Entry>, Status>>,
     ) -> Result<Arc<Entry>, Status> {
         let answer = {
@@ -109,7 +130,7 @@ impl Converted {
         };
         let shown = answer.get_or_init(|| convert).await.clone();
         if is_new {
-            self.0.lock().answered(&answer, &shown);
+            self.0.lock().answered(entry, &answer, &shown);
         }
         shown
     }
@@ -129,8 +150,11 @@ mod tests {
 
     fn counted(converted: &Converted) -> (usize, usize) {
         let recent = converted.0.lock();
-        let sum = recent.kept.iter().map(|kept| kept.entry.json.len() + kept.answer.get().unwrap().as_ref().unwrap().json.len());
-        assert_eq!(recent.bytes, sum.sum::<usize>());
+        assert_eq!(recent.bytes, recent.kept.values().map(|kept| kept.bytes).sum::<usize>());
+        let turns = recent.turns.iter().map(|(turn, object)| (*turn, object.clone()));
+        let mut kept: Vec<(u64, Key)> = recent.kept.iter().map(|(object, kept)| (kept.turn, object.clone())).collect();
+        kept.sort();
+        assert_eq!(kept, turns.collect::<Vec<_>>(), "each has its turn");
         (recent.kept.len(), recent.bytes)
     }
 
@@ -152,6 +176,22 @@ mod tests {
         }
         assert_eq!((asked.get(), counted(&converted)), (1 + 3 * KEPT, (KEPT, 30 * KEPT)));
         assert!(converted.known(&entry("parameters", 10)).is_some() && converted.known(&entry("change-0", 10)).is_none());
+    }
+
+    /// Each version of an object is one of its own, and the one that nobody has asked for the longest goes first.
+    #[tokio::test]
+    async fn objects_are_found_by_path_and_revision() {
+        let converted = Converted::default();
+        let at = |revision: u64| Entry { revision, ..Entry::clone(&entry("a", 10)) };
+        for revision in 1..=KEPT as u64 {
+            converted.keep(&at(revision), entry(&format!("at-{revision}"), 1));
+        }
+        let known = |revision: u64| converted.known(&at(revision)).map(|shown| shown.name().to_owned());
+        assert_eq!((known(1).as_deref(), known(3).as_deref()), (Some("at-1"), Some("at-3")));
+        converted.keep(&at(0), entry("", 1));
+        assert_eq!([known(2), known(KEPT as u64 + 1)], [None, None]);
+        assert!(known(1).is_some() && known(0).is_some() && known(4).is_some());
+        assert_eq!(counted(&converted), (KEPT, 11 * KEPT));
     }
 
     /// What a webhook has made of an object takes memory, too.

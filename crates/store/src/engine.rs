@@ -76,8 +76,8 @@ pub struct Write {
     pub note: Option<Note>,
     /// Dropped when every sink has seen the write, or when it is sure that it will not happen, and before the writer has its answer.
     pub holds: Vec<Hold>,
-    /// It is a step of the key's removal, as a mark of deletion is: what has no room for anything else has room for it, if it makes the value
-    /// little larger.
+    /// It is a step of some record's removal, as a mark of deletion is, or of what has to be written elsewhere before another record may go:
+    /// what has no room for anything else has room for it, if it makes the value little larger.
     pub removes: bool,
 }
 

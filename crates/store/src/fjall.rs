@@ -85,7 +85,8 @@ pub struct Options {
     /// Free bytes on the disk below which writes are refused with [`Error::NoSpace`]; deletions may use half of them.
     pub reserve: u64,
     /// Bytes that current records may take: beyond it nothing new is taken ([`Error::Quota`]), updates only a sixteenth more, and always what
-    /// becomes smaller or goes, or is about to ([`Write::removes`]). Where more are found, updates may take a mebibyte more than that.
+    /// becomes smaller or goes, or is about to ([`Write::removes`]). Where more are found, updates may take a mebibyte more than is
+    /// left of that.
     pub quota: u64,
     /// The revision that a store begins with when it is made: above all that an earlier one in its place can have given out, so that who
     /// comes from that one begins anew and takes nothing for what it knows.

@@ -83,7 +83,7 @@ impl<'a> Authority<'a> {
             ..Attributes::new(account.as_ref().unwrap_or(self.user))
         };
         let authz::Decision { allowed, reason, error, .. } = self.authorizer.authorize(self.registry, &attributes).await;
-        Decision { allowed, reason, error }
+        Decision { allowed, reason: reason.to_string(), error }
     }
 }
 

@@ -96,7 +96,7 @@ impl OwnerReferencesPermissionEnforcement {
 }
 
 /// Reason and error, as Go shows them.
-fn why(decision: Decision) -> String {
+fn why(decision: Decision<'_>) -> String {
     format!("{}, {}", decision.reason, decision.error.as_deref().unwrap_or("<nil>"))
 }
 

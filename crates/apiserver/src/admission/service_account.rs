@@ -3,15 +3,16 @@
 
 mod secrets;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Status, meta};
 use async_trait::async_trait;
 use pods::references::References;
-use registry::{Admission, Operation, Request};
+use registry::{Admission, Entry, Operation, Request};
 use serde_json::{Value, json};
 
-use super::{creates_pod, find, forbidden, is, list_mut, text};
+use super::{creates_pod, forbidden, is, list_mut, text};
 
 const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The account of pods that name none.
@@ -69,10 +70,10 @@ async fn validate(a: &Request<'_>, pod: &Value) -> Result<(), String> {
         return Err(format!("no service account specified for pod {}/{}", a.namespace, meta::name(pod)));
     }
     let account = account(a, name).await.ok_or_else(|| missing(a, name))?;
-    match secrets::is_enforced(&account) {
-        false => Ok(()),
-        true if adds => secrets::check_ephemeral(pod, &account),
-        true => secrets::check_pod(pod, &account),
+    match secrets::enforced(&account) {
+        None => Ok(()),
+        Some(account) if adds => secrets::check_ephemeral(pod, &account),
+        Some(account) => secrets::check_pod(pod, &account),
     }
 }
 
@@ -107,19 +108,17 @@ async fn admit(a: &Request<'_>, pod: &mut Value) -> Result<(), String> {
     let name = text(pod, "/spec/serviceAccountName").to_owned();
     pod["spec"]["serviceAccount"] = name.as_str().into();
     let account = account(a, &name).await.ok_or_else(|| missing(a, &name))?;
-    complete(pod, &account, &apimachinery::names::random_suffix(5));
+    complete(pod, &account.value(), &apimachinery::names::random_suffix(5));
     Ok(())
 }
 
 /// The account of that name. Who creates a namespace and at once a pod in it is quicker than the controller that makes the default
 /// account: that one is waited for (upstream asks ten times, 100 to 200 ms apart).
-async fn account(a: &Request<'_>, name: &str) -> Option<Value> {
-    match find(a, "", "serviceaccounts", a.namespace, name).await {
-        None if name == DEFAULT => {
-            let resource = a.registry.resource("", "v1", "serviceaccounts")?;
-            a.registry.appears(&resource, a.namespace, name, PATIENCE).await
-        }
-        found => found,
+async fn account(a: &Request<'_>, name: &str) -> Option<Arc<Entry>> {
+    let accounts = a.registry.resource("", "v1", "serviceaccounts")?;
+    match a.registry.get(&accounts, a.namespace, name, None).await {
+        Err(_) if name == DEFAULT => a.registry.appears(&accounts, a.namespace, name, PATIENCE).await,
+        found => found.ok(),
     }
 }
 

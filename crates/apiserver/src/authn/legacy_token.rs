@@ -1,13 +1,18 @@
 //! Tokens that Secrets of the type `kubernetes.io/service-account-token` hold. They have no end: such a token is good as long as its Secret holds
 //! it and its account is there (upstream: `pkg/serviceaccount/legacy.go`). The controller `serviceaccount-token` puts them there.
 
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::meta;
+use base::tasks::{OnFailure, Tasks};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use registry::{Annotations, Registry, User};
+use registry::{Annotations, Entry, Registry, User};
 use serde_json::{Map, Value};
+use tokio::sync::mpsc;
 
 use super::token::{Claims, Error, Reference};
 use crate::bootstrap::context;
@@ -25,8 +30,10 @@ const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 const REMEMBERED: usize = 1000;
 /// How long another write of a Secret's last use is not tried.
 const REST: Duration = Duration::from_secs(60);
-/// The longest that a request waits for that write.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Most writes that wait for those before them.
+const WAITING: usize = 256;
+/// The longest that one write takes, before the next begins: the most that a webhook of its admission may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn claim(name: &str) -> String {
     format!("kubernetes.io/serviceaccount/{name}")
@@ -60,39 +67,68 @@ pub(super) fn read(payload: &Value, own: &[String]) -> Result<Claims, Error> {
     }
 }
 
-/// Writes down on which days such tokens are used.
-pub(super) struct Uses(Kept<String, ()>);
+/// Writes down on which days such tokens are used, in a task of its own: no request has to wait for that.
+pub(super) struct Uses {
+    /// Secrets whose use has been sent to be written, which is not done again for a while.
+    sent: Kept<String, ()>,
+    queue: mpsc::Sender<Use>,
+}
 
-impl Default for Uses {
-    fn default() -> Self {
-        Self(Kept::new(REMEMBERED))
-    }
+/// A use of a Secret's token.
+struct Use {
+    secret: Arc<Entry>,
+    /// In UTC, such as 2026-01-31.
+    day: String,
 }
 
 impl Uses {
-    /// Tells in the Secret's label that its token is used today, in UTC. A failure refuses nobody.
-    async fn note(&self, registry: &Registry, mut secret: Value) {
-        let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
-        if meta::label(&secret, LAST_USED) == Some(&today) {
+    /// Starts the task.
+    pub(super) fn start(registry: &Arc<Registry>, tasks: &Tasks) -> Self {
+        let (uses, queue) = Self::new(WAITING);
+        tasks.spawn_until_cancelled("uses of tokens", OnFailure::Log, write_down(registry.clone(), queue));
+        uses
+    }
+
+    fn new(waiting: usize) -> (Self, mpsc::Receiver<Use>) {
+        let (queue, receiver) = mpsc::channel(waiting);
+        (Self { sent: Kept::new(REMEMBERED), queue }, receiver)
+    }
+
+    /// Lets the Secret's label say that its token is used today. While too many others are written it is left to the token's next use.
+    fn note(&self, secret: &Arc<Entry>, held: &Held) {
+        let day = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+        if held.last_used.as_deref() == Some(&day) {
             return;
         }
-        let (namespace, name) = (meta::namespace(&secret).to_owned(), meta::name(&secret).to_owned());
-        let place = format!("{namespace}/{name}");
-        if self.0.get(&place).is_some() {
-            return;
+        let place = format!("{}/{}", secret.namespace(), secret.name());
+        if self.sent.get(&place).is_none() && self.queue.try_send(Use { secret: secret.clone(), day }).is_ok() {
+            self.sent.keep(place, (), REST);
         }
-        self.0.keep(place, (), REST);
+    }
+}
+
+async fn write_down(registry: Arc<Registry>, mut queue: mpsc::Receiver<Use>) -> Result<(), Infallible> {
+    while let Some(used) = queue.recv().await {
+        used.write(&registry).await;
+    }
+    Ok(())
+}
+
+impl Use {
+    async fn write(self, registry: &Registry) {
         let Some(resource) = registry.resource("", "v1", "secrets") else { return };
-        meta::set_label(&mut secret, LAST_USED, &today);
+        let (namespace, name, mut secret) = (self.secret.namespace(), self.secret.name(), self.secret.value());
+        meta::set_label(&mut secret, LAST_USED, &self.day);
         let cx = context();
-        let write = registry.update(&cx, &resource, "", &namespace, &name, secret);
-        match tokio::time::timeout(PATIENCE, write).await {
+        let write = registry.update(&cx, &resource, "", namespace, name, secret);
+        let error = match tokio::time::timeout(PATIENCE, write).await {
             // Somebody else has written it.
-            Ok(Err(error)) if error.code != 409 => {
-                tracing::warn!(%error, namespace, name, "the day on which the token of a Secret was used cannot be written");
-            }
-            _ => {}
-        }
+            Ok(Err(status)) if status.code == 409 => return,
+            Ok(Err(status)) => status.to_string(),
+            Err(_) => format!("not done within {} s", PATIENCE.as_secs()),
+            Ok(Ok(_)) => return,
+        };
+        tracing::warn!(%error, namespace, name, "the day on which the token of a Secret was used cannot be written");
     }
 }
 
@@ -107,43 +143,83 @@ pub(super) async fn live(
     let gone = |what: String| move |_| Error::Gone(what);
     let served = |plural: &str| registry.resource("", "v1", plural).ok_or(Error::Malformed);
     let Claims { namespace, account, .. } = claims;
-    let secret =
-        registry.get(&*served("secrets")?, namespace, name, None).await.map_err(gone(format!("secrets {name}")))?.value();
+    let secret = registry.get(&*served("secrets")?, namespace, name, None).await.map_err(gone(format!("secrets {name}")))?;
     let found = registry.get(&*served("serviceaccounts")?, namespace, &account.name, None).await;
-    let found = found.map_err(gone(format!("serviceaccounts {}", account.name)))?.value();
-    held(&secret, token)?;
-    if meta::deletion_timestamp(&found).is_some() || meta::uid(&found) != account.uid {
+    let found = found.map_err(gone(format!("serviceaccounts {}", account.name)))?.derived(Account::of);
+    let held = secret.derived(Held::of);
+    held.check(name, token)?;
+    if found.is_going || found.uid != account.uid {
         return Err(Error::Gone(format!("serviceaccounts {}", account.name)));
     }
     let user = super::account_user(namespace, account);
     annotations.add("authentication.k8s.io/legacy-token", user.name.as_str());
-    let invalid = meta::label(&secret, INVALID_SINCE).is_some_and(|since| !since.is_empty());
-    let listed = found["secrets"].as_array().is_some_and(|all| all.iter().any(|secret| secret["name"] == name));
-    let (key, used) = match (invalid, listed) {
+    let (key, used) = match (held.is_invalid, found.secrets.contains(name)) {
         (true, _) => ("invalidated", metrics::LegacyToken::Invalid),
         (false, true) => ("autogenerated-secret", metrics::LegacyToken::Generated),
         (false, false) => ("manual-secret", metrics::LegacyToken::Manual),
     };
-    let said = if invalid { format!("{name}/{namespace}") } else { name.to_owned() };
+    let said = if held.is_invalid { format!("{name}/{namespace}") } else { name.to_owned() };
     annotations.add(format!("authentication.k8s.io/legacy-token-{key}"), said);
     metrics::legacy_token_used(used);
-    uses.note(registry, secret).await;
-    if invalid { Err(Error::Invalidated { namespace: namespace.clone(), secret: name.to_owned() }) } else { Ok(user) }
+    uses.note(&secret, &held);
+    if held.is_invalid {
+        return Err(Error::Invalidated { namespace: namespace.clone(), secret: name.to_owned() });
+    }
+    Ok(user)
 }
 
-/// Whether the Secret is one that holds this token.
-fn held(secret: &Value, token: &str) -> Result<(), Error> {
-    let known = secret["data"]["token"].as_str().and_then(|text| STANDARD.decode(text).ok());
-    if secret["type"] != TYPE || meta::deletion_timestamp(secret).is_some() {
-        return Err(Error::Gone(format!("secrets {}", meta::name(secret))));
+/// What a Secret says of a token, for as long as the Secret is as it is: each request with the token asks.
+struct Held {
+    /// It is one of those that hold tokens, and does not go.
+    is_holder: bool,
+    token: Option<Vec<u8>>,
+    is_invalid: bool,
+    last_used: Option<String>,
+}
+
+impl Held {
+    fn of(secret: Value) -> Self {
+        Self {
+            is_holder: secret["type"] == TYPE && meta::deletion_timestamp(&secret).is_none(),
+            token: secret["data"]["token"].as_str().and_then(|text| STANDARD.decode(text).ok()),
+            is_invalid: meta::label(&secret, INVALID_SINCE).is_some_and(|since| !since.is_empty()),
+            last_used: meta::label(&secret, LAST_USED).map(str::to_owned),
+        }
     }
-    if known.as_deref() == Some(token.as_bytes()) { Ok(()) } else { Err(Error::Replaced) }
+
+    /// Whether the Secret, which has this name, holds this token.
+    fn check(&self, name: &str, token: &str) -> Result<(), Error> {
+        if !self.is_holder {
+            return Err(Error::Gone(format!("secrets {name}")));
+        }
+        if self.token.as_deref() == Some(token.as_bytes()) { Ok(()) } else { Err(Error::Replaced) }
+    }
+}
+
+/// What an account says of its tokens, for as long as it is as it is.
+struct Account {
+    uid: String,
+    is_going: bool,
+    /// The Secrets that it names.
+    secrets: HashSet<String>,
+}
+
+impl Account {
+    fn of(account: Value) -> Self {
+        let secrets = account["secrets"].as_array().into_iter().flatten();
+        Self {
+            uid: meta::uid(&account).to_owned(),
+            is_going: meta::deletion_timestamp(&account).is_some(),
+            secrets: secrets.filter_map(|secret| secret["name"].as_str().map(str::to_owned)).collect(),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::testing::open;
     use serde_json::json;
 
     #[test]
@@ -165,11 +241,46 @@ mod tests {
         let check = |kind: &str, text: &str, deleted: Option<&str>, expected: bool| {
             let secret =
                 json!({"type": kind, "metadata": {"deletionTimestamp": deleted}, "data": {"token": STANDARD.encode(text)}});
-            assert_eq!(held(&secret, "t").is_ok(), expected, "{kind} {text} {deleted:?}");
+            assert_eq!(Held::of(secret).check("s", "t").is_ok(), expected, "{kind} {text} {deleted:?}");
         };
         check(TYPE, "t", None, true);
         check(TYPE, "other", None, false);
         check("Opaque", "t", None, false);
         check(TYPE, "t", Some("2026-01-01T00:00:00Z"), false);
+    }
+    /// Kubernetes documentation, "Well-Known Labels", `kubernetes.io/legacy-token-last-used`: "The control plane only adds this label to Secrets
+    /// that have the type `kubernetes.io/service-account-token`. The value of this label records the date".
+    #[tokio::test]
+    async fn uses_are_written_once_a_day_and_wait_in_a_bounded_queue() {
+        let opened = open().await;
+        let served = |plural: &str| opened.registry.resource("", "v1", plural).unwrap();
+        let (secrets, cx) = (served("secrets"), context());
+        let namespace = json!({"metadata": {"name": "n"}});
+        opened.registry.create(&cx, &served("namespaces"), "", None, namespace).await.unwrap();
+        for name in ["a", "b"] {
+            let annotations = json!({"kubernetes.io/service-account.name": "robot"});
+            let secret = json!({"metadata": {"name": name, "namespace": "n", "annotations": annotations}, "type": TYPE});
+            opened.registry.create(&cx, &secrets, "n", None, secret).await.unwrap();
+        }
+        let (uses, mut queue) = Uses::new(1);
+        let note = async |name: &str| {
+            let secret = opened.registry.get(&secrets, "n", name, None).await.unwrap();
+            uses.note(&secret, &secret.derived(Held::of));
+        };
+        let mut next = || queue.try_recv().ok();
+        let name = |used: Option<&Use>| used.map(|used| used.secret.name().to_owned());
+        note("a").await;
+        note("b").await;
+        let used = next();
+        assert_eq!((name(used.as_ref()).as_deref(), next().is_none()), (Some("a"), true), "there is room for one");
+        note("a").await;
+        note("b").await;
+        assert_eq!(name(next().as_ref()).as_deref(), Some("b"), "what had no room is told at the next use");
+        used.unwrap().write(&opened.registry).await;
+        let written = opened.registry.get(&secrets, "n", "a", None).await.unwrap();
+        assert_eq!(written.derived(Held::of).last_used, Some(jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()));
+        let (later, mut queue) = Uses::new(1);
+        later.note(&written, &written.derived(Held::of));
+        assert!(queue.try_recv().is_err(), "the day is known");
     }
 }

@@ -1,6 +1,7 @@
 //! What a ServiceAccount token says, and whether that is still true (KEP-1205).
 
-use apimachinery::meta;
+use std::borrow::Cow;
+
 use base::tls::PodIdentity;
 use jiff::Timestamp;
 use registry::{Registry, TokenSubject, User};
@@ -206,10 +207,31 @@ async fn exists(registry: &Registry, plural: &str, namespace: &str, reference: &
     let gone = || Error::Gone(format!("{plural} {}", reference.name));
     let resource = registry.resource("", "v1", plural).ok_or_else(gone)?;
     let entry = registry.get(&resource, namespace, &reference.name, None).await.map_err(|_| gone())?;
-    let object = entry.value();
-    let deleted = meta::deletion_timestamp(&object).and_then(apimachinery::time::parse);
-    let over = deleted.is_some_and(|time| Timestamp::now().as_second() > time.as_second() + DELETION_LEEWAY);
-    if meta::uid(&object) != reference.uid || over { Err(gone()) } else { Ok(()) }
+    if is_there(&entry.json, &reference.uid, Timestamp::now()) { Ok(()) } else { Err(gone()) }
+}
+
+/// Whether an encoded object is the one of this UID, and does not go, or has not for long.
+fn is_there(json: &[u8], uid: &str, now: Timestamp) -> bool {
+    let Ok(Object { metadata }) = serde_json::from_slice(json) else { return false };
+    let deleted = metadata.deletion_timestamp.as_deref().and_then(apimachinery::time::parse);
+    let over = deleted.is_some_and(|time| now.as_second() > time.as_second() + DELETION_LEEWAY);
+    metadata.uid == uid && !over
+}
+
+/// What tells that an object is the one that is meant, and still there. Each request with a token asks, so that nothing else is decoded.
+#[derive(serde::Deserialize)]
+struct Object<'a> {
+    #[serde(borrow)]
+    metadata: Metadata<'a>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata<'a> {
+    #[serde(borrow, default)]
+    uid: Cow<'a, str>,
+    #[serde(borrow)]
+    deletion_timestamp: Option<Cow<'a, str>>,
 }
 
 #[cfg(test)]
@@ -217,6 +239,23 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::authn::TokenKeys;
+
+    /// KEP-1205: a token is good as long as the object exists that it is bound to. Upstream leaves it a minute when that is deleted.
+    #[test]
+    fn objects_that_tokens_are_bound_to() {
+        let check = |metadata: Value, expected: bool| {
+            let json = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"metadata": {"uid": "other"}}})
+                .to_string();
+            let now = "2026-01-01T00:01:00Z".parse().unwrap();
+            assert_eq!(is_there(json.as_bytes(), "u", now), expected, "{json}");
+        };
+        check(json!({"uid": "u", "labels": {"uid": "x"}}), true);
+        check(json!({"uid": "v"}), false);
+        check(json!({}), false);
+        check(json!({"uid": "u", "annotations": {"a": "\n\""}, "deletionTimestamp": "2026-01-01T00:00:00Z"}), true);
+        check(json!({"uid": "u", "deletionTimestamp": "2025-12-31T23:59:59Z"}), false);
+        assert!(!is_there(b"{}", "", Timestamp::now()));
+    }
 
     fn subject(seconds: i64) -> TokenSubject {
         TokenSubject {

@@ -42,7 +42,7 @@ enum Subject {
 }
 
 /// A binding, compiled.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Binding {
     role: RoleRef,
     subjects: HashSet<Subject>,
@@ -70,27 +70,47 @@ impl Binding {
 
 /// A role that a user has, and by which binding.
 #[derive(Clone, Copy)]
-pub(super) struct Grant<'a> {
+struct Grant<'i, 'a> {
     /// Empty for a ClusterRoleBinding.
     namespace: &'a str,
-    binding: &'a str,
-    role: &'a RoleRef,
+    binding: &'i Arc<str>,
+    given: &'i Arc<Binding>,
     user: &'a str,
     /// As whose member; none as itself.
     group: Option<&'a str>,
 }
 
-impl fmt::Display for Grant<'_> {
+/// By what a request is allowed. Few ask for that, so it is told in words only where somebody does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted<'a> {
+    /// Empty for a ClusterRoleBinding.
+    namespace: &'a str,
+    binding: Arc<str>,
+    given: Arc<Binding>,
+    user: &'a str,
+    /// As whose member; none as itself.
+    group: Option<&'a str>,
+}
+
+impl<'a> Grant<'_, 'a> {
+    fn kept(self) -> Granted<'a> {
+        let Self { namespace, binding, given, user, group } = self;
+        Granted { namespace, binding: binding.clone(), given: given.clone(), user, group }
+    }
+}
+
+impl fmt::Display for Granted<'_> {
     /// As upstream, with the namespace behind the name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use apimachinery::text::quote;
         let within = |name: &str, namespace: &str| quote(&format!("{name}/{namespace}"));
         let binding = match self.namespace {
-            "" => format!("ClusterRoleBinding {}", quote(self.binding)),
-            namespace => format!("RoleBinding {}", within(self.binding, namespace)),
+            "" => format!("ClusterRoleBinding {}", quote(&self.binding)),
+            namespace => format!("RoleBinding {}", within(&self.binding, namespace)),
         };
-        let role = if self.role.is_cluster { "ClusterRole" } else { "Role" };
-        write!(f, "{binding} of {role} {} to ", quote(&self.role.name))?;
+        let RoleRef { is_cluster, name } = &self.given.role;
+        let role = if *is_cluster { "ClusterRole" } else { "Role" };
+        write!(f, "{binding} of {role} {} to ", quote(name))?;
         let account = self.user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
         match (self.group, account) {
             (Some(group), _) => write!(f, "Group {}", quote(group)),
@@ -113,11 +133,11 @@ struct Bindings {
 
 impl Bindings {
     /// The bindings of a user, which are in `namespace`.
-    fn of<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = Grant<'a>> {
+    fn of<'i, 'a>(&'i self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = Grant<'i, 'a>> {
         let groups = user.groups.iter().filter_map(|group| Some((Some(group.as_str()), self.groups.get(group.as_str())?)));
         let own = self.users.get(user.name.as_str()).map(|bound| (None, bound));
         own.into_iter().chain(groups).flat_map(move |(group, bound)| {
-            bound.iter().map(move |(binding, given)| Grant { namespace, binding, role: &given.role, user: &user.name, group })
+            bound.iter().map(move |(binding, given)| Grant { namespace, binding, given, user: &user.name, group })
         })
     }
 
@@ -207,7 +227,8 @@ impl Index {
     pub fn missing(&self, user: &User, namespace: &str) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
         for grant in self.bound(user, namespace) {
-            let message = if self.resolve(grant.namespace, grant.role).is_none() { grant.role.missing() } else { continue };
+            let role = &grant.given.role;
+            let message = if self.resolve(grant.namespace, role).is_none() { role.missing() } else { continue };
             if !all.contains(&message) {
                 all.push(message);
             }
@@ -216,7 +237,7 @@ impl Index {
     }
 
     /// The roles that a user is bound to in a namespace (empty: in the cluster).
-    fn bound<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = Grant<'a>> {
+    fn bound<'i, 'a>(&'i self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = Grant<'i, 'a>> {
         let own = if namespace.is_empty() { None } else { self.namespaces.get(namespace) };
         let own = own.into_iter().flat_map(move |own| own.bindings.of(user, namespace));
         self.bindings.of(user, "").chain(own)
@@ -224,20 +245,21 @@ impl Index {
 
     /// The rules that a user has in a namespace (empty: in the cluster), those of a role together.
     pub fn rules<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = &'a Arc<[Rule]>> {
-        self.bound(user, namespace).filter_map(move |grant| self.resolve(grant.namespace, grant.role))
+        self.bound(user, namespace).filter_map(move |grant| self.resolve(grant.namespace, &grant.given.role))
     }
 
     /// Whether some rule allows the request.
-    pub fn allows(&self, attributes: &Attributes<'_>) -> bool {
+    #[cfg(test)]
+    pub(super) fn allows(&self, attributes: &Attributes<'_>) -> bool {
         self.granted(attributes).is_some()
     }
 
     /// By what some rule allows the request.
-    pub(super) fn granted<'a>(&'a self, attributes: &Attributes<'a>) -> Option<Grant<'a>> {
+    pub(super) fn granted<'a>(&self, attributes: &Attributes<'a>) -> Option<Granted<'a>> {
         let namespace = if attributes.is_resource { attributes.namespace } else { "" };
-        let rules = |grant: &Grant<'a>| self.resolve(grant.namespace, grant.role);
-        self.bound(attributes.user, namespace)
-            .find(|grant| rules(grant).is_some_and(|rules| rules.iter().any(|rule| rule.allows(attributes))))
+        let rules = |grant: &Grant<'_, 'a>| self.resolve(grant.namespace, &grant.given.role);
+        let allows = |grant: &Grant<'_, 'a>| rules(grant).is_some_and(|rules| rules.iter().any(|rule| rule.allows(attributes)));
+        self.bound(attributes.user, namespace).find(allows).map(Grant::kept)
     }
 }
 

@@ -9,26 +9,17 @@ use crate::authn::node_identity;
 
 const LEASES: &str = "kube-node-lease";
 
-/// What the authorizer says.
-enum Decision {
-    /// Go on.
-    Allow,
-    /// Ask the others; why, may be empty.
-    NoOpinion(String),
+fn allow() -> Opinion<'static> {
+    Opinion::of(Verdict::Allow, "")
 }
 
-impl From<Decision> for Opinion {
-    fn from(decision: Decision) -> Self {
-        match decision {
-            Decision::Allow => Self::of(Verdict::Allow, ""),
-            Decision::NoOpinion(why) => Self::of(Verdict::None, why),
-        }
-    }
+/// The others are asked; why, may be empty.
+fn refused(why: impl Into<String>) -> Opinion<'static> {
+    Opinion::of(Verdict::None, why)
 }
 
-/// Decides.
-pub(super) async fn opinion(registry: &Registry, a: &Attributes<'_>) -> Opinion {
-    decide(registry, a).await.into()
+fn unrelated(node: &str) -> Opinion<'static> {
+    refused(format!("no relationship found between node '{node}' and this object"))
 }
 
 /// What every node may do, besides what depends on its pods.
@@ -51,12 +42,12 @@ fn general(a: &Attributes<'_>) -> bool {
     RULES.with(|rules| rules.iter().any(|rule| rule.allows(a)))
 }
 
-async fn decide(registry: &Registry, a: &Attributes<'_>) -> Decision {
-    let Some(node) = node_identity(a.user) else { return Decision::NoOpinion(String::new()) };
+/// Decides.
+pub(super) async fn opinion(registry: &Registry, a: &Attributes<'_>) -> Opinion<'static> {
+    let Some(node) = node_identity(a.user) else { return refused("") };
     if !a.is_resource {
-        return Decision::NoOpinion(String::new());
+        return refused("");
     }
-    let refused = |why: &str| Decision::NoOpinion(why.to_owned());
     let read = matches!(a.verb, "get" | "list" | "watch");
     match (a.group, a.resource, a.subresource) {
         ("", "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes", "") => {
@@ -79,45 +70,44 @@ async fn decide(registry: &Registry, a: &Attributes<'_>) -> Decision {
         ("coordination.k8s.io", "leases", "") => {
             let write = matches!(a.verb, "get" | "create" | "update" | "patch" | "delete");
             if write && a.namespace == LEASES && (a.name == node || a.verb == "create" && a.name.is_empty()) {
-                return Decision::Allow;
+                return allow();
             }
             refused("can only access node lease with the same name as the requesting node")
         }
         ("storage.k8s.io", "csinodes", "") if a.verb != "list" && a.verb != "watch" => {
             if a.name == node || a.verb == "create" && a.name.is_empty() {
-                Decision::Allow
+                allow()
             } else {
                 refused("can only access CSINode with the same name as the requesting node")
             }
         }
-        _ if general(a) => Decision::Allow,
+        _ if general(a) => allow(),
         _ => refused(""),
     }
 }
 
-fn own_node(node: &str, a: &Attributes<'_>) -> Decision {
+fn own_node(node: &str, a: &Attributes<'_>) -> Opinion<'static> {
     let own = a.name == node;
     match a.verb {
-        "create" if a.subresource.is_empty() && (own || a.name.is_empty()) => Decision::Allow,
-        "get" | "list" | "watch" | "update" | "patch" if own => Decision::Allow,
-        _ => Decision::NoOpinion("node may only access its own Node object".into()),
+        "create" if a.subresource.is_empty() && (own || a.name.is_empty()) => allow(),
+        "get" | "list" | "watch" | "update" | "patch" if own => allow(),
+        _ => refused("node may only access its own Node object"),
     }
 }
 
 /// A kubelet has to do with the slices of its node; whether one that it creates is of its node is asked by admission.
-async fn slices(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decision {
-    let refused = |why: &str| Decision::NoOpinion(why.to_owned());
+async fn slices(registry: &Registry, node: &str, a: &Attributes<'_>) -> Opinion<'static> {
     match a.verb {
-        "create" => Decision::Allow,
-        "list" | "watch" | "deletecollection" if a.selected("spec.nodeName") == node => Decision::Allow,
+        "create" => allow(),
+        "list" | "watch" | "deletecollection" if a.selected("spec.nodeName") == node => allow(),
         "list" | "watch" | "deletecollection" => {
             refused("can only list/watch/deletecollection resourceslices with nodeName field selector")
         }
         "get" | "update" | "patch" | "delete" => {
             let Some(resource) = registry.resource(a.group, "v1", a.resource) else { return refused("") };
             match registry.get(&resource, "", a.name, None).await {
-                Ok(found) if resource.field(&found, "spec.nodeName") == node => Decision::Allow,
-                _ => Decision::NoOpinion(format!("no relationship found between node '{node}' and this object")),
+                Ok(found) if resource.field(&found, "spec.nodeName") == node => allow(),
+                _ => unrelated(node),
             }
         }
         _ => refused(
@@ -127,32 +117,30 @@ async fn slices(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decision
 }
 
 /// A kubelet asks for certificates of its pods and reads what became of that; whether a pod is its own is asked by admission.
-async fn certificates(registry: &Registry, node: &str, a: &Attributes<'_>, sub: &str) -> Decision {
-    let refused = |why: &str| Decision::NoOpinion(why.to_owned());
+async fn certificates(registry: &Registry, node: &str, a: &Attributes<'_>, sub: &str) -> Opinion<'static> {
     match (sub, a.verb) {
-        ("", "create") => Decision::Allow,
-        ("", "list" | "watch") if a.selected("spec.nodeName") == node => Decision::Allow,
+        ("", "create") => allow(),
+        ("", "list" | "watch") if a.selected("spec.nodeName") == node => allow(),
         ("", "list" | "watch") => refused("can only list/watch podcertificaterequests with spec.nodeName field selector"),
         ("", "get") => {
             let Some(resource) = registry.resource(a.group, "v1beta1", a.resource) else { return refused("") };
             match registry.get(&resource, a.namespace, a.name, None).await {
-                Ok(found) if resource.field(&found, "spec.nodeName") == node => Decision::Allow,
-                _ => Decision::NoOpinion(format!("no relationship found between node '{node}' and this object")),
+                Ok(found) if resource.field(&found, "spec.nodeName") == node => allow(),
+                _ => unrelated(node),
             }
         }
         _ => refused("can only create, get, list and watch podcertificaterequests"),
     }
 }
 
-async fn pods(registry: &Registry, node: &str, a: &Attributes<'_>, sub: &str) -> Decision {
-    let refused = |why: &str| Decision::NoOpinion(why.to_owned());
+async fn pods(registry: &Registry, node: &str, a: &Attributes<'_>, sub: &str) -> Opinion<'static> {
     match (sub, a.verb) {
-        ("", "list" | "watch") if a.selected("spec.nodeName") == node => Decision::Allow,
+        ("", "list" | "watch") if a.selected("spec.nodeName") == node => allow(),
         ("", "list" | "watch") => refused("can only list/watch pods with spec.nodeName field selector"),
-        ("", "create") => Decision::Allow,
+        ("", "create") => allow(),
         ("", "get" | "delete") | ("status", "get" | "update" | "patch") | ("eviction", "create") => {
             if on_node(registry, node, a.namespace, a.name).await {
-                Decision::Allow
+                allow()
             } else {
                 refused("no relationship found between node and this object")
             }
@@ -170,9 +158,9 @@ async fn on_node(registry: &Registry, node: &str, namespace: &str, name: &str) -
     }
 }
 
-async fn related(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decision {
+async fn related(registry: &Registry, node: &str, a: &Attributes<'_>) -> Opinion<'static> {
     if a.name.is_empty() {
-        return Decision::NoOpinion("No Object name found".into());
+        return refused("No Object name found");
     }
     if a.resource == "persistentvolumes" {
         return volume(registry, node, a).await;
@@ -180,17 +168,16 @@ async fn related(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decisio
     if used(registry, node, a.namespace, a.resource, a.name).await
         || (a.resource == "secrets" && of_driver(registry, node, a.namespace, a.name).await)
     {
-        return Decision::Allow;
+        return allow();
     }
-    Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"))
+    unrelated(node)
 }
 
 /// A volume is related to the node where a pod uses its claim.
-async fn volume(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decision {
-    let unrelated = || Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"));
-    let Some(resource) = registry.resource("", "v1", "persistentvolumes") else { return unrelated() };
-    let Ok(volume) = registry.get(&resource, "", a.name, None).await else { return unrelated() };
-    if is_claimed(registry, node, &volume.derived(volume_references)).await { Decision::Allow } else { unrelated() }
+async fn volume(registry: &Registry, node: &str, a: &Attributes<'_>) -> Opinion<'static> {
+    let Some(resource) = registry.resource("", "v1", "persistentvolumes") else { return unrelated(node) };
+    let Ok(volume) = registry.get(&resource, "", a.name, None).await else { return unrelated(node) };
+    if is_claimed(registry, node, &volume.derived(volume_references)).await { allow() } else { unrelated(node) }
 }
 
 /// Whether a pod on the node uses the claim of a volume.
@@ -233,14 +220,13 @@ fn volume_references(volume: Value) -> VolumeReferences {
 }
 
 /// A kubelet reads what came of attachments to its node.
-async fn attachment(registry: &Registry, node: &str, a: &Attributes<'_>) -> Decision {
-    let unrelated = || Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"));
-    let Some(resource) = registry.resource("storage.k8s.io", "v1", "volumeattachments") else { return unrelated() };
+async fn attachment(registry: &Registry, node: &str, a: &Attributes<'_>) -> Opinion<'static> {
+    let Some(resource) = registry.resource("storage.k8s.io", "v1", "volumeattachments") else { return unrelated(node) };
     match registry.get(&resource, "", a.name, None).await {
-        Ok(found) if found.value()["spec"]["nodeName"] == node => Decision::Allow,
+        Ok(found) if found.value()["spec"]["nodeName"] == node => allow(),
         // Whoever waits for it must be able to learn that it is not there yet.
-        Err(status) if status.code == 404 => Decision::Allow,
-        _ => unrelated(),
+        Err(status) if status.code == 404 => allow(),
+        _ => unrelated(node),
     }
 }
 

@@ -32,7 +32,7 @@ enum Failure {
 pub(super) struct Webhook {
     named: Named,
     options: WebhookOptions,
-    answers: Kept<String, Opinion>,
+    answers: Kept<String, Opinion<'static>>,
 }
 
 impl Webhook {
@@ -41,7 +41,7 @@ impl Webhook {
     }
 
     /// What the webhook thinks, or its failure policy where it does not answer.
-    pub(super) async fn opinion(&self, registry: &Registry, attributes: &Attributes<'_>) -> Opinion {
+    pub(super) async fn opinion(&self, registry: &Registry, attributes: &Attributes<'_>) -> Opinion<'static> {
         let question = whole(attributes);
         match self.concerns(&question) {
             Ok(true) => {}
@@ -59,6 +59,9 @@ impl Webhook {
             Err(error) => self.failed(&error.into()),
             Ok(answer) => {
                 let opinion = opinion(&answer["status"]);
+                if let Some(why) = &opinion.error {
+                    tracing::warn!(webhook = self.options.name, %why, "the authorization webhook has given no good answer");
+                }
                 if let Some(ttl) = self.good_for(&opinion) {
                     self.answers.keep(key, opinion.clone(), ttl);
                 }
@@ -67,11 +70,11 @@ impl Webhook {
         }
     }
 
-    fn good_for(&self, opinion: &Opinion) -> Option<Duration> {
+    fn good_for(&self, opinion: &Opinion<'_>) -> Option<Duration> {
         if opinion.verdict == Verdict::Allow { self.options.authorized } else { self.options.unauthorized }
     }
 
-    fn failed(&self, why: &Failure) -> Opinion {
+    fn failed(&self, why: &Failure) -> Opinion<'static> {
         tracing::warn!(webhook = self.options.name, %why, "the authorization webhook has not answered");
         let verdict = if self.options.denies_on_failure { Verdict::Deny } else { Verdict::None };
         Opinion { error: Some(why.to_string()), ..Opinion::of(verdict, "") }
@@ -135,7 +138,7 @@ fn spec(question: &Value, version: &str) -> Value {
     spec
 }
 
-fn opinion(status: &Value) -> Opinion {
+fn opinion(status: &Value) -> Opinion<'static> {
     let said = |verdict| Opinion::of(verdict, status["reason"].as_str().unwrap_or_default());
     match (status["allowed"] == true, status["denied"] == true) {
         (true, false) => said(Verdict::Allow),
@@ -180,10 +183,13 @@ mod tests {
             spec(&whole(&path), "v1beta1"),
             json!({"user": "jane", "group": ["dev"], "nonResourceAttributes": {"path": "/metrics", "verb": "get"}})
         );
-        let check = |status: Value, expected: Opinion| assert_eq!(opinion(&status), expected, "{status}");
+        let check = |status: Value, expected: Opinion<'_>| assert_eq!(opinion(&status), expected, "{status}");
         check(json!({"allowed": true, "reason": "r"}), Opinion::of(Verdict::Allow, "r"));
         check(json!({"allowed": false, "reason": "r"}), Opinion::of(Verdict::None, "r"));
         check(json!({"allowed": false, "denied": true, "reason": "r"}), Opinion::of(Verdict::Deny, "r"));
         check(json!(null), Opinion::default());
+        let both = "webhook subject access review returned both allow and deny response".to_owned();
+        let contradiction = json!({"allowed": true, "denied": true, "reason": "r"});
+        check(contradiction, Opinion { error: Some(both), ..Opinion::of(Verdict::Deny, "r") });
     }
 }

@@ -49,8 +49,14 @@ async fn a_token_is_good_as_long_as_its_secret_holds_it() {
         "groups": ["system:serviceaccounts", "system:serviceaccounts:n", "system:authenticated"]});
     assert_eq!(reviewed["status"]["user"], user);
     // "The value of this label records the date (ISO 8601, UTC) when the control plane last saw a request".
-    let labels = admin(&server.api, &format!("GET {SECRETS}/s")).await.json()["metadata"]["labels"].clone();
-    let day = labels["kubernetes.io/legacy-token-last-used"].as_str().unwrap().to_owned();
+    // It is written after the answer, which does not wait for that.
+    let day = loop {
+        let secret = admin(&server.api, &format!("GET {SECRETS}/s")).await.json();
+        if let Some(day) = secret["metadata"]["labels"]["kubernetes.io/legacy-token-last-used"].as_str() {
+            break day.to_owned();
+        }
+        tokio::task::yield_now().await;
+    };
     assert!(day.parse::<jiff::civil::Date>().is_ok(), "{day}");
     patch(&server, json!({"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": "2026-01-01"}}})).await;
     check(&token, 401).await;

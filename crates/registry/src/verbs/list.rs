@@ -199,13 +199,14 @@ impl Registry {
     }
 
     /// An object that somebody else is about to make, as soon as it is there; none when it does not come in time.
-    pub async fn appears(&self, res: &Served, namespace: &str, name: &str, within: Duration) -> Option<serde_json::Value> {
+    /// For kinds that no webhook converts.
+    pub async fn appears(&self, res: &Served, namespace: &str, name: &str, within: Duration) -> Option<Arc<Entry>> {
         let mut changes = res.storage.cache.changes();
         let appears = async {
             loop {
                 changes.borrow_and_update();
-                if let Some(object) = self.peek(res, namespace, name) {
-                    return Some(object);
+                if let Some(found) = res.storage.cache.get(&object_path(namespace, name)) {
+                    return Some(res.show_here(&found));
                 }
                 changes.changed().await.ok()?;
             }
@@ -230,7 +231,8 @@ impl Registry {
         Ok(found.pop())
     }
 
-    /// The same of those objects of a namespace, or of all where it is empty, that a label selector takes.
+    /// The same of those objects of a namespace, or of all where it is empty, that a label selector takes. The stored labels count, also where a
+    /// webhook shows others: admission asks at each request, and an object that nobody selects must neither be converted for that nor fail it.
     ///
     /// # Errors
     /// One of them cannot be converted.
@@ -241,11 +243,9 @@ impl Registry {
         labels: &labels::Selector,
     ) -> Result<Vec<Arc<Entry>>, Status> {
         let window = Window { namespace: Some(namespace).filter(|namespace| !namespace.is_empty()), ..Window::default() };
-        let is_of_shown = res.is_converted_elsewhere();
-        let (page, _) = res.storage.cache.select(window, |entry| is_of_shown || labels.matches(entry));
+        let (page, _) = res.storage.cache.select(window, |entry| labels.matches(entry));
         let mut found = page.entries;
         res.show_changes(&mut found).await?;
-        found.retain(|entry| !is_of_shown || labels.matches(&**entry));
         Ok(found)
     }
 

@@ -5,8 +5,8 @@ use crate::Error;
 /// What of a limit updates may take beyond it: status, finalizers and what is said of an end are updates, and are on the way to fewer objects.
 const FOR_UPDATES: u64 = 16;
 
-/// Bytes that updates may take beyond what a start has found, where that was more than they may have: a quota was lowered, and nothing could be
-/// taken down if nobody could say how far he is.
+/// Bytes that updates may take beyond what a start has found, or beyond what is left of that since, where it is more than they may have: a quota
+/// was lowered, and nothing could be taken down if nobody could say how far he is.
 const FOR_UPDATES_BEYOND: u64 = 1 << 20;
 
 /// Most bytes by which a step of a removal makes a record larger, and is refused by no quota: a mark of deletion, finalizers of the garbage
@@ -28,17 +28,19 @@ pub(super) struct Sizes {
     pub(super) before: Option<usize>,
     /// None for a deletion.
     pub(super) after: Option<usize>,
-    /// The write is a step of the record's removal.
+    /// The write is a step of some record's removal, maybe another one's ([`crate::Write::removes`]).
     pub(super) removes: bool,
 }
 
 impl Quota {
     /// A limit for a store in which so many bytes are taken.
     pub(super) fn new(limit: u64, taken: u64) -> Self {
-        let share = limit / FOR_UPDATES;
-        let usual = limit.saturating_add(share);
-        let updates = if taken > usual { taken.saturating_add(share.min(FOR_UPDATES_BEYOND)) } else { usual };
-        Self { limit, updates }
+        Self { limit, updates: for_updates(limit, taken) }
+    }
+
+    /// Takes note of how much is taken now: what has gone makes no room for updates beyond the limit again.
+    pub(super) fn settle(&mut self, taken: u64) {
+        self.updates = self.updates.min(for_updates(self.limit, taken));
     }
 
     /// Whether a write may make a record so large beside `taken` bytes. What does not grow is never refused.
@@ -56,6 +58,13 @@ impl Quota {
         };
         if taken.saturating_add(more as u64) <= allowed { Ok(()) } else { Err(Error::Quota { taken, limit }) }
     }
+}
+
+/// How many bytes may be taken by updates where so many are taken.
+fn for_updates(limit: u64, taken: u64) -> u64 {
+    let share = limit / FOR_UPDATES;
+    let usual = limit.saturating_add(share);
+    if taken > usual { taken.saturating_add(share.min(FOR_UPDATES_BEYOND)) } else { usual }
 }
 
 #[cfg(test)]
@@ -94,5 +103,16 @@ mod tests {
         check(9_000, 9_101, (None, Some(1)), true, false);
         let large = Quota::new(1 << 40, 1 << 41);
         assert_eq!(large.updates, (1 << 41) + FOR_UPDATES_BEYOND);
+    }
+
+    #[test]
+    fn what_has_gone_makes_no_room_for_updates_beyond_the_limit() {
+        let mut quota = Quota::new(1_600, 9_000);
+        for (taken, updates) in [(9_000, 9_100), (9_100, 9_100), (5_000, 5_100), (5_100, 5_100), (1_650, 1_700), (9_000, 1_700)] {
+            quota.settle(taken);
+            assert_eq!(quota.updates, updates, "{taken}");
+        }
+        let update = Sizes { before: Some(10), after: Some(11), removes: false };
+        assert!(quota.check(1_699, update).is_ok() && quota.check(1_700, update).is_err());
     }
 }

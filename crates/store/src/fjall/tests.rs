@@ -208,6 +208,7 @@ async fn a_lowered_quota_lets_go() {
     for n in 0..20 {
         assert!(put(&format!("k{n}"), 1_600, true).await, "a mark");
         engine.commit(write(&format!("k{n}"), Expect::Anything, None)).await.unwrap();
+        assert!(n != 9 || !put("k19", 3_000, false).await, "what has gone makes room for nobody");
     }
     engine.close().await;
 }

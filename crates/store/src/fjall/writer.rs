@@ -51,7 +51,7 @@ impl Writer {
     pub(super) fn new(shared: Arc<Shared>, directory: Directory, queue: mpsc::Receiver<Request>, options: &Options) -> Self {
         METRICS.quota.set(i64::try_from(options.quota).unwrap_or(i64::MAX));
         let quota = Quota::new(options.quota, shared.head().current());
-        let writer = Self { shared, directory, queue, reserve: options.reserve, quota, idle: options.idle };
+        let mut writer = Self { shared, directory, queue, reserve: options.reserve, quota, idle: options.idle };
         writer.measure();
         writer
     }
@@ -96,7 +96,7 @@ impl Writer {
     }
 
     /// Decides, writes, publishes and answers. An error ends the engine.
-    fn batch(&self, writes: Vec<(Write, Answer)>) -> Result<(), Error> {
+    fn batch(&mut self, writes: Vec<(Write, Answer)>) -> Result<(), Error> {
         let (mut writes, answers): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
         let holds = holds(&mut writes);
         let done = self.shared.read(|database| self.stage(database, writes)).map_err(Failure::Refused);
@@ -143,7 +143,7 @@ impl Writer {
     }
 
     /// Writes, publishes.
-    fn commit(&self, staged: &Staged) -> Result<(), Failure> {
+    fn commit(&mut self, staged: &Staged) -> Result<(), Failure> {
         if staged.events.is_empty() {
             return Ok(());
         }
@@ -159,9 +159,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Tells how much of the quota is taken.
-    fn measure(&self) {
-        METRICS.taken.set(i64::try_from(self.shared.head().current()).unwrap_or(i64::MAX));
+    /// Sees how much of the quota is taken, and tells it.
+    fn measure(&mut self) {
+        let taken = self.shared.head().current();
+        self.quota.settle(taken);
+        METRICS.taken.set(i64::try_from(taken).unwrap_or(i64::MAX));
     }
 
     /// fjall refuses writes after a failed one. When the disk is full, opening the database again replays its journal, cuts off

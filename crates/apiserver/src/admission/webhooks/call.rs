@@ -29,7 +29,7 @@ pub(super) enum Failure {
 }
 
 /// What a webhook that admits a request has made of its object.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Verdict {
     /// The patched object, none when nothing is patched.
     pub(super) object: Option<Value>,
@@ -60,28 +60,29 @@ pub(super) async fn call(hook: &Hook, a: &Request<'_>, version: &Served, is_muta
     if let Some(status) = answer.refused {
         return Err(Failure::Refused(status));
     }
-    let Some(operations) = answer.patch else { return Ok(Verdict { object: None, patch: None }) };
-    let object = patched(&hook.name, object.as_deref(), &operations)?;
-    let patch = if object.is_some() { serde_json::from_slice(&operations).ok() } else { None };
-    Ok(Verdict { object, patch })
+    match answer.patch {
+        Some(operations) => patched(&hook.name, object.as_deref(), &operations),
+        None => Ok(Verdict::default()),
+    }
 }
 
-/// The object with the patch, none when the patch is empty. What is no patch is no answer; one that does not fit is told of with the reason.
-fn patched(hook: &str, object: Option<&Value>, operations: &[u8]) -> Result<Option<Value>, Failure> {
+/// The object with the patch. What is no patch is no answer; one that does not fit is told of with the reason.
+fn patched(hook: &str, object: Option<&Value>, operations: &[u8]) -> Result<Verdict, Failure> {
     let undecodable = |status: Status| {
         let why = status.message.trim_start_matches("error decoding patch: ");
         Failure::Call(format!("received undecodable patch in webhook response: {why}"))
     };
     let operations = patch::parse_operations(operations).map_err(undecodable)?;
     if operations.as_array().is_none_or(Vec::is_empty) {
-        return Ok(None);
+        return Ok(Verdict::default());
     }
     let Some(object) = object else {
         let why =
             format!("admission webhook \"{hook}\" attempted to modify the object, which is not supported for this operation");
         return Err(Failure::Internal(Status::internal(why)));
     };
-    patch::apply_json(object, &operations).map(Some).map_err(|error| Failure::Internal(Status::internal(error)))
+    let object = patch::apply_json(object, &operations).map_err(|error| Failure::Internal(Status::internal(error)))?;
+    Ok(Verdict { object: Some(object), patch: Some(operations) })
 }
 
 /// Sends the question; the body of the answer.
@@ -134,7 +135,9 @@ mod tests {
             Failure::Call(why) => format!("call: {why}"),
             Failure::Refused(status) | Failure::Internal(status) => format!("{}: {}", status.code, status.message),
         });
-        assert_eq!(found, expected.map_err(str::to_owned), "{operations}");
+        let patch = found.as_ref().ok().and_then(|verdict| verdict.patch.clone());
+        assert_eq!(patch, expected.as_ref().ok().and_then(Option::as_ref).and_then(|_| serde_json::from_str(operations).ok()));
+        assert_eq!(found.map(|verdict| verdict.object), expected.map_err(str::to_owned), "{operations}");
     }
 
     /// `admission/plugin/webhook/mutating/dispatcher.go`: what is no patch goes by the failure policy, what does not apply is an error with its reason.

@@ -405,3 +405,31 @@ async fn parameters_of_policies_are_converted() {
         .await;
     check("none", 422, "failed to configure binding: conversion webhook for example.com/v1, Kind=Foo failed: not today").await;
 }
+
+/// Parameters are selected by their stored labels: an object that no binding selects is not converted, and fails nobody's request when it cannot be.
+#[tokio::test]
+async fn what_is_no_parameter_is_not_converted() {
+    let (server, hook) = with_hook().await;
+    let api = &server.api;
+    let labelled = |name: &str, labels: Value| json!({"kind": "Foo", "metadata": {"name": name, "labels": labels}, "hostPort": format!("{name}:80")});
+    ask(api, 201, &format!("POST {V1}"), &labelled("limit", json!({"role": "limit"}))).await;
+    ask(api, 201, &format!("POST {V1}"), &labelled("broken", json!({}))).await;
+    hook.behave(|review| {
+        let mut objects = review["request"]["objects"].as_array().unwrap().iter();
+        match objects.any(|object| object["metadata"]["name"] == "broken") {
+            true => json!({"uid": review["request"]["uid"], "result": {"status": "Failed", "message": "broken"}}),
+            false => honest(review),
+        }
+    });
+    let validation = json!([{"expression": "object.metadata.name != params.host", "messageExpression": "'not ' + params.host"}]);
+    let spec = validating(validation, json!({"paramKind": {"apiVersion": "example.com/v2", "kind": "Foo"}}));
+    let selector = json!({"matchLabels": {"role": "limit"}});
+    let reference = json!({"selector": selector, "namespace": "ns", "parameterNotFoundAction": "Deny"});
+    put_in_force(&server, "Validating", "limit", spec, json!({"validationActions": ["Deny"], "paramRef": reference})).await;
+    let before = hook.calls.load(Ordering::SeqCst);
+    for (name, code) in [("limit", 422), ("other", 201), ("broken", 201)] {
+        let answer = send(api, &format!("POST {CONFIG_MAPS}?dryRun=All"), &config_map(name, json!({}))).await;
+        assert_eq!(answer.code, code, "{name}: {}", answer.json()["message"]);
+    }
+    assert_eq!(hook.calls.load(Ordering::SeqCst) - before, 1, "the parameter is converted once");
+}
