@@ -16,6 +16,8 @@ use kube::{Client, Error, Resource, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::names::segment;
+
 type Answer = Pin<Box<dyn Future<Output = Result<String>> + Send>>;
 type Asked = std::result::Result<http::Request<Vec<u8>>, kube::core::request::Error>;
 
@@ -68,7 +70,7 @@ impl<K> Api<K> {
     /// # Errors
     /// When the API refuses, or is not reached.
     pub async fn delete(&self, name: &str, params: &DeleteParams) -> Result<()> {
-        self.answer(self.request.delete(name, params)).await.map(drop)
+        self.answer(self.request.delete(&segment(name)?, params)).await.map(drop)
     }
 
     /// Deletes the objects that are selected.
@@ -86,7 +88,7 @@ impl<K: Decode> Api<K> {
     /// # Errors
     /// When it is not there, the API refuses or is not reached, or the object cannot be decoded.
     pub async fn get(&self, name: &str) -> Result<K> {
-        object(&self.answer(self.request.get(name, &GetParams::default())).await?)
+        object(&self.answer(self.request.get(&segment(name)?, &GetParams::default())).await?)
     }
 
     /// One object; none when it is not there.
@@ -134,7 +136,7 @@ impl<K: Decode> Api<K> {
     where
         K: Encode,
     {
-        object(&self.answer(self.request.replace(name, params, text(new)?)).await?)
+        object(&self.answer(self.request.replace(&segment(name)?, params, text(new)?)).await?)
     }
 
     /// Replaces the status of an object, and gives the object as it was stored.
@@ -156,7 +158,7 @@ impl<K: Decode> Api<K> {
     where
         K: Encode,
     {
-        object(&self.answer(self.request.replace_subresource(sub, name, params, text(new)?)).await?)
+        object(&self.answer(self.request.replace_subresource(sub, &segment(name)?, params, text(new)?)).await?)
     }
 
     /// Posts to a subresource, and gives what the API answers.
@@ -170,7 +172,7 @@ impl<K: Decode> Api<K> {
         params: &PostParams,
         new: &S,
     ) -> Result<A> {
-        object(&self.answer(self.request.create_subresource(sub, name, params, text(new)?)).await?)
+        object(&self.answer(self.request.create_subresource(sub, &segment(name)?, params, text(new)?)).await?)
     }
 
     /// Patches an object, and gives it as it was stored.
@@ -178,7 +180,7 @@ impl<K: Decode> Api<K> {
     /// # Errors
     /// As [`Api::create`].
     pub async fn patch(&self, name: &str, params: &PatchParams, patch: &Patch<impl Serialize>) -> Result<K> {
-        object(&self.answer(self.request.patch(name, params, patch)).await?)
+        object(&self.answer(self.request.patch(&segment(name)?, params, patch)).await?)
     }
 
     /// Patches the status of an object, and gives the object as it was stored.
@@ -200,7 +202,7 @@ impl<K: Decode> Api<K> {
         params: &PatchParams,
         patch: &Patch<impl Serialize>,
     ) -> Result<K> {
-        object(&self.answer(self.request.patch_subresource(sub, name, params, patch)).await?)
+        object(&self.answer(self.request.patch_subresource(sub, &segment(name)?, params, patch)).await?)
     }
 }
 

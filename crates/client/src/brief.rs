@@ -4,6 +4,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::names::segment;
 use crate::{Api, metadata, resource_version};
 
 /// What is read of an object that was written.
@@ -30,7 +31,7 @@ pub async fn create<K>(api: &Api<K>, json: Vec<u8>) -> Result<Brief> {
 
 /// Patches the status of an object.
 pub async fn patch_status<K>(api: &Api<K>, name: &str, patch: &Patch<impl Serialize>) -> Result<()> {
-    api.answer(api.request().patch_subresource("status", name, &PatchParams::default(), patch)).await.map(drop)
+    api.answer(api.request().patch_subresource("status", &segment(name)?, &PatchParams::default(), patch)).await.map(drop)
 }
 
 #[cfg(test)]

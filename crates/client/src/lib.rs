@@ -19,6 +19,7 @@ mod lean;
 pub mod load_balancer;
 pub mod measured;
 pub mod metadata;
+mod names;
 pub mod node_addresses;
 pub mod remote;
 pub mod resource_version;
@@ -37,6 +38,7 @@ pub use informers::Informers;
 pub use key::Key;
 pub use kube;
 pub use kube::Client;
+pub use names::segment;
 pub use services::ServiceWatch;
 pub use slot::{Facts, LabelSet};
 

@@ -57,6 +57,10 @@ impl AccountTokens {
         if known.is_some() {
             return Ok(known);
         }
+        // Whoever has the Secret chooses the name: what can be none leads elsewhere.
+        if !apimachinery::names::dns1123_subdomain(name).is_empty() {
+            return Ok(None);
+        }
         let api: Api<ServiceAccount> = Api::namespaced(cx.client.clone(), namespace);
         Ok(api.get_opt(name).await?.filter(|account| is_of(secret, account)).map(Arc::new))
     }
@@ -177,6 +181,7 @@ mod tests {
         put(&world, "known", TYPE, json!({ACCOUNT_NAME: "robot", ACCOUNT_UID: "u1"}));
         put(&world, "of-another", TYPE, json!({ACCOUNT_NAME: "robot", ACCOUNT_UID: "u0"}));
         put(&world, "of-nobody", TYPE, json!({ACCOUNT_NAME: "nobody"}));
+        put(&world, "of-no-name", TYPE, json!({ACCOUNT_NAME: "../../n/serviceaccounts/robot?watch=true"}));
         put(&world, "opaque", "Opaque", json!({ACCOUNT_NAME: "robot"}));
         world.start(&["serviceaccount-token"]);
         let is_filled = |secret: &Secret| !told(secret, TOKEN).is_empty();

@@ -76,6 +76,13 @@ impl Controller for Disruption {
         let scale = self.scales.of(&cx.client, &pods).await;
         match plan::expected(&budget, pods.len(), scale.as_ref()) {
             Ok(expected) => {
+                if plan::misses(&budget, &pods) {
+                    let selector = selector(&budget).map(|selector| selector.to_string()).unwrap_or_default();
+                    let text = format!(
+                        "Pods selected by this PodDisruptionBudget (selector: {selector}) were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \".spec.minAvailable\" field of the PDB to an integer value."
+                    );
+                    cx.events.about(budget.as_ref(), Type::Warning, "UnmanagedPods", text);
+                }
                 let (status, recheck) = plan::status(&budget, &pods, expected, now);
                 write(cx, key, &budget, status).await?;
                 Ok(Action::after(recheck))

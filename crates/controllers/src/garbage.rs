@@ -12,6 +12,7 @@ use client::events::Type;
 use client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use client::kube::core::{DynamicObject, PartialObjectMeta};
 use client::kube::{self, Api};
+use client::segment;
 use client::{Client, Key};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -109,7 +110,7 @@ impl Target {
 
     /// The object, if it is there with this uid.
     async fn get(&self, name: &str, own: Uid) -> Result<Option<ObjectMeta>, Error> {
-        let found = self.meta.get_metadata_opt(name).await?.map(|object| object.metadata);
+        let found = self.meta.get_metadata_opt(&segment(name)?).await?.map(|object| object.metadata);
         Ok(found.filter(|meta| uid(meta.uid.as_deref().unwrap_or_default()) == own))
     }
 
@@ -119,7 +120,9 @@ impl Target {
         change["resourceVersion"] = json!(seen.resource_version);
         let name = seen.name.as_deref().unwrap_or_default();
         let patch = Patch::Merge(json!({"metadata": change}));
-        forget_missing(self.whole.patch_metadata(name, &PatchParams::default(), &patch).await.map(|object| object.metadata))
+        forget_missing(
+            self.whole.patch_metadata(&segment(name)?, &PatchParams::default(), &patch).await.map(|object| object.metadata),
+        )
     }
 
     async fn remove_finalizer(&self, seen: &ObjectMeta, finalizer: &str) -> Result<(), Error> {
@@ -145,7 +148,7 @@ impl Target {
         let params = DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
         let params = params.preconditions(Preconditions { uid, resource_version });
         let name = seen.name.as_deref().unwrap_or_default();
-        forget_missing(self.whole.delete(name, &params).await).map(|_| ())
+        forget_missing(self.whole.delete(&segment(name)?, &params).await).map(|_| ())
     }
 }
 

@@ -40,7 +40,7 @@ const REASONS: &[(&str, &[&str])] = &[
     ("DaemonSet", &["FailedDaemonPod", "SelectingAll", "SucceededDaemonPod"]),
     ("Deployment", &["ReplicaSetCreateError", "ScalingReplicaSet"]),
     ("HorizontalPodAutoscaler", &["FailedComputeMetricsReplicas", "FailedGetScale", "FailedRescale", "SuccessfulRescale"]),
-    ("PodDisruptionBudget", &["CalculateExpectedPodCountFailed", "NoPods"]),
+    ("PodDisruptionBudget", &["CalculateExpectedPodCountFailed", "NoPods", "UnmanagedPods"]),
     (
         "Node, Pod",
         &[

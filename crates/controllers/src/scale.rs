@@ -6,6 +6,7 @@ use client::Client;
 use client::kube::api::PostParams;
 use client::kube::core::{ApiResource, DynamicObject};
 use client::kube::{self, Api};
+use client::segment;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::CrossVersionObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResource;
@@ -34,7 +35,7 @@ impl Resources {
     ) -> Result<(Api<DynamicObject>, Scale), ScaleError> {
         let resource = self.resource(client, target).await?;
         let api = Api::namespaced_with(client.clone(), namespace, &resource);
-        match api.get_scale(&target.name).await {
+        match api.get_scale(&segment(&target.name)?).await {
             Ok(scale) => Ok((api, scale)),
             Err(error) => {
                 // The kind may be another by now.

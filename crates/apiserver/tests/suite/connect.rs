@@ -140,7 +140,8 @@ async fn exec_and_logs() {
     assert!(answer.contains("/exec/default/p/c?output=1&command=a%20b"), "{answer}");
     assert!(answer.contains(r#""reason":"NonZeroExitCode""#), "{answer}");
     let plain =
-        talk(&authority, handle.address, &format!("GET {base}/exec?command=a&stdout=true HTTP/1.1\nhost: x\n\n"), "}").await;
+        talk(&authority, handle.address, &format!("GET {base}/exec?command=a&stdout=true HTTP/1.1\nhost: x\n\n"), "required")
+            .await;
     assert!(plain.contains("Upgrade request required"), "{plain}");
     assert!(tasks.drain(std::time::Duration::from_secs(20)).await);
 }

@@ -34,6 +34,15 @@ pub(super) enum Error {
     Bound(#[from] intstr::Error),
 }
 
+/// Whether the budget is about pods that nobody controls, which count for nothing in what it asks for: it is a part of the sizes of controllers.
+pub(super) fn misses(budget: &PodDisruptionBudget, pods: &[Arc<Pod>]) -> bool {
+    let of_controllers = budget
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.max_unavailable.is_some() || matches!(spec.min_available, Some(IntOrString::String(_))));
+    of_controllers && pods.iter().any(|pod| meta::controller_of(pod.as_ref()).is_none())
+}
+
 /// A number of pods needs no controllers to be understood, a part of them does.
 pub(super) fn expected(budget: &PodDisruptionBudget, pods: usize, scale: Result<&i64, &Unknown>) -> Result<Expected, Error> {
     let spec = budget.spec.clone().unwrap_or_default();

@@ -37,6 +37,24 @@ fn what_is_expected() {
     check(json!({"maxUnavailable": 1}), unknown(), Err("jobs.batch does not implement the scale subresource"));
 }
 
+/// `pkg/controller/disruption/disruption.go`: a warning where pods without a controller are not counted.
+#[test]
+fn pods_of_nobody_are_told_of() {
+    let owned = |uid: &str| {
+        let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": uid, "controller": true});
+        Arc::new(object(json!({"metadata": {"name": uid, "namespace": "ns", "ownerReferences": [owner]}})))
+    };
+    let check = |spec: Value, pods: &[Arc<Pod>], expected: bool| {
+        assert_eq!(plan::misses(&budget(spec.clone(), json!({})), pods), expected, "{spec}");
+    };
+    let mixed = [owned("a"), pod("b", true)];
+    check(json!({"maxUnavailable": 0}), &mixed, true);
+    check(json!({"minAvailable": "50%"}), &mixed, true);
+    check(json!({"minAvailable": 1}), &mixed, false);
+    check(json!({"maxUnavailable": 0}), &mixed[..1], false);
+    check(json!({"maxUnavailable": 0}), &[], false);
+}
+
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("a time")
 }

@@ -49,6 +49,8 @@ pub struct Reporter {
     sending: Option<(PodStatus, BoxFuture<'static, Answer>)>,
     /// The newest object that came while a patch was under way.
     crossed: Option<(u64, PodStatus)>,
+    /// Something that can be left out was refused once, and is left out since.
+    is_bare: bool,
     failures: u32,
     /// By `clock`.
     retry: Option<Timestamp>,
@@ -77,6 +79,7 @@ impl Reporter {
             wanted: None,
             sending: None,
             crossed: None,
+            is_bare: false,
             failures: 0,
             retry: None,
             clock,
@@ -146,6 +149,7 @@ impl Reporter {
 
     /// Wants `status` reported; begins to send it unless something is under way. Returns when to try again, by the clock.
     pub fn want(&mut self, status: PodStatus, now: Timestamp) -> Option<Timestamp> {
+        let status = if self.is_bare { bare(status) } else { status };
         self.wanted = Some(status.clone());
         if self.sending.is_some() {
             return None;
@@ -182,6 +186,11 @@ impl Reporter {
                 tracing::debug!(pod = self.name, %error, "status not reported");
                 self.frozen = !self.is_static;
             }
+            // Whatever it is that the API does not take: that a container has ended must be told.
+            Err(kube::Error::Api(error)) if error.code == 422 && !self.is_bare => {
+                tracing::warn!(pod = self.name, error = error.message, "status refused, trying again with what matters");
+                (self.is_bare, self.retry) = (true, None);
+            }
             Err(error) => {
                 tracing::warn!(pod = self.name, error = client::why(&error), "status not reported, trying again");
                 let delay = Duration::from_millis(200).saturating_mul(1 << self.failures.min(8));
@@ -195,6 +204,17 @@ impl Reporter {
             (self.version, self.known) = (newer, status);
         }
     }
+}
+
+/// The status without what nobody waits for, and what may come from images, volumes and devices: phase, conditions, addresses and states of containers
+/// stay.
+fn bare(mut status: PodStatus) -> PodStatus {
+    let lists = [&mut status.init_container_statuses, &mut status.container_statuses, &mut status.ephemeral_container_statuses];
+    for container in lists.into_iter().flatten().flatten() {
+        (container.user, container.stop_signal, container.volume_mounts) = (None, None, None);
+        (container.allocated_resources, container.allocated_resources_status, container.resources) = (None, None, None);
+    }
+    status
 }
 
 /// What the API server has after it has taken `sent`. A patch says only what was thought to change: where somebody else has written meanwhile
@@ -236,5 +256,46 @@ mod tests {
         let repair = patch("u", &answered(sent(), Some(&status("False", "Running", "10.0.0.1"))), &sent()).unwrap();
         assert_eq!(repair.pointer("/status/conditions/0/status").and_then(Value::as_str), Some("True"), "{repair}");
         assert!(patch("u", &answered(sent(), Some(&sent())), &sent()).is_none());
+    }
+
+    /// A pod that ends is told of, also when the API refuses something that its status says besides.
+    #[tokio::test]
+    async fn what_is_refused_holds_up_nothing() {
+        let sent: Arc<parking_lot::Mutex<Vec<Value>>> = Arc::default();
+        let patches = sent.clone();
+        let api = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let patches = patches.clone();
+            async move {
+                let patch: Value = serde_json::from_slice(&request.into_body().collect_bytes().await.unwrap()).unwrap();
+                let is_refused = patch["status"]["containerStatuses"].to_string().contains("uid");
+                let (code, answer) = if is_refused {
+                    (422, json!({"kind": "Status", "status": "Failure", "reason": "Invalid", "code": 422, "message": "uid"}))
+                } else {
+                    (200, json!({"metadata": {"resourceVersion": "2"}, "status": patch["status"]}))
+                };
+                patches.lock().push(patch);
+                let body = kube::client::Body::from(answer.to_string().into_bytes());
+                Ok::<_, std::convert::Infallible>(http::Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        let mut model = super::super::testing::model(json!({"containers": [{"name": "c", "image": "i"}]}));
+        let mut pod = (*model.pod).clone();
+        (pod.metadata.uid, pod.metadata.resource_version) = (Some("u".to_owned()), Some("1".to_owned()));
+        model.pod = Arc::new(pod);
+        let clock = Clock::start();
+        let mut reporter = Reporter::new(kube::Client::new(api, "default"), clock, &model, Shown::Itself);
+        let ended = json!({"phase": "Succeeded", "containerStatuses": [{"name": "c", "image": "i", "imageID": "i", "ready": false,
+            "restartCount": 0, "state": {"terminated": {"exitCode": 0}}, "user": {"linux": {"uid": 3_000_000_000_i64, "gid": 0}}}]});
+        let ended: PodStatus = serde_json::from_value(ended).unwrap();
+        for _ in 0..2 {
+            assert_eq!(reporter.want(ended.clone(), clock.now()), None, "at once");
+            reporter.sent().await;
+        }
+        assert_eq!(reporter.want(ended, clock.now()), None);
+        assert!(reporter.accepted());
+        let sent = sent.lock();
+        let states: Vec<&Value> =
+            sent.iter().map(|patch| &patch["status"]["containerStatuses"][0]["state"]["terminated"]).collect();
+        assert_eq!((sent.len(), states[1]["exitCode"].as_i64(), &sent[1]["status"]["phase"]), (2, Some(0), &json!("Succeeded")));
     }
 }

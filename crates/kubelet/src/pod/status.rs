@@ -215,17 +215,19 @@ pub fn container_status(model: &Model, state: &State, member: &Member, now: Time
         allocated_resources: member.spec.resources.as_ref().and_then(|r| r.requests.clone()),
         resources: resize::actual(slot).or_else(|| member.spec.resources.clone()).filter(|_| running),
         volume_mounts: volume_mounts(member, state.features.recursive_readonly),
-        user: newest.and_then(|container| container.user.as_ref()).map(user),
+        user: newest.and_then(|container| container.user.as_ref()).and_then(user),
         stop_signal: newest.and_then(|container| container.stop_signal.clone()),
         ..ContainerStatus::default()
     }
 }
 
-/// Who the container's first process begins as (KEP-3619).
-fn user(user: &ProcessUser) -> ContainerUser {
-    let groups = user.groups.iter().copied().map(i64::from).collect();
-    let linux = LinuxContainerUser { uid: user.uid.into(), gid: user.gid.into(), supplemental_groups: Some(groups) };
-    ContainerUser { linux: Some(linux) }
+/// Who the container's first process begins as (KEP-3619). Images and volumes may have users and groups that the API takes for none: above
+/// `i32::MAX`. Nothing is told of such a user, and not of such a group of somebody.
+fn user(user: &ProcessUser) -> Option<ContainerUser> {
+    let shown = |id: u32| i32::try_from(id).ok().map(i64::from);
+    let groups = user.groups.iter().filter_map(|group| shown(*group)).collect();
+    let linux = LinuxContainerUser { uid: shown(user.uid)?, gid: shown(user.gid)?, supplemental_groups: Some(groups) };
+    Some(ContainerUser { linux: Some(linux) })
 }
 
 /// The name by digest that can be pulled; the identifier where there is none.

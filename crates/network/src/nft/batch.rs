@@ -103,16 +103,39 @@ pub(crate) type Pair = (Box<[u8]>, Value);
 /// One change of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
-    NewTable { comment: Option<String> },
+    NewTable {
+        comment: Option<String>,
+    },
     DelTable,
-    NewChain { name: String, hook: Option<Hook> },
-    FlushChain { name: String },
-    DelChain { name: String },
-    NewRule { chain: String, rule: Rule },
+    NewChain {
+        name: String,
+        hook: Option<Hook>,
+    },
+    FlushChain {
+        name: String,
+    },
+    DelChain {
+        name: String,
+    },
+    NewRule {
+        chain: String,
+        rule: Rule,
+    },
     NewSet(SetId),
     DelSet(SetId),
-    Add { set: SetId, elements: Vec<Pair> },
-    Remove { set: SetId, keys: Vec<Box<[u8]>> },
+    Add {
+        set: SetId,
+        elements: Vec<Pair>,
+    },
+    /// As `Add`, to a set that may have some of them: those stay.
+    Lend {
+        set: SetId,
+        elements: Vec<Pair>,
+    },
+    Remove {
+        set: SetId,
+        keys: Vec<Box<[u8]>>,
+    },
 }
 
 /// Encodes `ops` for the table `table` in each family. The messages of the n-th operation have sequence number n; the
@@ -186,6 +209,11 @@ impl Encoder<'_> {
             Op::Add { set, elements } => {
                 for chunk in elements.chunks(ELEMENTS_PER_MESSAGE) {
                     self.message(NEW_ELEMENT, CREATE | EXCL, family, |b| encode_elements(b, *set, chunk.iter()));
+                }
+            }
+            Op::Lend { set, elements } => {
+                for chunk in elements.chunks(ELEMENTS_PER_MESSAGE) {
+                    self.message(NEW_ELEMENT, CREATE, family, |b| encode_elements(b, *set, chunk.iter()));
                 }
             }
             Op::Remove { set, keys } => {

@@ -4,6 +4,7 @@ use crate::pod::plan::advance;
 use crate::pod::state::{Ending, Failure};
 use crate::pod::testing::{self, at, container, ended, model};
 use runtime::api::ContainerState::Running;
+use runtime::api::ProcessUser;
 use serde_json::{Value, json};
 
 fn times(now: Timestamp) -> Times {
@@ -213,4 +214,17 @@ fn messages_are_bounded() {
     assert!((4096..6000).contains(&size(&state)), "a start that fails");
     state.slot("a").observe(Container { message: long(), ..ended("1", "a", 3, 2) });
     assert!((4096..11_000).contains(&size(&state)), "a container that has ended");
+}
+
+/// Images may say `USER 3000000000`, and volumes may ask for such a group: the API takes neither for one, and takes no status that has it.
+#[test]
+fn users_beyond_the_api_are_not_told_of() {
+    let check = |uid: u32, gid: u32, groups: &[u32], expected: Value| {
+        let told = super::user(&ProcessUser { uid, gid, groups: groups.to_vec() });
+        assert_eq!(serde_json::to_value(told).unwrap(), expected);
+    };
+    let linux = |groups: &[i64]| json!({"linux": {"uid": 2_147_483_647, "gid": 0, "supplementalGroups": groups}});
+    check(2_147_483_647, 0, &[0, 2_147_483_648, 7], linux(&[0, 7]));
+    check(3_000_000_000, 0, &[], json!(null));
+    check(0, 2_147_483_648, &[], json!(null));
 }

@@ -17,7 +17,7 @@ impl Inner {
         }
         for (family, delta) in deltas.iter().filter(|(family, _)| self.families.contains(family)) {
             for (set, elements) in &delta.add {
-                let ops = [(*family, vec![Op::Add { set: *set, elements: elements.clone() }])];
+                let ops = [(*family, vec![Op::Lend { set: *set, elements: elements.clone() }])];
                 // Each set by itself: one that another version has not, or has otherwise, takes nothing from the others.
                 if let Err(error) = send(&mut self.socket, &self.name, &ops) {
                     tracing::warn!(

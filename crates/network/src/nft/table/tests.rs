@@ -174,7 +174,8 @@ fn what_a_held_table_waits_for_is_tried() {
 #[test]
 fn a_held_table_takes_what_pods_need() {
     isolated(|| {
-        open(&[]).replace([good(1)]).unwrap();
+        let known = || features::services::hairpin("10.42.0.8".parse().unwrap());
+        open(&[]).replace([good(1), ("pod:known".to_owned(), Fragment::from(vec![known()]))]).unwrap();
         let table = open(&[Holder::Services]);
         let listed = || {
             let listed = std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap();
@@ -187,6 +188,10 @@ fn a_held_table_takes_what_pods_need() {
         };
         table.replace([("service:x/a".to_owned(), elements())]).unwrap();
         assert!(!listed().contains("10.42.0.9"), "others wait");
+        // What it has already, since the pod is an old one, keeps nothing from the rest.
+        let new = features::services::hairpin("10.42.0.7".parse().unwrap());
+        table.replace([("pod:known".to_owned(), Fragment::from(vec![known(), new]))]).unwrap();
+        assert!(listed().contains("10.42.0.7 . 10.42.0.7"), "{}", listed());
         // A set that the earlier process had not keeps nothing from the rest.
         let mut pod = elements();
         pod.extend(fragment(3, &[0, 80]));
