@@ -349,6 +349,11 @@ mod tests {
         check("/a|/b(", "");
         check("/a(b)|/c(", "");
         check("/a[", "/a");
+        check("/a[x|y](", "/a");
+        check("/a[\\]|]b(", "/a");
+        check("/a[|b", "");
+        check("/a\\|b(", "/a");
+        check("/a\\(|b(", "");
         check("/v\\.1(", "/v");
         check("/\u{e9}(", "/");
         // This one is too large for any room.

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::str::Chars;
 use std::sync::{Arc, LazyLock, Weak};
 
 use base::budgets::shares::{Share, Shares};
@@ -129,8 +130,12 @@ fn begin(part: &Ast, letters: &mut String) -> bool {
 /// may begin otherwise.
 pub fn plain_beginning(text: &str) -> String {
     let mut depth = 0_usize;
-    for letter in text.chars() {
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
         match letter {
+            // What follows it stands for itself, as does what is in a class.
+            '\\' => drop(letters.next()),
+            '[' => letters = after_class(letters),
             '(' => depth += 1,
             ')' => depth = depth.saturating_sub(1),
             '|' if depth == 0 => return String::new(),
@@ -144,6 +149,19 @@ pub fn plain_beginning(text: &str) -> String {
         letters.pop();
     }
     letters
+}
+
+/// What comes after a class that has begun; all of it where that does not end, and so is none.
+fn after_class(inside: Chars<'_>) -> Chars<'_> {
+    let mut letters = inside.clone();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => drop(letters.next()),
+            ']' => return letters,
+            _ => {}
+        }
+    }
+    inside
 }
 
 /// Another number after patterns were let go of, so that there may be room.
