@@ -27,7 +27,7 @@ use crate::issuer::{Issuers, is_provable};
 use crate::live::Live;
 use crate::paths::{Matcher, PathType};
 use crate::policy::{Policy, Retry};
-use crate::table::{Certificates, GatewayRoute, GatewayRoutes, GatewayRule, HostRoutes, HostTls, Mirrored, Route, Table};
+use crate::table::{Certificates, Closed, GatewayRoute, GatewayRoutes, GatewayRule, HostRoutes, HostTls, Mirrored, Route, Table};
 use crate::upstream::{Place, Upstream, UpstreamKey, Upstreams};
 
 /// Ingresses that are read again after one change, as each costs as much as a new one.
@@ -419,6 +419,13 @@ impl Model {
             let told = problems.entry(one.compiled.key.clone()).or_default();
             told.extend(one.compiled.problems.iter().cloned());
             for rule in one.compiled.paths.iter().filter(|rule| rule.host == host) {
+                // What is closed may be this very path, and is older.
+                if let Some(closed) = routes.closed.iter().find(|closed| closed.has(&rule.matcher, &rule.text)) {
+                    let other = &closed.route.ingress;
+                    let text = format!("host {host:?} path {:?} may belong to {other}, which is older and too large", rule.text);
+                    told.push(Problem::new("Conflict", text));
+                    continue;
+                }
                 if let Some(place) = places.get(&(rule.text.as_str(), rule.kind)) {
                     let other = &drafts[*place].1.ingress;
                     told.push(Problem::new(
@@ -437,13 +444,13 @@ impl Model {
             for closed in one.compiled.closed.iter().filter(|closed| closed.host == host) {
                 let rule = PathRule { matcher: Matcher::Closed(closed.begin.to_string()), ..default_rule(Leads::Nowhere) };
                 let refused = Arc::new(route(one, &rule, &mut upstream));
-                routes.paths.add(closed.length, &rule.matcher, refused);
+                routes.closed.push(Closed { begin: closed.begin.clone(), length: closed.length, route: refused });
             }
         }
-        if drafts.is_empty() && routes.default.is_none() && routes.paths.is_empty() {
+        if drafts.is_empty() && routes.default.is_none() && routes.closed.is_empty() {
             routes.default = mains.iter().find_map(|one| redirected(one, host, &mut upstream)).map(Arc::new);
         }
-        let is_served = !drafts.is_empty() || routes.default.is_some() || !routes.paths.is_empty();
+        let is_served = !drafts.is_empty() || routes.default.is_some() || !routes.closed.is_empty();
         for one in canaries {
             let told = problems.entry(one.compiled.key.clone()).or_default();
             for rule in one.compiled.paths.iter().filter(|rule| rule.host == host) {

@@ -70,10 +70,15 @@ impl Matcher {
             }
             Self::Begins(begin) => path.starts_with(begin.as_str()),
             Self::Pattern(pattern) => pattern.is_match(path),
-            Self::Closed(begin) => {
-                let mut letters = path.chars();
-                begin.chars().all(|wanted| letters.next().is_some_and(|letter| in_either_case(letter) == wanted))
-            }
+            Self::Closed(begin) => begins(path, begin),
+        }
+    }
+
+    /// Whether all that it matches begins with these letters, which are in lower case, in either case.
+    pub fn begins_like(&self, begin: &str) -> bool {
+        match self {
+            Self::Exact(path) | Self::Prefix(path) | Self::Begins(path) | Self::Closed(path) => begins(path, begin),
+            Self::Pattern(pattern) => begins(&beginning(pattern.as_str()).unwrap_or_default(), begin),
         }
     }
 
@@ -104,6 +109,12 @@ impl Matcher {
 
 fn at_the_beginning(path: &str) -> String {
     format!("^(?:{path})")
+}
+
+/// Whether a path begins with these letters, which are in lower case, in either case.
+fn begins(path: &str, begin: &str) -> bool {
+    let mut letters = path.chars();
+    begin.chars().all(|wanted| letters.next().is_some_and(|letter| in_either_case(letter) == wanted))
 }
 
 /// The ASCII letter, in lower case, that matches this one where case does not count.
@@ -160,16 +171,6 @@ impl<T> Paths<T> {
             (_, Some((.., found))) | (Some((_, found)), None) => Some(found),
             (None, None) => None,
         }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.prefix.is_empty() && self.others.is_empty()
-    }
-
-    /// Everything that paths lead to.
-    pub fn targets(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.exact.values().chain(self.prefix.values().map(|(_, to)| to)).chain(self.others.iter().map(|(.., to)| to))
     }
 }
 
@@ -370,6 +371,23 @@ mod tests {
         check("/a(b|c)", ImplementationSpecific, true, "/a");
         check("/a(b|c)", ImplementationSpecific, false, "/a(b|c)");
         check("/a\u{e9}b", Prefix, false, "/a");
+    }
+
+    #[test]
+    fn what_begins_like_letters() {
+        let check = |path: &str, kind: PathType, is_pattern: bool, begin: &str, expected: bool| {
+            let matcher = Matcher::new(path, kind, is_pattern, "a").unwrap();
+            assert_eq!(matcher.begins_like(begin), expected, "{path} {begin}");
+        };
+        check("/App", Prefix, false, "/app", true);
+        check("/app/", Prefix, false, "/app", true);
+        check("/app", Prefix, false, "/app/", false);
+        check("/", Prefix, false, "", true);
+        check("/app/x", Exact, false, "/app/", true);
+        check("/", ImplementationSpecific, false, "/app", false);
+        check("/app(/|$)", ImplementationSpecific, true, "/app", true);
+        check("/ap.*", ImplementationSpecific, true, "/app", false);
+        assert!(Matcher::closed("/app/(").begins_like("/app"));
     }
 
     #[test]

@@ -146,17 +146,56 @@ fn first<'r>(rules: &'r [GatewayRule], path: &str, parts: &Parts) -> Option<&'r 
     rules.iter().find(matches).map(|rule| &rule.route)
 }
 
+/// What an Ingress that is too large has of a host. Its paths are not known one by one, so it has all that begin like them and are no longer
+/// than the longest, but for what was there before it.
+#[derive(Debug)]
+pub struct Closed {
+    /// How its paths begin, in lower case.
+    pub begin: Arc<str>,
+    /// The length of the longest.
+    pub length: usize,
+    /// Where they lead: to nobody.
+    pub route: Arc<Route>,
+}
+
+impl Closed {
+    /// Whether a path, as it was written, is to be taken for one of them.
+    pub fn has(&self, matcher: &Matcher, text: &str) -> bool {
+        text.len() <= self.length && matcher.begins_like(&self.begin)
+    }
+
+    /// Whether requests that another path of the host matches stay there. One that could be among these is in the table only if it is older.
+    /// Within the namespace it keeps no more than what is surely its own: what these paths guard, in front of the same Services, would be
+    /// open below it.
+    fn leaves(&self, other: &Route) -> bool {
+        let is_longer = other.text.len() > self.length || matches!(other.matcher, Matcher::Exact(_));
+        let is_its_own = other.ingress.namespace != self.route.ingress.namespace || other.text.len() == self.length;
+        is_longer || (is_its_own && self.has(&other.matcher, &other.text))
+    }
+}
+
 /// The routes of one host.
 #[derive(Debug, Default)]
 pub struct HostRoutes {
     /// By path.
     pub paths: Paths<Route>,
+    /// What is closed in place of the paths of Ingresses that are too large, the oldest first.
+    pub closed: Vec<Closed>,
     /// What no path matches.
     pub default: Option<Arc<Route>>,
     /// Clients are asked for certificates.
     pub asks: bool,
     /// Where TLS is passed through to.
     pub passes: Option<Arc<Route>>,
+}
+
+impl HostRoutes {
+    /// Where a path leads by rules.
+    fn find(&self, path: &str) -> Option<&Arc<Route>> {
+        let found = self.paths.find(path);
+        let keeps = |closed: &&Closed| closed.route.matcher.matches(path) && found.is_none_or(|found| !closed.leaves(found));
+        self.closed.iter().find(keeps).map(|closed| &closed.route).or(found)
+    }
 }
 
 /// A host with TLS, and its certificate when there is a good one.
@@ -223,7 +262,7 @@ impl Table {
     /// The route of a request by Ingresses. `host` is in small letters, without port; `path` is normal ([`crate::paths::normalize`]).
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
         let hosts = candidates(host).map(|name| name.and_then(|name| self.hosts.get(name)));
-        let by_path = hosts.iter().flatten().find_map(|routes| routes.paths.find(path));
+        let by_path = hosts.iter().flatten().find_map(|routes| routes.find(path));
         by_path.or_else(|| hosts.iter().flatten().find_map(|routes| routes.default.as_ref()))
     }
 

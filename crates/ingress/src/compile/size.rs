@@ -60,7 +60,10 @@ pub(super) fn closed(policy: &Policy, rules: &[IngressRule]) -> Vec<ClosedHost> 
         let all = of_all.clone().unwrap_or_default();
         hosts.entry(host_name(alias)).and_modify(|known| *known = known.clone().and(&all)).or_insert(all);
     }
-    hosts.into_iter().map(|(host, Beginning { begin, length })| ClosedHost { host, begin, length }).collect()
+    // Every path begins with a slash; that of all paths is written without it.
+    let whole = |begin: Arc<str>| if &*begin == "/" { Arc::default() } else { begin };
+    let hosts = hosts.into_iter();
+    hosts.map(|(host, Beginning { begin, length })| ClosedHost { host, begin: whole(begin), length }).collect()
 }
 
 /// How all paths begin, and how long the longest is.

@@ -104,6 +104,8 @@ fn what_is_too_large_is_closed_where_its_paths_are() {
     let alias = json!({"nginx.ingress.kubernetes.io/server-alias": "d.example"});
     let two = json!([rule("a.example", &["/api/v1"]), rule("b.example", &["/apis"])]);
     check(alias, &two, &[("a.example", "/api/v1", 7), ("b.example", "/apis", 5), ("d.example", "/api", 7)]);
+    let wide = json!([rule("a.example", &["/", "/api/v1"]), rule("b.example", &["/api", "/x"])]);
+    check(json!({}), &wide, &[("a.example", "", 7), ("b.example", "", 4)]);
     // Without rules there are no paths.
     check(json!({}), &json!([]), &[]);
 }

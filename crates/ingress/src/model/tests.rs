@@ -350,6 +350,78 @@ fn what_is_refused_is_closed() {
     check(json!({}), large, "TooLarge", &["a.example/admin/a", "b.example/x/y"], &["a.example/x", "c.example/y"]);
 }
 
+/// "The older has it": what an Ingress that is too large closes takes no older path of another namespace, and no newer one takes its own.
+#[test]
+fn what_is_closed_has_its_age() {
+    let of = |namespace: &str, name: &str, minute: u32, spec: &Value| {
+        let mut ingress = ingress(name, minute, &json!({}), spec);
+        ingress.metadata.namespace = Some(namespace.to_owned());
+        ingress
+    };
+    let rules = |paths: &[(&str, &str)]| {
+        let paths: Vec<Value> = paths.iter().map(|(text, kind)| path(text, kind, text)).collect();
+        json!({"rules": [rule("a.example", &paths)]})
+    };
+    // The paths of the other, which is of that namespace and age; those of the one that is too large; requests and whose they are.
+    let check = |(namespace, minute): (&str, u32),
+                 others: &[(&str, &str)],
+                 large: &[(&str, &str)],
+                 requests: &[(&str, Option<&str>)],
+                 conflicts: usize| {
+        let mut model = model();
+        let mut spec = rules(large);
+        spec["tls"] = json!(vec![json!({}); 20_000]);
+        set(&mut model, &of("b", "large", 5, &spec));
+        set(&mut model, &of(namespace, "other", minute, &rules(others)));
+        let problems = model.step().unwrap().problems;
+        let told = problems.iter().filter(|(key, problem)| key.name == "other" && problem.reason == "Conflict").count();
+        assert_eq!(told, conflicts, "{problems:?}");
+        for (request, expected) in requests {
+            let found = model.table.find("a.example", request).unwrap();
+            let open = (!found.closed).then_some(found.text.as_str());
+            assert_eq!(open, *expected, "{namespace} {minute} {request}");
+        }
+    };
+    let (older, newer) = (("a", 1), ("a", 9));
+    let app = [("/app", "Prefix"), ("/app/very/long", "Prefix")];
+    let below = [("/app/x", "Prefix"), ("/app/x/y", "ImplementationSpecific"), ("/app/e", "Exact"), ("/b", "Prefix")];
+    let served = [
+        ("/app/x", Some("/app/x")),
+        ("/app/x/yz", Some("/app/x/y")),
+        ("/app/e", Some("/app/e")),
+        ("/b/c", Some("/b")),
+        ("/app/very", None),
+        ("/app", None),
+    ];
+    check(older, &below, &app, &served, 0);
+    check(older, &[("/app", "Prefix")], &app, &[("/app", Some("/app")), ("/app/very/long", Some("/app"))], 0);
+    // A broader one is no place for what may be guarded.
+    check(older, &[("/", "Prefix")], &app, &[("/app/very/long", None), ("/x", Some("/"))], 0);
+    let all = [("/", "Prefix"), ("/a/long/path", "Prefix")];
+    for kind in ["Prefix", "ImplementationSpecific"] {
+        check(older, &[("/", kind), ("/x", kind)], &all, &[("/x/y", Some("/x")), ("/y", Some("/"))], 0);
+    }
+    check(older, &[("/", "Prefix")], &[("/c", "Exact"), ("/d", "Exact")], &[("/c", Some("/"))], 0);
+    // Below what is of the same namespace the guards of the other one are missing.
+    check(("b", 1), &below, &app, &[("/app/x", None), ("/app/e", Some("/app/e")), ("/b", Some("/b"))], 0);
+    check(("b", 1), &[("/app", "Prefix")], &app[..1], &[("/app/x", Some("/app"))], 0);
+
+    for namespace in ["a", "b"] {
+        let newer = (namespace, newer.1);
+        for kind in ["Prefix", "Exact", "ImplementationSpecific"] {
+            check(newer, &[("/app", kind)], &app[..1], &[("/app", None)], 1);
+        }
+        check(newer, &below, &app, &[("/app/x", None), ("/app/e", None), ("/b", Some("/b"))], 3);
+        check(
+            newer,
+            &[("/app/much/longer", "Prefix"), ("/", "Prefix")],
+            &app,
+            &[("/app/much/longer", Some("/app/much/longer")), ("/app/x", None)],
+            0,
+        );
+    }
+}
+
 /// TLS is not passed through by what is refused, which would be served there.
 #[test]
 fn what_is_refused_passes_nothing_through() {
