@@ -78,7 +78,7 @@ impl Matcher {
     pub fn begins_like(&self, begin: &str) -> bool {
         match self {
             Self::Exact(path) | Self::Prefix(path) | Self::Begins(path) | Self::Closed(path) => begins(path, begin),
-            Self::Pattern(pattern) => begins(&beginning(pattern.as_str()).unwrap_or_default(), begin),
+            Self::Pattern(pattern) => begins(pattern.beginning(), begin),
         }
     }
 

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::str::Chars;
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::{Arc, LazyLock, OnceLock, Weak};
 
 use base::budgets::shares::{Share, Shares};
 use base::budgets::{Meter, memory};
@@ -49,10 +49,18 @@ pub enum Refused {
 #[derive(Debug)]
 pub struct Pattern {
     regex: Regex,
+    beginning: OnceLock<Box<str>>,
     key: Asked,
     /// None once it is let go of.
     room: Option<Share<Arc<str>>>,
     patterns: Patterns,
+}
+
+impl Pattern {
+    /// How everything begins that it matches at its beginning ([`beginning`]). It is found out once, as requests depend on it.
+    pub fn beginning(&self) -> &str {
+        self.beginning.get_or_init(|| beginning(self.as_str()).unwrap_or_default().into())
+    }
 }
 
 impl Deref for Pattern {
@@ -185,7 +193,8 @@ impl Patterns {
             builder.case_insensitive(key.any_case).size_limit(size).dfa_size_limit((size * CACHE_TIMES).max(LEAST_CACHE));
             match builder.build() {
                 Ok(regex) => {
-                    let pattern = Arc::new(Pattern { regex, key: key.clone(), room: Some(room), patterns: self.clone() });
+                    let (beginning, patterns) = (OnceLock::new(), self.clone());
+                    let pattern = Arc::new(Pattern { regex, beginning, key: key.clone(), room: Some(room), patterns });
                     self.0.state.lock().known.insert(key, Arc::downgrade(&pattern));
                     return Ok(pattern);
                 }
