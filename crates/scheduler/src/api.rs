@@ -108,6 +108,9 @@ const VOLUMES: Duration = Duration::from_secs(600);
 /// How long devices may take to meet their conditions (upstream: `bindingTimeout` of the plugin).
 const DEVICES: Duration = Duration::from_secs(600);
 
+/// How long it may take to tell which node a pod will be bound to. It only helps others to choose.
+const TOLD: Duration = Duration::from_secs(2);
+
 pub(crate) struct Api {
     client: Client,
 }
@@ -140,7 +143,8 @@ impl Api {
         let (client, nominated) = (self.client.clone(), self.nominate(&pod, &node));
         let Binder { bind, is_extender: by_extender } = binder;
         async move {
-            let (pod, mut claims) = (nominated.await.unwrap_or(pod), Vec::new());
+            let nominated = tokio::time::timeout(TOLD, nominated).await.ok().flatten();
+            let (pod, mut claims) = (nominated.unwrap_or(pod), Vec::new());
             let result = bind_with(&client, &pod, &node, &needs, &mut claims, bind).await;
             if result.is_err() {
                 write::give_back(&client, &pod, &needs.devices, &mut claims).await;

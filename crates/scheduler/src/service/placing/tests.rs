@@ -2,13 +2,15 @@
 
 use base::budgets::shares::Shares;
 use base::tasks::{Failures, Tasks};
-use client::Informers;
 use client::fake::Fake;
+use client::kube::client::Body;
+use client::{Client, Informers};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
 use tokio::time::Instant;
+use tower::Service;
 
 use super::*;
 use crate::Options;
@@ -26,7 +28,14 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let (fake, tasks) = (Fake::default(), Tasks::root());
+        let fake = Fake::default();
+        let client = fake.client();
+        Self::with(fake, client).await
+    }
+
+    /// What the scheduler writes goes by `client`.
+    async fn with(fake: Fake, client: Client) -> Self {
+        let tasks = Tasks::root();
         let class = json!({"metadata": {"name": "late"}, "provisioner": "p", "volumeBindingMode": "WaitForFirstConsumer"});
         fake.put::<StorageClass>(&serde_json::from_value(class).unwrap());
         for name in ["first", "second"] {
@@ -35,7 +44,7 @@ impl World {
             fake.put::<PersistentVolumeClaim>(&serde_json::from_value(claim).unwrap());
         }
         let informers = Informers::new(fake.client(), tasks.0.clone());
-        let options = Options { informers: informers.clone(), client: fake.client(), configuration: Configuration::default() };
+        let options = Options { informers: informers.clone(), client, configuration: Configuration::default() };
         let mut scheduler = Scheduler::new(&options, &tasks.0);
         scheduler.cluster.volumes = Volumes::new(&informers);
         informers.of::<PersistentVolumeClaim>().synced().await;
@@ -147,4 +156,32 @@ async fn a_pod_that_waits_tells_its_node() {
     world.scheduler.written(Written::Bound { pod, node, trial, claims: Vec::new(), share, by_extender: false, result });
     assert!(world.told("first").await.starts_with("binding rejected"));
     assert_eq!(nominated(&fake.all(), "first"), None);
+}
+
+/// That only helps others to choose: a pod whose status nobody can write waits a moment for it, and gets its volumes.
+#[tokio::test]
+async fn a_pod_whose_node_cannot_be_told_gets_what_it_needs() {
+    let fake = Fake::default();
+    let server = fake.clone();
+    let silent = tower::service_fn(move |request: http::Request<Body>| {
+        let mut server = server.clone();
+        async move {
+            if request.method() == http::Method::PATCH && request.uri().path().ends_with("/pods/first/status") {
+                std::future::pending::<()>().await;
+            }
+            server.call(request).await
+        }
+    });
+    let mut world = World::with(fake, Client::new(silent, "default")).await;
+    world.add("first", true);
+    world.scheduler.schedule_one();
+    let chosen = |claim: &PersistentVolumeClaim| {
+        let annotations = claim.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get(::pods::volumes::SELECTED_NODE)).is_some_and(|node| node == "n")
+    };
+    let fake = world.fake.clone();
+    tokio::select! {
+        _ = world.scheduler.with_needs.next() => panic!("the claim has no volume"),
+        () = fake.until::<PersistentVolumeClaim>(|claims| claims.iter().any(chosen)) => {}
+    }
 }
