@@ -9,6 +9,7 @@ use pods::slices::Place;
 use crate::cluster::NodeInfo;
 use crate::devices::{ClaimsOf, Devices, Found, Refusal, Reservation};
 use crate::pod::PodInfo;
+use crate::volumes::{self, Volumes};
 
 /// Devices that are kept of all nodes where the pod could have them.
 const KEPT: usize = 10_000;
@@ -16,6 +17,7 @@ const KEPT: usize = 10_000;
 /// One attempt. What it keeps is true until devices or claims change.
 pub(crate) struct Attempt {
     claims: OnceCell<Result<ClaimsOf, Refusal>>,
+    volumes: OnceCell<Result<volumes::ClaimsOf, volumes::Refusal>>,
     /// The devices of a node, or why they will not do. None where they will do and there was no room for them.
     on: RefCell<HashMap<String, Result<Option<Found>, String>>>,
     /// How many devices more are kept.
@@ -24,7 +26,7 @@ pub(crate) struct Attempt {
 
 impl Default for Attempt {
     fn default() -> Self {
-        Self { claims: OnceCell::default(), on: RefCell::default(), room: Cell::new(KEPT) }
+        Self { claims: OnceCell::default(), volumes: OnceCell::default(), on: RefCell::default(), room: Cell::new(KEPT) }
     }
 }
 
@@ -32,6 +34,11 @@ impl Attempt {
     /// The pod's claims for devices, with the work that may be done for them in this attempt.
     pub(crate) fn claims(&self, pod: &PodInfo, devices: &Devices) -> Result<&ClaimsOf, &Refusal> {
         self.claims.get_or_init(|| devices.claims_of(pod)).as_ref()
+    }
+
+    /// The pod's claims for volumes: several plugins ask for them.
+    pub(crate) fn volumes(&self, pod: &PodInfo, volumes: &Volumes) -> Result<&volumes::ClaimsOf, &volumes::Refusal> {
+        self.volumes.get_or_init(|| volumes.claims_of(pod)).as_ref()
     }
 
     /// Why the pod's claims cannot have their devices on a node.

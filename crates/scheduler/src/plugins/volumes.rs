@@ -20,19 +20,19 @@ impl Plugin for VolumeBinding {
         NAME
     }
 
-    fn refuse(&self, pod: &PodInfo, cluster: &Cluster, _: &Attempt) -> Option<Reason> {
+    fn refuse(&self, pod: &PodInfo, cluster: &Cluster, attempt: &Attempt) -> Option<Reason> {
         if pod.claims.is_empty() {
             return None;
         }
-        cluster.volumes.claims_of(pod).err().map(|refusal| Cow::Owned(refusal.to_string()))
+        attempt.volumes(pod, &cluster.volumes).err().map(|refusal| Cow::Owned(refusal.to_string()))
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
+    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, attempt: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
         if pod.claims.is_empty() {
             return None;
         }
         // What is refused everywhere has been refused already.
-        let claims = cluster.volumes.claims_of(pod).unwrap_or_default();
+        let claims = attempt.volumes(pod, &cluster.volumes).ok()?;
         Some(Box::new(Usable { volumes: &cluster.volumes, claims }))
     }
 
@@ -43,12 +43,12 @@ impl Plugin for VolumeBinding {
 
 struct Usable<'a> {
     volumes: &'a Volumes,
-    claims: ClaimsOf,
+    claims: &'a ClaimsOf,
 }
 
 impl Filter for Usable<'_> {
     fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
-        match self.volumes.steps(&self.claims, Place { name: &node.name, labels: &node.labels }) {
+        match self.volumes.steps(self.claims, Place { name: &node.name, labels: &node.labels }) {
             Ok(_) => Verdict::Fits,
             Err(reason) => {
                 reasons.push(Cow::Borrowed(reason));

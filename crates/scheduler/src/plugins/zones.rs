@@ -28,12 +28,12 @@ impl Plugin for VolumeZone {
         "VolumeZone"
     }
 
-    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
+    fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, attempt: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
         if pod.claims.is_empty() {
             return None;
         }
         // What is refused everywhere VolumeBinding has refused already.
-        let claims = cluster.volumes.claims_of(pod).unwrap_or_default();
+        let claims = attempt.volumes(pod, &cluster.volumes).ok()?;
         let domains: Vec<Domain> = claims.volumes().flat_map(|volume| domains(&volume.metadata.labels)).collect();
         if domains.is_empty() {
             return None;

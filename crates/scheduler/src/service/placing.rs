@@ -30,7 +30,7 @@ impl Scheduler {
             Ok(devices) => devices,
             Err(error) => return self.no_node(&pod, trial, attempt, error),
         };
-        let volumes = self.volumes_on(&pod, &node);
+        let volumes = self.volumes_on(&pod, &node, attempt);
         let needs = match self.needs(&pod, volumes, devices.clone()) {
             Ok(needs) => needs,
             // There is a node: nobody has to make room, and a promise still holds.
@@ -78,7 +78,7 @@ impl Scheduler {
         if devices.concern(pod) && attempt.claims(pod, devices).is_ok_and(|claims| claims.any_named()) {
             return Some(self.no_share(DEVICES));
         }
-        let has_open = !pod.claims.is_empty() && volumes.claims_of(pod).is_ok_and(|claims| claims.any_open());
+        let has_open = !pod.claims.is_empty() && attempt.volumes(pod, volumes).is_ok_and(|claims| claims.any_open());
         has_open.then(|| self.no_share(VOLUMES))
     }
 
@@ -114,13 +114,13 @@ impl Scheduler {
     }
 
     /// What the pod's claims need before it can be bound to the node that was chosen for it.
-    fn volumes_on(&self, pod: &PodInfo, node: &str) -> Vec<Step> {
+    fn volumes_on(&self, pod: &PodInfo, node: &str, attempt: &Attempt) -> Vec<Step> {
         if pod.claims.is_empty() {
             return Vec::new();
         }
-        let (claims, node) = (self.cluster.volumes.claims_of(pod).ok(), self.cluster.node(node));
+        let (claims, node) = (attempt.volumes(pod, &self.cluster.volumes).ok(), self.cluster.node(node));
         let place = node.map(|node| Place { name: &node.name, labels: &node.labels });
-        let steps = claims.zip(place).map(|(claims, place)| self.cluster.volumes.steps(&claims, place));
+        let steps = claims.zip(place).map(|(claims, place)| self.cluster.volumes.steps(claims, place));
         steps.and_then(Result::ok).unwrap_or_default()
     }
 }
