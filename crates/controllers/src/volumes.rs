@@ -22,8 +22,6 @@ use plan::{ForClaim, ForVolume, Notice, Observed, OfClaim};
 
 const POST: PostParams = PostParams { dry_run: false, field_manager: None };
 const YES: &str = "yes";
-/// Pods that an event names.
-const MAX_NAMED: usize = 16;
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
 /// Keys with a namespace are claims, those without are volumes.
@@ -133,7 +131,7 @@ impl Binder {
             named: self.volumes.get(None, volumes::volume_of(&claim)),
             class: self.classes.get(None, class),
             default: self.default_class(),
-            unscheduled: if volumes::is_bound(&claim) { Vec::new() } else { self.unscheduled(key) },
+            unscheduled: &|| self.unscheduled(key),
         };
         let api: Api<PersistentVolumeClaim> = Api::namespaced(cx.client.clone(), key.ns());
         match plan::for_claim(&observed) {
@@ -162,12 +160,12 @@ impl Binder {
         }
     }
 
+    /// The names of pods that have a claim and no node yet.
     fn unscheduled(&self, claim: &Key) -> Vec<String> {
         let all = self.pods_by_claim.get(&claim.to_string());
         let mut names: Vec<String> =
             all.iter().filter(|pod| pods::node(pod).is_empty()).map(|pod| meta::name(pod.as_ref()).to_owned()).collect();
         names.sort();
-        names.truncate(MAX_NAMED);
         names
     }
 

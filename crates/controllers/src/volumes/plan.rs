@@ -9,6 +9,9 @@ use pods::volumes::{self, BIND_COMPLETED, PROVISIONED_BY, SELECTED_NODE, Wish};
 
 use crate::meta;
 
+/// Pods that an event names.
+const MAX_NAMED: usize = 16;
+
 /// An event.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Notice {
@@ -33,8 +36,8 @@ pub(super) struct Observed<'a> {
     pub(super) class: Option<Arc<StorageClass>>,
     /// The class of claims that leave the choice open.
     pub(super) default: Option<String>,
-    /// Pods that have the claim and no node yet.
-    pub(super) unscheduled: Vec<String>,
+    /// Pods that have the claim and no node yet. They may be many, and few claims ask for them.
+    pub(super) unscheduled: &'a (dyn Fn() -> Vec<String> + Sync),
 }
 
 /// What becomes of a claim.
@@ -83,11 +86,15 @@ fn waits(class: Option<&Arc<StorageClass>>) -> bool {
 }
 
 /// What a claim waits for that is bound when its first consumer has a node.
-fn waiting(unscheduled: &[String]) -> (&'static str, String) {
+pub(super) fn waiting(unscheduled: &[String]) -> (&'static str, String) {
     match unscheduled {
         [] => ("WaitForFirstConsumer", "waiting for first consumer to be created before binding".to_owned()),
         [pod] => ("WaitForPodScheduled", format!("waiting for pod {pod} to be scheduled")),
-        pods => ("WaitForPodScheduled", format!("waiting for pods {} to be scheduled", pods.join(","))),
+        pods => {
+            let (named, more) = pods.split_at(pods.len().min(MAX_NAMED));
+            let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+            ("WaitForPodScheduled", format!("waiting for pods {}{more} to be scheduled", named.join(",")))
+        }
     }
 }
 
@@ -111,7 +118,7 @@ fn unbound(observed: &Observed<'_>) -> ForClaim {
         },
         (name, None) => pend(Type::Warning, "ProvisioningFailed", format!("storageclass.storage.k8s.io {name:?} not found")),
         (_, Some(_)) if waits && meta::annotation(observed.claim, SELECTED_NODE).is_none() => {
-            let (reason, message) = waiting(&observed.unscheduled);
+            let (reason, message) = waiting(&(observed.unscheduled)());
             pend(Type::Normal, reason, message)
         }
         (_, Some(class)) if class.provisioner == volumes::NO_PROVISIONER => {

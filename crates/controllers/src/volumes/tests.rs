@@ -44,7 +44,7 @@ fn check(
     expected: &str,
 ) {
     let named = volumes.iter().find(|volume| meta::name(volume.as_ref()) == volumes::volume_of(claim)).cloned();
-    let observed = Observed { claim, volumes, named, class, default: default.map(str::to_owned), unscheduled: Vec::new() };
+    let observed = Observed { claim, volumes, named, class, default: default.map(str::to_owned), unscheduled: &Vec::new };
     assert_eq!(show(plan::for_claim(&observed)), expected);
 }
 
@@ -159,6 +159,19 @@ async fn a_volume_that_comes_later_is_found() {
     world.fake.until::<PersistentVolumeClaim>(asked).await;
     world.fake.put(volume("made", Some(("data", "u")), json!({}), json!({"storageClassName": "fast"}), "Pending").as_ref());
     world.fake.until::<PersistentVolumeClaim>(|claims| phase(&claims[0]) == "Bound").await;
+}
+
+/// An event is short: it says how many it does not name.
+#[test]
+fn not_all_pods_are_named() {
+    let check = |count: usize, named: usize, more: &str| {
+        let names: Vec<String> = (0..count).map(|number| format!("p{number}")).collect();
+        let expected = format!("waiting for pods {}{more} to be scheduled", names[..named].join(","));
+        assert_eq!(plan::waiting(&names), ("WaitForPodScheduled", expected));
+    };
+    check(2, 2, "");
+    check(16, 16, "");
+    check(19, 16, " and 3 more");
 }
 
 /// Upstream, `emitEventForUnboundDelayBindingClaim`: the event names the pods that are waited for.
