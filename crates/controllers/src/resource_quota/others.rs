@@ -1,7 +1,8 @@
 //! Objects that quotas only count, of whatever kind: how many there are, and when one goes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::pods::quota;
@@ -10,7 +11,7 @@ use client::kube::core::{ApiResource, DynamicObject};
 use client::kube::{self, Api, Resource};
 use client::watch::{self, Event};
 use client::{Client, Informer, Key, metadata};
-use futures::stream::SelectAll;
+use futures::stream::{AbortHandle, SelectAll, abortable};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::ResourceQuota;
 use parking_lot::Mutex;
@@ -140,20 +141,22 @@ impl Others {
 
     /// Enqueues quotas when objects go that they count, and when such objects are served for the first time, for ever.
     pub(super) async fn follow(&self, quotas: &Informer<ResourceQuota>, queue: &Queue) {
-        let (mut changes, mut watches) = (quotas.changes(), SelectAll::<Watch>::new());
-        let (mut watched, mut unwatched) = (BTreeSet::<Name>::new(), BTreeSet::<Name>::new());
-        let (mut again, mut asked, mut told) = (None, None, false);
+        let (mut changes, mut followed) = (quotas.changes(), Followed::default());
+        let (mut again, mut asked) = (None, None);
         loop {
             tokio::select! {
                 change = changes.next() => {
-                    let names = change.new.as_deref().map(super::numbered_of).unwrap_or_default();
-                    let new: Vec<Name> = names.into_iter().filter(|name| !watched.contains(name) && !unwatched.contains(name)).collect();
-                    if !new.is_empty() {
-                        unwatched.extend(new);
+                    let names = |quota: Option<Arc<ResourceQuota>>| quota.as_deref().map(super::numbered_of).unwrap_or_default();
+                    let (old, new) = (names(change.old), names(change.new));
+                    if followed.add(&new) {
                         again = Some(soonest(asked, Instant::now()));
                     }
+                    if !old.is_subset(&new) {
+                        followed.keep(&quotas.list().iter().flat_map(|quota| super::numbered_of(quota)).collect());
+                        again = again.filter(|_| !followed.unwatched.is_empty());
+                    }
                 }
-                Some((name, seen)) = watches.next(), if !watches.is_empty() => {
+                Some((name, seen)) = followed.watches.next(), if !followed.watches.is_empty() => {
                     let namespace = match seen {
                         Seen::Gone(namespace) => namespace,
                         Seen::Served => {
@@ -162,8 +165,7 @@ impl Others {
                         }
                         Seen::Missing => {
                             self.forget(&name.0, &name.1).await;
-                            watched.remove(&name);
-                            unwatched.insert(name.clone());
+                            followed.lost(&name);
                             again = Some(Instant::now() + SOON);
                             None
                         }
@@ -173,27 +175,79 @@ impl Others {
                     concerned.for_each(|quota| queue.add(Key::of(quota.as_ref())));
                 }
                 () = until(again) => {
-                    let is_known = |name: &Name| self.known.lock().contains_key(name);
                     // Once for all of them. What is not known then is asked for again.
-                    if !unwatched.iter().all(is_known) {
+                    let is_known = |name: &Name| self.known.lock().contains_key(name);
+                    if !followed.unwatched.iter().all(is_known) {
                         asked = Some(Instant::now());
                         if let Err(error) = self.learn().await {
                             tracing::debug!(%error, "discovery failed, again later");
                         }
                     }
-                    for name in unwatched.extract_if(.., is_known) {
-                        if let Some(api) = self.known.lock().get(&name) {
-                            watches.push(deletions(&self.client, api, name.clone()));
-                            watched.insert(name);
-                        }
-                    }
-                    again = (!unwatched.is_empty()).then(|| Instant::now() + RETRY);
-                    // Whoever counts what is not served wants to know when it is.
-                    if !unwatched.is_empty() && !std::mem::replace(&mut told, true) {
-                        watches.extend(DEFINITIONS.map(|definitions| served(&self.client, definitions)));
-                    }
+                    followed.watch(&self.client, &self.known.lock());
+                    again = (!followed.unwatched.is_empty()).then(|| Instant::now() + RETRY);
                 }
             }
+        }
+    }
+}
+
+/// What quotas count, and the watches that are open for that.
+#[derive(Default)]
+struct Followed {
+    watches: SelectAll<Watch>,
+    /// What is watched, with what ends the watch.
+    watched: BTreeMap<Name, AbortHandle>,
+    /// What is not: nothing that is served is known by these names.
+    unwatched: BTreeSet<Name>,
+    /// What ends the watches of what says what the API serves. They are open while anything is unwatched: who counts what is not served wants to
+    /// know when it is.
+    definitions: Vec<AbortHandle>,
+}
+
+impl Followed {
+    /// Takes names that a quota counts. Whether there is a new one among them.
+    fn add(&mut self, names: &BTreeSet<Name>) -> bool {
+        let before = self.unwatched.len();
+        self.unwatched.extend(names.iter().filter(|name| !self.watched.contains_key(*name)).cloned());
+        self.unwatched.len() > before
+    }
+
+    /// No other names are counted any more.
+    fn keep(&mut self, names: &BTreeSet<Name>) {
+        self.unwatched.retain(|name| names.contains(name));
+        self.watched.extract_if(.., |name, _| !names.contains(name)).for_each(|(_, end)| end.abort());
+        self.rest();
+    }
+
+    /// A resource is not served any more, and its watch has ended.
+    fn lost(&mut self, name: &Name) {
+        if self.watched.remove(name).is_some() {
+            self.unwatched.insert(name.clone());
+        }
+    }
+
+    /// Watches what is known by now, and what tells of the rest.
+    fn watch(&mut self, client: &Client, known: &HashMap<Name, ApiResource>) {
+        for name in self.unwatched.extract_if(.., |name| known.contains_key(name)).collect::<Vec<_>>() {
+            let end = self.open(deletions(client, &known[&name], name.clone()));
+            self.watched.insert(name, end);
+        }
+        if !self.unwatched.is_empty() && self.definitions.is_empty() {
+            self.definitions = DEFINITIONS.map(|definitions| self.open(served(client, definitions))).into();
+        }
+        self.rest();
+    }
+
+    fn open(&mut self, watch: Watch) -> AbortHandle {
+        let (watch, end) = abortable(watch);
+        self.watches.push(Box::pin(watch));
+        end
+    }
+
+    /// Where everything is watched nobody asks what else is served.
+    fn rest(&mut self) {
+        if self.unwatched.is_empty() {
+            self.definitions.drain(..).for_each(|end| end.abort());
         }
     }
 }
@@ -281,6 +335,44 @@ mod tests {
         let second = count("widgets").await;
         assert!(second > first);
         assert_eq!([count("widgets").await, count("gizmos").await], [second; 2]);
+    }
+
+    /// Quotas come and go: what none of them counts is watched no more, and what the API serves only while that is a question.
+    #[tokio::test]
+    async fn watches_end_with_what_counts() {
+        let fake = Fake::default();
+        let names = |plurals: &[&str]| -> BTreeSet<Name> {
+            plurals.iter().map(|plural| ("example.com".to_owned(), (*plural).to_owned())).collect()
+        };
+        let of = |(group, plural): Name| {
+            let [version, kind] = ["v1", "K"].map(str::to_owned);
+            let resource = ApiResource { api_version: format!("{group}/v1"), group, version, kind, plural };
+            ((resource.group.clone(), resource.plural.clone()), resource)
+        };
+        let known = |plurals: &[&str]| names(plurals).into_iter().map(of).collect::<HashMap<_, _>>();
+        let mut followed = Followed::default();
+        // What is open; streams that have ended are taken away by a look at all of them.
+        let open = |followed: &mut Followed| {
+            while let Some(Some(_)) = followed.watches.next().now_or_never() {}
+            (followed.watches.len(), followed.watched.len(), followed.unwatched.len(), followed.definitions.len())
+        };
+        assert!(followed.add(&names(&["widgets", "gadgets"])) && !followed.add(&names(&["gadgets"])));
+        followed.watch(&fake.client(), &known(&["widgets"]));
+        assert_eq!(open(&mut followed), (3, 1, 1, 2));
+        assert!(!followed.add(&names(&["widgets"])));
+        followed.watch(&fake.client(), &known(&["widgets"]));
+        assert_eq!(open(&mut followed), (3, 1, 1, 2), "once");
+        followed.watch(&fake.client(), &known(&["widgets", "gadgets"]));
+        assert_eq!(open(&mut followed), (2, 2, 0, 0));
+        assert!(followed.add(&names(&["gizmos"])));
+        followed.watch(&fake.client(), &known(&["widgets"]));
+        assert_eq!(open(&mut followed), (4, 2, 1, 2));
+        followed.keep(&names(&["widgets"]));
+        assert_eq!(open(&mut followed), (1, 1, 0, 0));
+        followed.lost(&names(&["gadgets"]).pop_first().unwrap());
+        assert_eq!(followed.unwatched.len(), 0, "nobody counts it");
+        followed.keep(&names(&[]));
+        assert_eq!(open(&mut followed), (0, 0, 0, 0));
     }
 
     #[test]
