@@ -73,6 +73,32 @@ impl<K: Object> Entry<K> {
         memmem::find(self.0.json(), text.as_bytes()).is_some()
     }
 
+    /// What fields of this name have, as it is written, wherever they stand: where that is the same nobody has to decode two versions to compare
+    /// them. Of texts with a comma or a bracket it is a part.
+    pub fn written<'a>(&'a self, field: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let json = self.0.json();
+        let quoted = |at: &usize| {
+            let end = at + field.len();
+            // A quote within a text has a backslash before it, so that this one begins or ends a text.
+            *at > 0 && json[at - 1] == b'"' && json.get(end) == Some(&b'"')
+        };
+        memmem::find_iter(json, field).filter(quoted).filter_map(move |at| {
+            let rest = json[at + field.len() + 1..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+            let mut depth = 0_usize;
+            let end = rest.iter().position(|byte| {
+                match byte {
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' if depth > 1 => depth -= 1,
+                    b'}' | b']' => return true,
+                    _ => {}
+                }
+                depth == 0 && *byte == b','
+            })?;
+            // A bracket at the end is its own, or that of what it is in.
+            Some(rest[..end + depth].trim_ascii_end())
+        })
+    }
+
     /// Its JSON.
     pub fn json(&self) -> &[u8] {
         self.0.json()
@@ -109,6 +135,18 @@ mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
 
     use super::*;
+
+    #[test]
+    fn fields_as_they_are_written() {
+        let json = r#"{"metadata":{"name":"m","annotations":{"a":"{\"size\":{\"x\":1}}","size":"s"}},"size":{"cpu":"1","of":{}},
+            "list":[{"size" : {"b":"2"}},{"size":null},{"resize":{"c":"3"}},{"a":"size"},{"size":[[1],2]}],"size":{}}"#;
+        let entry = Entry::<ConfigMap>::of_json(json).unwrap();
+        let written: Vec<_> = entry.written("size").map(|one| std::str::from_utf8(one).unwrap()).collect();
+        assert_eq!(written, [r#""s""#, r#"{"cpu":"1","of":{}}"#, r#"{"b":"2"}"#, "null", "[[1],2]", "{}"]);
+        let other = Entry::<ConfigMap>::of_json(r#"{"metadata":{"name":"m"},"a":{"b": 1 ,"c":-2}}"#).unwrap();
+        let of = |field: &str| other.written(field).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        assert_eq!([of("b"), of("c"), of("d")], [vec![b"1".to_vec()], vec![b"-2".to_vec()], vec![]]);
+    }
 
     struct Size(usize);
     struct Colour(String);

@@ -17,6 +17,7 @@ use client::{Client, Entry, Informer, Informers, Key, Step, resource_version};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, Service};
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim};
+use memchr::memmem;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -56,16 +57,16 @@ impl ResourceQuotas {
         }
     }
 
-    /// Quotas are looked at when an object of the informer goes, or when `ended` holds for a change of it; and a while after one is seen that
-    /// is older than the quota: the objects may have been counted without it, as the caches are not equally quick.
-    fn gone<K: client::Object>(&self, informer: &Informer<K>, ended: fn(&Step<K>) -> bool) -> Source {
+    /// Quotas are looked at when an object of the informer goes, or when `ended` holds for a change of it and the quotas of its namespace; and a
+    /// while after one is seen that is older than the quota: the objects may have been counted without it, as the caches are not equally quick.
+    fn gone<K: client::Object>(&self, informer: &Informer<K>, ended: Ended<K>) -> Source {
         let quotas = self.quotas.clone();
         Source::stepped(informer, move |step, queue| {
             let quotas = quotas.in_namespace(step.key().ns());
             if quotas.is_empty() {
                 return;
             }
-            if step.new.is_none() || ended(step) {
+            if step.new.is_none() || ended(step, &quotas) {
                 quotas.iter().for_each(|quota| queue.add(Key::of(quota.as_ref())));
             } else if let (None, Some(new)) = (&step.old, &step.new) {
                 let newer = |quota: &Arc<ResourceQuota>| resource_version::of(quota.as_ref()) > new.version();
@@ -75,29 +76,48 @@ impl ResourceQuotas {
     }
 }
 
+/// Whether a change of an object may leave more of the quotas of its namespace.
+type Ended<K> = fn(&Step<K>, &[Arc<ResourceQuota>]) -> bool;
+
 /// Whether a pod has ended, got a deadline or become smaller, and so takes less of a quota, or nothing.
-fn leaves(step: &Step<Pod>) -> bool {
+fn leaves(step: &Step<Pod>, quotas: &[Arc<ResourceQuota>]) -> bool {
     let ended = |pod: &Entry<Pod>| pods::may_be_finished(pod) && pod.get().is_some_and(|pod| pods::is_finished(&pod));
     let ends = step.old.as_ref().is_some_and(|old| !ended(old)) && step.new.as_ref().is_some_and(ended);
-    ends || gets_deadline(step) || is_resized(step)
+    ends || gets_deadline(step) || (quotas.iter().any(|quota| counts_amounts(quota)) && is_resized(step))
 }
 
 /// Whether a pod takes other amounts than before: what it gives up counts until its node has taken it away.
 fn is_resized(step: &Step<Pod>) -> bool {
     let (Some(old), Some(new)) = (&step.old, &step.new) else { return false };
     let taken = |pod: &Entry<Pod>| pod.get().map(|pod| quota::of_pod(&pod, Timestamp::UNIX_EPOCH));
-    [old, new].iter().any(|pod| pod.mentions("allocatedResources")) && taken(old) != taken(new)
+    may_be_resized(old, new) && taken(old) != taken(new)
+}
+
+/// Whether what says how much a pod takes is written in another way than before: a pod's status changes often, its amounts hardly ever.
+fn may_be_resized(old: &Entry<Pod>, new: &Entry<Pod>) -> bool {
+    let is_same = |field: &str| old.written(field).eq(new.written(field));
+    // A resize that its node cannot do counts no more.
+    let refusals = |pod: &Entry<Pod>| memmem::find_iter(pod.json(), "\"Infeasible\"").count();
+    [old, new].iter().any(|pod| pod.mentions("allocatedResources"))
+        && !(is_same("resources") && is_same("allocatedResources") && refusals(old) == refusals(new))
+}
+
+/// Whether a quota is about more of pods than their number.
+fn counts_amounts(quota: &ResourceQuota) -> bool {
+    let mut names = quota.spec.iter().flat_map(|spec| spec.hard.iter().flatten());
+    names.any(|(name, _)| quota::concerns("", "pods", name) && !matches!(name.as_str(), "pods" | "count/pods"))
 }
 
 fn gets_deadline(step: &Step<Pod>) -> bool {
     let (Some(old), Some(new)) = (&step.old, &step.new) else { return false };
     let deadline = |pod: &Entry<Pod>| pod.get().and_then(|pod| pod.spec.as_ref()?.active_deadline_seconds);
-    [old, new].iter().any(|pod| pod.mentions("activeDeadlineSeconds")) && deadline(old) != deadline(new)
+    let field = "activeDeadlineSeconds";
+    !old.written(field).eq(new.written(field)) && deadline(old) != deadline(new)
 }
 
 /// Whether an object is another than before: a claim of a volume may have left a class of attributes, or given up an expansion, and a Service have
 /// fewer ports of nodes.
-fn changed<K: client::Object>(step: &Step<K>) -> bool {
+fn changed<K: client::Object>(step: &Step<K>, _: &[Arc<ResourceQuota>]) -> bool {
     step.old.is_some()
 }
 
@@ -124,7 +144,7 @@ impl Controller for ResourceQuotas {
             feed: Box::new(move |queue| Box::pin(async move { others.follow(&quotas, &queue).await })),
         };
         let of_claims = self.gone(&self.claims, changed);
-        let of_devices = self.gone(&self.device_claims, |_| false);
+        let of_devices = self.gone(&self.device_claims, |_, _| false);
         let quotas = self.quotas.clone();
         // The name of devices has changed.
         let of_classes = Source::mapped(&self.device_classes, move |_, queue| {

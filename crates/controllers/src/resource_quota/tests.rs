@@ -1,10 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
-use client::Api;
 use client::kube::{
     self,
     core::{ApiResource, DynamicObject},
 };
+use client::{Api, Entry};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
@@ -120,4 +120,36 @@ async fn what_becomes_less_is_given_back() {
     world.fake.put::<Pod>(&object(pod("1", "2")));
     world.fake.put::<Pod>(&object(pod("1", "1")));
     until("1", "0").await;
+}
+
+/// The status of a pod changes often: it is decoded only where its amounts are written in another way.
+#[test]
+fn what_is_decoded_for_a_resize() {
+    let pod = |asks: &str, has: &str, condition: &str, ip: &str| {
+        let resources = json!({"requests": {"cpu": asks}});
+        let status = json!([{"name": "c", "allocatedResources": {"cpu": has}, "resources": {"requests": {"cpu": has}}}]);
+        let conditions = json!([{"type": "PodResizePending", "status": "True", "reason": condition}]);
+        let whole = json!({"metadata": {"namespace": "ns", "name": "p"}, "spec": {"containers": [{"name": "c", "resources": resources}]},
+            "status": {"podIP": ip, "conditions": conditions, "containerStatuses": status}});
+        Entry::<Pod>::of_json(whole.to_string()).unwrap()
+    };
+    let old = pod("2", "2", "Deferred", "10.0.0.1");
+    let check = |new: &Entry<Pod>, expected: bool| assert_eq!(super::may_be_resized(&old, new), expected);
+    check(&pod("2", "2", "Deferred", "10.0.0.2"), false);
+    check(&pod("1", "2", "Deferred", "10.0.0.1"), true);
+    check(&pod("2", "1", "Deferred", "10.0.0.1"), true);
+    check(&pod("2", "2", "Infeasible", "10.0.0.1"), true);
+    let quota = |name: &str| object::<ResourceQuota>(json!({"metadata": {"name": "q"}, "spec": {"hard": {name: "1"}}}));
+    for (name, expected) in [
+        ("pods", false),
+        ("count/pods", false),
+        ("services", false),
+        ("requests.storage", false),
+        ("cpu", true),
+        ("limits.memory", true),
+        ("requests.example.com/card", true),
+        ("hugepages-2Mi", true),
+    ] {
+        assert_eq!(super::counts_amounts(&quota(name)), expected, "{name}");
+    }
 }
