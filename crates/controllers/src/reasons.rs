@@ -1,4 +1,7 @@
 //! Events of upstream's controllers: who watches for a reason finds it here too.
+//!
+//! This is an inventory: it says that a controller has the text of each reason somewhere, so that none is forgotten or mistyped. When an event
+//! is told is for the tests of its controller.
 
 use std::path::Path;
 

@@ -150,16 +150,16 @@ async fn a_node_that_is_gone_is_chosen_no_more() {
 async fn what_is_in_a_volume_goes_before_its_object() {
     let world = World::new();
     world.fake.put(&node("n", Some("/data/volumes")));
-    let volume = |name: &str, policy: &str, finalizers: Value, deleted: Value| -> PersistentVolume {
+    let volume = |name: &str, policy: &str, finalizers: Value, deleted: Value, phase: &str| -> PersistentVolume {
         object(json!({"metadata": {"name": name, "uid": name, "annotations": {PROVISIONED_BY: PROVISIONER, NODE: "n"},
-            "finalizers": finalizers, "deletionTimestamp": deleted}, "status": {"phase": "Bound"},
+            "finalizers": finalizers, "deletionTimestamp": deleted}, "status": {"phase": phase},
             "spec": {"persistentVolumeReclaimPolicy": policy, "local": {"path": format!("/data/volumes/{name}")},
                 "claimRef": {"namespace": "a", "name": name, "uid": name}}}))
     };
     let ours = || json!([reclaim::FINALIZER]);
-    world.fake.put(&volume("deleted", "Delete", ours(), json!("2026-01-01T00:00:00Z")));
-    world.fake.put(&volume("old", "Delete", json!(["kubernetes.io/pv-protection"]), Value::Null));
-    world.fake.put(&volume("kept", "Retain", ours(), Value::Null));
+    world.fake.put(&volume("deleted", "Delete", ours(), json!("2026-01-01T00:00:00Z"), "Bound"));
+    world.fake.put(&volume("old", "Delete", json!(["kubernetes.io/pv-protection"]), Value::Null, "Bound"));
+    world.fake.put(&volume("kept", "Retain", ours(), Value::Null, "Bound"));
     let api: Api<PersistentVolume> = Api::all(world.fake.client());
     world.start(&["local-path-provisioner"]);
     let held = |volumes: &[PersistentVolume], name: &str| {
@@ -167,7 +167,13 @@ async fn what_is_in_a_volume_goes_before_its_object() {
         volume.is_some_and(|volume| volume.metadata.finalizers.iter().flatten().any(|one| one == reclaim::FINALIZER))
     };
     world.fake.until::<PersistentVolume>(|all| held(all, "old") && !held(all, "kept") && held(all, "deleted")).await;
-    assert!(!world.fake.writes().iter().any(|call| call.method == "DELETE"));
+    // One that has to go is looked at after them.
+    world.fake.put(&volume("other", "Delete", ours(), json!("2026-01-01T00:00:00Z"), "Released"));
+    world.fake.until::<PersistentVolume>(|all| !all.iter().any(|volume| meta::name(volume) == "other")).await;
+    let mut deletions = world.fake.writes();
+    deletions.retain(|call| call.method == "DELETE");
+    assert!(deletions.contains(&call("DELETE", "n", "other")));
+    assert!(deletions.iter().all(|call| call.path.ends_with("/other")), "{deletions:?}");
     // The binder's look at a volume without its claim.
     let released = client::kube::api::Patch::Merge(json!({"status": {"phase": "Released"}}));
     api.patch_status("deleted", &Default::default(), &released).await.unwrap();

@@ -29,6 +29,7 @@ fn pod(text: &str) -> Arc<Pod> {
     let (name, state) = (format!("web-{}", parts[0]), parts[2]);
     let phase = match state {
         "failed" => "Failed",
+        "succeeded" => "Succeeded",
         "pending" => "Pending",
         _ => "Running",
     };
@@ -302,6 +303,32 @@ async fn nothing_that_serves_goes_while_pods_are_paused() {
     world.put_waiting("second", Some("n"));
     world.fake.until::<Pod>(|pods| names(pods) == "web-5 web-6").await;
     assert!(owned() > 0);
+}
+
+/// The event of a pod that is made again says how the one before ended.
+#[tokio::test]
+async fn pods_that_ended_are_made_again() {
+    let world = World::new();
+    let set = set(json!({"replicas": 2, "podManagementPolicy": "Parallel"}));
+    world.fake.put(&set);
+    for text in ["0 new failed", "1 new succeeded"] {
+        let mut pod = pod(text).as_ref().clone();
+        pod.metadata.owner_references = Some(vec![meta::controller_ref(&set)]);
+        world.fake.put(&pod);
+    }
+    world.start(&["statefulset"]);
+    for (kind, reason, text) in [
+        ("Warning", "RecreatingFailedPod", "StatefulSet a/web is recreating failed Pod web-0"),
+        ("Normal", "RecreatingTerminatedPod", "StatefulSet a/web is recreating terminated Pod web-1"),
+    ] {
+        let is_it = |event: &Event| {
+            let said = [&event.type_, &event.reason, &event.message].map(|said| said.as_deref());
+            said == [Some(kind), Some(reason), Some(text)]
+        };
+        world.fake.until::<Event>(|events| events.iter().any(is_it)).await;
+    }
+    let is_new = |pod: &Pod| pod.status.as_ref().is_none_or(|status| status.phase.is_none());
+    world.fake.until::<Pod>(|pods| pods.len() == 2 && pods.iter().all(is_new)).await;
 }
 
 #[tokio::test]
