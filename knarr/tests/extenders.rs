@@ -155,7 +155,7 @@ fn an_extender_decides_about_its_pods_and_holds_up_no_others() {
     c.k_with("apply -f -", &wants_card("first"));
     c.told(
         "--field-selector involvedObject.name=first",
-        &["FailedScheduling", "127.0.0.1:9900/cards/filter", "Connection refused"],
+        &["FailedScheduling", "127.0.0.1:9900/cards/filter", "connect: connection refused"],
     );
     let reason = "get pod first -o jsonpath={.status.conditions[?(@.type==\"PodScheduled\")].reason}";
     eventually("the condition says it", || (c.k(reason) == "SchedulerError").then_some(()));
