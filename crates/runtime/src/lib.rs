@@ -16,6 +16,7 @@ pub mod rotation;
 mod shim;
 mod stall;
 mod uptime;
+pub mod variables;
 
 pub use disk::{DiskUsage, disk_usage};
 pub use engine::{Engine, Options, START_LIMIT};
