@@ -64,6 +64,10 @@ fn main() -> ExitCode {
     if let Some(code) = runtime::dispatch(&args) {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
+    if let Err(error) = systemd::take() {
+        eprintln!("knarr: what the service manager has said: {error}");
+        return ExitCode::FAILURE;
+    }
     let cli = cli::Cli::read(args);
     // The client library logs failed requests as errors; who made them says what they mean.
     let level = format!("kube_client::client::builder=off,{}", cli.log_level);

@@ -150,7 +150,9 @@ fn again(ended: Result<()>) -> Result<()> {
     match ended {
         Err(error) if error.is::<Again>() => {
             tracing::info!("{error}: starting again");
-            Err(std::process::Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec().into())
+            let mut same = std::process::Command::new("/proc/self/exe");
+            same.args(std::env::args_os().skip(1)).envs(systemd::given().iter().map(|(name, value)| (name, value)));
+            Err(same.exec().into())
         }
         ended => ended,
     }

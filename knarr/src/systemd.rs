@@ -1,14 +1,41 @@
 //! What the service manager is told of this process (sd_notify(3)): for units of `Type=notify`, with `WatchdogSec=`.
 
 use std::convert::Infallible;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use base::tasks::{OnFailure, Tasks};
+
+/// Where it is told, and how often.
+const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+/// What this process was given of them.
+static GIVEN: OnceLock<Vec<(&str, OsString)>> = OnceLock::new();
+
+/// Takes what the manager has given to this process, so that no other has it: an OCI runtime would wait for its container to say that it
+/// serves, and what runs in pods could speak for this process. To be called first in `main`.
+///
+/// # Errors
+/// It cannot be taken out of the environment.
+pub(crate) fn take() -> io::Result<()> {
+    let given = runtime::variables::take(&VARIABLES)?;
+    GIVEN.get_or_init(|| given);
+    Ok(())
+}
+
+/// What was taken, for a program that takes the place of this one in the same process.
+pub(crate) fn given() -> &'static [(&'static str, OsString)] {
+    GIVEN.get().map_or(&[], Vec::as_slice)
+}
+
+fn of(name: &str) -> Option<&'static OsStr> {
+    given().iter().find(|(given, _)| *given == name).map(|(_, value)| value.as_os_str())
+}
 
 /// What there is to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +60,8 @@ impl State {
 
 /// Tells the service manager, where it has started this process and wants to hear.
 pub(crate) fn tell(state: State) {
-    let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) else { return };
-    if let Err(error) = send(&socket, state) {
+    let Some(socket) = of("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) else { return };
+    if let Err(error) = send(socket, state) {
         tracing::warn!(%error, state = state.text(), "the service manager cannot be told");
     }
 }
@@ -53,8 +80,8 @@ fn send(socket: &OsStr, state: State) -> io::Result<()> {
 /// Says that the process serves, and from now on that it works still, if the manager ends it otherwise (`WatchdogSec=`).
 pub(crate) fn serves(tasks: &Tasks) {
     tell(State::Ready);
-    let of = |name: &str| std::env::var(name).ok();
-    let Some(every) = period(of("WATCHDOG_USEC").as_deref(), of("WATCHDOG_PID").as_deref(), std::process::id()) else { return };
+    let text = |name: &str| of(name).and_then(OsStr::to_str);
+    let Some(every) = period(text("WATCHDOG_USEC"), text("WATCHDOG_PID"), std::process::id()) else { return };
     tasks.spawn_until_cancelled("watchdog", OnFailure::Log, keep_alive(every));
 }
 

@@ -1,11 +1,13 @@
 //! How the long-running commands begin and end.
 #![allow(clippy::unwrap_used)]
 
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testing::Cluster;
+use testing::{Cluster, Outcome};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 
@@ -78,6 +80,65 @@ fn names_that_no_node_can_have_are_refused() {
     check(&long, "must be no more than 63 bytes. Give another with --node-name");
     check("a_b", "\"a_b\" cannot be the node's name: a lowercase RFC 1123 subdomain must consist of");
     assert!(!c.data_dir().exists(), "nothing has begun");
+}
+
+/// The service manager's socket, and what is in it.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    /// Every next command of the cluster is one that the manager has started.
+    fn listen(c: &mut Cluster) -> Self {
+        let path = c.scratch().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+        c.set_env("NOTIFY_SOCKET", path.to_str().unwrap());
+        c.set_env("WATCHDOG_USEC", "3600000000");
+        Self(socket)
+    }
+
+    #[track_caller]
+    fn hears(&self, expected: &[&str]) {
+        for expected in expected {
+            let mut buffer = [0; 64];
+            let length = self.0.recv(&mut buffer).unwrap();
+            assert_eq!(str::from_utf8(&buffer[..length]).unwrap(), *expected);
+        }
+    }
+}
+
+/// What a pod's shim has in its environment; all that makes its containers has it from there.
+#[track_caller]
+fn environment_of_shims(c: &Cluster, count: usize) -> Vec<String> {
+    let shims: Vec<_> = c.machine().processes().into_iter().filter(|(_, line)| line.contains("knarr shim ")).collect();
+    assert_eq!(shims.len(), count, "{shims:?}");
+    shims.into_iter().map(|(pid, _)| std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap()).collect()
+}
+
+/// sd_notify(3), sd_watchdog_enabled(3): the variables are for the process that the manager has started. OCI runtimes that have NOTIFY_SOCKET
+/// wait for their container to say READY=1.
+#[test]
+fn the_service_manager_hears_of_the_server_alone() {
+    let mut c = Cluster::prepare(KNARR);
+    let manager = Manager::listen(&mut c);
+    c.start_server();
+    manager.hears(&["READY=1", "WATCHDOG=1"]);
+    for (name, count) in [("one", 1), ("two", 2)] {
+        if count == 2 {
+            // The server starts again in the same process, and goes on to tell.
+            let begun = Outcome::of(&mut c.knarr(&["certificate", "rotate-ca"]));
+            assert_eq!(begun.code, Some(0), "{begun:?}");
+            manager.hears(&["READY=1", "WATCHDOG=1"]);
+        }
+        c.k(&format!("run {name} --image=127.0.0.1:5000/busybox:1.36 --restart=Never -- sleep 100000"));
+        c.k(&format!("wait pod/{name} --for=condition=Ready --timeout=60s"));
+        for environment in environment_of_shims(&c, count) {
+            assert!(environment.contains("PATH=") && environment.contains("RUST_BACKTRACE=0"), "{environment}");
+            assert!(!environment.contains("NOTIFY_SOCKET") && !environment.contains("WATCHDOG"), "{environment}");
+        }
+    }
+    let (status, _) = c.stop_server();
+    assert!(status.success(), "{status}");
+    manager.hears(&["STOPPING=1"]);
 }
 
 #[test]

@@ -23,8 +23,6 @@ pub fn run(options: &Options) -> Result<()> {
     debian::programs("etcd-server", "etcd", "etcd")?;
     debian::programs("containerd", "containerd", "containerd")?;
     let mut nextest = tools::cargo();
-    nextest
-        .args(["nextest", "run", "--package", "knarr", "--locked", "--run-ignored", "only", "-E", "not binary(kernel)"])
-        .args(&options.nextest);
+    nextest.args(["nextest", "run", "--package", "knarr", "--locked", "--run-ignored", "only"]).args(&options.nextest);
     bench::with_registry(|| tools::run(&mut nextest))
 }

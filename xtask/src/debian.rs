@@ -19,9 +19,11 @@ pub fn programs(package: &str, name: &str, program: &str) -> Result<PathBuf> {
     let programs = directory.join("usr/bin");
     if !programs.join(program).exists() {
         eprintln!("fetching {name}");
-        let lists = directory.join("apt");
-        Sid::update(lists.clone())?.unpack(&[package.to_owned()], &directory)?;
-        tools::remove(lists)?;
+        tools::make_whole(&directory, |directory| {
+            let lists = directory.join("apt");
+            Sid::update(lists.clone())?.unpack(&[package.to_owned()], directory)?;
+            tools::remove(lists)
+        })?;
     }
     ensure!(programs.join(program).exists(), "Debian's package {package} has no usr/bin/{program}");
     Ok(programs)
@@ -63,15 +65,20 @@ impl Sid {
     /// Downloads packages and unpacks them into a directory.
     pub fn unpack(&self, packages: &[String], into: &Path) -> Result<()> {
         tools::output(self.apt(&["download"]).args(packages))?;
-        for entry in fs::read_dir(&self.directory)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|end| end == "deb") {
-                tools::run(Command::new("dpkg-deb").arg("-x").arg(&path).arg(into))?;
-                fs::remove_file(path)?;
-            }
-        }
-        Ok(())
+        unpack(&self.directory, into)
     }
+}
+
+/// Unpacks the packages that are in a directory into another one, and removes them.
+pub fn unpack(packages: &Path, into: &Path) -> Result<()> {
+    for entry in fs::read_dir(packages)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "deb") {
+            tools::run(Command::new("dpkg-deb").arg("-x").arg(&path).arg(into))?;
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// A source line for unstable, derived from the machine's own Debian source.

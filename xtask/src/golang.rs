@@ -27,9 +27,10 @@ pub fn build(name: &str, sources: &str) -> Result<PathBuf> {
         Some(go) => go,
         None => {
             eprintln!("fetching Go and upstream's libraries from Debian");
-            fs::create_dir_all(&work)?;
-            let sid = Sid::update(work.join("apt"))?;
-            sid.unpack(&sid.closure(PACKAGES, "golang-")?, &work)?;
+            tools::make_whole(&work, |work| {
+                let sid = Sid::update(work.join("apt"))?;
+                sid.unpack(&sid.closure(PACKAGES, "golang-")?, work)
+            })?;
             toolchain(&work).context("golang-go brought no Go")?
         }
     };

@@ -8,12 +8,16 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::{images, kubectl, tools};
+use crate::{debian, images, kubectl, tools};
 
 /// `kmod` loads modules when the kernel asks for them.
 const PACKAGES: &[&str] = &["busybox-static", "kmod", "qemu-system-x86"];
 /// What the emulated machine needs before it sees this one's files.
 const FIRST_MODULES: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "overlay"];
+/// How long the emulated machine may take, in seconds: a test that hangs there has nobody else who ends it.
+const TIME: &str = "3600";
+/// What timeout(1) ends with when that was too short.
+const TOO_LONG: i32 = 124;
 /// What the last line of the emulated machine's console begins with.
 const ENDED: &str = "knarr-kernel-tests-ended ";
 
@@ -61,6 +65,17 @@ fn build(target: &[&str], kind: &str) -> Result<PathBuf> {
     Ok(program.context("cargo names no test program")?.into())
 }
 
+/// Unpacks Debian's newest kernel into a directory.
+fn unpack(directory: &Path) -> Result<()> {
+    let depends = tools::output(Command::new("apt-cache").args(["depends", "linux-image-amd64"]))?;
+    let package =
+        depends.lines().find_map(|line| line.trim().strip_prefix("Depends: ")).context("linux-image-amd64 needs no kernel")?;
+    let mut apt = Command::new("apt-get");
+    apt.args(["-q", "-o", "APT::Sandbox::User=root", "download", package]).current_dir(directory);
+    tools::output(&mut apt)?;
+    debian::unpack(directory, directory)
+}
+
 /// Debian's kernel with its modules, unpacked beside what is installed.
 struct Kernel {
     directory: PathBuf,
@@ -73,22 +88,7 @@ impl Kernel {
         let directory = tools::work_dir().join("kernel");
         if Self::release(&directory).is_err() {
             eprintln!("fetching a kernel");
-            fs::create_dir_all(&directory)?;
-            let depends = tools::output(Command::new("apt-cache").args(["depends", "linux-image-amd64"]))?;
-            let package = depends
-                .lines()
-                .find_map(|line| line.trim().strip_prefix("Depends: "))
-                .context("linux-image-amd64 needs no kernel")?;
-            let mut apt = Command::new("apt-get");
-            apt.args(["-q", "-o", "APT::Sandbox::User=root", "download", package]).current_dir(&directory);
-            tools::output(&mut apt)?;
-            for entry in fs::read_dir(&directory)? {
-                let path = entry?.path();
-                if path.extension().is_some_and(|end| end == "deb") {
-                    tools::run(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&directory))?;
-                    fs::remove_file(path)?;
-                }
-            }
+            tools::make_whole(&directory, unpack)?;
         }
         let kernel = Self { release: Self::release(&directory)?, directory };
         tools::run(Command::new("depmod").arg("-b").arg(&kernel.directory).arg(&kernel.release))?;
@@ -141,7 +141,9 @@ impl Kernel {
             ["-virtfs".to_owned(), format!("local,path={path},mount_tag={tag},security_model=none,readonly=on,multidevs=remap")]
         };
         let console = self.directory.join("console.log");
-        let mut qemu = Command::new("qemu-system-x86_64");
+        let mut qemu = Command::new("timeout");
+        // In this process group, so that the terminal's signals reach it, too.
+        qemu.args(["--foreground", "--kill-after", "10", TIME, "qemu-system-x86_64"]);
         qemu.args(["-accel", "tcg,thread=multi", "-smp", "2", "-cpu", "max", "-m", "8192", "-nographic", "-no-reboot"]);
         qemu.arg("-kernel").arg(self.directory.join(format!("boot/vmlinuz-{}", self.release)));
         qemu.arg("-initrd").arg(self.first_files()?).args(["-append", "console=ttyS0 panic=-1 quiet"]);
@@ -152,7 +154,9 @@ impl Kernel {
         qemu.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut machine = qemu.spawn()?;
         let shown = Command::new("sh").args(["-c", &show]).stdin(machine.stdout.take().context("QEMU prints")?).status()?;
-        ensure!(machine.wait()?.success() && shown.success(), "the emulated machine failed");
+        let ended = machine.wait()?;
+        ensure!(ended.code() != Some(TOO_LONG), "the emulated machine was ended after {TIME} s");
+        ensure!(ended.success() && shown.success(), "the emulated machine failed");
         let text = String::from_utf8_lossy(&fs::read(&console)?).into_owned();
         match text.lines().find_map(|line| line.trim_end().strip_prefix(ENDED)) {
             Some("0") => Ok(()),

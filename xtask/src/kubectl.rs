@@ -2,27 +2,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::debian::Sid;
-use crate::tools;
+use crate::debian;
 
 /// The version that the tests run with.
 pub const VERSION: &str = "1.36.4";
-const PACKAGE: &str = "kubectl";
+/// And the package that it is in.
+const PROGRAM: &str = "kubectl";
 
 /// The program, fetched and unpacked on first use. Nothing is installed on the machine.
 pub fn path() -> Result<PathBuf> {
-    let directory = tools::work_dir().join(format!("kubectl-{VERSION}"));
-    let program = directory.join("usr/bin/kubectl");
-    if !program.exists() {
-        eprintln!("fetching kubectl {VERSION}");
-        let lists = directory.join("apt");
-        Sid::update(lists.clone())?.unpack(&[PACKAGE.to_owned()], &directory)?;
-        tools::remove(lists)?;
-    }
-    if !program.exists() {
-        bail!("package {PACKAGE} has no usr/bin/kubectl");
-    }
-    Ok(program)
+    Ok(debian::programs(PROGRAM, &format!("{PROGRAM}-{VERSION}"), PROGRAM)?.join(PROGRAM))
 }

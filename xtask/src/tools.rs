@@ -87,6 +87,19 @@ pub fn remove(directory: impl AsRef<Path>) -> Result<()> {
     run(Command::new("rm").args(["-rf", "--"]).arg(directory.as_ref()))
 }
 
+/// Has a directory made that is not there, or not as it is to be. It is made beside its place and gets there when it is whole: what an
+/// interrupted run leaves is not taken for it.
+pub fn make_whole(directory: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let mut part = directory.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    remove(&part)?;
+    std::fs::create_dir_all(&part)?;
+    make(&part)?;
+    remove(directory)?;
+    Ok(std::fs::rename(&part, directory)?)
+}
+
 /// Ends a process that these commands started, if it still is the program that they started.
 pub fn terminate(pid: &str, program: &str) -> Result<()> {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -110,6 +123,23 @@ pub fn pause() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_interrupted_is_made_from_the_beginning() {
+        let root = std::env::temp_dir().join(format!("knarr-xtask-{}", std::process::id()));
+        let directory = root.join("kernel-6.1");
+        let interrupted = make_whole(&directory, |part| {
+            std::fs::write(part.join("half"), "")?;
+            bail!("interrupted")
+        });
+        assert!(interrupted.is_err() && !directory.exists());
+        std::fs::create_dir_all(directory.join("left")).unwrap();
+        make_whole(&directory, |part| Ok(std::fs::write(part.join("whole"), "")?)).unwrap();
+        let names =
+            |path: &Path| -> Vec<_> { std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect() };
+        assert_eq!((names(&directory), names(&root)), (vec!["whole".into()], vec!["kernel-6.1".into()]));
+        remove(root).unwrap();
+    }
 
     #[test]
     fn cargo_hears_nothing_of_this_package() {

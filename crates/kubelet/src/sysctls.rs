@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use pods::sysctls::{Namespace, all_with, namespace};
+
 /// Sysctls that any pod may set: they have namespaces and do no harm outside (upstream's `safe_sysctls.go`).
 const SAFE: &[&str] = &[
     "kernel.shm_rmid_forced",
@@ -20,23 +22,6 @@ const SAFE: &[&str] = &[
 
 /// Longest name, characters.
 const LONGEST: usize = 253;
-
-/// The namespace that has a value of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Namespace {
-    Net,
-    Ipc,
-}
-
-/// The namespace of a sysctl, or of all that begin so (namespaces(7)); none for those of the whole machine.
-fn namespace(name: &str) -> Option<Namespace> {
-    let ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."];
-    match name {
-        _ if name.starts_with("net.") => Some(Namespace::Net),
-        "kernel.sem" => Some(Namespace::Ipc),
-        _ => ipc.iter().any(|prefix| name.starts_with(prefix)).then_some(Namespace::Ipc),
-    }
-}
 
 /// Unsafe sysctls that pods of the node may set: one, or with `*` at the end all that begin so. Only those that have namespaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +54,7 @@ impl FromStr for Pattern {
             return Err(PatternError::Name(text.to_owned()));
         }
         let name = name.replace('/', ".");
-        match namespace(&name) {
+        match if is_prefix { all_with(&name) } else { namespace(&name) } {
             Some(_) => Ok(Self { name, is_prefix }),
             None => Err(PatternError::NotNamespaced(text.to_owned())),
         }
@@ -97,7 +82,9 @@ pub(crate) fn refusal(name: &str, allowed: &[Pattern], host_network: bool, host_
     match namespace(&name) {
         Some(Namespace::Net) if host_network => Some("not allowed with host net enabled"),
         Some(Namespace::Ipc) if host_ipc => Some("not allowed with host ipc enabled"),
-        _ => None,
+        Some(_) => None,
+        // Whatever allows it: it would be set for the whole machine.
+        None => Some("not allowlisted"),
     }
 }
 
@@ -119,9 +106,19 @@ mod tests {
         {
             check(pattern, true);
         }
-        for pattern in
-            ["*", "", "kernel.*", "kernel.semx", "kernel.core_pattern", "vm.swappiness", "ne*", "net.*.x", "net. *", "fs.mqueue*"]
-        {
+        for pattern in [
+            "*",
+            "",
+            "kernel.*",
+            "kernel.semx",
+            "kernel.core_pattern",
+            "vm.swappiness",
+            "ne*",
+            "net.*.x",
+            "net. *",
+            "fs.mqueue*",
+            "kernel.sem*",
+        ] {
             check(pattern, false);
         }
         let error = "vm.*".parse::<Pattern>().unwrap_err().to_string();
@@ -140,5 +137,7 @@ mod tests {
         check("net.core.rmem_max", false, Some("not allowlisted"));
         check("net.core.somaxconn", true, Some("not allowed with host net enabled"));
         check("kernel.msgmax", true, Some("not allowed with host ipc enabled"));
+        let machine = [Pattern { name: "kernel.".to_owned(), is_prefix: true }];
+        assert_eq!(refusal("kernel.sem_next_id", &machine, false, false), Some("not allowlisted"));
     }
 }

@@ -12,6 +12,7 @@ pub mod huge_pages;
 pub mod local;
 pub mod mounts;
 pub mod nested;
+mod on_disk;
 pub mod payload;
 pub mod points;
 pub mod propagation;
@@ -39,8 +40,9 @@ use crate::drivers::{expand, records};
 use crate::refs::PodReferences;
 use crate::spec::Model;
 use claims::{Backing, Mode};
+use on_disk::OnDisk;
 use payload::Sources;
-use points::{is_mount_point, remove_points, unmount_below};
+use points::{remove_points, unmount_below};
 use tokens::Tokens;
 
 /// The directory of volumes behind claims: what is in them is not the pod's.
@@ -55,14 +57,6 @@ pub struct Volumes {
     mounted: parking_lot::Mutex<HashMap<String, Mounted>>,
     /// The names of hostPath volumes that were as they are to be: their containers have them, whatever becomes of the path.
     found: parking_lot::Mutex<BTreeSet<String>>,
-}
-
-/// What is on disk of a volume and its pod.
-struct OnDisk {
-    /// It is mounted, or mapped as a device.
-    is_mounted: bool,
-    /// The pod has volumes of drivers. Whose driver wants more is not known of those that a process before has mounted.
-    has_drivers: bool,
 }
 
 /// What events say of the volumes that cannot be had, by their names.
@@ -221,7 +215,7 @@ impl Volumes {
             return Ok((None, None));
         }
         let known = self.mounted.lock().get(&volume.name).cloned();
-        let OnDisk { is_mounted, has_drivers } = self.on_disk(model, volume).await?;
+        let OnDisk { is_mounted, may_be_drivers } = self.on_disk(model, volume, known.is_some()).await?;
         let rests = known.as_ref().is_none_or(|driver| !driver.republish && !driver.grows);
         if let Some(source) = source {
             if is_mounted && known.is_some() && rests {
@@ -230,7 +224,7 @@ impl Volumes {
             return Ok((None, Some(self.of_driver(model, volume, &source, known.as_ref()).await?)));
         }
         let Some(claim) = claim else { return Ok((None, None)) };
-        let by_driver = known.is_some() || !is_mounted || has_drivers;
+        let by_driver = known.is_some() || !is_mounted || may_be_drivers;
         if is_mounted && (!by_driver || known.is_some() && rests) {
             return Ok((None, known));
         }
@@ -316,13 +310,9 @@ impl Volumes {
     }
 
     /// What a process before may have left of a volume. A file system that is mounted there may hang: no thread of the async runtime looks.
-    async fn on_disk(&self, model: &Model, volume: &Volume) -> Result<OnDisk, String> {
+    async fn on_disk(&self, model: &Model, volume: &Volume, is_known: bool) -> Result<OnDisk, String> {
         let (pod_dir, volume) = (self.cx.pod_dir(model.uid()), volume.clone());
-        let look = move || -> io::Result<OnDisk> {
-            let is_mounted = is_mount_point(&path(&pod_dir, &volume))? || block::is_mapped(&pod_dir, &volume.name);
-            let has_drivers = records::list(&pod_dir).is_ok_and(|records| !records.is_empty());
-            Ok(OnDisk { is_mounted, has_drivers })
-        };
+        let look = move || on_disk::look(&pod_dir, &volume, is_known);
         tokio::task::spawn_blocking(look).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 

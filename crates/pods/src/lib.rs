@@ -14,6 +14,7 @@ pub mod security;
 pub mod signals;
 pub mod slices;
 pub mod state;
+pub mod sysctls;
 pub mod tolerations;
 pub mod volumes;
 

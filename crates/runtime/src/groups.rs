@@ -79,17 +79,12 @@ pub async fn dial(netns: Option<PathBuf>, port: u16) -> Result<tokio::net::TcpSt
     crate::engine::dial(netns, port).await
 }
 
-/// The number of a signal by its name, such as `SIGTERM` or `SIGRTMIN+3`; none where there is no such signal.
-pub fn signal_number(name: &str) -> Option<i32> {
-    crate::engine::signal_number(name)
-}
-
 /// Sends a process a signal by its name, such as `SIGTERM` or `SIGRTMIN+3`; one that is gone needs none.
 ///
 /// # Errors
 /// There is no signal of that name.
 pub fn send_signal(pid: i32, name: &str) -> Result<()> {
-    let number = signal_number(name).ok_or_else(|| Error::Unsupported(format!("signal {name:?}")))?;
+    let number = crate::engine::signal_number(name).ok_or_else(|| Error::Unsupported(format!("signal {name:?}")))?;
     crate::shim::task::send_signal(pid, number);
     Ok(())
 }

@@ -16,10 +16,11 @@ pub mod rotation;
 mod shim;
 mod stall;
 mod uptime;
+pub mod variables;
 
 pub use disk::{DiskUsage, disk_usage};
 pub use engine::{Engine, Options, START_LIMIT};
-pub use groups::{Groups, dial, send_signal, signal_number};
+pub use groups::{Groups, dial, send_signal};
 pub use images::registry::Registries;
 pub use images::{LayerStream, Observer, Outcome, PeerError, Peers, Progress, Shared};
 pub use kernel_log::KernelLog;

@@ -24,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("controllers", &["base", "codec", "apimachinery", "pods", "client"]),
     ("hollow", &["base", "pods", "client", "controllers"]),
     ("scheduler", &["base", "apimachinery", "cel", "pods", "client"]),
-    ("runtime", &["base"]),
+    ("runtime", &["base", "pods"]),
     ("cri", &["base", "grpc", "streaming", "runtime"]),
     ("kubelet", &["base", "codec", "apimachinery", "pods", "streaming", "kinds", "client", "grpc", "csi", "runtime"]),
     ("network", &["base", "apimachinery", "client"]),

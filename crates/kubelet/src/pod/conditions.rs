@@ -1,13 +1,13 @@
 //! The conditions of a pod.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use runtime::api::SandboxState;
 
 use super::state::{Evicted, Slot, State, Step};
 use super::{resize, restart};
-use crate::spec::{Model, Role};
+use crate::spec::{Member, Model, Role};
 
 /// API times have whole seconds.
 pub fn seconds(time: Timestamp) -> Time {
@@ -100,16 +100,24 @@ fn restarting(model: &Model, state: &State, new: &PodStatus) -> Option<(&'static
 
 /// Whether all init containers are through and all sidecars have started, or some container has run already.
 pub fn initialized(model: &Model, state: &State) -> bool {
-    let slot = |name: &str| state.slots.get(name);
-    let ran = |slot: Option<&Slot>| slot.is_some_and(|s| s.current.is_some());
-    if model.members.iter().any(|m| m.role == Role::App && ran(slot(&m.spec.name))) {
+    let ran = |name: &str| state.slots.get(name).is_some_and(|slot| slot.current.is_some());
+    if model.members.iter().any(|member| member.role == Role::App && ran(&member.spec.name)) {
         return true;
     }
-    model.members.iter().all(|member| match member.role {
-        Role::Init => slot(&member.spec.name).and_then(Slot::exited).is_some_and(|c| c.exit_code == Some(0)),
-        Role::Sidecar => slot(&member.spec.name).is_some_and(|s| s.running() && s.started),
-        Role::App | Role::Ephemeral => true,
-    })
+    incomplete(model, state).next().is_none()
+}
+
+/// The init containers that have still to run to their end, also where that is once more, and the sidecars that have not started.
+fn incomplete<'a>(model: &'a Model, state: &'a State) -> impl Iterator<Item = &'a str> {
+    let is_through = |member: &&Member| {
+        let slot = state.slots.get(&member.spec.name);
+        match member.role {
+            Role::Init => slot.and_then(Slot::exited).is_some_and(|ended| ended.exit_code == Some(0)),
+            Role::Sidecar => slot.is_some_and(|slot| slot.running() && slot.started),
+            Role::App | Role::Ephemeral => true,
+        }
+    };
+    model.members.iter().filter(move |member| !is_through(member)).map(|member| member.spec.name.as_str())
 }
 
 fn initialized_verdict(model: &Model, state: &State, new: &PodStatus) -> Verdict {
@@ -119,18 +127,12 @@ fn initialized_verdict(model: &Model, state: &State, new: &PodStatus) -> Verdict
     if initialized(model, state) {
         return (true, "", String::new());
     }
-    let statuses = new.init_container_statuses.as_deref().unwrap_or_default();
-    let incomplete = |status: &&ContainerStatus| {
-        let sidecar = model.member(&status.name).is_some_and(|member| member.role == Role::Sidecar);
-        if sidecar { status.started != Some(true) } else { !status.ready }
-    };
-    let names = go_list(statuses.iter().filter(incomplete));
-    (false, "ContainersNotInitialized", format!("containers with incomplete status: {names}"))
+    (false, "ContainersNotInitialized", format!("containers with incomplete status: {}", go_list(incomplete(model, state))))
 }
 
 /// `[a b]`, as Go prints a list.
-fn go_list<'a>(statuses: impl Iterator<Item = &'a ContainerStatus>) -> String {
-    format!("[{}]", statuses.map(|status| status.name.as_str()).collect::<Vec<_>>().join(" "))
+fn go_list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    format!("[{}]", names.collect::<Vec<_>>().join(" "))
 }
 
 fn containers_ready(model: &Model, new: &PodStatus) -> Verdict {
@@ -145,7 +147,8 @@ fn containers_ready(model: &Model, new: &PodStatus) -> Verdict {
     if unready.peek().is_none() {
         return (true, "", String::new());
     }
-    (false, "ContainersNotReady", format!("containers with unready status: {}", go_list(unready)))
+    let names = go_list(unready.map(|status| status.name.as_str()));
+    (false, "ContainersNotReady", format!("containers with unready status: {names}"))
 }
 
 fn pod_ready(model: &Model, containers: &Verdict, old: &PodStatus) -> Verdict {

@@ -72,6 +72,9 @@ mod tests {
         for (name, expected) in table.into_iter().chain(others).chain(strange) {
             assert_eq!(number(name), expected, "{name}");
         }
+        for name in pods::signals::LINUX {
+            assert!(number(name).is_some(), "{name}");
+        }
         for number in 1..=64 {
             let back = super::number(&name(number));
             assert_eq!(back, Some(if matches!(number, 32 | 33) { 34 } else { number }), "{}", name(number));

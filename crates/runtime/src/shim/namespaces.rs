@@ -8,6 +8,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Gid, Uid, fork, pipe2};
+use pods::sysctls::{Namespace, namespace};
 
 use super::protocol::ShimConfig;
 use crate::api::IdRange;
@@ -38,11 +39,13 @@ pub(super) fn enter(config: &ShimConfig) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a sysctl is of a namespace that is the pod's own (namespaces(7)).
+/// Whether a sysctl is of a namespace that is the pod's own.
 fn is_namespaced(name: &str, config: &ShimConfig) -> bool {
-    let name = name.replace('/', ".");
-    let ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix)) || name == "kernel.sem";
-    (config.new_net && name.starts_with("net.")) || (config.new_ipc && ipc)
+    match namespace(name) {
+        Some(Namespace::Net) => config.new_net,
+        Some(Namespace::Ipc) => config.new_ipc,
+        None => false,
+    }
 }
 
 fn context(what: &str, error: io::Error) -> io::Error {

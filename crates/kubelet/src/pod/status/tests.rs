@@ -78,6 +78,35 @@ fn init_containers() {
     check(spec, vec![ended("1", "i", 0, 0), container("2", "a", 0, Running)], "Running i=Completed/0 a=running/0 True");
 }
 
+/// Pod lifecycle, "Init containers": "If the Pod restarts, or is restarted, all init containers must execute again."
+#[test]
+fn what_has_to_run_again_is_named_as_long_as_its_last_end_is_shown() {
+    let sidecar = json!({"name": "s", "image": "img", "restartPolicy": "Always"});
+    let spec = json!({"initContainers": [{"name": "i", "image": "img"}, sidecar, {"name": "j", "image": "img"}],
+        "containers": [{"name": "a", "image": "img"}]});
+    let model = model(spec);
+    let told = |state: &State| {
+        let status = generate(&model, state, &PodStatus::default(), &[], times(at(4)));
+        let condition = status.conditions.iter().flatten().find(|condition| condition.type_ == "Initialized").cloned().unwrap();
+        (status.init_container_statuses.unwrap()[0].ready, condition.status, condition.message.unwrap_or_default())
+    };
+    let check = |state: &State, ready: bool, incomplete: &str| {
+        let message = format!("containers with incomplete status: {incomplete}");
+        assert_eq!(told(state), (ready, "False".to_owned(), message));
+    };
+    let mut state = state(vec![ended("1", "i", 0, 0), ended("2", "j", 0, 0)]);
+    check(&state, true, "[s]");
+    for name in ["i", "j"] {
+        state.slot(name).retire();
+    }
+    check(&state, true, "[i s j]");
+    state.slot("i").observe(container("3", "i", 1, Running));
+    state.slot("i").hook = Step::Done(());
+    check(&state, false, "[i s j]");
+    state.slot("i").observe(ended("3", "i", 1, 0));
+    check(&state, true, "[s j]");
+}
+
 #[test]
 fn a_crash_loop_shows_its_delay_and_the_last_end() {
     let model = model(one("Always"));

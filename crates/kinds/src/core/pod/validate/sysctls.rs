@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::api::core::v1::{PodSpec, Sysctl};
+use pods::sysctls::{Namespace, namespace};
 
 const MAX_LENGTH: usize = 253;
 const PATTERN: &str = r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
@@ -21,12 +22,12 @@ pub(super) fn validate(sysctls: &[Sysctl], spec: &PodSpec, path: &Path, errors: 
             errors.push(Error::duplicate(&path, name));
         }
         seen.insert(name);
-        let dotted = name.replace('/', ".");
-        if spec.host_network == Some(true) && dotted.starts_with("net.") {
-            errors.push(Error::invalid(&path, name, "may not be specified when 'hostNetwork' is true"));
-        } else if spec.host_ipc == Some(true) && is_ipc(&dotted) {
-            errors.push(Error::invalid(&path, name, "may not be specified when 'hostIPC' is true"));
-        }
+        let shared = match namespace(name) {
+            Some(Namespace::Net) if spec.host_network == Some(true) => "hostNetwork",
+            Some(Namespace::Ipc) if spec.host_ipc == Some(true) => "hostIPC",
+            _ => continue,
+        };
+        errors.push(Error::invalid(&path, name, format!("may not be specified when '{shared}' is true")));
     }
 }
 
@@ -40,9 +41,4 @@ fn is_valid(name: &str) -> bool {
             && bytes.iter().all(|b| edge(*b) || matches!(b, b'-' | b'_'))
     };
     name.len() <= MAX_LENGTH && name.split(['.', '/']).all(segment)
-}
-
-/// Whether the parameter belongs to the IPC namespace.
-fn is_ipc(name: &str) -> bool {
-    name == "kernel.sem" || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix))
 }
