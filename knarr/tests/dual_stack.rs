@@ -321,6 +321,12 @@ fn a_service_grows_and_shrinks(c: &Cluster, pods: &[Web]) {
 fn nodes_lead_in(c: &Cluster, pods: &[Web]) {
     let ports = json!([{"port": 80, "targetPort": 8080, "nodePort": 30080}]);
     make(c, "nodes", &json!({"type": "NodePort", "ipFamilyPolicy": "RequireDualStack", "ports": ports}));
+    // test/e2e/network/localhost_nodeports.go, "should proxy localhost NodePort traffic to backends across nodes".
+    for node in NODES {
+        eventually(&format!("{node} answers n2 at its own loopback"), || {
+            (fetch(c, 2, &url("127.0.0.1", 30080, "")) == node).then_some(())
+        });
+    }
     for number in [1, 2] {
         for address in [format!("192.168.77.{number}"), format!("fd77::{number}")] {
             for port in [30080, 8088] {

@@ -297,6 +297,7 @@ impl PodNetwork {
             nodes::set_up(&options, &mut links, address, mtu)?;
         }
         let table = Table::open(&options.table, options.config(), &options.holders)?;
+        sysctl::keep_half_closed()?;
         crate::nft::host::warn(&table.families(), &options.bridge);
         let ports = ipam.leases().iter().map(|(sandbox, lease)| (owner(sandbox), contribution(sandbox, lease)));
         // A pod that the kernel takes nothing of keeps no other from its ports.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::{Netns, isolate, sh, udp};
 use network::{Options, PodNetwork};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, bind, send, socket};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, send, socket};
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 1);
 const EVERYBODY: [u8; 6] = [0xff; 6];
@@ -99,6 +99,21 @@ fn datagram(from: Ipv4Addr, to: Ipv4Addr, text: &[u8]) -> Vec<u8> {
     [ip, udp].concat()
 }
 
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+
+/// A segment of TCP without data, from port 7001 to port 7000.
+fn segment(from: Ipv4Addr, to: Ipv4Addr, flags: u8) -> Vec<u8> {
+    let mut tcp =
+        [&7001u16.to_be_bytes()[..], &7000u16.to_be_bytes(), &[0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 16, 0, 0, 0, 0, 0]].concat();
+    let pseudo = [&from.octets()[..], &to.octets(), &[0, 6, 0, 20], &tcp].concat();
+    tcp[16..18].copy_from_slice(&sum(&pseudo));
+    let mut ip = [&[0x45, 0, 0, 40, 0, 1, 0, 0, 64, 6, 0, 0][..], &from.octets(), &to.octets()].concat();
+    let checksum = sum(&ip);
+    ip[10..12].copy_from_slice(&checksum);
+    [ip, tcp].concat()
+}
+
 fn icmp6(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> Vec<u8> {
     let mut message = message.to_vec();
     let pseudo = [&from.octets()[..], &to.octets(), &(message.len() as u32).to_be_bytes(), &[0, 0, 0, 58], &message].concat();
@@ -162,6 +177,37 @@ fn a_pod_sends_with_its_own_addresses_only() {
         evil.say((victim.v4, 7000).into(), b"5");
         assert_eq!(received(&server, "5"), ["5"], "{to:?}");
     }
+}
+
+/// test/e2e/network/conntrack.go, "should drop INVALID conntrack entries" (kubernetes#74839); kube_proxy.go, "should set TCP CLOSE_WAIT timeout".
+#[test]
+fn what_is_no_part_of_a_connection_goes_no_further() {
+    if !isolate() {
+        return;
+    }
+    let node = Node::start();
+    let (client, server) = (node.pod("client"), node.pod("server"));
+    let heard =
+        server.netns.run(|| socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), SockProtocol::EthAll).unwrap());
+    let segment = |flags: u8| client.send(frame(mac(GATEWAY), mac(client.v4), 0x0800, &segment(client.v4, server.v4, flags)));
+    let protocols = |last: &'static [u8]| {
+        client.say((server.v4, 7000).into(), last);
+        let mut seen = Vec::new();
+        let mut buffer = [0; 2048];
+        while seen.last() != Some(&17) {
+            let length = nix::unistd::read(heard.as_raw_fd(), &mut buffer).unwrap();
+            let is_of_client = buffer[12..14] == [8, 0] && length >= 34 && buffer[26..30] == client.v4.octets();
+            seen.extend(is_of_client.then_some(buffer[23]));
+        }
+        seen
+    };
+    // An answer to nothing.
+    segment(SYN | ACK);
+    assert_eq!(protocols(b"1"), [17]);
+    segment(SYN);
+    assert_eq!(protocols(b"2"), [6, 17]);
+    let timeout = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait").unwrap();
+    assert_eq!(timeout.trim(), "3600");
 }
 
 #[test]

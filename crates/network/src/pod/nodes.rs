@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::Node;
 use serde::{Deserialize, Serialize};
 
 use super::rtnl::Links;
-use super::{Error, Options, blocking, open_links};
+use super::{Error, Options, blocking, open_links, sysctl};
 use crate::nft::contents::Fragment;
 use crate::nft::element::Protocol;
 use crate::nft::features::guards;
@@ -108,6 +108,10 @@ fn switch_on(options: &Options, links: &mut Links, name: &str, mtu: u32) -> Resu
     let link = links.link(name)?.ok_or_else(|| Error::NoOverlay(name.to_owned()))?.index;
     for range in &options.pod_cidrs {
         links.add_address(link, range.network(), range.max_prefix_len())?;
+    }
+    // A node port at 127.0.0.1 may lead to another node's pod.
+    if options.pod_cidrs.iter().any(|range| range.addr().is_ipv4()) {
+        sysctl::set(format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
     }
     Ok(link)
 }

@@ -23,6 +23,17 @@ pub(crate) fn set(key: String, value: &'static str) -> Result<(), Error> {
     Ok(())
 }
 
+/// How long a connection is known one side of which has ended, as long as nothing is said, in seconds: through a service, what the other side says after
+/// that reaches nobody. A server may think for long after it has heard all; the kernel's own value is a minute. (kube-proxy's default.)
+const HALF_CLOSED: (&str, u64) = ("net/netfilter/nf_conntrack_tcp_timeout_close_wait", 3600);
+
+/// Lets connections live on that are closed by half. Rules that look at connections have to be there: with them comes what knows them.
+pub(crate) fn keep_half_closed() -> Result<(), Error> {
+    let (key, least) = HALF_CLOSED;
+    let now = std::fs::read_to_string(PathBuf::from("/proc/sys").join(key)).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    if now.is_some_and(|now| now < least) { set(key.to_owned(), "3600") } else { Ok(()) }
+}
+
 /// Sets `key` where the kernel has it.
 pub(crate) fn set_if_there(key: &str, value: &'static str) -> Result<(), Error> {
     match PathBuf::from("/proc/sys").join(key).exists() {

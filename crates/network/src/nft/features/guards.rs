@@ -15,21 +15,26 @@ pub const OVERLAY: (Protocol, u16) = (Protocol::Udp, 8472);
 /// The addresses of the other nodes.
 static NODES: SetKind = SetKind::set("nodes", &[Field::Address]);
 
-/// The host's loopback addresses are not for pods: `route_localnet` lets the host reach host ports by 127.0.0.1, and would let pods
-/// reach what listens there. And what the node serves at a service address (cluster DNS) is for pods and for the node: for
+/// The host's loopback addresses are for the host: `route_localnet` lets it reach host ports and node ports by 127.0.0.1, and would let pods and
+/// neighbours reach what listens there, and speak for it. And what the node serves at a service address (cluster DNS) is for pods and for the node: for
 /// neighbours that route to it, it would be an open resolver.
 ///
 /// Who sends to the port of an overlay that knows nobody by a key speaks for every pod, whatever its address: only other nodes may. A pod would by
 /// way of its node, behind whose address it is hidden.
+///
+/// Packets of pods that the connection tracking takes for no part of their connection are not translated (kubernetes#74839): they would come to a
+/// client from an address that it has never spoken to, and the connection through the service would be reset.
 pub(super) fn part(config: &Config, family: Family) -> Part {
     let drop = || rules::verdict(Verdict::Drop);
     let filter = |number, priority| Hook { kind: "filter", number, priority };
     let mut chains = Vec::new();
     if let Some(loopback) = rules::loopback(family) {
-        let from_pod = rules::interface(Meta::InputName, &config.bridge, true);
-        let to_loopback = rules::within(rules::destination(family, 0), &loopback, true);
-        let rule = [from_pod, to_loopback, drop()].concat();
-        chains.push(Chain::base("guard", filter(rules::PREROUTING, -300), vec![Rule::new(rule)]));
+        let rule = |address| {
+            let elsewhere = rules::interface(Meta::InputName, "lo", false);
+            Rule::new([elsewhere, rules::within(address, &loopback, true), drop()].concat())
+        };
+        let rules = vec![rule(rules::destination(family, 0)), rule(rules::source(family, 0))];
+        chains.push(Chain::base("guard", filter(rules::PREROUTING, -300), rules));
     }
     let rule = |cidr| {
         let mut exprs: Vec<Expr> = rules::within(rules::destination(family, 0), cidr, true);
@@ -52,6 +57,11 @@ pub(super) fn part(config: &Config, family: Family) -> Part {
         neighbours.push(Rule::new([to_overlay(), stranger, drop()].concat()));
         forged.push(Rule::new([from_pod, to_overlay(), to_other, drop()].concat()));
     }
+    let of_pods = Config::of_family(&config.cluster_cidrs, family).flat_map(|cidr| {
+        [rules::source(family, 0), rules::destination(family, 0)].map(|address| rules::within(address, cidr, true))
+    });
+    let invalid = of_pods.map(|of_pod| Rule::new([of_pod, rules::invalid(), drop()].concat())).collect();
+    chains.push(Chain::base("invalid", filter(rules::FORWARD, -20), invalid));
     chains.push(Chain::base("neighbours", filter(rules::INPUT, -10), neighbours));
     chains.push(Chain::base("pods-to-nodes", filter(rules::FORWARD, -10), forged));
     if family == Family::V6 {

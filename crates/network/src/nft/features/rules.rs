@@ -135,6 +135,14 @@ pub(crate) fn translated() -> Vec<Expr> {
     exprs
 }
 
+/// Continues when the packet is no part of its connection.
+pub(crate) fn invalid() -> Vec<Expr> {
+    const INVALID: u32 = 1;
+    let mut exprs = vec![Expr::Connection { what: Connection::State, reg: 0 }];
+    exprs.extend(any_bit(INVALID));
+    exprs
+}
+
 /// The addresses of the host's loopback interface that other machines could be led to.
 pub(crate) fn loopback(family: Family) -> Option<IpNet> {
     IpNet::new(IpAddr::from([127, 0, 0, 0]), 8).ok().filter(|_| family == Family::V4)
