@@ -23,6 +23,23 @@ spec:
       readinessProbe: {httpGet: {path: /file, port: 8080}, periodSeconds: 3600}
 "#;
 
+const SYSCTLS: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: sysctls}
+spec:
+  restartPolicy: Never
+  securityContext:
+    sysctls:
+      - {name: net.ipv4.conf.eth0.log_martians, value: "1"}
+      - {name: net/ipv4/conf/lo/log_martians, value: "0"}
+      - {name: net.ipv4.tcp_keepalive_probes, value: "7"}
+  containers:
+    - name: main
+      image: 127.0.0.1:5000/busybox:1.36
+      command: [sh, -c, cd /proc/sys/net/ipv4; cat conf/eth0/log_martians conf/lo/log_martians tcp_keepalive_probes]
+"#;
+
 const MONITOR: &str = r#"
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -39,12 +56,20 @@ subjects: [{kind: ServiceAccount, name: default, namespace: default}]
 #[test]
 fn the_kubelet_serves_its_clients() {
     let mut c = Cluster::prepare(KNARR);
-    c.start_server_with(&["--enable-system-log-query"]);
+    c.start_server_with(&["--enable-system-log-query", "--allowed-unsafe-sysctls", "net.ipv4.conf.*"]);
     c.k_with("apply -f -", SLOW);
     c.k("wait --for=condition=Ready pod/slow --timeout=60s");
     tokens(&c);
     node_logs(&c);
     port_forward(&c);
+    sysctls(&c);
+}
+
+/// Using sysctls in a Kubernetes Cluster: those of a pod's device are set when it has one.
+fn sysctls(c: &Cluster) {
+    c.k_with("apply -f -", SYSCTLS);
+    c.k("wait --for=jsonpath={.status.phase}=Succeeded pod/sysctls --timeout=60s");
+    assert_eq!(c.k("logs sysctls").split_whitespace().collect::<Vec<_>>(), ["1", "0", "7"]);
 }
 
 /// "When the kubelet's HTTPS endpoint ... is enabled", a ServiceAccount's token is reviewed and its rights on the node's

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod rotation;
 mod shim;
 mod stall;
+mod sysctls;
 mod uptime;
 pub mod variables;
 

@@ -141,21 +141,30 @@ pub(crate) async fn dial(netns: Option<PathBuf>, port: u16) -> Result<TcpStream>
 
 /// A socket stays in the namespace that it was made in, so that no thread waits for who does not answer.
 async fn connect(netns: Option<PathBuf>, address: SocketAddr) -> io::Result<TcpStream> {
-    let (sender, receiver) = oneshot::channel();
-    // A thread of its own: it never comes back from the pod's network namespace.
-    std::thread::Builder::new()
-        .name("dial".to_owned())
-        .stack_size(128 << 10)
-        .spawn(move || drop(sender.send(socket_inside(netns, address))))?;
-    let socket = receiver.await.map_err(|_| io::Error::other("the dialling thread ended"))??;
+    let socket = inside(netns, move || socket_for(address)).await?;
     let connecting = TcpSocket::from_std_stream(socket.into()).connect(address);
     tokio::time::timeout(DIAL, connecting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-fn socket_inside(netns: Option<PathBuf>, address: SocketAddr) -> io::Result<OwnedFd> {
-    if let Some(path) = netns {
-        setns(std::fs::File::open(path)?.as_fd(), CloneFlags::CLONE_NEWNET)?;
-    }
+/// Does something in a network namespace, that of the node when none is given.
+pub(super) async fn inside<T: Send + 'static>(
+    netns: Option<PathBuf>,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (sender, receiver) = oneshot::channel();
+    let enter = move || match netns {
+        Some(path) => Ok(setns(std::fs::File::open(path)?.as_fd(), CloneFlags::CLONE_NEWNET)?),
+        None => Ok(()),
+    };
+    // A thread of its own: it never comes back from the pod's network namespace.
+    std::thread::Builder::new()
+        .name("inside".to_owned())
+        .stack_size(128 << 10)
+        .spawn(move || drop(sender.send(enter().and_then(|()| work()))))?;
+    receiver.await.map_err(|_| io::Error::other("the thread in the network namespace ended"))?
+}
+
+fn socket_for(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     Ok(socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?)
 }

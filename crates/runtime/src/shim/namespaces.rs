@@ -8,10 +8,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Gid, Uid, fork, pipe2};
-use pods::sysctls::{Namespace, namespace};
+use pods::sysctls::{Namespace, namespace, of_device};
 
 use super::protocol::ShimConfig;
 use crate::api::IdRange;
+use crate::sysctls;
 
 /// Nobody: the user of the pod's init, as of the pause containers elsewhere.
 const NOBODY: u32 = 65535;
@@ -33,8 +34,10 @@ pub(super) fn enter(config: &ShimConfig) -> io::Result<()> {
         if !is_namespaced(name, config) {
             return Err(io::Error::other(format!("sysctl {name} would change the host, not the pod")));
         }
-        let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        fs::write(&path, value).map_err(|error| context(&format!("sysctl {name}={value}"), error))?;
+        // The device is not there yet: whoever connects the pod to the network sets these.
+        if !of_device(name) {
+            sysctls::set(name, value)?;
+        }
     }
     Ok(())
 }
