@@ -279,6 +279,51 @@ async fn every_kind_through_every_verb() {
     }
 }
 
+/// Upstream's `ValidateObjectMeta` of `pkg/apis/core/validation`, by which all kinds are checked but those whose groups use the one of
+/// `apimachinery` alone: a finalizer has a domain in its name, or is a standard one.
+#[tokio::test]
+async fn finalizers_have_domains() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, _engine) = open(dir.path()).await;
+    let told =
+        "metadata.finalizers[1]: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully qualified";
+    let rehearsal = Context { dry_run: true, ..context("tester") };
+    let mut free = Vec::new();
+    for res in registry.catalog().iter().filter(|res| res.def.stored) {
+        let mut object = minimal(res, "ns", &name_of(res, 4));
+        object["metadata"]["finalizers"] = json!(["example.com/x", "x"]);
+        let namespace = if res.def.namespaced { "ns" } else { "" };
+        match registry.create(&rehearsal, res, namespace, None, decoded(res, &rehearsal, object).await).await {
+            Ok(_) => free.push(format!("{}/{}", res.def.api_version(), res.def.kind)),
+            Err(status) => assert!(status.code == 422 && status.message.ends_with(told), "{}: {status}", res.def.kind),
+        }
+    }
+    free.sort();
+    let admission = ["MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding", "MutatingWebhookConfiguration"].into_iter();
+    let admission =
+        admission.chain(["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ValidatingWebhookConfiguration"]);
+    let mut expected: Vec<String> = admission.map(|kind| format!("admissionregistration.k8s.io/v1/{kind}")).collect();
+    expected.extend(
+        [
+            "apiextensions.k8s.io/v1/CustomResourceDefinition",
+            "apiregistration.k8s.io/v1/APIService",
+            "coordination.k8s.io/v1/Lease",
+            "policy/v1/PodDisruptionBudget",
+            "v1/Event",
+        ]
+        .map(str::to_owned),
+    );
+    assert_eq!(free, expected);
+    let (cx, maps) = (context("tester"), registry.resource("", "v1", "configmaps").unwrap());
+    registry.create(&cx, &maps, "ns", None, decoded(&maps, &cx, minimal(&maps, "ns", "m")).await).await.unwrap();
+    let patch = async |names: Value| {
+        let patch = json!({"metadata": {"finalizers": names}}).to_string();
+        registry.patch(&cx, &maps, "", "ns", "m", Patch::Merge(patch.into())).await.map(drop).map_err(|status| status.code)
+    };
+    assert_eq!(patch(json!(["kubernetes", "orphan", "example.com/x"])).await, Ok(()));
+    assert_eq!(patch(json!(["x"])).await, Err(422));
+}
+
 #[tokio::test]
 async fn events_are_the_same_objects_in_both_groups() {
     let dir = tempfile::tempdir().unwrap();
