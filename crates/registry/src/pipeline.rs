@@ -262,6 +262,17 @@ pub(crate) fn wipe_metadata(object: &mut Value) {
     }
 }
 
+/// Brings the metadata of what is posted, and need not be kept, into the form in which rules are meant to see it: in the namespace of
+/// the path, and without what only the server says.
+///
+/// # Errors
+/// The body says another namespace (400).
+pub fn settle_posted(object: &mut Value, namespace: &str) -> Result<(), Status> {
+    check_namespace(object, namespace)?;
+    wipe_metadata(object);
+    Ok(())
+}
+
 /// Metadata of a new object, before its name is generated.
 pub(crate) fn prepare_metadata(object: &mut Value) {
     wipe_metadata(object);
