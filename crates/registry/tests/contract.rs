@@ -385,6 +385,38 @@ async fn apply_creates_owns_and_conflicts() {
     assert_eq!(forced.entry.value()["data"]["k"], "2");
 }
 
+/// Upstream's `versionCheckManager`: what is applied says that it is of the type and version that the path names, be it there or not.
+#[tokio::test]
+async fn what_is_applied_says_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, _engine) = open(dir.path()).await;
+    let cx = context("t");
+    let check = async |resource: (&str, &str), sub: &str, (api_version, kind): (Option<&str>, Option<&str>), told: &str| {
+        let res = registry.resource(resource.0, "v1", resource.1).unwrap();
+        let mut config = json!({"metadata": {"name": "a"}});
+        for (key, value) in [("apiVersion", api_version), ("kind", kind)] {
+            value.into_iter().for_each(|value| config[key] = value.into());
+        }
+        let status = registry.patch(&cx, &res, sub, "ns", "a", Patch::Apply(config.clone())).await.unwrap_err();
+        assert_eq!((status.code, &*status.message), (400, told), "{config}");
+    };
+    let sets = registry.resource("apps", "v1", "replicasets").unwrap();
+    for _ in 0..2 {
+        check(("", "configmaps"), "", (None, None), "invalid object type: /, Kind=").await;
+        check(("", "configmaps"), "", (Some("v1"), None), "invalid object type: /v1, Kind=").await;
+        check(("", "configmaps"), "", (None, Some("ConfigMap")), "invalid object type: /, Kind=ConfigMap").await;
+        check(("", "configmaps"), "", (Some("v1"), Some("Secret")), "invalid object type: /v1, Kind=Secret").await;
+        check(("", "pods"), "status", (Some("v2"), Some("Pod")), "invalid object type: /v2, Kind=Pod").await;
+        check(("apps", "replicasets"), "scale", (None, None), "invalid object type: /, Kind=").await;
+        let other = (Some("apps/v1"), Some("ReplicaSet"));
+        check(("apps", "replicasets"), "scale", other, "invalid object type: apps/v1, Kind=ReplicaSet").await;
+        let maps = registry.resource("", "v1", "configmaps").unwrap();
+        for res in [&maps, &sets, &registry.resource("", "v1", "pods").unwrap()] {
+            let _ = registry.create(&cx, res, "ns", None, decoded(res, &cx, minimal(res, "ns", "a")).await).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn pages_are_consistent_and_watches_resume_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
