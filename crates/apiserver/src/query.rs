@@ -47,6 +47,15 @@ impl Query {
         text.parse().map(Some).map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
     }
 
+    /// The one of `metav1.GetOptions`: the version that an object should have at least. What upstream once served besides is refused:
+    /// a client that asks for it would take the object for another.
+    pub(crate) fn get_options(&self) -> Result<Option<String>, Status> {
+        if self.flag("export") {
+            return Err(Status::bad_request("the export parameter, deprecated since v1.14, is no longer supported"));
+        }
+        Ok(self.get("resourceVersion").map(str::to_owned))
+    }
+
     /// `metav1.ListOptions`.
     pub(crate) fn list_options(&self, watch: bool) -> Result<ListOptions, Status> {
         let bad = |error: &dyn std::fmt::Display| Status::bad_request(error.to_string());
@@ -228,6 +237,20 @@ mod tests {
         let message = "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided";
         check(list("resourceVersionMatch=Exact"), Err((422, message)));
         assert!(list("labelSelector=a%3D%3D%3Db").is_err());
+    }
+
+    /// Upstream's `GetResource` reads the parameter as its query conversion reads booleans.
+    #[test]
+    fn gets() {
+        let get = |query: &str| Query::parse(query).get_options();
+        for query in ["", "resourceVersion=5", "export=0", "export=false", "export=False&export=true", "pretty=true"] {
+            check(get(query), Ok(()));
+        }
+        assert_eq!(get("resourceVersion=5&export=false").unwrap().as_deref(), Some("5"));
+        let message = "the export parameter, deprecated since v1.14, is no longer supported";
+        for query in ["export", "export=", "export=true", "exact=true&export=1", "export=yes"] {
+            check(get(query), Err((400, message)));
+        }
     }
 
     #[test]

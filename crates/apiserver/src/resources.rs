@@ -43,6 +43,7 @@ impl Inner {
 
     /// Answers with an object that was computed.
     pub(crate) fn show_computed(&self, on: &On<'_>, object: Value) -> Result<Response<Body>, Status> {
+        Query::parse(on.call.query).get_options()?;
         let entry = self.registry.computed_one(on.resource, &object)?;
         Ok(respond::object(on.call.accept, StatusCode::OK, on.resource, &entry.json, on.call.query))
     }
@@ -50,7 +51,7 @@ impl Inner {
     async fn get(&self, on: &On<'_>) -> Result<Response<Body>, Status> {
         let version = match on.call.query {
             "" => None,
-            query => Query::parse(query).get("resourceVersion").map(str::to_owned),
+            query => Query::parse(query).get_options()?,
         };
         let entry = self.registry.get(on.resource, on.target.namespace, on.target.name, version.as_deref()).await?;
         Ok(respond::object(on.call.accept, StatusCode::OK, on.resource, &entry.json, on.call.query))
@@ -91,6 +92,7 @@ impl Inner {
         let target = &on.target;
         match verb {
             Verb::Get => {
+                Query::parse(on.call.query).get_options()?;
                 let object = self.registry.get_sub(on.resource, target.sub, target.namespace, target.name).await?;
                 Ok(respond::value(on.call.accept, StatusCode::OK, Some(on.resource), object, on.call.query))
             }

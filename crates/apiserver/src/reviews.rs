@@ -15,6 +15,7 @@ impl Inner {
     pub(crate) async fn review(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
         let cx = on.context("CreateOptions", false)?;
         let mut review = on.read(&cx, body).await?;
+        registry::settle_posted(&mut review, on.target.namespace)?;
         let status = match &*on.resource.def.kind {
             "TokenReview" => self.token_review(&on.call.annotations, &review).await?,
             "SelfSubjectReview" => json!({"userInfo": user_info(&on.call.user)}),
@@ -140,6 +141,7 @@ fn validate(kind: &str, review: &Value, namespace: &str) -> Result<(), Status> {
     if kind != "SelfSubjectAccessReview" && !names("user") && !names("groups") {
         errors.push(Error::invalid(&path.child("user"), "", "at least one of user or group must be specified"));
     }
+    validate_metadata(kind, &review["metadata"], &mut errors);
     if kind == "LocalSubjectAccessReview" {
         let own = resource.and_then(|about| about["namespace"].as_str()).unwrap_or_default();
         if resource.is_some() && own != namespace {
@@ -155,6 +157,26 @@ fn validate(kind: &str, review: &Value, namespace: &str) -> Result<(), Status> {
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid("authorization.k8s.io", kind, "", &errors)) }
+}
+
+/// An access review is no object that is kept: its metadata says nothing, or where it is.
+fn validate_metadata(kind: &str, metadata: &Value, errors: &mut Errors) {
+    let (local, why) = match kind {
+        "LocalSubjectAccessReview" => (true, "must be empty except for namespace"),
+        _ => (false, "must be empty"),
+    };
+    let is_empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::Bool(_) => false,
+    };
+    let says = |(key, value): (&String, &Value)| key != "managedFields" && !(local && key == "namespace") && !is_empty(value);
+    if metadata.as_object().into_iter().flatten().any(says) {
+        errors.push(Error::invalid(&Path::new("metadata"), metadata.clone(), why));
+    }
 }
 
 fn texts(value: Option<&Value>) -> Vec<String> {

@@ -436,7 +436,9 @@ fn select<'a>(operand: &Value<'a>, field: &str) -> Result<Value<'a>, Error> {
         Value::Question(question) if field == "requestResource" => {
             question.about_request.clone().map(Value::Question).ok_or_else(|| Error::NoSuchKey(field.to_owned()))
         }
-        _ => Err(Error::NoOverload),
+        Value::List(_) | Value::Optional(_) => Err(Error::NoOverload),
+        // Null and all other values have no members, so that none is there (cel-go, `refQualify`).
+        _ => Err(Error::NoSuchKey(field.to_owned())),
     }
 }
 
@@ -450,6 +452,11 @@ fn index_of<'a>(operand: &Value<'a>, index: &Value<'a>) -> Result<Value<'a>, Err
             usize::try_from(*at).ok().and_then(|at| list.get(at)).ok_or(Error::OutOfBounds(shown))
         }
         (Value::Map(map), key) => map.get(key).ok_or_else(|| Error::NoSuchKey(crate::functions::show(key))),
+        (Value::List(_) | Value::Optional(_), _) => Err(Error::NoOverload),
+        // Null and all other values have no members, whatever key of a map asks for one.
+        (_, key @ (Value::Text(_) | Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::Double(_))) => {
+            Err(Error::NoSuchKey(crate::functions::show(key)))
+        }
         _ => Err(Error::NoOverload),
     }
 }
@@ -464,12 +471,17 @@ fn optional_member<'a>(operand: Value<'a>, member: &dyn Fn(&Value<'a>) -> Result
     Value::Optional(found.ok().map(Arc::new))
 }
 
-/// `has(operand.field)`.
+/// `has(operand.field)`: true where the field is, false where the operand is a map without it or has no members at all.
 fn has<'a>(operand: Value<'a>, field: &str) -> Result<Value<'a>, Error> {
-    match operand {
-        Value::Map(map) => Ok(Value::Bool(map.select(field).is_some())),
-        Value::Optional(Some(inner)) => Ok(Value::Bool(select(&inner, field).is_ok())),
-        Value::Optional(None) => Ok(Value::Bool(false)),
-        _ => Err(Error::NoOverload),
-    }
+    let found = match &operand {
+        Value::Map(map) => map.select(field).is_some(),
+        Value::Optional(None) => false,
+        Value::Optional(Some(inner)) => return has((**inner).clone(), field),
+        other => match select(other, field) {
+            Ok(_) => true,
+            Err(Error::NoSuchKey(_)) => false,
+            Err(error) => return Err(error),
+        },
+    };
+    Ok(Value::Bool(found))
 }

@@ -249,9 +249,6 @@ impl GarbageCollector {
             })?;
             (resources.all[number].clone(), resources.place_of(owner, namespace))
         };
-        if resource.namespaced && namespace.is_none() {
-            return Ok(Bond::Senseless);
-        }
         let seen = {
             let graph = self.graph.lock();
             if graph.is_live(owner_uid, place) {
@@ -260,9 +257,16 @@ impl GarbageCollector {
             }
             graph.place(owner_uid)
         };
+        let is_elsewhere = seen.zip(place).is_some_and(|(seen, place)| seen.is_elsewhere(place));
+        if resource.namespaced && namespace.is_none() {
+            if is_elsewhere {
+                self.report_elsewhere(cx, owner, own, live);
+            }
+            return Ok(Bond::Senseless);
+        }
         // The watch may be behind: the API decides.
         let Some(found) = Target::new(&cx.client, &resource, namespace).get(&owner.name, owner_uid).await? else {
-            if seen.zip(place).is_some_and(|(seen, place)| seen.is_elsewhere(place)) {
+            if is_elsewhere {
                 self.report_elsewhere(cx, owner, own, live);
             }
             return Ok(Bond::Dangling);

@@ -21,5 +21,10 @@ const GROUP: &str = "admissionregistration.k8s.io";
 
 /// What all kinds of the group have in common.
 const fn def(kind: &'static str, plural: &'static str, singular: &'static str) -> KindDef {
-    KindDef::new(GROUP, "v1", kind, plural, singular).cluster().generation().versioned().categories(&["api-extensions"])
+    KindDef::new(GROUP, "v1", kind, plural, singular)
+        .cluster()
+        .generation()
+        .versioned()
+        .unqualified_finalizers()
+        .categories(&["api-extensions"])
 }

@@ -25,9 +25,6 @@ use crate::strategy::{Fields, Strategy};
 use crate::sub::ScalePaths;
 use crate::util::keep_all_but;
 
-/// Finalizers without a domain that Kubernetes itself has.
-const OWN_FINALIZERS: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
-
 /// One version of a custom resource.
 pub struct CustomKind {
     def: KindDef,
@@ -62,7 +59,7 @@ impl CustomKind {
 fn finalizer_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
     let before: Vec<&str> = old.into_iter().flat_map(meta::finalizers).collect();
     let new = meta::finalizers(object).filter(|name| !before.contains(name));
-    let plain = new.filter(|name| !name.contains('/') && !OWN_FINALIZERS.contains(name));
+    let plain = new.filter(|name| meta::is_unqualified_finalizer(name));
     plain
         .map(|name| {
             let advice = "prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers";

@@ -154,6 +154,9 @@ pub struct KindDef {
     pub status_is_optional: bool,
     /// Rule for names.
     pub name: NameRule,
+    /// Names of finalizers may be without a domain: the rules of the kind are of `apimachinery` alone upstream, not those of
+    /// `pkg/apis/core/validation`. Custom resources are told instead.
+    pub unqualified_finalizers: bool,
     /// Default propagation of deletions.
     pub dependents: Dependents,
     /// What somebody is told who deletes an object and says nothing of its dependents.
@@ -205,6 +208,7 @@ impl KindDef {
             status_on_create: false,
             status_is_optional: false,
             name: NameRule::Subdomain,
+            unqualified_finalizers: false,
             dependents: Dependents::Go,
             silent_deletion: None,
             returns_deleted: false,
@@ -347,6 +351,12 @@ impl KindDef {
     /// Sets the rule for names.
     pub const fn name(mut self, rule: NameRule) -> Self {
         self.name = rule;
+        self
+    }
+
+    /// Finalizers may be without a domain.
+    pub const fn unqualified_finalizers(mut self) -> Self {
+        self.unqualified_finalizers = true;
         self
     }
 

@@ -43,6 +43,7 @@ pub use entry::Entry;
 pub use object_schema::ObjectSchema;
 pub use open::{OpenError, Options, Registry, TokenSigner};
 pub use options::{DeleteOptions, Deleted, List, ListOptions, Patch, Written};
+pub use pipeline::settle_posted;
 pub use remote::Remote;
 pub use served::Served;
 pub use sub::TokenSubject;

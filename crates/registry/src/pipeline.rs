@@ -262,6 +262,17 @@ pub(crate) fn wipe_metadata(object: &mut Value) {
     }
 }
 
+/// Brings the metadata of what is posted, and need not be kept, into the form in which rules are meant to see it: in the namespace of
+/// the path, and without what only the server says.
+///
+/// # Errors
+/// The body says another namespace (400).
+pub fn settle_posted(object: &mut Value, namespace: &str) -> Result<(), Status> {
+    check_namespace(object, namespace)?;
+    wipe_metadata(object);
+    Ok(())
+}
+
 /// Metadata of a new object, before its name is generated.
 pub(crate) fn prepare_metadata(object: &mut Value) {
     wipe_metadata(object);
@@ -276,12 +287,20 @@ pub(crate) fn prepare_metadata(object: &mut Value) {
 pub(crate) fn validate_new(res: &Served, object: &mut Value, warnings: &Warnings) -> Errors {
     let rule = name_rule(res);
     let mut errors = meta::validate_object_meta(object, res.def.namespaced, rule, &Path::new("metadata"));
+    validate_finalizers(res, object, None, &mut errors);
     let mut found = Vec::new();
     errors.extend(without_managed_fields(object, |object| res.strategy.validate(object, &mut found)));
     if errors.is_empty() {
         found.into_iter().for_each(|text| warnings.push(text));
     }
     errors
+}
+
+/// Finalizers of most built-in kinds have a domain in their names.
+pub(crate) fn validate_finalizers(res: &Served, object: &Value, old: Option<&Value>, errors: &mut Errors) {
+    if !res.def.unqualified_finalizers && !res.is_custom() {
+        meta::validate_qualified_finalizers(object, old, &Path::new("metadata"), errors);
+    }
 }
 
 /// Lends an object to a kind's rules without its managed fields: no rule reads them, and decoding them costs as much as the rest.

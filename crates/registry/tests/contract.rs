@@ -279,6 +279,51 @@ async fn every_kind_through_every_verb() {
     }
 }
 
+/// Upstream's `ValidateObjectMeta` of `pkg/apis/core/validation`, by which all kinds are checked but those whose groups use the one of
+/// `apimachinery` alone: a finalizer has a domain in its name, or is a standard one.
+#[tokio::test]
+async fn finalizers_have_domains() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, _engine) = open(dir.path()).await;
+    let told =
+        "metadata.finalizers[1]: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully qualified";
+    let rehearsal = Context { dry_run: true, ..context("tester") };
+    let mut free = Vec::new();
+    for res in registry.catalog().iter().filter(|res| res.def.stored) {
+        let mut object = minimal(res, "ns", &name_of(res, 4));
+        object["metadata"]["finalizers"] = json!(["example.com/x", "x"]);
+        let namespace = if res.def.namespaced { "ns" } else { "" };
+        match registry.create(&rehearsal, res, namespace, None, decoded(res, &rehearsal, object).await).await {
+            Ok(_) => free.push(format!("{}/{}", res.def.api_version(), res.def.kind)),
+            Err(status) => assert!(status.code == 422 && status.message.ends_with(told), "{}: {status}", res.def.kind),
+        }
+    }
+    free.sort();
+    let admission = ["MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding", "MutatingWebhookConfiguration"].into_iter();
+    let admission =
+        admission.chain(["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ValidatingWebhookConfiguration"]);
+    let mut expected: Vec<String> = admission.map(|kind| format!("admissionregistration.k8s.io/v1/{kind}")).collect();
+    expected.extend(
+        [
+            "apiextensions.k8s.io/v1/CustomResourceDefinition",
+            "apiregistration.k8s.io/v1/APIService",
+            "coordination.k8s.io/v1/Lease",
+            "policy/v1/PodDisruptionBudget",
+            "v1/Event",
+        ]
+        .map(str::to_owned),
+    );
+    assert_eq!(free, expected);
+    let (cx, maps) = (context("tester"), registry.resource("", "v1", "configmaps").unwrap());
+    registry.create(&cx, &maps, "ns", None, decoded(&maps, &cx, minimal(&maps, "ns", "m")).await).await.unwrap();
+    let patch = async |names: Value| {
+        let patch = json!({"metadata": {"finalizers": names}}).to_string();
+        registry.patch(&cx, &maps, "", "ns", "m", Patch::Merge(patch.into())).await.map(drop).map_err(|status| status.code)
+    };
+    assert_eq!(patch(json!(["kubernetes", "orphan", "example.com/x"])).await, Ok(()));
+    assert_eq!(patch(json!(["x"])).await, Err(422));
+}
+
 #[tokio::test]
 async fn events_are_the_same_objects_in_both_groups() {
     let dir = tempfile::tempdir().unwrap();
@@ -338,6 +383,38 @@ async fn apply_creates_owns_and_conflicts() {
     assert_eq!(conflict.message, "Apply failed with 1 conflict: conflict with \"one\": .data.k");
     let forced = registry.patch(&Context { force: true, ..context("two") }, res, "", "ns", "a", config("2")).await.unwrap();
     assert_eq!(forced.entry.value()["data"]["k"], "2");
+}
+
+/// Upstream's `versionCheckManager`: what is applied says that it is of the type and version that the path names, be it there or not.
+#[tokio::test]
+async fn what_is_applied_says_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, _engine) = open(dir.path()).await;
+    let cx = context("t");
+    let check = async |resource: (&str, &str), sub: &str, (api_version, kind): (Option<&str>, Option<&str>), told: &str| {
+        let res = registry.resource(resource.0, "v1", resource.1).unwrap();
+        let mut config = json!({"metadata": {"name": "a"}});
+        for (key, value) in [("apiVersion", api_version), ("kind", kind)] {
+            value.into_iter().for_each(|value| config[key] = value.into());
+        }
+        let status = registry.patch(&cx, &res, sub, "ns", "a", Patch::Apply(config.clone())).await.unwrap_err();
+        assert_eq!((status.code, &*status.message), (400, told), "{config}");
+    };
+    let sets = registry.resource("apps", "v1", "replicasets").unwrap();
+    for _ in 0..2 {
+        check(("", "configmaps"), "", (None, None), "invalid object type: /, Kind=").await;
+        check(("", "configmaps"), "", (Some("v1"), None), "invalid object type: /v1, Kind=").await;
+        check(("", "configmaps"), "", (None, Some("ConfigMap")), "invalid object type: /, Kind=ConfigMap").await;
+        check(("", "configmaps"), "", (Some("v1"), Some("Secret")), "invalid object type: /v1, Kind=Secret").await;
+        check(("", "pods"), "status", (Some("v2"), Some("Pod")), "invalid object type: /v2, Kind=Pod").await;
+        check(("apps", "replicasets"), "scale", (None, None), "invalid object type: /, Kind=").await;
+        let other = (Some("apps/v1"), Some("ReplicaSet"));
+        check(("apps", "replicasets"), "scale", other, "invalid object type: apps/v1, Kind=ReplicaSet").await;
+        let maps = registry.resource("", "v1", "configmaps").unwrap();
+        for res in [&maps, &sets, &registry.resource("", "v1", "pods").unwrap()] {
+            let _ = registry.create(&cx, res, "ns", None, decoded(res, &cx, minimal(res, "ns", "a")).await).await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ pub const ANNOTATIONS_LIMIT: usize = 256 << 10;
 pub const FINALIZER_ORPHAN: &str = "orphan";
 /// Finalizer of deletion that waits for dependents.
 pub const FINALIZER_FOREGROUND: &str = "foregroundDeletion";
+/// Finalizers that are well known and have no domain in their names (upstream: `helper.IsStandardFinalizerName`).
+pub const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", FINALIZER_ORPHAN, FINALIZER_FOREGROUND];
 /// The message for a field that must not change.
 pub const IMMUTABLE: &str = "field is immutable";
 
@@ -181,6 +183,31 @@ pub fn validate_finalizer_name(finalizer: &str, path: &Path, errors: &mut Errors
     errors.invalid_each(path, finalizer, names::qualified_name(finalizer));
 }
 
+/// Whether another controller may have chosen the same name for a finalizer of its own: it has no domain, and is not a standard one.
+pub fn is_unqualified_finalizer(finalizer: &str) -> bool {
+    !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer)
+}
+
+/// [`is_unqualified_finalizer`] as an error (upstream: `validateKubeFinalizerName` of `pkg/apis/core/validation`).
+pub fn validate_qualified_finalizer(finalizer: &str, path: &Path, errors: &mut Errors) {
+    if is_unqualified_finalizer(finalizer) {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(Error::invalid(path, finalizer, detail));
+    }
+}
+
+/// Refuses new finalizers without a domain. Those that the old object has stay, so that an object can be changed that was stored before
+/// this rule was.
+pub fn validate_qualified_finalizers(object: &Value, old: Option<&Value>, path: &Path, errors: &mut Errors) {
+    if !finalizers(object).any(is_unqualified_finalizer) {
+        return;
+    }
+    let known: HashSet<&str> = old.into_iter().flat_map(finalizers).collect();
+    for (index, finalizer) in finalizers(object).enumerate().filter(|(_, finalizer)| !known.contains(finalizer)) {
+        validate_qualified_finalizer(finalizer, &path.child("finalizers").index(index), errors);
+    }
+}
+
 fn validate_finalizers(object: &Value, path: &Path, errors: &mut Errors) {
     finalizers(object).for_each(|f| validate_finalizer_name(f, path, errors));
     if super::has_finalizer(object, FINALIZER_ORPHAN) && super::has_finalizer(object, FINALIZER_FOREGROUND) {
@@ -282,6 +309,24 @@ mod tests {
             false,
             &["metadata.managedFields[0].operation: Invalid value: \"Guess\": must be"],
         );
+    }
+
+    /// Upstream's TestValidateFinalizersUpdate and `validateKubeFinalizerName`.
+    #[test]
+    fn finalizers_without_a_domain() {
+        let of = |names: &[&str]| json!({"metadata": {"finalizers": names}});
+        let found = |new: &[&str], old: Option<&[&str]>, expected: &[&str]| {
+            let (mut errors, old) = (Errors::new(), old.map(of));
+            validate_qualified_finalizers(&of(new), old.as_ref(), &Path::new("metadata"), &mut errors);
+            check(errors, expected);
+        };
+        let refused =
+            r#"metadata.finalizers[1]: Invalid value: "x": name is neither a standard finalizer name nor is it fully qualified"#;
+        found(&["kubernetes", "orphan", "foregroundDeletion", "example.com/x"], None, &[]);
+        found(&["example.com/x", "x"], None, &[refused]);
+        found(&["example.com/x", "x"], Some(&["example.com/x"]), &[refused]);
+        found(&["example.com/x", "x"], Some(&["x"]), &[]);
+        found(&[], Some(&["x"]), &[]);
     }
 
     #[test]

@@ -59,6 +59,54 @@ async fn reviews_give_reasons() {
     refused(json!({"user": "jane", "resourceAttributes": twice}), "may not specified at the same time as requirements").await;
 }
 
+/// Upstream's TestValidateSubjectAccessReview and its siblings (`pkg/apis/authorization/validation`): what is answered and never kept has
+/// no metadata, besides what the server wipes (`WipeObjectMetaSystemFields`) and managed fields.
+#[tokio::test]
+async fn reviews_have_no_metadata() {
+    let server = serve().await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let check = async |kind: &str, path: &str, metadata: Value, expected: Result<(), &str>| {
+        let mut spec = json!({"resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "n"}});
+        if kind != "SelfSubjectAccessReview" {
+            spec["user"] = "jane".into();
+        }
+        let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": kind, "metadata": metadata, "spec": spec});
+        let answer = admin(api, &format!("POST {GROUP}/{path}\n\n{review}")).await;
+        let (code, told) = (answer.code, answer.json());
+        let found = if code == 201 { Ok(()) } else { Err((code, told["message"].as_str().unwrap_or_default())) };
+        match expected {
+            Ok(()) => assert_eq!(found, Ok(()), "{kind} {metadata}"),
+            Err(why) => {
+                let (code, message) = found.unwrap_err();
+                assert!(code == 422 && message.contains("metadata: Invalid value: {"), "{code} {message}");
+                assert!(message.ends_with(why), "{message}");
+            }
+        }
+    };
+    let own = "namespaces/n/localsubjectaccessreviews";
+    for (kind, path, why) in [
+        ("SubjectAccessReview", "subjectaccessreviews", "must be empty"),
+        ("SelfSubjectAccessReview", "selfsubjectaccessreviews", "must be empty"),
+        ("LocalSubjectAccessReview", own, "must be empty except for namespace"),
+    ] {
+        for metadata in [
+            json!({}),
+            json!({"name": "", "labels": {}, "finalizers": [], "generation": 0}),
+            json!({"creationTimestamp": "2026-01-01T00:00:00Z", "uid": "u"}),
+            json!({"managedFields": [{"manager": "m", "operation": "Update", "apiVersion": "v1"}]}),
+        ] {
+            check(kind, path, metadata, Ok(())).await;
+        }
+        for metadata in [json!({"name": "a"}), json!({"labels": {"a": "b"}}), json!({"generateName": "a-"})] {
+            check(kind, path, metadata, Err(why)).await;
+        }
+    }
+    check("LocalSubjectAccessReview", own, json!({"namespace": "n"}), Ok(())).await;
+    check("LocalSubjectAccessReview", own, json!({"namespace": "n", "name": "a"}), Err("must be empty except for namespace"))
+        .await;
+}
+
 /// "Incomplete is true when the rules returned by this call are incomplete": those of a node are not listed.
 #[tokio::test]
 async fn what_a_node_may_is_not_all_listed() {

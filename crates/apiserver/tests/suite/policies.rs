@@ -101,6 +101,11 @@ async fn what_expressions_see() {
     .await;
     check("namespaceObject.metadata.labels.team == 'a'", json!({}), 201, "").await;
     check("authorizer.group('').resource('secrets').namespace('x').check('get').allowed()", json!({}), 201, "").await;
+    // What is created has no old object, and null has no members.
+    check("!has(oldObject.metadata)", json!({}), 201, "").await;
+    let updates = json!({"matchConditions": [{"name": "updates", "expression": "has(oldObject.metadata)"}]});
+    check("false", updates, 201, "").await;
+    check("oldObject.metadata.name == 'c'", json!({}), 422, "no such key: metadata").await;
     check("authorizer.requestResource.check('create').allowed()", json!({}), 201, "").await;
     check("!authorizer.serviceAccount('ns', 'default').group('').resource('secrets').check('get').allowed()", json!({}), 201, "")
         .await;

@@ -97,6 +97,29 @@ async fn duplicate_keys_of_yaml() {
     }
 }
 
+/// Upstream's `GetResource` refuses `export`, which has been served once, for whatever is read by its name.
+#[tokio::test]
+async fn nothing_is_exported() {
+    let server = start(true).await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let export = "the export parameter, deprecated since v1.14, is no longer supported";
+    for (path, refused) in [
+        ("/api/v1/namespaces/n?export=true", true),
+        ("/api/v1/namespaces/n/status?export=", true),
+        ("/api/v1/componentstatuses/etcd-0?export=1", true),
+        ("/api/v1/namespaces/n?export=false", false),
+        ("/api/v1/namespaces?export=true", false),
+    ] {
+        let answer = admin(api, &format!("GET {path}")).await;
+        if refused {
+            assert_eq!((answer.code, answer.json()["message"].as_str()), (400, Some(export)), "{path}");
+        } else {
+            assert_eq!(answer.code, 200, "{path}");
+        }
+    }
+}
+
 /// `?timeout=` bounds a request, and one that makes no sense is told before anybody is asked who it is.
 #[tokio::test]
 async fn timeouts() {

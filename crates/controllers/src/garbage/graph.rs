@@ -100,13 +100,15 @@ impl Graph {
     /// Takes in an object of a resource as it is, with its owners. The objects to look at.
     pub(super) fn observe(&mut self, resource: usize, meta: &ObjectMeta, owners: Vec<Owner>) -> Vec<Uid> {
         let own = uid(meta.uid.as_deref().unwrap_or_default());
-        self.live.insert(own, Place::new(resource, meta.namespace.as_deref(), meta.name.as_deref().unwrap_or_default()));
+        let place = Place::new(resource, meta.namespace.as_deref(), meta.name.as_deref().unwrap_or_default());
+        let is_new = self.live.insert(own, place).is_none();
         let waits = waits(meta);
         let old = self.items.remove(&own);
         for owner in old.iter().flat_map(|old| &old.owners) {
             self.unlink(owner.uid, own);
         }
-        let mut work = Vec::new();
+        // Dependents that came first and mean an object in another place: only now can they be told from those whose owner is gone.
+        let mut work = if is_new { self.mistaken(own, place) } else { Vec::new() };
         for owner in &owners {
             self.dependents.entry(owner.uid).or_default().insert(own);
             // An owner that is not there, at least not where the reference says, or that waits for this one.
@@ -187,6 +189,12 @@ impl Graph {
         self.dependents.get(&uid).into_iter().flatten().copied()
     }
 
+    /// The dependents that refer to `owner` as something that is in another place than it is.
+    fn mistaken(&self, owner: Uid, place: Place) -> Vec<Uid> {
+        let mistakes = |item: &Item| item.owners.iter().any(|one| one.uid == owner && one.place != Some(place));
+        self.dependents_of(owner).filter(|uid| self.items.get(uid).is_some_and(mistakes)).collect()
+    }
+
     /// The dependents that hold up the foreground deletion of `owner`.
     pub(super) fn blocking(&self, owner: Uid) -> Vec<Uid> {
         let holds = |item: &Item| item.owners.iter().any(|one| one.uid == owner && one.blocked);
@@ -251,6 +259,14 @@ mod tests {
         check(Some(Place::new(3, Some("a"), "other")), true);
         check(Some(Place::new(4, Some("a"), "owner")), true);
         check(None, true);
+        // An owner that comes later than its dependents has those looked at that mean something else by its uid.
+        graph.remove(number("owner"));
+        let node = object(json!({"uid": "node", "name": "node"}));
+        let mistaken = Owner { uid: number("owner"), place: Some(Place::new(3, None, "owner")), blocked: false };
+        graph.observe(2, &node, vec![mistaken]);
+        graph.observe(1, &child, vec![Owner { uid: number("owner"), place: Some(right), blocked: false }]);
+        assert_eq!(graph.observe(3, &meta, Vec::new()), [number("node")]);
+        assert_eq!(graph.observe(3, &meta, Vec::new()), [], "it was there before");
         assert!(right.is_elsewhere(Place::new(3, Some("b"), "owner")));
         assert!(!right.is_elsewhere(Place::new(4, Some("b"), "owner")));
     }

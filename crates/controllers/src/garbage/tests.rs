@@ -111,6 +111,40 @@ async fn nothing_outside_of_namespaces_goes_for_an_owner_inside() {
     assert_eq!(world.fake.all::<Node>().len(), 1);
 }
 
+/// Upstream's `reportInvalidNamespaceOwnerRef` (TestCrossNamespaceReferences): a cluster-scoped object whose owner is in a namespace is
+/// kept, and an event tells of its reference, whichever of the two comes first.
+#[tokio::test]
+async fn an_owner_inside_a_namespace_is_reported_of_what_is_outside() {
+    for owner_first in [true, false] {
+        let world = World::new();
+        let owners = json!([{"apiVersion": "v1", "kind": "Pod", "name": "owner", "uid": "owner"}]);
+        let node = object::<Node>(json!({"metadata": {"name": "node", "uid": "node", "ownerReferences": owners}}));
+        if owner_first {
+            world.fake.put(&pod("owner", &[]));
+        } else {
+            world.fake.put(&node);
+        }
+        world.start(&["garbage-collector"]);
+        // When it is gone, all that was there before has been looked at.
+        world.fake.put(&pod("lost", &["nobody"]));
+        world.fake.until::<Pod>(|pods| !names(pods).contains(&"lost")).await;
+        if owner_first {
+            world.fake.put(&node);
+        } else {
+            world.fake.put(&pod("owner", &[]));
+        }
+        let tells = |event: &Event| {
+            let about = (event.involved_object.kind.as_deref(), event.involved_object.name.as_deref());
+            event.reason.as_deref() == Some("OwnerRefInvalidNamespace")
+                && about == (Some("Node"), Some("node"))
+                && event.message.as_deref()
+                    == Some("ownerRef [v1/Pod, namespace: , name: owner, uid: owner] does not exist in namespace \"\"")
+        };
+        world.fake.until::<Event>(|events| events.iter().any(tells)).await;
+        assert_eq!((world.fake.all::<Node>().len(), world.fake.all::<Pod>().len()), (1, 1));
+    }
+}
+
 fn widgets(fake: &client::fake::Fake, version: &str) -> Api<client::kube::core::DynamicObject> {
     let [group, version, kind, plural] = ["example.com", version, "Widget", "widgets"].map(str::to_owned);
     let resource = client::kube::core::ApiResource { api_version: format!("{group}/{version}"), group, version, kind, plural };

@@ -43,6 +43,7 @@ impl Kind for CustomResourceDefinition {
             .cluster()
             .generation()
             .versioned()
+            .unqualified_finalizers()
             .subresources(&[Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {

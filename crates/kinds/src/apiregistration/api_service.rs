@@ -20,6 +20,7 @@ impl Kind for APIService {
         .categories(&["api-extensions"])
         .cluster()
         .versioned()
+        .unqualified_finalizers()
         .name(NameRule::PathSegment)
         .subresources(&[Sub::STATUS]);
 

@@ -9,8 +9,11 @@ use crate::rules::{self, NEGATIVE, text};
 use crate::typed::Kind;
 
 impl Kind for Lease {
-    const DEF: KindDef =
-        KindDef::new("coordination.k8s.io", "v1", "Lease", "leases", "lease").ephemeral(None).create_on_update().versioned();
+    const DEF: KindDef = KindDef::new("coordination.k8s.io", "v1", "Lease", "leases", "lease")
+        .ephemeral(None)
+        .create_on_update()
+        .versioned()
+        .unqualified_finalizers();
 
     fn validate(&self, errors: &mut Errors) {
         let (Some(spec), path) = (&self.spec, Path::new("spec")) else { return };

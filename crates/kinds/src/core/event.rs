@@ -19,6 +19,7 @@ impl Kind for Event {
         .short(&["ev"])
         .ephemeral(Some(TTL_SECONDS))
         .create_on_update()
+        .unqualified_finalizers()
         .dependents(Dependents::None);
     const SELECTABLE: &'static [&'static str] = &[
         "involvedObject.kind",

@@ -1,6 +1,7 @@
 //! Namespace.
 
 use apimachinery::field::{Error, Errors, Path};
+use apimachinery::meta;
 use k8s_openapi::api::core::v1::Namespace;
 use serde_json::{Value, json};
 
@@ -99,8 +100,5 @@ impl Kind for Namespace {
 /// A qualified name, or one of the few older than that rule.
 fn validate_finalizer(finalizer: &str, path: &Path, errors: &mut Errors) {
     rules::qualified_name(path, finalizer, errors);
-    if !finalizer.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(&finalizer) {
-        let detail = "name is neither a standard finalizer name nor is it fully qualified";
-        errors.push(Error::invalid(path, finalizer, detail));
-    }
+    meta::validate_qualified_finalizer(finalizer, path, errors);
 }

@@ -17,6 +17,7 @@ impl Kind for PodDisruptionBudget {
         .short(&["pdb"])
         .generation()
         .versioned()
+        .unqualified_finalizers()
         .subresources(&[Sub::STATUS]);
 
     fn prepare_create(object: &mut Value) {

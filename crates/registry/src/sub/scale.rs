@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::pipeline::check_name;
 use crate::scale::{check_said, offer, read, set};
 use crate::target::Target;
-use crate::verbs::{CONFLICT_ATTEMPTS, Live, apply_patch, by};
+use crate::verbs::{CONFLICT_ATTEMPTS, Live, apply_patch, by, check_type};
 use crate::{Entry, Patch, Registry, Written};
 
 /// How many pods a Scale asks for.
@@ -49,6 +49,7 @@ impl Registry {
     /// sub-resource (upstream: `managedfields.ScaleHandler`).
     async fn apply_scale(&self, target: Target<'_>, paths: &ScalePaths, config: &Value) -> Result<Written, Status> {
         let Target { cx, res, sub, .. } = target;
+        check_type(target, config)?;
         let mut scale = config.clone();
         let says = scale.pointer("/spec/replicas").is_some();
         res.decode(cx, sub, &mut scale, Vec::new())?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::apply::Seen;
 use apimachinery::field::{Error, Errors, Path};
-use apimachinery::{Status, apply, meta, patch};
+use apimachinery::{GroupVersionKind, Status, apply, gvk, meta, patch};
 use kinds::Behaviour;
 use schema::Schema;
 use serde_json::Value;
@@ -76,6 +76,7 @@ impl Registry {
         let Target { cx, res, sub, namespace, name, .. } = target;
         let mut config = config.clone();
         check_shape(&config)?;
+        check_type(target, &config)?;
         super::create::check_identity(&mut config, namespace, Some(name))?;
         let now = apimachinery::time::now();
         let old = match &current {
@@ -143,6 +144,17 @@ fn check_shape(config: &Value) -> Result<(), Status> {
         return Err(Status::bad_request("error decoding patch: metadata must be an object"));
     }
     Ok(())
+}
+
+/// What is applied says what it is, of the version that the path names: an object of another type, or of none, would own fields of a
+/// type that nobody knows (upstream: `managedfields/internal/versioncheck.go`).
+pub(crate) fn check_type(target: Target<'_>, config: &Value) -> Result<(), Status> {
+    let def = &target.res.def;
+    let (group, version, kind) = def.body_kind(def.subresource(target.sub));
+    if (meta::api_version(config), meta::kind(config)) == (&gvk::api_version(group, version), kind) {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!("invalid object type: {}", GroupVersionKind::of(config))))
 }
 
 /// The patched object.

@@ -10,7 +10,9 @@ use store::Expect;
 
 use crate::confine::{confine, keep_metadata};
 use crate::entry::parts::{Apart, Rest};
-use crate::pipeline::{Unwritten, check_name, check_namespace, count_generation, requester, without_managed_fields};
+use crate::pipeline::{
+    Unwritten, check_name, check_namespace, count_generation, requester, validate_finalizers, without_managed_fields,
+};
 use crate::target::{How, Target};
 use crate::{Context, Entry, Operation, Registry, Served, Written};
 
@@ -146,6 +148,7 @@ impl Registry {
 fn validate_change(target: Target<'_>, object: &mut Value, old: &mut Value) -> Result<(), Status> {
     let (strategy, sub) = (&target.res.strategy, target.sub);
     let mut errors = meta::validate_object_meta_update(object, old, &Path::new("metadata"));
+    validate_finalizers(target.res, object, Some(old), &mut errors);
     let mut found = Vec::new();
     let fixed = if is_plain_status(target) { take_fixed(old) } else { Map::new() };
     let own = without_managed_fields(object, |object| {
