@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::field::{Errors, Path};
-use apimachinery::{Status, meta, names, time};
+use apimachinery::{Status, apply, meta, names, time};
 use bytes::Bytes;
 use serde_json::Value;
 use store::{Change, Expect, Hold, Lane, Write};
@@ -82,13 +82,16 @@ impl Registry {
             Ok::<_, Status>(())
         })
         .await?;
-        let changed = request.changed();
+        let (changed, managed) = (request.changed(), request.take_managed());
         let mut object = request.into_object();
         if let (true, Some(object)) = (changed, &mut object) {
             target.res.decode(target.cx, target.sub, object, Vec::new())?;
             if target.res.is_own_body(target.sub) {
                 target.res.strategy.apply_defaults(object);
             }
+        }
+        if let (Some(object), Some(before)) = (&mut object, managed) {
+            settle_managed_fields(object, before, &target.cx.warnings);
         }
         Ok(object)
     }
@@ -260,6 +263,17 @@ pub(crate) fn wipe_metadata(object: &mut Value) {
     for key in ["creationTimestamp", "uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         meta::remove(object, key);
     }
+}
+
+/// Sets managed fields back to what they were before admission, if nobody could read them afterwards, and says so (upstream:
+/// `managedFieldsValidatingAdmissionController`).
+fn settle_managed_fields(object: &mut Value, before: Option<Value>, warnings: &Warnings) {
+    let Err(why) = apply::check_managed_fields(meta::managed_fields(object)) else { return };
+    meta::set(object, "managedFields", before.unwrap_or_default());
+    warnings.push(format!(
+        ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission \
+         controller; please fix your requests: {why}"
+    ));
 }
 
 /// Metadata of a new object, before its name is generated.
