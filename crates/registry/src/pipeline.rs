@@ -90,8 +90,11 @@ impl Registry {
                 target.res.strategy.apply_defaults(object);
             }
         }
-        if let (Some(object), Some(before)) = (&mut object, managed) {
-            settle_managed_fields(object, before, &target.cx.warnings);
+        if let Some(object) = &mut object {
+            if let Some(before) = managed {
+                settle_managed_fields(object, before, &target.cx.warnings);
+            }
+            dedup_owners(object, &target.cx.warnings, " after mutating admission happens");
         }
         Ok(object)
     }
@@ -274,6 +277,19 @@ fn settle_managed_fields(object: &mut Value, before: Option<Value>, warnings: &W
         ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission \
          controller; please fix your requests: {why}"
     ));
+}
+
+/// Drops owner references that are there twice, and says so. `when` stands behind what is wrong (upstream:
+/// `dedupOwnerReferencesAndAddWarning`).
+pub(crate) fn dedup_owners(object: &mut Value, warnings: &Warnings, when: &str) {
+    let gone = meta::dedup_owner_references(object);
+    if !gone.is_empty() {
+        warnings.push(format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may \
+             reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            gone.join(", ")
+        ));
+    }
 }
 
 /// Metadata of a new object, before its name is generated.

@@ -10,7 +10,9 @@ use store::Expect;
 
 use crate::entry::object_path;
 use crate::entry::parts::Rest;
-use crate::pipeline::{Unwritten, check_name, check_namespace, prepare_metadata, requester, validate_new, wipe_metadata};
+use crate::pipeline::{
+    Unwritten, check_name, check_namespace, dedup_owners, prepare_metadata, requester, validate_new, wipe_metadata,
+};
 use crate::target::{How, Target};
 use crate::{Context, Entry, Operation, Registry, Served};
 
@@ -60,6 +62,9 @@ impl Registry {
         self.check_open(target)?;
         res.strategy.apply_defaults(&mut object);
         if from == Created::Sent {
+            if matches!(target.how, How::Plain) {
+                dedup_owners(&mut object, &cx.warnings, "");
+            }
             // Before admission: what it adds belongs to nobody, so that nobody conflicts with it.
             self.track(cx, res, None, &mut object, "").await;
         }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{CONFIG_MAPS, MUTATING, Reply, allow, config_map, patch, register, with_hooks};
+use crate::custom::{define, definition};
 use crate::server::{Answer, Server, admin};
 
 const INVALID: &str = ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: ";
@@ -73,5 +74,64 @@ async fn managed_fields_stay_readable() {
         let applied = ask(&server, &format!("PATCH {path}?fieldManager=unknown"), "apply-patch+yaml", &applied).await;
         check(&applied);
         assert_eq!(applied.json()["metadata"]["managedFields"].as_array().map(Vec::len), Some(2), "{operations}");
+    }
+}
+
+/// One more owner, the same as the first.
+fn repeat(path: &str, question: &Value) -> Reply {
+    let owner = &question["object"]["metadata"]["ownerReferences"][0];
+    match path {
+        "/repeat" if owner.is_object() => patch(&json!([{"op": "add", "path": "/metadata/ownerReferences/-", "value": owner}])),
+        _ => allow(),
+    }
+}
+
+/// Upstream's `TestDedupOwnerReferences` (test/integration/apiserver/apiserver_test.go) and `TestMutatingWebhookDuplicateOwnerReferences`
+/// (admissionwebhook/duplicate_owner_ref_test.go): creations and updates are told before admission, patches and webhooks after it.
+#[tokio::test]
+async fn owner_references_are_there_once() {
+    let (server, hooks) = with_hooks(repeat).await;
+    define(&server.api, &definition("foos", "Foo", json!({"type": "object"}))).await;
+    let text = |when: &str| {
+        format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject \
+             such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: uid-a"
+        )
+    };
+    let (before, after) = (text(""), text(" after mutating admission happens"));
+    let owner = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": format!("uid-{name}")});
+    let check = |answer: &Answer, expected: &[&Value], told: &[&str]| {
+        let metadata = answer.json()["metadata"].clone();
+        assert_eq!(metadata["ownerReferences"], json!(expected));
+        assert!(metadata["managedFields"].is_array(), "{metadata}");
+        assert_eq!(warnings(answer), told);
+    };
+    let (a, b, c) = (owner("a"), owner("b"), owner("c"));
+    let kinds = [("v1", "ConfigMap", CONFIG_MAPS), ("example.com/v1", "Foo", "/apis/example.com/v1/namespaces/ns/foos")];
+    for (version, kind, collection) in kinds {
+        let with = |owners: &[&Value]| json!({"apiVersion": version, "kind": kind, "metadata": {"name": "dependent", "ownerReferences": owners}});
+        let path = format!("{collection}/dependent");
+        let add = |owner: &Value| json!([{"op": "add", "path": "/metadata/ownerReferences/-", "value": owner}]);
+        let put = async |owners: &[&Value]| {
+            let mut object = with(owners);
+            let stored = ask(&server, &format!("GET {path}"), "json", &Value::Null).await.json();
+            object["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"].clone();
+            ask(&server, &format!("PUT {path}"), "json", &object).await
+        };
+        check(&ask(&server, &format!("POST {collection}"), "json", &with(&[&a, &a])).await, &[&a], &[&before]);
+        check(&put(&[&a, &a]).await, &[&a], &[&before]);
+        check(&ask(&server, &format!("PATCH {path}"), "json-patch+json", &add(&a)).await, &[&a], &[&after]);
+        check(&put(&[&a, &b]).await, &[&a, &b], &[]);
+        check(&ask(&server, &format!("PATCH {path}"), "json-patch+json", &add(&c)).await, &[&a, &b, &c], &[]);
+        register(
+            &server.api,
+            MUTATING,
+            kind.to_lowercase().as_str(),
+            &[hooks.hook("repeat", &["CREATE", "UPDATE"], &["configmaps", "foos"], json!({}))],
+        )
+        .await;
+        check(&ask(&server, &format!("PATCH {path}"), "json-patch+json", &json!([])).await, &[&a, &b, &c], &[&after]);
+        check(&put(&[&a]).await, &[&a], &[&after]);
+        ask(&server, &format!("DELETE {}/{}", super::collection(MUTATING), kind.to_lowercase()), "json", &Value::Null).await;
     }
 }
