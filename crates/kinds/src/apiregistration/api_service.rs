@@ -21,6 +21,7 @@ impl Kind for APIService {
         .cluster()
         .versioned()
         .name(NameRule::PathSegment)
+        .status_keeps_metadata()
         .subresources(&[Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::apply::{self, By};
 use apimachinery::{Status, meta, names, time};
-use kinds::Behaviour;
+use kinds::{Behaviour, StatusKeeps};
 use serde_json::{Value, json};
 use store::Expect;
 
@@ -182,7 +182,11 @@ fn prepare(res: &Served, object: &mut Value) {
 pub(crate) fn by<'a>(cx: &'a Context, res: &Served, sub: &'a str, now: &'a str) -> By<'a> {
     let reset: &[&[&str]] = match res.behaviour(sub) {
         None if res.def.has_status() => &[&["status"]],
-        Some(Behaviour::Status) => &[&["spec"]],
+        Some(Behaviour::Status) => match res.def.status_keeps {
+            StatusKeeps::Nothing => &[&["spec"]],
+            StatusKeeps::Labels => &[&["spec"], &["metadata", "labels"]],
+            StatusKeeps::Metadata => &[&["spec"], &["metadata"]],
+        },
         _ => &[],
     };
     By { manager: &cx.manager, subresource: sub, now, reset }
