@@ -23,6 +23,7 @@ use crate::status::{Cause, Reason, Status};
 use compare::{Diff, compare, is_unowned_meta, is_unowned_root};
 pub use encoded::update_encoded;
 use managed::Managed;
+pub use managed::check_managed_fields;
 pub use overlay::{OverlayError, overlay};
 use schema::{Schema, TypeId};
 use serde_json::{Map, Value};

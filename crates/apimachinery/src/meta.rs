@@ -5,6 +5,7 @@
 mod validate;
 
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 pub use validate::*;
 
 /// `apiVersion`, or empty.
@@ -222,6 +223,26 @@ pub fn set_owner_references(object: &mut Value, references: Vec<Value>) {
     set_list(object, "ownerReferences", references);
 }
 
+/// Keeps of owner references that are equal in all fields the first. The value names the uid of each that went (upstream:
+/// `dedupOwnerReferences`).
+pub fn dedup_owner_references(object: &mut Value) -> Vec<String> {
+    let references = owner_references(object);
+    let (mut seen, mut gone) = (HashSet::with_capacity(references.len()), Vec::new());
+    let is_first: Vec<bool> = references.iter().map(|reference| seen.insert(reference)).collect();
+    if seen.len() == references.len() {
+        return gone;
+    }
+    let mut kept = Vec::with_capacity(seen.len());
+    for (reference, is_first) in references.iter().zip(is_first) {
+        match is_first {
+            true => kept.push(reference.clone()),
+            false => gone.push(text(reference, "uid").to_owned()),
+        }
+    }
+    set_owner_references(object, kept);
+    gone
+}
+
 /// The owner reference whose `controller` is true.
 pub fn controller_of(object: &Value) -> Option<&Value> {
     owner_references(object).iter().find(|r| r.get("controller").and_then(Value::as_bool) == Some(true))
@@ -274,6 +295,31 @@ mod tests {
     fn wrong_types_read_as_empty() {
         let o = json!({"metadata": {"name": 1, "labels": [], "finalizers": {}, "ownerReferences": null}});
         assert_eq!((name(&o), labels(&o).is_none(), owner_references(&o).len(), is_deleting(&o)), ("", true, 0, false));
+    }
+
+    /// The cases of upstream's unit test `TestDedupOwnerReferences` (apiserver/pkg/endpoints/handlers/rest_test.go): what differs in a field stays.
+    #[test]
+    fn equal_owner_references() {
+        let owner = |name: &str, uid: &str| json!({"apiVersion": "v1", "kind": "K", "name": name, "uid": uid});
+        let with = |mut owner: Value, key: &str, value: bool| {
+            owner[key] = value.into();
+            owner
+        };
+        let check = |references: &[Value], expected: &[usize], gone: &[&str]| {
+            let mut object = json!({"metadata": {"name": "o", "ownerReferences": references}});
+            assert_eq!(dedup_owner_references(&mut object), gone);
+            assert_eq!(owner_references(&object), expected.iter().map(|i| references[*i].clone()).collect::<Vec<_>>());
+        };
+        let (a, b) = (owner("n", "1"), owner("n", "2"));
+        check(&[], &[], &[]);
+        check(&[a.clone(), b.clone()], &[0, 1], &[]);
+        check(&[a.clone(), b.clone(), a.clone(), a.clone(), b], &[0, 1], &["1", "1", "2"]);
+        check(&[a.clone(), owner("m", "1")], &[0, 1], &[]);
+        let (controller, no) = (with(a.clone(), "controller", true), with(a.clone(), "controller", false));
+        check(&[a.clone(), controller.clone(), no.clone(), no, controller], &[0, 1, 2], &["1", "1"]);
+        let blocks = with(a.clone(), "blockOwnerDeletion", true);
+        check(&[blocks.clone(), a, blocks], &[0, 1], &["1"]);
+        assert_eq!(dedup_owner_references(&mut json!({})), [""; 0]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use base::listen::{Listener, canonical};
 use base::patience::{self, Patient, Times};
 use base::tasks::{OnFailure, Tasks};
 use base::tls::Verifier;
+use base::unread::{self, Lent};
 use http::Response;
 use http::header::ACCEPT_ENCODING;
 use hyper::body::Incoming;
@@ -124,7 +125,7 @@ async fn converse(
             let _ = base::sockets::keep_alive_and_time_out(stream.get_ref().0);
         }
     }
-    let answer = move |mut request: http::Request<Incoming>| {
+    let answer = move |mut request: http::Request<Lent>| {
         let has_ended = credential.as_ref().is_some_and(|credential| credential.has_ended(Timestamp::now()));
         let extensions = request.extensions_mut();
         extensions.insert(place.clone());
@@ -159,7 +160,7 @@ async fn converse(
 async fn hold<I, A, F>(stream: I, answer: A, first: Duration, end: CancellationToken) -> Result<(), String>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    A: Fn(http::Request<Incoming>) -> F,
+    A: Fn(http::Request<Lent>) -> F,
     F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
     // One token for both reasons to leave, and of this connection alone: asking a token takes its lock.
@@ -168,9 +169,11 @@ where
     let service = service_fn(|request: http::Request<Incoming>| {
         asked.cancel();
         let (leave, streams, is_http2) = (leave.clone(), streams.clone(), request.version() == http::Version::HTTP_2);
+        let (request, rest) = unread::lend(request);
         let answer = answer(request);
         async move {
-            let response = answer.await?;
+            let mut response = answer.await?;
+            rest.settle(&mut response).await;
             let is_unauthenticated = response.extensions().get::<Unauthenticated>().is_some();
             if is_http2 && is_unauthenticated || response.extensions().get::<Outlived>().is_some() {
                 leave.cancel();
@@ -215,7 +218,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use tokio::io::AsyncWriteExt;
 
-    async fn anonymous(_: http::Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    async fn anonymous(_: http::Request<Lent>) -> Result<Response<Body>, Infallible> {
         let mut response = Response::new(Body::Empty);
         response.extensions_mut().insert(Unauthenticated);
         Ok(response)
@@ -254,6 +257,36 @@ mod tests {
         check(&format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\nrest", "a".repeat(100_000)), "HTTP/1.1 414").await;
     }
 
+    /// An answer that comes before the body is read says whether the connection goes on (as net/http's server does).
+    #[tokio::test]
+    async fn a_body_that_nobody_reads_spoils_no_request() {
+        use tokio::io::AsyncReadExt;
+        let check = async |length: usize, sent: usize, goes_on: bool| {
+            let (client, server) = tokio::io::duplex(1 << 20);
+            let (mut reader, mut writer) = tokio::io::split(client);
+            let client = async {
+                let head = format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+                writer.write_all(head.as_bytes()).await.unwrap();
+                // What comes later than its head is a second piece for the server.
+                tokio::task::yield_now().await;
+                writer.write_all(&vec![b'x'; sent]).await.unwrap();
+                let mut answers = String::new();
+                if goes_on {
+                    writer.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+                }
+                reader.read_to_string(&mut answers).await.unwrap();
+                let first = answers.split("\r\n\r\n").next().unwrap();
+                assert_eq!(first.contains("connection: close"), !goes_on, "{length}: {answers}");
+                assert_eq!(answers.matches("HTTP/1.1 200").count(), 1 + usize::from(goes_on), "{length}: {answers}");
+            };
+            let (_, ()) = tokio::join!(hold(server, anonymous, HEADER_TIMEOUT, CancellationToken::new()), client);
+        };
+        check(5, 5, true).await;
+        check(200_000, 200_000, true).await;
+        check(300_000, 1, false).await;
+        check(5, 1, false).await;
+    }
+
     #[tokio::test]
     async fn http2_ends_with_an_unauthenticated_request() {
         let (client, server) = tokio::io::duplex(64 << 10);
@@ -277,7 +310,7 @@ mod tests {
         let (guard, held) = (Arc::new(()), Arc::new(tokio::sync::Notify::new()));
         let (weak, begun) = (Arc::downgrade(&guard), held.clone());
         let guard = parking_lot::Mutex::new(Some(guard));
-        let answer = move |_: http::Request<Incoming>| {
+        let answer = move |_: http::Request<Lent>| {
             let (guard, held) = (guard.lock().take(), held.clone());
             async move {
                 if let Some(_guard) = guard {
@@ -320,7 +353,7 @@ mod tests {
         const PIECE: usize = 16 << 10;
         const PIECES: usize = 1000;
         static SENT: AtomicUsize = AtomicUsize::new(0);
-        let answer = |_: http::Request<Incoming>| {
+        let answer = |_: http::Request<Lent>| {
             let pieces = futures::stream::iter(0..PIECES).map(|_| {
                 SENT.fetch_add(PIECE, Ordering::Relaxed);
                 Ok(bytes::Bytes::from_static(&[b'x'; PIECE]))

@@ -19,4 +19,5 @@ pub mod stat;
 pub mod tasks;
 pub mod tls;
 pub mod trees;
+pub mod unread;
 pub mod zpages;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use base::unread::Lent;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -84,7 +85,7 @@ pub(crate) struct Copied(mpsc::Receiver<Option<Frame<Bytes>>>);
 
 #[derive(Debug)]
 pub(crate) struct Upload {
-    incoming: Incoming,
+    incoming: Lent,
     /// Bytes that may still come; none is no limit.
     left: Option<u64>,
     patience: Patience,
@@ -102,7 +103,7 @@ impl RequestBody {
     }
 
     /// Bounded to `limit` bytes and to so much time between two parts.
-    pub(crate) fn new(incoming: Incoming, limit: Option<u64>, patience: Duration) -> (Self, Option<Arc<Progress>>) {
+    pub(crate) fn new(incoming: Lent, limit: Option<u64>, patience: Duration) -> (Self, Option<Arc<Progress>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }

@@ -13,6 +13,7 @@ use base::budgets::descriptors;
 use base::listen::Listener;
 use base::patience::{self, Patient, Times};
 use base::tasks::{OnFailure, Tasks};
+use base::unread;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -220,7 +221,10 @@ impl Front {
                     // Whoever has too many connections already keeps this one as long as there is room.
                     place.prove(&peer.address.to_string());
                 }
-                Ok::<_, Infallible>(proxy.answer(peer, request).await)
+                let (request, rest) = unread::lend(request);
+                let mut answer = proxy.answer(peer, request).await;
+                rest.settle(&mut answer).await;
+                Ok::<_, Infallible>(answer)
             }
         });
         let exempt = Arc::default();

@@ -13,10 +13,10 @@ use std::time::{Instant, SystemTime};
 use arc_swap::ArcSwap;
 use base::budgets::shares::Shares;
 use base::tasks::{OnFailure, Tasks};
+use base::unread::Lent;
 use http::header::{self, CONNECTION, CONTENT_LENGTH, LOCATION, SET_COOKIE, UPGRADE, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 
@@ -107,7 +107,7 @@ type Answer = Response<ResponseBody>;
 
 impl Proxy {
     /// Answers a request.
-    pub(crate) async fn answer(&self, peer: &Peer, request: Request<Incoming>) -> Answer {
+    pub(crate) async fn answer(&self, peer: &Peer, request: Request<Lent>) -> Answer {
         let start = Instant::now();
         if let Some(proof) = self.challenges.at(request.uri().path()) {
             return said(StatusCode::OK, proof);
@@ -152,7 +152,7 @@ impl Proxy {
         Ok(Visit { parts, route, origin, authority, host, path, shown, over_tls, has_tls })
     }
 
-    async fn serve(&self, mut visit: Visit, body: Incoming, upgrade: Option<OnUpgrade>) -> Answer {
+    async fn serve(&self, mut visit: Visit, body: Lent, upgrade: Option<OnUpgrade>) -> Answer {
         let Some(place) = self.underway.enter(visit.origin.client) else {
             return text(StatusCode::SERVICE_UNAVAILABLE);
         };
@@ -216,7 +216,7 @@ impl Proxy {
     }
 
     /// Takes the request to its back end.
-    async fn pass(&self, mut visit: Visit, body: Incoming, upgrade: Option<OnUpgrade>, held: Held) -> Answer {
+    async fn pass(&self, mut visit: Visit, body: Lent, upgrade: Option<OnUpgrade>, held: Held) -> Answer {
         let policy = visit.route.policy.clone();
         if content_length(&visit.parts.headers).zip(policy.body_size).is_some_and(|(length, most)| length > most) {
             return text(StatusCode::PAYLOAD_TOO_LARGE);
@@ -261,7 +261,7 @@ impl Proxy {
     fn outgoing(
         &self,
         visit: &mut Visit,
-        body: Incoming,
+        body: Lent,
         (upgrade, changes): (Option<&HeaderValue>, Option<&BackendChanges>),
     ) -> Outgoing {
         let route = visit.route.clone();
@@ -401,7 +401,7 @@ mod tests {
     use super::*;
 
     /// Of the future that a function returns.
-    fn size<'a, R>(_: impl FnOnce(&'a Proxy, &'a Peer, Request<Incoming>) -> R) -> usize {
+    fn size<'a, R>(_: impl FnOnce(&'a Proxy, &'a Peer, Request<Lent>) -> R) -> usize {
         size_of::<R>()
     }
 

@@ -91,6 +91,17 @@ pub enum Dependents {
     None,
 }
 
+/// What of the metadata, beside what only the server sets, a write of the status leaves as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusKeeps {
+    /// Older kinds: labels, annotations and finalizers may change.
+    Nothing,
+    /// The labels.
+    Labels,
+    /// All of it.
+    Metadata,
+}
+
 /// What the objects of a kind are computed of when somebody reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Computed {
@@ -140,8 +151,8 @@ pub struct KindDef {
     pub generation: bool,
     /// It counts changes of annotations, too.
     pub generation_of_annotations: bool,
-    /// Labels stay as they are when the status is updated.
-    pub status_keeps_labels: bool,
+    /// What of the metadata stays as it is when the status is updated.
+    pub status_keeps: StatusKeeps,
     /// PUT of a missing object creates it.
     pub create_on_update: bool,
     /// An update must name the version that it is meant for.
@@ -201,7 +212,7 @@ impl KindDef {
             ttl_seconds: None,
             generation: false,
             generation_of_annotations: false,
-            status_keeps_labels: false,
+            status_keeps: StatusKeeps::Nothing,
             create_on_update: false,
             versioned: false,
             status_reads: None,
@@ -307,7 +318,13 @@ impl KindDef {
 
     /// Updates of the status leave labels alone.
     pub const fn status_keeps_labels(mut self) -> Self {
-        self.status_keeps_labels = true;
+        self.status_keeps = StatusKeeps::Labels;
+        self
+    }
+
+    /// Updates of the status leave all metadata alone (upstream: `ResetObjectMetaForStatus`).
+    pub const fn status_keeps_metadata(mut self) -> Self {
+        self.status_keeps = StatusKeeps::Metadata;
         self
     }
 

@@ -25,6 +25,8 @@ use base::listen::{self, Listener};
 use base::metrics::{Format, Page};
 use base::patience::Patient;
 use base::tasks::{OnFailure, Tasks};
+use base::tls::Peer;
+use base::unread::{self, Lent};
 use base::zpages;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -108,31 +110,46 @@ async fn connection(
         let place = place.clone();
         exempt.store(!sharing::is_for_nodes(request.uri().path()), Ordering::Relaxed);
         async move {
-            let (parts, body) = request.into_parts();
-            if peer.credential().is_some_and(|credential| credential.has_ended(Timestamp::now())) {
-                let mut refused = text(StatusCode::UNAUTHORIZED, "Unauthorized: the certificate has ended");
-                refused.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
-                return Ok(refused);
-            }
-            Ok::<_, Infallible>(match auth.check(&peer, &parts).await {
-                Err((status, why)) => text(status, why),
-                Ok(client) if !place.prove(&client) => {
-                    let mut refused = text(StatusCode::TOO_MANY_REQUESTS, "too many connections");
-                    refused.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
-                    refused
-                }
-                Ok(client) => {
-                    let mut request = Request::from_parts(parts, body);
-                    request.extensions_mut().insert(client);
-                    request.extensions_mut().insert(place);
-                    answer(request, api, tasks).await
-                }
-            })
+            let (request, rest) = unread::lend(request);
+            let mut response = admitted(request, (&auth, &peer), place, api, tasks).await;
+            rest.settle(&mut response).await;
+            Ok::<_, Infallible>(response)
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await.map_err(|error| error.to_string())
+}
+
+/// Answers whoever may ask.
+async fn admitted(
+    request: Request<Lent>,
+    (auth, peer): (&Auth, &Peer),
+    place: Arc<Held>,
+    api: Api,
+    tasks: Tasks,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    if peer.credential().is_some_and(|credential| credential.has_ended(Timestamp::now())) {
+        return last(StatusCode::UNAUTHORIZED, "Unauthorized: the certificate has ended");
+    }
+    match auth.check(peer, &parts).await {
+        Err((status, why)) => text(status, why),
+        Ok(client) if !place.prove(&client) => last(StatusCode::TOO_MANY_REQUESTS, "too many connections"),
+        Ok(client) => {
+            let mut request = Request::from_parts(parts, body);
+            request.extensions_mut().insert(client);
+            request.extensions_mut().insert(place);
+            answer(request, api, tasks).await
+        }
+    }
+}
+
+/// A refusal with which the connection ends.
+fn last(status: StatusCode, why: &'static str) -> Response<Body> {
+    let mut refused = text(status, why);
+    refused.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    refused
 }
 
 fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
@@ -229,19 +246,19 @@ fn route(path: &str) -> Option<Route> {
     })
 }
 
-fn accepted(request: &Request<Incoming>) -> &str {
+fn accepted(request: &Request<Lent>) -> &str {
     request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// A page of the node, with what it tells of the present.
-fn metrics(request: &Request<Incoming>, page: Page, present: &Registry) -> Response<Body> {
+fn metrics(request: &Request<Lent>, page: Page, present: &Registry) -> Response<Body> {
     let format = Format::accepted(accepted(request));
     let mut response = text(StatusCode::OK, page.encode_with(format, present));
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(format.media_type()));
     response
 }
 
-async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<Body> {
+async fn answer(request: Request<Lent>, api: Api, tasks: Tasks) -> Response<Body> {
     let Some(route) = route(request.uri().path()) else { return text(StatusCode::NOT_FOUND, "404 page not found") };
     if let Route::Volume { name } = route {
         return volume(request.method(), &api, &name).await;
@@ -296,7 +313,7 @@ async fn answer(request: Request<Incoming>, api: Api, tasks: Tasks) -> Response<
     }
 }
 
-fn zpage(request: &Request<Incoming>, api: &Api, page: zpages::Page) -> Response<Body> {
+fn zpage(request: &Request<Lent>, api: &Api, page: zpages::Page) -> Response<Body> {
     match api.options().zpages.answer(page, accepted(request), Timestamp::now()) {
         Some((media_type, text)) => document(media_type, text),
         None => text(StatusCode::NOT_ACCEPTABLE, Status::not_acceptable(&zpages::ACCEPTED).message),
@@ -346,7 +363,7 @@ async fn usage(api: &Api, form: Usage, query: &str) -> Response<Body> {
 }
 
 async fn exec(
-    mut request: Request<Incoming>,
+    mut request: Request<Lent>,
     api: Api,
     tasks: Tasks,
     query: &str,
@@ -384,7 +401,7 @@ async fn exec(
     upgraded(response)
 }
 
-fn port_forward(mut request: Request<Incoming>, api: Api, tasks: Tasks, namespace: String, pod: String) -> Response<Body> {
+fn port_forward(mut request: Request<Lent>, api: Api, tasks: Tasks, namespace: String, pod: String) -> Response<Body> {
     if let Err(error) = api.check_pod(&namespace, &pod) {
         return failure(&error);
     }

@@ -109,6 +109,8 @@ pub struct Request<'a> {
     target: Target<'a>,
     object: Option<Value>,
     changed: bool,
+    /// The managed fields as they were before somebody put another object in the place of this one.
+    managed: Option<Option<Value>>,
     /// Rounds that have begun, and those that are wanted.
     round: u8,
     rounds: u8,
@@ -136,6 +138,7 @@ impl<'a> Request<'a> {
             target,
             object,
             changed: false,
+            managed: None,
             round: 0,
             rounds: 1,
             invoked: BTreeMap::new(),
@@ -209,7 +212,10 @@ impl<'a> Request<'a> {
             confine::confine(res, sub, &mut object, old);
         }
         let changed = self.object.as_ref() != Some(&object);
-        self.object = Some(object);
+        let replaced = self.object.replace(object);
+        if self.managed.is_none() {
+            self.managed = Some(replaced.and_then(|mut replaced| meta::remove(&mut replaced, "managedFields")));
+        }
         Ok(changed)
     }
 
@@ -237,6 +243,11 @@ impl<'a> Request<'a> {
     /// Whether a plugin has changed the object.
     pub(crate) fn changed(&self) -> bool {
         self.changed
+    }
+
+    /// The managed fields before the plugins, where one of them may have changed them.
+    pub(crate) fn take_managed(&mut self) -> Option<Option<Value>> {
+        self.managed.take()
     }
 
     /// The object as the plugins leave it.

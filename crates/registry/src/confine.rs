@@ -2,8 +2,8 @@
 //! server says. It is looked at when the change comes, and again when admission has made something else of it.
 
 use apimachinery::meta;
-use kinds::Behaviour;
 use kinds::util::keep_all_but;
+use kinds::{Behaviour, StatusKeeps};
 use serde_json::{Value, json};
 
 use crate::Served;
@@ -31,9 +31,13 @@ pub(crate) fn confine(res: &Served, sub: &str, object: &mut Value, old: &Value) 
         }
         Some(Behaviour::Status) => {
             keep_all_but(object, old, &["status", "metadata"]);
-            let labels = if res.def.status_keeps_labels { "" } else { "labels" };
+            let writable: &[&str] = match res.def.status_keeps {
+                StatusKeeps::Nothing => &["labels", "annotations", "finalizers", "managedFields"],
+                StatusKeeps::Labels => &["annotations", "finalizers", "managedFields"],
+                StatusKeeps::Metadata => &["managedFields"],
+            };
             if let (Some(metadata), Some(old)) = (object.get_mut("metadata"), old.get("metadata")) {
-                keep_all_but(metadata, old, &[labels, "annotations", "finalizers", "managedFields"]);
+                keep_all_but(metadata, old, writable);
             }
             if let Some(map) = object.as_object_mut().filter(|_| !res.def.status_is_optional) {
                 map.entry("status").or_insert_with(|| json!({}));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::field::{Errors, Path};
-use apimachinery::{Status, meta, names, time};
+use apimachinery::{Status, apply, meta, names, time};
 use bytes::Bytes;
 use serde_json::Value;
 use store::{Change, Expect, Hold, Lane, Write};
@@ -82,13 +82,19 @@ impl Registry {
             Ok::<_, Status>(())
         })
         .await?;
-        let changed = request.changed();
+        let (changed, managed) = (request.changed(), request.take_managed());
         let mut object = request.into_object();
         if let (true, Some(object)) = (changed, &mut object) {
             target.res.decode(target.cx, target.sub, object, Vec::new())?;
             if target.res.is_own_body(target.sub) {
                 target.res.strategy.apply_defaults(object);
             }
+        }
+        if let Some(object) = &mut object {
+            if let Some(before) = managed {
+                settle_managed_fields(object, before, &target.cx.warnings);
+            }
+            dedup_owners(object, &target.cx.warnings, " after mutating admission happens");
         }
         Ok(object)
     }
@@ -271,6 +277,30 @@ pub fn settle_posted(object: &mut Value, namespace: &str) -> Result<(), Status> 
     check_namespace(object, namespace)?;
     wipe_metadata(object);
     Ok(())
+}
+
+/// Sets managed fields back to what they were before admission, if nobody could read them afterwards, and says so (upstream:
+/// `managedFieldsValidatingAdmissionController`).
+fn settle_managed_fields(object: &mut Value, before: Option<Value>, warnings: &Warnings) {
+    let Err(why) = apply::check_managed_fields(meta::managed_fields(object)) else { return };
+    meta::set(object, "managedFields", before.unwrap_or_default());
+    warnings.push(format!(
+        ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission \
+         controller; please fix your requests: {why}"
+    ));
+}
+
+/// Drops owner references that are there twice, and says so. `when` stands behind what is wrong (upstream:
+/// `dedupOwnerReferencesAndAddWarning`).
+pub(crate) fn dedup_owners(object: &mut Value, warnings: &Warnings, when: &str) {
+    let gone = meta::dedup_owner_references(object);
+    if !gone.is_empty() {
+        warnings.push(format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may \
+             reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            gone.join(", ")
+        ));
+    }
 }
 
 /// Metadata of a new object, before its name is generated.

@@ -161,6 +161,56 @@ async fn write_status(
     written
 }
 
+/// Upstream's `TestFieldsWipingConsistency` (test/integration/apiserver/apidefinitions/fields_wiping_test.go): the status of all but older
+/// kinds leaves metadata as it is, and who applies it owns none.
+async fn check_metadata_of_status(registry: &Registry, res: &Arc<Served>, namespace: &str, name: &str) -> store::Revision {
+    const OPEN: [&str; 18] = [
+        "CertificateSigningRequest",
+        "CronJob",
+        "CustomResourceDefinition",
+        "DaemonSet",
+        "HorizontalPodAutoscaler",
+        "Ingress",
+        "Job",
+        "Namespace",
+        "Node",
+        "PersistentVolume",
+        "PersistentVolumeClaim",
+        "Pod",
+        "PodDisruptionBudget",
+        "ReplicaSet",
+        "ReplicationController",
+        "ResourceQuota",
+        "Service",
+        "StatefulSet",
+    ];
+    let (kind, cx) = (&*res.def.kind, context("tester"));
+    let labels = OPEN.contains(&kind);
+    let others = labels || kind == "Deployment";
+    let patch = Patch::Merge(r#"{"metadata": {"labels": {"by": "status"}}}"#.into());
+    let patched = write_status(registry, res, &cx, (namespace, name), patch).await.value();
+    assert_eq!(meta::label(&patched, "by").is_some(), labels, "{kind}");
+    let mut noted = patched.clone();
+    meta::set_annotation(&mut noted, "by", "status");
+    meta::add_finalizer(&mut noted, "example.com/status");
+    let mut updated = registry.update(&cx, res, "status", namespace, name, noted).await.unwrap().entry.value();
+    assert_eq!(meta::annotation(&updated, "by").is_some(), others, "{kind}");
+    assert_eq!(meta::has_finalizer(&updated, "example.com/status"), others, "{kind}");
+    if meta::remove_finalizer(&mut updated, "example.com/status") {
+        registry.update(&cx, res, "status", namespace, name, updated).await.unwrap();
+    }
+    let applied = json!({"apiVersion": meta::api_version(&patched), "kind": kind,
+        "metadata": {"name": name, "labels": {"applied": "yes"}, "annotations": {"applied": "yes"}}});
+    let applied = registry.patch(&context("applier"), res, "status", namespace, name, Patch::Apply(applied)).await.unwrap().entry;
+    let value = applied.value();
+    let own = meta::managed_fields(&value).iter().find(|entry| entry["manager"] == "applier");
+    for (field, is_open) in [("labels", labels), ("annotations", others)] {
+        let found = own.is_some_and(|own| !own["fieldsV1"]["f:metadata"][format!("f:{field}")].is_null());
+        assert_eq!((found, value["metadata"][field]["applied"] == "yes"), (is_open, is_open), "{kind}: {field} in {value}");
+    }
+    applied.revision
+}
+
 async fn check_kind(registry: &Registry, res: &Arc<Served>) {
     let namespace = if res.def.namespaced { "ns" } else { "" };
     let (kind, one) = (&*res.def.kind, &name_of(res, 1));
@@ -178,15 +228,7 @@ async fn check_kind(registry: &Registry, res: &Arc<Served>) {
 
     let mut begin = created.revision;
     if res.def.has_status() {
-        let labels = Patch::Merge(r#"{"metadata": {"labels": {"by": "status"}}}"#.into());
-        let patched = write_status(registry, res, &cx, (namespace, one), labels).await;
-        assert_eq!(meta::label(&patched.value(), "by").is_none(), res.def.status_keeps_labels, "{kind}");
-        let mut noted = patched.value();
-        meta::set_annotation(&mut noted, "by", "status");
-        let updated = registry.update(&cx, res, "status", namespace, one, noted).await.unwrap().entry;
-        // The status of a ResourceClaim is all that its sub-resource writes (`ResetObjectMetaForStatus`).
-        assert_eq!(meta::annotation(&updated.value(), "by").is_some(), kind != "ResourceClaim", "{kind}");
-        begin = updated.revision;
+        begin = check_metadata_of_status(registry, res, namespace, one).await;
     }
     let mut watch = registry
         .watch(res, None, &ListOptions { resource_version: Some(begin.to_string()), ..ListOptions::default() })

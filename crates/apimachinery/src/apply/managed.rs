@@ -3,6 +3,7 @@
 use super::By;
 use super::compare::Diffs;
 use super::set::{self, Set};
+use crate::field::{Errors, Path};
 use crate::meta;
 use crate::text::quote;
 use serde_json::{Map, Value};
@@ -274,6 +275,19 @@ fn entry(by: &By<'_>, operation: Operation, api_version: &str, fields: Set) -> M
         out.insert("time".to_owned(), by.now.into());
     }
     out
+}
+
+/// Whether managed fields can be stored and read again (upstream: `fieldmanager.ValidateManagedFields`).
+///
+/// # Errors
+/// What is wrong with them, in upstream's words.
+pub fn check_managed_fields(entries: &[Value]) -> Result<(), String> {
+    let mut errors = Errors::new();
+    meta::validate_managed_fields(entries, &Path::new("metadata").child("managedFields"), &mut errors);
+    if !errors.is_empty() {
+        return Err(errors.to_string());
+    }
+    Managed::decode(entries).map(|_| ())
 }
 
 /// Whether the sender asks for the entries to be forgotten: an empty list, or a list of one empty entry.

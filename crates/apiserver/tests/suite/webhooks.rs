@@ -1,6 +1,7 @@
 //! Admission webhooks: real servers, over TLS, that the API server calls.
 
 mod hostile;
+mod metadata;
 mod mutating;
 mod validating;
 

@@ -21,6 +21,7 @@ const MAX_VALUE_EXPRESSION: usize = 5 * 1024;
 
 impl Kind for ValidatingAdmissionPolicy {
     const DEF: KindDef = super::def("ValidatingAdmissionPolicy", "validatingadmissionpolicies", "validatingadmissionpolicy")
+        .status_keeps_metadata()
         .subresources(&[Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {

@@ -22,6 +22,7 @@ impl Kind for APIService {
         .versioned()
         .unqualified_finalizers()
         .name(NameRule::PathSegment)
+        .status_keeps_metadata()
         .subresources(&[Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {

@@ -28,7 +28,8 @@ const DEFAULT_SECONDS: i32 = 86400;
 const MAX_UID: usize = 128;
 
 impl Kind for PodCertificateRequest {
-    const DEF: KindDef = KindDef::of::<Self>("podcertificaterequest").versioned().subresources(&[Sub::STATUS]);
+    const DEF: KindDef =
+        KindDef::of::<Self>("podcertificaterequest").versioned().status_keeps_metadata().subresources(&[Sub::STATUS]);
     const SELECTABLE: &'static [&'static str] = &["spec.nodeName", "spec.podName", "spec.signerName"];
 
     fn field(object: &Value, name: &'static str) -> String {

@@ -27,6 +27,7 @@ impl Kind for FlowSchema {
         .cluster()
         .generation()
         .versioned()
+        .status_keeps_metadata()
         .subresources(&[Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {

@@ -33,6 +33,7 @@ impl Kind for PriorityLevelConfiguration {
     .cluster()
     .generation()
     .versioned()
+    .status_keeps_metadata()
     .subresources(&[Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {

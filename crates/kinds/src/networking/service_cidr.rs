@@ -17,7 +17,7 @@ use crate::typed::Kind;
 const MAX_RANGES: usize = 2;
 
 impl Kind for ServiceCIDR {
-    const DEF: KindDef = KindDef::of::<Self>("servicecidr").cluster().subresources(&[Sub::STATUS]);
+    const DEF: KindDef = KindDef::of::<Self>("servicecidr").cluster().status_keeps_metadata().subresources(&[Sub::STATUS]);
 
     fn validate_create(&self, errors: &mut Errors) {
         validate_ranges(ranges(self), &path(), errors);

@@ -11,22 +11,18 @@ use crate::def::KindDef;
 use crate::rules::{self, list};
 use crate::sub::Sub;
 use crate::typed::Kind;
-use crate::util::{carry_over, child_object, each, remove, set_zero, text};
+use crate::util::{child_object, each, remove, set_zero, text};
 
 impl Kind for ResourceClaim {
     const DEF: KindDef =
-        KindDef::of::<Self>("resourceclaim").returns_deleted().status_keeps_labels().subresources(&[Sub::STATUS]);
+        KindDef::of::<Self>("resourceclaim").returns_deleted().status_keeps_metadata().subresources(&[Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {
         claim::apply_defaults(child_object(object, "spec"));
     }
 
-    /// Metadata stays. What drivers reported of devices that are no longer allocated goes with them.
+    /// What drivers reported of devices that are no longer allocated goes with them.
     fn prepare_status(object: &mut Value, old: &Value) {
-        if let (Some(metadata), Some(old)) = (object.get_mut("metadata"), old.get("metadata")) {
-            carry_over(metadata, old, "annotations");
-            carry_over(metadata, old, "finalizers");
-        }
         let gone: Vec<_> = allocated(old).into_iter().filter(|id| !allocated(object).contains(id)).collect();
         let status = child_object(object, "status");
         if let Some(devices) = status.get_mut("devices").and_then(Value::as_array_mut) {

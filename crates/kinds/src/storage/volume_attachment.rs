@@ -17,8 +17,12 @@ const MAX_METADATA: usize = 256 << 10;
 const MAX_MESSAGE: usize = 1024;
 
 impl Kind for VolumeAttachment {
-    const DEF: KindDef =
-        KindDef::of::<Self>("volumeattachment").returns_deleted().cluster().versioned().subresources(&[Sub::STATUS]);
+    const DEF: KindDef = KindDef::of::<Self>("volumeattachment")
+        .returns_deleted()
+        .cluster()
+        .versioned()
+        .status_keeps_metadata()
+        .subresources(&[Sub::STATUS]);
 
     /// Clients take an object without `attached` for none: upstream's always has it.
     fn prepare_create(object: &mut Value) {

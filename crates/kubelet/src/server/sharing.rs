@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use base::budgets::shares::{Share, Shares};
 use base::tasks::{OnFailure, Tasks};
 use base::tls::Peer;
+use base::unread::Lent;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Extensions, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, Limited, StreamBody};
-use hyper::body::Incoming;
 use runtime::api::Error;
 use tokio_util::sync::CancellationToken;
 
@@ -100,13 +100,7 @@ impl Serving {
     }
 
     /// Answers a node.
-    pub(super) async fn answer(
-        &self,
-        cx: &Context,
-        question: Question,
-        request: Request<Incoming>,
-        tasks: &Tasks,
-    ) -> Response<Body> {
+    pub(super) async fn answer(&self, cx: &Context, question: Question, request: Request<Lent>, tasks: &Tasks) -> Response<Body> {
         let expected = if question == Question::Layers { Method::POST } else { Method::GET };
         if request.method() != expected {
             return text(StatusCode::METHOD_NOT_ALLOWED, format!("only {expected} is served"));
@@ -123,7 +117,7 @@ impl Serving {
         })
     }
 
-    async fn layers(&self, body: Incoming) -> Result<Response<Body>, Error> {
+    async fn layers(&self, body: Lent) -> Result<Response<Body>, Error> {
         if self.places.is_exhausted() {
             return Ok(busy());
         }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use apimachinery::apply::{self, By};
 use apimachinery::{Status, meta, names, time};
-use kinds::Behaviour;
+use kinds::{Behaviour, StatusKeeps};
 use serde_json::{Value, json};
 use store::Expect;
 
 use crate::entry::object_path;
 use crate::entry::parts::Rest;
-use crate::pipeline::{Unwritten, check_name, check_namespace, prepare_metadata, requester, validate_new, wipe_metadata};
+use crate::pipeline::{
+    Unwritten, check_name, check_namespace, dedup_owners, prepare_metadata, requester, validate_new, wipe_metadata,
+};
 use crate::target::{How, Target};
 use crate::{Context, Entry, Operation, Registry, Served};
 
@@ -60,6 +62,9 @@ impl Registry {
         self.check_open(target)?;
         res.strategy.apply_defaults(&mut object);
         if from == Created::Sent {
+            if matches!(target.how, How::Plain) {
+                dedup_owners(&mut object, &cx.warnings, "");
+            }
             // Before admission: what it adds belongs to nobody, so that nobody conflicts with it.
             self.track(cx, res, None, &mut object, "").await;
         }
@@ -177,7 +182,11 @@ fn prepare(res: &Served, object: &mut Value) {
 pub(crate) fn by<'a>(cx: &'a Context, res: &Served, sub: &'a str, now: &'a str) -> By<'a> {
     let reset: &[&[&str]] = match res.behaviour(sub) {
         None if res.def.has_status() => &[&["status"]],
-        Some(Behaviour::Status) => &[&["spec"]],
+        Some(Behaviour::Status) => match res.def.status_keeps {
+            StatusKeeps::Nothing => &[&["spec"]],
+            StatusKeeps::Labels => &[&["spec"], &["metadata", "labels"]],
+            StatusKeeps::Metadata => &[&["spec"], &["metadata"]],
+        },
         _ => &[],
     };
     By { manager: &cx.manager, subresource: sub, now, reset }

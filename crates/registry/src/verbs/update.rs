@@ -11,7 +11,8 @@ use store::Expect;
 use crate::confine::{confine, keep_metadata};
 use crate::entry::parts::{Apart, Rest};
 use crate::pipeline::{
-    Unwritten, check_name, check_namespace, count_generation, requester, validate_finalizers, without_managed_fields,
+    Unwritten, check_name, check_namespace, count_generation, dedup_owners, requester, validate_finalizers,
+    without_managed_fields,
 };
 use crate::target::{How, Target};
 use crate::{Context, Entry, Operation, Registry, Served, Written};
@@ -110,6 +111,10 @@ impl Registry {
         // What is apart has its defaults, and so has the status of such a kind.
         if res.is_own_body(sub) && rest.is_none() {
             res.strategy.apply_defaults(&mut object);
+        }
+        // Owner references of a patch are looked at after admission, as upstream.
+        if matches!(target.how, How::Plain) {
+            dedup_owners(&mut object, &cx.warnings, "");
         }
         keep_metadata(&mut object, &old);
         meta::set_resource_version(&mut object, current.revision.to_string());
