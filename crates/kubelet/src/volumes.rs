@@ -19,6 +19,7 @@ pub mod propagation;
 mod provisioned;
 pub mod sub_path;
 pub mod tokens;
+pub mod used;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -152,8 +153,8 @@ impl Volumes {
         }
     }
 
-    /// Makes what is missing and updates what has changed; says when a token or certificate must be renewed. Idempotent. Each volume is
-    /// made for itself, as upstream: one that cannot be had keeps no other from being current.
+    /// Makes what is missing of the volumes that containers [use](used) and updates what has changed; says when a token or certificate must
+    /// be renewed. Idempotent. Each volume is made for itself, as upstream: one that cannot be had keeps no other from being current.
     ///
     /// # Errors
     /// What events say of the volumes that cannot be had. All others have been made.
@@ -162,7 +163,7 @@ impl Volumes {
         let fetch = tokens.refresh(&self.cx.options.client, model);
         let (unread, untold, uncertified) = tokio::join!(refs.unread(), fetch, certificates.refresh(&self.cx, model));
         let mut failures = Failures::new();
-        for volume in model.spec().volumes.iter().flatten() {
+        for volume in used::volumes(model) {
             let name = &volume.name;
             let why = unsupported(volume).map(|kind| format!("volumes of type {kind} are not supported by this kubelet"));
             let why = why.or_else(|| unread.iter().find(|unread| payload::shows(volume, &unread.what)).map(ToString::to_string));
@@ -180,7 +181,7 @@ impl Volumes {
             make_own(&cx.pod_dir(own.uid()), &sources, &passed)
         };
         failures.extend(tokio::task::spawn_blocking(work).await.map_err(|error| vec![error.to_string()])?);
-        let paths = model.spec().volumes.iter().flatten().filter(|volume| volume.host_path.is_some());
+        let paths = used::volumes(model).filter(|volume| volume.host_path.is_some());
         self.found.lock().extend(paths.filter(|volume| !failures.contains_key(&volume.name)).map(|volume| volume.name.clone()));
         let again = self.bind_all(model, &mut failures).await?;
         let due = [due, again.then(|| soon(Timestamp::now()))].into_iter().flatten().min();
@@ -189,7 +190,7 @@ impl Volumes {
 
     /// Mounts the volumes of drivers and binds those behind claims; whether a driver wants to be asked again.
     async fn bind_all(&self, model: &Model, failures: &mut Failures) -> Result<bool, Vec<String>> {
-        let others = model.spec().volumes.iter().flatten().filter(|volume| !failures.contains_key(&volume.name));
+        let others = used::volumes(model).filter(|volume| !failures.contains_key(&volume.name));
         let one = async |volume: &Volume| (volume.name.clone(), self.backing(model, volume).await);
         let mut backings = HashMap::new();
         let mut again = false;
@@ -364,7 +365,7 @@ fn soon(now: Timestamp) -> Timestamp {
 fn make_own(pod_dir: &Path, sources: &Sources<'_>, passed: &BTreeSet<String>) -> Failures {
     let group = group(sources.model);
     let mut failures = Failures::new();
-    for volume in sources.model.spec().volumes.iter().flatten().filter(|volume| !passed.contains(&volume.name)) {
+    for volume in used::volumes(sources.model).filter(|volume| !passed.contains(&volume.name)) {
         if let Err(why) = make(pod_dir, sources, volume, group) {
             failures.insert(volume.name.clone(), block::failure(sources.model, &volume.name, why));
         }

@@ -22,7 +22,7 @@ use crate::allocation::{self, RESOURCES};
 use crate::context::Context;
 use crate::refs::PodReferences;
 use crate::spec::{Member, Model};
-use crate::volumes::Volumes;
+use crate::volumes::{Volumes, used};
 use crate::{claims, dns, hooks, hosts, images, resources, storage};
 
 /// A postStart hook takes as long as it takes, as upstream: 34 years. Who deletes the pod ends it with its container.
@@ -119,7 +119,8 @@ impl Effects {
             self.cx.pod_event(model, Type::Warning, "FailedMount", message.clone());
         }
         let due = result.map(|due| due.map(|shown| self.cx.clock.of(shown)));
-        Outcome::Volumes(due.map_err(|failures| failures.join("; ")))
+        let names = used::volumes(model).map(|volume| volume.name.clone()).collect();
+        Outcome::Volumes(names, due.map_err(|failures| failures.join("; ")))
     }
 
     async fn write_rounds(&self, model: &Model, rounds: BTreeMap<String, u32>) -> Result<(), String> {
