@@ -191,6 +191,7 @@ impl State {
     pub fn lose_sandbox(&mut self) {
         let Step::Done(sandbox) = std::mem::take(&mut self.sandbox) else { return };
         self.lost = Some(sandbox);
+        self.had_volumes = false;
         self.bereft = true;
         for slot in self.slots.values_mut() {
             if let Some(current) = slot.current.as_mut().filter(|current| current.state != ContainerState::Exited) {

@@ -433,6 +433,8 @@ pub struct State {
     pub volumes: Step<()>,
     /// Names of the volumes that were there once: an ephemeral container may use more than those that came before it.
     pub mounted: BTreeSet<String>,
+    /// A kubelet before this one has told that the pod, in the sandbox that it still has, had all its volumes.
+    pub had_volumes: bool,
     /// When mounted volumes must be brought up to date; none while that is under way or nothing is due.
     pub refresh: Option<Timestamp>,
     /// Failures to mount in a row.

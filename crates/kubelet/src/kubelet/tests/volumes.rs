@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, PersistentVolume, Persi
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::testing::Cell;
+use crate::testing::{Cell, condition};
 
 async fn told(cell: &Cell, words: &str) {
     let is_it = |event: &Event| {
@@ -96,6 +96,7 @@ async fn a_volume_that_fails_keeps_no_other_from_being_current() {
     maps.patch("last", &PatchParams::default(), &change).await.unwrap();
     shows(&plugin.join("last/K"), "v2").await;
     assert_eq!(std::fs::read_to_string(plugin.join("first/K")).unwrap(), "v1", "it stays as it was");
+    cell.until("p", |status| condition(status, "PodReadyToStartContainers") == "True").await;
     cell.fake.put(&map("first", "v3"));
     shows(&plugin.join("first/K"), "v3").await;
     let of_path = |event: &Event| event.message.as_deref().is_some_and(|message| message.contains("hostPath"));
@@ -117,6 +118,7 @@ async fn what_can_be_made_is_made_beside_what_cannot() {
     let there = cell.directory.path().join("kubelet/pods/uid-p/volumes/kubernetes.io~configmap/there/K");
     assert_eq!(std::fs::read_to_string(there).unwrap(), "v1");
     assert!(!cell.runtime.world.lock().calls.iter().any(|call| call.starts_with("start")));
+    cell.until("p", |status| status["podIP"].is_string() && condition(status, "PodReadyToStartContainers") == "False").await;
 }
 
 /// A claim with its volume, a directory of this machine.
