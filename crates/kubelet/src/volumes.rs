@@ -9,6 +9,7 @@ pub mod gid;
 pub mod groups;
 pub mod host_path;
 pub mod huge_pages;
+mod kinds;
 pub mod local;
 pub mod mounts;
 pub mod nested;
@@ -121,13 +122,7 @@ pub fn path(pod_dir: &Path, volume: &Volume) -> PathBuf {
 }
 
 /// The kind of a volume that this kubelet does not offer.
-fn unsupported(volume: &Volume) -> Option<&'static str> {
-    let checks = [
-        (volume.nfs.is_some(), "nfs"),
-        (volume.iscsi.is_some(), "iscsi"),
-        (volume.fc.is_some(), "fc"),
-        (volume.git_repo.is_some(), "gitRepo"),
-    ];
+fn unsupported(volume: &Volume) -> Option<String> {
     let known = volume.empty_dir.is_some()
         || volume.host_path.is_some()
         || volume.config_map.is_some()
@@ -138,7 +133,7 @@ fn unsupported(volume: &Volume) -> Option<&'static str> {
         || volume.image.is_some()
         || volume.csi.is_some()
         || volume.projected.is_some();
-    checks.iter().find(|(there, _)| *there).map(|(_, kind)| *kind).or((!known).then_some("this kind"))
+    (!known).then(|| kinds::of_pod(volume))
 }
 
 impl Volumes {
@@ -415,4 +410,27 @@ fn bind_found(pod_dir: &Path, model: &Model, backings: &HashMap<String, Backing>
         }
     }
     failures
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn kinds_that_are_not_there_are_named() {
+        let check = |source: serde_json::Value, expected: Option<&str>| {
+            let mut volume = json!({"name": "v"});
+            volume.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+            assert_eq!(unsupported(&serde_json::from_value(volume).unwrap()).as_deref(), expected, "{source}");
+        };
+        check(json!({"emptyDir": {}}), None);
+        check(json!({"csi": {"driver": "d"}}), None);
+        check(json!({"flexVolume": {"driver": "a/b"}}), Some("flexVolume"));
+        check(json!({"fc": {"lun": 1}}), Some("fc"));
+        check(json!({"gitRepo": {"repository": "r"}}), Some("gitRepo"));
+        check(json!({"azureDisk": {"diskName": "d", "diskURI": "u"}}), Some("azureDisk"));
+        check(json!({}), Some("unknown"));
+    }
 }
