@@ -149,8 +149,14 @@ fn is(a: &Request<'_>, group: &str, plural: &str) -> bool {
 
 /// 403 for the object of the request.
 fn forbidden(a: &Request<'_>, why: impl std::fmt::Display) -> Status {
-    let own = a.object().map(apimachinery::meta::name).unwrap_or_default();
-    Status::forbidden(&a.resource.group_resource, if a.name.is_empty() { own } else { a.name }, why)
+    Status::forbidden(&a.resource.group_resource, shown_name(a.name, a.object()), why)
+}
+
+/// The name of an object in refusals, as upstream: that of the request, or the object's own, or what its name will begin with.
+fn shown_name<'a>(asked: &'a str, object: Option<&'a Value>) -> &'a str {
+    use apimachinery::meta;
+    let of_object = object.into_iter().flat_map(|object| [meta::name(object), meta::get(object, "generateName")]);
+    [asked].into_iter().chain(of_object).find(|name| !name.is_empty()).unwrap_or("Unknown")
 }
 
 /// 500 in the plugin's words: what upstream answers where a plugin fails in another way than by a Status.
@@ -203,6 +209,19 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    /// Upstream's `extractResourceName`, as e2e tests see it: `pods "rsq-" is forbidden: error looking up service account ...`.
+    #[test]
+    fn refusals_name_what_has_no_name_yet() {
+        let check = |asked: &str, metadata: Value, expected: &str| {
+            assert_eq!(shown_name(asked, Some(&json!({"metadata": metadata}))), expected);
+        };
+        check("asked", json!({"name": "own"}), "asked");
+        check("", json!({"name": "own", "generateName": "own-"}), "own");
+        check("", json!({"generateName": "own-"}), "own-");
+        check("", json!({}), "Unknown");
+        assert_eq!((shown_name("", None), shown_name("a", None)), ("Unknown", "a"));
+    }
 
     /// `--enable-admission-plugins` takes upstream's names; of those that cannot be enabled it says why.
     #[tokio::test]

@@ -24,13 +24,14 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::spec::Model;
+use crate::volumes::used;
 
 /// Where a certificate is in a pod: the volume, and which of its sources.
 pub type Place = (String, usize);
 
-/// The sources of certificates in a pod's volumes.
+/// The sources of certificates in the volumes that a pod's containers use.
 pub fn sources(model: &Model) -> impl Iterator<Item = (Place, &PodCertificateProjection)> {
-    model.spec().volumes.iter().flatten().flat_map(|volume| {
+    used::volumes(model).flat_map(|volume| {
         let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten().enumerate());
         sources.filter_map(|(index, source)| Some(((volume.name.clone(), index), source.pod_certificate.as_ref()?)))
     })

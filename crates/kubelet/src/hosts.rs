@@ -9,8 +9,18 @@ use crate::spec::Model;
 const HEADER: &str = "# Kubernetes-managed hosts file.\n";
 const HOST_HEADER: &str = "# Kubernetes-managed hosts file (host network).\n";
 
-/// Longest host name that Linux takes.
+/// Longest name of a pod's host: one label of a name in DNS.
 const MAX_HOSTNAME: usize = 63;
+/// Longest host name that Linux takes (`__NEW_UTS_LEN`).
+const MAX_FULL_NAME: usize = 64;
+
+/// The full name of a pod that is to be its host's is longer than Linux takes; in upstream's words.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "failed to construct FQDN from pod hostname and cluster domain, FQDN {0} is too long ({most} characters is the max, {asked} \
+     characters requested)", most = MAX_FULL_NAME, asked = .0.len()
+)]
+pub struct LongName(String);
 
 /// Host name and domain of a pod; the domain is empty without `spec.subdomain`.
 pub fn names(model: &Model, cluster_domain: &str) -> (String, String) {
@@ -28,14 +38,18 @@ pub fn names(model: &Model, cluster_domain: &str) -> (String, String) {
 }
 
 /// What `hostname` prints in the pod: the host's name on the host network, the full name with `setHostnameAsFQDN`.
-pub fn kernel_hostname(model: &Model, cluster_domain: &str, node_hostname: &str) -> String {
+///
+/// # Errors
+/// The full name is too long for a host. It is not cut: it would be another's.
+pub fn kernel_hostname(model: &Model, cluster_domain: &str, node_hostname: &str) -> Result<String, LongName> {
     let (hostname, domain) = names(model, cluster_domain);
     if model.host_network() && model.spec().hostname_override.is_none() {
-        node_hostname.to_owned()
+        Ok(node_hostname.to_owned())
     } else if model.spec().set_hostname_as_fqdn == Some(true) && !domain.is_empty() {
-        format!("{hostname}.{domain}")
+        let full = format!("{hostname}.{domain}");
+        if full.len() > MAX_FULL_NAME { Err(LongName(full)) } else { Ok(full) }
     } else {
-        hostname
+        Ok(hostname)
     }
 }
 
@@ -85,9 +99,31 @@ mod tests {
     #[track_caller]
     fn check(spec: Value, hostname: &str, last_line: &str) {
         let model = model(spec);
-        assert_eq!(kernel_hostname(&model, "cluster.local", "node"), hostname);
+        assert_eq!(kernel_hostname(&model, "cluster.local", "node").as_deref(), Ok(hostname));
         let text = managed_text(&model, "cluster.local", &["10.0.0.5".parse().unwrap()], "127.0.0.1 localhost\n");
         assert_eq!(text.lines().last(), Some(last_line));
+    }
+
+    /// Upstream's e2e test "a pod configured with setHostnameAsFQDN ... should not start if the FQDN is longer than 64 characters".
+    #[test]
+    fn a_full_name_that_is_too_long_is_no_host_name() {
+        let check = |length: usize, is_whole: bool, more: Value| {
+            // With `.s.n.svc.cluster.local`, which has 22 characters.
+            let mut spec =
+                json!({"containers": [], "subdomain": "s", "setHostnameAsFQDN": is_whole, "hostname": "h".repeat(length - 22)});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            kernel_hostname(&model(spec), "cluster.local", "node").map(|name| name.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(64, true, json!({})), Ok(64));
+        let words = format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {}.s.n.svc.cluster.local is too long \
+             (64 characters is the max, 65 characters requested)",
+            "h".repeat(43)
+        );
+        assert_eq!(check(65, true, json!({})), Err(words));
+        assert_eq!(check(65, false, json!({})), Ok(43));
+        assert_eq!(check(65, true, json!({"hostNetwork": true})), Ok(4));
+        assert_eq!(check(65, true, json!({"hostnameOverride": "o"})), Ok(1));
     }
 
     #[test]

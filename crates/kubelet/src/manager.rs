@@ -32,7 +32,7 @@ use crate::pod::state::{Evicted, Rejection};
 use crate::pod::worker::Desired;
 use crate::qos;
 use crate::spec::Model;
-use crate::statics::{self, Pods};
+use crate::statics::{self, Pods, Uids};
 
 /// Delay before an orphaned pod is tried again to be removed, doubling up to the second value.
 const ORPHAN_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -121,7 +121,7 @@ pub struct Manager {
 struct Running {
     wanted: watch::Receiver<Option<Arc<Pods>>>,
     /// UIDs of those that have a task, which the next pod of the same name waits for.
-    uids: HashMap<Key, String>,
+    uids: Uids,
     mirrors: HashMap<Key, Arc<Pod>>,
 }
 
@@ -330,6 +330,7 @@ impl Manager {
                 self.begin(begun, Shown::Mirror(mirror));
             }
         }
+        self.cx.statics.set_running(&self.statics.uids);
     }
 
     /// A mirror pod runs nothing: it shows what a static pod does.

@@ -10,7 +10,7 @@ pub mod directory;
 pub mod manifest;
 pub mod mirrors;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,9 +35,16 @@ pub fn is_static(uid: &str) -> bool {
 /// Static pods by namespace and name.
 pub type Pods = BTreeMap<Key, Arc<Pod>>;
 
-/// The static pods of this node; none before the directory has been read.
+/// The UIDs of static pods that have a task, by namespace and name: one that is gone, or is another by now, has it until it has ended.
+pub type Uids = HashMap<Key, String>;
+
+/// The static pods of this node.
 #[derive(Default)]
-pub struct Statics(watch::Sender<Option<Arc<Pods>>>);
+pub struct Statics {
+    /// None before the directory has been read.
+    wanted: watch::Sender<Option<Arc<Pods>>>,
+    running: watch::Sender<Arc<Uids>>,
+}
 
 fn key(pod: &Pod) -> Key {
     Key::namespaced(pod.metadata.namespace.as_deref().unwrap_or_default(), pod.metadata.name.as_deref().unwrap_or_default())
@@ -53,6 +60,12 @@ pub fn shows(mirror: &Pod, pod: &Pod) -> bool {
     mirrored(mirror).is_some() && mirrored(mirror) == pod.metadata.uid.as_deref()
 }
 
+/// Whether the static pod that a mirror pod shows has a task, also one that ends.
+fn has_task(running: &Uids, key: &Key, mirror: &Pod) -> bool {
+    let uid = mirrored(mirror);
+    uid.is_some() && running.get(key).map(String::as_str) == uid
+}
+
 /// Whether a static pod goes on from the status that its mirror has. A final status with a reason is the node's own word (a pod that was
 /// rejected, or that had to go); as upstream, which reads no status of static pods, the next kubelet asks again whether the pod may run.
 pub fn goes_on(status: &PodStatus) -> bool {
@@ -62,11 +75,22 @@ pub fn goes_on(status: &PodStatus) -> bool {
 impl Statics {
     /// Changes of the pods, from now on.
     pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Pods>>> {
-        self.0.subscribe()
+        self.wanted.subscribe()
+    }
+
+    /// Says which static pods have a task.
+    pub fn set_running(&self, uids: &Uids) {
+        self.running.send_if_modified(|known| {
+            let is_news = **known != *uids;
+            if is_news {
+                *known = Arc::new(uids.clone());
+            }
+            is_news
+        });
     }
 
     fn set(&self, pods: Pods) {
-        self.0.send_if_modified(|known| {
+        self.wanted.send_if_modified(|known| {
             let is_news = known.as_deref() != Some(&pods);
             if is_news {
                 *known = Some(Arc::new(pods));
@@ -80,16 +104,16 @@ impl Statics {
         if mirrored(&pod).is_none() {
             return pod;
         }
-        let statics = self.0.borrow();
-        let shown = statics.as_ref().and_then(|pods| pods.get(&key(&pod))).filter(|shown| shows(&pod, shown));
-        match shown {
-            Some(shown) => {
-                let mut pod = Arc::unwrap_or_clone(pod);
-                pod.metadata.uid.clone_from(&shown.metadata.uid);
-                Arc::new(pod)
-            }
-            None => pod,
+        let key = key(&pod);
+        let is_shown = |pods: &Arc<Pods>| pods.get(&key).is_some_and(|shown| shows(&pod, shown));
+        let is_known = self.wanted.borrow().as_ref().is_some_and(is_shown) || has_task(&self.running.borrow(), &key, &pod);
+        if !is_known {
+            return pod;
         }
+        let uid = mirrored(&pod).map(str::to_owned);
+        let mut pod = Arc::unwrap_or_clone(pod);
+        pod.metadata.uid = uid;
+        Arc::new(pod)
     }
 }
 
@@ -115,6 +139,13 @@ mod tests {
         check("a", Some("s"), "s");
         check("a", None, "api");
         check("a", Some("old"), "api");
+        check("b", Some("s"), "api");
+        // It ends: its file has another pod by now, or is gone.
+        statics
+            .set_running(&Uids::from([(key(&pod("a", "", None)), "old".to_owned()), (key(&pod("b", "", None)), "b".to_owned())]));
+        check("a", Some("old"), "old");
+        check("a", Some("s"), "s");
+        check("b", Some("b"), "b");
         check("b", Some("s"), "api");
     }
 }

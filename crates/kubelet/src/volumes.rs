@@ -9,6 +9,7 @@ pub mod gid;
 pub mod groups;
 pub mod host_path;
 pub mod huge_pages;
+mod kinds;
 pub mod local;
 pub mod mounts;
 pub mod nested;
@@ -19,6 +20,7 @@ pub mod propagation;
 mod provisioned;
 pub mod sub_path;
 pub mod tokens;
+pub mod used;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -120,13 +122,7 @@ pub fn path(pod_dir: &Path, volume: &Volume) -> PathBuf {
 }
 
 /// The kind of a volume that this kubelet does not offer.
-fn unsupported(volume: &Volume) -> Option<&'static str> {
-    let checks = [
-        (volume.nfs.is_some(), "nfs"),
-        (volume.iscsi.is_some(), "iscsi"),
-        (volume.fc.is_some(), "fc"),
-        (volume.git_repo.is_some(), "gitRepo"),
-    ];
+fn unsupported(volume: &Volume) -> Option<String> {
     let known = volume.empty_dir.is_some()
         || volume.host_path.is_some()
         || volume.config_map.is_some()
@@ -137,7 +133,7 @@ fn unsupported(volume: &Volume) -> Option<&'static str> {
         || volume.image.is_some()
         || volume.csi.is_some()
         || volume.projected.is_some();
-    checks.iter().find(|(there, _)| *there).map(|(_, kind)| *kind).or((!known).then_some("this kind"))
+    (!known).then(|| kinds::of_pod(volume))
 }
 
 impl Volumes {
@@ -152,8 +148,8 @@ impl Volumes {
         }
     }
 
-    /// Makes what is missing and updates what has changed; says when a token or certificate must be renewed. Idempotent. Each volume is
-    /// made for itself, as upstream: one that cannot be had keeps no other from being current.
+    /// Makes what is missing of the volumes that containers [use](used) and updates what has changed; says when a token or certificate must
+    /// be renewed. Idempotent. Each volume is made for itself, as upstream: one that cannot be had keeps no other from being current.
     ///
     /// # Errors
     /// What events say of the volumes that cannot be had. All others have been made.
@@ -162,7 +158,7 @@ impl Volumes {
         let fetch = tokens.refresh(&self.cx.options.client, model);
         let (unread, untold, uncertified) = tokio::join!(refs.unread(), fetch, certificates.refresh(&self.cx, model));
         let mut failures = Failures::new();
-        for volume in model.spec().volumes.iter().flatten() {
+        for volume in used::volumes(model) {
             let name = &volume.name;
             let why = unsupported(volume).map(|kind| format!("volumes of type {kind} are not supported by this kubelet"));
             let why = why.or_else(|| unread.iter().find(|unread| payload::shows(volume, &unread.what)).map(ToString::to_string));
@@ -180,7 +176,7 @@ impl Volumes {
             make_own(&cx.pod_dir(own.uid()), &sources, &passed)
         };
         failures.extend(tokio::task::spawn_blocking(work).await.map_err(|error| vec![error.to_string()])?);
-        let paths = model.spec().volumes.iter().flatten().filter(|volume| volume.host_path.is_some());
+        let paths = used::volumes(model).filter(|volume| volume.host_path.is_some());
         self.found.lock().extend(paths.filter(|volume| !failures.contains_key(&volume.name)).map(|volume| volume.name.clone()));
         let again = self.bind_all(model, &mut failures).await?;
         let due = [due, again.then(|| soon(Timestamp::now()))].into_iter().flatten().min();
@@ -189,7 +185,7 @@ impl Volumes {
 
     /// Mounts the volumes of drivers and binds those behind claims; whether a driver wants to be asked again.
     async fn bind_all(&self, model: &Model, failures: &mut Failures) -> Result<bool, Vec<String>> {
-        let others = model.spec().volumes.iter().flatten().filter(|volume| !failures.contains_key(&volume.name));
+        let others = used::volumes(model).filter(|volume| !failures.contains_key(&volume.name));
         let one = async |volume: &Volume| (volume.name.clone(), self.backing(model, volume).await);
         let mut backings = HashMap::new();
         let mut again = false;
@@ -364,7 +360,7 @@ fn soon(now: Timestamp) -> Timestamp {
 fn make_own(pod_dir: &Path, sources: &Sources<'_>, passed: &BTreeSet<String>) -> Failures {
     let group = group(sources.model);
     let mut failures = Failures::new();
-    for volume in sources.model.spec().volumes.iter().flatten().filter(|volume| !passed.contains(&volume.name)) {
+    for volume in used::volumes(sources.model).filter(|volume| !passed.contains(&volume.name)) {
         if let Err(why) = make(pod_dir, sources, volume, group) {
             failures.insert(volume.name.clone(), block::failure(sources.model, &volume.name, why));
         }
@@ -414,4 +410,27 @@ fn bind_found(pod_dir: &Path, model: &Model, backings: &HashMap<String, Backing>
         }
     }
     failures
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn kinds_that_are_not_there_are_named() {
+        let check = |source: serde_json::Value, expected: Option<&str>| {
+            let mut volume = json!({"name": "v"});
+            volume.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+            assert_eq!(unsupported(&serde_json::from_value(volume).unwrap()).as_deref(), expected, "{source}");
+        };
+        check(json!({"emptyDir": {}}), None);
+        check(json!({"csi": {"driver": "d"}}), None);
+        check(json!({"flexVolume": {"driver": "a/b"}}), Some("flexVolume"));
+        check(json!({"fc": {"lun": 1}}), Some("fc"));
+        check(json!({"gitRepo": {"repository": "r"}}), Some("gitRepo"));
+        check(json!({"azureDisk": {"diskName": "d", "diskURI": "u"}}), Some("azureDisk"));
+        check(json!({}), Some("unknown"));
+    }
 }

@@ -34,7 +34,7 @@ impl Claims {
         for model in pods.iter().cloned().map(Model::new) {
             let dir = pod_dir(model.uid());
             if is_active(&model.pod) {
-                read.numbers.add(model.spec(), &dir);
+                read.numbers.add(&model, &dir);
             }
             for volume in model.spec().volumes.iter().flatten() {
                 let Some(claim) = claims::name(&model, volume) else { continue };

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{PodSpec, Volume};
+use k8s_openapi::api::core::v1::Volume;
 
 use crate::drivers::operations::plugin_of;
 use crate::drivers::records;
-use crate::volumes::{block, path};
+use crate::spec::Model;
+use crate::volumes::{block, path, used};
 
 /// A sample with its labels.
 type Sample<'a> = (Vec<(&'static str, &'a str)>, f64);
@@ -18,11 +19,11 @@ pub(super) struct Numbers(BTreeMap<String, [usize; 2]>);
 
 impl Numbers {
     /// Those of one pod that its containers use. Blocking.
-    pub(super) fn add(&mut self, spec: &PodSpec, pod_dir: &Path) {
+    pub(super) fn add(&mut self, model: &Model, pod_dir: &Path) {
         // Which driver is behind which claim is not asked of anybody: those that have begun stand on disk.
         let begun = records::list(pod_dir).unwrap_or_default();
         let mut begun = begun.into_iter().map(|(_, record)| record).filter(|record| record.volume_lifecycle_mode == "Persistent");
-        for volume in spec.volumes.iter().flatten().filter(|volume| is_used(spec, &volume.name)) {
+        for volume in used::volumes(model) {
             let is_claim = volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
             let driver = if is_claim { begun.next().map(|record| record.driver_name) } else { None };
             let Some(plugin) = driver.map(|driver| plugin_of(&driver)).or_else(|| plugin(volume)) else { continue };
@@ -40,13 +41,6 @@ impl Numbers {
             samples.map(|(state, number)| (vec![("plugin_name", plugin.as_str()), ("state", state)], *number as f64))
         })
     }
-}
-
-fn is_used(spec: &PodSpec, name: &str) -> bool {
-    spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(|container| {
-        container.volume_mounts.iter().flatten().any(|mount| mount.name == name)
-            || container.volume_devices.iter().flatten().any(|device| device.name == name)
-    })
 }
 
 /// The plugin of a volume; none for images, which are the runtime's.

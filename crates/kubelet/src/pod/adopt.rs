@@ -56,6 +56,8 @@ pub(super) fn adopt(model: &Model, found: Found, longest: Duration, Times { now,
         remember(&mut state, ready.is_some());
     }
     if let Some(sandbox) = ready {
+        let mut told = status.conditions.iter().flatten();
+        state.had_volumes = told.any(|told| told.type_ == "PodReadyToStartContainers" && told.status == "True");
         let serves = sandbox.state == SandboxState::Ready;
         state.sandbox = Step::Done(sandbox);
         if !serves && !ended(&status) {
@@ -156,6 +158,23 @@ mod tests {
         check("OnFailure", running(), Found::default(), &begins, 1);
         check("OnFailure", ended(0), Found::default(), &["Unmount"], 1);
         check("Never", running(), Found::default(), &["Unmount"], 1);
+    }
+
+    #[test]
+    fn what_was_told_of_volumes_holds_for_the_sandbox_that_is_there() {
+        let check = |told: &str, sandboxes: Vec<runtime::api::Sandbox>, expected: bool| {
+            let conditions = json!([{"type": "PodReadyToStartContainers", "status": told}]);
+            let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {"containers": [{"name": "a"}]},
+                "status": {"phase": "Pending", "conditions": conditions}});
+            let model = Model::new(Arc::new(serde_json::from_value(pod).unwrap()));
+            let found = Found { sandboxes, ..Found::default() };
+            let state = adopt(&model, found, crate::backoff::MAX, Times { now: at(100), shown: at(100) });
+            assert_eq!(state.had_volumes, expected);
+        };
+        check("True", vec![sandbox()], true);
+        check("False", vec![sandbox()], false);
+        check("True", vec![], false);
+        check("True", vec![runtime::api::Sandbox { state: SandboxState::NotReady, ..sandbox() }], false);
     }
 
     /// Pod Lifecycle: `OnFailure` "only restarts the container if it exits with an error".

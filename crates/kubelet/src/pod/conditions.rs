@@ -37,8 +37,10 @@ pub fn generate(model: &Model, state: &State, new: &PodStatus, old: &PodStatus, 
     let ready = containers_ready(model, new);
     let stopped = state.ending.as_ref().is_some_and(|ending| ending.sandbox == Step::Done(()));
     let has_sandbox = state.sandbox.done().is_some_and(|sandbox| sandbox.state == SandboxState::Ready) && !stopped;
+    // Upstream makes the sandbox after the volumes.
+    let may_start = has_sandbox && (state.volumes.done().is_some() || state.had_volumes);
     let own: [(&str, Verdict); 5] = [
-        ("PodReadyToStartContainers", (has_sandbox, "", String::new())),
+        ("PodReadyToStartContainers", (may_start, "", String::new())),
         ("Initialized", initialized_verdict(model, state, new)),
         ("Ready", pod_ready(model, &ready, old)),
         ("ContainersReady", ready),

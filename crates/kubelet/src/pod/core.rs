@@ -140,8 +140,8 @@ impl Core {
         if matches!(self.state.resize, Step::Failed(_)) {
             self.state.resize = Step::Idle;
         }
-        // Labels and annotations are in downward API volumes.
-        if self.state.volumes == Step::Done(()) {
+        // Labels and annotations are in downward API volumes, and an ephemeral container may use a volume that nobody has used yet.
+        if matches!(self.state.volumes, Step::Done(()) | Step::Busy) {
             self.state.refresh = Some(now);
         }
     }

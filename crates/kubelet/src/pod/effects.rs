@@ -22,7 +22,7 @@ use crate::allocation::{self, RESOURCES};
 use crate::context::Context;
 use crate::refs::PodReferences;
 use crate::spec::{Member, Model};
-use crate::volumes::Volumes;
+use crate::volumes::{Volumes, used};
 use crate::{claims, dns, hooks, hosts, images, resources, storage};
 
 /// A postStart hook takes as long as it takes, as upstream: 34 years. Who deletes the pod ends it with its container.
@@ -119,7 +119,8 @@ impl Effects {
             self.cx.pod_event(model, Type::Warning, "FailedMount", message.clone());
         }
         let due = result.map(|due| due.map(|shown| self.cx.clock.of(shown)));
-        Outcome::Volumes(due.map_err(|failures| failures.join("; ")))
+        let names = used::volumes(model).map(|volume| volume.name.clone()).collect();
+        Outcome::Volumes(names, due.map_err(|failures| failures.join("; ")))
     }
 
     async fn write_rounds(&self, model: &Model, rounds: BTreeMap<String, u32>) -> Result<(), String> {
@@ -177,7 +178,7 @@ impl Effects {
             cx.pod_event(model, Type::Normal, "SandboxChanged", message);
         }
         claims::prepare::prepare(cx, model).await?;
-        let mut config = sandbox_config(cx, model, attempt);
+        let mut config = sandbox_config(cx, model, attempt).map_err(|error| failed(error.to_string()))?;
         if !config.host_network {
             config.bandwidth = bandwidth::of(&config.annotations).map_err(|error| failed(error.to_string()))?;
         }
@@ -356,7 +357,7 @@ pub fn pod_ip(cx: &Context, model: &Model, state: &State) -> Option<IpAddr> {
     state.sandbox.done().and_then(|sandbox| sandbox.ips.first().copied())
 }
 
-fn sandbox_config(cx: &Context, model: &Model, attempt: u32) -> SandboxConfig {
+fn sandbox_config(cx: &Context, model: &Model, attempt: u32) -> Result<SandboxConfig, hosts::LongName> {
     let spec = model.spec();
     let (resolv, warning) = dns::pod_resolv(model, &cx.options.cluster_dns, &cx.host_resolv);
     if let Some(warning) = warning {
@@ -367,11 +368,12 @@ fn sandbox_config(cx: &Context, model: &Model, attempt: u32) -> SandboxConfig {
         (_, true) => NamespaceMode::Pod,
         _ => NamespaceMode::Container,
     };
-    SandboxConfig {
+    let hostname = hosts::kernel_hostname(model, &cx.options.cluster_dns.domain, &cx.machine.hostname)?;
+    Ok(SandboxConfig {
         pod: PodIdentity { name: model.name().to_owned(), namespace: model.namespace().to_owned(), uid: model.uid().to_owned() },
         attempt,
         users: None,
-        hostname: hosts::kernel_hostname(model, &cx.options.cluster_dns.domain, &cx.machine.hostname),
+        hostname,
         log_directory: cx.log_dir(model),
         resolv_conf: Some(resolv.text()),
         host_network: model.host_network(),
@@ -385,7 +387,7 @@ fn sandbox_config(cx: &Context, model: &Model, attempt: u32) -> SandboxConfig {
         runtime_handler: String::new(),
         labels: model.pod.metadata.labels.clone().unwrap_or_default(),
         annotations: model.pod.metadata.annotations.clone().unwrap_or_default(),
-    }
+    })
 }
 
 /// Limits of the pod's own group.

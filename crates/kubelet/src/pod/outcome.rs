@@ -1,6 +1,6 @@
 //! The results of actions, and how they change what is known of a pod. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,8 +19,8 @@ pub enum Outcome {
     Removed(Result<(), String>),
     /// Nothing new.
     Nothing,
-    /// Volumes are mounted and current until the given time, or why not.
-    Volumes(Result<Option<Timestamp>, String>),
+    /// The volumes with these names are mounted and current until the given time, or why not.
+    Volumes(BTreeSet<String>, Result<Option<Timestamp>, String>),
     /// Why the pod must go for what it has written, if it must, and the least pause before the next look.
     Measured(Option<String>, Duration),
     /// It is written down that all containers restart, with the numbers of the action, or why not.
@@ -78,7 +78,7 @@ impl State {
                 self.removing = false;
             }
             Outcome::Nothing => {}
-            Outcome::Volumes(result) => self.volumes_result(result, now),
+            Outcome::Volumes(names, result) => self.volumes_result(names, result, now),
             Outcome::Measured(verdict, pause) => {
                 self.measuring = false;
                 let usual = Duration::from_secs(1 << self.measured.min(4)).min(storage::PAUSE);
@@ -115,11 +115,12 @@ impl State {
     }
 
     /// A refresh that fails leaves the volumes as they are and is tried again.
-    fn volumes_result(&mut self, result: Result<Option<Timestamp>, String>, now: Timestamp) {
+    fn volumes_result(&mut self, names: BTreeSet<String>, result: Result<Option<Timestamp>, String>, now: Timestamp) {
         match result {
             Ok(refresh) => {
                 self.volume_failures = 0;
                 self.volumes = Step::Done(());
+                self.mounted.extend(names);
                 self.refresh = match (self.refresh, refresh) {
                     (Some(a), Some(b)) => Some(a.min(b)),
                     (a, b) => a.or(b),
@@ -190,6 +191,7 @@ impl State {
     pub fn lose_sandbox(&mut self) {
         let Step::Done(sandbox) = std::mem::take(&mut self.sandbox) else { return };
         self.lost = Some(sandbox);
+        self.had_volumes = false;
         self.bereft = true;
         for slot in self.slots.values_mut() {
             if let Some(current) = slot.current.as_mut().filter(|current| current.state != ContainerState::Exited) {

@@ -11,6 +11,7 @@ use super::{ending, resize, restart};
 use crate::allocation::RESOURCES;
 use crate::backoff::{Backoff, signed};
 use crate::spec::{Member, Model, Role};
+use crate::volumes::used;
 use crate::{statics, storage};
 
 /// Decides whether the pod must end, and why; call before [`plan`].
@@ -168,7 +169,8 @@ pub fn plan(model: &Model, state: &State, now: Timestamp) -> Plan {
     for member in eligible(model, state) {
         let slot = state.slots.get(&member.spec.name);
         let in_order = member.role == Role::App;
-        start(&mut plan, member, slot, can_start && !(in_order && held), now);
+        let has_volumes = used::names(&member.spec).all(|name| is_there(model, state, name));
+        start(&mut plan, member, slot, can_start && has_volumes && !(in_order && held), now);
         held = held || in_order && begins(slot, now);
     }
     for member in model.members.iter() {
@@ -177,6 +179,11 @@ pub fn plan(model: &Model, state: &State, now: Timestamp) -> Plan {
         }
     }
     plan
+}
+
+/// Whether a volume has been made. What the pod does not have is told of by the start of the container.
+fn is_there(model: &Model, state: &State, name: &str) -> bool {
+    state.mounted.contains(name) || !model.spec().volumes.iter().flatten().any(|volume| volume.name == name)
 }
 
 /// Containers whose turn it is: init containers one after the other, sidecars once started do not hold up the next.

@@ -1,6 +1,6 @@
 //! What is known of one pod on this node. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -431,6 +431,10 @@ pub struct State {
     pub sandbox_failures: u32,
     /// The volumes.
     pub volumes: Step<()>,
+    /// Names of the volumes that were there once: an ephemeral container may use more than those that came before it.
+    pub mounted: BTreeSet<String>,
+    /// A kubelet before this one has told that the pod, in the sandbox that it still has, had all its volumes.
+    pub had_volumes: bool,
     /// When mounted volumes must be brought up to date; none while that is under way or nothing is due.
     pub refresh: Option<Timestamp>,
     /// Failures to mount in a row.

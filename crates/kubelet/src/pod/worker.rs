@@ -99,6 +99,11 @@ async fn changed(receiver: &mut Option<watch::Receiver<()>>) -> Option<()> {
     receiver.as_mut()?.changed().await.ok()
 }
 
+/// What changes with the requests for the pod's certificates; none where no container uses such a volume.
+fn certificate_news(cx: &Context, model: &Model) -> Option<watch::Receiver<()>> {
+    certificates::sources(model).next().map(|_| cx.certificates.changes(model.uid()))
+}
+
 /// Whether a container asks for devices.
 fn has_devices(model: &Model) -> bool {
     let limits = model.members.iter().filter_map(|member| member.spec.resources.as_ref()?.limits.as_ref());
@@ -136,8 +141,7 @@ impl Worker {
             core.reject(reason, format!("Pod was rejected: {message}"), cx.clock.now());
         }
         let (probes, drivers) = (Probes::new(cx.clone(), sender), cx.drivers.arrivals());
-        let certified = certificates::sources(core.model()).next().is_some();
-        let certificates = certified.then(|| cx.certificates.changes(core.model().uid()));
+        let certificates = certificate_news(&cx, core.model());
         let devices = has_devices(core.model()).then(|| cx.devices.news());
         let claims = pods::claims::has_any(&core.model().pod).then(|| cx.claims.news());
         let running = FuturesUnordered::new();
@@ -352,6 +356,8 @@ impl Worker {
             if references(&model) != references(self.core.model()) {
                 self.refer(&model);
             }
+            // An ephemeral container may be the first to use a volume.
+            self.certificates = self.certificates.take().or_else(|| certificate_news(&self.cx, &model));
         }
         self.reporter.updated(&model, shown);
         Event::Desired(Box::new(Wanted { model, removed, pending, evicted }))

@@ -1,4 +1,4 @@
-//! The mirror pods in the API: one for each static pod, made again when it is deleted, and gone with it.
+//! The mirror pods in the API: one for each static pod, made again when it is deleted, and gone when the static pod has ended.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 
-use super::{MIRROR, Pods, manifest, mirrored, shows};
+use super::{MIRROR, Pods, Uids, has_task, manifest, mirrored, shows};
 use crate::context::Context;
 
 /// Delay before what has failed is tried again, doubling up to the second value.
@@ -26,15 +26,22 @@ enum Step {
     Taken(Key),
 }
 
-/// What brings the mirror pods in `found` to the static pods.
-fn plan(statics: &Pods, found: &[Arc<Pod>]) -> Vec<Step> {
+/// What brings the mirror pods in `found` to the static pods, of which those in `running` have a task. One that ends keeps its mirror, as
+/// upstream, and the next one of its name has none before.
+fn plan(statics: &Pods, running: &Uids, found: &[Arc<Pod>]) -> Vec<Step> {
     let mut steps = Vec::new();
+    let ends = |key: &Key, pod: Option<&Arc<Pod>>| {
+        running.get(key).is_some_and(|uid| pod.is_none_or(|pod| pod.metadata.uid.as_ref() != Some(uid)))
+    };
     let mut missing = statics.clone();
+    missing.retain(|key, pod| !ends(key, Some(&*pod)));
     for pod in found {
         let key = super::key(pod);
         let own = statics.get(&key);
         if mirrored(pod).is_none() {
             steps.extend(missing.remove(&key).map(|_| Step::Taken(key)));
+        } else if ends(&key, own) && has_task(running, &key, pod) {
+            continue;
         } else if pod.metadata.deletion_timestamp.is_some() || own.is_none_or(|own| !shows(pod, own)) {
             missing.remove(&key);
             steps.push(Step::Delete(key, pod.metadata.uid.clone().unwrap_or_default()));
@@ -70,16 +77,16 @@ fn mirror(pod: &Pod, node: &Node) -> Pod {
 
 /// Keeps the mirror pods up to date.
 pub async fn run(cx: Arc<Context>, nodes: Informer<Node>) -> Result<(), Infallible> {
-    let (pods, mut statics) = (cx.pods_of_node(), cx.statics.subscribe());
+    let (pods, mut statics, mut running) = (cx.pods_of_node(), cx.statics.subscribe(), cx.statics.running.subscribe());
     tokio::join!(pods.synced(), nodes.synced());
     let (mut changes, mut node_changes) = (pods.changes(), nodes.changes());
     let mut delay = RETRY.0;
     loop {
         // Mirrors belong to it: none is made before it is there, and all go with it.
         let owner = nodes.get(None, &cx.options.node_name).and_then(|node| node.metadata.uid.clone());
-        let wanted = statics.borrow_and_update().clone();
+        let (wanted, tasks) = (statics.borrow_and_update().clone(), running.borrow_and_update().clone());
         let mut failed = false;
-        for step in wanted.iter().flat_map(|wanted| plan(wanted, &pods.list())) {
+        for step in wanted.iter().flat_map(|wanted| plan(wanted, &tasks, &pods.list())) {
             let done = carry_out(&cx, &nodes, step).await;
             failed |= done.is_err();
             if let Err(error) = done {
@@ -90,6 +97,7 @@ pub async fn run(cx: Arc<Context>, nodes: Informer<Node>) -> Result<(), Infallib
         loop {
             tokio::select! {
                 _ = statics.changed() => break,
+                _ = running.changed() => break,
                 () = tokio::time::sleep(delay), if failed => break,
                 change = node_changes.next() => {
                     let node = change.new.as_ref().filter(|_| change.key.name == cx.options.node_name);
@@ -155,8 +163,15 @@ mod tests {
 
     #[track_caller]
     fn check(found: &[Arc<Pod>], expected: &[&str]) {
+        check_beside(&[], found, expected);
+    }
+
+    /// Static pod `a` with the UID `s` while static pods with these names and UIDs have a task.
+    #[track_caller]
+    fn check_beside(running: &[(&str, &str)], found: &[Arc<Pod>], expected: &[&str]) {
         let own = pod("a", "s", &json!({}));
-        let steps = plan(&Pods::from([(super::super::key(&own), own)]), found);
+        let running = running.iter().map(|(name, uid)| (Key::namespaced("default", name), (*uid).to_owned())).collect();
+        let steps = plan(&Pods::from([(super::super::key(&own), own)]), &running, found);
         let word = |step: &Step| match step {
             Step::Create(pod) => format!("create {}", pod.metadata.name.as_deref().unwrap()),
             Step::Delete(key, uid) => format!("delete {} {uid}", key.name),
@@ -176,6 +191,21 @@ mod tests {
         check(&[pod("a", "m", &ending)], &["delete a m"]);
         check(&[pod("a", "m", &json!({}))], &["taken a"]);
         check(&[pod("a", "m", &mirror_of("s")), pod("b", "n", &mirror_of("gone")), pod("c", "o", &json!({}))], &["delete b n"]);
+    }
+
+    /// Upstream's node e2e tests "mirror pod termination should satisfy grace period when static pod is deleted" and "... is updated".
+    #[test]
+    fn a_mirror_stays_until_its_static_pod_has_ended() {
+        check_beside(&[("a", "s")], &[pod("a", "m", &mirror_of("s"))], &[]);
+        check_beside(&[("a", "s")], &[pod("a", "m", &mirror_of("old"))], &["delete a m"]);
+        check_beside(&[("a", "s")], &[], &["create a"]);
+        check_beside(&[("a", "old")], &[pod("a", "m", &mirror_of("old"))], &[]);
+        check_beside(&[("a", "old")], &[pod("a", "m", &mirror_of("older"))], &["delete a m"]);
+        // Somebody else has deleted it: the next one comes with its pod.
+        check_beside(&[("a", "old")], &[], &[]);
+        let gone = [pod("a", "m", &mirror_of("s")), pod("b", "n", &mirror_of("gone"))];
+        check_beside(&[("a", "s"), ("b", "gone")], &gone, &[]);
+        check_beside(&[("a", "s")], &gone, &["delete b n"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use pods::volumes as rules;
 
 use super::local::Local;
 use super::points::{bind, is_mount_point};
-use super::{host_path, provisioned};
+use super::{host_path, kinds, provisioned};
 use crate::spec::Model;
 
 /// Why a claim cannot be used. The texts are what events say.
@@ -60,7 +60,7 @@ pub enum Refusal {
     },
     /// This kubelet does not offer it.
     #[error("volumes of {0} are not supported by this kubelet")]
-    Unsupported(&'static str),
+    Unsupported(String),
 }
 
 /// The name of the claim behind a volume.
@@ -171,8 +171,10 @@ impl Backing {
     /// Of a volume, if it is of a kind that this kubelet offers. `own` is where this node has it, if it is one of the cluster's own provisioner
     /// ([`provisioned::check`]).
     pub fn of(volume: &PersistentVolume, own: Option<PathBuf>) -> Result<Self, Error> {
-        let refused = |what| Err(Error::Volume(volume.metadata.name.clone().unwrap_or_default(), Refusal::Unsupported(what)));
-        let Some(spec) = &volume.spec else { return refused("this kind") };
+        let refused = |what| {
+            Err(Error::Volume(volume.metadata.name.clone().unwrap_or_default(), Refusal::Unsupported(format!("type {what}"))))
+        };
+        let Some(spec) = &volume.spec else { return refused("unknown".to_owned()) };
         let mode = Mode::of(volume);
         if let Some(local) = &spec.local {
             let options = spec.mount_options.clone().unwrap_or_default();
@@ -187,17 +189,12 @@ impl Backing {
         if let Some(source) = &spec.host_path {
             // As upstream, whose plugin for paths of the host maps no devices.
             if mode == Mode::Block {
-                return refused("type hostPath and mode Block");
+                return refused("hostPath and mode Block".to_owned());
             }
             let kind = Kind::Path(source.type_.clone().unwrap_or_default());
             return Ok(Self { path: PathBuf::from(&source.path), mode, kind });
         }
-        refused(match spec {
-            spec if spec.nfs.is_some() => "type nfs",
-            spec if spec.iscsi.is_some() => "type iscsi",
-            spec if spec.fc.is_some() => "type fc",
-            _ => "this kind",
-        })
+        refused(kinds::of_persistent(volume))
     }
 
     /// What a driver shows at a path, and has given to the pod's group.
@@ -316,6 +313,10 @@ mod tests {
         check(json!({"local": {"path": "/dev/d"}, "volumeMode": "Block"}), None, Ok(("/dev/d", of_type("BlockDevice"))));
         check(json!({"hostPath": {"path": "/dev/d"}, "volumeMode": "Block"}), None, Err("type hostPath and mode Block"));
         check(json!({"nfs": {"path": "/d", "server": "s"}}), None, Err("type nfs"));
+        let flex = json!({"accessModes": [], "capacity": {}, "flexVolume": {"driver": "a/b"}, "storageClassName": "", "volumeMode": "Block"});
+        check(flex, None, Err("type flexVolume"));
+        check(json!({"fc": {"lun": 1}}), None, Err("type fc"));
+        check(json!({"capacity": {}}), None, Err("type unknown"));
     }
 
     /// Errors of a volume name it by its path, also where it was opened first.

@@ -11,6 +11,7 @@ use kube::api::{ObjectMeta, PostParams};
 use runtime::uptime;
 use serde_json::json;
 
+use super::used;
 use crate::backoff::signed;
 use crate::spec::Model;
 
@@ -45,9 +46,9 @@ impl Token {
 #[derive(Debug, Default)]
 pub struct Tokens(BTreeMap<(String, String), Token>);
 
-/// Projections of service account tokens in a pod, with their volume's name.
+/// Projections of service account tokens in the volumes that a pod's containers use, with their volume's name.
 fn projections(model: &Model) -> impl Iterator<Item = (&str, &ServiceAccountTokenProjection)> {
-    model.spec().volumes.iter().flatten().flat_map(|volume| {
+    used::volumes(model).flat_map(|volume| {
         let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
         sources.filter_map(|source| source.service_account_token.as_ref().map(|token| (volume.name.as_str(), token)))
     })

@@ -27,6 +27,10 @@ pub(super) fn default_pod(object: &mut Value) {
     }
     set_default(spec, "enableServiceLinks", true);
     default_spec(spec);
+    // Templates keep what their author wrote, and a warning says what becomes of it.
+    if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds < 0) {
+        spec["terminationGracePeriodSeconds"] = 1.into();
+    }
 }
 
 /// Defaults of a pod template.
@@ -226,6 +230,22 @@ mod tests {
         assert_eq!(container["ports"][0], json!({"containerPort": 80, "hostPort": 80, "protocol": "TCP"}));
         assert_eq!(container["livenessProbe"]["timeoutSeconds"], 1);
         assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/");
+    }
+
+    /// Upstream's e2e test "Pod TerminationGracePeriodSeconds is negative: pod with negative grace period".
+    #[test]
+    fn negative_grace_periods_of_pods_are_the_shortest() {
+        let check = |asked: Value, of_pod: i64, of_template: i64| {
+            let spec = || json!({"terminationGracePeriodSeconds": asked, "containers": []});
+            assert_eq!(defaulted(spec())["terminationGracePeriodSeconds"], of_pod);
+            let mut template = json!({"spec": spec()});
+            default_template(&mut template);
+            assert_eq!(template["spec"]["terminationGracePeriodSeconds"], of_template);
+        };
+        check(json!(-1), 1, -1);
+        check(json!(i64::MIN), 1, i64::MIN);
+        check(json!(0), 0, 0);
+        check(Value::Null, 30, 30);
     }
 
     #[test]

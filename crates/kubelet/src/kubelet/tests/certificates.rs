@@ -15,7 +15,8 @@ use crate::testing::Cell;
 
 fn pod(kind: &str) -> Value {
     let source = json!({"podCertificate": {"signerName": "example.com/a", "keyType": kind, "credentialBundlePath": "both.pem"}});
-    json!({"serviceAccountName": "robot", "containers": [{"name": "a"}], "volumes": [{"name": "v", "projected": {"sources": [source]}}]})
+    let container = json!({"name": "a", "volumeMounts": [{"name": "v", "mountPath": "/v"}]});
+    json!({"serviceAccountName": "robot", "containers": [container], "volumes": [{"name": "v", "projected": {"sources": [source]}}]})
 }
 
 fn file(cell: &Cell) -> PathBuf {

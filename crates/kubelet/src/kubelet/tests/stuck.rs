@@ -54,3 +54,39 @@ async fn a_pod_that_cannot_be_killed_is_told() {
     cell.runtime.world.lock().stays = None;
     gone(&cell).await;
 }
+
+/// Upstream's node e2e tests "mirror pod termination should satisfy grace period when static pod is deleted" and "... is updated".
+#[tokio::test]
+async fn a_static_pod_that_has_not_ended_keeps_its_mirror() {
+    let cell = Cell::new();
+    let directory = cell.directory.path().join("manifests");
+    std::fs::create_dir(&directory).unwrap();
+    let write = |image: &str| {
+        let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "a", "image": image}]});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "s", "namespace": "ns"}, "spec": spec});
+        std::fs::write(directory.join("s"), pod.to_string()).unwrap();
+    };
+    write("img");
+    cell.start_as(|options| options.static_pods = Some(directory.clone())).await;
+    cell.ready("s-n1").await;
+    let mirror = || cell.fake.all::<Pod>().into_iter().next().unwrap();
+    for next in [Some("other"), None] {
+        let before = mirror().metadata.uid;
+        cell.runtime.world.lock().stays = Some(format!("the shim is gone before {next:?}"));
+        match next {
+            Some(image) => write(image),
+            None => std::fs::remove_file(directory.join("s")).unwrap(),
+        }
+        told(&cell, "FailedKillPod", &format!("the shim is gone before {next:?}")).await;
+        assert_eq!((mirror().metadata.uid, mirror().status.unwrap().phase.as_deref()), (before.clone(), Some("Running")));
+        cell.runtime.world.lock().stays = None;
+        match next {
+            Some(_) => {
+                let is_next = |pods: &[Pod]| pods.iter().any(|pod| pod.metadata.uid != before);
+                tokio::time::timeout(Duration::from_secs(30), cell.fake.until::<Pod>(is_next)).await.expect("no other mirror");
+                cell.ready("s-n1").await;
+            }
+            None => gone(&cell).await,
+        }
+    }
+}

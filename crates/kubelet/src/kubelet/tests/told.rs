@@ -54,3 +54,21 @@ async fn a_pod_is_told_why_it_does_not_run() {
     let message = status["message"].as_str().unwrap().strip_prefix("Pod was rejected: ").unwrap().to_owned();
     told(&cell, "elsewhere", ("Warning", "NodeAffinity", &message)).await;
 }
+
+/// Upstream's e2e test of `setHostnameAsFQDN`: "a pod configured to set FQDN as hostname will remain in Pending state generating
+/// FailedCreatePodSandBox events when the FQDN is longer than 64 bytes".
+#[tokio::test]
+async fn a_full_name_that_is_too_long_for_a_host_is_told() {
+    let cell = Cell::new();
+    cell.start().await;
+    let spec = json!({"hostname": "h".repeat(43), "subdomain": "s", "setHostnameAsFQDN": true, "containers": [{"name": "a"}]});
+    cell.put("long", spec);
+    let message = format!(
+        "Failed to create pod sandbox: failed to construct FQDN from pod hostname and cluster domain, FQDN {}.s.ns.svc.cluster.local \
+         is too long (64 characters is the max, 66 characters requested)",
+        "h".repeat(43)
+    );
+    told(&cell, "long", ("Warning", "FailedCreatePodSandBox", &message)).await;
+    assert_eq!(cell.until("long", |_| true).await["phase"], "Pending");
+    assert!(cell.runtime.world.lock().sandboxes.is_empty());
+}

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, PersistentVolume, Persi
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::testing::Cell;
+use crate::testing::{Cell, condition};
 
 async fn told(cell: &Cell, words: &str) {
     let is_it = |event: &Event| {
@@ -33,6 +33,44 @@ async fn shows(file: &Path, value: &str) {
     tokio::time::timeout(Duration::from_secs(10), updated).await.expect("the file is not updated");
 }
 
+/// A pod with these volumes, whose container mounts those with these names.
+fn mounting(volumes: &Value, names: &[&str]) -> Value {
+    let mounts: Vec<_> = names.iter().map(|name| json!({"name": name, "mountPath": format!("/{name}")})).collect();
+    json!({"containers": [{"name": "a", "volumeMounts": mounts}], "volumes": volumes})
+}
+
+/// Upstream's e2e tests "should not mount / map unused volumes in a pod": nothing holds the pod up that no container uses. Once an
+/// ephemeral container does, it waits for it.
+#[tokio::test]
+async fn what_no_container_uses_is_not_made() {
+    let cell = Cell::new();
+    cell.start().await;
+    let (none, made) = (cell.directory.path().join("none"), cell.directory.path().join("made"));
+    let token = json!({"serviceAccountToken": {"path": "token"}});
+    let certificate = json!({"podCertificate": {"signerName": "a.example/s", "keyType": "ED25519", "keyPath": "k"}});
+    cell.fake.put(&map("there", "v1"));
+    let volumes = json!([{"name": "map", "configMap": {"name": "later"}}, {"name": "secret", "secret": {"secretName": "none"}},
+        {"name": "none", "hostPath": {"path": none, "type": "Directory"}},
+        {"name": "made", "hostPath": {"path": made, "type": "DirectoryOrCreate"}},
+        {"name": "claimed", "persistentVolumeClaim": {"claimName": "none"}}, {"name": "nfs", "nfs": {"server": "s", "path": "/"}},
+        {"name": "token", "projected": {"sources": [token]}}, {"name": "certificate", "projected": {"sources": [certificate]}},
+        {"name": "scratch", "emptyDir": {}}, {"name": "there", "configMap": {"name": "there"}}]);
+    cell.put("p", mounting(&volumes, &["there"]));
+    cell.ready("p").await;
+    assert!(!made.exists() && !cell.fake.all::<Event>().iter().any(|event| event.reason.as_deref() == Some("FailedMount")));
+    let of_pod = cell.directory.path().join("kubelet/pods/uid-p/volumes");
+    let kinds: Vec<_> = std::fs::read_dir(&of_pod).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(kinds, ["kubernetes.io~configmap"]);
+    let late = json!([{"name": "e", "volumeMounts": [{"name": "map", "mountPath": "/map"}]}]);
+    let change = Patch::Merge(json!({"spec": {"ephemeralContainers": late}}));
+    cell.pods().patch("p", &PatchParams::default(), &change).await.unwrap();
+    told(&cell, "for volume \"map\" : configmap \"later\" not found").await;
+    assert!(!cell.runtime.world.lock().calls.iter().any(|call| call == "start e"));
+    cell.fake.put(&map("later", "v1"));
+    cell.runtime.until(|world| world.calls.iter().any(|call| call == "start e")).await;
+    assert_eq!(std::fs::read_to_string(of_pod.join("kubernetes.io~configmap/map/K")).unwrap(), "v1");
+}
+
 /// Volumes before it that cannot be refreshed any more leave the last one, where upstream has the token, as current as it was.
 #[tokio::test]
 async fn a_volume_that_fails_keeps_no_other_from_being_current() {
@@ -46,7 +84,7 @@ async fn a_volume_that_fails_keeps_no_other_from_being_current() {
     }
     let volumes = json!([{"name": "first", "configMap": {"name": "first"}}, {"name": "file", "hostPath": {"path": gone, "type": "File"}},
         {"name": "last", "configMap": {"name": "last"}}]);
-    cell.put("p", json!({"containers": [{"name": "a"}], "volumes": volumes}));
+    cell.put("p", mounting(&volumes, &["first", "file", "last"]));
     cell.ready("p").await;
     // What a container has by now is its own, whatever becomes of the path.
     std::fs::remove_file(&gone).unwrap();
@@ -58,6 +96,7 @@ async fn a_volume_that_fails_keeps_no_other_from_being_current() {
     maps.patch("last", &PatchParams::default(), &change).await.unwrap();
     shows(&plugin.join("last/K"), "v2").await;
     assert_eq!(std::fs::read_to_string(plugin.join("first/K")).unwrap(), "v1", "it stays as it was");
+    cell.until("p", |status| condition(status, "PodReadyToStartContainers") == "True").await;
     cell.fake.put(&map("first", "v3"));
     shows(&plugin.join("first/K"), "v3").await;
     let of_path = |event: &Event| event.message.as_deref().is_some_and(|message| message.contains("hostPath"));
@@ -72,13 +111,14 @@ async fn what_can_be_made_is_made_beside_what_cannot() {
     cell.fake.put(&map("there", "v1"));
     let volumes = json!([{"name": "missing", "configMap": {"name": "missing"}}, {"name": "nfs", "nfs": {"server": "s", "path": "/"}},
         {"name": "claimed", "persistentVolumeClaim": {"claimName": "none"}}, {"name": "there", "configMap": {"name": "there"}}]);
-    cell.put("p", json!({"containers": [{"name": "a"}], "volumes": volumes}));
+    cell.put("p", mounting(&volumes, &["missing", "nfs", "claimed", "there"]));
     told(&cell, "for volume \"missing\" : configmap \"missing\" not found").await;
     told(&cell, "for volume \"nfs\" : volumes of type nfs are not supported by this kubelet").await;
     told(&cell, "failed to process volumes=[claimed]: error processing PVC ns/none").await;
     let there = cell.directory.path().join("kubelet/pods/uid-p/volumes/kubernetes.io~configmap/there/K");
     assert_eq!(std::fs::read_to_string(there).unwrap(), "v1");
     assert!(!cell.runtime.world.lock().calls.iter().any(|call| call.starts_with("start")));
+    cell.until("p", |status| status["podIP"].is_string() && condition(status, "PodReadyToStartContainers") == "False").await;
 }
 
 /// A claim with its volume, a directory of this machine.

@@ -15,6 +15,7 @@ use crate::pod::action::Action;
 use crate::pod::state::Slot;
 use crate::pod::status::{self, Times};
 use crate::pod::testing::{at, container, sandbox};
+use crate::volumes::used;
 
 /// A small generator (xorshift64*): the same on every machine.
 struct Random(u64);
@@ -328,7 +329,8 @@ impl Life {
             Action::RemoveLost(_) => Outcome::Removed(simple(fails)),
             Action::MountVolumes | Action::RefreshVolumes => {
                 self.is_mounted |= !fails;
-                Outcome::Volumes(simple(fails).map(|()| None))
+                let names = used::volumes(self.core.model()).map(|volume| volume.name.clone()).collect();
+                Outcome::Volumes(names, simple(fails).map(|()| None))
             }
             Action::Resize | Action::Measure => Outcome::Nothing,
             Action::RestartAll { round, .. } => {

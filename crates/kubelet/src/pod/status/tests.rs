@@ -67,6 +67,33 @@ fn a_pod_runs_when_its_containers_are_shown_as_running() {
     assert_eq!(told(&state), "Pending a=ContainerCreating/0 False ContainersNotReady");
 }
 
+/// Upstream's node e2e tests of PodReadyToStartContainers: "a pod failing to mount volumes ... should report just the scheduled condition set".
+#[test]
+fn containers_may_start_once_sandbox_and_volumes_are_there() {
+    let model = model(one("Always"));
+    let check = |state: &State, expected: &str| {
+        let status = generate(&model, state, &PodStatus::default(), &[], times(at(4)));
+        let conditions = status.conditions.unwrap();
+        assert_eq!(conditions.iter().find(|c| c.type_ == "PodReadyToStartContainers").unwrap().status, expected);
+    };
+    let mut state = state(vec![]);
+    let no_volume = || Outcome::Volumes(Default::default(), Err("no such volume".to_owned()));
+    state.volumes = Step::Busy;
+    check(&state, "False");
+    state.apply(no_volume(), at(3));
+    check(&state, "False");
+    state.apply(Outcome::Volumes(Default::default(), Ok(None)), at(3));
+    check(&state, "True");
+    state.apply(no_volume(), at(4));
+    check(&state, "True");
+    // A kubelet that starts has not looked at them yet.
+    (state.volumes, state.had_volumes) = (Step::Busy, true);
+    check(&state, "True");
+    state.lose_sandbox();
+    state.apply(Outcome::Sandbox(Ok(testing::sandbox())), at(5));
+    check(&state, "False");
+}
+
 #[test]
 fn init_containers() {
     let spec = json!({"restartPolicy": "Never", "initContainers": [{"name": "i", "image": "img"}],
