@@ -170,7 +170,7 @@ mod tests {
     #[track_caller]
     fn check_beside(running: &[(&str, &str)], found: &[Arc<Pod>], expected: &[&str]) {
         let own = pod("a", "s", &json!({}));
-        let running = running.iter().map(|(name, uid)| (Key::namespaced("default", name), (*uid).to_owned())).collect();
+        let running = running.iter().map(|(name, uid)| (Key::namespaced("default", *name), (*uid).to_owned())).collect();
         let steps = plan(&Pods::from([(super::super::key(&own), own)]), &running, found);
         let word = |step: &Step| match step {
             Step::Create(pod) => format!("create {}", pod.metadata.name.as_deref().unwrap()),
