@@ -37,27 +37,19 @@ struct Unread<B> {
     is_begun: bool,
 }
 
-impl<B> Lent<B> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>>
-    where
-        B: Body + Unpin,
-    {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        self.is_begun = true;
-        let polled = Pin::new(body).poll_frame(cx);
-        if let Poll::Ready(None | Some(Err(_))) = &polled {
-            self.back = None;
-        }
-        polled
-    }
-}
-
 impl<B: Body + Unpin> Body for Lent<B> {
     type Data = B::Data;
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.get_mut().poll(cx)
+        let lent = self.get_mut();
+        let Some(body) = &mut lent.body else { return Poll::Ready(None) };
+        lent.is_begun = true;
+        let polled = Pin::new(body).poll_frame(cx);
+        if let Poll::Ready(None | Some(Err(_))) = &polled {
+            lent.back = None;
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
