@@ -18,13 +18,13 @@ const OF_ALL: [&str; 9] = [
 ];
 
 /// The kind of a volume of a pod.
-pub fn of_pod(volume: &Volume) -> String {
+pub(super) fn of_pod(volume: &Volume) -> String {
     let spec = PodSpec { volumes: Some(vec![volume.clone()]), ..PodSpec::default() };
     source(&spec.to_tree().unwrap_or_default()["volumes"][0], &["name"])
 }
 
 /// The kind of a persistent volume.
-pub fn of_persistent(volume: &PersistentVolume) -> String {
+pub(super) fn of_persistent(volume: &PersistentVolume) -> String {
     source(&volume.to_tree().unwrap_or_default()["spec"], &OF_ALL)
 }
 
