@@ -1,4 +1,4 @@
-//! `cargo xtask kernel`: the tests that need a kernel with more than that of this machine (WireGuard, control groups of version 2 alone), on Debian's kernel in an emulated machine (QEMU). Nothing on this machine changes: the emulated one sees its files, and what it writes stays in its own memory.
+//! `cargo xtask kernel`: the tests that need a kernel with more than that of this machine (WireGuard, AppArmor, control groups of version 2 alone), on Debian's kernel in an emulated machine (QEMU). Nothing on this machine changes: the emulated one sees its files, and what it writes stays in its own memory.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -10,8 +10,8 @@ use clap::Args;
 
 use crate::{debian, images, kubectl, tools};
 
-/// `kmod` loads modules when the kernel asks for them.
-const PACKAGES: &[&str] = &["busybox-static", "kmod", "qemu-system-x86"];
+/// `apparmor` has the program that loads profiles, `kmod` loads modules when the kernel asks for them.
+const PACKAGES: &[&str] = &["apparmor", "busybox-static", "kmod", "qemu-system-x86"];
 /// What the emulated machine needs before it sees this one's files.
 const FIRST_MODULES: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 /// How long the emulated machine may take, in seconds: a test that hangs there has nobody else who ends it.

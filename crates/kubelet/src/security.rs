@@ -2,8 +2,8 @@
 
 use std::path::{Component, Path};
 
-use k8s_openapi::api::core::v1::SeccompProfile;
-use runtime::api::{Image, Seccomp, SecurityContext, User};
+use k8s_openapi::api::core::v1::{AppArmorProfile, SeccompProfile};
+use runtime::api::{AppArmor, Image, Seccomp, SecurityContext, User};
 
 use crate::spec::{Member, Model};
 
@@ -26,6 +26,11 @@ pub enum Error {
         "localhostProfile must be set to a path below the node's directory of seccomp profiles if seccompProfile type is Localhost, not {0:?}"
     )]
     Seccomp(String),
+    /// There is no such type of profile, or one of the node's has no name.
+    #[error(
+        "appArmorProfile must be RuntimeDefault, Unconfined, or Localhost with the localhostProfile that it names, not {0:?}"
+    )]
+    AppArmor(String),
     /// Kernel files of the host would be open to root in the container.
     #[error("procMount Unmasked needs a user namespace: set hostUsers to false, or use Default")]
     Unmasked,
@@ -74,6 +79,7 @@ pub fn effective(model: &Model, member: &Member, image: &Image, around: Around<'
         strict_groups: pod.supplemental_groups_policy.as_deref() == Some("Strict"),
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
         no_new_privs: own.allow_privilege_escalation == Some(false) && !privileged && !adds_sys_admin,
+        app_armor: pods::app_armor::of_container(&model.pod, &member.spec).map(app_armor).transpose()?,
         seccomp: seccomp(own.seccomp_profile.or(pod.seccomp_profile), privileged, around)?,
         unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
     })
@@ -81,6 +87,15 @@ pub fn effective(model: &Model, member: &Member, image: &Image, around: Around<'
 
 fn plain_capability(name: String) -> String {
     name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name)
+}
+
+fn app_armor(profile: AppArmorProfile) -> Result<AppArmor, Error> {
+    match (profile.type_.as_str(), profile.localhost_profile) {
+        ("RuntimeDefault", _) => Ok(AppArmor::RuntimeDefault),
+        ("Unconfined", _) => Ok(AppArmor::Unconfined),
+        ("Localhost", Some(name)) if !name.is_empty() => Ok(AppArmor::Localhost(name)),
+        _ => Err(Error::AppArmor(profile.type_)),
+    }
 }
 
 fn seccomp(profile: Option<SeccompProfile>, privileged: bool, around: Around<'_>) -> Result<Option<Seccomp>, Error> {
@@ -208,6 +223,24 @@ mod tests {
         check(json!({}), json!({"privileged": true}), None);
         check(json!({}), json!({"seccompProfile": {"type": "Unconfined"}}), None);
         check(json!({"seccompProfile": {"type": "Unconfined"}}), json!({}), None);
+    }
+
+    /// KEP-24. What is not asked for is left to the runtime.
+    #[test]
+    fn app_armor_profiles() {
+        let check = |pod: Value, own: Value, expected: Result<Option<AppArmor>, &str>| {
+            let own = json!({"privileged": true, "appArmorProfile": own});
+            let merged = merge(json!({"appArmorProfile": pod}), own, None).map(|merged| merged.app_armor);
+            assert_eq!(merged, expected.map_err(|kind| Error::AppArmor(kind.to_owned())));
+        };
+        let local = |name: &str| json!({"type": "Localhost", "localhostProfile": name});
+        check(json!(null), json!(null), Ok(None));
+        check(json!({"type": "RuntimeDefault"}), json!(null), Ok(Some(AppArmor::RuntimeDefault)));
+        check(json!({"type": "RuntimeDefault"}), json!({"type": "Unconfined"}), Ok(Some(AppArmor::Unconfined)));
+        check(local("a"), local("b"), Ok(Some(AppArmor::Localhost("b".to_owned()))));
+        check(local("a"), local(""), Err("Localhost"));
+        check(json!(null), json!({"type": "Localhost"}), Err("Localhost"));
+        check(json!({"type": "Other"}), json!(null), Err("Other"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Each rule stands here once. The types are those of the API.
 
+pub mod app_armor;
 pub mod claims;
 pub mod csi;
 pub mod features;

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
 pub use container::{
-    Container, ContainerConfig, ContainerState, Features, ImageSource, MASKED_PATHS, Mount, ProcessUser, Propagation,
+    AppArmor, Container, ContainerConfig, ContainerState, Features, ImageSource, MASKED_PATHS, Mount, ProcessUser, Propagation,
     READONLY_PATHS, Seccomp, SecurityContext, User,
 };
 pub(crate) use edits::RESERVED;

@@ -1,6 +1,7 @@
 //! Containers: their root file system, their OCI configuration and the process that makes them.
 
 pub(crate) mod anonymous;
+pub(crate) mod app_armor;
 mod birth;
 pub(crate) mod caps;
 pub(crate) mod cgroup;

@@ -37,6 +37,7 @@ pub(crate) use self::sessions::dial;
 pub(crate) use self::signals::number as signal_number;
 use self::state::{ContainerEntry, SandboxEntry};
 use crate::api::{Credentials, Error, Image, PodNetwork, Result};
+use crate::container::app_armor::Profiles;
 use crate::container::caps::Available;
 use crate::container::cgroup::Cgroups;
 use crate::images::registry::Registries;
@@ -79,6 +80,7 @@ struct Inner {
     images: Images,
     cgroups: Cgroups,
     available: Available,
+    profiles: Profiles,
     /// Lowest OOM score adjustment of a container.
     oom_floor: i32,
     sandboxes: Mutex<BTreeMap<String, Arc<SandboxEntry>>>,
@@ -97,6 +99,11 @@ impl Engine {
         options.cgroup_root = options.cgroup_root.trim_matches('/').to_owned();
         let inner = blocking(move || Inner::open(options)).await??;
         inner.recover().await?;
+        let preparing = inner.clone();
+        inner.options.tasks.spawn("prepare the AppArmor profile", OnFailure::Log, async move {
+            preparing.profiles.prepare().await;
+            Ok::<_, Error>(())
+        });
         Ok(Self(inner))
     }
 
@@ -191,6 +198,7 @@ impl Inner {
             cgroups,
             program,
             available,
+            profiles: Profiles::detect(),
             oom_floor: base::budgets::oom::lowest_of_containers(),
             sandboxes: Mutex::default(),
             containers: Mutex::default(),

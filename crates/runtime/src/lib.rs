@@ -19,6 +19,7 @@ mod sysctls;
 mod uptime;
 pub mod variables;
 
+pub use container::app_armor::has_app_armor;
 pub use disk::{DiskUsage, disk_usage};
 pub use engine::{Engine, Options, START_LIMIT};
 pub use groups::{Groups, dial, send_signal};

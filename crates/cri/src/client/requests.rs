@@ -173,6 +173,7 @@ fn security(config: &api::ContainerConfig, sandbox: &SandboxConfig) -> LinuxCont
         Some(api::Seccomp::RuntimeDefault) => (ProfileType::RuntimeDefault, String::new()),
         Some(api::Seccomp::Localhost(path)) => (ProfileType::Localhost, path.display().to_string()),
     };
+    let (apparmor, apparmor_profile) = security.app_armor.as_ref().map(app_armor).unzip();
     let paths = |paths: &[&str]| match security.unmasked_proc || security.privileged {
         true => Vec::new(),
         false => paths.iter().map(|path| (*path).to_owned()).collect(),
@@ -195,8 +196,20 @@ fn security(config: &api::ContainerConfig, sandbox: &SandboxConfig) -> LinuxCont
         masked_paths: paths(api::MASKED_PATHS),
         readonly_paths: paths(api::READONLY_PATHS),
         seccomp: Some(SecurityProfile { profile_type: seccomp.0 as i32, localhost_ref: seccomp.1 }),
+        apparmor,
+        apparmor_profile: apparmor_profile.unwrap_or_default(),
         ..Default::default()
     }
+}
+
+/// In both forms, as upstream: older runtimes know the second one alone.
+fn app_armor(profile: &api::AppArmor) -> (SecurityProfile, String) {
+    let (kind, name, old) = match profile {
+        api::AppArmor::RuntimeDefault => (ProfileType::RuntimeDefault, String::new(), "runtime/default".to_owned()),
+        api::AppArmor::Unconfined => (ProfileType::Unconfined, String::new(), "unconfined".to_owned()),
+        api::AppArmor::Localhost(name) => (ProfileType::Localhost, name.clone(), format!("localhost/{name}")),
+    };
+    (SecurityProfile { profile_type: kind as i32, localhost_ref: name }, old)
 }
 
 #[cfg(test)]
@@ -209,6 +222,22 @@ mod tests {
         assert_eq!(config.servers, ["10.43.0.10"]);
         assert_eq!(config.searches, ["a.svc", "svc"]);
         assert_eq!(config.options, ["ndots:5", "edns0"]);
+    }
+
+    /// Nothing is said of a profile that nobody asks for: that one is the runtime's to choose.
+    #[test]
+    fn profiles_of_app_armor() {
+        let check = |app_armor: Option<api::AppArmor>, expected: Option<(ProfileType, &str)>, old: &str| {
+            let mut config = api::ContainerConfig::default();
+            config.security.app_armor = app_armor;
+            let made = security(&config, &SandboxConfig::default());
+            let profile = made.apparmor.as_ref().map(|profile| (profile.profile_type(), profile.localhost_ref.as_str()));
+            assert_eq!((profile, made.apparmor_profile.as_str()), (expected, old));
+        };
+        check(None, None, "");
+        check(Some(api::AppArmor::RuntimeDefault), Some((ProfileType::RuntimeDefault, "")), "runtime/default");
+        check(Some(api::AppArmor::Unconfined), Some((ProfileType::Unconfined, "")), "unconfined");
+        check(Some(api::AppArmor::Localhost("p".to_owned())), Some((ProfileType::Localhost, "p")), "localhost/p");
     }
 
     /// What a runtime cannot be told is refused, and not left out.

@@ -1,5 +1,6 @@
 //! Pod, the kind that everything else is about.
 
+mod app_armor;
 mod columns;
 mod defaults;
 pub(crate) mod diff;
@@ -90,6 +91,7 @@ impl Kind for Pod {
         if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
             spec.remove("ephemeralContainers");
         }
+        app_armor::from_annotations(object);
         label_keys::merge(object);
     }
 

@@ -35,25 +35,11 @@ pub(super) fn check(pod: &Model, has_app_armor: bool, features: Features, allowe
     app_armor(pod, has_app_armor)
 }
 
-/// Before their key, the names of containers whose profile an annotation says: the API's form until v1.30, which it still takes.
-const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
-
 fn app_armor(pod: &Model, is_there: bool) -> Result<(), (String, String)> {
-    let of_pod = pod.spec().security_context.as_ref().and_then(|security| security.app_armor_profile.as_ref());
-    let own = pod.members.iter().filter_map(|member| member.spec.security_context.as_ref()?.app_armor_profile.as_ref());
-    let fields = own.chain(of_pod).map(|profile| profile.type_.as_str()).filter(|kind| *kind != "Unconfined");
-    let annotations = pod.pod.metadata.annotations.iter().flatten();
-    let annotated = annotations.filter(|(key, profile)| key.starts_with(APP_ARMOR) && *profile != "unconfined");
-    match fields.chain(annotated.map(|(_, profile)| profile.as_str())).next() {
-        Some(profile) => {
-            let why = match is_there {
-                true => format!("profile {profile} needs a runtime that applies profiles"),
-                false => "AppArmor is not enabled on the host".to_owned(),
-            };
-            Err(("AppArmor".to_owned(), format!("Cannot enforce AppArmor: {why}")))
-        }
-        None => Ok(()),
+    if is_there || !pods::app_armor::is_required(&pod.pod, pod.members.iter().map(|member| &*member.spec)) {
+        return Ok(());
     }
+    Err(("AppArmor".to_owned(), "Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned()))
 }
 
 #[cfg(test)]
@@ -115,17 +101,6 @@ mod tests {
         let missing = Some(("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"));
         check(profile("Localhost"), missing);
         check(profile("RuntimeDefault"), missing);
-        let annotated = |value: &str| {
-            let annotations = json!({"container.apparmor.security.beta.kubernetes.io/c": value});
-            let metadata = json!({"name": "p", "namespace": "n", "uid": "u", "annotations": annotations});
-            let pod = json!({"metadata": metadata, "spec": {"containers": [{"name": "c"}]}});
-            let pod = crate::spec::Model::new(std::sync::Arc::new(serde_json::from_value(pod).unwrap()));
-            super::check(&pod, false, Features::default(), &[]).err().map(|(reason, _)| reason)
-        };
-        assert_eq!(annotated("unconfined"), None);
-        assert_eq!(annotated("runtime/default").as_deref(), Some("AppArmor"));
-        assert_eq!(annotated("localhost/p").as_deref(), Some("AppArmor"));
-        let refused = super::check(&model(profile("Localhost")), true, Features::default(), &[]).unwrap_err();
-        assert_eq!(refused.1, "Cannot enforce AppArmor: profile Localhost needs a runtime that applies profiles");
+        assert_eq!(super::check(&model(profile("Localhost")), true, Features::default(), &[]), Ok(()));
     }
 }

@@ -77,7 +77,7 @@ impl Machine {
                 ..NodeSystemInfo::default()
             },
             hostname: of_uname(|uname| uname.nodename()),
-            app_armor: text("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+            app_armor: runtime::has_app_armor(),
             swaps: has_swap(&text("/proc/swaps")),
         }
     }

@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::{AppArmorProfile, SELinuxOptions, SeccompProfile
 
 use super::subject::{Setters, Words, plural, quoted, violation};
 use super::{Subject, Violation};
+use crate::app_armor;
 
-const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
 
@@ -27,7 +27,7 @@ pub(super) fn app_armor(pod: &Subject) -> Option<Violation> {
     let setters = Setters { pod: own.is_some(), containers: pod.which(|member| of(member).is_some()) };
     let kinds: BTreeSet<String> = own.map(str::to_owned).into_iter().chain(pod.members().filter_map(|m| of(&m))).collect();
     let allowed = |value: &str| value.is_empty() || value == "runtime/default" || value.starts_with("localhost/");
-    let annotations = pod.annotations.iter().filter(|(key, value)| key.starts_with(APP_ARMOR) && !allowed(value));
+    let annotations = pod.annotations.iter().filter(|(key, value)| key.starts_with(app_armor::ANNOTATION) && !allowed(value));
     let annotations: Vec<String> = annotations.map(|(key, value)| format!("{key}=\"{value}\"")).collect();
     if setters.is_empty() && annotations.is_empty() {
         return None;

@@ -103,6 +103,9 @@ pub struct SecurityContext {
     pub no_new_privs: bool,
     /// System call filter; none is unconfined.
     pub seccomp: Option<Seccomp>,
+    /// AppArmor profile; none is the runtime's own where the machine has AppArmor and can load it.
+    #[serde(default)]
+    pub app_armor: Option<AppArmor>,
     /// /proc is not masked.
     pub unmasked_proc: bool,
 }
@@ -114,6 +117,17 @@ pub enum Seccomp {
     RuntimeDefault,
     /// The one in this file of the node, in the form of the OCI runtime specification.
     Localhost(PathBuf),
+}
+
+/// A profile of AppArmor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppArmor {
+    /// The runtime's own; none for privileged containers.
+    RuntimeDefault,
+    /// None.
+    Unconfined,
+    /// The one of this name, which is loaded in the node's kernel.
+    Localhost(String),
 }
 
 /// What a container is made from.

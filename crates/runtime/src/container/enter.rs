@@ -17,6 +17,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::{ForkResult, Gid, Uid, fork};
 use oci_spec::runtime::{Process, Spec};
 
+use super::app_armor;
 use super::cgroup::{Cgroups, pidfd};
 use super::helper::{HelperRequest, command};
 use super::report::report_start;
@@ -48,6 +49,9 @@ pub(super) fn execute(request: &HelperRequest, process: &Path, target: &Target) 
     let cgroup = cgroups.entry_point(&groups, &target.cgroup).ok_or("the container has ended")?;
     if request.console.is_none() {
         streams::give(None, process.user().uid(), request.users);
+    }
+    if let Some(profile) = process.apparmor_profile() {
+        app_armor::confine_next(profile)?;
     }
     // The container must not look into this process while it is half inside.
     // SAFETY: takes integers only.

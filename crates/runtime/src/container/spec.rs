@@ -14,7 +14,8 @@ use super::cgroup::{Cgroups, Hierarchy};
 use super::dev_volume::{DEV, Dev};
 use super::devices::{self, Node};
 use crate::api::{
-    self, ContainerConfig, Error, HookStage, Mount, NamespaceMode, ProcessUser, Propagation, RESERVED, Result, SandboxConfig,
+    self, AppArmor, ContainerConfig, Error, HookStage, Mount, NamespaceMode, ProcessUser, Propagation, RESERVED, Result,
+    SandboxConfig,
 };
 use crate::images::manifest::ImageConfig;
 
@@ -186,6 +187,9 @@ impl Input<'_> {
         // `false` makes the runtime refuse some filters: absent is the same to the kernel.
         if self.config.security.no_new_privs && !self.config.security.privileged {
             process["noNewPrivileges"] = json!(true);
+        }
+        if let Some(AppArmor::Localhost(profile)) = &self.config.security.app_armor {
+            process["apparmorProfile"] = json!(profile);
         }
         // A container for which nobody asks must not have what protects the shim, either.
         let wanted = self.config.resources.oom_score_adj.unwrap_or(0);

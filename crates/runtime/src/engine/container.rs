@@ -12,8 +12,8 @@ use super::Inner;
 use super::signals;
 use super::state::{ContainerEntry, ContainerRecord, SandboxRecord, write_json};
 use crate::api::{
-    Container, ContainerConfig, ContainerState, Error, HookStage, ImageSource, NamespaceMode, ProcessUser, Resources, Result,
-    Seccomp, SecurityContext,
+    AppArmor, Container, ContainerConfig, ContainerState, Error, HookStage, ImageSource, NamespaceMode, ProcessUser, Resources,
+    Result, Seccomp, SecurityContext,
 };
 use crate::container::caps::{self, Available};
 use crate::container::devices::{self, Node};
@@ -37,7 +37,7 @@ const KILL_WAIT: Duration = Duration::from_secs(60);
 
 impl Inner {
     /// See [`crate::api::Runtime::create_container`].
-    pub(super) async fn create_container(self: &Arc<Self>, sandbox: &str, config: ContainerConfig) -> Result<Container> {
+    pub(super) async fn create_container(self: &Arc<Self>, sandbox: &str, mut config: ContainerConfig) -> Result<Container> {
         let entry = self.sandbox(sandbox)?;
         if !entry.is_ready() {
             return Err(Error::Create(format!("sandbox {sandbox} is not ready")));
@@ -45,6 +45,8 @@ impl Inner {
         let image = self.images.store().find(&config.image)?.ok_or_else(|| Error::NotFound(format!("image {}", config.image)))?;
         let parent = entry.record();
         let target = config.target.as_deref().map(|name| self.process_of(sandbox, name)).transpose()?;
+        // Kept by name, as whose it was may mean another one later.
+        config.security.app_armor = self.profiles.of_container(&config.security).await?.map(AppArmor::Localhost);
         let id = uuid::Uuid::new_v4().simple().to_string();
         let record = ContainerRecord {
             sandbox: sandbox.to_owned(),

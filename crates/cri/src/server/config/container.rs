@@ -105,7 +105,7 @@ fn of_security(security: LinuxContainerSecurityContext, sandbox: &api::Sandbox) 
     refuse(!security.run_as_username.is_empty(), "run_as_username: users are given by number")?;
     let strict = security.supplemental_groups_policy() == SupplementalGroupsPolicy::Strict;
     let seccomp = seccomp(security.seccomp.as_ref(), &security.seccomp_profile_path)?;
-    app_armor(security.apparmor.as_ref(), &security.apparmor_profile)?;
+    let app_armor = app_armor(security.apparmor.as_ref(), &security.apparmor_profile)?;
     if let Some(spaces) = &security.namespace_options {
         namespaces(spaces, sandbox)?;
     }
@@ -127,6 +127,7 @@ fn of_security(security: LinuxContainerSecurityContext, sandbox: &api::Sandbox) 
         readonly_rootfs: security.readonly_rootfs,
         no_new_privs: security.no_new_privs,
         seccomp,
+        app_armor,
         unmasked_proc: false,
     })
 }
@@ -164,10 +165,20 @@ fn seccomp(profile: Option<&SecurityProfile>, deprecated: &str) -> Result<Option
     }
 }
 
-/// The default profile is that of a node without AppArmor: none.
-fn app_armor(profile: Option<&SecurityProfile>, deprecated: &str) -> Result<(), Error> {
-    let named = profile.is_some_and(|profile| profile.profile_type() == ProfileType::Localhost);
-    refuse(named || deprecated.starts_with("localhost/"), "profiles of AppArmor")
+fn app_armor(profile: Option<&SecurityProfile>, deprecated: &str) -> Result<Option<api::AppArmor>, Error> {
+    let local = |name: &str| match name.strip_prefix("localhost/").unwrap_or(name) {
+        "" => Err(invalid("a profile of AppArmor has no name")),
+        name => Ok(Some(api::AppArmor::Localhost(name.to_owned()))),
+    };
+    match (profile.map(|profile| (profile.profile_type(), profile.localhost_ref.as_str())), deprecated) {
+        (Some((ProfileType::RuntimeDefault, "")), _) | (None, "runtime/default") => Ok(Some(api::AppArmor::RuntimeDefault)),
+        (Some((ProfileType::Unconfined, "")), _) | (None, "unconfined") => Ok(Some(api::AppArmor::Unconfined)),
+        (Some((ProfileType::Localhost, name)), _) => local(name),
+        (Some((kind, name)), _) => Err(invalid(format!("{name:?} is no profile of AppArmor of type {kind:?}"))),
+        (None, "") => Ok(None),
+        (None, old) if old.starts_with("localhost/") => local(old),
+        (None, old) => Err(invalid(format!("{old:?} is no profile of AppArmor"))),
+    }
 }
 
 #[cfg(test)]
@@ -215,6 +226,28 @@ mod tests {
     }
 
     #[test]
+    fn profiles_of_app_armor() {
+        let check = |profile: Option<(ProfileType, &str)>, old: &str, expected: Result<Option<api::AppArmor>, ()>| {
+            let profile =
+                profile.map(|(kind, name)| SecurityProfile { profile_type: kind.into(), localhost_ref: name.to_owned() });
+            assert_eq!(app_armor(profile.as_ref(), old).map_err(drop), expected, "{profile:?} {old}");
+        };
+        let named = || Ok(Some(api::AppArmor::Localhost("p".to_owned())));
+        check(None, "", Ok(None));
+        check(Some((ProfileType::RuntimeDefault, "")), "localhost/q", Ok(Some(api::AppArmor::RuntimeDefault)));
+        check(Some((ProfileType::Unconfined, "")), "", Ok(Some(api::AppArmor::Unconfined)));
+        check(Some((ProfileType::Localhost, "p")), "", named());
+        check(Some((ProfileType::Localhost, "localhost/p")), "", named());
+        check(Some((ProfileType::Localhost, "")), "", Err(()));
+        check(Some((ProfileType::RuntimeDefault, "p")), "", Err(()));
+        check(None, "runtime/default", Ok(Some(api::AppArmor::RuntimeDefault)));
+        check(None, "unconfined", Ok(Some(api::AppArmor::Unconfined)));
+        check(None, "localhost/p", named());
+        check(None, "localhost/", Err(()));
+        check(None, "p", Err(()));
+    }
+
+    #[test]
     fn what_containers_cannot_have() {
         use grpc::Code::{InvalidArgument, Unimplemented};
         type Change = fn(&mut ContainerConfig);
@@ -238,7 +271,7 @@ mod tests {
             (|config| config.cdi_devices.push(CdiDevice::default()), Unimplemented),
             (|config| security(config).run_as_username = "root".to_owned(), Unimplemented),
             (|config| security(config).run_as_group = Some(Int64Value { value: 1 }), InvalidArgument),
-            (|config| security(config).apparmor_profile = "localhost/x".to_owned(), Unimplemented),
+            (|config| security(config).apparmor_profile = "x".to_owned(), InvalidArgument),
             (|config| security(config).seccomp_profile_path = "x".to_owned(), InvalidArgument),
             (
                 |config| security(config).selinux_options = Some(SeLinuxOption { level: "s0".to_owned(), ..Default::default() }),

@@ -36,6 +36,7 @@ use crate::rules;
 pub(crate) use affinity::node_selector;
 pub(super) use container::image_is_trimmed;
 pub(crate) use ports::PROTOCOLS;
+pub(super) use profiles::is_app_armor;
 pub(crate) use resources::validate_overhead;
 pub(crate) use scheduling::TAINT_EFFECTS;
 pub use scheduling::tolerations;

@@ -92,6 +92,19 @@ fn many_variables_and_mounts_take_no_longer_than_they_are_many() {
     assert!(begin.elapsed() < std::time::Duration::from_secs(30), "each was compared with each: {:?}", begin.elapsed());
 }
 
+/// The OCI runtime specification, config.md, Linux Process: `apparmorProfile`. Commands are executed by the same document.
+#[test]
+fn the_app_armor_profile_is_the_processes() {
+    let check = |app_armor: Option<api::AppArmor>, expected: Value| {
+        let config = ContainerConfig { security: SecurityContext { app_armor, ..Default::default() }, ..simple() };
+        let spec = spec(&config, &ImageConfig::default(), &SandboxConfig::default()).unwrap();
+        assert_eq!(spec["process"]["apparmorProfile"], expected);
+    };
+    check(None, json!(null));
+    check(Some(AppArmor::Unconfined), json!(null));
+    check(Some(AppArmor::Localhost("p".to_owned())), json!("p"));
+}
+
 /// As runc, which refuses what would hide the files of processes (`checkProcMount`).
 #[test]
 fn neither_the_root_nor_the_files_of_processes_are_covered() {

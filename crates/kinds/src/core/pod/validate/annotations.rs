@@ -9,7 +9,7 @@ use super::scope::Scope;
 use crate::rules::{self, text};
 
 pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
-pub(crate) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+pub(crate) use pods::app_armor::ANNOTATION as APP_ARMOR;
 pub(crate) const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 pub(crate) const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";

@@ -38,6 +38,13 @@ pub(super) fn validate_app_armor(profile: &AppArmorProfile, path: &Path, errors:
     }
 }
 
+/// Whether it is a valid profile.
+pub(in crate::core::pod) fn is_app_armor(profile: &AppArmorProfile) -> bool {
+    let mut errors = Errors::default();
+    validate_app_armor(profile, &Path::new("appArmorProfile"), &mut errors);
+    errors.is_empty()
+}
+
 fn validate_local(name: &str, path: &Path, errors: &mut Errors) {
     if name.trim() != name {
         errors.push(Error::invalid(path, name, "must not be padded with whitespace"));
