@@ -377,6 +377,12 @@ impl KindDef {
         self
     }
 
+    /// Finalizers have a domain, unlike those of another version of the kind.
+    pub const fn qualified_finalizers(mut self) -> Self {
+        self.unqualified_finalizers = false;
+        self
+    }
+
     /// Sets what a deletion does with dependents.
     pub const fn dependents(mut self, dependents: Dependents) -> Self {
         self.dependents = dependents;

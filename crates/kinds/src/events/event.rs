@@ -95,7 +95,7 @@ const FIXED: [&str; 13] = [
 
 impl Strategy for EventsV1 {
     fn def(&self) -> &KindDef {
-        const { &Event::DEF.group("events.k8s.io") }
+        const { &Event::DEF.group("events.k8s.io").qualified_finalizers() }
     }
 
     fn conversion(&self) -> Option<&'static Conversion> {
