@@ -206,7 +206,7 @@ fn restrictions<'a>(route: &Route<'a>, resource: Option<&Arc<Served>>) -> Restri
 impl Inner {
     async fn serve(&self, mut parts: Parts, body: RequestBody) -> Response<Body> {
         let started = Instant::now();
-        let audit_id = audit::name(&mut parts.headers);
+        audit::name(&mut parts.headers);
         let path = route::decode(parts.uri.path(), false);
         let query = parts.uri.query().unwrap_or_default();
         // Where it leads decides what must be allowed, so routing comes first.
@@ -227,7 +227,9 @@ impl Inner {
             record: None,
         };
         let mut response = self.stages(call, &routed, body).await;
-        response.headers_mut().insert(audit::ID, audit_id);
+        if let Some(id) = parts.headers.get(audit::ID) {
+            response.headers_mut().insert(audit::ID, id.clone());
+        }
         if response.extensions_mut().remove::<SelfDefense>().is_some() {
             metrics::terminated(&asked, response.status().as_u16());
         }

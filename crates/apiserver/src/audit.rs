@@ -188,14 +188,14 @@ impl Audit {
 /// By what a request is known in the audit log, to the one who asks, and to those who are asked in its turn (`Audit-ID`).
 pub(crate) const ID: HeaderName = HeaderName::from_static("audit-id");
 
-/// The ID of a request, which gets one unless it has brought one (`WithAuditInit`).
-pub(crate) fn name(headers: &mut HeaderMap) -> HeaderValue {
+/// Gives a request its ID, unless it has brought one (`WithAuditInit`).
+pub(crate) fn name(headers: &mut HeaderMap) {
     let mut buffer = Uuid::encode_buffer();
     let own = || {
         let text = Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
         HeaderValue::from_str(text).unwrap_or_else(|_| unreachable!("digits and hyphens"))
     };
-    headers.entry(ID).or_insert_with(own).clone()
+    headers.entry(ID).or_insert_with(own);
 }
 
 fn event(parts: &Parts, target: Option<&Target<'_>>, verb: &str, user: Option<&User>, level: Level) -> Value {
