@@ -1,6 +1,9 @@
 //! What needs a kernel that has more than that of most machines that run the tests.
 #![allow(clippy::unwrap_used)]
 
+#[path = "kernel/nfs.rs"]
+mod nfs;
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 

@@ -1,5 +1,6 @@
-//! `cargo xtask kernel`: the tests that need a kernel with more than that of this machine (WireGuard, AppArmor, control groups of version 2 alone), on Debian's kernel in an emulated machine (QEMU). Nothing on this machine changes: the emulated one sees its files, and what it writes stays in its own memory.
+//! `cargo xtask kernel`: the tests that need a kernel with more than that of this machine (WireGuard, AppArmor, NFS, control groups of version 2 alone), on Debian's kernel in an emulated machine (QEMU). Nothing on this machine changes: the emulated one sees its files, and what it writes stays in its own memory.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use crate::{debian, images, kubectl, tools};
 
 /// `apparmor` has the program that loads profiles, `kmod` loads modules when the kernel asks for them.
 const PACKAGES: &[&str] = &["apparmor", "busybox-static", "kmod", "qemu-system-x86"];
+/// An NFS server, which is unpacked and not installed: nothing of it is to start here, now or later. The libraries that it needs come with it.
+const NFS_PACKAGES: &[&str] = &["nfs-kernel-server", "nfs-common", "rpcbind"];
 /// What the emulated machine needs before it sees this one's files.
 const FIRST_MODULES: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 /// How long the emulated machine may take, in seconds: a test that hangs there has nobody else who ends it.
@@ -35,6 +38,7 @@ pub fn run(options: &Options) -> Result<()> {
     kubectl::path()?;
     images::build(&tools::work_dir().join("images"))?;
     let kernel = Kernel::fetch()?;
+    let nfs = fetch_nfs()?;
     let programs =
         [build(&["--package", "network", "--lib"], "lib")?, build(&["--package", "knarr", "--test", "kernel"], "test")?];
     let job = kernel.directory.join("job");
@@ -45,8 +49,9 @@ pub fn run(options: &Options) -> Result<()> {
         format!("{} --ignored --test-threads 1 --nocapture {} || failed=1\n", program.display(), arguments.join(" "))
     };
     let script = format!(
-        "cd {root}\nexport KNARR_TEST_PATIENCE=600\n{xtask} images --serve || exit 1\nfailed=0\n{tests}exit $failed\n",
+        "cd {root}\nexport KNARR_TEST_PATIENCE=600 KNARR_TEST_NFS={nfs}\n{xtask} images --serve || exit 1\nfailed=0\n{tests}exit $failed\n",
         root = tools::root().join("knarr").display(),
+        nfs = nfs.display(),
         xtask = xtask.display(),
         tests = programs.iter().map(test).collect::<String>(),
     );
@@ -74,6 +79,24 @@ fn unpack(directory: &Path) -> Result<()> {
     apt.args(["-q", "-o", "APT::Sandbox::User=root", "download", package]).current_dir(directory);
     tools::output(&mut apt)?;
     debian::unpack(directory, directory)
+}
+
+/// The programs of an NFS server, with the libraries that this machine does not have.
+fn fetch_nfs() -> Result<PathBuf> {
+    let directory = tools::work_dir().join("kernel-nfs");
+    if !directory.exists() {
+        eprintln!("fetching an NFS server");
+        tools::make_whole(&directory, |directory| {
+            let depends = tools::output(Command::new("apt-cache").arg("depends").args(NFS_PACKAGES))?;
+            let needed = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+            let libraries: BTreeSet<&str> = needed.filter(|name| name.starts_with("lib") && !tools::installed(name)).collect();
+            let mut apt = Command::new("apt-get");
+            apt.args(["-q", "-o", "APT::Sandbox::User=root", "download"]).args(NFS_PACKAGES).args(libraries);
+            tools::output(apt.current_dir(directory))?;
+            debian::unpack(directory, directory)
+        })?;
+    }
+    Ok(directory)
 }
 
 /// Debian's kernel with its modules, unpacked beside what is installed.

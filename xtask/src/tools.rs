@@ -77,7 +77,8 @@ pub fn install(packages: &[&str]) -> Result<()> {
     run(apt().args(["install", "-q", "-y", "--no-install-recommends"]).args(missing))
 }
 
-fn installed(package: &str) -> bool {
+/// Whether a package of Debian is installed.
+pub fn installed(package: &str) -> bool {
     let query = Command::new("dpkg-query").args(["-W", "-f", "${Status}", package]).stderr(Stdio::null()).output();
     query.is_ok_and(|output| output.stdout.ends_with(b"install ok installed"))
 }

@@ -13,11 +13,14 @@ mod kinds;
 pub mod local;
 pub mod mounts;
 pub mod nested;
+pub mod nfs;
 mod on_disk;
+pub mod options;
 pub mod payload;
 pub mod points;
 pub mod propagation;
 mod provisioned;
+pub mod remote;
 pub mod sub_path;
 pub mod tokens;
 pub mod used;
@@ -42,6 +45,7 @@ use crate::drivers::{expand, records};
 use crate::refs::PodReferences;
 use crate::spec::Model;
 use claims::{Backing, Mode};
+use nfs::Export;
 use on_disk::OnDisk;
 use payload::Sources;
 use points::{remove_points, unmount_below};
@@ -111,6 +115,8 @@ pub fn path(pod_dir: &Path, volume: &Volume) -> PathBuf {
         "kubernetes.io~secret"
     } else if volume.downward_api.is_some() {
         "kubernetes.io~downward-api"
+    } else if volume.nfs.is_some() {
+        nfs::DIRECTORY
     } else if volume.csi.is_some() {
         return records::target(pod_dir, &volume.name);
     } else if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
@@ -132,6 +138,7 @@ fn unsupported(volume: &Volume) -> Option<String> {
         || volume.ephemeral.is_some()
         || volume.image.is_some()
         || volume.csi.is_some()
+        || volume.nfs.is_some()
         || volume.projected.is_some();
     (!known).then(|| kinds::of_pod(volume))
 }
@@ -183,7 +190,7 @@ impl Volumes {
         if failures.is_empty() { Ok(due) } else { Err(failures.into_values().collect()) }
     }
 
-    /// Mounts the volumes of drivers and binds those behind claims; whether a driver wants to be asked again.
+    /// Mounts the volumes of drivers and of servers, and binds those behind claims; whether a driver wants to be asked again.
     async fn bind_all(&self, model: &Model, failures: &mut Failures) -> Result<bool, Vec<String>> {
         let others = used::volumes(model).filter(|volume| !failures.contains_key(&volume.name));
         let one = async |volume: &Volume| (volume.name.clone(), self.backing(model, volume).await);
@@ -198,16 +205,32 @@ impl Volumes {
                 Err(failure) => drop(failures.insert(volume.clone(), failure.message(model, &volume))),
             }
         }
+        let exported = backings.iter().filter_map(|(name, backing)| Some((name.clone(), backing.export(model, name)?)));
+        let exported: Vec<_> = exported.collect();
+        failures.extend(self.mount_exports(model, exported).await);
         let (cx, model) = (self.cx.clone(), model.clone());
         let work = move || bind_found(&cx.pod_dir(model.uid()), &model, &backings);
         failures.extend(tokio::task::spawn_blocking(work).await.map_err(|error| vec![error.to_string()])?);
         Ok(again)
     }
 
+    /// Mounts what servers export, all at once: each for as long as its server takes, and not longer than a time.
+    async fn mount_exports(&self, model: &Model, exported: Vec<(String, Export)>) -> Failures {
+        let pod_dir = self.cx.pod_dir(model.uid());
+        let place = |name: &str| model.spec().volumes.iter().flatten().find(|volume| volume.name == name);
+        let one = async |(name, export): (String, Export)| {
+            let at = path(&pod_dir, place(&name)?);
+            let why = nfs::set_up(&export, &at).await.err()?;
+            let told = block::failure(model, &name, why.to_string());
+            Some((name, told))
+        };
+        futures::future::join_all(exported.into_iter().map(one)).await.into_iter().flatten().collect()
+    }
+
     /// What is behind the claim of a volume that is not mounted yet, and what its driver does, where it has one.
     async fn backing(&self, model: &Model, volume: &Volume) -> Result<(Option<Backing>, Option<Mounted>), Failure> {
         let (source, claim) = (Source::of_pod(model, volume), claims::name(model, volume));
-        if source.is_none() && claim.is_none() {
+        if source.is_none() && claim.is_none() && volume.nfs.is_none() {
             return Ok((None, None));
         }
         let known = self.mounted.lock().get(&volume.name).cloned();
@@ -219,7 +242,10 @@ impl Volumes {
             }
             return Ok((None, Some(self.of_driver(model, volume, &source, known.as_ref()).await?)));
         }
-        let Some(claim) = claim else { return Ok((None, None)) };
+        let Some(claim) = claim else {
+            block::fits(model, volume, Mode::Filesystem)?;
+            return Ok((volume.nfs.as_ref().filter(|_| !is_mounted).map(Backing::of_export), None));
+        };
         let by_driver = known.is_some() || !is_mounted || may_be_drivers;
         if is_mounted && (!by_driver || known.is_some() && rests) {
             return Ok((None, known));
@@ -333,6 +359,8 @@ pub async fn remove(cx: &Context, uid: &str) -> Result<(), String> {
     let pod_dir = cx.pod_dir(uid);
     let bound = [pod_dir.join("volume-subpaths"), pod_dir.join("volumes").join(CLAIMED)];
     let mapped = pod_dir.clone();
+    // What a server exports is taken away before anything could look into it.
+    remote::tear_down(&pod_dir, &records::of_pod(&pod_dir)).await.map_err(|why| format!("cannot remove volumes: {why}"))?;
     let unbind = move || {
         block::unmap_all(&mapped)?;
         bound.iter().try_for_each(|directory| unmount_below(directory))
@@ -343,7 +371,7 @@ pub async fn remove(cx: &Context, uid: &str) -> Result<(), String> {
     csi_mount::tear_down(cx, &pod_dir).await?;
     let work = move || -> io::Result<()> {
         unmount_below(&pod_dir)?;
-        remove_points(&pod_dir.join("volumes").join(CLAIMED), 1)?;
+        [CLAIMED, nfs::DIRECTORY].iter().try_for_each(|plugin| remove_points(&pod_dir.join("volumes").join(plugin), 1))?;
         // By volume, container and mount.
         remove_points(&pod_dir.join("volume-subpaths"), 3)?;
         base::trees::remove(&pod_dir.join("volumes"))
@@ -400,7 +428,9 @@ fn bind_found(pod_dir: &Path, model: &Model, backings: &HashMap<String, Backing>
     let group = group(model).map(|group| (group, policy != Some("OnRootMismatch")));
     let mut failures = Failures::new();
     for volume in model.spec().volumes.iter().flatten() {
-        let Some(backing) = backings.get(&volume.name) else { continue };
+        let Some(backing) = backings.get(&volume.name).filter(|backing| backing.export(model, &volume.name).is_none()) else {
+            continue;
+        };
         let bound = match backing.mode() {
             Mode::Block => block::map(pod_dir, &volume.name, backing.path()),
             Mode::Filesystem => backing.bind(&path(pod_dir, volume), group.filter(|_| !claims::is_read_only(volume))),
@@ -427,6 +457,7 @@ mod tests {
         };
         check(json!({"emptyDir": {}}), None);
         check(json!({"csi": {"driver": "d"}}), None);
+        check(json!({"nfs": {"server": "s", "path": "/"}}), None);
         check(json!({"flexVolume": {"driver": "a/b"}}), Some("flexVolume"));
         check(json!({"fc": {"lun": 1}}), Some("fc"));
         check(json!({"gitRepo": {"repository": "r"}}), Some("gitRepo"));

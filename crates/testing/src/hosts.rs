@@ -135,9 +135,12 @@ impl Cluster {
     /// Of the packets between hosts so many of a hundred are lost from now on, each for itself.
     pub fn lose_packets(&self, percent: u8) {
         let chain = "chain wire { type filter hook forward priority 0; }";
-        let loss = format!(
-            "table bridge loss {{ {chain}; }}; flush chain bridge loss wire; add rule bridge loss wire numgen random mod 100 < {percent} drop"
-        );
+        let rule = match percent {
+            0 => String::new(),
+            1..=99 => format!("; add rule bridge loss wire numgen random mod 100 < {percent} drop"),
+            _ => "; add rule bridge loss wire drop".to_owned(),
+        };
+        let loss = format!("table bridge loss {{ {chain}; }}; flush chain bridge loss wire{rule}");
         let mut command = self.machine().command_in(&self.machine().netns("wire"), Path::new("nft"));
         assert!(command.arg(loss).status().unwrap().success());
     }

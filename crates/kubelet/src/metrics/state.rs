@@ -13,11 +13,10 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use runtime::api::{Container, ContainerState, Sandbox, SandboxState};
 
 use super::volumes::Numbers;
-use crate::node::machine;
 use crate::node::supply::Supply;
 use crate::spec::Model;
 use crate::statics;
-use crate::volumes::{claims, path};
+use crate::volumes::{claims, path, remote};
 
 /// Volumes behind claims, and how full their file systems are: bytes and inodes. What is kept for root counts as used. And how many volumes
 /// of any kind there are.
@@ -55,7 +54,7 @@ fn is_active(pod: &Pod) -> bool {
 
 fn mounted(path: &Path) -> Option<(Supply, Supply)> {
     let is_mounted = crate::volumes::points::is_mount_point(path).unwrap_or(false);
-    is_mounted.then(|| machine::disk(path)).flatten()
+    is_mounted.then(|| remote::room_of_mount(path)).flatten()
 }
 
 /// Numbers of pods: those of the API, and those of files.

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Volume;
 use crate::drivers::operations::plugin_of;
 use crate::drivers::records;
 use crate::spec::Model;
+use crate::volumes::points::is_there;
 use crate::volumes::{block, path, used};
 
 /// A sample with its labels.
@@ -29,7 +30,7 @@ impl Numbers {
             let Some(plugin) = driver.map(|driver| plugin_of(&driver)).or_else(|| plugin(volume)) else { continue };
             let [wanted, there] = self.0.entry(plugin).or_default();
             *wanted += 1;
-            *there += usize::from(path(pod_dir, volume).exists() || block::is_mapped(pod_dir, &volume.name));
+            *there += usize::from(is_there(&path(pod_dir, volume)) || block::is_mapped(pod_dir, &volume.name));
         }
     }
 
@@ -52,6 +53,7 @@ fn plugin(volume: &Volume) -> Option<String> {
         () if volume.secret.is_some() => "secret",
         () if volume.downward_api.is_some() => "downward-api",
         () if volume.projected.is_some() => "projected",
+        () if volume.nfs.is_some() => "nfs",
         () if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() => "local-volume",
         () => return volume.csi.as_ref().map(|csi| plugin_of(&csi.driver)),
     };

@@ -303,6 +303,7 @@ async fn prepare_mounts(
 ) -> Result<Vec<Mount>, String> {
     let ips = if start.model.host_network() { cx.options.node_ips.clone() } else { start.sandbox.ips.clone() };
     let (cx, model, spec, attempt) = (cx.clone(), start.model.clone(), start.member.spec.clone(), start.attempt);
+    volumes::remote::all_answer(mounts::places(&model, &spec, &cx.pod_dir(model.uid()))).await?;
     let work = move || {
         let (pod_dir, features) = (cx.pod_dir(model.uid()), cx.runtime().features());
         let around = Surroundings { pod_dir: &pod_dir, env: &env, images: &images, features };

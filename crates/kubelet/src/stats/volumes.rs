@@ -10,7 +10,7 @@ use runtime::disk_usage;
 use crate::node::machine;
 use crate::node::supply::Supply;
 use crate::spec::Model;
-use crate::volumes::{claims, path, points};
+use crate::volumes::{claims, path, points, remote};
 
 /// What a volume holds, and the room of its file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,12 +50,20 @@ pub(crate) fn read(pods: &[Arc<Pod>], pod_dir: impl Fn(&str) -> PathBuf) -> BTre
 }
 
 /// As upstream, directories of the node and images are not measured. What has a file system of its own is asked how full that is, and other
-/// volumes are added up.
+/// volumes are added up. A server that does not answer at once is not waited for.
 fn measure(model: &Model, volume: &Volume, at: &Path) -> Option<VolumeUsage> {
-    if volume.host_path.is_some() || volume.image.is_some() || !at.is_dir() {
+    if volume.host_path.is_some() || volume.image.is_some() {
         return None;
     }
     let claim = claims::name(model, volume);
+    if let Some(mount) = points::at(at).ok().flatten().filter(points::Mount::is_remote) {
+        let (bytes, inodes) = remote::room(&mount)?;
+        let (bytes, inodes) = (Used::all_of(bytes), Used::all_of(inodes));
+        return Some(VolumeUsage { name: volume.name.clone(), claim, is_ephemeral: false, bytes, inodes });
+    }
+    if !at.is_dir() || volume.nfs.is_some() {
+        return None;
+    }
     let is_mounted = points::is_mount_point(at).unwrap_or(false);
     if claim.is_some() && !is_mounted {
         return None;

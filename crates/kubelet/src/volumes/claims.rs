@@ -5,10 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use client::Api;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
+use k8s_openapi::api::core::v1::{NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, Volume};
 use pods::volumes as rules;
 
 use super::local::Local;
+use super::nfs::Export;
 use super::points::{bind, is_mount_point};
 use super::{host_path, kinds, provisioned};
 use crate::spec::Model;
@@ -165,6 +166,8 @@ enum Kind {
     Local(Local),
     /// The same, of the cluster's own provisioner: it is a directory and no link.
     Provisioned(Local),
+    /// By a server: it is at no path of this node.
+    Export(Export),
 }
 
 impl Backing {
@@ -194,7 +197,28 @@ impl Backing {
             let kind = Kind::Path(source.type_.clone().unwrap_or_default());
             return Ok(Self { path: PathBuf::from(&source.path), mode, kind });
         }
+        if let Some(source) = &spec.nfs {
+            // As upstream, likewise.
+            if mode == Mode::Block {
+                return refused("nfs and mode Block".to_owned());
+            }
+            let kind = Kind::Export(Export::of(source, spec.mount_options.as_deref().unwrap_or_default()));
+            return Ok(Self { path: PathBuf::new(), mode, kind });
+        }
         refused(kinds::of_persistent(volume))
+    }
+
+    /// What a server exports that a pod names itself.
+    pub fn of_export(source: &NFSVolumeSource) -> Self {
+        Self { path: PathBuf::new(), mode: Mode::Filesystem, kind: Kind::Export(Export::of(source, &[])) }
+    }
+
+    /// What a server exports, if it is that, as the pod's volume of this name has it.
+    pub fn export(&self, model: &Model, volume: &str) -> Option<Export> {
+        let Kind::Export(export) = &self.kind else { return None };
+        let mut volumes = model.spec().volumes.iter().flatten();
+        let only_read = volumes.any(|other| other.name == volume && is_read_only(other));
+        Some(export.clone().to_read(only_read))
     }
 
     /// What a driver shows at a path, and has given to the pod's group.
@@ -212,7 +236,7 @@ impl Backing {
         &self.path
     }
 
-    /// Binds it to `at`, unless that is done. Blocking.
+    /// Binds it to `at`, unless that is done. What a server exports is not bound, but mounted. Blocking.
     pub fn bind(&self, at: &Path, group: Option<(u32, bool)>) -> Result<(), String> {
         let failed = |error: io::Error| format!("{}: {error}", self.path.display());
         if is_mount_point(at).map_err(failed)? {
@@ -228,6 +252,7 @@ impl Backing {
                 let opened = provisioned::open(&self.path).map_err(failed)?;
                 local.show(&provisioned::by_descriptor(&opened), at, group).map_err(failed)
             }
+            Kind::Export(_) => Err("an export of a server is bound from no path".to_owned()),
         }
     }
 }
@@ -312,7 +337,11 @@ mod tests {
         check(made, None, Ok(("/d", of_type("DirectoryOrCreate"))));
         check(json!({"local": {"path": "/dev/d"}, "volumeMode": "Block"}), None, Ok(("/dev/d", of_type("BlockDevice"))));
         check(json!({"hostPath": {"path": "/dev/d"}, "volumeMode": "Block"}), None, Err("type hostPath and mode Block"));
-        check(json!({"nfs": {"path": "/d", "server": "s"}}), None, Err("type nfs"));
+        let source = NFSVolumeSource { path: "/d".to_owned(), server: "s".to_owned(), read_only: Some(true) };
+        let exported = Kind::Export(Export::of(&source, &["vers=4.1".to_owned()]));
+        let volume = json!({"nfs": source, "mountOptions": ["vers=4.1"]});
+        check(volume, None, Ok(("", exported)));
+        check(json!({"nfs": source, "volumeMode": "Block"}), None, Err("type nfs and mode Block"));
         let flex = json!({"accessModes": [], "capacity": {}, "flexVolume": {"driver": "a/b"}, "storageClassName": "", "volumeMode": "Block"});
         check(flex, None, Err("type flexVolume"));
         check(json!({"fc": {"lun": 1}}), None, Err("type fc"));

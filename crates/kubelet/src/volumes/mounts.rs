@@ -28,6 +28,13 @@ pub fn of_container(model: &Model, container: &Container, around: &Surroundings<
     mounts.map(|(index, mount)| one(model, container, index, mount, around)).collect()
 }
 
+/// Where the volumes that `container` mounts are, but for those that are the node's or images.
+pub fn places(model: &Model, container: &Container, pod_dir: &Path) -> Vec<PathBuf> {
+    let mounted = |name: &str| container.volume_mounts.iter().flatten().any(|mount| mount.name == name);
+    let volumes = model.spec().volumes.iter().flatten().filter(|volume| mounted(&volume.name));
+    volumes.filter(|volume| volume.host_path.is_none() && volume.image.is_none()).map(|volume| path(pod_dir, volume)).collect()
+}
+
 /// The image volumes of `container` with their sources.
 pub fn image_volumes<'a>(model: &'a Model, container: &'a Container) -> impl Iterator<Item = (&'a str, &'a ImageVolumeSource)> {
     let mounted = |name: &str| container.volume_mounts.iter().flatten().any(|mount| mount.name == name);
@@ -69,7 +76,9 @@ fn one(
     // Files that the kubelet writes are not for the container to change.
     let managed =
         volume.config_map.is_some() || volume.secret.is_some() || volume.downward_api.is_some() || volume.projected.is_some();
-    let to_read = claims::is_read_only(volume) || volume.csi.as_ref().is_some_and(|source| source.read_only == Some(true));
+    let to_read = claims::is_read_only(volume)
+        || volume.csi.as_ref().is_some_and(|source| source.read_only == Some(true))
+        || volume.nfs.as_ref().is_some_and(|source| source.read_only == Some(true));
     Ok(Mount {
         host_path,
         container_path: absolute(&mount.mount_path),
@@ -135,6 +144,7 @@ mod tests {
         let model = model(json!({
             "volumes": [{"name": "e", "emptyDir": {}}, {"name": "m", "configMap": {"name": "x"}}, {"name": "h", "hostPath": {"path": "/srv"}},
                 {"name": "c", "persistentVolumeClaim": {"claimName": "x"}}, {"name": "r", "persistentVolumeClaim": {"claimName": "x", "readOnly": true}},
+                {"name": "n", "nfs": {"server": "s", "path": "/", "readOnly": true}},
                 {"name": "i", "image": {"reference": "img"}}, {"name": "gone", "image": {"reference": "img"}}],
             "containers": [{"name": "c", "volumeMounts": [mount]}]}));
         let images = BTreeMap::from([("i".to_owned(), "sha256:1".to_owned())]);
@@ -178,6 +188,7 @@ mod tests {
         check(volume("m"), Ok(("/pod/volumes/kubernetes.io~configmap/m", "/x", true)));
         check(volume("h"), Ok(("/srv", "/x", false)));
         check(volume("c"), Ok(("/pod/volumes/kubernetes.io~local-volume/c", "/x", false)));
+        check(volume("n"), Ok(("/pod/volumes/kubernetes.io~nfs/n", "/x", true)));
         check(volume("i"), Ok(("sha256:1!", "/x", true)));
         check(json!({"name": "i", "mountPath": "/x", "subPath": "etc"}), Ok(("sha256:1!etc", "/x", true)));
         check(volume("gone"), Err("the image of volume \"gone\" is not present"));

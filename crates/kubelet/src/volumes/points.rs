@@ -8,10 +8,62 @@ use nix::mount::{MsFlags, mount};
 
 use super::sub_path;
 
-fn mount_points() -> io::Result<Vec<PathBuf>> {
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    Ok(points.map(|point| PathBuf::from(point.replace("\\040", " "))).collect())
+/// What is mounted at a place, as the kernel tells without asking the file system itself (proc_pid_mountinfo(5)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The place.
+    pub point: PathBuf,
+    /// Numbers of the file system's device: all mounts of a file system have the same.
+    pub device: String,
+    /// Type of the file system.
+    pub fs_type: String,
+    /// What is mounted: `SERVER:/PATH` of an export.
+    pub source: String,
+}
+
+impl Mount {
+    /// Whether the file system is a server's, on which any call hangs while the server does not answer.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.fs_type.as_str(), "nfs" | "nfs4")
+    }
+
+    fn of_line(line: &str) -> Option<Self> {
+        let (mount, rest) = line.split_once(" - ")?;
+        let fields: Vec<&str> = mount.split(' ').collect();
+        let mut rest = rest.split(' ');
+        Some(Self {
+            point: PathBuf::from(fields.get(4)?.replace("\\040", " ")),
+            device: (*fields.get(2)?).to_owned(),
+            fs_type: rest.next()?.to_owned(),
+            source: rest.next()?.to_owned(),
+        })
+    }
+}
+
+/// All that is mounted, in the order in which it was.
+pub fn mounts() -> io::Result<Vec<Mount>> {
+    Ok(fs::read_to_string("/proc/self/mountinfo")?.lines().filter_map(Mount::of_line).collect())
+}
+
+/// What is mounted at `path`: of several mounts the one that is seen. No file system that is mounted there is asked.
+pub fn at(path: &Path) -> io::Result<Option<Mount>> {
+    let Some(path) = in_table(path)? else { return Ok(None) };
+    Ok(mounts()?.into_iter().rev().find(|mount| mount.point == path))
+}
+
+/// File systems of servers that are mounted below `directory`, each with all that is mounted in it.
+pub fn remote_below(directory: &Path) -> io::Result<Vec<Mount>> {
+    let Some(directory) = in_table(directory)? else { return Ok(Vec::new()) };
+    Ok(outermost(mounts()?, &directory))
+}
+
+fn outermost(mounts: Vec<Mount>, directory: &Path) -> Vec<Mount> {
+    let is_there = |mount: &Mount| mount.is_remote() && mount.point.starts_with(directory);
+    let mut found: Vec<Mount> = mounts.into_iter().filter(is_there).collect();
+    found.sort_by(|one, other| one.point.cmp(&other.point));
+    // What is inside of another, and what is seen no more, goes with it or after it.
+    found.dedup_by(|later, earlier| later.point.starts_with(&earlier.point));
+    found
 }
 
 /// What is mounted where `path` is: the device of a disk, a word of the kernel's for other file systems.
@@ -22,13 +74,8 @@ pub fn source(path: &Path) -> io::Result<Option<String>> {
 
 /// Of several mounts at one place the last one is seen (proc_pid_mountinfo(5)).
 fn source_in(table: &str, path: &Path) -> Option<String> {
-    let entry = |line: &str| {
-        let (mount, rest) = line.split_once(" - ")?;
-        let point = PathBuf::from(mount.split(' ').nth(4)?.replace("\\040", " "));
-        Some((point, rest.split(' ').nth(1)?.to_owned()))
-    };
-    let around = table.lines().filter_map(entry).filter(|(point, _)| path.starts_with(point));
-    around.max_by_key(|(point, _)| point.components().count()).map(|(_, source)| source)
+    let around = table.lines().filter_map(Mount::of_line).filter(|mount| path.starts_with(&mount.point));
+    around.max_by_key(|mount| mount.point.components().count()).map(|mount| mount.source)
 }
 
 /// `path` as the table of mounts has it: the way to it leads through no links, such as that of a data directory. None when the
@@ -42,10 +89,14 @@ pub fn in_table(path: &Path) -> io::Result<Option<PathBuf>> {
     }
 }
 
-/// Whether something is mounted at `path`, also of the same file system.
+/// Whether something is mounted at `path`, also of the same file system. That of a server is not asked.
 pub fn is_mount_point(path: &Path) -> io::Result<bool> {
-    let Some(path) = in_table(path)? else { return Ok(false) };
-    Ok(path.exists() && mount_points()?.contains(&path))
+    Ok(at(path)?.is_some_and(|mount| mount.is_remote() || path.exists()))
+}
+
+/// Whether there is something at `path`. The file system of a server is not asked.
+pub fn is_there(path: &Path) -> bool {
+    at(path).ok().flatten().is_some_and(|mount| mount.is_remote()) || path.exists()
 }
 
 /// Shows a directory or a file at another place.
@@ -62,7 +113,8 @@ pub fn bind(source: &Path, at: &Path) -> io::Result<()> {
 /// Unmounts everything below `directory`, innermost first, so that removing it cannot reach into another file system.
 pub fn unmount_below(directory: &Path) -> io::Result<()> {
     let Some(directory) = in_table(directory)? else { return Ok(()) };
-    let mut points: Vec<_> = mount_points()?.into_iter().filter(|point| point.starts_with(&directory)).collect();
+    let mut points: Vec<PathBuf> =
+        mounts()?.into_iter().map(|mount| mount.point).filter(|point| point.starts_with(&directory)).collect();
     points.sort_unstable();
     points.iter().rev().try_for_each(|point| sub_path::unmount(point))
 }
@@ -117,6 +169,23 @@ mod tests {
         check("/var/lib", "tmpfs");
         assert_eq!(source_in("nonsense", Path::new("/")), None);
         assert!(source(Path::new("/proc")).unwrap().is_some());
+    }
+
+    #[test]
+    fn exports_are_found_by_what_the_kernel_tells() {
+        let line = |point: &str, kind: &str| format!("61 30 0:38 / {point} rw,relatime shared:1 - {kind} s:/sub rw,vers=4.2");
+        let points = [
+            ("/p/v/b", "nfs4"),
+            ("/p/v/a/in", "nfs4"),
+            ("/p/v/a", "nfs"),
+            ("/p/v/a", "nfs"),
+            ("/p/v/a/tmp", "tmpfs"),
+            ("/q", "nfs"),
+        ];
+        let mounts: Vec<Mount> = points.iter().filter_map(|(point, kind)| Mount::of_line(&line(point, kind))).collect();
+        let found = outermost(mounts, Path::new("/p"));
+        assert_eq!(found.iter().map(|mount| mount.point.to_str().unwrap()).collect::<Vec<_>>(), ["/p/v/a", "/p/v/b"]);
+        assert_eq!((found[0].device.as_str(), found[0].source.as_str()), ("0:38", "s:/sub"));
     }
 
     #[test]

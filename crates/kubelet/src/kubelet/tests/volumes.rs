@@ -109,11 +109,11 @@ async fn what_can_be_made_is_made_beside_what_cannot() {
     let cell = Cell::new();
     cell.start().await;
     cell.fake.put(&map("there", "v1"));
-    let volumes = json!([{"name": "missing", "configMap": {"name": "missing"}}, {"name": "nfs", "nfs": {"server": "s", "path": "/"}},
+    let volumes = json!([{"name": "missing", "configMap": {"name": "missing"}}, {"name": "iscsi", "iscsi": {"targetPortal": "s", "iqn": "i", "lun": 0}},
         {"name": "claimed", "persistentVolumeClaim": {"claimName": "none"}}, {"name": "there", "configMap": {"name": "there"}}]);
-    cell.put("p", mounting(&volumes, &["missing", "nfs", "claimed", "there"]));
+    cell.put("p", mounting(&volumes, &["missing", "iscsi", "claimed", "there"]));
     told(&cell, "for volume \"missing\" : configmap \"missing\" not found").await;
-    told(&cell, "for volume \"nfs\" : volumes of type nfs are not supported by this kubelet").await;
+    told(&cell, "for volume \"iscsi\" : volumes of type iscsi are not supported by this kubelet").await;
     told(&cell, "failed to process volumes=[claimed]: error processing PVC ns/none").await;
     let there = cell.directory.path().join("kubelet/pods/uid-p/volumes/kubernetes.io~configmap/there/K");
     assert_eq!(std::fs::read_to_string(there).unwrap(), "v1");
