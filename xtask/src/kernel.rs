@@ -39,8 +39,7 @@ pub fn run(options: &Options) -> Result<()> {
     images::build(&tools::work_dir().join("images"))?;
     let kernel = Kernel::fetch()?;
     let nfs = fetch_nfs()?;
-    let programs =
-        [build(&["--package", "network", "--lib"], "lib")?, build(&["--package", "knarr", "--test", "kernel"], "test")?];
+    let programs = build()?;
     let job = kernel.directory.join("job");
     fs::create_dir_all(&job)?;
     let arguments: Vec<String> = options.test.iter().map(|argument| format!("'{}'", argument.replace('\'', "'\\''"))).collect();
@@ -59,15 +58,19 @@ pub fn run(options: &Options) -> Result<()> {
     kernel.boot(&job)
 }
 
-/// The program of the tests of a target, and with it the binary that they run.
-fn build(target: &[&str], kind: &str) -> Result<PathBuf> {
+/// The programs of the tests, and with them the binary that they run. They are built as those of the whole workspace are: by themselves their
+/// dependencies would have other features, and be built once more.
+fn build() -> Result<Vec<PathBuf>> {
     let mut cargo = tools::cargo();
-    cargo.args(["test", "--locked", "--no-run", "--message-format", "json"]).args(target);
+    cargo.args(["test", "--workspace", "--locked", "--no-run", "--message-format", "json"]);
     let messages = tools::output(&mut cargo)?;
-    let kind = format!(r#""kind":["{kind}"]"#);
-    let mut programs = messages.lines().filter(|line| line.contains(&kind));
-    let program = programs.find_map(|line| line.split_once(r#""executable":""#)?.1.split('"').next());
-    Ok(program.context("cargo names no test program")?.into())
+    let program = |kind: &str, name: &str| {
+        let (kind, name) = (format!(r#""kind":["{kind}"]"#), format!(r#""name":"{name}""#));
+        let mut lines = messages.lines().filter(|line| line.contains(&kind) && line.contains(&name));
+        let found = lines.find_map(|line| line.split_once(r#""executable":""#)?.1.split('"').next());
+        found.map(PathBuf::from).with_context(|| format!("cargo names no test program of {name}"))
+    };
+    Ok(vec![program("lib", "network")?, program("test", "kernel")?])
 }
 
 /// Unpacks Debian's newest kernel into a directory.

@@ -163,9 +163,14 @@ where
         tokio::time::sleep(LINGER).await;
         Ok(())
     };
+    let mut session = std::pin::pin!(session);
     tokio::select! {
-        result = spdy::serve(io, sender) => result.map_err(Error::from),
-        result = session => result,
+        result = spdy::serve(io, sender) => {
+            // A client that has opened its streams and is gone has a session all the same.
+            let _ = futures::poll!(session);
+            result.map_err(Error::from)
+        }
+        result = &mut session => result,
     }
 }
 
@@ -205,9 +210,11 @@ where
         converse(parts, structured, ready).await;
         std::future::pending::<()>().await;
     };
+    // The session is handed over first: a client may have said all and be gone when it is looked at for the first time.
     tokio::select! {
-        result = websocket::serve(socket, channels, encoding) => result,
+        biased;
         () = session => Ok(()),
+        result = websocket::serve(socket, channels, encoding) => result,
     }
 }
 

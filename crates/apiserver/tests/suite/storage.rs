@@ -93,7 +93,9 @@ async fn the_default_range_of_services_is_published() {
     let ready = &get(&server, &format!("{path}/kubernetes/status")).await["status"]["conditions"][0];
     assert_eq!((&range["spec"], &ready["type"], &ready["status"]), (&list["items"][0]["spec"], &json!("Ready"), &json!("True")));
     let noted = json!({"metadata": {"annotations": {"a": "b"}}});
-    let (code, patched) = merge(&server, &format!("{path}/kubernetes/status"), noted).await;
+    let (code, patched) = merge(&server, &format!("{path}/kubernetes/status"), noted.clone()).await;
+    assert_eq!((code, &patched["metadata"]["annotations"]["a"]), (200, &json!(null)), "ResetObjectMetaForStatus");
+    let (code, patched) = merge(&server, &format!("{path}/kubernetes"), noted).await;
     assert_eq!((code, &patched["metadata"]["annotations"]["a"]), (200, &json!("b")));
     let other = json!({"spec": {"cidrs": ["10.1.0.0/16"]}});
     assert_eq!(merge(&server, &format!("{path}/kubernetes"), other).await.0, 422);

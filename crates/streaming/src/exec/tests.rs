@@ -167,3 +167,19 @@ async fn what_a_client_says_before_it_goes_reaches_the_command() {
         assert_eq!(tokio::time::timeout(crate::LAST, all).await.expect("all end"), SAID, "{protocol}");
     }
 }
+
+/// A client that has said all and closed before anybody looks at its connection has a session as any other: kubectl's `exec -i` of a few bytes.
+#[tokio::test]
+async fn who_is_gone_before_the_session_begins_is_heard() {
+    for _ in 0..20 {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let (ready, session) = oneshot::channel();
+        let mut socket = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+        socket.send(binary(b"\0hello")).await.unwrap();
+        socket.close(None).await.unwrap();
+        over_websocket(near, ALL, V4, ready).await.unwrap();
+        let mut said = String::new();
+        session.await.expect("a session").stdin.take().unwrap().read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "hello");
+    }
+}

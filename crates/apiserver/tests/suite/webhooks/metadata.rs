@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{CONFIG_MAPS, MUTATING, Reply, allow, config_map, patch, register, with_hooks};
+use super::{CONFIG_MAPS, Hooks, MUTATING, Reply, allow, config_map, patch, register, with_hooks};
 use crate::custom::{define, definition};
-use crate::server::{Answer, Server, admin};
+use crate::server::{Answer, Server, admin, namespace, serve};
 
 const INVALID: &str = ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: ";
 
@@ -90,7 +90,9 @@ fn repeat(path: &str, question: &Value) -> Reply {
 /// (admissionwebhook/duplicate_owner_ref_test.go): creations and updates are told before admission, patches and webhooks after it.
 #[tokio::test]
 async fn owner_references_are_there_once() {
-    let (server, hooks) = with_hooks(repeat).await;
+    let server = serve().await;
+    namespace(&server.api, "ns").await;
+    let hooks = Hooks::serve(&server.tasks, repeat).await;
     define(&server.api, &definition("foos", "Foo", json!({"type": "object"}))).await;
     let text = |when: &str| {
         format!(
