@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use testing::manifests::{WEB, web_pods};
-use testing::{Cluster, Outcome, eventually};
+use testing::{Cluster, Outcome, eventually, eventually_or};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 
@@ -23,9 +23,11 @@ fn ip(c: &Cluster, line: &str) -> Outcome {
 fn reach(c: &Cluster, pods: &[Web]) {
     for ((_, from, _), (node, _, address)) in [(&pods[0], &pods[1]), (&pods[1], &pods[0])] {
         let url = format!("http://{address}:8080/");
-        eventually("pods of other nodes answer", || {
-            let answer = Outcome::of(&mut c.kubectl_command(&["exec", from, "--", "wget", "-q", "-T", "5", "-O", "-", &url]));
-            (answer.stdout.trim() == node).then_some(())
+        eventually_or("pods of other nodes answer", || {
+            // Debian's busybox crashes where wget itself is told how long to wait.
+            let command = ["exec", from, "--", "timeout", "5", "wget", "-q", "-O", "-", &url];
+            let answer = Outcome::of(&mut c.kubectl_command(&command));
+            if answer.stdout.trim() == node { Ok(()) } else { Err(format!("{answer:?}")) }
         });
     }
 }
