@@ -227,19 +227,21 @@ pub fn set_owner_references(object: &mut Value, references: Vec<Value>) {
 /// `dedupOwnerReferences`).
 pub fn dedup_owner_references(object: &mut Value) -> Vec<String> {
     let references = owner_references(object);
-    let (mut seen, mut gone) = (HashSet::with_capacity(references.len()), Vec::new());
-    let is_first: Vec<bool> = references.iter().map(|reference| seen.insert(reference)).collect();
-    if seen.len() == references.len() {
-        return gone;
+    // Nearly all have one at most.
+    if references.len() < 2 {
+        return Vec::new();
     }
-    let mut kept = Vec::with_capacity(seen.len());
-    for (reference, is_first) in references.iter().zip(is_first) {
-        match is_first {
-            true => kept.push(reference.clone()),
-            false => gone.push(text(reference, "uid").to_owned()),
+    let (mut seen, mut kept, mut gone) = (HashSet::with_capacity(references.len()), Vec::new(), Vec::new());
+    for reference in references {
+        if seen.insert(reference) {
+            kept.push(reference.clone());
+        } else {
+            gone.push(reference["uid"].as_str().unwrap_or_default().to_owned());
         }
     }
-    set_owner_references(object, kept);
+    if !gone.is_empty() {
+        set_owner_references(object, kept);
+    }
     gone
 }
 

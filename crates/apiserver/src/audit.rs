@@ -188,14 +188,23 @@ impl Audit {
 /// By what a request is known in the audit log, to the one who asks, and to those who are asked in its turn (`Audit-ID`).
 pub(crate) const ID: HeaderName = HeaderName::from_static("audit-id");
 
-/// Gives a request its ID, unless it has brought one (`WithAuditInit`).
+/// Characters of an ID at most.
+const LONGEST_ID: usize = 255;
+
+/// Gives a request its ID, unless it has brought a good one (`WithAuditInit`): it goes to the log, back and on to other servers.
 pub(crate) fn name(headers: &mut HeaderMap) {
+    if headers.get(ID).is_some_and(|id| is_id(id.as_bytes())) {
+        return;
+    }
     let mut buffer = Uuid::encode_buffer();
-    let own = || {
-        let text = Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
-        HeaderValue::from_str(text).unwrap_or_else(|_| unreachable!("digits and hyphens"))
-    };
-    headers.entry(ID).or_insert_with(own);
+    let text = Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
+    let own = HeaderValue::from_str(text).unwrap_or_else(|_| unreachable!("digits and hyphens"));
+    headers.insert(ID, own);
+}
+
+/// Letters, digits and hyphens, as UUIDs are made of.
+fn is_id(text: &[u8]) -> bool {
+    (1..=LONGEST_ID).contains(&text.len()) && text.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
 }
 
 fn event(parts: &Parts, target: Option<&Target<'_>>, verb: &str, user: Option<&User>, level: Level) -> Value {

@@ -65,7 +65,11 @@ fn known(error: &(dyn Error + 'static)) -> Option<String> {
         io::ErrorKind::BrokenPipe => Some("write: broken pipe".to_owned()),
         io::ErrorKind::UnexpectedEof => Some("unexpected EOF".to_owned()),
         io::ErrorKind::TimedOut if error.raw_os_error().is_none() => Some("i/o timeout".to_owned()),
-        _ => error.raw_os_error().map(|_| format!("connect: {}", system(error))),
+        // These come of connecting; others may come of it, or later.
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            Some(format!("connect: {}", system(error)))
+        }
+        _ => error.raw_os_error().map(|_| system(error)),
     }
 }
 
@@ -110,10 +114,24 @@ fn names(presented: &[String]) -> String {
     if presented.is_empty() { "no names".to_owned() } else { presented.iter().map(bare).collect::<Vec<_>>().join(", ") }
 }
 
-/// `BadCertificate` as `bad certificate`.
+/// What Go calls an alert (`crypto/tls/alert.go`); most are as here, in another form: `BadCertificate` is `bad certificate`.
 fn words(alert: AlertDescription) -> String {
-    if alert == AlertDescription::UnknownCA {
-        return "unknown certificate authority".to_owned();
+    let other = match alert {
+        AlertDescription::BadRecordMac => "bad record MAC",
+        AlertDescription::CertificateExpired => "expired certificate",
+        AlertDescription::CertificateRevoked => "revoked certificate",
+        AlertDescription::CertificateUnknown => "unknown certificate",
+        AlertDescription::UnknownCA => "unknown certificate authority",
+        AlertDescription::DecodeError => "error decoding message",
+        AlertDescription::DecryptError => "error decrypting message",
+        AlertDescription::ProtocolVersion => "protocol version not supported",
+        AlertDescription::InsufficientSecurity => "insufficient security level",
+        AlertDescription::UnrecognisedName => "unrecognized name",
+        AlertDescription::UnknownPSKIdentity => "unknown PSK identity",
+        _ => "",
+    };
+    if !other.is_empty() {
+        return other.to_owned();
     }
     let mut text = String::new();
     for letter in format!("{alert:?}").chars() {
@@ -171,6 +189,12 @@ mod tests {
         check(verify(other), valid);
         check(rustls::Error::AlertReceived(AlertDescription::BadCertificate), "remote error: tls: bad certificate");
         check(rustls::Error::AlertReceived(AlertDescription::UnknownCA), "remote error: tls: unknown certificate authority");
+        check(rustls::Error::AlertReceived(AlertDescription::CertificateExpired), "remote error: tls: expired certificate");
+        check(
+            rustls::Error::AlertReceived(AlertDescription::ProtocolVersion),
+            "remote error: tls: protocol version not supported",
+        );
+        check(rustls::Error::AlertReceived(AlertDescription::HandshakeFailure), "remote error: tls: handshake failure");
         let plain = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
         check(plain, "http: server gave HTTP response to HTTPS client");
     }
@@ -185,6 +209,7 @@ mod tests {
         assert_eq!(why(&Around(io::Error::from_raw_os_error(libc::EPIPE))), "write: broken pipe");
         assert_eq!(why(&Around(io::ErrorKind::UnexpectedEof.into())), "unexpected EOF");
         assert_eq!(why(&Around(io::Error::from_raw_os_error(libc::ECONNREFUSED))), "connect: connection refused");
+        assert_eq!(why(&Around(io::Error::from_raw_os_error(libc::ETIMEDOUT))), "connection timed out");
         assert_eq!(why(&Around(io::Error::other("something else"))), "request failed: something else");
     }
 }

@@ -87,8 +87,15 @@ pub fn lend<B: Body>(request: Request<B>) -> (Request<Lent<B>>, Rest<B>) {
 }
 
 impl<B: Body + Unpin> Rest<B> {
-    /// Reads what is left, or tells the client that the connection ends with this answer. A body that somebody still reads is theirs.
+    /// Reads what is left, or tells the client that the connection ends with this answer. A body that somebody still reads is theirs, and the connection
+    /// ends with a refusal meanwhile.
     pub async fn settle<R>(self, response: &mut Response<R>) {
+        // Whoever hands the request on to another server still holds the body of one that is refused there, and may let go of it unread.
+        let is_held = self.back.as_ref().is_some_and(|back| Arc::strong_count(back) > 1);
+        if is_held && (response.status().is_client_error() || response.status().is_server_error()) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            return;
+        }
         let unread = self.back.and_then(|back| back.lock().take());
         if let Some(unread) = unread.filter(|_| response.status() != StatusCode::SWITCHING_PROTOCOLS)
             && !unread.finish(self.waits).await
@@ -203,6 +210,16 @@ mod tests {
             let body = Parts { parts: 2, size: 1, is_complete: true, says_length: false };
             let request = Request::builder().header(EXPECT, "100-Continue").body(body).unwrap();
             assert_eq!(ends(request, reads, StatusCode::OK).await, expected);
+        }
+        // Somebody who hands it on still has it.
+        for (status, expected) in [(StatusCode::PAYLOAD_TOO_LARGE, "close"), (StatusCode::OK, "")] {
+            let body = Parts { parts: 2, size: 1, is_complete: true, says_length: false };
+            let (held, rest) = lend(Request::new(body));
+            let mut response = Response::new(());
+            *response.status_mut() = status;
+            rest.settle(&mut response).await;
+            drop(held);
+            assert_eq!(response.headers().get(CONNECTION).map_or("", |value| value.to_str().unwrap()), expected);
         }
         // Streams of HTTP/2 end by themselves, and what is upgraded is no longer HTTP.
         let endless = || Parts { parts: 0, size: 0, is_complete: false, says_length: false };

@@ -150,6 +150,10 @@ mod tests {
                     signals(strategy.validate_update(&new, &without, &mut Vec::new())).min(1),
                 ];
                 assert_eq!(updated, [0, created], "{}", strategy.def().kind);
+                // Sub-resources that look at the whole object.
+                let subs = strategy.def().subresources.iter().map(|sub| sub.name);
+                let of_subs: usize = subs.map(|sub| signals(strategy.validate_sub(sub, &new, &old))).sum();
+                assert_eq!(of_subs, 0, "{}", strategy.def().kind);
                 seen += created;
             }
         }

@@ -236,6 +236,7 @@ impl<K: Kind> Strategy for Typed<K> {
         let mut errors = Errors::new();
         if let (Some(new), Some(old)) = (typed::<K>(object, &mut errors), typed::<K>(old, &mut errors)) {
             new.validate_sub(sub, &old, &mut errors);
+            ratchet(&old, &mut errors);
         }
         errors
     }

@@ -67,8 +67,7 @@ impl Admission for ServiceAddresses {
         book.follow_ranges(&registry.builtin(NETWORKING, "servicecidrs")?.storage.cache);
         let mut errors = Errors::new();
         let own = &registry.options.service_cidrs;
-        let ranges = book.ranges(own);
-        let cluster = Cluster { families: families::of(own), own, ranges, ports: &registry.options.node_ports };
+        let cluster = Cluster { families: families::of(own), own, ranges: book.ranges(own), ports: &registry.options.node_ports };
         let wanted = complete(object, old, &book, &path, &cluster, &mut errors);
         if !errors.is_empty() {
             return Err(refusal(meta::name(object), &errors));
@@ -79,14 +78,17 @@ impl Admission for ServiceAddresses {
     }
 }
 
+/// The Services that the server makes by itself, at addresses of its ranges.
+const OWN: [&str; 2] = ["default/kubernetes", "kube-system/kube-dns"];
+
 /// What services of the cluster can have.
 struct Cluster<'a> {
     /// Families of their addresses, the default one first.
     families: Vec<&'static str>,
     /// Ranges of which new addresses are.
     ranges: Vec<IpNet>,
-    /// Ranges that the server itself was given, of which the addresses are that it asks for its own services: they may be asked for also while
-    /// their ServiceCIDR is to go, which waits for these services.
+    /// Ranges that the server was given. Its own Services may ask for their addresses also while the ServiceCIDR of these is to go, which waits for
+    /// them.
     own: &'a [IpNet],
     /// Ports of nodes.
     ports: &'a RangeInclusive<u16>,

@@ -74,3 +74,23 @@ async fn the_end_of_what_lasts_is_told() {
     let ended = told("", true, |record| drop(answer(record, 101, true))).await;
     assert_eq!(ended, expected(&[received, ("ResponseStarted", 101, ""), ("ResponseComplete", 101, "")]));
 }
+
+/// What is logged, echoed and handed on is an ID.
+#[test]
+fn requests_have_good_ids() {
+    let check = |brought: Option<&[u8]>, is_kept: bool| {
+        let mut headers = HeaderMap::new();
+        brought.map(|id| headers.insert(ID, HeaderValue::from_bytes(id).unwrap()));
+        name(&mut headers);
+        let id = &headers[ID];
+        assert_eq!(brought == Some(id.as_bytes()), is_kept, "{id:?}");
+        assert!(is_kept || id.len() == 36, "{id:?}");
+    };
+    check(Some(b"my-id"), true);
+    check(Some(&[b'a'; 255]), true);
+    check(Some(&[b'a'; 256]), false);
+    for bad in [&b""[..], b"a b", b"\xff", b"../x"] {
+        check(Some(bad), false);
+    }
+    check(None, false);
+}

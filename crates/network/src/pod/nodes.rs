@@ -217,7 +217,8 @@ impl Nodes {
     pub async fn disturbed(&mut self) -> std::io::Result<()> {
         let (Some(changes), Some(known)) = (&mut self.changes, &self.known) else { return std::future::pending().await };
         let device = self.options.device();
-        changes.disturb(&Ways { peers: &known.peers, device, missing: !self.unreached.is_empty() }).await?;
+        let refused = if self.options.backend == Backend::WireGuard { wireguard::refused(&self.options) } else { Vec::new() };
+        changes.disturb(&Ways { peers: &known.peers, device, refused: &refused, missing: !self.unreached.is_empty() }).await?;
         self.known = None;
         Ok(())
     }

@@ -81,8 +81,15 @@ impl Options {
         if self.pod_cidrs.is_empty() {
             return wrong("the node has no pod CIDR yet: wait for spec.podCIDRs".to_owned());
         }
-        match self.pod_cidrs.iter().find(|cidr| cidr.max_prefix_len() - cidr.prefix_len() < 2) {
-            Some(cidr) => wrong(format!("pod CIDR {cidr} is too small: it must have room for a gateway and a pod")),
+        if let Some(cidr) = self.pod_cidrs.iter().find(|cidr| cidr.max_prefix_len() - cidr.prefix_len() < 2) {
+            return wrong(format!("pod CIDR {cidr} is too small: it must have room for a gateway and a pod"));
+        }
+        // What is of no pod in these ranges is unreachable then, and with it the nodes.
+        let holds_node = |cidr: &&IpNet| self.node_ip.is_some_and(|node| cidr.contains(&node));
+        match self.cluster_cidrs.iter().find(holds_node).filter(|_| self.backend == Backend::WireGuard) {
+            Some(cidr) => {
+                wrong(format!("the pod range of the cluster {cidr} has the node's own address, which WireGuard does not allow"))
+            }
             None => Ok(()),
         }
     }
@@ -108,5 +115,29 @@ impl Options {
             is_overlay_open: self.backend == Backend::Vxlan,
             masquerade: self.masquerade,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn ranges_that_cannot_work() {
+        let check = |backend: Backend, cluster: &str, node: &str, expected: Option<&str>| {
+            let options = Options {
+                backend,
+                cluster_cidrs: vec![cluster.parse().unwrap()],
+                node_ip: Some(node.parse().unwrap()),
+                ..Options::new("/nowhere", vec!["10.42.1.0/24".parse().unwrap()], Vec::new())
+            };
+            let found = options.check().err().map(|error| error.to_string());
+            assert_eq!(found.is_some(), expected.is_some(), "{found:?}");
+            assert!(found.is_none_or(|found| found.contains(expected.unwrap_or_default())));
+        };
+        check(Backend::WireGuard, "10.42.0.0/16", "192.168.0.2", None);
+        check(Backend::WireGuard, "10.0.0.0/8", "10.0.2.1", Some("10.0.0.0/8 has the node's own address"));
+        check(Backend::Vxlan, "10.0.0.0/8", "10.0.2.1", None);
     }
 }

@@ -25,13 +25,18 @@ pub(crate) fn set(key: String, value: &'static str) -> Result<(), Error> {
 
 /// How long a connection is known one side of which has ended, as long as nothing is said, in seconds: through a service, what the other side says after
 /// that reaches nobody. A server may think for long after it has heard all; the kernel's own value is a minute. (kube-proxy's default.)
-const HALF_CLOSED: (&str, u64) = ("net/netfilter/nf_conntrack_tcp_timeout_close_wait", 3600);
+const HALF_CLOSED: &str = "3600";
 
 /// Lets connections live on that are closed by half. Rules that look at connections have to be there: with them comes what knows them.
 pub(crate) fn keep_half_closed() -> Result<(), Error> {
-    let (key, least) = HALF_CLOSED;
-    let now = std::fs::read_to_string(PathBuf::from("/proc/sys").join(key)).ok().and_then(|text| text.trim().parse::<u64>().ok());
-    if now.is_some_and(|now| now < least) { set(key.to_owned(), "3600") } else { Ok(()) }
+    set_at_least("net/netfilter/nf_conntrack_tcp_timeout_close_wait", HALF_CLOSED)
+}
+
+/// Sets `key`, a number, where the kernel has it and it is less.
+fn set_at_least(key: &str, least: &'static str) -> Result<(), Error> {
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let now = std::fs::read_to_string(PathBuf::from("/proc/sys").join(key)).ok().and_then(|text| number(&text));
+    if now.is_some_and(|now| Some(now) < number(least)) { set(key.to_owned(), least) } else { Ok(()) }
 }
 
 /// Sets `key` where the kernel has it.

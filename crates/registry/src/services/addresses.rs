@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use super::book::{Book, Taken};
-use super::{Cluster, families, texts};
+use super::{Cluster, OWN, families, texts};
 
 /// No more addresses of a range are tried.
 const SEARCHED: u128 = 1 << 16;
@@ -34,8 +34,9 @@ pub(super) fn complete(
     let kept = old.and_then(Value::as_object).map(|old| texts(old, "clusterIPs")).unwrap_or_default();
     let at = Path::new("spec").child("clusterIPs");
     let taken = |address: &IpAddr| book.has_address(address, path);
+    let own = if OWN.contains(&path) { cluster.own } else { &[] };
     for (index, asked) in all.iter().enumerate().filter(|(index, asked)| kept.get(*index) != Some(*asked)) {
-        check(asked, index, &all, cluster, taken, errors);
+        check(asked, index, &all, (&cluster.ranges, own), taken, errors);
     }
     for family in texts(spec, "ipFamilies").iter().skip(all.len()) {
         let of_family = cluster.ranges.iter().filter(|range| families::family(&range.addr()) == family);
@@ -51,7 +52,14 @@ pub(super) fn complete(
     }
 }
 
-fn check(asked: &str, index: usize, all: &[String], cluster: &Cluster<'_>, taken: impl Fn(&IpAddr) -> bool, errors: &mut Errors) {
+fn check(
+    asked: &str,
+    index: usize,
+    all: &[String],
+    (ranges, own): (&[IpNet], &[IpNet]),
+    taken: impl Fn(&IpAddr) -> bool,
+    errors: &mut Errors,
+) {
     let path = Path::new("spec").child("clusterIPs");
     let Ok(address) = asked.parse::<IpAddr>() else {
         let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
@@ -59,8 +67,8 @@ fn check(asked: &str, index: usize, all: &[String], cluster: &Cluster<'_>, taken
         return;
     };
     let usable = |range: &IpNet| range.contains(&address) && address != range.network();
-    if !cluster.ranges.iter().chain(cluster.own).any(usable) {
-        let same = cluster.ranges.iter().filter(|range| range.addr().is_ipv4() == address.is_ipv4());
+    if !ranges.iter().chain(own).any(usable) {
+        let same = ranges.iter().filter(|range| range.addr().is_ipv4() == address.is_ipv4());
         let valid = same.map(IpNet::to_string).collect::<Vec<_>>().join(", ");
         let detail = format!(
             "failed to allocate IP {asked}: the provided IP ({asked}) is not in the valid range. The range of valid IPs is {valid}"

@@ -211,13 +211,17 @@ fn load_balancers() {
 fn a_range_that_ends_gives_what_the_server_asks_of_it() {
     let own = ["10.43.0.0/16".parse().unwrap()];
     let ports = 30000..=30001;
-    let create = |spec: Value, ranges: &[&str]| {
+    let create_at = |path: &str, spec: Value, ranges: &[&str]| {
         let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
         let cluster = Cluster { families: families::of(&own), own: &own, ranges, ports: &ports };
         let (mut service, mut errors) = (json!({"spec": spec}), Errors::new());
-        complete(&mut service, None, &Book::default(), "default/kubernetes", &cluster, &mut errors);
+        complete(&mut service, None, &Book::default(), path, &cluster, &mut errors);
         errors.0.first().map_or_else(|| Ok(service["spec"]["clusterIP"].clone()), |error| Err(error.to_string()))
     };
+    let create = |spec: Value, ranges: &[&str]| create_at("default/kubernetes", spec, ranges);
+    let refused = create_at("a/x", json!({"clusterIP": "10.43.0.1"}), &["10.9.0.0/24"]).unwrap_err();
+    assert!(refused.ends_with("The range of valid IPs is 10.9.0.0/24"), "{refused}");
+    assert_eq!(create_at("kube-system/kube-dns", json!({"clusterIP": "10.43.0.10"}), &[]), Ok("10.43.0.10".into()));
     assert_eq!(create(json!({"clusterIP": "10.43.0.1"}), &[]), Ok("10.43.0.1".into()));
     assert!(create(json!({}), &[]).unwrap_err().contains("range is full"));
     assert!(create(json!({}), &["10.9.0.0/24"]).unwrap().as_str().unwrap().starts_with("10.9.0."));

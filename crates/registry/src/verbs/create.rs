@@ -62,9 +62,8 @@ impl Registry {
         self.check_open(target)?;
         res.strategy.apply_defaults(&mut object);
         if from == Created::Sent {
-            if matches!(target.how, How::Plain) {
-                dedup_owners(&mut object, &cx.warnings, "");
-            }
+            // What is applied is looked at behind admission, with what was there.
+            dedup_owners(&mut object, &cx.warnings, "");
             // Before admission: what it adds belongs to nobody, so that nobody conflicts with it.
             self.track(cx, res, None, &mut object, "").await;
         }

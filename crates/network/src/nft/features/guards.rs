@@ -60,7 +60,7 @@ pub(super) fn part(config: &Config, family: Family) -> Part {
     let of_pods = Config::of_family(&config.cluster_cidrs, family).flat_map(|cidr| {
         [rules::source(family, 0), rules::destination(family, 0)].map(|address| rules::within(address, cidr, true))
     });
-    let invalid = of_pods.map(|of_pod| Rule::new([of_pod, rules::invalid(), drop()].concat())).collect();
+    let invalid = of_pods.map(|of_pod| Rule::new([rules::invalid(), of_pod, drop()].concat())).collect();
     chains.push(Chain::base("invalid", filter(rules::FORWARD, -20), invalid));
     chains.push(Chain::base("neighbours", filter(rules::INPUT, -10), neighbours));
     chains.push(Chain::base("pods-to-nodes", filter(rules::FORWARD, -10), forged));

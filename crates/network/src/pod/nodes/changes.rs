@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use ipnet::IpNet;
 use nix::sys::socket::SockProtocol;
 
 use super::Peer;
@@ -40,6 +41,8 @@ pub(super) struct Ways<'a> {
     pub(super) peers: &'a BTreeSet<Peer>,
     /// The device over which all of them lead; none where that may be any link but those of pods.
     pub(super) device: Option<&'a str>,
+    /// Ranges of which everything else is unreachable ([`super::wireguard::refuse_the_rest`]).
+    pub(super) refused: &'a [IpNet],
     /// One of them is not there, so that a new link may help.
     pub(super) missing: bool,
 }
@@ -52,7 +55,7 @@ impl Ways<'_> {
                 Some(device) => name == device,
                 None => ![frames::PORTS, SHAPERS].iter().any(|pods| name.starts_with(pods)),
             },
-            Change::RouteGone(range) => self.peers.iter().any(|peer| peer.ranges.contains(range)),
+            Change::RouteGone(range) => self.refused.contains(range) || self.peers.iter().any(|peer| peer.ranges.contains(range)),
             Change::Connected(_) => self.missing,
         }
     }
@@ -73,7 +76,9 @@ mod tests {
         };
         let peers = [peer].into();
         let check = |change: Change, device: Option<&str>, missing: bool, expected: bool| {
-            assert_eq!(Ways { peers: &peers, device, missing }.concerns(&change), expected, "{change:?} {device:?}");
+            let refused = ["10.99.0.0/16".parse().unwrap()];
+            let ways = Ways { peers: &peers, device, refused: &refused, missing };
+            assert_eq!(ways.concerns(&change), expected, "{change:?} {device:?}");
         };
         let link = |name: &str| Change::Link { name: name.to_owned() };
         let range = |range: &str| range.parse().unwrap();
@@ -86,6 +91,8 @@ mod tests {
         for device in [None, Some("knarr-vxlan")] {
             check(Change::RouteGone(range("10.42.1.0/24")), device, false, true);
             check(Change::RouteGone(range("10.42.2.0/24")), device, true, false);
+            // Without it, packets to nodes without a key would leave in the clear.
+            check(Change::RouteGone(range("10.99.0.0/16")), device, false, true);
             check(Change::Connected(range("192.168.0.0/24")), device, true, true);
             check(Change::Connected(range("192.168.0.0/24")), device, false, false);
         }

@@ -102,7 +102,7 @@ mod tests {
             assert_eq!(show(&links.gateways().unwrap()), ["10.42.1.0/24 192.168.0.7", "fd42:0:0:1::/64 fd00::2"]);
 
             let soon = |changes: &mut Changes, missing| {
-                let ways = Ways { peers: &peers, device: None, missing };
+                let ways = Ways { peers: &peers, device: None, refused: &[], missing };
                 let patience = std::time::Duration::from_secs(10);
                 runtime.block_on(async { tokio::time::timeout(patience, changes.disturb(&ways)).await.unwrap().unwrap() });
             };

@@ -67,10 +67,15 @@ pub(super) fn set_up(options: &Options, links: &mut Links, mtu: u32) -> Result<u
     switch_on(options, links, name, mtu)
 }
 
+/// The ranges of which everything is unreachable to which no way leads.
+pub(super) fn refused(options: &Options) -> Vec<IpNet> {
+    options.cluster_cidrs.iter().map(IpNet::trunc).collect()
+}
+
 /// Has what goes to pods of the cluster refused unless a way leads to them: a node whose key is not known yet, or whose way is gone, is not
 /// spoken to in the clear by the default route.
 pub(super) fn refuse_the_rest(options: &Options, links: &mut Links) -> Result<(), Error> {
-    let wanted: BTreeSet<IpNet> = options.cluster_cidrs.iter().map(IpNet::trunc).collect();
+    let wanted: BTreeSet<IpNet> = refused(options).into_iter().collect();
     let there = links.unreachable()?;
     for range in there.difference(&wanted) {
         links.delete_unreachable(*range)?;
@@ -239,6 +244,8 @@ mod tests {
             set_up(&own, &mut links, 1420).unwrap();
             let key = device::public_key(&own.wireguard).unwrap().unwrap();
             // What is there is taken over.
+            let private = private(&own.directory).unwrap();
+            assert!(!Device::open(&own.wireguard).unwrap().configure(&private, PORT).unwrap(), "it has its key");
             set_up(&own, &mut links, 1400).unwrap();
             assert_eq!(device::public_key(&own.wireguard).unwrap(), Some(key));
             assert_eq!(links.link(&own.wireguard).unwrap().unwrap().mtu, 1400);

@@ -57,21 +57,22 @@ impl Device {
         Ok(Self { family: Family::open("look for WireGuard", KIND)?, name: name.to_owned() })
     }
 
-    /// Gives it its key, unless it has that, and its port.
-    pub(super) fn configure(&mut self, private: &[u8; 32], port: u16) -> Result<(), Error> {
+    /// Gives it its key and its port; says whether it had to: a key that is given again makes it shake hands with everybody anew.
+    pub(super) fn configure(&mut self, private: &[u8; 32], port: u16) -> Result<bool, Error> {
         let mut has = false;
         self.get(|all| {
             let is_key = attribute(all, DEVICE_PRIVATE_KEY).is_some_and(|key| is_same(key, private));
             has |= is_key && attribute(all, DEVICE_LISTEN_PORT) == Some(&port.to_ne_bytes());
         })?;
         if has {
-            return Ok(());
+            return Ok(false);
         }
-        self.family.request("set up WireGuard", SET_DEVICE, |b| {
+        let set = self.family.request("set up WireGuard", SET_DEVICE, |b| {
             b.string(DEVICE_IFNAME, &self.name);
             b.attr(DEVICE_PRIVATE_KEY, private);
             b.attr(DEVICE_LISTEN_PORT, &port.to_ne_bytes());
-        })
+        });
+        set.map(|()| true)
     }
 
     /// Its own public key, which the kernel makes of the private one, and its peers.

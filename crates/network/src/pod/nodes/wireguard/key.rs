@@ -50,8 +50,19 @@ pub(in crate::pod) fn of_node(node: &Node) -> Option<PublicKey> {
     PublicKey::parse(node.metadata.annotations.as_ref()?.get(ANNOTATION)?)
 }
 
-/// The private key of the node with this directory, which is made on first use. The kernel makes a scalar of any 32 bytes. Blocking.
+/// The private key of the node with this directory, which is made on first use. Blocking.
 pub(crate) fn private(directory: &Path) -> Result<[u8; 32], Error> {
+    stored(directory).map(clamped)
+}
+
+/// The scalar that the kernel makes of any 32 bytes (RFC 7748, section 5), and tells when it is asked for the key.
+fn clamped(mut key: [u8; 32]) -> [u8; 32] {
+    key[0] &= 0b1111_1000;
+    key[31] = key[31] & 0b0111_1111 | 0b0100_0000;
+    key
+}
+
+fn stored(directory: &Path) -> Result<[u8; 32], Error> {
     let path = directory.join("wireguard.key");
     let failed = |source: io::Error| Error::Ipam(IpamError::File { path: path.clone(), source });
     match std::fs::read(&path) {
@@ -92,6 +103,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let first = private(directory.path()).unwrap();
         assert_eq!(private(directory.path()).unwrap(), first);
+        assert_eq!((first[0] & 7, first[31] >> 6), (0, 1));
         let path = directory.path().join("wireguard.key");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&path, "short").unwrap();
