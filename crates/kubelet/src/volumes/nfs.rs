@@ -101,12 +101,19 @@ impl Export {
     }
 }
 
-/// Mounts an export at a place, unless that is done. A mount that hangs is waited for once more the next time.
+/// Mounts an export at a place, unless that is done: then neither its server nor that of its name is asked, and nothing looks into the place. A
+/// mount that hangs is waited for once more the next time.
 ///
 /// # Errors
 /// What an event says.
 pub async fn set_up(export: &Export, at: &Path) -> Result<(), Error> {
+    let node = |error: io::Error| Error::Node(error.to_string());
     let work = async {
+        let place = at.to_owned();
+        let looked = tokio::task::spawn_blocking(move || points::is_mount_point(&place)).await;
+        if looked.map_err(io::Error::other).flatten().map_err(node)? {
+            return Ok(());
+        }
         let options = export.parsed()?;
         let unknown = |error: io::Error| Error::Lookup(export.server.clone(), error.to_string());
         let found = LOOKUPS.addresses(&export.server, 0).await.map_err(unknown)?;
@@ -116,7 +123,6 @@ pub async fn set_up(export: &Export, at: &Path) -> Result<(), Error> {
             return Err(Error::Family(export.server.clone()));
         }
         // Not by the thread that mounts: it may be late, and find that the pod and its directory have gone.
-        let node = |error: io::Error| Error::Node(error.to_string());
         tokio::fs::create_dir_all(at).await.map_err(node)?;
         let (source, place) = (export.source(), at.to_owned());
         let key = at.display().to_string();
@@ -219,6 +225,23 @@ mod tests {
         if nix::unistd::Uid::effective().is_root() && !table.contains("nfs") {
             check(export("127.0.0.1", &["vers=4"]), "the kernel of this node has no NFS").await;
         }
+    }
+
+    /// What is mounted stays so when the name server or the export's own is out of order: pods are synced again and again.
+    #[tokio::test]
+    async fn what_is_mounted_is_asked_of_nobody() {
+        if !nix::unistd::Uid::effective().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().join("v");
+        std::fs::create_dir(&at).unwrap();
+        let export = export("no such name", &[]);
+        assert!(set_up(&export, &at).await.is_err());
+        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        let result = set_up(&export, &at).await;
+        points::unmount_below(directory.path()).unwrap();
+        result.unwrap();
     }
 
     #[test]
