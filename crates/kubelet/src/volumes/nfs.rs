@@ -137,29 +137,37 @@ fn mount_at(source: &str, at: &PathBuf, options: &Options, addresses: &[IpAddr])
     if points::is_mount_point(at).map_err(|error| Error::Node(error.to_string()))? {
         return Ok(());
     }
+    let mount = |data: &str| mount(Some(source), at, Some("nfs"), options.flags, Some(data));
+    try_all(source, options, addresses, statd::is_there, mount)
+}
+
+/// Mounts by the first version and address that the server takes.
+fn try_all(
+    source: &str,
+    options: &Options,
+    addresses: &[IpAddr],
+    has_statd: impl Fn() -> bool,
+    mut mount: impl FnMut(&str) -> Result<(), Errno>,
+) -> Result<(), Error> {
     let mut refused = None;
-    let one = |version: &str, address: &IpAddr, refused: &mut Option<Error>| -> Result<(), Errno> {
-        let data = options.data(version, address).map_err(|error| {
-            *refused = Some(Error::Options(error.to_string()));
-            Errno::E2BIG
-        })?;
-        mount(Some(source), at, Some("nfs"), options.flags, Some(data.as_str()))
-    };
     let result = options::negotiate(&options.versions, |version| {
-        if version == "3" && options.locks && !statd::is_there() {
+        if version == "3" && options.locks && !has_statd() {
             refused = Some(Error::NoStatd(source.to_owned()));
             return Err(Errno::ENOLCK);
         }
-        let mut last = Errno::EADDRNOTAVAIL;
-        for address in addresses {
-            match one(version, address, &mut refused) {
-                Err(error @ (Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::ETIMEDOUT)) => last = error,
-                other => return other,
-            }
-        }
-        Err(last)
+        options::any_of(addresses, |address| {
+            let data = options.data(version, address).map_err(|error| {
+                refused = Some(Error::Options(error.to_string()));
+                Errno::E2BIG
+            })?;
+            mount(&data)
+        })
     });
-    result.map_err(|error| refused.unwrap_or_else(|| told(error, source, options)))
+    result.map_err(|error| match error {
+        // The server's word on version 4: version 3 was no more than another try.
+        Errno::ENOENT | Errno::EPERM => told(error, source, options),
+        error => refused.unwrap_or_else(|| told(error, source, options)),
+    })
 }
 
 /// What the kernel's refusal means.
@@ -242,6 +250,28 @@ mod tests {
         let result = set_up(&export, &at).await;
         points::unmount_below(directory.path()).unwrap();
         result.unwrap();
+    }
+
+    #[test]
+    fn what_is_told_is_what_can_be_helped() {
+        let check = |options: &[&str], answers: &[Errno], has_statd: bool, expected: &str| {
+            let options = Options::of(&options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>()).unwrap();
+            let mut left = answers.iter();
+            let mount = |_: &str| Err(*left.next().unwrap());
+            let error = try_all("s:/p", &options, &["192.0.2.1".parse().unwrap()], || has_statd, mount).unwrap_err().to_string();
+            assert!(error.contains(expected), "{answers:?}: {error}");
+            assert!(left.next().is_none(), "{answers:?}");
+        };
+        let (none, unknown, missing) = (Errno::EPROTONOSUPPORT, Errno::EINVAL, Errno::ENOENT);
+        check(&[], &[none, none, none], false, "rpc.statd, which does not run");
+        check(&[], &[unknown, none, none], false, "rpc.statd, which does not run");
+        check(&["vers=3"], &[], false, "rpc.statd, which does not run");
+        check(&[], &[missing], false, "the server exports no such directory");
+        check(&[], &[none, missing], false, "the server exports no such directory");
+        check(&[], &[Errno::EPERM], false, "mounting s:/p failed: Operation not permitted");
+        check(&[], &[missing, Errno::EACCES], true, "the server exports no such directory");
+        check(&["nolock"], &[missing, missing], false, "the server exports no such directory");
+        check(&["vers=3"], &[Errno::EACCES], true, "access denied by server");
     }
 
     #[test]

@@ -121,22 +121,46 @@ impl Options {
     }
 }
 
-/// Tries the versions until one is there. What is told is why the first one is not: where a server has no lower one, the reason is there.
+/// Tries the versions until one is there, as mount.nfs does. What is told is why the first one is not: where a server has no lower one, the
+/// reason is there.
 ///
 /// # Errors
 /// Why the first is not there, or the first that fails for another reason than that it is not offered.
 pub fn negotiate(versions: &[String], mut mount: impl FnMut(&str) -> Result<(), Errno>) -> Result<(), Errno> {
-    let mut first = None;
+    let (mut first, mut is_only_third_left) = (None, false);
     for version in versions {
+        if is_only_third_left && version != "3" {
+            continue;
+        }
         match mount(version) {
             Ok(()) => return Ok(()),
             // The server does not have it, or the kernel does not know it.
             Err(error @ (Errno::EPROTONOSUPPORT | Errno::EINVAL)) => first = first.or(Some(error)),
+            // Some servers export a directory by version 3 alone, and say this of version 4.
+            Err(error @ (Errno::ENOENT | Errno::EPERM)) if version != "3" => (first, is_only_third_left) = (Some(error), true),
             // What a server says of version 3 is not what has kept it from version 4.
             Err(error) => return Err(if version == "3" { first.unwrap_or(error) } else { error }),
         }
     }
     Err(first.unwrap_or(Errno::EPROTONOSUPPORT))
+}
+
+/// Tries the addresses of a server until one is good. Those that do not answer are passed over, and those where access is denied: a server may
+/// know this node by its address of the other family alone.
+///
+/// # Errors
+/// What the last one that was tried has said.
+pub fn any_of<T>(addresses: &[T], mut mount: impl FnMut(&T) -> Result<(), Errno>) -> Result<(), Errno> {
+    let mut last = Errno::EADDRNOTAVAIL;
+    for address in addresses {
+        match mount(address) {
+            Err(error @ (Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::ETIMEDOUT | Errno::EACCES)) => {
+                last = error
+            }
+            other => return other,
+        }
+    }
+    Err(last)
 }
 
 #[cfg(test)]
@@ -214,7 +238,53 @@ mod tests {
         check(&[none, none, none, refused], none);
         check(&[unknown, unknown, unknown, unknown], unknown);
         check(&[refused], refused);
-        check(&[none, Err(Errno::ENOENT)], Err(Errno::ENOENT));
         assert_eq!(negotiate(&["3".to_owned()], |_| refused), refused);
+    }
+
+    /// Of version 4 servers say so of what they export by version 3 alone, as mount.nfs knows.
+    #[test]
+    fn the_third_version_is_tried_where_the_fourth_shows_no_such_directory() {
+        let check = |versions: &[&str], answers: &[(&str, Result<(), Errno>)], expected: Result<(), Errno>| {
+            let versions: Vec<String> = versions.iter().map(|version| (*version).to_owned()).collect();
+            let mut left = answers.iter();
+            let mount = |version: &str| {
+                let (of, answer) = left.next().unwrap();
+                assert_eq!(*of, version, "{answers:?}");
+                *answer
+            };
+            assert_eq!(negotiate(&versions, mount), expected, "{answers:?}");
+            assert!(left.next().is_none(), "{answers:?}");
+        };
+        let (none, refused) = (Err(Errno::EPROTONOSUPPORT), Err(Errno::ECONNREFUSED));
+        for other in [Err(Errno::ENOENT), Err(Errno::EPERM)] {
+            check(ALL, &[("4.2", other), ("3", Ok(()))], Ok(()));
+            check(ALL, &[("4.2", none), ("4.1", other), ("3", Ok(()))], Ok(()));
+            check(ALL, &[("4.2", none), ("4.1", other), ("3", refused)], other);
+            check(ALL, &[("4.2", other), ("3", none)], other);
+            check(FOURTH, &[("4.2", other)], other);
+            check(&["4.1"], &[("4.1", other)], other);
+            check(&["3"], &[("3", other)], other);
+        }
+        check(ALL, &[("4.2", none), ("4.1", none), ("4", none), ("3", Err(Errno::ENOENT))], none);
+        check(ALL, &[("4.2", Err(Errno::EACCES))], Err(Errno::EACCES));
+    }
+
+    #[test]
+    fn other_addresses_are_tried_where_one_is_of_no_use() {
+        let check = |answers: &[Result<(), Errno>], tried: usize, expected: Result<(), Errno>| {
+            let mut count = 0;
+            let mount = |answer: &Result<(), Errno>| {
+                count += 1;
+                *answer
+            };
+            assert_eq!(any_of(answers, mount), expected, "{answers:?}");
+            assert_eq!(count, tried, "{answers:?}");
+        };
+        let (refused, denied, none) = (Err(Errno::ECONNREFUSED), Err(Errno::EACCES), Err(Errno::EPROTONOSUPPORT));
+        check(&[Ok(()), refused], 1, Ok(()));
+        check(&[refused, denied, Ok(())], 3, Ok(()));
+        check(&[refused, denied], 2, denied);
+        check(&[none, Ok(())], 1, none);
+        check(&[], 0, Err(Errno::EADDRNOTAVAIL));
     }
 }
