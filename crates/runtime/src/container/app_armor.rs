@@ -2,10 +2,10 @@
 //!
 //! Profiles are loaded by administrators. The runtime loads its own by apparmor_parser, since the kernel takes compiled ones only.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base::programs::{self, Limits};
 use tokio::sync::Mutex;
@@ -22,6 +22,8 @@ const PARSER: &str = "apparmor_parser";
 const ABI: &str = "abi/3.0";
 /// The parser takes some hundredths of a second.
 const LIMITS: Limits = Limits { time: Duration::from_secs(60), answer: 64 << 10 };
+/// How long after the parser has failed it is tried again for containers that have not asked for a profile.
+const PAUSE: Duration = Duration::from_secs(60);
 
 /// Whether this machine confines programs by AppArmor profiles: its kernel does, and shows them.
 pub fn has_app_armor() -> bool {
@@ -32,6 +34,8 @@ pub fn has_app_armor() -> bool {
 /// The profiles of this machine.
 pub(crate) struct Profiles {
     is_enabled: bool,
+    /// Directories of programs, as in PATH.
+    programs: OsString,
     own: Mutex<Own>,
 }
 
@@ -39,7 +43,30 @@ pub(crate) struct Profiles {
 enum Own {
     New,
     Loaded,
-    Failed(String),
+    /// Why, and when it is tried again for anybody.
+    Failed(String, Instant),
+}
+
+impl Own {
+    /// Why the profile is not there.
+    fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Failed(why, _) => Some(why),
+            Self::New | Self::Loaded => None,
+        }
+    }
+
+    /// Takes the place of what was, which the node's log tells where it is something else.
+    fn replace(&mut self, next: Self) {
+        match (self.failure(), next.failure()) {
+            (before, Some(error)) if before != Some(error) => {
+                tracing::warn!(error, "the default AppArmor profile is not loaded: containers that name none have none");
+            }
+            (Some(_), None) => tracing::info!("the default AppArmor profile is loaded: new containers that name none have it"),
+            _ => {}
+        }
+        *self = next;
+    }
 }
 
 /// What a container is to have.
@@ -67,15 +94,14 @@ fn choose(security: &SecurityContext, is_enabled: bool) -> Result<Choice<'_>> {
 
 impl Profiles {
     pub(crate) fn detect() -> Self {
-        Self { is_enabled: has_app_armor(), own: Mutex::new(Own::New) }
+        let programs = std::env::var_os("PATH").unwrap_or_default();
+        Self { is_enabled: has_app_armor(), programs, own: Mutex::new(Own::New) }
     }
 
-    /// Loads the runtime's own profile ahead of the first container, where there is AppArmor.
+    /// Loads the runtime's own profile ahead of the first container, where there is AppArmor. A failure is logged.
     pub(crate) async fn prepare(&self) {
-        if self.is_enabled
-            && let Err(error) = self.load_own(false).await
-        {
-            tracing::warn!(error, "the default AppArmor profile is not loaded: containers that name none have none");
+        if self.is_enabled {
+            let _ = self.load_own(false).await;
         }
     }
 
@@ -100,25 +126,25 @@ impl Profiles {
     }
 
     /// Sees to it that the runtime's own profile is loaded: once by every process, since the one that is there may be that of another
-    /// version, and again when somebody has taken it away. What failed is tried `again` only for who asks for it.
-    async fn load_own(&self, again: bool) -> std::result::Result<(), String> {
+    /// version, and again when somebody has taken it away. What failed is tried again after a time, and at once for who asks for it.
+    async fn load_own(&self, is_asked_for: bool) -> std::result::Result<(), String> {
         let mut own = self.own.lock().await;
         match &*own {
             Own::Loaded if matches!(is_loaded(OWN).await, Ok(Ok(true))) => return Ok(()),
-            Own::Failed(error) if !again => return Err(error.clone()),
+            Own::Failed(error, again) if !is_asked_for && Instant::now() < *again => return Err(error.clone()),
             _ => {}
         }
-        let parser = find(std::env::var_os("PATH").as_deref().unwrap_or_default());
+        let parser = find(&self.programs);
         let loaded = match &parser {
             Some(parser) => load(parser, &text(Path::new("/etc/apparmor.d").join(ABI).exists())).await,
             None => Err(format!("install the program {PARSER} on this node (package apparmor)")),
         };
-        *own = match &loaded {
+        // Where there is none, one may be installed at any time, and to look for it costs little.
+        let pause = if parser.is_some() { PAUSE } else { Duration::ZERO };
+        own.replace(match &loaded {
             Ok(()) => Own::Loaded,
-            // It may be installed at any time, and to look for it costs little.
-            Err(_) if parser.is_none() => Own::New,
-            Err(error) => Own::Failed(error.clone()),
-        };
+            Err(error) => Own::Failed(error.clone(), Instant::now() + pause),
+        });
         loaded
     }
 }
@@ -214,24 +240,67 @@ mod tests {
         }
     }
 
+    /// Makes a program of it.
+    fn write(parser: &Path, script: &str) {
+        std::fs::write(parser, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(parser, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// A parser that was late when the node started is no reason to confine nothing until it starts again.
+    #[tokio::test]
+    async fn what_has_failed_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let parser = directory.path().join(PARSER);
+        let programs = directory.path().as_os_str().to_owned();
+        let profiles = Profiles { is_enabled: true, programs, own: Mutex::new(Own::New) };
+        let fails = async |is_asked_for: bool, why: &str| {
+            let error = profiles.load_own(is_asked_for).await.unwrap_err();
+            assert!(error.ends_with(why), "{error}");
+            assert_eq!(profiles.own.lock().await.failure(), Some(error.as_str()));
+        };
+        let wait = async || {
+            let mut own = profiles.own.lock().await;
+            let Own::Failed(why, again) = &*own else { panic!("nothing has failed") };
+            assert!(*again > Instant::now());
+            *own = Own::Failed(why.clone(), Instant::now());
+        };
+        write(&parser, "echo one >&2; exit 1");
+        fails(false, "one").await;
+        write(&parser, "echo two >&2; exit 1");
+        fails(false, "one").await;
+        fails(true, "two").await;
+        write(&parser, "echo three >&2; exit 1");
+        fails(false, "two").await;
+        wait().await;
+        fails(false, "three").await;
+        write(&parser, "cat >/dev/null");
+        fails(false, "three").await;
+        wait().await;
+        profiles.load_own(false).await.unwrap();
+        assert_eq!(profiles.own.lock().await.failure(), None);
+        std::fs::remove_file(&parser).unwrap();
+        if find(&profiles.programs).is_none() {
+            *profiles.own.lock().await = Own::New;
+            fails(false, "(package apparmor)").await;
+            write(&parser, "cat >/dev/null");
+            profiles.load_own(false).await.unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn the_parser_reads_the_profile_and_says_why_it_fails() {
         let directory = tempfile::tempdir().unwrap();
         let parser = directory.path().join(PARSER);
-        let write = |script: String| {
-            std::fs::write(&parser, format!("#!/bin/sh\n{script}\n")).unwrap();
-            std::fs::set_permissions(&parser, std::fs::Permissions::from_mode(0o755)).unwrap();
-        };
         assert_ne!(find(directory.path().as_os_str()).as_ref(), Some(&parser));
         let seen = directory.path().join("seen");
-        write(format!("echo \"$@\" >{0}; cat >>{0}", seen.display()));
+        write(&parser, &format!("echo \"$@\" >{0}; cat >>{0}", seen.display()));
         assert_eq!(find(directory.path().as_os_str()), Some(parser.clone()));
         load(&parser, &text(true)).await.unwrap();
         let said = std::fs::read_to_string(&seen).unwrap();
         assert!(said.starts_with("--replace --skip-cache\nabi <abi/3.0>,\n"), "{said}");
         assert!(said.contains("\nprofile knarr-default flags=") && said.ends_with("}\n") && !said.contains('@'), "{said}");
         assert!(!text(false).contains("abi <"));
-        write("echo 'syntax error' >&2; exit 1".to_owned());
+        write(&parser, "echo 'syntax error' >&2; exit 1");
         let error = load(&parser, "").await.unwrap_err();
         assert_eq!(error, format!("{}: exit status: 1: syntax error", parser.display()));
     }
