@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -16,6 +15,7 @@ use super::volumes::Numbers;
 use crate::node::supply::Supply;
 use crate::spec::Model;
 use crate::statics;
+use crate::volumes::points::Table;
 use crate::volumes::{claims, path, remote};
 
 /// Volumes behind claims, and how full their file systems are: bytes and inodes. What is kept for root counts as used. And how many volumes
@@ -29,16 +29,16 @@ pub(crate) struct Claims {
 impl Claims {
     /// Of the pods of a node; what is not mounted is left out. Blocks for as long as a file system does.
     pub(crate) fn read(pods: &[Arc<Pod>], pod_dir: impl Fn(&str) -> std::path::PathBuf) -> Self {
-        let mut read = Self::default();
+        let (mut read, mounts) = (Self::default(), Table::read().unwrap_or_default());
         for model in pods.iter().cloned().map(Model::new) {
             let dir = pod_dir(model.uid());
             if is_active(&model.pod) {
-                read.numbers.add(&model, &dir);
+                read.numbers.add(&model, &dir, &mounts);
             }
             for volume in model.spec().volumes.iter().flatten() {
                 let Some(claim) = claims::name(&model, volume) else { continue };
                 let key = (model.namespace().to_owned(), claim);
-                if let Some(used) = mounted(&path(&dir, volume)) {
+                if let Some(used) = remote::room_of_mount(&mounts, &path(&dir, volume)) {
                     read.used.insert(key, used);
                 }
             }
@@ -50,11 +50,6 @@ impl Claims {
 /// Whether it has not ended.
 fn is_active(pod: &Pod) -> bool {
     !matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
-}
-
-fn mounted(path: &Path) -> Option<(Supply, Supply)> {
-    let is_mounted = crate::volumes::points::is_mount_point(path).unwrap_or(false);
-    is_mounted.then(|| remote::room_of_mount(path)).flatten()
 }
 
 /// Numbers of pods: those of the API, and those of files.

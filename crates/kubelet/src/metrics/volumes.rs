@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Volume;
 use crate::drivers::operations::plugin_of;
 use crate::drivers::records;
 use crate::spec::Model;
-use crate::volumes::points::is_there;
+use crate::volumes::points::Table;
 use crate::volumes::{block, path, used};
 
 /// A sample with its labels.
@@ -20,7 +20,7 @@ pub(super) struct Numbers(BTreeMap<String, [usize; 2]>);
 
 impl Numbers {
     /// Those of one pod that its containers use. Blocking.
-    pub(super) fn add(&mut self, model: &Model, pod_dir: &Path) {
+    pub(super) fn add(&mut self, model: &Model, pod_dir: &Path, mounts: &Table) {
         // Which driver is behind which claim is not asked of anybody: those that have begun stand on disk.
         let begun = records::list(pod_dir).unwrap_or_default();
         let mut begun = begun.into_iter().map(|(_, record)| record).filter(|record| record.volume_lifecycle_mode == "Persistent");
@@ -30,7 +30,7 @@ impl Numbers {
             let Some(plugin) = driver.map(|driver| plugin_of(&driver)).or_else(|| plugin(volume)) else { continue };
             let [wanted, there] = self.0.entry(plugin).or_default();
             *wanted += 1;
-            *there += usize::from(is_there(&path(pod_dir, volume)) || block::is_mapped(pod_dir, &volume.name));
+            *there += usize::from(mounts.is_there(&path(pod_dir, volume)) || block::is_mapped(pod_dir, &volume.name));
         }
     }
 

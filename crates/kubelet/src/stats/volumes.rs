@@ -10,7 +10,8 @@ use runtime::disk_usage;
 use crate::node::machine;
 use crate::node::supply::Supply;
 use crate::spec::Model;
-use crate::volumes::{claims, path, points, remote};
+use crate::volumes::points::Table;
+use crate::volumes::{claims, path, remote};
 
 /// What a volume holds, and the room of its file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,10 +41,12 @@ impl Used {
 
 /// Volumes by the pods' UIDs. Blocks for as long as file systems do.
 pub(crate) fn read(pods: &[Arc<Pod>], pod_dir: impl Fn(&str) -> PathBuf) -> BTreeMap<String, Vec<VolumeUsage>> {
+    let mounts = Table::read().unwrap_or_default();
     let of_pod = |pod: &Arc<Pod>| {
         let model = Model::new(pod.clone());
         let dir = pod_dir(model.uid());
-        let volumes = model.spec().volumes.iter().flatten().filter_map(|volume| measure(&model, volume, &path(&dir, volume)));
+        let volumes =
+            model.spec().volumes.iter().flatten().filter_map(|volume| measure(&model, volume, &path(&dir, volume), &mounts));
         (model.uid().to_owned(), volumes.collect())
     };
     pods.iter().map(of_pod).collect()
@@ -51,21 +54,20 @@ pub(crate) fn read(pods: &[Arc<Pod>], pod_dir: impl Fn(&str) -> PathBuf) -> BTre
 
 /// As upstream, directories of the node and images are not measured. What has a file system of its own is asked how full that is, and other
 /// volumes are added up. A server that does not answer at once is not waited for.
-fn measure(model: &Model, volume: &Volume, at: &Path) -> Option<VolumeUsage> {
+fn measure(model: &Model, volume: &Volume, at: &Path, mounts: &Table) -> Option<VolumeUsage> {
     if volume.host_path.is_some() || volume.image.is_some() {
         return None;
     }
     let claim = claims::name(model, volume);
-    if let Some(mount) = points::at(at).ok().flatten().filter(points::Mount::is_remote) {
-        let (bytes, inodes) = remote::room(&mount)?;
+    let mount = mounts.at(at);
+    if let Some(mount) = mount.filter(|mount| mount.is_remote()) {
+        let (bytes, inodes) = remote::room(mount)?;
         let (bytes, inodes) = (Used::all_of(bytes), Used::all_of(inodes));
         return Some(VolumeUsage { name: volume.name.clone(), claim, is_ephemeral: false, bytes, inodes });
     }
-    if !at.is_dir() || volume.nfs.is_some() {
-        return None;
-    }
-    let is_mounted = points::is_mount_point(at).unwrap_or(false);
-    if claim.is_some() && !is_mounted {
+    let is_mounted = mount.is_some();
+    // Nothing looks at places where a server's file system may be by now.
+    if volume.nfs.is_some() || claim.is_some() && !is_mounted || !at.is_dir() {
         return None;
     }
     let supplies = machine::disk(at);
@@ -84,9 +86,11 @@ fn measure(model: &Model, volume: &Volume, at: &Path) -> Option<VolumeUsage> {
 
 #[cfg(test)]
 mod tests {
+    use nix::mount::{MsFlags, mount};
     use serde_json::json;
 
     use super::*;
+    use crate::volumes::points::unmount_below;
 
     /// What the kubectl plugins for volumes read (`volume` of a pod in the summary API).
     #[test]
@@ -109,5 +113,27 @@ mod tests {
         assert_eq!((one.name.as_str(), one.is_ephemeral, one.inodes.used), ("scratch", true, 1));
         assert!(one.bytes.used >= 10_000 && one.bytes.used < 100_000, "{one:?}");
         assert!(one.bytes.supply.is_some_and(|disk| disk.total > one.bytes.used));
+    }
+
+    /// What a claim has mounted is asked how full it is.
+    #[test]
+    fn claims_are_as_full_as_their_file_systems() {
+        if !nix::unistd::Uid::effective().is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let volumes = json!([{"name": "claimed", "persistentVolumeClaim": {"claimName": "data"}}]);
+        let spec = json!({"containers": [{"name": "c"}], "volumes": volumes});
+        let pod = json!({"metadata": {"name": "p", "namespace": "ns", "uid": "u"}, "spec": spec});
+        let pod: Arc<Pod> = Arc::new(serde_json::from_value(pod).unwrap());
+        let at = path(root.path(), &Model::new(pod.clone()).spec().volumes.as_ref().unwrap()[0]);
+        std::fs::create_dir_all(&at).unwrap();
+        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
+        std::fs::write(at.join("file"), [1; 8192]).unwrap();
+        let read = read(&[pod], |_| root.path().to_owned());
+        unmount_below(root.path()).unwrap();
+        let [one] = read["u"].as_slice() else { panic!("{read:?}") };
+        assert_eq!((one.claim.as_deref(), one.is_ephemeral, one.bytes.used), (Some("data"), false, 8192));
+        assert_eq!(one.bytes.supply.map(|supply| supply.total), Some(1 << 20));
     }
 }

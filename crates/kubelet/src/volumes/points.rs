@@ -1,5 +1,6 @@
 //! Mount points below the kubelet's directories: what is mounted there is often not ours.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,33 @@ impl Mount {
 /// All that is mounted, in the order in which it was.
 pub fn mounts() -> io::Result<Vec<Mount>> {
     Ok(fs::read_to_string("/proc/self/mountinfo")?.lines().filter_map(Mount::of_line).collect())
+}
+
+/// What is seen of all that is mounted, by places. Whoever asks of many places reads it once: the kernel's table has a line for each mount of the
+/// node.
+#[derive(Debug, Default)]
+pub struct Table(HashMap<PathBuf, Mount>);
+
+impl Table {
+    /// What is mounted now.
+    pub fn read() -> io::Result<Self> {
+        Ok(Self::of(mounts()?))
+    }
+
+    /// Of several mounts at one place the last one is seen.
+    fn of(mounts: Vec<Mount>) -> Self {
+        Self(mounts.into_iter().map(|mount| (mount.point.clone(), mount)).collect())
+    }
+
+    /// What is mounted at `path`. No file system that is mounted there is asked.
+    pub fn at(&self, path: &Path) -> Option<&Mount> {
+        self.0.get(&in_table(path).ok()??)
+    }
+
+    /// Whether there is something at `path`. The file system of a server is not asked.
+    pub fn is_there(&self, path: &Path) -> bool {
+        self.at(path).is_some_and(Mount::is_remote) || path.exists()
+    }
 }
 
 /// What is mounted at `path`: of several mounts the one that is seen. No file system that is mounted there is asked.
@@ -92,11 +120,6 @@ pub fn in_table(path: &Path) -> io::Result<Option<PathBuf>> {
 /// Whether something is mounted at `path`, also of the same file system. That of a server is not asked.
 pub fn is_mount_point(path: &Path) -> io::Result<bool> {
     Ok(at(path)?.is_some_and(|mount| mount.is_remote() || path.exists()))
-}
-
-/// Whether there is something at `path`. The file system of a server is not asked.
-pub fn is_there(path: &Path) -> bool {
-    at(path).ok().flatten().is_some_and(|mount| mount.is_remote()) || path.exists()
 }
 
 /// Shows a directory or a file at another place.
@@ -186,6 +209,29 @@ mod tests {
         let found = outermost(mounts, Path::new("/p"));
         assert_eq!(found.iter().map(|mount| mount.point.to_str().unwrap()).collect::<Vec<_>>(), ["/p/v/a", "/p/v/b"]);
         assert_eq!((found[0].device.as_str(), found[0].source.as_str()), ("0:38", "s:/sub"));
+    }
+
+    #[test]
+    fn the_table_has_what_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(directory.path()).unwrap();
+        let place = |name: &str| root.join(name);
+        ["data", "data/plain"].iter().for_each(|name| fs::create_dir(place(name)).unwrap());
+        std::os::unix::fs::symlink("data", place("link")).unwrap();
+        let line = |name: &str, kind: &str| format!("61 30 0:38 / {} rw - {kind} s:/x rw", place(name).display());
+        let mounts = [("data/v", "nfs4"), ("data/under", "nfs4"), ("data/under", "tmpfs")];
+        let table = Table::of(mounts.iter().filter_map(|(name, kind)| Mount::of_line(&line(name, kind))).collect());
+        let check = |name: &str, kind: Option<&str>, is_there: bool| {
+            assert_eq!(table.at(&place(name)).map(|mount| mount.fs_type.as_str()), kind, "{name}");
+            assert_eq!(table.is_there(&place(name)), is_there, "{name}");
+        };
+        check("data/v", Some("nfs4"), true);
+        check("link/v", Some("nfs4"), true);
+        check("data/under", Some("tmpfs"), false);
+        check("data/plain", None, true);
+        check("data/none", None, false);
+        check("none/v", None, false);
+        assert!(Table::read().unwrap().at(Path::new("/proc")).is_some());
     }
 
     #[test]

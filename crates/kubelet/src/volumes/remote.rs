@@ -14,7 +14,7 @@ use nix::sys::statvfs::statvfs;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
-use super::points::{self, Mount};
+use super::points::{self, Mount, Table};
 use crate::node::machine;
 use crate::node::supply::Supply;
 
@@ -128,8 +128,9 @@ async fn answers(mount: &Mount) -> io::Result<bool> {
 /// A server does not answer.
 pub async fn all_answer(places: Vec<PathBuf>) -> Result<(), String> {
     let look = move || {
-        let found = places.iter().filter_map(|place| points::at(place).ok().flatten());
-        found.filter(Mount::is_remote).collect::<Vec<_>>()
+        let table = Table::read().unwrap_or_default();
+        let found = places.iter().filter_map(|place| table.at(place));
+        found.filter(|mount| mount.is_remote()).cloned().collect::<Vec<_>>()
     };
     let mounts = tokio::task::spawn_blocking(look).await.map_err(|error| error.to_string())?;
     for mount in mounts {
@@ -219,9 +220,9 @@ pub fn room(mount: &Mount) -> Option<(Supply, Supply)> {
 }
 
 /// Bytes and inodes of what is mounted at a place. Blocks for as long as a file system of this node does.
-pub fn room_of_mount(path: &Path) -> Option<(Supply, Supply)> {
-    match points::at(path).ok().flatten()? {
-        mount if mount.is_remote() => room(&mount),
+pub fn room_of_mount(mounts: &Table, path: &Path) -> Option<(Supply, Supply)> {
+    match mounts.at(path)? {
+        mount if mount.is_remote() => room(mount),
         _ => machine::disk(path),
     }
 }
@@ -275,7 +276,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         all_answer(vec![directory.path().to_owned(), PathBuf::from("/proc"), PathBuf::from("/nonexistent/x")]).await.unwrap();
         tear_down(directory.path(), &directory.path().join("other")).await.unwrap();
-        assert!(room_of_mount(Path::new("/proc")).is_some() && room_of_mount(directory.path()).is_none());
+        let mounts = Table::read().unwrap();
+        assert!(room_of_mount(&mounts, Path::new("/proc")).is_some() && room_of_mount(&mounts, directory.path()).is_none());
     }
 
     #[tokio::test]
