@@ -140,8 +140,9 @@ fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
-/// How often a binding is tried whose source is replaced meanwhile, as files of ConfigMaps are.
-const TRIES: usize = 5;
+/// How often a binding is tried whose source is replaced meanwhile, as files of ConfigMaps are. A try is a few system calls; each may meet
+/// another replacement where somebody replaces without a pause, and no container may keep the kubelet here for good.
+const TRIES: usize = 100;
 
 /// Binds `sub_path` of the volume at `root` to `target`, replacing an older binding.
 pub fn bind(root: &Path, sub_path: &str, target: &Path) -> io::Result<()> {
