@@ -1,4 +1,4 @@
-//! Packages of Debian's unstable release, fetched and unpacked beside what is installed: nothing on the machine changes.
+//! Packages of Debian, of the machine's release or of the unstable one, fetched and unpacked beside what is installed: nothing on the machine changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::tools;
 
-/// Package lists and a cache of our own in a directory.
+/// The unstable release: package lists and a cache of our own in a directory.
 pub struct Sid {
     directory: PathBuf,
 }
@@ -69,8 +69,16 @@ impl Sid {
     }
 }
 
+/// Downloads packages of the release that the machine has and unpacks them into a directory.
+pub fn download<'a>(packages: impl IntoIterator<Item = &'a str>, into: &Path) -> Result<()> {
+    let mut apt = Command::new("apt-get");
+    apt.args(["-q", "-o", "APT::Sandbox::User=root", "download"]).args(packages).current_dir(into);
+    tools::output(&mut apt)?;
+    unpack(into, into)
+}
+
 /// Unpacks the packages that are in a directory into another one, and removes them.
-pub fn unpack(packages: &Path, into: &Path) -> Result<()> {
+fn unpack(packages: &Path, into: &Path) -> Result<()> {
     for entry in fs::read_dir(packages)? {
         let path = entry?.path();
         if path.extension().is_some_and(|end| end == "deb") {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -19,8 +19,10 @@ const NFS_PACKAGES: &[&str] = &["nfs-kernel-server", "nfs-common", "rpcbind"];
 const FIRST_MODULES: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 /// How long the emulated machine may take, in seconds: a test that hangs there has nobody else who ends it.
 const TIME: &str = "3600";
-/// What timeout(1) ends with when that was too short.
-const TOO_LONG: i32 = 124;
+/// How long it may take to end when it is told to, in seconds.
+const GRACE: &str = "10";
+/// What timeout(1) ends with when the time was too short, and when the grace was, too.
+const TOO_LONG: [i32; 2] = [124, 137];
 /// What the last line of the emulated machine's console begins with.
 const ENDED: &str = "knarr-kernel-tests-ended ";
 
@@ -78,10 +80,7 @@ fn unpack(directory: &Path) -> Result<()> {
     let depends = tools::output(Command::new("apt-cache").args(["depends", "linux-image-amd64"]))?;
     let package =
         depends.lines().find_map(|line| line.trim().strip_prefix("Depends: ")).context("linux-image-amd64 needs no kernel")?;
-    let mut apt = Command::new("apt-get");
-    apt.args(["-q", "-o", "APT::Sandbox::User=root", "download", package]).current_dir(directory);
-    tools::output(&mut apt)?;
-    debian::unpack(directory, directory)
+    debian::download([package], directory)
 }
 
 /// The programs of an NFS server, with the libraries that this machine does not have.
@@ -93,13 +92,23 @@ fn fetch_nfs() -> Result<PathBuf> {
             let depends = tools::output(Command::new("apt-cache").arg("depends").args(NFS_PACKAGES))?;
             let needed = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
             let libraries: BTreeSet<&str> = needed.filter(|name| name.starts_with("lib") && !tools::installed(name)).collect();
-            let mut apt = Command::new("apt-get");
-            apt.args(["-q", "-o", "APT::Sandbox::User=root", "download"]).args(NFS_PACKAGES).args(libraries);
-            tools::output(apt.current_dir(directory))?;
-            debian::unpack(directory, directory)
+            debian::download(NFS_PACKAGES.iter().copied().chain(libraries), directory)
         })?;
     }
     Ok(directory)
+}
+
+/// Runs the program that its further arguments name, for at most so many seconds, and as many more as it may take to end.
+fn limited(seconds: &str, grace: &str) -> Command {
+    let mut timeout = Command::new("timeout");
+    // In this process group, so that the terminal's signals reach it, too.
+    timeout.args(["--foreground", "--kill-after", grace, seconds]);
+    timeout
+}
+
+/// Whether that is how a program ended that [`limited`] has run.
+fn took_too_long(ended: ExitStatus) -> bool {
+    ended.code().is_some_and(|code| TOO_LONG.contains(&code))
 }
 
 /// Debian's kernel with its modules, unpacked beside what is installed.
@@ -167,9 +176,8 @@ impl Kernel {
             ["-virtfs".to_owned(), format!("local,path={path},mount_tag={tag},security_model=none,readonly=on,multidevs=remap")]
         };
         let console = self.directory.join("console.log");
-        let mut qemu = Command::new("timeout");
-        // In this process group, so that the terminal's signals reach it, too.
-        qemu.args(["--foreground", "--kill-after", "10", TIME, "qemu-system-x86_64"]);
+        let mut qemu = limited(TIME, GRACE);
+        qemu.arg("qemu-system-x86_64");
         qemu.args(["-accel", "tcg,thread=multi", "-smp", "2", "-cpu", "max", "-m", "8192", "-nographic", "-no-reboot"]);
         qemu.arg("-kernel").arg(self.directory.join(format!("boot/vmlinuz-{}", self.release)));
         qemu.arg("-initrd").arg(self.first_files()?).args(["-append", "console=ttyS0 panic=-1 quiet"]);
@@ -181,7 +189,7 @@ impl Kernel {
         let mut machine = qemu.spawn()?;
         let shown = Command::new("sh").args(["-c", &show]).stdin(machine.stdout.take().context("QEMU prints")?).status()?;
         let ended = machine.wait()?;
-        ensure!(ended.code() != Some(TOO_LONG), "the emulated machine was ended after {TIME} s");
+        ensure!(!took_too_long(ended), "the emulated machine was ended after {TIME} s");
         ensure!(ended.success() && shown.success(), "the emulated machine failed");
         let text = String::from_utf8_lossy(&fs::read(&console)?).into_owned();
         match text.lines().find_map(|line| line.trim_end().strip_prefix(ENDED)) {
@@ -189,5 +197,23 @@ impl Kernel {
             Some(code) => bail!("the tests ended with {code}"),
             None => bail!("the emulated machine ended before the tests"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_that_take_too_long() {
+        let check = |seconds: &str, script: &str, expected: bool| {
+            let ended = limited(seconds, "0.1").args(["sh", "-c", script]).status().unwrap();
+            assert_eq!(took_too_long(ended), expected, "{script}: {ended}");
+        };
+        check("60", "exit 0", false);
+        check("60", "exit 1", false);
+        check("60", "kill -KILL $$", false);
+        check("0.1", "exec sleep 60", true);
+        check("0.1", "trap '' TERM; exec sleep 60", true);
     }
 }

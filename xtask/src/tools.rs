@@ -127,8 +127,8 @@ mod tests {
 
     #[test]
     fn what_was_interrupted_is_made_from_the_beginning() {
-        let root = std::env::temp_dir().join(format!("knarr-xtask-{}", std::process::id()));
-        let directory = root.join("kernel-6.1");
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("kernel-6.1");
         let interrupted = make_whole(&directory, |part| {
             std::fs::write(part.join("half"), "")?;
             bail!("interrupted")
@@ -138,8 +138,7 @@ mod tests {
         make_whole(&directory, |part| Ok(std::fs::write(part.join("whole"), "")?)).unwrap();
         let names =
             |path: &Path| -> Vec<_> { std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect() };
-        assert_eq!((names(&directory), names(&root)), (vec!["whole".into()], vec!["kernel-6.1".into()]));
-        remove(root).unwrap();
+        assert_eq!((names(&directory), names(root.path())), (vec!["whole".into()], vec!["kernel-6.1".into()]));
     }
 
     #[test]

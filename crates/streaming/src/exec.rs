@@ -3,6 +3,7 @@
 pub mod client;
 
 use std::future::Future;
+use std::time::Duration;
 
 use base::tasks::{OnFailure, Tasks};
 use http::{Request, Response};
@@ -163,15 +164,8 @@ where
         tokio::time::sleep(LINGER).await;
         Ok(())
     };
-    let mut session = std::pin::pin!(session);
-    tokio::select! {
-        result = spdy::serve(io, sender) => {
-            // A client that has opened its streams and is gone has a session all the same.
-            let _ = futures::poll!(session);
-            result.map_err(Error::from)
-        }
-        result = &mut session => result,
-    }
+    // A session ends soon after its client is gone: it is handed over in one step, and nobody is left to hear more of it.
+    spdy::serve(io, sender, session, Duration::ZERO).await
 }
 
 async fn over_websocket<S>(io: S, streams: Streams, protocol: &str, ready: oneshot::Sender<Session>) -> Result<(), Error>

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::upgrade::{self, Accepted, Refusal, Transport};
 use crate::websocket::{self, ByteStream, Channel, Encoding};
-use crate::{Error, PIPE, Stream, ended, spdy};
+use crate::{Error, LAST, PIPE, Stream, ended, spdy};
 
 const SPDY: &str = "portforward.k8s.io";
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
@@ -73,14 +73,12 @@ where
             if let Some(connection) = pairs.add(stream)
                 && connections.send(connection).await.is_err()
             {
-                return;
+                break;
             }
         }
+        Ok(())
     };
-    tokio::select! {
-        result = spdy::serve(io, sender) => result.map_err(Error::from),
-        () = pairing => Ok(()),
-    }
+    spdy::serve(io, sender, pairing, LAST).await
 }
 
 /// Streams that wait for the other one of their connection, by request id.

@@ -95,12 +95,21 @@ pub fn check(files: &[File]) -> Vec<String> {
 /// Release notes say something.
 fn notes(directory: &Path) -> Vec<String> {
     let mut complaints = Vec::new();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+    let entries: std::io::Result<Vec<_>> = fs::read_dir(directory).and_then(Iterator::collect);
+    let entries = entries.unwrap_or_else(|error| {
+        complaints.push(format!("{}: {error}", directory.display()));
+        Vec::new()
+    });
+    for entry in entries {
         let path = entry.path();
         if path.is_dir() {
             complaints.extend(notes(&path));
-        } else if fs::read_to_string(&path).is_ok_and(|text| text.trim().is_empty()) {
-            complaints.push(format!("{}: says nothing", path.display()));
+            continue;
+        }
+        match fs::read_to_string(&path) {
+            Ok(text) if text.trim().is_empty() => complaints.push(format!("{}: says nothing", path.display())),
+            Ok(_) => {}
+            Err(error) => complaints.push(format!("{}: {error}", path.display())),
         }
     }
     complaints
@@ -141,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_notes_are_found() {
+    fn empty_and_unreadable_notes_are_found() {
         let directory = tempfile::tempdir().unwrap();
         let below = directory.path().join("unreleased");
         fs::create_dir(&below).unwrap();
@@ -149,5 +158,10 @@ mod tests {
         assert_eq!(notes(directory.path()), Vec::<String>::new());
         fs::write(below.join("empty.md"), "\n").unwrap();
         assert_eq!(notes(directory.path()), [format!("{}: says nothing", below.join("empty.md").display())]);
+        // Nobody reads what is no text, or not there; not even root.
+        fs::write(below.join("empty.md"), [0xff]).unwrap();
+        for path in [directory.path(), &below.join("absent")] {
+            assert_eq!(notes(path).len(), 1, "{}", path.display());
+        }
     }
 }

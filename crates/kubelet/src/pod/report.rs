@@ -6,7 +6,7 @@ use std::time::Duration;
 use client::Api;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::api::{Patch, PatchParams};
 
 use super::conditions::OWN;
@@ -49,8 +49,8 @@ pub struct Reporter {
     sending: Option<(PodStatus, BoxFuture<'static, Answer>)>,
     /// The newest object that came while a patch was under way.
     crossed: Option<(u64, PodStatus)>,
-    /// Something that can be left out was refused once, and is left out since.
-    is_bare: bool,
+    /// What [`split`] takes out of the last status that was refused: left out for as long as it stays the same. Empty when nothing was.
+    refused: Vec<ContainerStatus>,
     failures: u32,
     /// By `clock`.
     retry: Option<Timestamp>,
@@ -79,7 +79,7 @@ impl Reporter {
             wanted: None,
             sending: None,
             crossed: None,
-            is_bare: false,
+            refused: Vec::new(),
             failures: 0,
             retry: None,
             clock,
@@ -105,6 +105,7 @@ impl Reporter {
             // Another mirror knows nothing yet, and what was on its way to the one before is void.
             (self.uid, self.version, self.sending, self.crossed) = (uid, 0, None, None);
             (self.failures, self.retry, self.known) = (0, None, PodStatus::default());
+            self.refused.clear();
         }
         let Some(object) = object else { return };
         let newer = version(&object);
@@ -149,7 +150,7 @@ impl Reporter {
 
     /// Wants `status` reported; begins to send it unless something is under way. Returns when to try again, by the clock.
     pub fn want(&mut self, status: PodStatus, now: Timestamp) -> Option<Timestamp> {
-        let status = if self.is_bare { bare(status) } else { status };
+        let status = self.without_refused(status);
         self.wanted = Some(status.clone());
         if self.sending.is_some() {
             return None;
@@ -181,40 +182,68 @@ impl Reporter {
                 self.known = answered(status, pod.status.as_ref());
                 (self.failures, self.retry) = (0, None);
             }
-            Err(kube::Error::Api(error)) if error.code == 404 => {
-                // The pod is gone; the informer will tell.
-                tracing::debug!(pod = self.name, %error, "status not reported");
-                self.frozen = !self.is_static;
-            }
-            // Whatever it is that the API does not take: that a container has ended must be told.
-            Err(kube::Error::Api(error)) if error.code == 422 && !self.is_bare => {
-                tracing::warn!(pod = self.name, error = error.message, "status refused, trying again with what matters");
-                (self.is_bare, self.retry) = (true, None);
-            }
-            Err(error) => {
-                tracing::warn!(pod = self.name, error = client::why(&error), "status not reported, trying again");
-                let delay = Duration::from_millis(200).saturating_mul(1 << self.failures.min(8));
-                self.failures += 1;
-                let now = self.clock.now();
-                self.retry = Some(now.saturating_add(signed(delay.min(Duration::from_secs(30)))).unwrap_or(now));
-            }
+            Err(error) => self.failed(status, &error),
         }
         // What was written after the answer does not come again.
         if let Some((newer, status)) = crossed.filter(|(newer, _)| *newer > self.version) {
             (self.version, self.known) = (newer, status);
         }
     }
+
+    fn without_refused(&self, status: PodStatus) -> PodStatus {
+        if self.refused.is_empty() {
+            return status;
+        }
+        let (bare, extras) = split(status.clone());
+        if extras == self.refused { bare } else { status }
+    }
+
+    /// The API server has not taken `status`.
+    fn failed(&mut self, status: PodStatus, error: &kube::Error) {
+        let code = if let kube::Error::Api(error) = error { error.code } else { 0 };
+        if code == 404 {
+            // The pod is gone; the informer will tell.
+            tracing::debug!(pod = self.name, %error, "status not reported");
+            self.frozen = !self.is_static;
+            return;
+        }
+        if code == 422 {
+            // When nothing more can be left out, something else is refused: the next one is whole again.
+            self.refused = split(status).1;
+            if !self.refused.is_empty() {
+                // Whatever it is that the API does not take: that a container has ended must be told.
+                tracing::warn!(pod = self.name, error = client::why(error), "status refused, trying again with what matters");
+                self.retry = None;
+                return;
+            }
+        }
+        tracing::warn!(pod = self.name, error = client::why(error), "status not reported, trying again");
+        let delay = Duration::from_millis(200).saturating_mul(1 << self.failures.min(8));
+        self.failures += 1;
+        let now = self.clock.now();
+        self.retry = Some(now.saturating_add(signed(delay.min(Duration::from_secs(30)))).unwrap_or(now));
+    }
 }
 
-/// The status without what nobody waits for, and what may come from images, volumes and devices: phase, conditions, addresses and states of containers
-/// stay.
-fn bare(mut status: PodStatus) -> PodStatus {
+/// Takes out of a status what nobody waits for and what may come from images, volumes and devices: phase, conditions, addresses and states of
+/// containers stay. The second part has the containers of which something was taken out, with their names and with that alone.
+fn split(mut status: PodStatus) -> (PodStatus, Vec<ContainerStatus>) {
     let lists = [&mut status.init_container_statuses, &mut status.container_statuses, &mut status.ephemeral_container_statuses];
-    for container in lists.into_iter().flatten().flatten() {
-        (container.user, container.stop_signal, container.volume_mounts) = (None, None, None);
-        (container.allocated_resources, container.allocated_resources_status, container.resources) = (None, None, None);
-    }
-    status
+    let extras = lists.into_iter().flatten().flatten().filter_map(|container| {
+        let none = ContainerStatus { name: container.name.clone(), ..Default::default() };
+        let taken = ContainerStatus {
+            allocated_resources: container.allocated_resources.take(),
+            allocated_resources_status: container.allocated_resources_status.take(),
+            resources: container.resources.take(),
+            stop_signal: container.stop_signal.take(),
+            user: container.user.take(),
+            volume_mounts: container.volume_mounts.take(),
+            ..none.clone()
+        };
+        (taken != none).then_some(taken)
+    });
+    let extras = extras.collect();
+    (status, extras)
 }
 
 /// What the API server has after it has taken `sent`. A patch says only what was thought to change: where somebody else has written meanwhile
@@ -258,44 +287,107 @@ mod tests {
         assert!(patch("u", &answered(sent(), Some(&sent())), &sent()).is_none());
     }
 
-    /// A pod that ends is told of, also when the API refuses something that its status says besides.
-    #[tokio::test]
-    async fn what_is_refused_holds_up_nothing() {
-        let sent: Arc<parking_lot::Mutex<Vec<Value>>> = Arc::default();
+    type Patches = Arc<parking_lot::Mutex<Vec<Value>>>;
+
+    /// A pod's reporter to an API server that refuses what a patch says of the pod's containers where it has one of these words, with the patches
+    /// that were sent.
+    fn reporter(refused: &'static [&'static str]) -> (Reporter, Patches) {
+        let sent = Patches::default();
         let patches = sent.clone();
         let api = tower::service_fn(move |request: http::Request<kube::client::Body>| {
             let patches = patches.clone();
             async move {
                 let patch: Value = serde_json::from_slice(&request.into_body().collect_bytes().await.unwrap()).unwrap();
-                let is_refused = patch["status"]["containerStatuses"].to_string().contains("uid");
-                let (code, answer) = if is_refused {
-                    (422, json!({"kind": "Status", "status": "Failure", "reason": "Invalid", "code": 422, "message": "uid"}))
+                let containers = patch["status"]["containerStatuses"].to_string();
+                let mut patches = patches.lock();
+                let (code, answer) = if refused.iter().any(|word| containers.contains(word)) {
+                    (422, json!({"kind": "Status", "status": "Failure", "reason": "Invalid", "code": 422, "message": "refused"}))
                 } else {
-                    (200, json!({"metadata": {"resourceVersion": "2"}, "status": patch["status"]}))
+                    let version = (patches.len() + 2).to_string();
+                    (200, json!({"metadata": {"resourceVersion": version}, "status": patch["status"]}))
                 };
-                patches.lock().push(patch);
+                patches.push(patch);
                 let body = kube::client::Body::from(answer.to_string().into_bytes());
                 Ok::<_, std::convert::Infallible>(http::Response::builder().status(code).body(body).unwrap())
             }
         });
+        let model = object("u", "1");
+        (Reporter::new(kube::Client::new(api, "default"), Clock::start(), &model, Shown::Itself), sent)
+    }
+
+    fn object(uid: &str, version: &str) -> Model {
         let mut model = super::super::testing::model(json!({"containers": [{"name": "c", "image": "i"}]}));
         let mut pod = (*model.pod).clone();
-        (pod.metadata.uid, pod.metadata.resource_version) = (Some("u".to_owned()), Some("1".to_owned()));
+        (pod.metadata.uid, pod.metadata.resource_version) = (Some(uid.to_owned()), Some(version.to_owned()));
         model.pod = Arc::new(pod);
-        let clock = Clock::start();
-        let mut reporter = Reporter::new(kube::Client::new(api, "default"), clock, &model, Shown::Itself);
-        let ended = json!({"phase": "Succeeded", "containerStatuses": [{"name": "c", "image": "i", "imageID": "i", "ready": false,
-            "restartCount": 0, "state": {"terminated": {"exitCode": 0}}, "user": {"linux": {"uid": 3_000_000_000_i64, "gid": 0}}}]});
-        let ended: PodStatus = serde_json::from_value(ended).unwrap();
-        for _ in 0..2 {
-            assert_eq!(reporter.want(ended.clone(), clock.now()), None, "at once");
+        model
+    }
+
+    fn status(phase: &str, state: Value, user: i64) -> PodStatus {
+        let status = json!({"phase": phase, "containerStatuses": [{"name": "c", "image": "i", "imageID": "i", "ready": false,
+            "restartCount": 0, "state": state, "user": {"linux": {"uid": user, "gid": 0}}}]});
+        serde_json::from_value(status).unwrap()
+    }
+
+    const REFUSED: i64 = 3_000_000_000;
+
+    /// Sends until all is accepted; each patch at once.
+    async fn report(reporter: &mut Reporter, status: &PodStatus) {
+        loop {
+            assert_eq!(reporter.want(status.clone(), reporter.clock.now()), None, "at once");
+            if reporter.accepted() {
+                return;
+            }
             reporter.sent().await;
         }
-        assert_eq!(reporter.want(ended, clock.now()), None);
-        assert!(reporter.accepted());
-        let sent = sent.lock();
-        let states: Vec<&Value> =
-            sent.iter().map(|patch| &patch["status"]["containerStatuses"][0]["state"]["terminated"]).collect();
-        assert_eq!((sent.len(), states[1]["exitCode"].as_i64(), &sent[1]["status"]["phase"]), (2, Some(0), &json!("Succeeded")));
+    }
+
+    /// What was sent since the last look: the patches' phases with the containers' users.
+    fn seen(sent: &Patches) -> Vec<(Value, Value)> {
+        let patches = std::mem::take(&mut *sent.lock());
+        let user = |patch: &Value| patch["status"]["containerStatuses"][0]["user"]["linux"]["uid"].clone();
+        patches.iter().map(|patch| (patch["status"]["phase"].clone(), user(patch))).collect()
+    }
+
+    /// A pod that ends is told of, also when the API refuses something that its status says besides; and what it does not refuse is told again.
+    #[tokio::test]
+    async fn what_is_refused_holds_up_nothing() {
+        let (mut reporter, sent) = reporter(&["3000000000"]);
+        let ended = || json!({"terminated": {"exitCode": 0}});
+        report(&mut reporter, &status("Running", json!({"running": {}}), REFUSED)).await;
+        assert_eq!(seen(&sent), [(json!("Running"), json!(REFUSED)), (json!("Running"), Value::Null)]);
+        // What was refused once is not tried again.
+        report(&mut reporter, &status("Succeeded", ended(), REFUSED)).await;
+        assert_eq!(seen(&sent), [(json!("Succeeded"), Value::Null)]);
+        // Something else is, whatever became of the one before.
+        report(&mut reporter, &status("Failed", ended(), 1000)).await;
+        assert_eq!(seen(&sent), [(json!("Failed"), json!(1000))]);
+        report(&mut reporter, &status("Succeeded", ended(), REFUSED)).await;
+        assert_eq!(seen(&sent), [(json!("Succeeded"), Value::Null)]);
+        // Another object knows nothing of it.
+        let model = object("v", "9");
+        reporter.updated(&model, Shown::Itself);
+        report(&mut reporter, &status("Succeeded", ended(), REFUSED)).await;
+        assert_eq!(seen(&sent), [(json!("Succeeded"), json!(REFUSED)), (json!("Succeeded"), Value::Null)]);
+    }
+
+    /// What is refused for another reason is tried again after the usual time, and then as a whole.
+    #[tokio::test]
+    async fn a_refusal_of_something_else_waits() {
+        let (mut reporter, sent) = reporter(&["BadReason"]);
+        let (start, bad) = (reporter.clock.now(), |user| status("Pending", json!({"waiting": {"reason": "BadReason"}}), user));
+        for _ in 0..2 {
+            for _ in 0..2 {
+                assert_eq!(reporter.want(bad(1000), reporter.clock.now()), None, "at once");
+                reporter.sent().await;
+            }
+            assert_eq!(seen(&sent), [(json!("Pending"), json!(1000)), (json!("Pending"), Value::Null)]);
+            let later = reporter.want(bad(1000), start);
+            assert!(later > Some(start) && !reporter.accepted() && sent.lock().is_empty());
+            // That time is over.
+            assert_eq!(reporter.retry.take(), later);
+        }
+        report(&mut reporter, &status("Running", json!({"running": {}}), 1000)).await;
+        assert_eq!(seen(&sent), [(json!("Running"), json!(1000))]);
     }
 }

@@ -28,7 +28,7 @@ pub const DIRECTORY: &str = "kubernetes.io~nfs";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 static LOOKUPS: Lookups = Lookups::new(16);
-/// Mounts of two pods at a time wait for a server, and of so many for all servers together.
+/// At most two mounts of one server hang at a time, and 64 of all servers.
 static MOUNTS: LazyLock<Calls<Result<(), Error>>> = LazyLock::new(|| Calls::new(2, 64));
 
 /// An export with how it is mounted.

@@ -157,7 +157,7 @@ fn not_loaded(name: &str) -> String {
 /// Has the AppArmor profile put on the program that this process, or the child that it forks, becomes. Written before the container's
 /// namespaces are joined: what lies at /proc in there may be of the container's own making.
 pub(super) fn confine_next(profile: &str) -> std::result::Result<(), String> {
-    // The older file is whose security module comes first.
+    // With several security modules `attr/exec` belongs to the first; `attr/apparmor/exec` is AppArmor's own.
     let files = ["/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"].map(Path::new);
     let file = files.into_iter().find(|file| file.exists()).ok_or("AppArmor is not enabled on this node")?;
     std::fs::write(file, format!("exec {profile}")).map_err(|error| match error.kind() {

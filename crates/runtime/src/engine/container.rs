@@ -45,7 +45,7 @@ impl Inner {
         let image = self.images.store().find(&config.image)?.ok_or_else(|| Error::NotFound(format!("image {}", config.image)))?;
         let parent = entry.record();
         let target = config.target.as_deref().map(|name| self.process_of(sandbox, name)).transpose()?;
-        // Kept by name, as whose it was may mean another one later.
+        // The record has the profile's name: what `RuntimeDefault` means may differ in a later version.
         config.security.app_armor = self.profiles.of_container(&config.security).await?.map(AppArmor::Localhost);
         let id = uuid::Uuid::new_v4().simple().to_string();
         let record = ContainerRecord {

@@ -34,7 +34,7 @@ pub(super) fn enter(config: &ShimConfig) -> io::Result<()> {
         if !is_namespaced(name, config) {
             return Err(io::Error::other(format!("sysctl {name} would change the host, not the pod")));
         }
-        // The device is not there yet: whoever connects the pod to the network sets these.
+        // The parameters of devices are set by the engine, once, when it has connected a new pod to the network: here the device is not there yet.
         if !of_device(name) {
             sysctls::set(name, value)?;
         }

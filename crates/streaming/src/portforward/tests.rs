@@ -66,6 +66,38 @@ where
     assert_eq!((port, received), (8080, vec![7; 180_000]));
 }
 
+/// A client that has opened its connections, said all and gone before anybody looks is heard, also where more connections wait than fit.
+#[tokio::test]
+async fn who_is_gone_before_the_pod_is_asked_is_heard() {
+    // Which of two futures is polled first is left to chance.
+    for _ in 0..20 {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let (read, write) = tokio::io::split(far);
+        let mut writer = Writer::new(write).unwrap();
+        for (id, stream) in (0..4_u32).zip((1..).step_by(4)) {
+            for (stream, kind) in [(stream, "error"), (stream + 2, "data")] {
+                let headers = vec![("streamtype", kind.to_owned()), ("port", "80".to_owned()), ("requestid", id.to_string())];
+                writer.write(Frame::Open { stream, headers }).await.unwrap();
+            }
+            writer.write(Frame::Data { stream: stream + 2, fin: true, data: Bytes::from_static(b"hello") }).await.unwrap();
+        }
+        writer.flush().await.unwrap();
+        drop((read, writer));
+        let (sender, mut connections) = mpsc::channel::<Connection>(1);
+        let pod = async {
+            let mut said = Vec::new();
+            while let Some(mut connection) = connections.recv().await {
+                let mut text = String::new();
+                connection.data.read_to_string(&mut text).await.unwrap();
+                said.push(text);
+            }
+            said
+        };
+        let (_, said) = tokio::join!(over_spdy(near, sender), pod);
+        assert_eq!(said, ["hello"; 4]);
+    }
+}
+
 #[tokio::test]
 async fn spdy() {
     let (near, far) = tokio::io::duplex(4096);

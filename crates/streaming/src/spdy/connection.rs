@@ -62,7 +62,7 @@ struct Arriving {
 }
 
 /// Drives the connection until the client closes it.
-pub(crate) async fn serve<S>(io: S, opened: mpsc::Sender<Opened>) -> io::Result<()>
+pub(super) async fn serve<S>(io: S, opened: mpsc::Sender<Opened>) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-/// Where a node's programs tell their ports (RFC 1833).
+/// Address of the node's port mapper (RFC 1833).
 const PORTMAPPER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 111);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// RFC 1833, "Port Mapper Program Protocol": program, version and procedure.
