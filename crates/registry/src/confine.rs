@@ -8,15 +8,20 @@ use serde_json::{Value, json};
 
 use crate::Served;
 
-/// Metadata of a changed object: what only the server sets stays as it was.
+/// Metadata of a changed object: what only the server sets stays as it was. That an object is being deleted cannot be taken back, and who says
+/// so of another one is refused later: it would not be deleted.
 pub(crate) fn keep_metadata(object: &mut Value, old: &Value) {
-    for key in
-        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName", "selfLink"]
-    {
+    for key in ["uid", "creationTimestamp", "deletionTimestamp", "generation", "generateName", "selfLink"] {
         match meta::metadata(old).and_then(|metadata| metadata.get(key)) {
             Some(value) => meta::set(object, key, value.clone()),
+            None if key == "deletionTimestamp" => {}
             None => drop(meta::remove(object, key)),
         }
+    }
+    if let Some(seconds) =
+        meta::deletion_grace_period_seconds(old).filter(|_| meta::deletion_grace_period_seconds(object).is_none())
+    {
+        meta::set(object, "deletionGracePeriodSeconds", seconds);
     }
 }
 
@@ -66,6 +71,22 @@ mod tests {
         let (mut object, catalog) = (object, crate::Catalog::builtin(kinds::KINDS).expect("all kinds have a schema"));
         confine(catalog.get("", "v1", "namespaces").expect("namespaces are served"), sub, &mut object, &old);
         assert_eq!(object, expected, "{sub}");
+    }
+
+    /// Upstream: `rest.BeforeUpdate` restores the marks of deletion that an object has; others are left to the rules of metadata.
+    #[test]
+    fn nobody_says_by_an_update_that_an_object_goes() {
+        let check = |old: Value, new: Value, expected: Value| {
+            let mut object = json!({"metadata": new});
+            keep_metadata(&mut object, &json!({"metadata": old}));
+            assert_eq!(object["metadata"], expected);
+        };
+        let (going, later) =
+            (json!({"deletionTimestamp": "t", "deletionGracePeriodSeconds": 5}), json!({"deletionTimestamp": "u"}));
+        check(going.clone(), json!({}), going.clone());
+        check(going.clone(), later.clone(), going.clone());
+        check(json!({"uid": "u"}), later, json!({"uid": "u", "deletionTimestamp": "u"}));
+        check(json!({}), json!({"deletionGracePeriodSeconds": 0, "uid": "v"}), json!({"deletionGracePeriodSeconds": 0}));
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod requests;
 mod review_webhooks;
 mod security;
 mod server;
+mod server_fields;
 mod storage;
 mod usage;
 mod watch;

@@ -88,9 +88,6 @@ impl Kind for Pod {
         if object.pointer("/spec/schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty()) {
             object["status"]["conditions"] = json!([gated()]);
         }
-        if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
-            spec.remove("ephemeralContainers");
-        }
         app_armor::from_annotations(object);
         label_keys::merge(object);
     }

@@ -60,6 +60,9 @@ pub(super) fn validate_pod(pod: &Pod, errors: &mut Errors) {
 /// What holds for a new pod only.
 pub(super) fn validate_new_pod(pod: &Pod, errors: &mut Errors) {
     let (spec, path) = (pod.spec.as_ref().unwrap_or(&EMPTY), Path::new("spec"));
+    if !rules::list(&spec.ephemeral_containers).is_empty() {
+        errors.push(Error::forbidden(&path.child("ephemeralContainers"), "cannot be set on create"));
+    }
     if !rules::text(&spec.node_name).is_empty() && !rules::list(&spec.scheduling_gates).is_empty() {
         let detail = "cannot be set until all schedulingGates have been cleared";
         errors.push(Error::forbidden(&path.child("nodeName"), detail));

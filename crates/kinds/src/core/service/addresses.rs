@@ -158,13 +158,16 @@ fn release_second(spec: &mut Value, old: &Value) {
     }
 }
 
+/// Whether a field says no address.
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value == "" || value.as_array().is_some_and(Vec::is_empty)
+}
+
+/// Each field by itself: somebody who has taken one of them out of a manifest that is applied wants no other address.
 fn keep(spec: &mut Value, old: &Value) {
-    let given = crate::util::text(spec, "/clusterIP");
-    if given.is_empty() && spec.get("clusterIPs").is_none_or(Value::is_null) {
-        for field in ["clusterIP", "clusterIPs"] {
-            if let Some(value) = old.get(field) {
-                spec[field] = value.clone();
-            }
+    for field in ["clusterIP", "clusterIPs"] {
+        if let Some(value) = old.get(field).filter(|_| spec.get(field).is_none_or(is_empty)) {
+            spec[field] = value.clone();
         }
     }
     for field in ["ipFamilies", "ipFamilyPolicy"] {

@@ -171,7 +171,7 @@ fn updates() {
     check_update(
         addressed.clone(),
         json!({"clusterIP": "10.0.0.2"}),
-        &["spec.clusterIPs: Required value", "spec.clusterIPs[0]: Invalid value: null: primary clusterIP can not be unset"],
+        &["spec.clusterIPs[0]: Invalid value: [\"10.0.0.2\"]: may not change once set"],
     );
     check_update(
         addressed.clone(),
@@ -200,6 +200,32 @@ fn updates() {
         json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"}),
         &[],
     );
+}
+
+/// Upstream: `TestPatchAllocatedValues`, and kubernetes/kubernetes#120937 for headless Services: an address that has been taken out of a
+/// manifest stays, in whichever of its two fields it still stands.
+#[test]
+fn addresses_that_are_left_out_stay() {
+    for (address, all) in [("10.0.0.1", json!(["10.0.0.1"])), ("None", json!(["None"]))] {
+        let old = json!({"type": "ClusterIP", "clusterIP": address, "clusterIPs": all, "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"});
+        let given = [
+            json!({}),
+            json!({"clusterIP": null}),
+            json!({"clusterIP": ""}),
+            json!({"clusterIPs": all}),
+            json!({"clusterIPs": []}),
+            json!({"clusterIP": "", "clusterIPs": all}),
+            json!({"clusterIP": address, "clusterIPs": null}),
+            json!({"clusterIP": address}),
+        ];
+        for mut spec in given {
+            spec["type"] = json!("ClusterIP");
+            let mut object = json!({"spec": spec});
+            Service::prepare_update(&mut object, &json!({"spec": old}));
+            assert_eq!((&object["spec"]["clusterIP"], &object["spec"]["clusterIPs"]), (&json!(address), &all), "{spec}");
+        }
+        check_update(old.clone(), json!({"clusterIPs": all}), &[]);
+    }
 }
 
 #[test]

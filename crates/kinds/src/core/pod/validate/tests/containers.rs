@@ -327,8 +327,10 @@ fn ephemeral_containers() {
         container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         json!({"ephemeralContainers": [container], "volumes": [{"name": "v", "emptyDir": {}}]})
     };
-    check(ephemeral(json!({"targetContainerName": "c"})), &[]);
-    check(ephemeral(json!({"name": "c"})), &["spec.ephemeralContainers[0].name: Duplicate value: \"c\""]);
+    // Upstream: `ValidatePodCreate`.
+    let created = "spec.ephemeralContainers: Forbidden: cannot be set on create";
+    check(ephemeral(json!({"targetContainerName": "c"})), &[created]);
+    check(ephemeral(json!({"name": "c"})), &["spec.ephemeralContainers[0].name: Duplicate value: \"c\"", created]);
     check(
         ephemeral(
             json!({"targetContainerName": "z", "ports": [{"containerPort": 1}], "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "s"}]}),
@@ -337,6 +339,7 @@ fn ephemeral_containers() {
             "spec.ephemeralContainers[0].targetContainerName: Not found: \"z\"",
             "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container",
             "spec.ephemeralContainers[0].volumeMounts[0].subPath: Forbidden: cannot be set for an Ephemeral Container",
+            created,
         ],
     );
 }
