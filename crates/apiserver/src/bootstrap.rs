@@ -183,7 +183,7 @@ async fn ensure(registry: &Registry, group: &str, plural: &str, namespace: &str,
 }
 
 async fn create(registry: &Registry, resource: &Served, namespace: &str, mut object: Value) -> Result<(), Status> {
-    resource.decode(&context(), "", &mut object, Vec::new())?;
+    resource.decode(&context(), "", &mut object)?;
     registry.create(&context(), resource, namespace, None, object).await.map(drop)
 }
 

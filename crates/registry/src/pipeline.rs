@@ -85,7 +85,7 @@ impl Registry {
         let (changed, managed) = (request.changed(), request.take_managed());
         let mut object = request.into_object();
         if let (true, Some(object)) = (changed, &mut object) {
-            target.res.decode(target.cx, target.sub, object, Vec::new())?;
+            target.res.decode(target.cx, target.sub, object)?;
             if target.res.is_own_body(target.sub) {
                 target.res.strategy.apply_defaults(object);
             }

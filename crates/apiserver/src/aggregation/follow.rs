@@ -255,7 +255,7 @@ impl Aggregation {
     }
 
     async fn create(&self, resource: &Served, mut object: Value) -> Result<(), Status> {
-        resource.decode(&context(), "", &mut object, Vec::new())?;
+        resource.decode(&context(), "", &mut object)?;
         self.registry.create(&context(), resource, "", None, object).await.map(drop)
     }
 
