@@ -212,24 +212,40 @@ fn metrics_have_upstreams_names() {
     assert!(!node.contains("apiserver_") && !node.contains("scheduler_"), "{node}");
 }
 
+/// Upstream: `test/e2e/apimachinery/health_handlers.go` ("should contain necessary checks").
 #[test]
 fn health_checks_are_named_as_upstreams() {
     let c = Cluster::start(KNARR);
-    let verbose = c.k("get --raw /readyz?verbose");
-    for check in [
-        "ping",
-        "log",
-        "etcd",
-        "informer-sync",
-        "controllers",
-        "scheduler",
-        "kubelet",
-        "poststarthook/rbac/bootstrap-roles",
-        "poststarthook/priority-and-fairness-config-consumer",
-    ] {
-        assert!(verbose.contains(&format!("[+]{check} ok\n")), "{check} is not in {verbose}");
-        assert_eq!(c.k(&format!("get --raw /readyz/{check}")), "ok");
+    let hooks = [
+        "start-apiserver-admission-initializer",
+        "generic-apiserver-start-informers",
+        "start-apiextensions-informers",
+        "start-apiextensions-controllers",
+        "crd-informer-synced",
+        "bootstrap-controller",
+        "start-system-namespaces-controller",
+        "rbac/bootstrap-roles",
+        "scheduling/bootstrap-system-priority-classes",
+        "start-legacy-token-tracking-controller",
+        "start-cluster-authentication-info-controller",
+        "start-kube-aggregator-informers",
+        "apiservice-registration-controller",
+        "apiservice-status-local-available-controller",
+        "apiservice-status-remote-available-controller",
+        "kube-apiserver-autoregistration",
+        "apiservice-openapi-controller",
+    ];
+    let hooks = hooks.map(|hook| format!("poststarthook/{hook}"));
+    let everywhere = ["ping", "log", "etcd", "autoregister-completion"].map(str::to_owned);
+    let ready = ["informer-sync", "etcd-readiness", "controllers", "scheduler", "kubelet"].map(str::to_owned);
+    for (endpoint, more) in [("healthz", &[][..]), ("livez", &[][..]), ("readyz", &ready[..])] {
+        let verbose = c.k(&format!("get --raw /{endpoint}?verbose"));
+        for check in everywhere.iter().chain(&hooks).chain(more) {
+            assert!(verbose.contains(&format!("[+]{check} ok\n")), "{check} is not in {verbose}");
+            assert_eq!(c.k(&format!("get --raw /{endpoint}/{check}")), "ok");
+        }
     }
+    let verbose = c.k("get --raw /readyz?verbose");
     assert!(verbose.ends_with("[+]shutdown ok\nreadyz check passed\n"), "{verbose}");
     assert!(!c.k("get --raw /livez?verbose").contains("kubelet"), "a component that is not ready is no reason to restart");
     assert!(c.k("get --raw /livez?verbose&exclude=etcd").contains("[+]etcd excluded: ok\n"));

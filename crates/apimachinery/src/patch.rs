@@ -1,8 +1,9 @@
 //! Patches of objects in JSON form.
 //!
 //! [`json()`], [`merge()`] and [`strategic()`] take the stored object and a parsed patch and return the patched object, which still has to
-//! be decoded, defaulted and validated. [`parse_operations`] and [`parse_object`] read the body of the request; [`json_patch()`],
-//! [`merge_patch`] and [`strategic_merge_patch`] do both at once. Server-side apply is in [`crate::apply`].
+//! be decoded, defaulted and validated. [`parse_operations`] and [`parse_object`] read the body of the request, [`strict_operations`] and
+//! [`strict_object`] also tell what is wrong with its keys; [`json_patch()`], [`merge_patch`] and [`strategic_merge_patch`] do both at
+//! once. Server-side apply is in [`crate::apply`].
 
 mod failure;
 mod lists;
@@ -12,7 +13,7 @@ mod strategic;
 
 use crate::status::{Details, Reason, Status};
 pub use failure::JsonPatchError;
-pub use operations::{MAX_COPIED_BYTES, MAX_JSON_PATCH_OPERATIONS, apply_json, json, parse_operations};
+pub use operations::{MAX_COPIED_BYTES, MAX_JSON_PATCH_OPERATIONS, apply_json, json, parse_operations, strict_operations};
 use schema::{Schema, TypeId};
 use serde_json::Value;
 pub use strategic::{StrategicError, strategic};
@@ -104,8 +105,22 @@ pub fn parse_object(body: &[u8]) -> Result<Value, Status> {
     Ok(patch)
 }
 
+/// As [`parse_object`]; the second value tells of keys that occur twice: `duplicate field "spec.paused"`.
+///
+/// # Errors
+/// As [`parse_object`].
+pub fn strict_object(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    let (patch, duplicates) = schema::parse_strict(body).map_err(|error| unreadable(&error))?;
+    check_object(&patch)?;
+    Ok((patch, duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect()))
+}
+
 fn parse(body: &[u8]) -> Result<Value, Status> {
-    serde_json::from_slice(body).map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+    serde_json::from_slice(body).map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &serde_json::Error) -> Status {
+    Status::bad_request(format!("error decoding patch: {error}"))
 }
 
 fn check_object(patch: &Value) -> Result<(), Status> {
@@ -170,6 +185,26 @@ mod tests {
         assert_eq!(merge_patch(&json!({"a": 1}), br#"{"a":2}"#), Ok(json!({"a": 2})));
         assert_eq!(json_patch(&json!({"a": 1}), br#"[{"op":"remove","path":"/a"}]"#), Ok(json!({})));
         check("{", Err("error decoding patch: EOF while parsing an object at line 1 column 1"));
+    }
+
+    /// Upstream: `applyJSPatch` and `strategicPatchObject` decode what is a patch strictly, too.
+    #[test]
+    fn strict_bodies() {
+        let told = |(_, problems): (Value, Vec<String>)| problems;
+        let object = |body: &str| strict_object(body.as_bytes()).map(told).map_err(|status| status.message);
+        assert_eq!(object(r#"{"a":{"b":1,"b":2},"c":1}"#), Ok(vec![r#"duplicate field "a.b""#.to_owned()]));
+        let list = "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}";
+        assert_eq!(object("[]"), Err(list.to_owned()));
+        let operations = |body: &str| strict_operations(body.as_bytes()).map(told).map_err(|status| status.message);
+        assert_eq!(operations(r#"[{"op":"remove","path":"/a"},null]"#), Ok(Vec::new()));
+        let both = [r#"json patch unknown field "[0].foo""#, r#"json patch duplicate field "[1].path""#].map(str::to_owned);
+        let text = r#"[{"op":"add","path":"/a","foo":"bar"},{"op":"add","path":"/b","path":"/c","value":1}]"#;
+        assert_eq!(operations(text), Ok(both.to_vec()));
+        let of = |what: &str, go: &str| Err(format!("error decoding patch: json: cannot unmarshal {what} into Go {go}"));
+        assert_eq!(operations("{}"), of("object", "value of type []handlers.jsonPatchOp"));
+        assert_eq!(operations("[1]"), of("number", "value of type handlers.jsonPatchOp"));
+        assert_eq!(operations(r#"[{"op":1}]"#), of("number", "struct field jsonPatchOp.op of type string"));
+        assert_eq!(operations(r#"[{"op":null}]"#), Ok(Vec::new()));
     }
 
     fn values() -> impl Strategy<Value = Value> {

@@ -29,7 +29,7 @@ use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard, RwLockWriteGua
 use registry::{Registry, User};
 
 pub use escalation::EscalationCheck;
-pub use index::{Granted, Index};
+pub use index::{Grant, Index};
 pub use policy::Policy;
 pub use reconcile::run;
 pub(crate) use reconcile::{again, start};
@@ -143,24 +143,24 @@ impl<'a> Attributes<'a> {
 
 /// Why somebody may or may not, in the words of the authorizers, which may say nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason<'a> {
+pub enum Explanation<'a> {
     /// What was said, maybe nothing.
     Said(String),
     /// A binding. Nearly every request is allowed by one, and it is told of few: they make a text of it.
-    Granted(Granted<'a>),
+    Grant(Grant<'a>),
 }
 
-impl Default for Reason<'_> {
+impl Default for Explanation<'_> {
     fn default() -> Self {
         Self::Said(String::new())
     }
 }
 
-impl fmt::Display for Reason<'_> {
+impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Said(text) => f.write_str(text),
-            Self::Granted(grant) => write!(f, "RBAC: allowed by {grant}"),
+            Self::Grant(grant) => write!(f, "RBAC: allowed by {grant}"),
         }
     }
 }
@@ -173,7 +173,7 @@ pub struct Decision<'a> {
     /// The user may not, whatever others say. Neither is said where nobody has an opinion, which comes to the same.
     pub denied: bool,
     /// Why.
-    pub reason: Reason<'a>,
+    pub reason: Explanation<'a>,
     /// What went wrong meanwhile.
     pub error: Option<String>,
 }
@@ -202,13 +202,13 @@ enum Verdict {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Opinion<'a> {
     verdict: Verdict,
-    reason: Reason<'a>,
+    reason: Explanation<'a>,
     error: Option<String>,
 }
 
 impl Opinion<'_> {
     fn of(verdict: Verdict, reason: impl Into<String>) -> Self {
-        Self { verdict, reason: Reason::Said(reason.into()), error: None }
+        Self { verdict, reason: Explanation::Said(reason.into()), error: None }
     }
 }
 
@@ -327,7 +327,7 @@ impl Authorizer {
             reasons.extend(Some(reason.to_string()).filter(|reason| !reason.is_empty()));
             errors.extend(error);
         }
-        Decision { reason: Reason::Said(reasons.join("\n")), error: aggregate(&errors), ..Decision::default() }
+        Decision { reason: Explanation::Said(reasons.join("\n")), error: aggregate(&errors), ..Decision::default() }
     }
 
     /// Why the rules of a user, as [`Self::rules_of`] has them, may not be all that the user may do.
@@ -351,8 +351,8 @@ impl Authorizer {
 
     fn by_rules<'a>(&self, registry: &Registry, attributes: &Attributes<'a>) -> Opinion<'a> {
         let index = self.index(registry);
-        if let Some(grant) = index.granted(attributes) {
-            return Opinion { verdict: Verdict::Allow, reason: Reason::Granted(grant), error: None };
+        if let Some(grant) = index.grant(attributes) {
+            return Opinion { verdict: Verdict::Allow, reason: Explanation::Grant(grant), error: None };
         }
         let missing = index.missing(attributes.user, if attributes.is_resource { attributes.namespace } else { "" });
         Opinion::of(Verdict::None, if missing.is_empty() { String::new() } else { format!("RBAC: {}", missing.join(", ")) })
@@ -423,7 +423,7 @@ mod tests {
         let attributes = Attributes { verb: "get", path: "/x", ..Attributes::new(&user) };
         let check = |reason: &str, error: Option<&str>, expected: &str| {
             let decision =
-                Decision { reason: Reason::Said(reason.into()), error: error.map(str::to_owned), ..Decision::default() };
+                Decision { reason: Explanation::Said(reason.into()), error: error.map(str::to_owned), ..Decision::default() };
             let message = attributes.refused(&decision).message;
             assert!(message.ends_with(&format!("User \"jane\" cannot get path \"/x\"{expected}")), "{message}");
         };

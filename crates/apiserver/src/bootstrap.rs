@@ -1,5 +1,5 @@
 //! What every cluster has before anybody asks: its namespaces, the system's priority classes, flow schemas and priority levels, the
-//! range of service addresses and the `kubernetes` Service.
+//! range of service addresses, the `kubernetes` Service, and since when uses of tokens are written down.
 
 mod flow_control;
 
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::authn::{MASTERS, user};
 
 const NETWORKING: &str = "networking.k8s.io";
+const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
 /// Time before objects that could not be written are tried again.
 pub(crate) const RETRY: Duration = Duration::from_secs(5);
 
@@ -34,11 +35,14 @@ pub(crate) async fn run(registry: &Registry, service_cidrs: &[IpNet], advertised
     let ranges = publish_ranges(registry, service_cidrs);
     let (namespaces, classes, flows, ranges) =
         join!(namespaces(registry), priority_classes(registry), flow_control::run(registry), ranges);
-    let published = match service_cidrs.first() {
-        Some(first) => publish(registry, first, advertised).await,
-        None => Err(Status::internal("services have no range of addresses")),
+    let publish = async {
+        match service_cidrs.first() {
+            Some(first) => publish(registry, first, advertised).await,
+            None => Err(Status::internal("services have no range of addresses")),
+        }
     };
-    namespaces.and(classes).and(flows).and(ranges).and(published)
+    let (published, tracked) = join!(publish, track_tokens(registry));
+    namespaces.and(classes).and(flows).and(ranges).and(published).and(tracked)
 }
 
 /// Waits for all, also for those after one that is refused: what is refused for want of room may leave room for what is smaller.
@@ -77,6 +81,22 @@ async fn priority_classes(registry: &Registry) -> Result<(), Status> {
     all(made).await
 }
 
+/// Says since when uses of tokens that Secrets hold are written down (`authn::legacy_token`): the controller that takes unused ones
+/// away believes no time before that (upstream: `legacytokentracking`).
+async fn track_tokens(registry: &Registry) -> Result<(), Status> {
+    let maps = &resource(registry, "", "configmaps")?;
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let object = json!({"metadata": {"name": TRACKING}, "data": {"since": today}});
+    ensure(registry, "", "configmaps", "kube-system", object).await?;
+    let mut found = registry.get(maps, "kube-system", TRACKING, None).await?.value();
+    let is_day = |text: &str| text.parse().is_ok_and(|day: jiff::civil::Date| day.to_string() == text);
+    if found["data"]["since"].as_str().is_some_and(is_day) {
+        return Ok(());
+    }
+    found["data"]["since"] = today.into();
+    registry.update(&context(), maps, "", "kube-system", TRACKING, found).await.map(drop)
+}
+
 /// Puts these objects back when somebody deletes or changes them (`kubectl delete all --all` takes the `kubernetes` Service, too),
 /// until the registry ends. The gates are open while they are there.
 pub(crate) async fn keep(
@@ -86,6 +106,7 @@ pub(crate) async fn keep(
     gates: Vec<Gate>,
 ) -> Result<(), Status> {
     let own = fields::Selector::parse("metadata.name=kubernetes").ok();
+    let tracking = fields::Selector::parse(&format!("metadata.name={TRACKING}")).ok();
     let kept = [
         ("", "namespaces", None, None),
         ("scheduling.k8s.io", "priorityclasses", None, None),
@@ -95,6 +116,7 @@ pub(crate) async fn keep(
         ("", "endpoints", Some("default"), own.clone()),
         ("discovery.k8s.io", "endpointslices", Some("default"), own.clone()),
         (NETWORKING, "servicecidrs", None, own),
+        ("", "configmaps", Some("kube-system"), tracking),
     ];
     loop {
         let mut changes = SelectAll::new();
@@ -183,7 +205,7 @@ async fn ensure(registry: &Registry, group: &str, plural: &str, namespace: &str,
 }
 
 async fn create(registry: &Registry, resource: &Served, namespace: &str, mut object: Value) -> Result<(), Status> {
-    resource.decode(&context(), "", &mut object, Vec::new())?;
+    resource.decode(&context(), "", &mut object)?;
     registry.create(&context(), resource, namespace, None, object).await.map(drop)
 }
 

@@ -91,6 +91,11 @@ pub(crate) fn parse(headers: &HeaderMap, bytes: &[u8], expected: (&str, &str, &s
     }
 }
 
+/// Whether the body is JSON by its Content-Type.
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    matches!(negotiate::body_format(headers), Ok(Format::Json))
+}
+
 /// Custom resources have no protobuf form.
 pub(crate) fn refuse_protobuf(headers: &HeaderMap) -> Result<(), Status> {
     match negotiate::body_format(headers)? {

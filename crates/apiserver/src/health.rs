@@ -25,6 +25,57 @@ use crate::respond;
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Checks of this name are about what is done once after the start.
 const HOOK: &str = "poststarthook/";
+/// Another one: all that is registered once is.
+const COMPLETE: &str = "autoregister-completion";
+
+/// Upstream's names of what one thing of ours does. Its start hooks are many programs' in one; probes and its tests ask for them by name.
+pub(crate) mod hooks {
+    use super::COMPLETE;
+
+    /// The indices that requests are judged by follow the store.
+    pub(crate) const INFORMERS: [&str; 3] = [
+        "informer-sync",
+        "poststarthook/generic-apiserver-start-informers",
+        "poststarthook/start-apiserver-admission-initializer",
+    ];
+    /// Flow schemas and priority levels are in force.
+    pub(crate) const FAIRNESS: [&str; 2] =
+        ["poststarthook/priority-and-fairness-config-consumer", "poststarthook/priority-and-fairness-filter"];
+    /// The objects that every cluster has are there: namespaces, the `kubernetes` Service and ServiceCIDR, since when tokens are tracked.
+    pub(crate) const OWN_OBJECTS: [&str; 4] = [
+        "poststarthook/bootstrap-controller",
+        "poststarthook/start-kubernetes-service-cidr-controller",
+        "poststarthook/start-legacy-token-tracking-controller",
+        "poststarthook/start-system-namespaces-controller",
+    ];
+    /// Custom resources are served.
+    pub(crate) const DEFINITIONS: [&str; 3] = [
+        "poststarthook/crd-informer-synced",
+        "poststarthook/start-apiextensions-controllers",
+        "poststarthook/start-apiextensions-informers",
+    ];
+    /// APIServices are followed, with what is discovered and documented of them.
+    pub(crate) const AGGREGATION: [&str; 6] = [
+        "poststarthook/apiservice-discovery-controller",
+        "poststarthook/apiservice-openapi-controller",
+        "poststarthook/apiservice-openapiv3-controller",
+        "poststarthook/apiservice-registration-controller",
+        "poststarthook/apiservice-status-remote-available-controller",
+        "poststarthook/start-kube-aggregator-informers",
+    ];
+    /// The APIServices of this server are there, with their conditions, and what other servers need to know of it.
+    pub(crate) const REGISTRATION: [&str; 4] = [
+        COMPLETE,
+        "poststarthook/apiservice-status-local-available-controller",
+        "poststarthook/kube-apiserver-autoregistration",
+        "poststarthook/start-cluster-authentication-info-controller",
+    ];
+    /// The server's lease is renewed, and those that are over are taken away.
+    pub(crate) const IDENTITY: [&str; 2] = [
+        "poststarthook/start-kube-apiserver-identity-lease-controller",
+        "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
+    ];
+}
 
 /// That something works, or why not.
 pub(crate) type Outcome = Result<(), String>;
@@ -95,10 +146,12 @@ pub(crate) async fn store(inner: &Inner) -> Outcome {
 /// Every check of an endpoint, in upstream's order.
 async fn checks(inner: &Inner, endpoint: &str) -> Vec<(String, Outcome)> {
     let log = if base::logging::works() { Ok(()) } else { Err("logging blocked".to_owned()) };
-    let mut checks = vec![("ping".to_owned(), Ok(())), ("log".to_owned(), log), ("etcd".to_owned(), store(inner).await)];
+    let store = store(inner).await;
+    let mut checks = vec![("ping".to_owned(), Ok(())), ("log".to_owned(), log), ("etcd".to_owned(), store.clone())];
     let known = inner.readiness.snapshot().into_iter().map(|(name, state)| (name.to_owned(), state));
-    let (hooks, components): (Vec<_>, Vec<_>) = known.partition(|(name, _)| name.starts_with(HOOK));
+    let (hooks, components): (Vec<_>, Vec<_>) = known.partition(|(name, _)| is_hook(name));
     if endpoint == "readyz" {
+        checks.push(("etcd-readiness".to_owned(), store));
         let (mut last, components): (Vec<_>, Vec<_>) = components.into_iter().partition(|(name, _)| name == "shutdown");
         checks.extend(components);
         checks.extend(hooks);
@@ -107,6 +160,11 @@ async fn checks(inner: &Inner, endpoint: &str) -> Vec<(String, Outcome)> {
         checks.extend(hooks);
     }
     checks
+}
+
+/// Whether a check is about what is done once after the start.
+fn is_hook(name: &str) -> bool {
+    name.starts_with(HOOK) || name == COMPLETE
 }
 
 /// The code and the text of an endpoint. Why a check failed is told only by its own path, which not everybody may read.

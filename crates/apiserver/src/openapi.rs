@@ -32,8 +32,11 @@ use part::Document;
 use parts::Form;
 
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const JSON: &str = "application/json";
+/// What documents of version 3 can be had as. Upstream has them in protobuf, too, which none of its clients asks for.
+const V3_TYPES: [&str; 1] = [JSON];
 /// What the document of version 2 can be had as. The last one is a name that is no media type, and which clients use.
-const V2_TYPES: [&str; 3] = ["application/json", V2_PROTOBUF, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"];
+const V2_TYPES: [&str; 3] = [JSON, V2_PROTOBUF, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"];
 
 /// The documents of a registry.
 pub(crate) struct OpenApi {
@@ -72,10 +75,13 @@ impl OpenApi {
         respond::bytes(StatusCode::OK, "application/json", json!({"paths": paths}).to_string())
     }
 
-    /// `/openapi/v3/PATH`. A hash in the query makes the answer one that stays true, or leads to the present document.
+    /// `/openapi/v3/PATH`, as JSON. A hash in the query makes the answer one that stays true, or leads to the present document.
     pub(crate) async fn v3(&self, path: &str, query: &str, headers: &HeaderMap) -> Response<Body> {
         let Ok(contents) = self.contents().await else { return unmade() };
         let Some(told) = contents.own.get(path) else { return respond::page_not_found() };
+        if best(headers, &V3_TYPES).is_none() {
+            return not_acceptable();
+        }
         let hash = query.split('&').find_map(|pair| pair.strip_prefix("hash=")).filter(|hash| !hash.is_empty());
         if hash.is_some_and(|hash| hash != told.hash) {
             return moved(&Contents::url(path, &told.hash));
@@ -89,11 +95,10 @@ impl OpenApi {
 
     /// `/openapi/v2`, as JSON or in protobuf, whichever the client likes best.
     pub(crate) async fn v2(&self, headers: &HeaderMap) -> Response<Body> {
-        let wanted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).filter(|wanted| !wanted.is_empty());
-        let form = match negotiate::best(wanted.unwrap_or("*/*"), &V2_TYPES) {
-            Some("application/json") => Form::V2,
+        let form = match best(headers, &V2_TYPES) {
+            Some(JSON) => Form::V2,
             Some(_) => Form::Protobuf,
-            None => return respond::text(StatusCode::NOT_ACCEPTABLE, Body::Empty),
+            None => return not_acceptable(),
         };
         let Ok(contents) = self.contents().await else { return unmade() };
         self.send(&contents, form, "", &contents.all, headers).await
@@ -144,7 +149,7 @@ impl OpenApi {
         // In protobuf it is another one.
         let (media_type, tag) = match form {
             Form::Protobuf => (V2_PROTOBUF, format!("\"{hash}-protobuf\"")),
-            Form::V2 | Form::V3 => ("application/json", format!("\"{hash}\"")),
+            Form::V2 | Form::V3 => (JSON, format!("\"{hash}\"")),
         };
         let mut response = respond::bytes(StatusCode::OK, media_type, Body::Empty);
         let gzip = headers.get(ACCEPT_ENCODING).is_some_and(|value| value.as_bytes().windows(4).any(|w| w == b"gzip"));
@@ -158,12 +163,27 @@ impl OpenApi {
         if gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
+        headers.insert(VARY, VARIES);
         if let Ok(tag) = HeaderValue::from_str(&tag) {
             headers.insert(ETAG, tag);
         }
         response
     }
+}
+
+/// What answers depend on.
+const VARIES: HeaderValue = HeaderValue::from_static("Accept-Encoding, Accept");
+
+/// What of this the client likes best; without a word about it that is the first.
+fn best(headers: &HeaderMap, served: &[&'static str]) -> Option<&'static str> {
+    let wanted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).filter(|wanted| !wanted.is_empty());
+    negotiate::best(wanted.unwrap_or("*/*"), served)
+}
+
+fn not_acceptable() -> Response<Body> {
+    let mut response = respond::text(StatusCode::NOT_ACCEPTABLE, Body::Empty);
+    response.headers_mut().insert(VARY, VARIES);
+    response
 }
 
 fn unmade() -> Response<Body> {

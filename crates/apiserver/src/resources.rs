@@ -279,7 +279,8 @@ impl On<'_> {
         }
         let bytes = decode::read(body).await?;
         let (mut value, duplicates) = decode::parse(&self.call.parts.headers, &bytes, expected)?;
-        self.resource.decode(cx, self.target.sub, &mut value, duplicates)?;
+        let json = decode::is_json(&self.call.parts.headers).then_some(&bytes[..]);
+        self.resource.decode_body(cx, self.target.sub, &mut value, duplicates, json)?;
         if let Some(record) = &self.call.record {
             record.concerns(&value);
             record.asked(&value);

@@ -20,6 +20,7 @@ use crate::authz::{self, Authorizer};
 use crate::call::Inner;
 use crate::definitions::Definitions;
 use crate::discovery::Discovery;
+use crate::health::hooks;
 use crate::openapi::OpenApi;
 use crate::proxy::KubeletClient;
 use crate::remote::Remotes;
@@ -173,15 +174,14 @@ impl Core {
     /// resources.
     pub fn start(self, tasks: &Tasks) {
         let Inner { registry, authorizer, budgets, .. } = &*self.api.0;
-        let policy = authz::run(registry.clone(), authorizer.clone(), self.readiness.gate("informer-sync"));
+        let policy = authz::run(registry.clone(), authorizer.clone(), self.readiness.gate_of(hooks::INFORMERS));
         tasks.spawn_until_cancelled("rbac index", OnFailure::Shutdown, policy);
-        let (fairness, followed) =
-            (budgets.fairness.clone(), self.readiness.gate("poststarthook/priority-and-fairness-config-consumer"));
+        let (fairness, followed) = (budgets.fairness.clone(), self.readiness.gate_of(hooks::FAIRNESS));
         let adjusting = fairness::follow::adjust(fairness.clone());
         let following = fairness::follow::run(registry.clone(), fairness, followed);
         tasks.spawn_until_cancelled("flow schemas", OnFailure::Shutdown, following);
         tasks.spawn_until_cancelled("priority levels", OnFailure::Shutdown, adjusting);
-        let kept = self.readiness.gate("poststarthook/start-system-namespaces-controller");
+        let kept = self.readiness.gate_of(hooks::OWN_OBJECTS);
         let gates = self.made.into_iter().chain([kept]).collect();
         let own = bootstrap::keep(registry.clone(), self.service_cidrs, self.advertised, gates);
         tasks.spawn_until_cancelled("own objects", OnFailure::Shutdown, own);
@@ -189,7 +189,7 @@ impl Core {
             tasks.spawn_until_cancelled("default roles", OnFailure::Shutdown, authz::again(registry.clone(), gate));
         }
         let (definitions, revision) = self.definitions;
-        let synced = self.readiness.gate("poststarthook/crd-informer-synced");
+        let synced = self.readiness.gate_of(hooks::DEFINITIONS);
         let definitions = definitions.run(revision, tasks.clone(), synced);
         tasks.spawn_until_cancelled("custom resource definitions", OnFailure::Shutdown, definitions);
         let told = self.readiness.gate("start-validating-admission-policy-status-controller");
@@ -234,10 +234,12 @@ impl Service {
         let inner = api.0.clone();
         let remotes = self.core.remotes.clone();
         self.core.start(&tasks);
-        let available = readiness.gate("poststarthook/apiservice-status-remote-available-controller");
-        tasks.spawn_until_cancelled("api services", OnFailure::Shutdown, self.aggregation.run(available));
+        let (available, registered) = (readiness.gate_of(hooks::AGGREGATION), readiness.gate_of(hooks::REGISTRATION));
+        let aggregation = self.aggregation.run(available, registered);
+        tasks.spawn_until_cancelled("api services", OnFailure::Shutdown, aggregation);
         let identity = crate::identity_lease::keep(inner.registry.clone());
         tasks.spawn_until_cancelled("identity lease", OnFailure::Log, identity);
+        readiness.gate_of(hooks::IDENTITY).ready();
         let configured = inner.clone();
         let follow = async move { configured.authenticator.follow().await };
         tasks.spawn_until_cancelled("authentication configuration", OnFailure::Log, follow);

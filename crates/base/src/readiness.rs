@@ -36,7 +36,7 @@ fn waits_for(left: &BTreeSet<&'static str>) -> String {
 
 /// Says when one component is ready. Not ready until told so.
 pub struct Gate {
-    name: &'static str,
+    names: Vec<&'static str>,
     readiness: Readiness,
 }
 
@@ -49,7 +49,12 @@ impl Default for Readiness {
 impl Readiness {
     /// Registers a component as not ready, with the reason `starting`.
     pub fn gate(&self, name: &'static str) -> Gate {
-        let gate = Gate { name, readiness: self.clone() };
+        self.gate_of([name])
+    }
+
+    /// The same for a component that is known by several names.
+    pub fn gate_of(&self, names: impl IntoIterator<Item = &'static str>) -> Gate {
+        let gate = Gate { names: names.into_iter().collect(), readiness: self.clone() };
         gate.not_ready("starting");
         gate
     }
@@ -92,7 +97,11 @@ impl Gate {
     }
 
     fn set(&self, state: Result<(), String>) {
-        self.readiness.0.send_if_modified(|all| all.insert(self.name, state.clone()) != Some(state));
+        self.readiness.0.send_if_modified(|all| {
+            let is_new = self.names.iter().any(|name| all.get(name) != Some(&state));
+            all.extend(self.names.iter().map(|name| (*name, state.clone())));
+            is_new
+        });
     }
 }
 
@@ -112,6 +121,10 @@ mod tests {
         assert_eq!(state(), Some(Ok(())));
         assert!(readiness.gate("none").parts([]).is_empty());
         assert_eq!(readiness.snapshot()["none"], Ok(()));
+        let gate = readiness.gate_of(["one", "two"]);
+        assert_eq!(["one", "two"].map(|name| readiness.snapshot()[name].is_ok()), [false, false]);
+        gate.ready();
+        assert_eq!(["one", "two"].map(|name| readiness.snapshot()[name].is_ok()), [true, true]);
     }
 
     #[tokio::test]

@@ -47,12 +47,12 @@ pub(crate) struct AccountTokens {
 
 impl AccountTokens {
     pub(crate) fn new(informers: &Informers, certificates: String, sign: SignKept) -> Self {
-        Self { secrets: informers.of_selected(&format!("type={TYPE}")), accounts: informers.of(), certificates, sign }
+        Self { secrets: holders(informers), accounts: informers.of(), certificates, sign }
     }
 
     /// The account of the Secret. One that the cache does not have may be younger than the cache is: a Secret is not deleted for that.
     async fn account(&self, cx: &Cx, secret: &Secret, namespace: &str) -> kube::Result<Option<Arc<ServiceAccount>>> {
-        let name = annotation(secret, ACCOUNT_NAME);
+        let name = account_name(secret);
         let known = self.accounts.get(Some(namespace), name).filter(|account| is_of(secret, account));
         if known.is_some() {
             return Ok(known);
@@ -66,14 +66,29 @@ impl AccountTokens {
     }
 }
 
+/// The Secrets of the type.
+pub(crate) fn holders(informers: &Informers) -> Informer<Secret> {
+    informers.of_selected(&format!("type={TYPE}"))
+}
+
+/// Whether the Secret is of the type.
+pub(crate) fn is_holder(secret: &Secret) -> bool {
+    secret.type_.as_deref() == Some(TYPE)
+}
+
+/// The name of the account that the Secret is for; may be empty.
+pub(crate) fn account_name(secret: &Secret) -> &str {
+    annotation(secret, ACCOUNT_NAME)
+}
+
 fn annotation<'a>(secret: &'a Secret, key: &str) -> &'a str {
     secret.metadata.annotations.as_ref().and_then(|all| all.get(key)).map_or("", String::as_str)
 }
 
 /// Whether the Secret is for this account, and not for one before it that had the same name.
-fn is_of(secret: &Secret, account: &ServiceAccount) -> bool {
+pub(crate) fn is_of(secret: &Secret, account: &ServiceAccount) -> bool {
     let uid = annotation(secret, ACCOUNT_UID);
-    annotation(secret, ACCOUNT_NAME) == meta::name(account) && (uid.is_empty() || uid == meta::uid(account))
+    account_name(secret) == meta::name(account) && (uid.is_empty() || uid == meta::uid(account))
 }
 
 /// What the Secret should hold, with a token by `sign` where it has none; None when it holds that.
@@ -114,7 +129,7 @@ impl Controller for AccountTokens {
         let of_account = Source::stepped(&self.accounts, move |step, queue| {
             let account = step.key();
             for secret in secrets.in_namespace(account.ns()) {
-                if annotation(&secret, ACCOUNT_NAME) == account.name {
+                if account_name(&secret) == account.name {
                     queue.add(Key { namespace: account.namespace.clone(), name: meta::name(secret.as_ref()).to_owned() });
                 }
             }
@@ -123,8 +138,7 @@ impl Controller for AccountTokens {
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
-        let secret =
-            self.secrets.by_key(key).filter(|secret| secret.type_.as_deref() == Some(TYPE) && !meta::ends(secret.as_ref()));
+        let secret = self.secrets.by_key(key).filter(|secret| is_holder(secret) && !meta::ends(secret.as_ref()));
         let Some(secret) = secret else { return Ok(Action::Done) };
         let api: Api<Secret> = Api::namespaced(cx.client.clone(), key.ns());
         let Some(account) = self.account(cx, &secret, key.ns()).await? else {

@@ -24,6 +24,7 @@ mod garbage;
 mod hash;
 mod history;
 mod job;
+mod legacy_tokens;
 mod local_path;
 mod meta;
 mod namespace;
@@ -79,6 +80,7 @@ pub use clock::Clock;
 pub use controller::{Action, Controller, Cx, Error, Source};
 use device_taints::DeviceTaints;
 use garbage::GarbageCollector;
+use legacy_tokens::LegacyTokens;
 pub use local_path::{DIRECTORY as LOCAL_VOLUMES, PROVISIONER as LOCAL_PROVISIONER};
 use node_lifecycle::NodeLifecycle;
 pub use pod_cidrs::HOLLOW;
@@ -144,6 +146,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<namespace::Namespaces>(|o, t| launch(namespace::Namespaces::new(&o.informers), o, t)),
     entry::<service_account::ServiceAccounts>(|o, t| launch(service_account::ServiceAccounts::new(&o.informers), o, t)),
     entry::<AccountTokens>(|o, t| launch(AccountTokens::new(&o.informers, o.root_ca.clone(), o.sign_kept.clone()), o, t)),
+    entry::<LegacyTokens>(|o, t| launch(LegacyTokens::new(&o.informers), o, t)),
     entry::<root_ca::RootCa>(|o, t| launch(root_ca::RootCa::new(&o.informers, o.root_ca.clone()), o, t)),
     entry::<trust_bundle::ServingBundle>(|o, t| launch(trust_bundle::ServingBundle::new(&o.informers, o.root_ca.clone()), o, t)),
     entry::<deployment::Deployments>(|o, t| launch(deployment::Deployments::new(&o.informers), o, t)),

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use client::Api;
-use client::kube;
 use client::kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use client::{Index, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
 use serde_json::json;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
+use crate::eviction::forgive;
 use crate::node_lifecycle::is_shut_down;
 use crate::{meta, pods};
 
@@ -158,14 +158,6 @@ fn disrupted(pod: &Pod, why: &str) -> Vec<PodCondition> {
         ..Default::default()
     });
     conditions
-}
-
-/// Gone, or another of the same name: what is wanted.
-fn forgive(result: kube::Result<()>) -> Result<(), Error> {
-    match result {
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        other => Ok(other?),
-    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ mod validating_admission_policy_binding;
 mod validating_webhook_configuration;
 mod webhook;
 
-use crate::def::KindDef;
+use crate::def::{KindDef, UnqualifiedFinalizers};
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
@@ -25,6 +25,6 @@ const fn def(kind: &'static str, plural: &'static str, singular: &'static str) -
         .cluster()
         .generation()
         .versioned()
-        .unqualified_finalizers()
+        .unqualified_finalizers(UnqualifiedFinalizers::Kept)
         .categories(&["api-extensions"])
 }

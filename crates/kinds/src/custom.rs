@@ -9,7 +9,6 @@ mod version;
 use std::sync::Arc;
 
 use apimachinery::field::{Error, Errors, Path};
-use apimachinery::meta;
 use apimachinery::table::ColumnDefinition;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -55,19 +54,6 @@ impl CustomKind {
     }
 }
 
-/// What somebody should know who adds a finalizer whose name another controller may have chosen, too.
-fn finalizer_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
-    let before: Vec<&str> = old.into_iter().flat_map(meta::finalizers).collect();
-    let new = meta::finalizers(object).filter(|name| !before.contains(name));
-    let plain = new.filter(|name| meta::is_unqualified_finalizer(name));
-    plain
-        .map(|name| {
-            let advice = "prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers";
-            format!("metadata.finalizers: {name:?}: {advice}")
-        })
-        .collect()
-}
-
 impl Strategy for CustomKind {
     fn def(&self) -> &KindDef {
         &self.def
@@ -92,17 +78,15 @@ impl Strategy for CustomKind {
         }
     }
 
-    fn validate(&self, object: &Value, warnings: &mut Vec<String>) -> Errors {
+    fn validate(&self, object: &Value, _: &mut Vec<String>) -> Errors {
         let mut errors = self.schema.validate(object);
         self.validate_common(object, &mut errors);
-        *warnings = finalizer_warnings(object, None);
         errors
     }
 
-    fn validate_update(&self, object: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors {
+    fn validate_update(&self, object: &Value, old: &Value, _: &mut Vec<String>) -> Errors {
         let mut errors = self.schema.validate_update(object, old);
         self.validate_common(object, &mut errors);
-        *warnings = finalizer_warnings(object, Some(old));
         errors
     }
 

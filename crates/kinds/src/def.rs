@@ -80,6 +80,17 @@ impl NameRule {
     }
 }
 
+/// What becomes of new finalizers without a domain, whose names another controller may have chosen, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnqualifiedFinalizers {
+    /// They are refused (upstream: the rules of `pkg/apis/core/validation`).
+    Refused,
+    /// They are kept, with a warning (custom resources).
+    Told,
+    /// They are kept (upstream: kinds whose rules are those of `apimachinery` alone).
+    Kept,
+}
+
 /// What becomes of the dependents of an object that is deleted without a word about them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dependents {
@@ -165,9 +176,8 @@ pub struct KindDef {
     pub status_is_optional: bool,
     /// Rule for names.
     pub name: NameRule,
-    /// Names of finalizers may be without a domain: the rules of the kind are of `apimachinery` alone upstream, not those of
-    /// `pkg/apis/core/validation`. Custom resources are told instead.
-    pub unqualified_finalizers: bool,
+    /// What becomes of new finalizers without a domain.
+    pub unqualified_finalizers: UnqualifiedFinalizers,
     /// Default propagation of deletions.
     pub dependents: Dependents,
     /// What somebody is told who deletes an object and says nothing of its dependents.
@@ -219,7 +229,7 @@ impl KindDef {
             status_on_create: false,
             status_is_optional: false,
             name: NameRule::Subdomain,
-            unqualified_finalizers: false,
+            unqualified_finalizers: UnqualifiedFinalizers::Refused,
             dependents: Dependents::Go,
             silent_deletion: None,
             returns_deleted: false,
@@ -371,15 +381,9 @@ impl KindDef {
         self
     }
 
-    /// Finalizers may be without a domain.
-    pub const fn unqualified_finalizers(mut self) -> Self {
-        self.unqualified_finalizers = true;
-        self
-    }
-
-    /// Finalizers have a domain, unlike those of another version of the kind.
-    pub const fn qualified_finalizers(mut self) -> Self {
-        self.unqualified_finalizers = false;
+    /// Sets what becomes of new finalizers without a domain.
+    pub const fn unqualified_finalizers(mut self, rule: UnqualifiedFinalizers) -> Self {
+        self.unqualified_finalizers = rule;
         self
     }
 

@@ -49,7 +49,7 @@ pub use admissionregistration::expressions;
 pub use columns::{Column, scale_columns, scale_row};
 pub use conversion::Conversion;
 pub use custom::CustomVersion;
-pub use def::{Computed, Dependents, GroupVersionKindRef, KindDef, Name, NameRule, Names, StatusKeeps};
+pub use def::{Computed, Dependents, GroupVersionKindRef, KindDef, Name, NameRule, Names, StatusKeeps, UnqualifiedFinalizers};
 pub use flowcontrol::{Bootstrap, bootstrap, is_obsolete};
 pub use list::KINDS;
 pub use strategy::{Fields, Rules, Strategy};

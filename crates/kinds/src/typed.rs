@@ -215,7 +215,7 @@ impl<K: Kind> Strategy for Typed<K> {
         if let Some(typed) = typed::<K>(object, &mut errors) {
             typed.validate(&mut errors);
             typed.validate_create(&mut errors);
-            *warnings = typed.warnings();
+            warnings.extend(typed.warnings());
             warnings.extend(K::DEF.without_effect.map(str::to_owned));
         }
         errors
@@ -227,7 +227,7 @@ impl<K: Kind> Strategy for Typed<K> {
             new.validate(&mut errors);
             new.validate_update(&old, &mut errors);
             ratchet(&old, &mut errors);
-            *warnings = new.warnings_on_update(&old);
+            warnings.extend(new.warnings_on_update(&old));
         }
         errors
     }

@@ -192,6 +192,11 @@ enum Route {
         namespace: String,
         pod: String,
     },
+    Checkpoint {
+        namespace: String,
+        pod: String,
+        container: String,
+    },
     /// Of other nodes.
     Shared(Question),
     /// Of the provisioner of local volumes.
@@ -238,6 +243,9 @@ fn route(path: &str) -> Option<Route> {
         }
         [verb @ ("exec" | "attach"), namespace, pod, container] | [verb @ ("exec" | "attach"), namespace, pod, _, container] => {
             Route::Exec { attach: *verb == "attach", namespace: own(namespace), pod: own(pod), container: own(container) }
+        }
+        ["checkpoint", namespace, pod, container] => {
+            Route::Checkpoint { namespace: own(namespace), pod: own(pod), container: own(container) }
         }
         ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
             Route::PortForward { namespace: own(namespace), pod: own(pod) }
@@ -303,6 +311,13 @@ async fn answer(request: Request<Lent>, api: Api, tasks: Tasks) -> Response<Body
         }
         Route::Exec { attach, namespace, pod, container } => {
             exec(request, api, tasks, &query, (attach, namespace, pod, container)).await
+        }
+        Route::Checkpoint { .. } if request.method() != Method::POST => {
+            text(StatusCode::METHOD_NOT_ALLOWED, "only POST is served")
+        }
+        Route::Checkpoint { namespace, pod, container } => {
+            let timeout = query::pairs(&query).filter(|(name, _)| name == "timeout").last().map(|(_, value)| value);
+            failure(&api.no_checkpoint((&namespace, &pod, &container), timeout.as_deref()))
         }
         Route::PortForward { namespace, pod } => port_forward(request, api, tasks, namespace, pod),
         Route::Shared(question) => match api.serving() {

@@ -195,11 +195,11 @@ impl<'a> Request<'a> {
         let lenient = Context { field_validation: FieldValidation::Ignore, ..cx.clone() };
         if let (Some(Behaviour::Scale), Some(own)) = (res.behaviour(sub), &mut self.object) {
             let before = own.clone();
-            res.decode(&lenient, sub, &mut object, Vec::new())?;
+            res.decode(&lenient, sub, &mut object)?;
             scale::write(own, &res.def.scale, &object);
             return Ok(*own != before);
         }
-        version.decode(&lenient, sub, &mut object, Vec::new())?;
+        version.decode(&lenient, sub, &mut object)?;
         if !std::ptr::eq(version, res) && res.is_own_body(sub) {
             object = version.convert_to(res, object).await?;
         }

@@ -116,7 +116,22 @@ pub struct Context {
     pub create_refused: Option<Box<Status>>,
 }
 
+/// Fields that are unknown or occur twice, of a request that is strict about them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("strict decoding error: {}", .0.join(", "))]
+pub(crate) struct StrictDecodingError(Vec<String>);
+
 impl Context {
+    /// Has unknown and duplicate fields treated as the request wants it: refused, told by warnings, or not mentioned.
+    pub(crate) fn strictly(&self, problems: Vec<String>) -> Result<(), StrictDecodingError> {
+        match self.field_validation {
+            FieldValidation::Strict if !problems.is_empty() => return Err(StrictDecodingError(problems)),
+            FieldValidation::Warn => self.warn_of(&problems),
+            FieldValidation::Strict | FieldValidation::Ignore => {}
+        }
+        Ok(())
+    }
+
     /// Warns of what is wrong with a body: once for each line of what YAML's reader tells (upstream: `parseYAMLWarnings`).
     pub fn warn_of(&self, problems: &[String]) {
         for problem in problems {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use apimachinery::field::{Errors, Path};
 use apimachinery::{Status, apply, meta, names, time};
 use bytes::Bytes;
+use kinds::UnqualifiedFinalizers;
 use serde_json::Value;
 use store::{Change, Expect, Hold, Lane, Write};
 
@@ -85,7 +86,7 @@ impl Registry {
         let (changed, managed) = (request.changed(), request.take_managed());
         let mut object = request.into_object();
         if let (true, Some(object)) = (changed, &mut object) {
-            target.res.decode(target.cx, target.sub, object, Vec::new())?;
+            target.res.decode(target.cx, target.sub, object)?;
             if target.res.is_own_body(target.sub) {
                 target.res.strategy.apply_defaults(object);
             }
@@ -317,8 +318,8 @@ pub(crate) fn prepare_metadata(object: &mut Value) {
 pub(crate) fn validate_new(res: &Served, object: &mut Value, warnings: &Warnings) -> Errors {
     let rule = name_rule(res);
     let mut errors = meta::validate_object_meta(object, res.def.namespaced, rule, &Path::new("metadata"));
-    validate_finalizers(res, object, None, &mut errors);
     let mut found = Vec::new();
+    validate_finalizers(res, object, None, &mut errors, &mut found);
     errors.extend(without_managed_fields(object, |object| res.strategy.validate(object, &mut found)));
     if errors.is_empty() {
         found.into_iter().for_each(|text| warnings.push(text));
@@ -326,10 +327,26 @@ pub(crate) fn validate_new(res: &Served, object: &mut Value, warnings: &Warnings
     errors
 }
 
-/// Finalizers of most built-in kinds have a domain in their names.
-pub(crate) fn validate_finalizers(res: &Served, object: &Value, old: Option<&Value>, errors: &mut Errors) {
-    if !res.def.unqualified_finalizers && !res.is_custom() {
-        meta::validate_qualified_finalizers(object, old, &Path::new("metadata"), errors);
+/// What the kind says of new finalizers without a domain, whose names another controller may have chosen, too.
+pub(crate) fn validate_finalizers(
+    res: &Served,
+    object: &Value,
+    old: Option<&Value>,
+    errors: &mut Errors,
+    warnings: &mut Vec<String>,
+) {
+    let rule = res.def.unqualified_finalizers;
+    if rule == UnqualifiedFinalizers::Kept {
+        return;
+    }
+    let path = Path::new("metadata").child("finalizers");
+    for (index, name) in meta::new_unqualified_finalizers(object, old) {
+        if rule == UnqualifiedFinalizers::Refused {
+            meta::validate_qualified_finalizer(name, &path.index(index), errors);
+            continue;
+        }
+        let advice = "prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers";
+        warnings.push(format!("{path}: {name:?}: {advice}"));
     }
 }
 

@@ -9,7 +9,7 @@ use kinds::{Behaviour, Conversion, GroupVersionKindRef, KindDef, Names, Rules};
 use schema::Schema;
 use serde_json::Value;
 
-use crate::context::{Context, FieldValidation};
+use crate::context::Context;
 use crate::converted::Converted;
 use crate::derived::Derived;
 use crate::entry::parts::{Apart, Fields, Rest};
@@ -373,9 +373,38 @@ impl Served {
         matches!(self.behaviour(sub), None | Some(Behaviour::Status | Behaviour::Part(_)))
     }
 
-    /// Decodes a body against the schema: type errors are refused, unknown fields and what `duplicates` tells by
-    /// `cx.field_validation`.
-    pub fn decode(&self, cx: &Context, sub: &str, value: &mut Value, duplicates: Vec<String>) -> Result<(), Status> {
+    /// Decodes an object against the schema: type errors are refused, unknown fields by `cx.field_validation`.
+    pub fn decode(&self, cx: &Context, sub: &str, value: &mut Value) -> Result<(), Status> {
+        let unknown = self.settle(sub, value)?;
+        self.tell(cx, sub, unknown)
+    }
+
+    /// As [`Self::decode`], of a body. `duplicates` is told of its keys; `json` is its text, where upstream finds unknown fields and
+    /// duplicate ones in one pass and so tells them in the order of the text. Elsewhere those of the text come first.
+    pub fn decode_body(
+        &self,
+        cx: &Context,
+        sub: &str,
+        value: &mut Value,
+        mut duplicates: Vec<String>,
+        json: Option<&[u8]>,
+    ) -> Result<(), Status> {
+        let unknown = self.settle(sub, value)?;
+        let one_pass = match (self.body_schema(sub), json) {
+            (Some(ObjectSchema::Builtin(ty)), Some(text)) if !duplicates.is_empty() || unknown.len() > 1 => {
+                schema::problems(text, schema::Shape::Struct(Schema::builtin(), ty)).ok()
+            }
+            _ => None,
+        };
+        let problems = one_pass.unwrap_or_else(|| {
+            duplicates.extend(unknown);
+            duplicates
+        });
+        self.tell(cx, sub, problems)
+    }
+
+    /// Brings what a client sent into the form in which objects are kept. What is told of the fields that are not known, which go.
+    pub(crate) fn settle(&self, sub: &str, value: &mut Value) -> Result<Vec<String>, Status> {
         let (path, expected) = (self.def.subresource(sub), self.def.body_kind(self.def.subresource(sub)));
         let schema = self.body_schema(sub).ok_or_else(|| Status::internal(format!("no schema for subresource {sub}")))?;
         check_kind(value, expected, path.map_or(&[], |sub| sub.accepts))?;
@@ -385,8 +414,15 @@ impl Served {
             Status::bad_request(format!("{} in version \"{version}\" cannot be handled as a {}: {error}", expected.2, expected.2))
         })?;
         apimachinery::meta::set_type(value, &gvk::api_version(expected.0, expected.1), expected.2);
-        let texts = unknown.into_iter().map(|path| format!("unknown field \"{path}\""));
-        strict(cx, texts.chain(duplicates).collect(), expected)
+        Ok(unknown.into_iter().map(|path| format!("unknown field \"{path}\"")).collect())
+    }
+
+    /// Refuses an object for what is wrong with its fields, or warns of it.
+    fn tell(&self, cx: &Context, sub: &str, problems: Vec<String>) -> Result<(), Status> {
+        let (_, version, kind) = self.def.body_kind(self.def.subresource(sub));
+        cx.strictly(problems).map_err(|error| {
+            Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"))
+        })
     }
 }
 
@@ -433,19 +469,5 @@ fn json_type(value: &Value) -> &'static str {
         Value::Number(_) => "number",
         Value::Bool(_) => "bool",
         Value::Null | Value::Object(_) => "object",
-    }
-}
-
-fn strict(cx: &Context, problems: Vec<String>, (_, version, kind): GroupVersionKindRef<'_>) -> Result<(), Status> {
-    match cx.field_validation {
-        FieldValidation::Strict if !problems.is_empty() => Err(Status::bad_request(format!(
-            "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
-            problems.join(", ")
-        ))),
-        FieldValidation::Warn => {
-            cx.warn_of(&problems);
-            Ok(())
-        }
-        _ => Ok(()),
     }
 }

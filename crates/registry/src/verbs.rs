@@ -11,5 +11,5 @@ mod watch;
 
 pub(crate) use create::{Created, by};
 pub(crate) use delete::Admit;
-pub(crate) use patch::{apply_patch, check_type};
+pub(crate) use patch::{check_type, patched};
 pub(crate) use update::{CONFLICT_ATTEMPTS, Live};

@@ -135,7 +135,7 @@ fn context(manager: &str) -> Context {
 }
 
 async fn decoded(res: &Served, cx: &Context, mut object: Value) -> Value {
-    res.decode(cx, "", &mut object, Vec::new()).unwrap();
+    res.decode(cx, "", &mut object).unwrap();
     object
 }
 
@@ -538,7 +538,7 @@ async fn evictions_are_taken_in_both_versions() {
     let pods = registry.resource("", "v1", "pods").unwrap();
     for (version, expected) in [("policy/v1", 200), ("policy/v1beta1", 200), ("policy/v1alpha1", 400), ("v1", 400)] {
         let mut body = json!({"apiVersion": version, "kind": "Eviction", "metadata": {"name": "one", "namespace": "ns"}});
-        let code = pods.decode(&context("t"), "eviction", &mut body, Vec::new()).map_or_else(|status| status.code, |()| 200);
+        let code = pods.decode(&context("t"), "eviction", &mut body).map_or_else(|status| status.code, |()| 200);
         assert_eq!(code, expected, "{version}");
         assert_eq!(body["apiVersion"] == "policy/v1", expected == 200, "{version}");
     }

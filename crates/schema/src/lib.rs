@@ -16,6 +16,6 @@ mod types;
 
 pub use decode::{TypeError, check, decode};
 pub use ordered::Ordered;
-pub use strict::parse_strict;
+pub use strict::{Shape, parse_strict, problems};
 pub use time::{format_duration, parse_duration};
 pub use types::{Alternative, Field, ListKind, Patch, Schema, Type, TypeDef, TypeId};

@@ -1,11 +1,14 @@
 //! Parses JSON and finds the keys that occur twice in one object, for field validation.
 
+mod problems;
+
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use crate::path::{Path, Segment};
+pub use problems::{Shape, problems};
 
 /// Parses JSON text. Returns the value (the last of equal keys wins) and the paths of the duplicates, such as
 /// `spec.replicas` or `spec.containers[0].name`.

@@ -184,7 +184,7 @@ pub fn validate_finalizer_name(finalizer: &str, path: &Path, errors: &mut Errors
 }
 
 /// Whether another controller may have chosen the same name for a finalizer of its own: it has no domain, and is not a standard one.
-pub fn is_unqualified_finalizer(finalizer: &str) -> bool {
+fn is_unqualified_finalizer(finalizer: &str) -> bool {
     !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer)
 }
 
@@ -196,16 +196,15 @@ pub fn validate_qualified_finalizer(finalizer: &str, path: &Path, errors: &mut E
     }
 }
 
-/// Refuses new finalizers without a domain. Those that the old object has stay, so that an object can be changed that was stored before
-/// this rule was.
-pub fn validate_qualified_finalizers(object: &Value, old: Option<&Value>, path: &Path, errors: &mut Errors) {
-    if !finalizers(object).any(is_unqualified_finalizer) {
-        return;
+/// New finalizers without a domain, and their places in the list. Those that the old object has are left alone, so that an object can be
+/// changed that was stored before there was a rule about them.
+pub fn new_unqualified_finalizers<'v>(object: &'v Value, old: Option<&Value>) -> Vec<(usize, &'v str)> {
+    let mut found: Vec<_> = finalizers(object).enumerate().filter(|(_, name)| is_unqualified_finalizer(name)).collect();
+    if !found.is_empty() {
+        let known: HashSet<&str> = old.into_iter().flat_map(finalizers).collect();
+        found.retain(|(_, name)| !known.contains(name));
     }
-    let known: HashSet<&str> = old.into_iter().flat_map(finalizers).collect();
-    for (index, finalizer) in finalizers(object).enumerate().filter(|(_, finalizer)| !known.contains(finalizer)) {
-        validate_qualified_finalizer(finalizer, &path.child("finalizers").index(index), errors);
-    }
+    found
 }
 
 fn validate_finalizers(object: &Value, path: &Path, errors: &mut Errors) {
@@ -315,16 +314,13 @@ mod tests {
     #[test]
     fn finalizers_without_a_domain() {
         let of = |names: &[&str]| json!({"metadata": {"finalizers": names}});
-        let found = |new: &[&str], old: Option<&[&str]>, expected: &[&str]| {
-            let (mut errors, old) = (Errors::new(), old.map(of));
-            validate_qualified_finalizers(&of(new), old.as_ref(), &Path::new("metadata"), &mut errors);
-            check(errors, expected);
+        let found = |new: &[&str], old: Option<&[&str]>, expected: &[(usize, &str)]| {
+            let (new, old) = (of(new), old.map(of));
+            assert_eq!(new_unqualified_finalizers(&new, old.as_ref()), expected);
         };
-        let refused =
-            r#"metadata.finalizers[1]: Invalid value: "x": name is neither a standard finalizer name nor is it fully qualified"#;
         found(&["kubernetes", "orphan", "foregroundDeletion", "example.com/x"], None, &[]);
-        found(&["example.com/x", "x"], None, &[refused]);
-        found(&["example.com/x", "x"], Some(&["example.com/x"]), &[refused]);
+        found(&["example.com/x", "x"], None, &[(1, "x")]);
+        found(&["example.com/x", "x"], Some(&["example.com/x"]), &[(1, "x")]);
         found(&["example.com/x", "x"], Some(&["x"]), &[]);
         found(&[], Some(&["x"]), &[]);
     }

@@ -30,6 +30,35 @@ pub fn parse_operations(body: &[u8]) -> Result<Value, Status> {
     Ok(operations)
 }
 
+/// The members of an operation.
+const MEMBERS: &[&str] = &["op", "path", "from", "value"];
+
+/// As [`parse_operations`]; the second value tells of unknown and duplicate members of operations (`json patch unknown field "[0].foo"`).
+///
+/// # Errors
+/// As [`parse_operations`], and 400 where the members of an operation have other types, in the words of upstream's strict decoder.
+pub fn strict_operations(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    let (operations, duplicates) = schema::parse_strict(body).map_err(|error| super::unreadable(&error))?;
+    let list = operations.as_array().ok_or_else(|| super::wrong_type(&operations, "[]handlers.jsonPatchOp"))?;
+    let mut unknown = false;
+    for operation in list.iter().filter(|operation| !operation.is_null()) {
+        let members = operation.as_object().ok_or_else(|| super::wrong_type(operation, "handlers.jsonPatchOp"))?;
+        unknown |= members.keys().any(|key| !MEMBERS.contains(&key.as_str()));
+        for key in ["op", "path", "from"] {
+            let Some(other) = members.get(key).filter(|value| !value.is_string() && !value.is_null()) else { continue };
+            let kind = super::kind_of(other);
+            let text = format!("json: cannot unmarshal {kind} into Go struct field jsonPatchOp.{key} of type string");
+            return Err(Status::bad_request(format!("error decoding patch: {text}")));
+        }
+    }
+    check_operations(&operations)?;
+    let told = match unknown || !duplicates.is_empty() {
+        true => schema::problems(body, schema::Shape::Objects(MEMBERS)).unwrap_or_default(),
+        false => Vec::new(),
+    };
+    Ok((operations, told.into_iter().map(|problem| format!("json patch {problem}")).collect()))
+}
+
 fn check_operations(operations: &Value) -> Result<&[Value], Status> {
     let list = operations.as_array().ok_or_else(|| super::wrong_type(operations, "jsonpatch.Patch"))?;
     if let Some(other) = list.iter().find(|operation| !operation.is_object() && !operation.is_null()) {

@@ -30,7 +30,7 @@ impl Admission for NamespaceAutoProvision {
         let resource = a.registry.resource("", "v1", "namespaces").ok_or_else(|| failed("no namespaces are served"))?;
         let mut namespace = json!({"apiVersion": "v1", "kind": "Namespace"});
         meta::set(&mut namespace, "name", a.namespace);
-        resource.decode(&context(), "", &mut namespace, Vec::new())?;
+        resource.decode(&context(), "", &mut namespace)?;
         match a.registry.create(&context(), &resource, "", None, namespace).await {
             Err(status) if !status.is(Reason::AlreadyExists) => Err(forbidden(a, status.message)),
             _ => Ok(()),

@@ -38,7 +38,7 @@ pub(super) async fn publish(registry: &Registry, clients: &str, front_proxy: &st
         }
         Err(status) if status.is(Reason::NotFound) => {
             let mut map = json!({"metadata": {"name": NAME}, "data": data});
-            maps.decode(&context(), "", &mut map, Vec::new())?;
+            maps.decode(&context(), "", &mut map)?;
             registry.create(&context(), &maps, NAMESPACE, None, map).await.map(drop)
         }
         Err(status) => Err(status),

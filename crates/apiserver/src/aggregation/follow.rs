@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::probe::{self, Found};
 use super::{Servers, configuration, local};
-use crate::bootstrap::context;
+use crate::bootstrap::{self, context};
 use crate::metrics;
 use crate::remote::ca_bundle;
 
@@ -92,14 +92,15 @@ impl Aggregation {
         Self { registry, servers, clients, known: HashMap::new(), measured: BTreeSet::new(), started: false }
     }
 
-    /// Follows APIServices until the registry ends.
-    pub(crate) async fn run(mut self, gate: Gate) -> Result<(), Status> {
+    /// Follows APIServices until the registry ends. `available` says that their paths lead where they should, `registered` that those of
+    /// this server are there, and what other servers need to know of it.
+    pub(crate) async fn run(mut self, available: Gate, registered: Gate) -> Result<(), Status> {
         let mut generations = self.registry.generations();
         // Their paths lead where they should from the first request on.
         let all = self.all().await?;
         self.take_in(&all);
         self.publish().await;
-        gate.ready();
+        available.ready();
         let mut questions = Questions::new();
         loop {
             let with_services = !self.known.is_empty();
@@ -107,15 +108,22 @@ impl Aggregation {
             self.known.values_mut().for_each(|known| known.due = Some(Instant::now()));
             loop {
                 let since = self.registry.catalog().versions_since();
-                if let Err(error) = self.settle().await {
-                    tracing::warn!(%error, "APIServices cannot be brought into force, trying again");
-                }
+                let again = match self.settle().await {
+                    Ok(()) => {
+                        registered.ready();
+                        None
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "APIServices cannot be brought into force, trying again");
+                        Some(Instant::now() + bootstrap::RETRY)
+                    }
+                };
                 if self.known.is_empty() == with_services {
                     // Services are followed where there is one to follow.
                     break;
                 }
                 self.ask(&questions);
-                let next = self.known.values().filter(|known| !known.asked).filter_map(|known| known.due).min();
+                let next = self.known.values().filter(|known| !known.asked).filter_map(|known| known.due).chain(again).min();
                 let timer = async {
                     match next {
                         Some(due) => tokio::time::sleep_until(due).await,
@@ -204,7 +212,7 @@ impl Aggregation {
         configuration::publish(&self.registry, &self.clients, &self.servers.front_proxy_authority).await?;
         let resource = self.resource(GROUP, "apiservices")?;
         let all = self.all().await?;
-        self.keep_local(&resource, &all).await;
+        let kept = self.keep_local(&resource, &all).await;
         self.take_in(&all);
         // Known before it is asked: its paths lead nowhere else meanwhile.
         self.publish().await;
@@ -223,12 +231,12 @@ impl Aggregation {
                 known.ask_by(Instant::now() + RETRY);
             }
         }
-        Ok(())
+        kept
     }
 
     /// Keeps the APIServices of what is served here (upstream: the table in `autoregister_controller.go`): those of custom resources
     /// always, those of the program when it starts. What nobody has marked as kept is its owner's.
-    async fn keep_local(&mut self, resource: &Arc<Served>, all: &BTreeMap<String, Value>) {
+    async fn keep_local(&mut self, resource: &Arc<Served>, all: &BTreeMap<String, Value>) -> Result<(), Status> {
         let wanted = local::wanted(&self.registry.catalog());
         let kept = |object: &Value| match meta::label(object, local::MANAGED) {
             Some("true") => true,
@@ -248,14 +256,13 @@ impl Aggregation {
             registry.delete(&context(), resource, "", name, DeleteOptions::default()).await.map(drop)
         }))
         .await;
-        for error in created.into_iter().chain(changed).chain(deleted).filter_map(Result::err) {
-            tracing::debug!(%error, "an APIService of this server cannot be kept");
-        }
+        created.into_iter().chain(changed).chain(deleted).collect::<Result<(), Status>>()?;
         self.started = true;
+        Ok(())
     }
 
     async fn create(&self, resource: &Served, mut object: Value) -> Result<(), Status> {
-        resource.decode(&context(), "", &mut object, Vec::new())?;
+        resource.decode(&context(), "", &mut object)?;
         self.registry.create(&context(), resource, "", None, object).await.map(drop)
     }
 

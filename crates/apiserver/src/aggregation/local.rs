@@ -66,13 +66,35 @@ pub(super) fn wanted(catalog: &Catalog) -> BTreeMap<String, Value> {
         let priorities = if custom { CUSTOM } else { (group_priority(group), local_priority(group, version, false)) };
         let name = format!("{version}.{group}");
         all.entry(name.clone()).or_insert_with(|| {
-            json!({
-                "metadata": {"name": name, "labels": {MANAGED: if custom { "true" } else { "onstart" }}},
-                "spec": {
-                    "group": group, "version": version, "groupPriorityMinimum": priorities.0, "versionPriority": priorities.1,
-                },
-            })
+            let mut spec = json!({"version": version, "groupPriorityMinimum": priorities.0, "versionPriority": priorities.1});
+            // Where it is empty it is left out, as in what is stored, which is compared with this.
+            if !group.is_empty() {
+                spec["group"] = group.into();
+            }
+            json!({"metadata": {"name": name, "labels": {MANAGED: if custom { "true" } else { "onstart" }}}, "spec": spec})
         });
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::bootstrap::context;
+    use crate::testing::open;
+
+    /// What differs from what is stored would be written at each start, and a full disk refuses that.
+    #[tokio::test]
+    async fn what_is_wanted_is_as_it_is_stored() {
+        let registry = open().await.registry;
+        let resource = registry.resource("apiregistration.k8s.io", "v1", "apiservices").unwrap();
+        let all = wanted(&registry.catalog());
+        assert!(all.contains_key("v1."));
+        for (name, object) in all {
+            let mut stored = object.clone();
+            resource.decode(&context(), "", &mut stored).unwrap();
+            assert_eq!(stored["spec"], object["spec"], "{name}");
+        }
+    }
 }

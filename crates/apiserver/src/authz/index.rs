@@ -68,13 +68,11 @@ impl Binding {
     }
 }
 
-/// A role that a user has, and by which binding.
-#[derive(Clone, Copy)]
-struct Grant<'i, 'a> {
+/// As whom a user is bound to a role, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bearer<'a> {
     /// Empty for a ClusterRoleBinding.
     namespace: &'a str,
-    binding: &'i Arc<str>,
-    given: &'i Arc<Binding>,
     user: &'a str,
     /// As whose member; none as itself.
     group: Option<&'a str>,
@@ -82,46 +80,36 @@ struct Grant<'i, 'a> {
 
 /// By what a request is allowed. Few ask for that, so it is told in words only where somebody does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Granted<'a> {
-    /// Empty for a ClusterRoleBinding.
-    namespace: &'a str,
-    binding: Arc<str>,
-    given: Arc<Binding>,
-    user: &'a str,
-    /// As whose member; none as itself.
-    group: Option<&'a str>,
+pub struct Grant<'a> {
+    to: Bearer<'a>,
+    name: Arc<str>,
+    binding: Arc<Binding>,
 }
 
-impl<'a> Grant<'_, 'a> {
-    fn kept(self) -> Granted<'a> {
-        let Self { namespace, binding, given, user, group } = self;
-        Granted { namespace, binding: binding.clone(), given: given.clone(), user, group }
-    }
-}
-
-impl fmt::Display for Granted<'_> {
+impl fmt::Display for Grant<'_> {
     /// As upstream, with the namespace behind the name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use apimachinery::text::quote;
         let within = |name: &str, namespace: &str| quote(&format!("{name}/{namespace}"));
-        let binding = match self.namespace {
-            "" => format!("ClusterRoleBinding {}", quote(&self.binding)),
-            namespace => format!("RoleBinding {}", within(&self.binding, namespace)),
+        let binding = match self.to.namespace {
+            "" => format!("ClusterRoleBinding {}", quote(&self.name)),
+            namespace => format!("RoleBinding {}", within(&self.name, namespace)),
         };
-        let RoleRef { is_cluster, name } = &self.given.role;
+        let RoleRef { is_cluster, name } = &self.binding.role;
         let role = if *is_cluster { "ClusterRole" } else { "Role" };
         write!(f, "{binding} of {role} {} to ", quote(name))?;
-        let account = self.user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
-        match (self.group, account) {
+        let account = self.to.user.strip_prefix("system:serviceaccount:").and_then(|account| account.split_once(':'));
+        match (self.to.group, account) {
             (Some(group), _) => write!(f, "Group {}", quote(group)),
             (None, Some((namespace, name))) => write!(f, "ServiceAccount {}", within(name, namespace)),
-            (None, None) => write!(f, "User {}", quote(self.user)),
+            (None, None) => write!(f, "User {}", quote(self.to.user)),
         }
     }
 }
 
 /// The bindings of a subject by their names.
 type Bound = BTreeMap<Arc<str>, Arc<Binding>>;
+type Named<'i> = (&'i Arc<str>, &'i Arc<Binding>);
 
 /// The bindings of a namespace, or of the cluster.
 #[derive(Default)]
@@ -132,13 +120,13 @@ struct Bindings {
 }
 
 impl Bindings {
-    /// The bindings of a user, which are in `namespace`.
-    fn of<'i, 'a>(&'i self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = Grant<'i, 'a>> {
+    /// The bindings of a user, which are in `namespace`, with their names.
+    fn of<'i, 'a>(&'i self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = (Bearer<'a>, Named<'i>)> {
         let groups = user.groups.iter().filter_map(|group| Some((Some(group.as_str()), self.groups.get(group.as_str())?)));
         let own = self.users.get(user.name.as_str()).map(|bound| (None, bound));
-        own.into_iter().chain(groups).flat_map(move |(group, bound)| {
-            bound.iter().map(move |(binding, given)| Grant { namespace, binding, given, user: &user.name, group })
-        })
+        own.into_iter()
+            .chain(groups)
+            .flat_map(move |(group, bound)| bound.iter().map(move |named| (Bearer { namespace, user: &user.name, group }, named)))
     }
 
     fn put(&mut self, name: &str, binding: Option<Binding>) {
@@ -226,9 +214,9 @@ impl Index {
     /// Roles that bindings of this user refer to and that do not exist, as messages. Of other users' it says nothing.
     pub fn missing(&self, user: &User, namespace: &str) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
-        for grant in self.bound(user, namespace) {
-            let role = &grant.given.role;
-            let message = if self.resolve(grant.namespace, role).is_none() { role.missing() } else { continue };
+        for (to, (_, binding)) in self.bound(user, namespace) {
+            let role = &binding.role;
+            let message = if self.resolve(to.namespace, role).is_none() { role.missing() } else { continue };
             if !all.contains(&message) {
                 all.push(message);
             }
@@ -236,8 +224,8 @@ impl Index {
         all
     }
 
-    /// The roles that a user is bound to in a namespace (empty: in the cluster).
-    fn bound<'i, 'a>(&'i self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = Grant<'i, 'a>> {
+    /// What binds a user to roles in a namespace (empty: in the cluster).
+    fn bound<'i, 'a>(&'i self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = (Bearer<'a>, Named<'i>)> {
         let own = if namespace.is_empty() { None } else { self.namespaces.get(namespace) };
         let own = own.into_iter().flat_map(move |own| own.bindings.of(user, namespace));
         self.bindings.of(user, "").chain(own)
@@ -245,29 +233,31 @@ impl Index {
 
     /// The rules that a user has in a namespace (empty: in the cluster), those of a role together.
     pub fn rules<'a>(&'a self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = &'a Arc<[Rule]>> {
-        self.bound(user, namespace).filter_map(move |grant| self.resolve(grant.namespace, &grant.given.role))
-    }
-
-    /// Whether some rule allows the request.
-    #[cfg(test)]
-    pub(super) fn allows(&self, attributes: &Attributes<'_>) -> bool {
-        self.granted(attributes).is_some()
+        self.bound(user, namespace).filter_map(move |(to, (_, binding))| self.resolve(to.namespace, &binding.role))
     }
 
     /// By what some rule allows the request.
-    pub(super) fn granted<'a>(&self, attributes: &Attributes<'a>) -> Option<Granted<'a>> {
+    pub(super) fn grant<'a>(&self, attributes: &Attributes<'a>) -> Option<Grant<'a>> {
         let namespace = if attributes.is_resource { attributes.namespace } else { "" };
-        let rules = |grant: &Grant<'_, 'a>| self.resolve(grant.namespace, &grant.given.role);
-        let allows = |grant: &Grant<'_, 'a>| rules(grant).is_some_and(|rules| rules.iter().any(|rule| rule.allows(attributes)));
-        self.bound(attributes.user, namespace).find(allows).map(Grant::kept)
+        let mut bound = self.bound(attributes.user, namespace);
+        bound.find_map(|(to, (name, binding))| {
+            let rules = self.resolve(to.namespace, &binding.role)?;
+            let allows = rules.iter().any(|rule| rule.allows(attributes));
+            allows.then(|| Grant { to, name: name.clone(), binding: binding.clone() })
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::follow::{Objects, index};
     use super::*;
     use serde_json::json;
+
+    /// Whether some rule allows the request.
+    pub(in super::super) fn allows(index: &Index, attributes: &Attributes<'_>) -> bool {
+        index.grant(attributes).is_some()
+    }
 
     fn objects() -> Objects {
         let label = |key: &str| json!({"matchLabels": {key: "true"}});
@@ -294,7 +284,7 @@ mod tests {
     fn check(user: User, verb: &str, namespace: &str, resource: &str, expected: bool) {
         let index = index(&objects());
         let a = Attributes { verb, namespace, resource, is_resource: true, ..Attributes::new(&user) };
-        assert_eq!(index.allows(&a), expected, "{a:?}");
+        assert_eq!(allows(&index, &a), expected, "{a:?}");
     }
 
     #[test]
@@ -327,7 +317,7 @@ mod tests {
         let objects = objects();
         let user = |name: &str| crate::authn::user(name, Vec::new());
         let may = |index: &Index, name: &str, verb: &str, namespace: &str, resource: &str| {
-            index.allows(&Attributes { verb, namespace, resource, is_resource: true, ..Attributes::new(&user(name)) })
+            allows(index, &Attributes { verb, namespace, resource, is_resource: true, ..Attributes::new(&user(name)) })
         };
         let mut index = Index::default();
         for binding in &objects.bindings {

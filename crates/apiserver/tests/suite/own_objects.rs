@@ -2,6 +2,27 @@
 
 use crate::server::{admin, serve};
 
+const TRACKING: &str = "/api/v1/namespaces/kube-system/configmaps/kube-apiserver-legacy-service-account-token-tracking";
+
+/// Upstream: `pkg/controlplane/controller/legacytokentracking`. A day that is there stays; what is none becomes today.
+#[tokio::test]
+async fn it_is_known_since_when_uses_of_tokens_are_written_down() {
+    let server = serve().await;
+    let since = async || admin(&server.api, &format!("GET {TRACKING}")).await.json()["data"]["since"].clone();
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    while since().await != today.as_str() {
+        tokio::task::yield_now().await;
+    }
+    for (text, expected) in [("2020-02-30", today.as_str()), ("2020-02-29", "2020-02-29")] {
+        let body = format!(r#"{{"data": {{"since": "{text}"}}}}"#);
+        let set = admin(&server.api, &format!("PATCH {TRACKING}\ncontent-type: application/merge-patch+json\n\n{body}")).await;
+        assert_eq!(set.code, 200);
+        while since().await != expected {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 /// Whoever deletes them does not have to start the server again.
 #[tokio::test]
 async fn what_somebody_deletes_comes_back() {
@@ -12,6 +33,7 @@ async fn what_somebody_deletes_comes_back() {
         "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/catch-all",
         "/api/v1/namespaces/default/services/kubernetes",
         "/api/v1/namespaces/default/endpoints/kubernetes",
+        TRACKING,
     ] {
         let request = format!("GET {path}");
         let uid = async || {

@@ -243,6 +243,30 @@ async fn discovery() {
     assert!(v2["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
     let protobuf = admin(api, "GET /openapi/v2\naccept: application/com.github.proto-openapi.spec.v2@v1.0+protobuf").await;
     assert!(protobuf.body.starts_with(b"\x0a\x032.0\x12"), "{:?}", &protobuf.body[..16]);
+    // Upstream: `handler` and `handler3` of kube-openapi; the index is JSON whatever is asked for.
+    let negotiated = async |path: &str, accept: &str, code: u16, media_type: &str| {
+        let answer = admin(api, &format!("GET {path}\naccept: {accept}")).await;
+        let told = answer.headers.get("content-type").map(|value| value.to_str().unwrap()).filter(|_| answer.code == 200);
+        assert_eq!((answer.code, told.unwrap_or_default()), (code, media_type), "{path} {accept}");
+        if path != "/openapi/v3" {
+            assert!(answer.headers["vary"].to_str().unwrap().contains("Accept"), "{path} {accept}");
+        }
+    };
+    let (json, v2, v3) = (
+        "application/json",
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+        "application/com.github.proto-openapi.spec.v3@v1.0+protobuf",
+    );
+    for accept in [json, "*/*", "application/*;q=0.5", &format!("{v3};q=0.1,{json};q=0.9"), &format!("{v3},{json}")] {
+        negotiated(&url, accept, 200, json).await;
+    }
+    for accept in [v3, "text/html", "application/yaml"] {
+        negotiated(&url, accept, 406, "").await;
+    }
+    negotiated("/openapi/v3", "text/html", 200, json).await;
+    negotiated("/openapi/v2", &format!("{json};q=0.5,{v2}"), 200, v2).await;
+    negotiated("/openapi/v2", &format!("{json},{v2};q=0.5"), 200, json).await;
+    negotiated("/openapi/v2", "text/html", 406, "").await;
     let keys = admin(api, "GET /openid/v1/jwks").await.json();
     assert_eq!(keys["keys"][0]["alg"], "ES256");
     assert!(String::from_utf8_lossy(&admin(api, "GET /metrics").await.body).contains("apiserver_request_total"));

@@ -24,7 +24,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use serde_json::{Value, json};
 
 use crate::columns::Column;
-use crate::def::KindDef;
+use crate::def::{KindDef, UnqualifiedFinalizers};
 use crate::rules::{self, list};
 use crate::sub::Sub;
 use crate::typed::Kind;
@@ -43,7 +43,7 @@ impl Kind for CustomResourceDefinition {
             .cluster()
             .generation()
             .versioned()
-            .unqualified_finalizers()
+            .unqualified_finalizers(UnqualifiedFinalizers::Kept)
             .subresources(&[Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {

@@ -6,7 +6,7 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::{APIService, A
 use serde_json::{Value, json};
 
 use crate::columns::Column;
-use crate::def::{KindDef, NameRule};
+use crate::def::{KindDef, NameRule, UnqualifiedFinalizers};
 use crate::rules::{self, list, text};
 use crate::sub::Sub;
 use crate::typed::{Kind, Requester};
@@ -20,7 +20,7 @@ impl Kind for APIService {
         .categories(&["api-extensions"])
         .cluster()
         .versioned()
-        .unqualified_finalizers()
+        .unqualified_finalizers(UnqualifiedFinalizers::Kept)
         .name(NameRule::PathSegment)
         .status_keeps_metadata()
         .subresources(&[Sub::STATUS]);

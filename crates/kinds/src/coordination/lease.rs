@@ -4,7 +4,7 @@ use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::api::coordination::v1::Lease;
 
 use crate::columns::Column;
-use crate::def::KindDef;
+use crate::def::{KindDef, UnqualifiedFinalizers};
 use crate::rules::{self, NEGATIVE, text};
 use crate::typed::Kind;
 
@@ -13,7 +13,7 @@ impl Kind for Lease {
         .ephemeral(None)
         .create_on_update()
         .versioned()
-        .unqualified_finalizers();
+        .unqualified_finalizers(UnqualifiedFinalizers::Kept);
 
     fn validate(&self, errors: &mut Errors) {
         let (Some(spec), path) = (&self.spec, Path::new("spec")) else { return };

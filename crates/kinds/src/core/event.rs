@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use serde_json::Value;
 
 use crate::columns::Column;
-use crate::def::{Dependents, KindDef};
+use crate::def::{Dependents, KindDef, UnqualifiedFinalizers};
 use crate::typed::Kind;
 use crate::util::{age_of, text};
 
@@ -19,7 +19,7 @@ impl Kind for Event {
         .short(&["ev"])
         .ephemeral(Some(TTL_SECONDS))
         .create_on_update()
-        .unqualified_finalizers()
+        .unqualified_finalizers(UnqualifiedFinalizers::Kept)
         .dependents(Dependents::None);
     const SELECTABLE: &'static [&'static str] = &[
         "involvedObject.kind",

@@ -172,16 +172,6 @@ fn columns_and_fields() {
 }
 
 #[test]
-fn finalizers_without_a_domain_are_warned_of() {
-    let mut warnings = Vec::new();
-    let object = json!({"metadata": {"name": "n", "finalizers": ["mine", "orphan", "example.com/x"]}});
-    assert!(kind(json!({})).validate(&object, &mut warnings).is_empty());
-    assert_eq!(warnings.len(), 1);
-    kind(json!({})).validate_update(&object, &object, &mut warnings);
-    assert_eq!(warnings, Vec::<String>::new());
-}
-
-#[test]
 fn several_versions() {
     let mut definition = accept(&definition("foos", "Foo"), &AcceptedNames::default(), NOW);
     let version = definition["spec"]["versions"][0].clone();

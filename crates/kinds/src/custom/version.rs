@@ -8,7 +8,7 @@ use structural::{JsonPath, PathError, Structural, Unusable};
 
 use super::CustomKind;
 use super::columns::Columns;
-use crate::def::{KindDef, Names};
+use crate::def::{KindDef, Names, UnqualifiedFinalizers};
 use crate::strategy::Strategy;
 use crate::sub::{ScalePaths, Sub};
 use crate::util::text;
@@ -72,7 +72,7 @@ fn def(definition: &Value, version: &Value, terminating: bool) -> KindDef {
         Names::Given(list.filter_map(Value::as_str).map(str::to_owned).collect())
     };
     let (group, version_name) = (text(definition, "/spec/group"), version["name"].as_str().unwrap_or_default());
-    let mut def = KindDef::unnamed().generation().versioned();
+    let mut def = KindDef::unnamed().generation().versioned().unqualified_finalizers(UnqualifiedFinalizers::Told);
     def.group = owned(group);
     def.version = owned(version_name);
     def.kind = name("kind");

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
 use crate::columns::Column;
-use crate::def::KindDef;
+use crate::def::{KindDef, UnqualifiedFinalizers};
 use crate::rules::{self, int_or_percent, list};
 use crate::sub::Sub;
 use crate::typed::Kind;
@@ -17,7 +17,7 @@ impl Kind for PodDisruptionBudget {
         .short(&["pdb"])
         .generation()
         .versioned()
-        .unqualified_finalizers()
+        .unqualified_finalizers(UnqualifiedFinalizers::Kept)
         .subresources(&[Sub::STATUS]);
 
     fn prepare_create(object: &mut Value) {

@@ -310,6 +310,22 @@ impl Api {
         self.pod(namespace, pod).map(drop)
     }
 
+    /// Why there is no checkpoint of a container (KEP-2008): it is not there, or, in upstream's words for runtimes without them, which its
+    /// tests know, the runtime makes none.
+    pub fn no_checkpoint(&self, (namespace, name, container): (&str, &str, &str), timeout: Option<&str>) -> ApiError {
+        let Ok(pod) = self.pod(namespace, name) else { return ApiError::NotFound("pod does not exist".to_owned()) };
+        if check_name(&pod, name, container).is_err() {
+            return ApiError::NotFound(format!("container {container} does not exist"));
+        }
+        if timeout.is_some_and(|seconds| seconds.parse::<i64>().is_err()) {
+            return ApiError::NotFound("cannot parse value of timeout parameter".to_owned());
+        }
+        let why = "rpc error: code = Unimplemented desc = method CheckpointContainer not implemented";
+        ApiError::Internal(format!(
+            "checkpointing of {namespace}/{name}/{container} failed ({why}): this node makes no checkpoints"
+        ))
+    }
+
     /// A connection to a port on the pod's loopback address.
     pub async fn dial(&self, namespace: &str, name: &str, port: u16) -> Result<TcpStream, ApiError> {
         let pod = self.pod(namespace, name)?;

@@ -26,6 +26,8 @@ fn routes() {
     check("/logsx", None);
     check("/metrics/other", None);
     check("/run/n/p/c", None);
+    check("/checkpoint/n/p/c", Some(Route::Checkpoint { namespace: own("n"), pod: own("p"), container: own("c") }));
+    check("/checkpoint/n/p", None);
     check("/knarr/images/layers", Some(Route::Shared(Question::Layers)));
     check("/knarr/images/layers/sha256:1", Some(Route::Shared(Question::Layer(own("sha256:1")))));
     check("/knarr/images/imported", Some(Route::Shared(Question::Imported)));
@@ -70,6 +72,16 @@ async fn connect(
 }
 
 async fn get(authority: &Arc<tls::Authority>, user: Option<&str>, address: SocketAddr, path: &str) -> (u16, String) {
+    ask(Method::GET, authority, user, address, path).await
+}
+
+async fn ask(
+    method: Method,
+    authority: &Arc<tls::Authority>,
+    user: Option<&str>,
+    address: SocketAddr,
+    path: &str,
+) -> (u16, String) {
     let identity = user.map(|user| {
         let groups = user.starts_with("system:node:").then(|| "system:nodes".to_owned());
         let request = tls::Request::Client { user: user.to_owned(), groups: groups.into_iter().collect() };
@@ -77,7 +89,7 @@ async fn get(authority: &Arc<tls::Authority>, user: Option<&str>, address: Socke
     });
     let stream = connect(authority, identity, address).await;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    let request = Request::get(path).body(Full::<Bytes>::default()).unwrap();
+    let request = Request::builder().method(method).uri(path).body(Full::<Bytes>::default()).unwrap();
     crate::probes::http::beside(connection, async {
         let response = sender.send_request(request).await.unwrap();
         let status = response.status().as_u16();
@@ -139,6 +151,26 @@ async fn the_api_server_reads_logs_and_others_are_asked_about() {
     let denied = "Forbidden (user=somebody, verb=get, resource=nodes, subresource(s)=[proxy])";
     check(Some("somebody"), "/containerLogs/ns/p/a", (403, denied)).await;
     check(None, "/healthz", (401, "Unauthorized")).await;
+}
+
+/// Upstream's `test/e2e_node/checkpoint_container.go` skips what a runtime does not have by these words; docs page "Kubelet Checkpoint API".
+#[tokio::test]
+async fn checkpoints_are_refused_as_by_a_runtime_without_them() {
+    let (cell, authority, address) = serving().await;
+    cell.put("p", json!({"containers": [{"name": "a"}]}));
+    cell.ready("p").await;
+    let check = async |method: Method, path: &str, expected: (u16, &str)| {
+        let (status, body) = ask(method, &authority, Some("kube-apiserver-kubelet-client"), address, path).await;
+        assert!(status == expected.0 && body.starts_with(expected.1), "{path}: {status} {body}");
+    };
+    let none =
+        "checkpointing of ns/p/a failed (rpc error: code = Unimplemented desc = method CheckpointContainer not implemented)";
+    check(Method::POST, "/checkpoint/ns/p/a", (500, none)).await;
+    check(Method::POST, "/checkpoint/ns/p/a?timeout=x&timeout=5", (500, none)).await;
+    check(Method::POST, "/checkpoint/ns/p/a?timeout=x", (404, "cannot parse value of timeout parameter")).await;
+    check(Method::POST, "/checkpoint/ns/p/x", (404, "container x does not exist")).await;
+    check(Method::POST, "/checkpoint/ns/q/a", (404, "pod does not exist")).await;
+    check(Method::GET, "/checkpoint/ns/p/a", (405, "only POST is served")).await;
 }
 
 /// Upstream's kubelet verifies the certificate of a connection at each request.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::pipeline::check_name;
 use crate::scale::{check_said, offer, read, set};
 use crate::target::Target;
-use crate::verbs::{CONFLICT_ATTEMPTS, Live, apply_patch, by, check_type};
+use crate::verbs::{CONFLICT_ATTEMPTS, Live, by, check_type, patched};
 use crate::{Entry, Patch, Registry, Written};
 
 /// How many pods a Scale asks for.
@@ -37,8 +37,7 @@ impl Registry {
         }
         let schema = target.res.body_schema(target.sub).ok_or_else(|| Status::internal("no schema for Scale"))?;
         self.change_scale(target, paths, |current| {
-            let mut scale = apply_patch(&schema, &current, patch)?;
-            target.res.decode(target.cx, target.sub, &mut scale, Vec::new())?;
+            let scale = patched(target, &schema, &current, patch)?;
             check_name(meta::name(&scale), target.name)?;
             Ok(scale)
         })
@@ -52,7 +51,7 @@ impl Registry {
         check_type(target, config)?;
         let mut scale = config.clone();
         let says = scale.pointer("/spec/replicas").is_some();
-        res.decode(cx, sub, &mut scale, Vec::new())?;
+        res.decode(cx, sub, &mut scale)?;
         let replicas = wanted(target, &scale)?;
         let mut config = json!({"apiVersion": res.def.api_version(), "kind": res.def.kind, "metadata": {"name": target.name}});
         if says {
@@ -64,7 +63,7 @@ impl Registry {
             let by = by(cx, res, sub, &now);
             let applied = |seen: Seen<'_>| apply::apply(seen, Some(&old), &config, &by, cx.force);
             let mut object = self.siblings(res).resolve(applied).await??;
-            res.decode(cx, "", &mut object, Vec::new())?;
+            res.decode(cx, "", &mut object)?;
             match self.replace(target, Live { entry: &current, object: old, rest: None }, object, false).await {
                 Err(status) if status == target.modified() => {}
                 Err(status) => return Err(status),

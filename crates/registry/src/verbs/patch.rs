@@ -5,6 +5,7 @@ use std::sync::Arc;
 use apimachinery::apply::Seen;
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::{GroupVersionKind, Status, apply, gvk, meta, patch};
+use bytes::Bytes;
 use kinds::Behaviour;
 use schema::Schema;
 use serde_json::Value;
@@ -14,7 +15,7 @@ use crate::pipeline::{check_name, check_namespace};
 use crate::target::{How, Target};
 use crate::verbs::create::by;
 use crate::verbs::{CONFLICT_ATTEMPTS, Created, Live};
-use crate::{Context, Entry, ObjectSchema, Patch, Registry, Served, Written};
+use crate::{Context, Entry, FieldValidation, ObjectSchema, Patch, Registry, Served, Written};
 
 impl Registry {
     /// Changes an object, or the part of it that `sub` names, by a patch.
@@ -59,12 +60,11 @@ impl Registry {
         // Managed fields are the larger half of many objects. A patch that does not speak of them patches the rest, and a write
         // without any keeps the stored ones.
         let kept = if spares_managed_fields { meta::remove(old, "managedFields") } else { None };
-        let patched = apply_patch(&target.res.schema, old, patch);
+        let patched = patched(target, &target.res.schema, old, patch);
         if let Some(kept) = kept {
             meta::set(old, "managedFields", kept);
         }
         let mut object = patched?;
-        target.res.decode(target.cx, target.sub, &mut object, Vec::new()).map_err(|status| unprocessable(target, &status))?;
         check_namespace(&mut object, target.namespace)?;
         check_name(meta::name(&object), target.name)?;
         let entry = self.replace(target, live, object, true).await?;
@@ -86,7 +86,7 @@ impl Registry {
         let by = by(cx, res, sub, &now);
         let merged = |seen: Seen<'_>| apply::apply(seen, old.as_ref(), &config, &by, cx.force);
         let mut merged = self.siblings(res).resolve(merged).await??;
-        res.decode(cx, sub, &mut merged, Vec::new())?;
+        res.decode(cx, sub, &mut merged)?;
         match current {
             Some(current) => {
                 let live = Live { entry: &current, object: old.unwrap_or_default(), rest: None };
@@ -157,32 +157,81 @@ pub(crate) fn check_type(target: Target<'_>, config: &Value) -> Result<(), Statu
     Err(Status::bad_request(format!("invalid object type: {}", GroupVersionKind::of(config))))
 }
 
-/// The patched object.
-pub(crate) fn apply_patch(schema: &ObjectSchema, old: &Value, patch: &Patch) -> Result<Value, Status> {
-    let mut object = match patch {
-        Patch::Json(operations) => patch::json_patch(old, operations)?,
-        Patch::Merge(change) => patch::merge_patch(old, change)?,
-        Patch::Strategic(change) => match schema {
-            ObjectSchema::Builtin(ty) => patch::strategic_merge_patch(Schema::builtin(), *ty, old, change)?,
+/// The patched object, decoded. Unknown and duplicate fields of the patch and of what it makes are told or refused together; as
+/// upstream, such a patch is refused as an invalid one (422) and not as a bad request.
+pub(crate) fn patched(target: Target<'_>, schema: &ObjectSchema, old: &Value, patch: &Patch) -> Result<Value, Status> {
+    let (mut object, mut problems) = apply_patch(schema, old, patch, target.cx.field_validation)?;
+    let mut unknown = target.res.settle(target.sub, &mut object).map_err(|status| {
+        let text = status.message.split_once(": ").map_or(status.message.as_str(), |(_, cause)| cause);
+        invalid(patch, text)
+    })?;
+    if matches!(patch, Patch::Strategic(_)) {
+        unknown.sort_unstable();
+    }
+    problems.extend(unknown);
+    target.cx.strictly(problems).map_err(|error| invalid(patch, error.to_string()))?;
+    Ok(object)
+}
+
+/// The patched object as the patch makes it, and what is wrong with the keys of the patch, where that is asked for.
+fn apply_patch(
+    schema: &ObjectSchema,
+    old: &Value,
+    patch: &Patch,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status> {
+    let lenient = validation == FieldValidation::Ignore;
+    let read = |bytes: &Bytes| match lenient {
+        true => patch::parse_object(bytes).map(|change| (change, Vec::new())),
+        false => patch::strict_object(bytes),
+    };
+    let (mut object, problems) = match patch {
+        Patch::Json(bytes) if lenient => (patch::json_patch(old, bytes)?, Vec::new()),
+        Patch::Json(bytes) => {
+            let (operations, problems) = patch::strict_operations(bytes)?;
+            (patch::json(old, &operations)?, problems)
+        }
+        Patch::Merge(bytes) => {
+            let (change, problems) = read(bytes)?;
+            (patch::merge(old, &change)?, problems)
+        }
+        Patch::Strategic(bytes) => match schema {
+            ObjectSchema::Builtin(ty) => {
+                let (change, problems) = read(bytes)?;
+                (patch::strategic(Schema::builtin(), *ty, old, &change)?, problems)
+            }
             ObjectSchema::Structural(_) => return Err(Status::unsupported_media_type(Patch::ANY)),
         },
         Patch::Apply(_) => return Err(Status::internal("apply is not a patch of the object alone")),
     };
-    settle_type(&mut object, old, matches!(patch, Patch::Strategic(_)))?;
-    Ok(object)
+    settle_type(&mut object, old, patch)?;
+    Ok((object, problems))
+}
+
+/// The answer to a patch that makes no good object, which as upstream names no object. Upstream also shows the patch, or what it makes: the
+/// audit log would tell it to all who read that, and it may be a Secret.
+fn invalid(patch: &Patch, detail: impl Into<String>) -> Status {
+    let kind = match patch {
+        Patch::Json(_) => "JSON patch",
+        Patch::Merge(_) => "merge patch",
+        Patch::Strategic(_) => "strategic merge patch",
+        Patch::Apply(_) => "applied configuration",
+    };
+    let mut errors = Errors::new();
+    errors.push(Error::invalid(&Path::new("patch"), kind, detail));
+    Status::invalid("", "", "", &errors)
 }
 
 /// The patched object is of the type that is patched. As upstream, a strategic merge patch may say anything of it, while what
 /// others make of the object is decoded as what it says it is: nothing, or the same type.
-fn settle_type(object: &mut Value, old: &Value, any: bool) -> Result<(), Status> {
+fn settle_type(object: &mut Value, old: &Value, patch: &Patch) -> Result<(), Status> {
+    let any = matches!(patch, Patch::Strategic(_));
     for key in ["apiVersion", "kind"] {
         let (new, own) = (object.get(key), old.get(key));
         if !any && new != own && new.is_some_and(|new| !new.is_null() && *new != "") {
             let (kind, version) = (meta::kind(object), meta::api_version(object));
             let text = format!("no kind {kind:?} is registered for version {version:?}");
-            let mut errors = Errors::new();
-            errors.push(Error::invalid(&Path::new("patch"), object.to_string(), text));
-            return Err(Status::invalid("", "", "", &errors));
+            return Err(invalid(patch, text));
         }
         if let Some(own) = own.cloned() {
             object[key] = own;
@@ -203,17 +252,6 @@ fn pins_version(patch: &Patch) -> bool {
     }
 }
 
-/// A patch that makes the object unreadable is a semantic error (422), an unknown field stays a bad request.
-fn unprocessable(target: Target<'_>, status: &Status) -> Status {
-    if status.message.contains("strict decoding error") {
-        return status.clone();
-    }
-    let mut errors = Errors::new();
-    let text = status.message.split_once(": ").map_or(status.message.as_str(), |(_, cause)| cause);
-    errors.push(Error::invalid(&Path::new("patch"), text, text));
-    Status::invalid(&target.res.def.group, &target.res.def.kind, target.name, &errors)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,8 +266,8 @@ mod tests {
         let check = |change: Value, strategic: Result<(), u16>, merge: Result<(), u16>| {
             let bytes = bytes::Bytes::from(change.to_string());
             for (patch, expected) in [(Patch::Strategic(bytes.clone()), strategic), (Patch::Merge(bytes), merge)] {
-                let got = apply_patch(&schema, &old, &patch);
-                assert_eq!(got.map(|object| assert_eq!(object, old)).map_err(|status| status.code), expected, "{patch:?}");
+                let got = apply_patch(&schema, &old, &patch, FieldValidation::Warn);
+                assert_eq!(got.map(|(object, _)| assert_eq!(object, old)).map_err(|status| status.code), expected, "{patch:?}");
             }
         };
         check(json!({}), Ok(()), Ok(()));

@@ -153,8 +153,8 @@ impl Registry {
 fn validate_change(target: Target<'_>, object: &mut Value, old: &mut Value) -> Result<(), Status> {
     let (strategy, sub) = (&target.res.strategy, target.sub);
     let mut errors = meta::validate_object_meta_update(object, old, &Path::new("metadata"));
-    validate_finalizers(target.res, object, Some(old), &mut errors);
     let mut found = Vec::new();
+    validate_finalizers(target.res, object, Some(old), &mut errors, &mut found);
     let fixed = if is_plain_status(target) { take_fixed(old) } else { Map::new() };
     let own = without_managed_fields(object, |object| {
         without_managed_fields(old, |old| match sub {

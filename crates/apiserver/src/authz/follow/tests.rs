@@ -6,6 +6,7 @@ use registry::DeleteOptions;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::authz::index::tests::allows;
 use crate::authz::{Attributes, Authorizer};
 use crate::bootstrap::context;
 use crate::testing::open;
@@ -34,7 +35,7 @@ fn binding(name: &str, kind: &str, role: &str, user: &str) -> Value {
 fn may(registry: &Registry, authorizer: &Authorizer, user: &str, resource: &str) -> bool {
     let user = crate::authn::user(user, Vec::new());
     let asked = Attributes { verb: "get", namespace: "n", resource, is_resource: true, ..Attributes::new(&user) };
-    authorizer.index(registry).allows(&asked)
+    allows(&authorizer.index(registry), &asked)
 }
 
 /// What has been written is in force when it is answered, without anybody who follows: also what was deleted.

@@ -39,6 +39,65 @@ async fn schemas_prune_default_and_refuse() {
     ask(api, 201, &path, &applied).await;
 }
 
+/// Upstream: the strategy of custom resources warns of new finalizers that another controller may have chosen, too; those of built-in kinds
+/// are refused (contract tests of the registry).
+#[tokio::test]
+async fn new_finalizers_without_a_domain_are_warned_of() {
+    let server = with_spec(typed()).await;
+    let api = &server.api;
+    let finalizers = json!(["orphan", "example.com/x", "mine"]);
+    let mut object = foo("a", json!({"n": 1}));
+    object["metadata"]["finalizers"] = finalizers.clone();
+    let made = send(api, &format!("POST {FOOS}"), &object).await;
+    let warnings: Vec<_> = made.headers.get_all("warning").iter().collect();
+    let told = "299 - \"metadata.finalizers: \\\"mine\\\": prefer a domain-qualified finalizer name";
+    assert!(made.code == 201 && warnings.len() == 1 && warnings[0].to_str().unwrap().starts_with(told), "{warnings:?}");
+    let merge = |finalizers: Value| json!({"metadata": {"finalizers": finalizers}});
+    let warned = async |finalizers: Value| {
+        let changed = send(api, &patch("merge-patch+json"), &merge(finalizers)).await;
+        assert_eq!(changed.code, 200, "{:?}", changed.body);
+        changed.headers.contains_key("warning")
+    };
+    assert!(!warned(json!(["mine", "orphan"])).await, "it is known");
+    assert!(warned(json!(["mine", "orphan", "other"])).await);
+}
+
+/// Upstream: `TestFieldValidationPostCRD` and `TestFieldValidationPatchCRD` of `test/integration/apiserver/field_validation_test.go`.
+#[tokio::test]
+async fn fields_that_are_unknown_or_occur_twice() {
+    let server = with_spec(typed()).await;
+    let api = &server.api;
+    ask(api, 201, &format!("POST {FOOS}"), &foo("a", json!({"n": 1}))).await;
+    let spec = r#""spec": {"unknown1": 1, "unknownDupe": 1, "unknownDupe": 2, "n": 1, "n": 2,
+        "parts": [{"name": "p", "size": 1, "size": 2, "nested": 1}]}"#;
+    let told = [
+        "duplicate field \"spec.unknownDupe\"",
+        "duplicate field \"spec.n\"",
+        "duplicate field \"spec.parts[0].size\"",
+        "unknown field \"spec.parts[0].nested\"",
+        "unknown field \"spec.unknown1\"",
+        "unknown field \"spec.unknownDupe\"",
+    ];
+    let whole = format!(r#"{{"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {{"name": "b"}}, {spec}}}"#);
+    let patched = patch("merge-patch+json");
+    let (line, header) = patched.split_once('\n').unwrap();
+    let cases = [
+        (format!("POST {FOOS}?"), String::new(), whole, 400),
+        (format!("{line}?"), format!("\n{header}"), format!("{{{spec}}}"), 422),
+    ];
+    for (line, header, body, code) in cases {
+        let send = async |mode: &str| admin(api, &format!("{line}dryRun=All&fieldValidation={mode}{header}\n\n{body}")).await;
+        let strict = send("Strict").await;
+        let message = strict.json()["message"].as_str().unwrap().to_owned();
+        assert_eq!(strict.code, code, "{message}");
+        assert!(message.ends_with(&format!("strict decoding error: {}", told.join(", "))), "{message}");
+        let warned = send("Warn").await;
+        let texts = warned.headers.get_all("warning").iter().map(|value| value.to_str().unwrap().replace('\\', ""));
+        assert_eq!(texts.collect::<Vec<_>>(), told.map(|text| format!("299 - \"{text}\"")), "{line}");
+        assert!(send("Ignore").await.headers.get("warning").is_none());
+    }
+}
+
 /// Conformance: [sig-api-machinery] FieldValidation should create/apply a CR with unknown fields for CRD with no validation schema [Conformance]
 /// Conformance: [sig-api-machinery] FieldValidation should detect duplicates in a CR when preserving unknown fields [Conformance]
 #[tokio::test]
