@@ -327,7 +327,8 @@ pub(crate) fn validate_new(res: &Served, object: &mut Value, warnings: &Warnings
     errors
 }
 
-/// What the kind says of new finalizers without a domain, whose names another controller may have chosen, too.
+/// Finalizers that a change of a built-in kind adds, and what the kind says of new ones without a domain, whose names another controller may
+/// have chosen, too.
 pub(crate) fn validate_finalizers(
     res: &Served,
     object: &Value,
@@ -335,11 +336,17 @@ pub(crate) fn validate_finalizers(
     errors: &mut Errors,
     warnings: &mut Vec<String>,
 ) {
+    if old.is_some_and(|old| meta::finalizers(old).eq(meta::finalizers(object))) {
+        return;
+    }
+    let path = Path::new("metadata").child("finalizers");
+    if let Some(old) = old.filter(|_| !res.is_custom()) {
+        meta::validate_added_finalizers(object, old, &path, errors);
+    }
     let rule = res.def.unqualified_finalizers;
     if rule == UnqualifiedFinalizers::Kept {
         return;
     }
-    let path = Path::new("metadata").child("finalizers");
     for (index, name) in meta::new_unqualified_finalizers(object, old) {
         if rule == UnqualifiedFinalizers::Refused {
             meta::validate_qualified_finalizer(name, &path.index(index), errors);

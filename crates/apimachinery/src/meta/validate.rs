@@ -207,9 +207,28 @@ pub fn new_unqualified_finalizers<'v>(object: &'v Value, old: Option<&Value>) ->
     found
 }
 
+/// Validates the finalizers that a change adds, as those of a new object (upstream: kinds whose rules for a change are those for a new object
+/// and more). Those that the old object has are left alone.
+pub fn validate_added_finalizers(object: &Value, old: &Value, path: &Path, errors: &mut Errors) {
+    let known: HashSet<&str> = finalizers(old).collect();
+    finalizers(object).filter(|name| !known.contains(name)).for_each(|name| validate_finalizer_name(name, path, errors));
+    if !goes_both_ways(old) {
+        validate_ways(object, path, errors);
+    }
+}
+
 fn validate_finalizers(object: &Value, path: &Path, errors: &mut Errors) {
     finalizers(object).for_each(|f| validate_finalizer_name(f, path, errors));
-    if super::has_finalizer(object, FINALIZER_ORPHAN) && super::has_finalizer(object, FINALIZER_FOREGROUND) {
+    validate_ways(object, path, errors);
+}
+
+/// Whether what an object owns is to be deleted before it, and to be left alone.
+fn goes_both_ways(object: &Value) -> bool {
+    super::has_finalizer(object, FINALIZER_ORPHAN) && super::has_finalizer(object, FINALIZER_FOREGROUND)
+}
+
+fn validate_ways(object: &Value, path: &Path, errors: &mut Errors) {
+    if goes_both_ways(object) {
         let detail = format!("finalizer {FINALIZER_ORPHAN} and {FINALIZER_FOREGROUND} cannot be both set");
         errors.push(Error::invalid(path, list(object, "finalizers").to_vec(), detail));
     }
@@ -311,6 +330,25 @@ mod tests {
     }
 
     /// Upstream's TestValidateFinalizersUpdate and `validateKubeFinalizerName`.
+    #[test]
+    fn finalizers_that_are_added() {
+        let of = |names: &[&str]| json!({"metadata": {"finalizers": names}});
+        let added = |new: &[&str], old: &[&str], expected: &[&str]| {
+            let mut errors = Errors::new();
+            validate_added_finalizers(&of(new), &of(old), &Path::new("finalizers"), &mut errors);
+            let found: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            assert_eq!(found.len(), expected.len(), "{found:?}");
+            assert!(found.iter().zip(expected).all(|(text, part)| text.contains(part)), "{found:?}");
+        };
+        let both = ["orphan", "foregroundDeletion"];
+        added(&["a.b/c", "orphan"], &[], &[]);
+        added(&both, &["orphan"], &["finalizer orphan and foregroundDeletion cannot be both set"]);
+        added(&["a.b/c d"], &[], &["Invalid value: \"a.b/c d\""]);
+        added(&["a.b/c d", "x.y/z"], &["a.b/c d"], &[]);
+        added(&["orphan", "foregroundDeletion", "a.b/c"], &both, &[]);
+        added(&[], &["a.b/c d"], &[]);
+    }
+
     #[test]
     fn finalizers_without_a_domain() {
         let of = |names: &[&str]| json!({"metadata": {"finalizers": names}});
