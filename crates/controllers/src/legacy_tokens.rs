@@ -97,7 +97,7 @@ impl LegacyTokens {
     fn unused(&self, now: Timestamp) -> Vec<(std::sync::Arc<Secret>, Verdict)> {
         let mut named: HashMap<String, BTreeSet<String>> = HashMap::new();
         let mut found = Vec::new();
-        for secret in self.secrets.select(|secret| account_tokens::is_holder(secret)) {
+        for secret in self.secrets.select(account_tokens::is_holder) {
             let verdict = verdict(&secret, now);
             if verdict == Verdict::Stays || !self.is_generated(&secret) {
                 continue;

@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use registry::Catalog;
+use apimachinery::Status;
+use registry::{Catalog, Registry, Served};
 use serde_json::{Value, json};
+
+use crate::bootstrap::context;
 
 /// Who keeps an APIService: `onstart` for those of the program, which may be deleted, `true` for those of custom resources.
 pub(super) const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
@@ -54,8 +57,15 @@ pub(crate) fn local_priority(group: &str, version: &str, custom: bool) -> i64 {
     }
 }
 
-/// The APIServices of what is served, by name.
-pub(super) fn wanted(catalog: &Catalog) -> BTreeMap<String, Value> {
+/// The APIServices of what is served, by name, in the form in which they are stored, with which they are compared: what differs would be
+/// written at each start, and a full disk refuses that.
+pub(super) fn wanted(registry: &Registry, resource: &Served) -> Result<BTreeMap<String, Value>, Status> {
+    let mut all = of(&registry.catalog());
+    all.values_mut().try_for_each(|object| resource.decode(&context(), "", object))?;
+    Ok(all)
+}
+
+fn of(catalog: &Catalog) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     for served in catalog.iter() {
         let (group, version, custom) = (&*served.def.group, &*served.def.version, served.is_custom());
@@ -95,6 +105,25 @@ mod tests {
             let mut stored = object.clone();
             resource.decode(&context(), "", &mut stored).unwrap();
             assert_eq!(stored["spec"], object["spec"], "{name}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::open;
+
+    #[tokio::test]
+    async fn what_is_wanted_is_as_it_is_stored() {
+        let registry = open().await.registry;
+        let resource = registry.resource("apiregistration.k8s.io", "v1", "apiservices").unwrap();
+        let all = wanted(&registry, &resource).unwrap();
+        assert!(all.contains_key("v1.") && all.contains_key("v1.apps"));
+        for (name, object) in all {
+            let made = registry.create(&context(), &resource, "", None, object.clone()).await.unwrap();
+            assert_eq!(made.value()["spec"], object["spec"], "{name}");
         }
     }
 }

@@ -299,6 +299,9 @@ async fn over_tls() {
         assert_eq!(got, StatusCode::from_u16(code).unwrap(), "{path}");
     };
     let stranger = Arc::new(Authority::in_memory("test-ca").unwrap());
+    while admin(&server.api, "GET /readyz").await.code != 200 {
+        tokio::task::yield_now().await;
+    }
     check(None, "/readyz", 200).await;
     check(None, "/api/v1/nodes", 403).await;
     check(Some((&server.authority, "system:masters")), "/api/v1/nodes", 200).await;
