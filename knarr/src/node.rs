@@ -11,7 +11,7 @@ mod network;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use ::network::Backend;
 use ::network::cni::Directories;
 use ::network::nft::table::Holder;
 use ::network::policy::Policies;
+use ::network::proxy::Listen;
 use anyhow::{Context, Result};
 use base::readiness::Readiness;
 use base::tasks::{OnFailure, Tasks};
@@ -91,6 +92,8 @@ pub(crate) struct Options {
     pub(crate) cluster: Cluster,
     /// Where the kubelet listens.
     pub(crate) listen: SocketAddr,
+    /// Where the service proxy says how it is.
+    pub(crate) proxy: Listen,
     /// The command line.
     pub(crate) flags: Flags,
     /// Ports of the machine that no service and no pod gets, besides the kubelet's and that of the way to other nodes.
@@ -192,6 +195,7 @@ impl Options {
             identity,
             cluster,
             listen: SocketAddr::new(bind, options.kubelet_port),
+            proxy: proxy_ports(options, bind),
             flags: options.flags.clone(),
             reserved_ports: Vec::new(),
             runtime_endpoint: options.container_runtime_endpoint.clone(),
@@ -265,6 +269,7 @@ impl Node {
             attacher,
             readiness: readiness.clone(),
             tasks: tasks.clone(),
+            proxy: options.proxy,
             options: network_options(&options, paths),
             node_name: options.identity.name.clone(),
             dns: name_servers::options(&options.cluster, &options.dns_upstreams, &options.stub_domains)?,
@@ -402,6 +407,12 @@ pub(crate) fn runtime_options(
         network,
         tasks: tasks.clone(),
     }
+}
+
+/// Where the service proxy says how it is.
+fn proxy_ports(options: &cli::Node, bind: IpAddr) -> Listen {
+    let at = |address: IpAddr, port: u16| (port != 0).then(|| SocketAddr::new(address, port));
+    Listen { health: at(bind, options.proxy_health_port), metrics: at(Ipv4Addr::LOCALHOST.into(), options.proxy_metrics_port) }
 }
 
 fn network_options(options: &Options, paths: &Paths) -> ::network::Options {

@@ -3,26 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use testing::manifests::WEB;
 use testing::{Cluster, Outcome, eventually};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
-
-/// On each node a pod that has its ServiceAccount's token, and whom it trusts.
-const PODS: &str = r#"
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-        - name: main
-          image: 127.0.0.1:5000/busybox:1.36
-          command: [sh, -c, "exec sleep 100000"]
-"#;
 
 fn certificate(c: &Cluster, rest: &[&str]) -> Outcome {
     let arguments: Vec<&str> = ["certificate"].iter().chain(rest).copied().collect();
@@ -112,7 +96,7 @@ fn node_authority(c: &Cluster, node: &str) -> String {
 #[test]
 fn authorities_are_rotated_under_a_running_cluster() {
     let mut c = Cluster::start_nodes(KNARR, 3);
-    c.k_with("apply -f -", PODS);
+    c.k_with("apply -f -", WEB);
     c.k("rollout status daemonset/web --timeout=60s");
     let [old_config, old_token] = ["old.kubeconfig", "old.token"].map(|name| c.scratch().join(name));
     std::fs::copy(c.kubeconfig(), &old_config).unwrap();

@@ -4,30 +4,12 @@
 use std::fs;
 
 use serde_json::json;
+use testing::manifests::ONE;
 use testing::{Cluster, eventually};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 
-const WEB: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web, labels: {app: web}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-    - name: main
-      image: 127.0.0.1:5000/busybox:1.36
-      command: [sh, -c, "mkdir /www; echo served > /www/index.html; exec httpd -f -p 8080 -h /www"]
-      ports: [{containerPort: 8080, hostPort: 8088}]
-      readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec:
-  selector: {app: web}
-  ports: [{port: 80, targetPort: 8080}]
----
+const CLIENT: &str = r#"---
 apiVersion: v1
 kind: Pod
 metadata: {name: client}
@@ -50,7 +32,7 @@ fn plugins_make_the_pod_network() {
         (node.starts_with("False: container runtime network not ready") && node.contains(reason)).then_some(())
     });
     eventually("there is a namespace", || (c.try_kubectl(&["get", "serviceaccount", "default"]).code == Some(0)).then_some(()));
-    c.k_with("apply -f -", WEB);
+    c.k_with("apply -f -", &[ONE, CLIENT].concat());
     // Upstream: node.kubernetes.io/not-ready keeps away who does not tolerate it.
     eventually("pods say what they wait for", || {
         let events = c.k("get events --field-selector reason=FailedScheduling -o jsonpath={.items[*].message}");

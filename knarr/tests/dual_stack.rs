@@ -139,6 +139,7 @@ fn routes_instead_of_vxlan() {
     let by_n1 = |c: &Cluster| ["via 192.168.77.1", "via fd77::1"].iter().all(|way| routes(c).contains(way));
     assert!(by_n1(&c), "{}", routes(&c));
     assert!(ip(&c, "link show knarr-vxlan").code != Some(0));
+    nodes_lead_in(&c, &pods);
     let ranges: Vec<String> = routes(&c)
         .lines()
         .filter(|line| line.contains("via 192.168.77.1 ") || line.contains("via fd77::1 "))
@@ -160,6 +161,9 @@ fn routes_instead_of_vxlan() {
     c.kill_server();
     c.start_server_with(OPTIONS);
     eventually("the agent has changed over", || (ip(&c, "link show knarr-vxlan").code == Some(0) && !by_n1(&c)).then_some(()));
+    // What only routes need of the links goes with them.
+    let setting = Outcome::of(c.on_host(2, "cat").arg("/proc/sys/net/ipv4/conf/node0/route_localnet"));
+    assert_eq!(setting.stdout.trim(), "0");
     eventually("the nodes reach each other's pods again", || {
         let (from, to) = (&pods[1], &pods[0]);
         to.ips.iter().all(|ip| get(&c, &from.name, &url(ip.to_string(), 8080, "")) == to.node).then_some(())

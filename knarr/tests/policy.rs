@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::json;
+use testing::manifests::{WEB, web_pods};
 use testing::{Cluster, eventually, machine};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
@@ -178,23 +179,8 @@ fn what_gets_out() {
     eventually("all is as before", || shop.reaches("shop/front", "server:81").then_some(()));
 }
 
-/// A pod on each node.
-const EVERYWHERE: &str = r#"
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-        - name: main
-          image: 127.0.0.1:5000/busybox:1.36
-          command: [sh, -c, "mkdir /w; echo hello > /w/index.html; exec httpd -f -p 8080 -h /w"]
-          readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
----
+/// Pods with a label reach those of [`WEB`].
+const FRONT: &str = r#"---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: front}
@@ -204,28 +190,27 @@ spec: {podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {
 #[test]
 fn policies_hold_between_nodes() {
     let c = Cluster::start_nodes(KNARR, 2);
-    c.k_with("apply -f -", EVERYWHERE);
+    c.k_with("apply -f -", &[WEB, FRONT].concat());
     c.k("rollout status daemonset/web --timeout=60s");
-    let lines = c.k("get pods -l app=web --no-headers -o custom-columns=A:.spec.nodeName,B:.metadata.name,C:.status.podIP");
-    let mut pods: Vec<Vec<&str>> = lines.lines().map(|line| line.split_whitespace().collect()).collect();
-    pods.sort_unstable();
-    let [first, second] = &pods[..] else { panic!("{lines}") };
-    let reaches = |from: &[&str], to: &[&str]| {
-        let url = format!("http://{}:8080/", to[2]);
-        c.try_kubectl(&["exec", from[1], "--", "timeout", "1", "wget", "-q", "-O", "-", &url]).stdout.trim() == "hello"
+    let pods = web_pods(&c);
+    let [first, second] = &pods[..] else { panic!("{pods:?}") };
+    type Pod = (String, String, String);
+    let reaches = |(_, from, _): &Pod, (node, _, ip): &Pod| {
+        let url = format!("http://{ip}:8080/");
+        c.try_kubectl(&["exec", from, "--", "timeout", "1", "wget", "-q", "-O", "-", &url]).stdout.trim() == node
     };
     assert!(!reaches(first, second) && !reaches(second, first), "from node to node");
-    c.k(&format!("label pod {} role=front", first[1]));
+    c.k(&format!("label pod {} role=front", first.1));
     eventually("by the label of a pod of another node", || reaches(first, second).then_some(()));
     assert!(!reaches(second, first), "the pod's own label lets nobody in");
     // The node of a pod gets in, another node does not.
-    let node = |host: u8, to: &[&str]| {
-        let url = format!("http://{}:8080/", to[2]);
+    let node = |host: u8, (name, _, ip): &Pod| {
+        let url = format!("http://{ip}:8080/");
         let mut command = c.on_host(host, "timeout");
-        testing::Outcome::of(command.args(["1", "busybox", "wget", "-q", "-O", "-", &url])).stdout.trim() == "hello"
+        testing::Outcome::of(command.args(["1", "busybox", "wget", "-q", "-O", "-", &url])).stdout.trim() == name
     };
     assert!(node(2, second) && !node(2, first));
-    c.k(&format!("label pod {} role-", first[1]));
+    c.k(&format!("label pod {} role-", first.1));
     eventually("the label goes", || (!reaches(first, second)).then_some(()));
 }
 

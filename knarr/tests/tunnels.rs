@@ -5,30 +5,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use testing::manifests::ONE;
 use testing::{Cluster, Outcome, eventually};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
-
-/// A pod that serves its name and prints a line, and a service before it.
-const WEB: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web, labels: {app: web}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-    - name: main
-      image: 127.0.0.1:5000/busybox:1.36
-      command: [sh, -c, "mkdir /www; echo here > /www/index.html; echo serving; exec httpd -f -p 8080 -h /www"]
-      readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec:
-  selector: {app: web}
-  ports: [{port: 80, targetPort: 8080}]
-"#;
 
 /// A server without pods, and an agent behind a wall: nobody opens a connection to its host.
 fn start() -> Cluster {
@@ -56,7 +36,7 @@ fn a_node_behind_a_wall() {
             .stdin(Stdio::null()),
     );
     assert_ne!(dialled.code, Some(0), "there is no wall");
-    c.k_with("apply -f -", WEB);
+    c.k_with("apply -f -", ONE);
     c.k("wait --for=condition=Ready pod/web --timeout=60s");
     reached(&c);
     // The agent comes back, and so does its tunnel.
@@ -95,10 +75,10 @@ fn a_node_behind_a_wall() {
 /// Logs, commands, ports, and the proxies of node, pod and service.
 fn reached(c: &Cluster) {
     assert_eq!(c.k("logs web"), "serving\n");
-    assert_eq!(c.kubectl(&["exec", "web", "--", "cat", "/www/index.html"]), "here\n");
+    assert_eq!(c.kubectl(&["exec", "web", "--", "cat", "/www/index.html"]), "served\n");
     for path in ["pods/web:8080", "services/web:80"] {
         let answer = c.k(&format!("get --raw /api/v1/namespaces/default/{path}/proxy/"));
-        assert_eq!(answer, "here\n", "{path}");
+        assert_eq!(answer, "served\n", "{path}");
     }
     assert_eq!(c.k("get --raw /api/v1/nodes/n2/proxy/healthz"), "ok");
     // Much at once, and all of it.

@@ -11,6 +11,7 @@ use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde_json::Value;
+use streaming::join::splice;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::error::{Error, Result};
@@ -94,7 +95,7 @@ impl Forward<'_> {
     ///
     /// # Errors
     /// There is no such pod any more.
-    async fn connect(&self, mut stream: TcpStream, port: u16) -> Result<()> {
+    async fn connect(&self, stream: TcpStream, port: u16) -> Result<()> {
         let failed = |why: &str| tell(&format!("an error occurred forwarding to port {port} of pod {}: {why}", self.pod));
         let mut forwarder = match self.api.portforward(self.pod, &[port]).await {
             Ok(forwarder) => forwarder,
@@ -108,11 +109,9 @@ impl Forward<'_> {
             }
         };
         let error = forwarder.take_error(port);
-        if let Some(mut pod) = forwarder.take_stream(port) {
-            // Either end may go away.
-            let _ = tokio::io::copy_bidirectional(&mut stream, &mut pod).await;
+        if let Some(pod) = forwarder.take_stream(port) {
+            splice(stream, pod).await;
         }
-        drop(stream);
         if let Some(error) = error
             && let Some(Some(why)) = futures::FutureExt::now_or_never(error)
         {

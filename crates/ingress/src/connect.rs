@@ -1,6 +1,7 @@
 //! Connections to endpoints: made, lent to one request, and given back.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,11 +34,13 @@ const MAX_KEPT: usize = 8192;
 /// Why no connection could be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("cannot connect: {0}")]
-    Io(#[from] std::io::Error),
+    #[error("{}", base::connection::dial(&.0.to_string(), .1))]
+    Dial(SocketAddr, std::io::Error),
+    #[error("{}", base::connection::why(.0))]
+    Tls(std::io::Error),
     #[error("no connection in time")]
     Timeout,
-    #[error("no connection: {0}")]
+    #[error("no connection: {}", base::connection::why(.0))]
     Handshake(#[from] hyper::Error),
 }
 
@@ -114,7 +117,8 @@ impl Connector {
 
     async fn connect(&self, endpoint: &Endpoint, limit: Duration) -> Result<Sender, Error> {
         let dial = async {
-            let stream = TcpStream::connect(endpoint.address).await?;
+            let connected = TcpStream::connect(endpoint.address).await;
+            let stream = connected.map_err(|error| Error::Dial(endpoint.address, error))?;
             // A socket that refuses the options works all the same.
             let _ = base::sockets::keep_alive(&stream);
             if !endpoint.protocol.is_tls() {
@@ -128,7 +132,7 @@ impl Connector {
                 (None, true) => &self.http2,
                 (None, false) => &self.http1,
             };
-            let stream = TlsConnector::from(config.clone()).connect(name, stream).await?;
+            let stream = TlsConnector::from(config.clone()).connect(name, stream).await.map_err(Error::Tls)?;
             self.handshake(stream, endpoint).await
         };
         tokio::time::timeout(limit, dial).await.map_err(|_| Error::Timeout)?
@@ -199,5 +203,21 @@ impl Lease {
         if let Sender::Http1(single) = self.sender {
             self.endpoint.pool.put(single);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In the words by which people know them from upstream's logs.
+    #[test]
+    fn why_there_is_no_connection() {
+        let check = |error: Error, expected: &str| assert_eq!(error.to_string(), expected);
+        let system = std::io::Error::from_raw_os_error;
+        let dial = |errno: i32| Error::Dial(SocketAddr::from(([10, 0, 0, 1], 80)), system(errno));
+        check(dial(111), "dial tcp 10.0.0.1:80: connect: connection refused");
+        check(dial(113), "dial tcp 10.0.0.1:80: connect: no route to host");
+        check(Error::Tls(system(104)), "read: connection reset by peer");
     }
 }

@@ -42,7 +42,7 @@ pub(crate) enum Error {
     NoEndpoint,
     #[error(transparent)]
     Connect(connect::Error),
-    #[error("the endpoint broke off: {0}")]
+    #[error("the endpoint broke off: {}", base::connection::why(.0))]
     Broken(hyper::Error),
     #[error("the endpoint did not answer in time")]
     Timeout,

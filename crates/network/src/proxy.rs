@@ -3,11 +3,13 @@
 //! A change of a service replans that service only ([`plan`]), and changes as many map elements as differ. What
 //! arrives while a batch is under way is programmed together by the next.
 
+mod answers;
 mod endpoints;
 mod health;
 pub mod node;
 pub mod plan;
 mod report;
+mod status;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::convert::Infallible;
@@ -34,6 +36,8 @@ use health::HealthChecks;
 use node::Node;
 use plan::{Balanced, Plan};
 use report::Reports;
+pub use status::Listen;
+use status::Status;
 
 /// The proxy cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -67,27 +71,32 @@ pub struct Options {
     pub pod_cidrs: Vec<ipnet::IpNet>,
     /// Ranges of all pods and services of the cluster, which no external address is in.
     pub inner_cidrs: Vec<ipnet::IpNet>,
+    /// Where it says how it is.
+    pub listen: Listen,
 }
 
 /// Proxies services until dropped. Ready when every service that was there at the start is programmed, not ready while the
 /// kernel refuses a change; `tasks` runs the health check servers of load balancers.
 pub async fn run(options: Options, informers: Informers, table: Table, gate: Gate, tasks: Tasks) -> Result<Infallible, Error> {
+    let status = Status::default();
+    status.serve(options.listen, &tasks);
     let events = Recorder::new(informers.client().clone(), "kube-proxy", &options.node_name, &tasks);
     let nodes = informers.of_selected::<ApiNode>(&format!("metadata.name={}", options.node_name));
     let mut node_changes = nodes.changes();
     let mut watch = ServiceWatch::new(&informers);
     watch.synced().await;
     nodes.synced().await;
-    let Options { node_name: name, node_client, pod_cidrs, inner_cidrs } = options;
+    let Options { node_name: name, node_client, pod_cidrs, inner_cidrs, .. } = options;
     let reports = Reports::start(node_client, nodes.clone(), &name, &tasks);
     let decided = table.decided();
-    let health = HealthChecks::new(tasks, events.clone(), &name);
+    let health = HealthChecks::new(tasks, events.clone(), &name, status.clone());
     let node = Node { families: table.families(), pod_cidrs, inner_cidrs, name, zone: None };
     let mut proxy = Proxy {
         table,
         node,
         plans: HashMap::new(),
         health,
+        status,
         events,
         told: HashMap::new(),
         reports,
@@ -100,7 +109,7 @@ pub async fn run(options: Options, informers: Informers, table: Table, gate: Gat
         left_out: BTreeSet::new(),
         again: Retry::new(LEFT_OUT_MIN, LEFT_OUT_MAX),
     };
-    proxy.update_zone(&nodes);
+    proxy.update_node(&nodes);
     while node_changes.try_next().is_some() {}
     let mut changed = watch.pending();
     let mut programs = tokio::time::interval(PROGRAMS);
@@ -121,7 +130,7 @@ pub async fn run(options: Options, informers: Informers, table: Table, gate: Gat
             }
             () = proxy.retry.due() => BTreeSet::new(),
             () = proxy.again.due() => BTreeSet::new(),
-            _ = node_changes.next() => match proxy.update_zone(&nodes) {
+            _ = node_changes.next() => match proxy.update_node(&nodes) {
                 true => proxy.plans.keys().cloned().collect(),
                 false => BTreeSet::new(),
             },
@@ -134,6 +143,7 @@ struct Proxy {
     node: Node,
     plans: HashMap<Key, Plan>,
     health: HealthChecks,
+    status: Status,
     events: Recorder,
     /// What services were told that they have not got.
     told: HashMap<Key, HashSet<Refused>>,
@@ -155,11 +165,12 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Takes over the addresses and the zone of our node; whether the zone changed.
-    fn update_zone(&mut self, nodes: &Informer<ApiNode>) -> bool {
+    /// Takes over what our node says of itself; whether its zone changed.
+    fn update_node(&mut self, nodes: &Informer<ApiNode>) -> bool {
         let node = nodes.get(None, &self.node.name);
-        let status = node.as_ref().and_then(|node| node.status.as_ref()?.addresses.as_ref());
-        let addresses = status.into_iter().flatten().filter_map(|one| one.address.parse().ok()).collect::<Vec<_>>();
+        self.status.of_node(node.as_deref());
+        let addresses = node.as_ref().and_then(|node| node.status.as_ref()?.addresses.as_ref());
+        let addresses = addresses.into_iter().flatten().filter_map(|one| one.address.parse().ok()).collect::<Vec<_>>();
         self.is_due |= addresses != self.addresses;
         self.addresses = addresses;
         let zone = node.and_then(|node| node.metadata.labels.as_ref()?.get(ZONE).cloned());
@@ -175,6 +186,9 @@ impl Proxy {
             return Ok(());
         }
         changed.append(&mut self.unsettled);
+        if !changed.is_empty() {
+            self.status.queued(now);
+        }
         // What did not pass before is not waited for another time.
         let patience = self.retry.patience(is_again);
         if is_again {
@@ -222,6 +236,7 @@ impl Proxy {
             }
             None => {
                 self.retry.settled();
+                self.status.updated();
                 gate.ready();
             }
         }

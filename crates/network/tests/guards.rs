@@ -5,7 +5,7 @@
 mod common;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use common::{Netns, isolate, sh, udp};
@@ -54,25 +54,50 @@ fn mac(address: Ipv4Addr) -> [u8; 6] {
     [0x0a, 0x58, a, b, c, d]
 }
 
+/// Sends a frame as it is by the interface of a namespace.
+fn send_from(netns: &Netns, frame: Vec<u8>) {
+    netns.run(move || {
+        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None).unwrap();
+        let links = nix::ifaddrs::getifaddrs().unwrap().filter(|link| link.interface_name == "eth0");
+        let link = links.filter_map(|link| link.address?.as_link_addr().copied()).next().unwrap();
+        bind(socket.as_raw_fd(), &link).unwrap();
+        send(socket.as_raw_fd(), &frame, MsgFlags::empty()).unwrap();
+    });
+}
+
+/// Sends a datagram as programs do.
+fn say_from(netns: &Netns, to: SocketAddr, text: &'static [u8]) {
+    netns.run(move || {
+        let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+        UdpSocket::bind(any).unwrap().send_to(text, to).unwrap();
+    });
+}
+
 impl Pod {
-    /// Sends a frame as it is.
     fn send(&self, frame: Vec<u8>) {
-        self.netns.run(move || {
-            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None).unwrap();
-            let links = nix::ifaddrs::getifaddrs().unwrap().filter(|link| link.interface_name == "eth0");
-            let link = links.filter_map(|link| link.address?.as_link_addr().copied()).next().unwrap();
-            bind(socket.as_raw_fd(), &link).unwrap();
-            send(socket.as_raw_fd(), &frame, MsgFlags::empty()).unwrap();
-        });
+        send_from(&self.netns, frame);
     }
 
-    /// Sends a datagram as programs do.
     fn say(&self, to: SocketAddr, text: &'static [u8]) {
-        self.netns.run(move || {
-            let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
-            UdpSocket::bind(any).unwrap().send_to(text, to).unwrap();
-        });
+        say_from(&self.netns, to, text);
     }
+}
+
+/// The hardware addresses of the node and of the neighbour on the link between them.
+const UP: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const OUT: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// A neighbour of the node at 192.0.2.2 and 2001:db8::2, who takes it for the way to everything.
+fn neighbour() -> Netns {
+    let outside = Netns::new();
+    let peer = format!("type veth peer name eth0 address 02:00:00:00:00:02 netns {}", outside.path().display());
+    sh(&format!("ip link add up0 address 02:00:00:00:00:01 {peer}"));
+    sh("ip addr add 192.0.2.1/24 dev up0; ip addr add 2001:db8::1/64 dev up0 nodad; ip link set up0 up");
+    outside.run(|| {
+        sh("ip addr add 192.0.2.2/24 dev eth0; ip addr add 2001:db8::2/64 dev eth0 nodad; ip link set eth0 up");
+        sh("ip route add default via 192.0.2.1; ip -6 route add default via 2001:db8::1")
+    });
+    outside
 }
 
 fn frame(to: [u8; 6], from: [u8; 6], kind: u16, payload: &[u8]) -> Vec<u8> {
@@ -102,16 +127,41 @@ fn datagram(from: Ipv4Addr, to: Ipv4Addr, text: &[u8]) -> Vec<u8> {
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
-/// A segment of TCP without data, from port 7001 to port 7000.
-fn segment(from: Ipv4Addr, to: Ipv4Addr, flags: u8) -> Vec<u8> {
+/// A segment of TCP without data, from port 7001 to port 7000, with the type of its frame.
+fn segment(from: IpAddr, to: IpAddr, flags: u8) -> (u16, Vec<u8>) {
     let mut tcp =
         [&7001u16.to_be_bytes()[..], &7000u16.to_be_bytes(), &[0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 16, 0, 0, 0, 0, 0]].concat();
-    let pseudo = [&from.octets()[..], &to.octets(), &[0, 6, 0, 20], &tcp].concat();
-    tcp[16..18].copy_from_slice(&sum(&pseudo));
-    let mut ip = [&[0x45, 0, 0, 40, 0, 1, 0, 0, 64, 6, 0, 0][..], &from.octets(), &to.octets()].concat();
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let ends = [octets(from), octets(to)].concat();
+    let checksum = sum(&[&ends[..], &[0, 6, 0, 20], &tcp].concat());
+    tcp[16..18].copy_from_slice(&checksum);
+    if from.is_ipv6() {
+        return (0x86dd, [&[0x60, 0, 0, 0, 0, 20, 6, 64][..], &ends, &tcp].concat());
+    }
+    let mut ip = [&[0x45, 0, 0, 40, 0, 1, 0, 0, 64, 6, 0, 0][..], &ends].concat();
     let checksum = sum(&ip);
     ip[10..12].copy_from_slice(&checksum);
-    [ip, tcp].concat()
+    (0x0800, [ip, tcp].concat())
+}
+
+/// The transport protocols of what comes to an address, until a datagram does.
+fn protocols(heard: &OwnedFd, to: IpAddr) -> Vec<u8> {
+    let mut seen = Vec::new();
+    let mut buffer = [0; 2048];
+    while seen.last() != Some(&17) {
+        let length = nix::unistd::read(heard.as_raw_fd(), &mut buffer).unwrap();
+        let packet = &buffer[14..length.max(14)];
+        let is_there = match to {
+            IpAddr::V4(to) => buffer[12..14] == [8, 0] && packet.get(16..20) == Some(&to.octets()),
+            IpAddr::V6(to) => buffer[12..14] == [0x86, 0xdd] && packet.get(24..40) == Some(&to.octets()),
+        };
+        let protocol = packet.get(if to.is_ipv4() { 9 } else { 6 }).filter(|protocol| is_there && [6, 17].contains(*protocol));
+        seen.extend(protocol);
+    }
+    seen
 }
 
 fn icmp6(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> Vec<u8> {
@@ -186,26 +236,34 @@ fn what_is_no_part_of_a_connection_goes_no_further() {
         return;
     }
     let node = Node::start();
-    let (client, server) = (node.pod("client"), node.pod("server"));
-    let heard =
-        server.netns.run(|| socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), SockProtocol::EthAll).unwrap());
-    let segment = |flags: u8| client.send(frame(mac(GATEWAY), mac(client.v4), 0x0800, &segment(client.v4, server.v4, flags)));
-    let protocols = |last: &'static [u8]| {
-        client.say((server.v4, 7000).into(), last);
-        let mut seen = Vec::new();
-        let mut buffer = [0; 2048];
-        while seen.last() != Some(&17) {
-            let length = nix::unistd::read(heard.as_raw_fd(), &mut buffer).unwrap();
-            let is_of_client = buffer[12..14] == [8, 0] && length >= 34 && buffer[26..30] == client.v4.octets();
-            seen.extend(is_of_client.then_some(buffer[23]));
-        }
-        seen
+    let (client, server, outside) = (node.pod("client"), node.pod("server"), neighbour());
+    let listens = |netns: &Netns| {
+        netns.run(|| socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), SockProtocol::EthAll).unwrap())
     };
-    // An answer to nothing.
-    segment(SYN | ACK);
-    assert_eq!(protocols(b"1"), [17]);
-    segment(SYN);
-    assert_eq!(protocols(b"2"), [6, 17]);
+    let (server_hears, outside_hears) = (listens(&server.netns), listens(&outside));
+    let of_pod = |pod: &Pod| [IpAddr::from(pod.v4), IpAddr::from(pod.v6)];
+    let out = ["192.0.2.2", "2001:db8::2"].map(|address| address.parse::<IpAddr>().unwrap());
+    let by_bridge = (mac(GATEWAY), mac(client.v4));
+    // Between pods, from a pod, and to one.
+    for (netns, (gateway, own), from, to, heard) in [
+        (&client.netns, by_bridge, of_pod(&client), of_pod(&server), &server_hears),
+        (&client.netns, by_bridge, of_pod(&client), out, &outside_hears),
+        (&outside, (UP, OUT), out, of_pod(&server), &server_hears),
+    ] {
+        for (from, to) in from.into_iter().zip(to) {
+            let segment = |flags: u8| {
+                let (kind, packet) = segment(from, to, flags);
+                send_from(netns, frame(gateway, own, kind, &packet));
+            };
+            // An answer to nothing.
+            segment(SYN | ACK);
+            say_from(netns, SocketAddr::new(to, 7000), b"1");
+            assert_eq!(protocols(heard, to), [17], "{from} {to}");
+            segment(SYN);
+            say_from(netns, SocketAddr::new(to, 7000), b"2");
+            assert_eq!(protocols(heard, to), [6, 17], "{from} {to}");
+        }
+    }
     let timeout = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait").unwrap();
     assert_eq!(timeout.trim(), "3600");
 }
@@ -269,10 +327,7 @@ fn neighbours_do_not_reach_what_the_node_serves_for_the_cluster() {
     }
     let node = Node::start();
     let pod = node.pod("pod");
-    let outside = Netns::new();
-    sh(&format!("ip link add up0 type veth peer name eth0 netns {}", outside.path().display()));
-    sh("ip addr add 192.0.2.1/24 dev up0; ip link set up0 up");
-    outside.run(|| sh("ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up; ip route add default via 192.0.2.1"));
+    let outside = neighbour();
     let dns: SocketAddr = "10.43.0.10:53".parse().unwrap();
     for address in [dns, "192.0.2.1:53".parse().unwrap()] {
         let server = UdpSocket::bind(address).unwrap();
@@ -306,5 +361,32 @@ fn no_pod_speaks_for_another_node() {
         assert_eq!(received(&host, "last"), ["last"]);
         overlay.set_nonblocking(true).unwrap();
         assert_eq!(overlay.recv(&mut [0; 64]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+}
+
+/// CVE-2020-8558: with `route_localnet`, which is there for node ports at 127.0.0.1, neighbours would reach what listens at loopback addresses, and speak for it.
+#[test]
+fn loopback_addresses_are_for_the_host_alone() {
+    if !isolate() {
+        return;
+    }
+    let node = Node::start();
+    let (pod, outside) = (node.pod("pod"), neighbour());
+    sh("for name in up0 all; do echo 0 > /proc/sys/net/ipv4/conf/$name/rp_filter; done");
+    sh("echo 1 > /proc/sys/net/ipv4/conf/up0/route_localnet");
+    let (own, other) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+    let server = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 7000)).unwrap();
+    // The second one is no address of the interface, which the kernel looks for.
+    let (loopback, second) = (Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2));
+    for (netns, gateway, mac, honest, to) in
+        [(&pod.netns, mac(GATEWAY), mac(pod.v4), pod.v4, GATEWAY), (&outside, UP, OUT, other, own)]
+    {
+        let send =
+            |from: Ipv4Addr, to: Ipv4Addr, text: &[u8]| send_from(netns, frame(gateway, mac, 0x0800, &datagram(from, to, text)));
+        for (from, to) in [(honest, loopback), (honest, second), (loopback, to), (second, to)] {
+            send(from, to, b"forged");
+        }
+        send(honest, to, b"honest");
+        assert_eq!(received(&server, "honest"), ["honest"], "{honest}");
     }
 }

@@ -61,6 +61,7 @@ impl Cluster {
             node_client: self.fake.client(),
             pod_cidrs: network.options().pod_cidrs.clone(),
             inner_cidrs: ["10.42.0.0/16", "10.43.0.0/16"].map(|cidr| cidr.parse().unwrap()).to_vec(),
+            listen: proxy::Listen::default(),
         };
         let informers = Informers::new(self.fake.client(), tasks.clone());
         let run = proxy::run(options, informers, network.table().clone(), readiness.gate("proxy"), tasks.clone());

@@ -212,13 +212,15 @@ impl Api {
 
     /// Tells in the status of a pod which node it will be bound to, for those who would make room elsewhere meanwhile (KEP-5278,
     /// `NominatedNodeNameForExpectation`). Gives the pod as it is then; none where it is told already, or cannot be, which keeps no pod from its node.
+    /// Of another version of the pod it is not told: whoever has given up waiting may have said meanwhile why the pod has no node.
     fn nominate(&self, pod: &PodInfo, node: &str) -> BoxFuture<'static, Option<Arc<PodInfo>>> {
         let status = pod.object().and_then(|pod| pod.status.as_ref());
         if status.and_then(|status| status.nominated_node_name.as_deref()) == Some(node) {
             return std::future::ready(None).boxed();
         }
         let (api, name) = (self.pods(pod), pod.key().name);
-        let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"nominatedNodeName": node}});
+        let version = pod.object().and_then(|pod| pod.metadata.resource_version.as_deref());
+        let patch = json!({"metadata": {"uid": pod.uid(), "resourceVersion": version}, "status": {"nominatedNodeName": node}});
         async move {
             match api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
                 Ok(pod) => Some(Arc::new(PodInfo::new(Arc::new(pod)))),
@@ -389,5 +391,31 @@ fn condition(kind: &str, status: &str, reason: &str, message: String, generation
         last_transition_time: Some(Time(now)),
         observed_generation: generation,
         ..PodCondition::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use client::fake::Fake;
+
+    use super::*;
+
+    /// A nomination that nobody waits for any more may reach the API after what came next: where the pod's binding has failed, it is not promised a node again.
+    #[tokio::test]
+    async fn a_nomination_that_comes_late_is_none() {
+        let fake = Fake::default();
+        fake.put(&crate::testing::pod("p", json!({})));
+        let api = Api::new(fake.client());
+        let now = || PodInfo::new(Arc::new(fake.all::<Pod>().remove(0)));
+        let promised = || now().object().and_then(|pod| pod.status.as_ref()?.nominated_node_name.clone());
+        let tried = now();
+        let late = api.nominate(&tried, "n");
+        api.report(&tried, SCHEDULER_ERROR, "binding rejected: why".to_owned(), None).unwrap().await;
+        assert!(late.await.is_none());
+        assert_eq!(promised(), None);
+        assert!(api.nominate(&now(), "n").await.is_some());
+        assert_eq!(promised().as_deref(), Some("n"));
+        assert!(api.nominate(&now(), "n").await.is_none(), "it is told already");
     }
 }

@@ -26,6 +26,11 @@ echo "$mounts" | while read -r _ path type _; do
       sleep 0.01
       tries=$((tries + 1))
     done
+    left=$(cat "$path/cgroup.procs")
+    if [ -n "$left" ]; then
+      echo "$path: still here after 5 s, and the group cannot have groups of its own (0 is a process outside of the machine):" $left >&2
+      exit 1
+    fi
   fi
 done
 echo ready

@@ -30,13 +30,13 @@ impl Machine {
     /// # Panics
     /// When the process is not root or the kernel refuses.
     pub fn new() -> Self {
+        Self::with_init(include_str!("init.sh"))
+    }
+
+    fn with_init(init: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("kt-").tempdir().unwrap().keep();
         let name = directory.file_name().unwrap().to_string_lossy().into_owned();
-        let scripts = [
-            ("watchdog.sh", include_str!("watchdog.sh")),
-            ("init.sh", include_str!("init.sh")),
-            ("enter.sh", include_str!("enter.sh")),
-        ];
+        let scripts = [("watchdog.sh", include_str!("watchdog.sh")), ("init.sh", init), ("enter.sh", include_str!("enter.sh"))];
         for (file, text) in scripts {
             fs::write(directory.join(file), text).unwrap();
         }
@@ -158,4 +158,17 @@ fn pipe(from: &TcpStream, to: &TcpStream) {
         let _ = io::copy(&mut from, &mut to);
         let _ = to.shutdown(std::net::Shutdown::Write);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_machine_that_does_not_start_says_why() {
+        let made = std::panic::catch_unwind(|| Machine::with_init("echo out of order >&2; exit 1"));
+        let why = made.err().expect("there is no machine").downcast::<String>().unwrap();
+        assert!(why.contains("out of order"), "{why}");
+    }
 }

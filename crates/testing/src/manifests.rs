@@ -29,6 +29,28 @@ spec:
   ports: [{port: 80, targetPort: 8080, nodePort: 30080}]
 "#;
 
+/// One pod that says `served` (at port 8080, path `/`, and at port 8088 of its node) and prints `serving`, and a Service in front of it.
+pub const ONE: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: main
+      image: 127.0.0.1:5000/busybox:1.36
+      command: [sh, -c, "mkdir /www; echo served > /www/index.html; echo serving; exec httpd -f -p 8080 -h /www"]
+      ports: [{containerPort: 8080, hostPort: 8088}]
+      readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080}]
+"#;
+
 /// Node, name and address of each pod of [`WEB`].
 ///
 /// # Panics

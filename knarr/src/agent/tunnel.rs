@@ -122,15 +122,14 @@ async fn connect(request: Request<Incoming>, reach: &Reach, tasks: &Tasks) -> Re
         return refuse(StatusCode::FORBIDDEN, format!("{asked} is not of this node"));
     };
     let connecting = tokio::time::timeout(CONNECT, TcpStream::connect(target)).await;
-    let mut near = match connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
+    let near = match connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
         Ok(stream) => stream,
         Err(error) => return refuse(StatusCode::BAD_GATEWAY, base::connection::why(&error)),
     };
     let _ = base::sockets::keep_alive(&near);
     tasks.spawn_until_cancelled("stream of the tunnel", OnFailure::Log, async move {
-        let mut far = TokioIo::new(hyper::upgrade::on(request).await?);
-        // Either side may break the connection whenever it likes.
-        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        let far = TokioIo::new(hyper::upgrade::on(request).await?);
+        streaming::join::splice(near, far).await;
         Ok::<_, hyper::Error>(())
     });
     Response::new(Full::default())

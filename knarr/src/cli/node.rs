@@ -24,6 +24,12 @@ pub(crate) struct Node {
     /// Port of the kubelet.
     #[arg(long, default_value_t = 10250)]
     pub(crate) kubelet_port: u16,
+    /// Port at which load balancers are told whether the node should get connections, as by kube-proxy (/healthz, /livez); 0 is none.
+    #[arg(long, default_value_t = 10256)]
+    pub(crate) proxy_health_port: u16,
+    /// Port of 127.0.0.1 at which the machine is told the mode and the metrics of the service proxy, as by kube-proxy (/proxyMode, /metrics); 0 is none.
+    #[arg(long, default_value_t = 10249)]
+    pub(crate) proxy_metrics_port: u16,
     /// Socket of a runtime of the Container Runtime Interface that runs the pods in place of the built-in one, such as
     /// unix:///run/containerd/containerd.sock; its pods are connected by network plugins (--pod-network cni).
     #[arg(long, value_name = "SOCKET")]

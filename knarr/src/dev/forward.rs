@@ -22,11 +22,11 @@ pub(super) fn start(path: &Path, port: u16, tasks: &Tasks) -> Result<()> {
 
 async fn serve(listener: tokio::net::TcpListener, port: u16, tasks: Tasks) -> std::io::Result<()> {
     loop {
-        let (mut inside, _) = listener.accept().await?;
+        let (inside, _) = listener.accept().await?;
         tasks.spawn_until_cancelled("forwarded connection", OnFailure::Log, async move {
             // Refused: the connection closes, as with a port on which nobody listens.
-            if let Ok(mut outside) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
-                let _ = tokio::io::copy_bidirectional(&mut inside, &mut outside).await;
+            if let Ok(outside) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+                streaming::join::splice(inside, outside).await;
             }
             Ok::<_, Infallible>(())
         });

@@ -19,6 +19,7 @@ use network::nft::table::Table;
 use network::nft::watch::Loss;
 use network::pod::nodes::{KEY_ANNOTATION, Missing, Nodes, Unreached};
 use network::policy::{Admissions, Policies, Starting};
+use network::proxy::Listen;
 use runtime::api::{Error as RuntimeError, HostPort, PodIdentity, PodNetwork, Runtime, SandboxConfig};
 use tokio::sync::{mpsc, watch};
 
@@ -40,6 +41,7 @@ pub(super) struct Start {
     pub(super) attacher: Arc<dyn PodNetwork>,
     pub(super) readiness: Readiness,
     pub(super) tasks: Tasks,
+    pub(super) proxy: Listen,
     pub(super) options: network::Options,
     pub(super) node_name: String,
     pub(super) dns: dns::Options,
@@ -97,6 +99,7 @@ impl Start {
             node_client: self.informers.client().clone(),
             pod_cidrs: pod_cidrs.clone(),
             inner_cidrs,
+            listen: self.proxy,
         };
         let informers = self.proxy_informers.clone();
         let run = network::policy::run(policies, informers, pods.table().clone(), self.admissions, policies_gate);

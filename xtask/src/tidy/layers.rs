@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("streaming", &["base"]),
     ("kinds", &["apimachinery", "cel", "schema", "codec", "structural", "pods"]),
     ("client", &["base", "codec"]),
-    ("ctl", &["base", "apimachinery", "structural"]),
+    ("ctl", &["base", "apimachinery", "structural", "streaming"]),
     ("registry", &["base", "schema", "apimachinery", "structural", "store", "kinds"]),
     ("apiserver", &["base", "schema", "codec", "apimachinery", "cel", "pods", "store", "streaming", "kinds", "registry"]),
     ("controllers", &["base", "codec", "apimachinery", "pods", "client"]),

@@ -69,7 +69,8 @@ fn of(catalog: &Catalog) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     for served in catalog.iter() {
         let (group, version, custom) = (&*served.def.group, &*served.def.version, served.is_custom());
-        // The group of APIServices itself is nobody's to hand over; that of metrics is for whoever brings a server of it.
+        // The group of APIServices itself is nobody's to hand over. That of metrics is for whoever brings a server of it: Helm installs no chart over
+        // an object that no release has made, so metrics-server's would be refused. Who only looks for the metrics looks into discovery, where they are.
         if matches!(group, "apiregistration.k8s.io" | "metrics.k8s.io") {
             continue;
         }

@@ -127,7 +127,7 @@ pub(crate) enum Op {
         set: SetId,
         elements: Vec<Pair>,
     },
-    /// As `Add`, to a set that may have some of them: those stay. One that a map has with another value keeps the others out.
+    /// As `Add`, to a set that may have some of them: those stay. One that a map has with another value keeps the others out, and has to be removed first.
     Lend {
         set: SetId,
         elements: Vec<Pair>,

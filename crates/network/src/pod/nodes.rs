@@ -3,6 +3,7 @@
 //! How packets go from node to node is the cluster's choice ([`Backend`]).
 
 mod changes;
+mod localnet;
 mod peers;
 mod ports;
 mod routes;
@@ -78,6 +79,9 @@ fn gone<'a, K: Ord, V>(old: &'a BTreeMap<K, V>, new: &BTreeMap<K, V>) -> impl It
 
 /// Readies the machine for the ways to other nodes, and takes away what another backend has left.
 pub(super) fn set_up(options: &Options, links: &mut Links, address: IpAddr, mtu: u32) -> Result<(), Error> {
+    if options.backend != Backend::HostGw {
+        localnet::take_back(options)?;
+    }
     match options.backend {
         Backend::Vxlan => {
             wireguard::remove(options, links)?;
@@ -120,6 +124,7 @@ fn switch_on(options: &Options, links: &mut Links, name: &str, mtu: u32) -> Resu
 pub(super) fn remove(options: &Options, links: &mut Links) -> Result<(), Error> {
     links.delete(&options.overlay)?;
     wireguard::remove(options, links)?;
+    localnet::take_back(options)?;
     Ok(routes::remove(links)?)
 }
 
@@ -203,7 +208,14 @@ impl Nodes {
             match options.backend {
                 Backend::Vxlan => vxlan::follow(&options, &mut links, address, mtu, &peers).map(|()| Unreached::new()),
                 Backend::WireGuard => wireguard::follow(&options, &mut links, mtu, &peers, before.as_ref()),
-                Backend::HostGw => Ok(routes::follow(&mut links, &peers)?),
+                Backend::HostGw => {
+                    let unreached = routes::follow(&mut links, &peers)?;
+                    // The ways to pods are there all the same.
+                    if let Err(error) = localnet::let_out(&options, &mut links) {
+                        tracing::warn!(%error, "node ports at 127.0.0.1 do not reach pods of other nodes");
+                    }
+                    Ok(unreached)
+                }
                 Backend::Cni => Ok(Unreached::new()),
             }
         })

@@ -1,6 +1,6 @@
 //! Which endpoints of a service port clients may get. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointSlice};
 
@@ -28,7 +28,7 @@ struct Candidate<'a> {
 }
 
 /// The endpoints for one port of a service. Ready ones are taken; where there are none, those that still serve while they
-/// terminate (KEP-1669). Topology hints narrow the choice when every endpoint has them (KEP-2433, KEP-3015).
+/// terminate (KEP-1669). Topology hints narrow the choice when every ready endpoint has them (KEP-2433, KEP-3015).
 pub(super) fn choose(slices: &[Slice<'_>], family: Family, protocol: Protocol, port: &str, node: &Node) -> Chosen {
     let candidates: Vec<Candidate<'_>> =
         slices.iter().flat_map(|slice| candidates(slice, family, protocol, port, node)).collect();
@@ -38,7 +38,10 @@ pub(super) fn choose(slices: &[Slice<'_>], family: Family, protocol: Protocol, p
         considered.into_iter().filter(|one| one.ready == ready).collect()
     };
     let serving = sorted(candidates.iter().collect());
-    Chosen { all: sorted(hinted(usable(false), node)), local: sorted(usable(true)), serving }
+    let all = usable(false);
+    // Of those that terminate it counts that they still serve, wherever they are.
+    let all = if all.iter().all(|one| one.ready) { hinted(all, node) } else { all };
+    Chosen { all: sorted(all), local: sorted(usable(true)), serving }
 }
 
 fn candidates<'a>(slice: &Slice<'a>, family: Family, protocol: Protocol, port: &str, node: &Node) -> Vec<Candidate<'a>> {
@@ -48,21 +51,35 @@ fn candidates<'a>(slice: &Slice<'a>, family: Family, protocol: Protocol, port: &
     let Some(port) = slice.port(protocol, port) else { return Vec::new() };
     let mut found = Vec::new();
     for api in slice.api.endpoints.iter().flatten() {
-        let conditions = api.conditions.as_ref();
-        let ready = conditions.and_then(|all| all.ready).unwrap_or(true);
+        let (conditions, ready) = (api.conditions.as_ref(), is_ready(api));
         let serving = conditions.and_then(|all| all.serving).unwrap_or(ready);
         let terminating = conditions.and_then(|all| all.terminating).unwrap_or(false);
         let usable = ready || serving && terminating;
         if !usable {
             continue;
         }
-        let local = api.node_name.as_deref() == Some(&node.name);
+        let local = is_here(api, node);
         // Addresses of one endpoint are interchangeable: the first is used, as the API says.
         if let Some(address) = api.addresses.first().and_then(|address| address.parse().ok()) {
             found.push(Candidate { endpoint: Endpoint { address, port }, api, ready, local });
         }
     }
     found
+}
+
+fn is_ready(endpoint: &ApiEndpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|all| all.ready).unwrap_or(true)
+}
+
+fn is_here(endpoint: &ApiEndpoint, node: &Node) -> bool {
+    endpoint.node_name.as_deref() == Some(&node.name)
+}
+
+/// How many ready endpoints of a service are on the node, whichever of its ports they have (upstream, endpointsmap.go, LocalReadyEndpoints).
+pub(super) fn ready_here(slices: &[Slice<'_>], family: Family, node: &Node) -> usize {
+    let all = slices.iter().filter(|slice| slice.is_of(family)).flat_map(|slice| slice.api.endpoints.iter().flatten());
+    let here = all.filter(|endpoint| is_ready(endpoint) && is_here(endpoint, node));
+    here.filter_map(|endpoint| endpoint.addresses.first()).collect::<HashSet<_>>().len()
 }
 
 /// A slice with its ports by their names: each port of a service is asked for, and there may be thousands of both.
@@ -108,11 +125,11 @@ pub(super) fn programs(slices: &[Slice<'_>], family: Family, protocol: Protocol,
 /// Narrows to the endpoints that are meant for this node, else to those for its zone, when all have such hints.
 fn hinted<'a, 'b>(candidates: Vec<&'b Candidate<'a>>, node: &Node) -> Vec<&'b Candidate<'a>> {
     let for_node = |one: &Candidate<'_>| {
-        let nodes = one.api.hints.as_ref()?.for_nodes.as_ref()?;
+        let nodes = one.api.hints.as_ref()?.for_nodes.as_ref().filter(|nodes| !nodes.is_empty())?;
         Some(nodes.iter().any(|hint| hint.name == node.name))
     };
     let for_zone = |one: &Candidate<'_>| {
-        let zones = one.api.hints.as_ref()?.for_zones.as_ref()?;
+        let zones = one.api.hints.as_ref()?.for_zones.as_ref().filter(|zones| !zones.is_empty())?;
         Some(zones.iter().any(|hint| Some(&hint.name) == node.zone.as_ref()))
     };
     let narrow = |meant: &dyn Fn(&Candidate<'a>) -> Option<bool>| -> Option<Vec<&'b Candidate<'a>>> {

@@ -1,29 +1,22 @@
 //! Health checks of load balancers: which nodes have endpoints of a service with external traffic policy Local.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use base::listen::{Listener, accepted};
+use base::listen::Listener;
 use base::tasks::{OnFailure, Tasks};
 use client::Key;
 use client::events::{Recorder, Type};
 use k8s_openapi::api::core::v1::ObjectReference;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::answers::{self, Answer, Answering, RETRY_MIN};
 use super::plan::Plan;
-
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Probes of one service at once. They are short: of more, those that came first make room, so that nobody who says nothing keeps others waiting.
-const PROBES: usize = 64;
-/// How long a port that is somebody else's is waited for.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(30);
+use super::status::Status;
 
 /// One server per `healthCheckNodePort`.
 pub(super) struct HealthChecks {
@@ -31,6 +24,8 @@ pub(super) struct HealthChecks {
     events: Recorder,
     /// The node's name.
     node: String,
+    /// How the proxy itself is.
+    status: Status,
     servers: HashMap<Key, Server>,
     /// Servers that were told to end, and have their ports until they have.
     ending: Vec<(u16, CancellationToken)>,
@@ -44,8 +39,8 @@ struct Server {
 }
 
 impl HealthChecks {
-    pub(super) fn new(tasks: Tasks, events: Recorder, node: &str) -> Self {
-        Self { tasks, events, node: node.to_owned(), servers: HashMap::new(), ending: Vec::new() }
+    pub(super) fn new(tasks: Tasks, events: Recorder, node: &str, status: Status) -> Self {
+        Self { tasks, events, node: node.to_owned(), status, servers: HashMap::new(), ending: Vec::new() }
     }
 
     /// Starts, updates or ends the server of a service. `about` is the service for events.
@@ -65,7 +60,8 @@ impl HealthChecks {
         let servers = self.servers.values().map(|server| (server.port, &server.ended));
         let all = self.ending.iter().map(|(port, ended)| (*port, ended)).chain(servers);
         let former = all.filter(|(other, _)| *other == port).map(|(_, ended)| ended.clone()).collect();
-        let probed = Probed { service: service.clone(), about, port, endpoints: endpoints.clone(), former };
+        let (status, endpoints_now) = (self.status.clone(), endpoints.clone());
+        let probed = Probed { service: service.clone(), about, port, endpoints: endpoints_now, status, former };
         let server = probed.serve(self.tasks.clone(), self.events.clone(), self.node.clone());
         let guarded = stop.clone().run_until_cancelled_owned(server);
         let name = format!("health check of {service}");
@@ -85,32 +81,19 @@ struct Probed {
     about: ObjectReference,
     port: u16,
     endpoints: Arc<AtomicUsize>,
+    status: Status,
     /// The ends of our own servers that have the port, or had it before.
     former: Vec<CancellationToken>,
 }
 
 impl Probed {
     /// Answers probes until dropped.
-    async fn serve(self, tasks: Tasks, events: Recorder, node: String) {
+    async fn serve(self, tasks: Tasks, events: Recorder, node: String) -> Infallible {
         let listener = self.listen(&events, &node).await;
-        let mut probes: VecDeque<DropGuard> = VecDeque::with_capacity(PROBES + 1);
-        loop {
-            let (stream, _) = accepted(|| listener.accept()).await;
-            let ends = CancellationToken::new();
-            let reply = reply(&self.service, self.endpoints.load(Ordering::Relaxed));
-            let answered = ends.clone().run_until_cancelled_owned(async move {
-                // A probe that fails is the prober's to notice.
-                let _ = tokio::time::timeout(REQUEST_TIMEOUT, answer(stream, &reply)).await;
-            });
-            tasks.spawn_until_cancelled("health check", OnFailure::Log, async {
-                answered.await;
-                Ok::<_, Infallible>(())
-            });
-            probes.push_back(ends.drop_guard());
-            if probes.len() > PROBES {
-                probes.pop_front();
-            }
-        }
+        let Self { service, endpoints, status, .. } = self;
+        let answering: Answering =
+            Arc::new(move |_| answer(&service, endpoints.load(Ordering::Relaxed), status.is_healthy(Instant::now())));
+        answers::serve(listener, tasks, "health check", answering).await
     }
 
     /// Waits for the port as long as somebody else has it.
@@ -122,50 +105,26 @@ impl Probed {
         };
         // Trying tells whether they have.
         let _ = tokio::time::timeout(RETRY_MIN, all_ended).await;
-        let mut retry = RETRY_MIN;
-        loop {
-            let error = match Listener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.port))) {
-                Ok(listener) => return listener,
-                Err(error) => error,
-            };
+        let failed = |error: &std::io::Error| {
             // kube-proxy's reason.
             let text =
                 format!("node {node} failed to start healthcheck {:?} on port {}: {error}", self.service.to_string(), self.port);
             tracing::warn!(service = %self.service, port = self.port, %error, "the health check port of a service cannot be listened on, trying again");
             events.event(&self.about, Type::Warning, "FailedToStartServiceHealthcheck", text);
-            tokio::time::sleep(retry).await;
-            retry = (retry * 2).min(RETRY_MAX);
-        }
+        };
+        answers::listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.port)), failed).await
     }
 }
 
-async fn answer(mut stream: TcpStream, reply: &str) -> std::io::Result<()> {
-    let mut request = Vec::new();
-    let mut chunk = [0; 1024];
-    while !request.windows(4).any(|end| end == b"\r\n\r\n") && request.len() < 8192 {
-        match stream.read(&mut chunk).await? {
-            0 => return Ok(()),
-            length => request.extend_from_slice(&chunk[..length]),
-        }
-    }
-    stream.write_all(reply.as_bytes()).await?;
-    stream.shutdown().await
-}
-
-/// The body that kube-proxy sends, 200 with endpoints and 503 without.
-fn reply(service: &Key, endpoints: usize) -> String {
-    let status = if endpoints > 0 { "200 OK" } else { "503 Service Unavailable" };
+/// What kube-proxy answers: 200 with endpoints here and a proxy that works, otherwise 503.
+fn answer(service: &Key, endpoints: usize, works: bool) -> Answer {
     let body = serde_json::json!({
         "service": {"namespace": service.ns(), "name": service.name},
         "localEndpoints": endpoints,
-        "serviceProxyHealthy": true,
-    })
-    .to_string();
-    format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nX-Load-Balancing-Endpoint-Weight: {endpoints}\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
+        "serviceProxyHealthy": works,
+    });
+    let headers = vec![("X-Load-Balancing-Endpoint-Weight", endpoints.to_string())];
+    Answer { headers, ..Answer::json(endpoints > 0 && works, body.to_string()) }
 }
 
 #[cfg(test)]
@@ -174,8 +133,11 @@ mod tests {
     use super::*;
     use client::fake::Fake;
     use k8s_openapi::api::core::v1::Event;
-    use std::time::Instant;
-    use tokio::net::TcpListener;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use crate::proxy::answers::{MOST, REQUEST_TIMEOUT};
 
     async fn ask(stream: &mut TcpStream) -> std::io::Result<String> {
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await?;
@@ -192,7 +154,7 @@ mod tests {
     fn checks() -> (HealthChecks, Fake, Recorder) {
         let ((tasks, _), fake) = (Tasks::root(), Fake::default());
         let events = Recorder::new(fake.client(), "kube-proxy", "n", &tasks);
-        (HealthChecks::new(tasks, events.clone(), "n"), fake, events)
+        (HealthChecks::new(tasks, events.clone(), "n", Status::default()), fake, events)
     }
 
     fn plan(health_port: u16, local_endpoints: usize) -> Plan {
@@ -222,7 +184,8 @@ mod tests {
         let taken = TcpListener::bind("0.0.0.0:0").await.unwrap();
         let port = taken.local_addr().unwrap().port();
         let service = Key::namespaced("a", "web");
-        let probed = Probed { service, about: about(), port, endpoints: Arc::default(), former: Vec::new() };
+        let probed =
+            Probed { service, about: about(), port, endpoints: Arc::default(), status: Status::default(), former: Vec::new() };
         let told = async {
             fake.until(|events: &[Event]| {
                 events.iter().any(|one| one.reason.as_deref() == Some("FailedToStartServiceHealthcheck"))
@@ -275,6 +238,19 @@ mod tests {
         assert!(checks.ending.len() <= 20, "{}", checks.ending.len());
     }
 
+    /// Load balancers leave a node alone whose proxy does not come after.
+    #[test]
+    fn a_proxy_that_is_stuck_is_told() {
+        let check = |endpoints: usize, works: bool, expected: &str| {
+            let answer = answer(&Key::namespaced("a", "web"), endpoints, works);
+            assert!(answer.status.starts_with(expected), "{endpoints} {works}");
+            assert!(answer.body.contains(&format!("\"serviceProxyHealthy\":{works}")), "{}", answer.body);
+        };
+        check(1, true, "200");
+        check(0, true, "503");
+        check(1, false, "503");
+    }
+
     /// Nobody is asked to wait for another one's probe.
     #[tokio::test]
     async fn who_says_nothing_keeps_nobody_waiting() {
@@ -283,7 +259,7 @@ mod tests {
         checks.update(&service, about(), &plan(port, 1));
         let mut silent = vec![connect(port).await];
         let begun = Instant::now();
-        for _ in 0..2 * PROBES {
+        for _ in 0..2 * MOST {
             silent.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
         }
         let mut probe = TcpStream::connect(("127.0.0.1", port)).await.unwrap();

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::endpoints::{Slice, choose, programs};
+use super::endpoints::{Slice, choose, programs, ready_here};
 use super::node::Node;
 use crate::nft::Family;
 use crate::nft::claims::Programs;
@@ -30,10 +30,10 @@ pub struct Plan {
     pub entries: Vec<Entry>,
     /// Endpoints on this node, which may connect to themselves.
     pub hairpin: Vec<IpAddr>,
-    /// Ready endpoints on this node, for the health check of load balancers.
-    pub local_endpoints: usize,
     /// The health check port of external traffic policy Local.
     pub health_port: Option<u16>,
+    /// Ready endpoints on this node, which load balancers ask for there: those that terminate serve on, and get no more than what is under way.
+    pub local_endpoints: usize,
     /// Ports of a load balancer that nodes serve.
     pub balanced: Vec<Balanced>,
     /// Ports that the service asks for at its external addresses, and at those of load balancers of other implementations.
@@ -86,6 +86,7 @@ pub fn plan<S: Deref<Target = EndpointSlice>>(service: &Service, slices: &[S], n
     plan.hairpin.dedup();
     if external_local(spec) {
         plan.health_port = spec.health_check_node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+        plan.local_endpoints = families.iter().map(|family| ready_here(&slices, *family, node)).max().unwrap_or_default();
     }
     keep_slots(&mut plan, previous);
     plan
@@ -261,7 +262,6 @@ fn plan_port(
     if meta(service) == (Some("default"), Some("kubernetes")) {
         plan.api.extend(chosen.all.iter().map(|one| Key { address: one.address, protocol, port: one.port }));
     }
-    plan.local_endpoints = plan.local_endpoints.max(chosen.local.len());
     Some(room)
 }
 

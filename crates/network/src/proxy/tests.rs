@@ -43,6 +43,7 @@ async fn never_fits() {
         node_client: fake.client(),
         pod_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
         inner_cidrs: Vec::new(),
+        listen: Listen::default(),
     };
     let informers = Informers::new(fake.client(), tasks.clone());
     let proxied = run(options, informers, table.clone(), readiness.gate("proxy"), tasks.clone());

@@ -99,6 +99,7 @@ async fn follow(informers: &Informers, table: Table, tasks: &Tasks) -> Result<()
         node_client: informers.client().clone(),
         pod_cidrs: vec!["10.42.255.0/24".parse()?],
         inner_cidrs: vec!["10.42.0.0/16".parse()?, "10.43.0.0/16".parse()?],
+        listen: network::proxy::Listen::default(),
     };
     let run = network::proxy::run(options, informers.clone(), table, readiness.gate("service-proxy"), tasks.clone());
     tasks.spawn_until_cancelled("service proxy", OnFailure::Log, async { run.await.map(|never| match never {}) });

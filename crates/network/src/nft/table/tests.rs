@@ -4,7 +4,7 @@
 use super::*;
 use crate::nft::batch::{Chain, Value};
 use crate::nft::contents::Fragment;
-use crate::nft::element::Element;
+use crate::nft::element::{Element, Endpoint, Protocol};
 use crate::nft::expr::Verdict;
 use crate::nft::set::{Field, SetKind};
 
@@ -204,6 +204,38 @@ fn a_held_table_takes_what_pods_need() {
         table.release(Holder::Services).unwrap();
         assert!(listed().contains("10.42.0.9 . 10.42.0.9"));
         assert_eq!(sets(), ["3"]);
+    });
+}
+
+/// A static pod that was made again while the server is away has another address, and its host port leads there.
+#[test]
+fn a_held_table_leads_host_ports_to_the_pods_that_are_there() {
+    isolated(|| {
+        let any = Family::V4.unspecified();
+        let pod = |ports: &[u16], address: &str| {
+            let to = Endpoint { address: address.parse().unwrap(), port: 8080 };
+            let claims = ports
+                .iter()
+                .map(|port| features::host_ports::claim(Key { address: any, protocol: Protocol::Tcp, port: *port }, to));
+            Fragment::from(claims.collect::<Vec<_>>())
+        };
+        open(&[]).replace([("pod:old".to_owned(), pod(&[7901, 7902, 7903], "10.42.0.8"))]).unwrap();
+        let table = open(&[Holder::Services]);
+        let leads = |port: u16, address: &str| {
+            let listed = std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+            String::from_utf8(listed.stdout).unwrap().contains(&format!("0.0.0.0 . tcp . {port} : {address} . 8080"))
+        };
+        // One of them is there as it was, one is new, and one leads elsewhere.
+        table.replace([("pod:new".to_owned(), pod(&[7900, 7901], "10.42.0.9"))]).unwrap();
+        assert!(leads(7900, "10.42.0.9") && leads(7901, "10.42.0.9") && leads(7902, "10.42.0.8"));
+        table.replace([("pod:other".to_owned(), pod(&[7903], "10.42.0.8"))]).unwrap();
+        // From one that has started meanwhile to another one.
+        table
+            .replace([("pod:new".to_owned(), Fragment::default()), ("pod:third".to_owned(), pod(&[7901], "10.42.0.7"))])
+            .unwrap();
+        assert!(leads(7901, "10.42.0.7") && leads(7903, "10.42.0.8"));
+        table.release(Holder::Services).unwrap();
+        assert!(leads(7901, "10.42.0.7") && !leads(7900, "10.42.0.9") && !leads(7902, "10.42.0.8"));
     });
 }
 

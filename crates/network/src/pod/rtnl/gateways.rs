@@ -1,6 +1,6 @@
 //! Routes by way of other nodes, and notices of what changes on the way to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -67,6 +67,23 @@ impl Links {
             self.0.dump("list routes", GET_ROUTE, &header, |_| (), |reply| all.extend(gateway(reply.payload)))?;
         }
         Ok(all)
+    }
+
+    /// The names of the links by which those of IPv4 lead.
+    pub(crate) fn gateway_links(&mut self) -> Result<BTreeSet<String>, Error> {
+        let mut all = BTreeSet::new();
+        let header = [libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        self.0.dump(
+            "list routes",
+            GET_ROUTE,
+            &header,
+            |_| (),
+            |reply| {
+                let link = || attribute(reply.payload.get(12..)?, libc::RTA_OIF).and_then(number);
+                all.extend(gateway(reply.payload).and_then(|_| link()));
+            },
+        )?;
+        Ok(self.links()?.into_iter().filter(|link| all.contains(&link.index)).map(|link| link.name).collect())
     }
 }
 

@@ -139,6 +139,22 @@ fn terminating_endpoints_serve_when_no_other_does() {
     check(json!({}), mixed, &["services 10.43.0.9:80 2.6"]);
 }
 
+/// KEP-1669: load balancers are to leave a node on which endpoints only terminate; until they have, these go on serving.
+#[test]
+fn health_checks_count_ready_endpoints() {
+    let check = |policy: &str, endpoints: Value, expected: usize| {
+        let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": policy, "healthCheckNodePort": 30999});
+        assert_eq!(planned(spec, json!({}), endpoints.clone(), &Plan::default()).local_endpoints, expected, "{endpoints}");
+    };
+    let one = |ip: &str, node: &str, conditions: Value| json!({"addresses": [ip], "nodeName": node, "conditions": conditions});
+    let (ready, going) = (json!({}), json!({"ready": false, "serving": true, "terminating": true}));
+    check("Local", json!([one("10.42.1.5", "n1", ready.clone()), one("10.42.1.6", "n1", going.clone())]), 1);
+    check("Local", json!([one("10.42.1.5", "n1", going.clone()), one("10.42.2.5", "n2", ready.clone())]), 0);
+    check("Local", json!([one("10.42.1.5", "n1", going)]), 0);
+    check("Local", json!([one("10.42.1.5", "n1", ready.clone()), one("10.42.1.5", "n1", ready.clone())]), 1);
+    check("Cluster", json!([one("10.42.1.5", "n1", ready)]), 0);
+}
+
 #[test]
 fn hints_narrow_the_choice_when_all_have_them() {
     let one = |ip: &str, hints: Value| json!({"addresses": [ip], "hints": hints});
@@ -150,7 +166,20 @@ fn hints_narrow_the_choice_when_all_have_them() {
     both["forNodes"] = json!([{"name": "n1"}]);
     let mut other = zone("z1");
     other["forNodes"] = json!([{"name": "n2"}]);
-    check(json!({}), json!([one("10.42.2.5", other), one("10.42.2.6", both)]), &["services 10.43.0.9:80 2.6"]);
+    check(json!({}), json!([one("10.42.2.5", other.clone()), one("10.42.2.6", both.clone())]), &["services 10.43.0.9:80 2.6"]);
+    // A list without a hint is none (upstream, topology.go, topologyModeFromHints).
+    other["forNodes"] = json!([]);
+    check(json!({}), json!([one("10.42.2.5", other), one("10.42.2.6", both)]), &["services 10.43.0.9:80 2.5,2.6"]);
+    check(
+        json!({}),
+        json!([one("10.42.2.5", zone("z1")), one("10.42.2.6", json!({"forZones": []}))]),
+        &["services 10.43.0.9:80 2.5,2.6"],
+    );
+    // Hints of endpoints that terminate say nothing, neither beside ready ones nor where these are all there is (CategorizeEndpoints).
+    let going = |ip: &str, hints: Value| json!({"addresses": [ip], "hints": hints, "conditions": {"ready": false, "serving": true, "terminating": true}});
+    check(json!({}), json!([going("10.42.2.5", zone("z1")), going("10.42.2.6", zone("z2"))]), &["services 10.43.0.9:80 2.5,2.6"]);
+    let beside = json!([one("10.42.2.5", zone("z1")), one("10.42.2.6", zone("z2")), going("10.42.2.7", json!({}))]);
+    check(json!({}), beside, &["services 10.43.0.9:80 2.5"]);
 }
 
 #[test]
