@@ -33,6 +33,11 @@ pub(crate) struct Preemption {
 }
 
 impl Preemption {
+    #[cfg(test)]
+    pub(crate) fn of(node: &str, victims: Vec<Arc<PodInfo>>) -> Self {
+        Self { node: node.to_owned(), lower: victims.clone(), victims, held: 0 }
+    }
+
     /// By names, as extenders are asked.
     pub(crate) fn named(&self) -> Victims {
         let uids = self.victims.iter().map(|victim| victim.uid().to_owned()).collect();

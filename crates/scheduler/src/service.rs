@@ -3,6 +3,7 @@
 mod consulting;
 mod ended;
 mod placing;
+mod room;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -279,11 +280,12 @@ impl Scheduler {
             self.pending(&key, pod, old.filter(|_| !replaced));
         } else {
             self.queue.remove(&key);
-            self.cluster.nominations.withdraw(pod.metadata.uid.as_deref().unwrap_or_default());
+            let given_up = self.cluster.nominations.withdraw(pod.metadata.uid.as_deref().unwrap_or_default());
             if let Some(unseen) = self.extenders.shown(pod.metadata.uid.as_deref().unwrap_or_default()) {
                 self.bound(&unseen.pod, node_of(&pod), unseen.trial);
             }
             self.placed(old.as_deref(), pod);
+            self.given_up(given_up);
         }
     }
 
@@ -323,8 +325,8 @@ impl Scheduler {
         let waits_for_claims = claims::entries(&pod).iter().any(|entry| claims::named(&pod, entry) == Named::NotMade);
         if !ours || gated || waits_for_claims || pod.metadata.deletion_timestamp.is_some() {
             self.queue.remove(key);
-            self.cluster.nominations.withdraw(pod.metadata.uid.as_deref().unwrap_or_default());
-            return;
+            let given_up = self.cluster.nominations.withdraw(pod.metadata.uid.as_deref().unwrap_or_default());
+            return self.given_up(given_up);
         }
         let assumed = self.cluster.node_of(pod.metadata.uid.as_deref().unwrap_or_default()).is_some();
         // Our own report of failure is no reason to try again.
@@ -339,7 +341,8 @@ impl Scheduler {
             let promised = status.and_then(|status| status.nominated_node_name.as_deref());
             // Later on we know better than what we have written.
             if let Some(node) = promised.filter(|_| self.queue.get(key).is_none()) {
-                self.cluster.nominations.set(pod.clone(), node);
+                let given_up = self.cluster.nominations.set(pod.clone(), node);
+                self.given_up(given_up);
             }
             self.queue.add(pod, lane);
         }
@@ -349,8 +352,9 @@ impl Scheduler {
         if self.queue.get(key).is_some_and(|pod| pod.uid() == uid) {
             self.queue.remove(key);
         }
-        self.cluster.nominations.withdraw(uid);
+        let given_up = self.cluster.nominations.withdraw(uid);
         self.extenders.shown(uid);
+        self.given_up(given_up);
         if let Some(removed) = self.cluster.remove_pod(uid) {
             self.queue.moved(Event::PodRemoved, &removed, self.cluster.namespaces(), causes::POD[2]);
         }
@@ -396,14 +400,15 @@ impl Scheduler {
 
     /// Makes the room that was found, if any, and tells why the pod has no node.
     fn refused(&mut self, pod: &Arc<PodInfo>, trial: Trial, mut error: FitError, room: Option<Result<Preemption, Refusal>>) {
+        let mut given_up = Vec::new();
         match room {
             None => {}
-            Some(Ok(preemption)) => self.make_room(pod, preemption),
+            Some(Ok(preemption)) => given_up = self.make_room(pod, preemption),
             Some(Err(refusal)) => {
                 // Without nodes there is nothing to say about them.
                 error.post_filter = (error.nodes() > 0).then(|| format!("{}, preemption: {}", devices(pod), refusal.message));
                 if refusal.hopeless {
-                    self.cluster.nominations.withdraw(pod.uid());
+                    given_up.extend(self.cluster.nominations.withdraw(pod.uid()));
                 }
             }
         }
@@ -412,6 +417,8 @@ impl Scheduler {
         self.tell(pod, pod, (Type::Warning, "FailedScheduling"), message.as_str());
         metrics::attempted(pod.scheduler(), Outcome::Unschedulable, trial);
         self.queue.failed(&pod.key(), error.plugins, Instant::now());
+        // Behind that: the room that it had is no reason to try it again.
+        self.given_up(given_up);
         let left = self.cluster.devices.leftovers(pod);
         // One at a time: it takes the claim out of the pod's status, where the next attempt writes another one.
         if !left.is_empty() && self.cluster.devices.discarding.insert(pod.uid().to_owned()) {
@@ -425,25 +432,6 @@ impl Scheduler {
         if let Some(events) = self.events.get(for_whom.scheduler()) {
             events.event(&of.reference(), kind, reason, message.into());
         }
-    }
-
-    fn make_room(&mut self, pod: &Arc<PodInfo>, Preemption { node, victims, .. }: Preemption) {
-        tracing::info!(pod = %pod.key(), node, victims = victims.len(), "preempting less important pods");
-        metrics::preempted(victims.len());
-        for victim in victims.iter().filter(|victim| !victim.is_ending) {
-            let text = format!("Preempted by pod {} on node {node}", pod.uid());
-            self.tell(pod, victim, (Type::Normal, "Preempted"), text);
-            let why = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler());
-            self.writes.push(self.api.evict(victim.clone(), why));
-        }
-        // Less important pods that wait for this node's room must look elsewhere.
-        let waiting = self.cluster.nominations.on(&node).iter();
-        let overtaken: Vec<Arc<PodInfo>> = waiting.filter(|other| other.priority < pod.priority).cloned().collect();
-        for other in overtaken {
-            self.cluster.nominations.withdraw(other.uid());
-            self.writes.push(self.api.withdraw(&other));
-        }
-        self.cluster.nominations.set(pod.clone(), &node);
     }
 }
 

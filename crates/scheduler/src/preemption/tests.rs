@@ -127,12 +127,12 @@ fn ports_are_freed_and_promises_kept() {
     let leaving = json!({"ends": "2026-01-01T00:00:00Z", "status": {"conditions": [
         {"type": "DisruptionTarget", "status": "True", "reason": crate::pod::PREEMPTED}]}});
     let mut waits = cluster(&["a"], &[("p", "a", 0, "4", leaving)]);
-    waits.nominations.set(asking("new", 5, "4", &Value::Null), "a");
+    assert!(waits.nominations.set(asking("new", 5, "4", &Value::Null), "a").is_none());
     check(&mut waits, 5, "4", Value::Null, "not eligible due to a terminating pod on the nominated node.");
 
     // Room that was promised is there for the one it was promised to, and for nobody less important.
     let mut promised = cluster(&["a"], &[("p", "a", 0, "1", Value::Null)]);
-    promised.nominations.set(asking("vip", 5, "3", &Value::Null), "a");
+    assert!(promised.nominations.set(asking("vip", 5, "3", &Value::Null), "a").is_none());
     let choose = |cluster: &mut Cluster, pod: Arc<PodInfo>| {
         Chooser::default().choose(&pod, cluster, &Attempt::default()).map_err(|error| error.to_string())
     };
@@ -142,6 +142,6 @@ fn ports_are_freed_and_promises_kept() {
     );
     assert_eq!(choose(&mut promised, asking("new", 6, "1", &Value::Null)).as_deref(), Ok("a"));
     assert_eq!(choose(&mut promised, asking("vip", 5, "3", &Value::Null)).as_deref(), Ok("a"));
-    promised.nominations.withdraw("vip");
+    assert!(promised.nominations.withdraw("vip").is_some());
     assert_eq!(choose(&mut promised, asking("new", 0, "1", &Value::Null)).as_deref(), Ok("a"));
 }

@@ -1,7 +1,7 @@
 //! A pod has its node: what it needs there is taken and written, and the pod is bound.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 
@@ -36,8 +36,9 @@ impl Scheduler {
             // There is a node: nobody has to make room, and a promise still holds.
             Err(error) => return self.refused(&pod, trial, error, None),
         };
-        self.cluster.nominations.withdraw(pod.uid());
+        let given_up = self.cluster.nominations.withdraw(pod.uid());
         self.cluster.place(Arc::new(pod.placed()), &node);
+        self.given_up(given_up);
         let binder = self.binder(&pod, &node, trial);
         let Some(needs) = needs else {
             // An extender may take its time, which keeps nobody else waiting.
