@@ -89,7 +89,8 @@ pub(crate) fn candidates(
             Ok(preemption) => found.push(preemption),
             Err(reasons) => refused.because(reasons.into_iter(), 1),
         }
-        if found.len() >= enough {
+        // Of nodes that all break a budget none is good enough while there are others.
+        if found.len() >= enough && found.iter().any(|one| one.held == 0) {
             break;
         }
     }
