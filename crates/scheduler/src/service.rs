@@ -32,6 +32,7 @@ use tokio::time::Instant;
 use crate::Options;
 use crate::api::{Api, UNSCHEDULABLE, Written};
 use crate::attempt::Attempt;
+use crate::binding::PendingBinding;
 use crate::cluster::Cluster;
 use crate::cycle::Chooser;
 use crate::devices::{Devices, Reservation};
@@ -132,6 +133,8 @@ pub(crate) struct Scheduler {
 struct Waits {
     volumes: Waiting,
     devices: Waiting,
+    /// Their bindings, by the pod's uid.
+    bindings: HashMap<String, PendingBinding>,
     /// By namespace.
     shares: Shares,
 }
@@ -139,7 +142,7 @@ struct Waits {
 impl Default for Waits {
     fn default() -> Self {
         let shares = Shares::metered("waiting_bindings", placing::SHARE);
-        Self { volumes: Waiting::default(), devices: Waiting::default(), shares }
+        Self { volumes: Waiting::default(), devices: Waiting::default(), bindings: HashMap::new(), shares }
     }
 }
 
@@ -355,6 +358,10 @@ impl Scheduler {
         let given_up = self.cluster.nominations.withdraw(uid);
         self.extenders.shown(uid);
         self.given_up(given_up);
+        // It waits for nothing more: others may have what it holds.
+        if let Some(binding) = self.waiting.bindings.get(uid) {
+            binding.call_off();
+        }
         if let Some(removed) = self.cluster.remove_pod(uid) {
             self.queue.moved(Event::PodRemoved, &removed, self.cluster.namespaces(), causes::POD[2]);
         }

@@ -11,6 +11,7 @@ use pods::slices::Place;
 use super::Scheduler;
 use crate::api::{Binder, Cache, Needs};
 use crate::attempt::Attempt;
+use crate::binding::PendingBinding;
 use crate::cluster::Cluster;
 use crate::devices::Reservation;
 use crate::filtering::FitError;
@@ -53,6 +54,7 @@ impl Scheduler {
         if !devices.is_empty() {
             self.reserving.insert(pod.uid().to_owned(), devices);
         }
+        self.waiting.bindings.insert(pod.uid().to_owned(), needs.pending.clone());
         self.with_needs.push(self.api.bind_with(pod, node, trial, needs, binder));
     }
 
@@ -66,7 +68,7 @@ impl Scheduler {
         };
         let cache = Cache { claims: self.cluster.volumes.claims.clone(), waiting: self.waiting.volumes.clone() };
         let claims = Cache { claims: self.cluster.devices.claims.clone(), waiting: self.waiting.devices.clone() };
-        Ok(Some(Needs { volumes, cache, devices, claims, share }))
+        Ok(Some(Needs { volumes, cache, devices, claims, share, pending: PendingBinding::default() }))
     }
 
     /// Why a pod that will have to wait for claims is not tried: as many of its namespace wait as may. This is asked first, since a look at all

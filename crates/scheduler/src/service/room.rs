@@ -8,6 +8,7 @@ use std::sync::Arc;
 use client::events::Type;
 
 use super::{Scheduler, causes};
+use crate::binding::{CallOff, PendingBinding};
 use crate::metrics;
 use crate::nominations::GivenUp;
 use crate::pod::PodInfo;
@@ -20,7 +21,16 @@ impl Scheduler {
         metrics::preempted(victims.len());
         for victim in victims.iter().filter(|victim| !victim.is_ending) {
             let text = format!("Preempted by pod {} on node {node}", pod.uid());
-            self.tell(pod, victim, (Type::Normal, "Preempted"), text);
+            let told = (Type::Normal, "Preempted");
+            // It goes back to the queue, which leaves the room as well, and nobody loses a pod.
+            match self.waiting.bindings.get(victim.uid()).map(PendingBinding::call_off) {
+                Some(CallOff::Ends) => {
+                    self.tell(pod, victim, told, text + " (in kube-scheduler memory).");
+                    continue;
+                }
+                Some(CallOff::EndsAlready) => continue,
+                Some(CallOff::IsWritten) | None => self.tell(pod, victim, told, text),
+            }
             let why = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler());
             self.writes.push(self.api.evict(victim.clone(), why));
         }

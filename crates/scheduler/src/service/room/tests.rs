@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
 use client::Change;
-use k8s_openapi::api::core::v1::Pod;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use serde_json::{Value, json};
 
 use super::*;
@@ -92,4 +93,75 @@ async fn who_was_kept_from_promised_room_is_tried_when_the_promise_ends() {
         let (_, backs_off, waits) = scheduler.queue.lengths();
         assert_eq!((backs_off, waits), if wakes { (1, 1) } else { (0, 2) }, "{what}");
     }
+}
+
+/// A scheduler with a pod that waits for its volume; where `asked`, the volume has been asked for.
+async fn waiting(asked: bool) -> (World, Arc<PodInfo>) {
+    let mut world = World::new().await;
+    let first = world.add("first", true);
+    world.scheduler.schedule_one();
+    let chosen = |claim: &PersistentVolumeClaim| {
+        let annotations = claim.metadata.annotations.as_ref();
+        annotations.is_some_and(|all| all.contains_key(::pods::volumes::SELECTED_NODE))
+    };
+    let fake = world.fake.clone();
+    if asked {
+        tokio::select! {
+            _ = world.scheduler.with_needs.next() => panic!("the claim has no volume"),
+            () = fake.until::<PersistentVolumeClaim>(|claims| claims.iter().any(chosen)) => {}
+        }
+    }
+    (world, first)
+}
+
+/// Another pod makes room by the end of this one.
+fn preempt(scheduler: &mut Scheduler, victim: &Arc<PodInfo>) {
+    let vip = info(&asking("vip", 100, "4", &[]));
+    scheduler.refused(&vip, trial(), FitError::of(1), Some(Ok(Preemption::of("n", vec![victim.clone()]))));
+}
+
+fn preempted(events: &[Event]) -> Vec<&str> {
+    let all = events.iter().filter(|event| event.reason.as_deref() == Some("Preempted"));
+    all.filter_map(|event| event.message.as_deref()).collect()
+}
+
+/// Upstream, executor.go, PreemptPod: the binding of a victim that is in PreBind is cancelled, which takes it back to the queue; it is not deleted.
+#[tokio::test]
+async fn who_waits_for_its_volume_makes_room_and_lives() {
+    for asked in [false, true] {
+        let (mut world, first) = waiting(asked).await;
+        preempt(&mut world.scheduler, &first);
+        // Whoever looks again before the binding has ended finds the same pod.
+        preempt(&mut world.scheduler, &first);
+        let ended = world.scheduler.with_needs.next().await.unwrap();
+        world.scheduler.written(ended);
+        assert_eq!(world.told("first").await, "binding rejected: preempted by DefaultPreemption");
+        assert_eq!((world.scheduler.cluster.node_of("first"), world.scheduler.queue.lengths()), (None, (0, 1, 0)));
+        assert!(world.scheduler.waiting.bindings.is_empty() && !world.scheduler.waiting.shares.is_full("a"));
+        let message = "Preempted by pod vip on node n (in kube-scheduler memory).";
+        world.fake.until::<Event>(|events| preempted(events) == [message]).await;
+    }
+}
+
+/// A node that is being written may not be taken back: the pod has to go.
+#[tokio::test]
+async fn whose_node_is_written_is_deleted() {
+    let (mut world, first) = waiting(true).await;
+    assert!(world.scheduler.waiting.bindings["first"].write().is_ok());
+    preempt(&mut world.scheduler, &first);
+    while world.scheduler.writes.next().await.is_some() {}
+    assert!(world.fake.all::<Pod>().is_empty());
+    world.fake.until::<Event>(|events| preempted(events) == ["Preempted by pod vip on node n"]).await;
+}
+
+/// Upstream, binder.go, checkBindings: "pod does not exist any more".
+#[tokio::test]
+async fn who_is_gone_waits_for_nothing() {
+    let (mut world, first) = waiting(true).await;
+    let old = Arc::new(world.fake.all::<Pod>().remove(0));
+    world.scheduler.pod_changed(Change { key: first.key(), old: Some(old), new: None });
+    let ended = world.scheduler.with_needs.next().await.unwrap();
+    world.scheduler.written(ended);
+    assert!(world.scheduler.waiting.bindings.is_empty() && !world.scheduler.waiting.shares.is_full("a"));
+    assert_eq!(world.scheduler.queue.lengths(), (0, 0, 0));
 }
