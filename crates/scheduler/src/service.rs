@@ -1,5 +1,6 @@
 //! The loop: takes in what the caches tell, decides for one pod at a time, binds in the background.
 
+mod causes;
 mod consulting;
 mod ended;
 mod placing;
@@ -24,7 +25,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
-use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use pods::claims::{self, Named};
 use pods::resources::is_resizing;
 use tokio::time::Instant;
@@ -49,6 +50,7 @@ use crate::resources::pod_request;
 use crate::volumes::Volumes;
 use crate::volumes::capacity::has_grown;
 use crate::waiting::Waiting;
+use causes::cause;
 
 /// Writes under way. While as many are, no decision is made.
 const WRITES: usize = 256;
@@ -66,6 +68,7 @@ struct Sources {
     classes: Changes<StorageClass>,
     budgets: Changes<PodDisruptionBudget>,
     drivers: Changes<CSINode>,
+    attachments: Changes<VolumeAttachment>,
     telling: Changes<CSIDriver>,
     capacities: Changes<CSIStorageCapacity>,
     device_claims: Changes<ResourceClaim>,
@@ -88,6 +91,7 @@ impl Sources {
             classes: informers.of().changes(),
             budgets: informers.of().changes(),
             drivers: informers.of().changes(),
+            attachments: informers.of().changes(),
             telling: informers.of().changes(),
             capacities: informers.of().changes(),
             device_claims: informers.of().changes(),
@@ -102,6 +106,7 @@ impl Sources {
         informers.of::<StorageClass>().synced().await;
         informers.of::<PodDisruptionBudget>().synced().await;
         informers.of::<CSINode>().synced().await;
+        informers.of::<VolumeAttachment>().synced().await;
         informers.of::<CSIDriver>().synced().await;
         informers.of::<CSIStorageCapacity>().synced().await;
         informers.of::<ResourceClaim>().synced().await;
@@ -199,6 +204,9 @@ impl Scheduler {
                 change = sources.volumes.next() => self.queue.happened(Event::Volume, cause(&change, causes::VOLUME)),
                 change = sources.classes.next() => self.queue.happened(Event::Volume, cause(&change, causes::CLASS)),
                 change = sources.drivers.next() => self.queue.happened(Event::Volume, cause(&change, causes::DRIVERS)),
+                change = sources.attachments.next() => if change.new.is_none() {
+                    self.queue.happened(Event::Volume, cause(&change, causes::ATTACHMENT));
+                },
                 change = sources.telling.next() => self.queue.happened(Event::Volume, cause(&change, causes::DRIVER)),
                 change = sources.capacities.next() => if has_grown(&change) {
                     self.queue.happened(Event::Volume, cause(&change, causes::CAPACITY));
@@ -439,32 +447,6 @@ impl Scheduler {
         if let Some(events) = self.events.get(for_whom.scheduler()) {
             events.event(&of.reference(), kind, reason, message.into());
         }
-    }
-}
-
-/// What an event of the cluster is called by upstream, by what has become of the object: it came, changed or went.
-mod causes {
-    pub(super) type Causes = [&'static str; 3];
-
-    pub(super) const CLAIM: Causes = ["PersistentVolumeClaimAdd", "PersistentVolumeClaimUpdate", "PersistentVolumeClaimDelete"];
-    pub(super) const VOLUME: Causes = ["PersistentVolumeAdd", "PersistentVolumeUpdate", "PersistentVolumeDelete"];
-    pub(super) const CLASS: Causes = ["StorageClassAdd", "StorageClassUpdate", "StorageClassDelete"];
-    pub(super) const DRIVERS: Causes = ["CSINodeAdd", "CSINodeUpdate", "CSINodeDelete"];
-    pub(super) const DRIVER: Causes = ["CSIDriverAdd", "CSIDriverUpdate", "CSIDriverDelete"];
-    pub(super) const CAPACITY: Causes = ["CSIStorageCapacityAdd", "CSIStorageCapacityUpdate", "CSIStorageCapacityDelete"];
-    pub(super) const DEVICE_CLAIM: Causes = ["ResourceClaimAdd", "ResourceClaimUpdate", "ResourceClaimDelete"];
-    pub(super) const DEVICE_CLASS: Causes = ["DeviceClassAdd", "DeviceClassUpdate", "DeviceClassDelete"];
-    pub(super) const SLICE: Causes = ["ResourceSliceAdd", "ResourceSliceUpdate", "ResourceSliceDelete"];
-    pub(super) const NODE: Causes = ["NodeAdd", "NodeUpdate", "NodeDelete"];
-    pub(super) const NAMESPACE: Causes = ["NamespaceAdd", "NamespaceUpdate", "NamespaceDelete"];
-    pub(super) const POD: Causes = ["AssignedPodAdd", "AssignedPodUpdate", "AssignedPodDelete"];
-}
-
-fn cause<K: client::Object>(change: &Change<K>, causes: causes::Causes) -> &'static str {
-    match (&change.old, &change.new) {
-        (None, _) => causes[0],
-        (_, Some(_)) => causes[1],
-        (_, None) => causes[2],
     }
 }
 
