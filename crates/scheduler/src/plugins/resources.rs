@@ -21,7 +21,13 @@ impl Plugin for NodeResourcesFit {
         Some(Box::new(Fit { pod, by_claims, ignored }))
     }
 
-    fn score<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn score<'a>(
+        &self,
+        pod: &'a PodInfo,
+        cluster: &'a Cluster,
+        _: &'a Attempt,
+        _: &[&'a NodeInfo],
+    ) -> Option<Box<dyn Score + 'a>> {
         let fit = cluster.profile(pod).map_or_else(|| Cow::Owned(profile::Fit::default()), |profile| Cow::Borrowed(&profile.fit));
         Some(Box::new(Allocated { pod, fit }))
     }
@@ -98,7 +104,7 @@ impl Plugin for NodeResourcesBalancedAllocation {
         "NodeResourcesBalancedAllocation"
     }
 
-    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &'a Attempt, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
         // A pod that asks for nothing unbalances nothing.
         let asks = pod.request.milli_cpu > 0 || pod.request.memory > 0;
         asks.then(|| Box::new(Balanced { pod }) as Box<dyn Score>)

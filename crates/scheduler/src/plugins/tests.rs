@@ -50,7 +50,7 @@ fn check(cluster: &mut Cluster, labels: Value, spec: Value, expected: &str) {
             } else {
                 let slot = chooser.find(&pod, cluster, &attempt).map(|found| match found {
                     Found::One(slot) => slot,
-                    Found::Several(slots) => chooser.best(&pod, cluster, &slots, &HashMap::new()),
+                    Found::Several(slots) => chooser.best(&pod, cluster, &attempt, &slots, &HashMap::new()),
                 });
                 slot.map(|slot| cluster.slots()[slot].name.clone())
             };
@@ -411,8 +411,8 @@ fn balance_is_scored_by_its_change() {
             place(&mut cluster, "there", json!({}), asks(there), "a");
         }
         let plugin = PLUGINS.iter().find(|plugin| plugin.name() == "NodeResourcesBalancedAllocation").unwrap();
-        let (pod, a) = (info("new", json!({}), asks(wanted)), cluster.node("a").unwrap());
-        assert_eq!(plugin.score(&pod, &cluster, &[a]).unwrap().score(a), expected, "{there:?} {wanted:?}");
+        let (pod, a, attempt) = (info("new", json!({}), asks(wanted)), cluster.node("a").unwrap(), Attempt::default());
+        assert_eq!(plugin.score(&pod, &cluster, &attempt, &[a]).unwrap().score(a), expected, "{there:?} {wanted:?}");
     };
     check(None, "8Gi", ("1", "2Gi"), 75);
     check(Some(("1", "0")), "8Gi", ("1", "2Gi"), 75);
