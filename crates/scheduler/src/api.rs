@@ -15,7 +15,9 @@ use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status, Time};
 use pods::volumes as rules;
 use serde_json::json;
+use tokio::time::{Instant, timeout_at};
 
+use crate::binding::PendingBinding;
 use crate::devices::{Reservation, binding, write};
 use crate::extenders::call::CallError;
 use crate::pod::{PREEMPTED, PodInfo};
@@ -63,6 +65,8 @@ pub(crate) enum BindError {
     NotShown,
     #[error("{0}")]
     Device(String),
+    #[error("preempted by DefaultPreemption")]
+    CalledOff,
     #[error("device binding timeout")]
     DevicesLate,
     #[error("binding volumes: context deadline exceeded")]
@@ -94,6 +98,8 @@ pub(crate) struct Needs {
     pub(crate) claims: Cache<ResourceClaim>,
     /// It is one of those that wait.
     pub(crate) share: Share,
+    /// It may be called off meanwhile.
+    pub(crate) pending: PendingBinding,
 }
 
 /// Claims, and who waits for changes of them.
@@ -293,10 +299,13 @@ async fn bind_with(
     bind: Bind,
 ) -> Result<(), BindError> {
     write::reserve(client, pod, &needs.devices, claims).await?;
-    let devices = devices_ready(&needs.claims, claims);
-    tokio::time::timeout(DEVICES, devices).await.map_err(|_| BindError::DevicesLate)??;
-    let volumes = volumes_for(client.clone(), node, &needs.volumes, &needs.cache);
-    tokio::time::timeout(VOLUMES, volumes).await.map_err(|_| BindError::Late)??;
+    let devices = tokio::time::timeout(DEVICES, devices_ready(&needs.claims, claims));
+    needs.pending.unless_called_off(devices).await?.map_err(|_| BindError::DevicesLate)??;
+    let due = Instant::now() + VOLUMES;
+    let open = timeout_at(due, ask_for_volumes(client, node, &needs.volumes)).await.map_err(|_| BindError::Late)??;
+    let volumes = timeout_at(due, volumes_ready(&needs.cache, &open, node));
+    needs.pending.unless_called_off(volumes).await?.map_err(|_| BindError::Late)??;
+    needs.pending.write()?;
     bind.await
 }
 
@@ -328,8 +337,11 @@ fn all_ready(cache: &Informer<ResourceClaim>, open: &[&ResourceClaim]) -> Result
     Ok(ready)
 }
 
-/// Takes the steps and waits until their claims have their volumes.
-async fn volumes_for(client: Client, node: &str, steps: &[Step], cache: &Cache<PersistentVolumeClaim>) -> Result<(), BindError> {
+/// A claim that waits for its volume, with its version where that was asked for, and whether it is provisioned.
+type Open = (Key, u64, bool);
+
+/// Takes the steps. Gives the claims that wait for their volumes then.
+async fn ask_for_volumes(client: &Client, node: &str, steps: &[Step]) -> Result<Vec<Open>, BindError> {
     let volumes: client::Api<PersistentVolume> = client::Api::all(client.clone());
     let mut open = Vec::new();
     for step in steps {
@@ -353,15 +365,20 @@ async fn volumes_for(client: Client, node: &str, steps: &[Step], cache: &Cache<P
         };
         open.push((Key::of(claim.as_ref()), client::resource_version::of(claim.as_ref()), provisioned));
     }
+    Ok(open)
+}
+
+/// Waits until the claims have their volumes.
+async fn volumes_ready(cache: &Cache<PersistentVolumeClaim>, open: &[Open], node: &str) -> Result<(), BindError> {
     let waiter = cache.waiting.wait(open.iter().map(|(key, ..)| key.clone()).collect());
-    while !all_bound(&cache.claims, &open, node)? {
+    while !all_bound(&cache.claims, open, node)? {
         waiter.changed().await;
     }
     Ok(())
 }
 
 /// Whether the claims have their volumes. A provisioner that cannot make one takes the node's name away again.
-fn all_bound(cache: &Informer<PersistentVolumeClaim>, open: &[(Key, u64, bool)], node: &str) -> Result<bool, BindError> {
+fn all_bound(cache: &Informer<PersistentVolumeClaim>, open: &[Open], node: &str) -> Result<bool, BindError> {
     let mut all = true;
     for (key, version, provisioned) in open {
         let claim = cache.by_key(key);

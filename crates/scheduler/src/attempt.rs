@@ -18,10 +18,18 @@ const KEPT: usize = 10_000;
 pub(crate) struct Attempt {
     claims: OnceCell<Result<ClaimsOf, Refusal>>,
     volumes: OnceCell<Result<volumes::ClaimsOf, volumes::Refusal>>,
-    /// The devices of a node, or why they will not do. None where they will do and there was no room for them.
-    on: RefCell<HashMap<String, Result<Option<Found>, String>>>,
+    /// The devices of a node, or why they will not do.
+    on: RefCell<HashMap<String, Result<OnNode, String>>>,
     /// How many devices more are kept.
     room: Cell<usize>,
+}
+
+/// What the pod's claims can have on a node.
+struct OnNode {
+    /// None where there was no room for it.
+    found: Option<Found>,
+    /// How much the claims prefer it.
+    preference: i64,
 }
 
 impl Default for Attempt {
@@ -47,11 +55,18 @@ impl Attempt {
             return known.as_ref().err().cloned();
         }
         let claims = self.claims(pod, devices).map_err(ToString::to_string);
-        let found = claims.and_then(|claims| devices.search(pod, claims, place(node), &node.allocatable));
-        let found = found.map(|found| self.with_room(found));
+        let found = claims.and_then(|claims| {
+            let found = devices.search(pod, claims, place(node), &node.allocatable)?;
+            Ok(OnNode { preference: claims.preference(&found), found: self.with_room(found) })
+        });
         let reason = found.as_ref().err().cloned();
         self.on.borrow_mut().insert(node.name.clone(), found);
         reason
+    }
+
+    /// How much the pod's claims prefer what they can have on a node that has been looked at.
+    pub(crate) fn preference(&self, node: &NodeInfo) -> i64 {
+        self.on.borrow().get(&node.name).and_then(|on| on.as_ref().ok()).map_or(0, |on| on.preference)
     }
 
     fn with_room(&self, found: Found) -> Option<Found> {
@@ -69,10 +84,10 @@ impl Attempt {
         let claims = self.claims(pod, devices).map_err(ToString::to_string)?;
         let of = |found: &Found| devices.reservations(pod, claims, place(node), &node.allocatable, found);
         match self.on.borrow().get(&node.name) {
-            Some(Ok(Some(found))) => of(found),
+            Some(Ok(OnNode { found: Some(found), .. })) => of(found),
             Some(Err(reason)) => Err(reason.clone()),
             // What was found there before is found again with no more work than one node may take.
-            Some(Ok(None)) | None => {
+            Some(Ok(OnNode { found: None, .. })) | None => {
                 claims.renew();
                 of(&devices.search(pod, claims, place(node), &node.allocatable)?)
             }

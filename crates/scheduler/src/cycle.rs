@@ -88,7 +88,7 @@ impl Chooser {
     pub(crate) fn choose(&mut self, pod: &PodInfo, cluster: &mut Cluster, attempt: &Attempt) -> Result<String, FitError> {
         cluster.prepare_filters(pod);
         let found = self.find(pod, cluster, attempt)?;
-        Ok(self.best_of(pod, cluster, found, &HashMap::new()))
+        Ok(self.best_of(pod, cluster, attempt, found, &HashMap::new()))
     }
 
     /// The nodes that will do for `pod`.
@@ -136,7 +136,7 @@ impl Chooser {
             }
         }
         let found = Found::of(feasible).ok_or(error)?;
-        Ok(self.best_of(pod, cluster, found, &opinion.scores))
+        Ok(self.best_of(pod, cluster, attempt, found, &opinion.scores))
     }
 
     /// The nodes that pass, as many as are enough, and why others do not.
@@ -165,26 +165,41 @@ impl Chooser {
         (feasible, error)
     }
 
-    fn best_of(&mut self, pod: &PodInfo, cluster: &mut Cluster, found: Found, extra: &HashMap<String, i64>) -> String {
+    fn best_of(
+        &mut self,
+        pod: &PodInfo,
+        cluster: &mut Cluster,
+        attempt: &Attempt,
+        found: Found,
+        extra: &HashMap<String, i64>,
+    ) -> String {
         let slot = match found {
             Found::One(slot) => slot,
             Found::Several(slots) => {
                 cluster.prepare_scores(pod);
-                self.best(pod, cluster, &slots, extra)
+                self.best(pod, cluster, attempt, &slots, extra)
             }
         };
         cluster.slots()[slot].name.clone()
     }
 
     /// The best of several nodes.
-    pub(crate) fn best(&mut self, pod: &PodInfo, cluster: &Cluster, slots: &[usize], extra: &HashMap<String, i64>) -> usize {
+    pub(crate) fn best(
+        &mut self,
+        pod: &PodInfo,
+        cluster: &Cluster,
+        attempt: &Attempt,
+        slots: &[usize],
+        extra: &HashMap<String, i64>,
+    ) -> usize {
         let nodes: Vec<&NodeInfo> = slots.iter().map(|slot| &cluster.slots()[*slot]).collect();
         let mut totals = vec![0_i64; nodes.len()];
         let mut scores = Vec::with_capacity(nodes.len());
         let (started, profile) = (Instant::now(), cluster.profile(pod));
         for (index, plugin) in PLUGINS.iter().enumerate() {
             let weight = profile.map_or(plugin.weight(), |profile| profile.weight(index, plugin.weight()));
-            let Some(score) = Some(plugin).filter(|_| weight > 0).and_then(|plugin| plugin.score(pod, cluster, &nodes)) else {
+            let Some(score) = Some(plugin).filter(|_| weight > 0).and_then(|plugin| plugin.score(pod, cluster, attempt, &nodes))
+            else {
                 continue;
             };
             scores.clear();

@@ -114,6 +114,16 @@ impl ClaimsOf {
         self.wanted.iter().chain(made.map(|made| &made.wanted)).collect()
     }
 
+    /// Whether any has a list of alternatives.
+    pub(crate) fn any_alternatives(&self) -> bool {
+        self.wanted.iter().any(|wanted| (0..wanted.requests.len()).any(|request| wanted.has_alternatives(request)))
+    }
+
+    /// How much they prefer what was found for them. A claim that is made for the pod has no alternatives.
+    pub(crate) fn preference(&self, found: &Found) -> i64 {
+        found.preference(&self.wanted)
+    }
+
     /// As much work may be done as at the beginning.
     pub(crate) fn renew(&self) {
         self.effort.renew();

@@ -55,8 +55,14 @@ pub(crate) trait Plugin: Sync {
     }
 
     /// How well the nodes do that will do. None: all the same.
-    fn score<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, nodes: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
-        let _ = (pod, cluster, nodes);
+    fn score<'a>(
+        &self,
+        pod: &'a PodInfo,
+        cluster: &'a Cluster,
+        attempt: &'a Attempt,
+        nodes: &[&'a NodeInfo],
+    ) -> Option<Box<dyn Score + 'a>> {
+        let _ = (pod, cluster, attempt, nodes);
         None
     }
 

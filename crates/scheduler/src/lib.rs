@@ -7,6 +7,7 @@
 
 mod api;
 mod attempt;
+mod binding;
 mod budgets;
 mod cluster;
 mod configuration;

@@ -5,6 +5,14 @@ use std::sync::Arc;
 
 use crate::pod::PodInfo;
 
+/// A promise that holds no more.
+#[derive(Debug)]
+#[must_use = "others were kept from the room, and are told that it is free"]
+pub(crate) struct GivenUp {
+    pub(crate) pod: Arc<PodInfo>,
+    pub(crate) node: String,
+}
+
 /// Pods that wait for their node's room. Nobody of lower priority may take it meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct Nominations {
@@ -13,22 +21,23 @@ pub(crate) struct Nominations {
 }
 
 impl Nominations {
-    /// Promises `node` to `pod`, instead of what it was promised before.
-    pub(crate) fn set(&mut self, pod: Arc<PodInfo>, node: &str) {
-        self.withdraw(pod.uid());
+    /// Promises `node` to `pod`, instead of what it was promised before, which is given back if it was another node.
+    pub(crate) fn set(&mut self, pod: Arc<PodInfo>, node: &str) -> Option<GivenUp> {
+        let before = self.withdraw(pod.uid());
         self.nodes.insert(pod.uid().to_owned(), node.to_owned());
         self.by_node.entry(node.to_owned()).or_default().push(pod);
+        before.filter(|before| before.node != node)
     }
 
     /// Takes the promise back: the pod has a node, is gone, or must look elsewhere.
-    pub(crate) fn withdraw(&mut self, uid: &str) {
-        let Some(node) = self.nodes.remove(uid) else { return };
-        if let Some(pods) = self.by_node.get_mut(&node) {
-            pods.retain(|pod| pod.uid() != uid);
-            if pods.is_empty() {
-                self.by_node.remove(&node);
-            }
+    pub(crate) fn withdraw(&mut self, uid: &str) -> Option<GivenUp> {
+        let node = self.nodes.remove(uid)?;
+        let pods = self.by_node.get_mut(&node)?;
+        let pod = pods.remove(pods.iter().position(|pod| pod.uid() == uid)?);
+        if pods.is_empty() {
+            self.by_node.remove(&node);
         }
+        Some(GivenUp { pod, node })
     }
 
     /// The node that the pod was promised.

@@ -33,6 +33,11 @@ pub(crate) struct Preemption {
 }
 
 impl Preemption {
+    #[cfg(test)]
+    pub(crate) fn of(node: &str, victims: Vec<Arc<PodInfo>>) -> Self {
+        Self { node: node.to_owned(), lower: victims.clone(), victims, held: 0 }
+    }
+
     /// By names, as extenders are asked.
     pub(crate) fn named(&self) -> Victims {
         let uids = self.victims.iter().map(|victim| victim.uid().to_owned()).collect();
@@ -84,7 +89,8 @@ pub(crate) fn candidates(
             Ok(preemption) => found.push(preemption),
             Err(reasons) => refused.because(reasons.into_iter(), 1),
         }
-        if found.len() >= enough {
+        // Of nodes that all break a budget none is good enough while there are others.
+        if found.len() >= enough && found.iter().any(|one| one.held == 0) {
             break;
         }
     }

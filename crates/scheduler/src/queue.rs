@@ -235,8 +235,28 @@ impl Queue {
 
     /// The same of a pod that came to a node or left one: each plugin says whether it may help.
     pub(crate) fn moved(&mut self, event: Event, pod: &PodInfo, namespaces: &Namespaces, cause: &'static str) {
+        self.moved_for(event, pod, namespaces, cause, |_| true);
+    }
+
+    /// A pod is promised no node any more. For those that are no more important, and for no others, it was as if it had been there.
+    pub(crate) fn given_up(&mut self, pod: &PodInfo, namespaces: &Namespaces, cause: &'static str) {
+        let is_concerned = |other: &PodInfo| other.priority <= pod.priority && other.uid() != pod.uid();
+        self.moved_for(Event::PodRemoved, pod, namespaces, cause, is_concerned);
+    }
+
+    fn moved_for(
+        &mut self,
+        event: Event,
+        pod: &PodInfo,
+        namespaces: &Namespaces,
+        cause: &'static str,
+        is_concerned: impl Fn(&PodInfo) -> bool,
+    ) {
         let helped = self.note(event);
         self.wake_all(cause, |entry| {
+            if !is_concerned(&entry.pod) {
+                return false;
+            }
             let plugins = PLUGINS.iter().enumerate().filter(|(index, _)| entry.rejected_by & helped & 1 << index != 0);
             let mut plugins = plugins.map(|(_, plugin)| plugin);
             entry.rejected_by & EXTENDERS != 0 || plugins.any(|plugin| plugin.helped_by_pod(&entry.pod, pod, event, namespaces))

@@ -1,8 +1,10 @@
 //! The loop: takes in what the caches tell, decides for one pod at a time, binds in the background.
 
+mod causes;
 mod consulting;
 mod ended;
 mod placing;
+mod room;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,7 +25,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
-use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use pods::claims::{self, Named};
 use pods::resources::is_resizing;
 use tokio::time::Instant;
@@ -31,6 +33,7 @@ use tokio::time::Instant;
 use crate::Options;
 use crate::api::{Api, UNSCHEDULABLE, Written};
 use crate::attempt::Attempt;
+use crate::binding::PendingBinding;
 use crate::cluster::Cluster;
 use crate::cycle::Chooser;
 use crate::devices::{Devices, Reservation};
@@ -47,6 +50,7 @@ use crate::resources::pod_request;
 use crate::volumes::Volumes;
 use crate::volumes::capacity::has_grown;
 use crate::waiting::Waiting;
+use causes::cause;
 
 /// Writes under way. While as many are, no decision is made.
 const WRITES: usize = 256;
@@ -64,6 +68,7 @@ struct Sources {
     classes: Changes<StorageClass>,
     budgets: Changes<PodDisruptionBudget>,
     drivers: Changes<CSINode>,
+    attachments: Changes<VolumeAttachment>,
     telling: Changes<CSIDriver>,
     capacities: Changes<CSIStorageCapacity>,
     device_claims: Changes<ResourceClaim>,
@@ -86,6 +91,7 @@ impl Sources {
             classes: informers.of().changes(),
             budgets: informers.of().changes(),
             drivers: informers.of().changes(),
+            attachments: informers.of().changes(),
             telling: informers.of().changes(),
             capacities: informers.of().changes(),
             device_claims: informers.of().changes(),
@@ -100,6 +106,7 @@ impl Sources {
         informers.of::<StorageClass>().synced().await;
         informers.of::<PodDisruptionBudget>().synced().await;
         informers.of::<CSINode>().synced().await;
+        informers.of::<VolumeAttachment>().synced().await;
         informers.of::<CSIDriver>().synced().await;
         informers.of::<CSIStorageCapacity>().synced().await;
         informers.of::<ResourceClaim>().synced().await;
@@ -131,6 +138,8 @@ pub(crate) struct Scheduler {
 struct Waits {
     volumes: Waiting,
     devices: Waiting,
+    /// Their bindings, by the pod's uid.
+    bindings: HashMap<String, PendingBinding>,
     /// By namespace.
     shares: Shares,
 }
@@ -138,7 +147,7 @@ struct Waits {
 impl Default for Waits {
     fn default() -> Self {
         let shares = Shares::metered("waiting_bindings", placing::SHARE);
-        Self { volumes: Waiting::default(), devices: Waiting::default(), shares }
+        Self { volumes: Waiting::default(), devices: Waiting::default(), bindings: HashMap::new(), shares }
     }
 }
 
@@ -195,6 +204,9 @@ impl Scheduler {
                 change = sources.volumes.next() => self.queue.happened(Event::Volume, cause(&change, causes::VOLUME)),
                 change = sources.classes.next() => self.queue.happened(Event::Volume, cause(&change, causes::CLASS)),
                 change = sources.drivers.next() => self.queue.happened(Event::Volume, cause(&change, causes::DRIVERS)),
+                change = sources.attachments.next() => if change.new.is_none() {
+                    self.queue.happened(Event::Volume, cause(&change, causes::ATTACHMENT));
+                },
                 change = sources.telling.next() => self.queue.happened(Event::Volume, cause(&change, causes::DRIVER)),
                 change = sources.capacities.next() => if has_grown(&change) {
                     self.queue.happened(Event::Volume, cause(&change, causes::CAPACITY));
@@ -279,11 +291,12 @@ impl Scheduler {
             self.pending(&key, pod, old.filter(|_| !replaced));
         } else {
             self.queue.remove(&key);
-            self.cluster.nominations.withdraw(pod.metadata.uid.as_deref().unwrap_or_default());
+            let given_up = self.cluster.nominations.withdraw(pod.metadata.uid.as_deref().unwrap_or_default());
             if let Some(unseen) = self.extenders.shown(pod.metadata.uid.as_deref().unwrap_or_default()) {
                 self.bound(&unseen.pod, node_of(&pod), unseen.trial);
             }
             self.placed(old.as_deref(), pod);
+            self.given_up(given_up);
         }
     }
 
@@ -323,8 +336,8 @@ impl Scheduler {
         let waits_for_claims = claims::entries(&pod).iter().any(|entry| claims::named(&pod, entry) == Named::NotMade);
         if !ours || gated || waits_for_claims || pod.metadata.deletion_timestamp.is_some() {
             self.queue.remove(key);
-            self.cluster.nominations.withdraw(pod.metadata.uid.as_deref().unwrap_or_default());
-            return;
+            let given_up = self.cluster.nominations.withdraw(pod.metadata.uid.as_deref().unwrap_or_default());
+            return self.given_up(given_up);
         }
         let assumed = self.cluster.node_of(pod.metadata.uid.as_deref().unwrap_or_default()).is_some();
         // Our own report of failure is no reason to try again.
@@ -339,7 +352,8 @@ impl Scheduler {
             let promised = status.and_then(|status| status.nominated_node_name.as_deref());
             // Later on we know better than what we have written.
             if let Some(node) = promised.filter(|_| self.queue.get(key).is_none()) {
-                self.cluster.nominations.set(pod.clone(), node);
+                let given_up = self.cluster.nominations.set(pod.clone(), node);
+                self.given_up(given_up);
             }
             self.queue.add(pod, lane);
         }
@@ -349,8 +363,13 @@ impl Scheduler {
         if self.queue.get(key).is_some_and(|pod| pod.uid() == uid) {
             self.queue.remove(key);
         }
-        self.cluster.nominations.withdraw(uid);
+        let given_up = self.cluster.nominations.withdraw(uid);
         self.extenders.shown(uid);
+        self.given_up(given_up);
+        // It waits for nothing more: others may have what it holds.
+        if let Some(binding) = self.waiting.bindings.get(uid) {
+            binding.call_off();
+        }
         if let Some(removed) = self.cluster.remove_pod(uid) {
             self.queue.moved(Event::PodRemoved, &removed, self.cluster.namespaces(), causes::POD[2]);
         }
@@ -396,14 +415,15 @@ impl Scheduler {
 
     /// Makes the room that was found, if any, and tells why the pod has no node.
     fn refused(&mut self, pod: &Arc<PodInfo>, trial: Trial, mut error: FitError, room: Option<Result<Preemption, Refusal>>) {
+        let mut given_up = Vec::new();
         match room {
             None => {}
-            Some(Ok(preemption)) => self.make_room(pod, preemption),
+            Some(Ok(preemption)) => given_up = self.make_room(pod, preemption),
             Some(Err(refusal)) => {
                 // Without nodes there is nothing to say about them.
                 error.post_filter = (error.nodes() > 0).then(|| format!("{}, preemption: {}", devices(pod), refusal.message));
                 if refusal.hopeless {
-                    self.cluster.nominations.withdraw(pod.uid());
+                    given_up.extend(self.cluster.nominations.withdraw(pod.uid()));
                 }
             }
         }
@@ -412,6 +432,8 @@ impl Scheduler {
         self.tell(pod, pod, (Type::Warning, "FailedScheduling"), message.as_str());
         metrics::attempted(pod.scheduler(), Outcome::Unschedulable, trial);
         self.queue.failed(&pod.key(), error.plugins, Instant::now());
+        // Behind that: the room that it had is no reason to try it again.
+        self.given_up(given_up);
         let left = self.cluster.devices.leftovers(pod);
         // One at a time: it takes the claim out of the pod's status, where the next attempt writes another one.
         if !left.is_empty() && self.cluster.devices.discarding.insert(pod.uid().to_owned()) {
@@ -425,51 +447,6 @@ impl Scheduler {
         if let Some(events) = self.events.get(for_whom.scheduler()) {
             events.event(&of.reference(), kind, reason, message.into());
         }
-    }
-
-    fn make_room(&mut self, pod: &Arc<PodInfo>, Preemption { node, victims, .. }: Preemption) {
-        tracing::info!(pod = %pod.key(), node, victims = victims.len(), "preempting less important pods");
-        metrics::preempted(victims.len());
-        for victim in victims.iter().filter(|victim| !victim.is_ending) {
-            let text = format!("Preempted by pod {} on node {node}", pod.uid());
-            self.tell(pod, victim, (Type::Normal, "Preempted"), text);
-            let why = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler());
-            self.writes.push(self.api.evict(victim.clone(), why));
-        }
-        // Less important pods that wait for this node's room must look elsewhere.
-        let waiting = self.cluster.nominations.on(&node).iter();
-        let overtaken: Vec<Arc<PodInfo>> = waiting.filter(|other| other.priority < pod.priority).cloned().collect();
-        for other in overtaken {
-            self.cluster.nominations.withdraw(other.uid());
-            self.writes.push(self.api.withdraw(&other));
-        }
-        self.cluster.nominations.set(pod.clone(), &node);
-    }
-}
-
-/// What an event of the cluster is called by upstream, by what has become of the object: it came, changed or went.
-mod causes {
-    pub(super) type Causes = [&'static str; 3];
-
-    pub(super) const CLAIM: Causes = ["PersistentVolumeClaimAdd", "PersistentVolumeClaimUpdate", "PersistentVolumeClaimDelete"];
-    pub(super) const VOLUME: Causes = ["PersistentVolumeAdd", "PersistentVolumeUpdate", "PersistentVolumeDelete"];
-    pub(super) const CLASS: Causes = ["StorageClassAdd", "StorageClassUpdate", "StorageClassDelete"];
-    pub(super) const DRIVERS: Causes = ["CSINodeAdd", "CSINodeUpdate", "CSINodeDelete"];
-    pub(super) const DRIVER: Causes = ["CSIDriverAdd", "CSIDriverUpdate", "CSIDriverDelete"];
-    pub(super) const CAPACITY: Causes = ["CSIStorageCapacityAdd", "CSIStorageCapacityUpdate", "CSIStorageCapacityDelete"];
-    pub(super) const DEVICE_CLAIM: Causes = ["ResourceClaimAdd", "ResourceClaimUpdate", "ResourceClaimDelete"];
-    pub(super) const DEVICE_CLASS: Causes = ["DeviceClassAdd", "DeviceClassUpdate", "DeviceClassDelete"];
-    pub(super) const SLICE: Causes = ["ResourceSliceAdd", "ResourceSliceUpdate", "ResourceSliceDelete"];
-    pub(super) const NODE: Causes = ["NodeAdd", "NodeUpdate", "NodeDelete"];
-    pub(super) const NAMESPACE: Causes = ["NamespaceAdd", "NamespaceUpdate", "NamespaceDelete"];
-    pub(super) const POD: Causes = ["AssignedPodAdd", "AssignedPodUpdate", "AssignedPodDelete"];
-}
-
-fn cause<K: client::Object>(change: &Change<K>, causes: causes::Causes) -> &'static str {
-    match (&change.old, &change.new) {
-        (None, _) => causes[0],
-        (_, Some(_)) => causes[1],
-        (_, None) => causes[2],
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use client::{Index, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 use pods::slices::Place;
 use pods::volumes::{self as rules, Wish};
 
@@ -48,6 +48,7 @@ pub(crate) struct Volumes {
     pub(crate) classes: Informer<StorageClass>,
     /// What the drivers of nodes can take.
     pub(crate) nodes: Informer<CSINode>,
+    attachments: Index<VolumeAttachment>,
     capacities: Capacities,
 }
 
@@ -60,7 +61,8 @@ impl fmt::Debug for Volumes {
 impl Default for Volumes {
     fn default() -> Self {
         let capacities = Capacities::of(Informer::default(), &Informer::default());
-        Self::of(Informer::default(), Informer::default(), Informer::default(), Informer::default(), capacities)
+        let nodes = (Informer::default(), &Informer::default());
+        Self::of(Informer::default(), Informer::default(), Informer::default(), nodes, capacities)
     }
 }
 
@@ -103,18 +105,19 @@ pub(crate) enum Step {
 impl Volumes {
     pub(crate) fn new(informers: &Informers) -> Self {
         let capacities = Capacities::of(informers.of::<CSIDriver>(), &informers.of::<CSIStorageCapacity>());
-        Self::of(informers.of(), informers.of(), informers.of(), informers.of(), capacities)
+        Self::of(informers.of(), informers.of(), informers.of(), (informers.of(), &informers.of()), capacities)
     }
 
     pub(crate) fn of(
         claims: Informer<PersistentVolumeClaim>,
         volumes: Informer<PersistentVolume>,
         classes: Informer<StorageClass>,
-        nodes: Informer<CSINode>,
+        (nodes, attachments): (Informer<CSINode>, &Informer<VolumeAttachment>),
         capacities: Capacities,
     ) -> Self {
         let by_class = volumes.index("class", |volume, values| values.add(rules::class_of_volume(volume)));
-        Self { claims, volumes, by_class, classes, nodes, capacities }
+        let attachments = attachments.index("node", |attachment, values| values.add(&attachment.spec.node_name));
+        Self { claims, volumes, by_class, classes, nodes, attachments, capacities }
     }
 
     /// The claims of a pod, or why it cannot be scheduled anywhere.
@@ -166,6 +169,14 @@ impl Volumes {
         }
         let class = self.classes.get(None, rules::class_of_claim(&claim).unwrap_or_default())?;
         Some((class.provisioner.clone(), Key::of(claim.as_ref()).to_string()))
+    }
+
+    /// The volumes that are attached to a node, whether a pod uses them or not, as [`Volumes::of_driver`] gives them.
+    pub(crate) fn attached_to(&self, node: &str) -> impl Iterator<Item = (String, String)> {
+        self.attachments.get(node).into_iter().filter_map(|attachment| {
+            let volume = self.volumes.get(None, attachment.spec.source.persistent_volume_name.as_deref()?)?;
+            ::pods::csi::of_volume(&volume).map(|(driver, handle)| (driver.to_owned(), handle.to_owned()))
+        })
     }
 
     /// How many volumes of each driver a node can have; drivers without a limit are left out.

@@ -3,7 +3,7 @@
 //! Devices of one request are tried in rising order only, for in which order it gets them makes no difference. The work is bounded all the
 //! same ([`Effort`]): where devices are alike, a constraint that no choice meets would be found out after all choices only.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use apimachinery::quantity::Quantity;
@@ -20,6 +20,9 @@ use super::wanted::{Request, Wanted};
 
 /// Most devices of one claim (`AllocationResultsMaxSize`).
 pub(super) const RESULTS: usize = 32;
+
+/// Most alternatives of one request (`FirstAvailableDeviceRequestMaxSize`).
+const ALTERNATIVES: usize = 8;
 
 /// A device: places in the lists of pools, slices and devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +51,17 @@ impl Found {
     /// How many devices these are.
     pub(crate) fn devices(&self) -> usize {
         self.0.iter().map(Vec::len).sum()
+    }
+
+    /// How much the claims prefer what they get: each request with alternatives adds the more, the earlier in its list the one is that it gets
+    /// (KEP-4816; upstream's `computeScore`).
+    pub(super) fn preference(&self, wanted: &[Wanted]) -> i64 {
+        let of = |(chosen, wanted): (&Vec<Chosen>, &Wanted)| {
+            let listed = chosen.iter().filter(|one| wanted.has_alternatives(one.request));
+            let given: BTreeMap<usize, usize> = listed.map(|one| (one.request, one.alternative)).collect();
+            given.into_values().map(|alternative| ALTERNATIVES.saturating_sub(alternative)).sum::<usize>()
+        };
+        self.0.iter().zip(wanted).map(of).sum::<usize>().try_into().unwrap_or(i64::MAX)
     }
 
     /// What is written into each claim, of the same claims and offers.

@@ -90,6 +90,12 @@ impl Wanted {
         }
         Ok(Self { claim, requests })
     }
+
+    /// Whether a request is a list of which the first that is available is given (KEP-4816).
+    pub(super) fn has_alternatives(&self, request: usize) -> bool {
+        let devices = self.claim.spec.devices.as_ref();
+        devices.and_then(|devices| devices.requests.as_ref()?.get(request)?.first_available.as_ref()).is_some()
+    }
 }
 
 impl Request {

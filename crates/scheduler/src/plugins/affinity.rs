@@ -42,7 +42,13 @@ impl Plugin for InterPodAffinity {
         Some(Box::new(Required::of(pod, cluster)))
     }
 
-    fn score<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn score<'a>(
+        &self,
+        pod: &'a PodInfo,
+        cluster: &'a Cluster,
+        _: &'a Attempt,
+        _: &[&'a NodeInfo],
+    ) -> Option<Box<dyn Score + 'a>> {
         let asks = !pod.affinity.preferred.is_empty() || !pod.anti_affinity.preferred.is_empty();
         if !asks && !cluster.terms.any_prefers() {
             return None;

@@ -1,5 +1,6 @@
 //! Prefers nodes that have the pod's images, the larger the better, but not so that all pods run after one image.
 
+use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{MAX_SCORE, Plugin, Score};
 use crate::pod::PodInfo;
@@ -16,7 +17,13 @@ impl Plugin for ImageLocality {
         "ImageLocality"
     }
 
-    fn score<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, nodes: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn score<'a>(
+        &self,
+        pod: &'a PodInfo,
+        cluster: &'a Cluster,
+        _: &'a Attempt,
+        nodes: &[&'a NodeInfo],
+    ) -> Option<Box<dyn Score + 'a>> {
         if nodes.len() < 2 {
             return None;
         }

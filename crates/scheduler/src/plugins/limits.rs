@@ -52,6 +52,10 @@ impl Filter for Limits<'_> {
         for (driver, more) in node.pods.iter().flat_map(|pod| served(pod, self.volumes)) {
             there.entry(driver).or_default().extend(more);
         }
+        // A volume takes its place until it is detached, though its pod may be gone.
+        for (driver, volume) in self.volumes.attached_to(&node.name) {
+            there.entry(driver).or_default().insert(volume);
+        }
         let exceeds = |(driver, wanted): (&String, &BTreeSet<String>)| {
             let (Some(limit), used) = (limits.get(driver), there.get(driver)) else { return false };
             let has = |volume: &&String| used.is_some_and(|used| used.contains(*volume));

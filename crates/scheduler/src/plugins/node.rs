@@ -65,7 +65,7 @@ impl Plugin for TaintToleration {
         filter("node(s) had untolerated taint(s)", Verdict::Unfit, move |node| tolerates_all(pod, node))
     }
 
-    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, nodes: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &'a Attempt, nodes: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
         nodes.iter().any(|node| !node.soft_taints.is_empty()).then(|| Box::new(SoftTaints { pod }) as Box<dyn Score>)
     }
 }
@@ -111,7 +111,7 @@ impl Plugin for NodeAffinity {
         filter("node(s) didn't match Pod's node affinity/selector", Verdict::Unfit, move |node| selects_node(pod, node))
     }
 
-    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &'a Attempt, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
         (!pod.preferred_nodes.is_empty()).then(|| Box::new(PreferredNodes { pod }) as Box<dyn Score>)
     }
 }

@@ -21,7 +21,13 @@ impl Plugin for NodeResourcesFit {
         Some(Box::new(Fit { pod, by_claims, ignored }))
     }
 
-    fn score<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn score<'a>(
+        &self,
+        pod: &'a PodInfo,
+        cluster: &'a Cluster,
+        _: &'a Attempt,
+        _: &[&'a NodeInfo],
+    ) -> Option<Box<dyn Score + 'a>> {
         let fit = cluster.profile(pod).map_or_else(|| Cow::Owned(profile::Fit::default()), |profile| Cow::Borrowed(&profile.fit));
         Some(Box::new(Allocated { pod, fit }))
     }
@@ -98,7 +104,7 @@ impl Plugin for NodeResourcesBalancedAllocation {
         "NodeResourcesBalancedAllocation"
     }
 
-    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn score<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &'a Attempt, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
         // A pod that asks for nothing unbalances nothing.
         let asks = pod.request.milli_cpu > 0 || pod.request.memory > 0;
         asks.then(|| Box::new(Balanced { pod }) as Box<dyn Score>)
@@ -110,13 +116,24 @@ struct Balanced<'a> {
 }
 
 impl Score for Balanced<'_> {
+    /// What the pod changes (upstream's `balancedResourceScorer`, in whole numbers as there): 75 where it changes nothing, less where the node is
+    /// less balanced with it, and more where it is more balanced.
     fn score(&self, node: &NodeInfo) -> i64 {
         let (wanted, used, all) = (&self.pod.request, &node.requested, &node.allocatable);
-        let fraction = |amount: i64, all: i64| if all > 0 { (amount as f64 / all as f64).min(1.0) } else { 1.0 };
-        let cpu = fraction(used.milli_cpu.saturating_add(wanted.milli_cpu), all.milli_cpu);
-        let memory = fraction(used.memory.saturating_add(wanted.memory), all.memory);
-        // The standard deviation of two numbers is half their distance.
-        let deviation = (cpu - memory).abs() / 2.0;
-        ((1.0 - deviation) * MAX_SCORE as f64) as i64
+        let with = balance([
+            (used.milli_cpu.saturating_add(wanted.milli_cpu), all.milli_cpu),
+            (used.memory.saturating_add(wanted.memory), all.memory),
+        ]);
+        let without = balance([(used.milli_cpu, all.milli_cpu), (used.memory, all.memory)]);
+        MAX_SCORE / 2 + (MAX_SCORE / 2 + with - without) / 2
     }
+}
+
+/// How alike the shares are that are used of two resources, each as what is used and what there is: from 50 to the highest score. A resource that
+/// there is none of is not counted.
+fn balance([one, other]: [(i64, i64); 2]) -> i64 {
+    let share = |(used, all): (i64, i64)| (all > 0).then(|| (used as f64 / all as f64).min(1.0));
+    // The standard deviation of two numbers is half their distance.
+    let deviation = share(one).zip(share(other)).map_or(0.0, |(one, other)| (one - other).abs() / 2.0);
+    ((1.0 - deviation) * MAX_SCORE as f64) as i64
 }

@@ -45,7 +45,13 @@ impl Plugin for PodTopologySpread {
         Some(Box::new(Required::count(pod, hard, cluster)))
     }
 
-    fn score<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, nodes: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+    fn score<'a>(
+        &self,
+        pod: &'a PodInfo,
+        cluster: &'a Cluster,
+        _: &'a Attempt,
+        nodes: &[&'a NodeInfo],
+    ) -> Option<Box<dyn Score + 'a>> {
         if nodes.len() < 2 {
             return None;
         }

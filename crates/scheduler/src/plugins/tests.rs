@@ -50,7 +50,7 @@ fn check(cluster: &mut Cluster, labels: Value, spec: Value, expected: &str) {
             } else {
                 let slot = chooser.find(&pod, cluster, &attempt).map(|found| match found {
                     Found::One(slot) => slot,
-                    Found::Several(slots) => chooser.best(&pod, cluster, &slots, &HashMap::new()),
+                    Found::Several(slots) => chooser.best(&pod, cluster, &attempt, &slots, &HashMap::new()),
                 });
                 slot.map(|slot| cluster.slots()[slot].name.clone())
             };
@@ -398,4 +398,29 @@ fn zones_keep_the_numbers_by_which_pods_are_counted() {
         ));
     }
     check(&mut nodes, web(), spread, "c");
+}
+
+/// Upstream, #135573: nodes are scored by how the pod changes the balance of what is used, from 50 to 100; 75 is no change.
+#[test]
+fn balance_is_scored_by_its_change() {
+    let check = |there: Option<(&str, &str)>, memory: &str, wanted: (&str, &str), expected: i64| {
+        let asks = |(cpu, memory): (&str, &str)| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "memory": memory}}}]});
+        let mut cluster = Cluster::default();
+        cluster.set_node(&node("a", json!({"status": {"allocatable": {"cpu": "4", "memory": memory, "pods": "110"}}})));
+        if let Some(there) = there {
+            place(&mut cluster, "there", json!({}), asks(there), "a");
+        }
+        let plugin = PLUGINS.iter().find(|plugin| plugin.name() == "NodeResourcesBalancedAllocation").unwrap();
+        let (pod, a, attempt) = (info("new", json!({}), asks(wanted)), cluster.node("a").unwrap(), Attempt::default());
+        assert_eq!(plugin.score(&pod, &cluster, &attempt, &[a]).unwrap().score(a), expected, "{there:?} {wanted:?}");
+    };
+    check(None, "8Gi", ("1", "2Gi"), 75);
+    check(Some(("1", "0")), "8Gi", ("1", "2Gi"), 75);
+    check(None, "8Gi", ("4", "0"), 50);
+    check(Some(("4", "0")), "8Gi", ("0", "8Gi"), 100);
+    // 1 - 1/8, and half of what it changes: in whole numbers.
+    check(None, "8Gi", ("1", "0"), 68);
+    check(Some(("1", "0")), "8Gi", ("0", "2Gi"), 81);
+    // What there is none of is not counted.
+    check(None, "0", ("4", "0"), 75);
 }

@@ -127,12 +127,12 @@ fn ports_are_freed_and_promises_kept() {
     let leaving = json!({"ends": "2026-01-01T00:00:00Z", "status": {"conditions": [
         {"type": "DisruptionTarget", "status": "True", "reason": crate::pod::PREEMPTED}]}});
     let mut waits = cluster(&["a"], &[("p", "a", 0, "4", leaving)]);
-    waits.nominations.set(asking("new", 5, "4", &Value::Null), "a");
+    assert!(waits.nominations.set(asking("new", 5, "4", &Value::Null), "a").is_none());
     check(&mut waits, 5, "4", Value::Null, "not eligible due to a terminating pod on the nominated node.");
 
     // Room that was promised is there for the one it was promised to, and for nobody less important.
     let mut promised = cluster(&["a"], &[("p", "a", 0, "1", Value::Null)]);
-    promised.nominations.set(asking("vip", 5, "3", &Value::Null), "a");
+    assert!(promised.nominations.set(asking("vip", 5, "3", &Value::Null), "a").is_none());
     let choose = |cluster: &mut Cluster, pod: Arc<PodInfo>| {
         Chooser::default().choose(&pod, cluster, &Attempt::default()).map_err(|error| error.to_string())
     };
@@ -142,6 +142,31 @@ fn ports_are_freed_and_promises_kept() {
     );
     assert_eq!(choose(&mut promised, asking("new", 6, "1", &Value::Null)).as_deref(), Ok("a"));
     assert_eq!(choose(&mut promised, asking("vip", 5, "3", &Value::Null)).as_deref(), Ok("a"));
-    promised.nominations.withdraw("vip");
+    assert!(promised.nominations.withdraw("vip").is_some());
     assert_eq!(choose(&mut promised, asking("new", 0, "1", &Value::Null)).as_deref(), Ok("a"));
+}
+
+/// Upstream, DryRunPreemption: enough candidates are no reason to stop looking before there is one that breaks no budget.
+#[test]
+fn no_budget_is_broken_while_other_nodes_need_none_broken() {
+    let names: Vec<String> = (0..3 * MIN_CANDIDATES).map(|index| format!("n{index}")).collect();
+    let mut cluster = cluster(&names.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+    let free = names.last().unwrap();
+    for name in &names {
+        let mut pod = asking(name, 0, "4", &Value::Null).object().unwrap().clone();
+        pod.metadata.labels = Some([("app".to_owned(), if name == free { "free" } else { "db" }.to_owned())].into());
+        cluster.place(Arc::new(PodInfo::new(Arc::new(pod))), name);
+    }
+    let budget = json!({"metadata": {"namespace": "a", "name": "db"}, "spec": {"selector": {"matchLabels": {"app": "db"}}},
+        "status": {"disruptionsAllowed": 0, "currentHealthy": 2, "desiredHealthy": 2, "expectedPods": 2}});
+    let new = Some(Arc::new(serde_json::from_value(budget).unwrap()));
+    cluster.budgets.changed(&client::Change { key: client::Key::namespaced("a", "db"), old: None, new });
+    let (pod, attempt) = (asking("new", 5, "4", &Value::Null), Attempt::default());
+    let error = Chooser::default().choose(&pod, &mut cluster, &attempt).unwrap_err();
+    let found = candidates(&pod, &mut cluster, &attempt, &error, 0).unwrap();
+    let chosen = least_harmful(found).unwrap();
+    assert_eq!((chosen.node.as_str(), chosen.held), (free.as_str(), 0));
+    // Where the first ones break none, no more than enough are looked at.
+    let offset = names.len() - 1;
+    assert_eq!(candidates(&pod, &mut cluster, &attempt, &error, offset).unwrap().len(), MIN_CANDIDATES);
 }

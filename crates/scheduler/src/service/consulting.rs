@@ -86,8 +86,9 @@ impl Scheduler {
         tracing::warn!(pod = %pod.key(), error = message, "an extender fails, again later");
         self.tell(pod, pod, (Type::Warning, "FailedScheduling"), message.as_str());
         metrics::attempted(pod.scheduler(), Outcome::Error, trial);
-        self.cluster.nominations.withdraw(pod.uid());
         self.queue.failed(&pod.key(), 0, Instant::now());
+        let given_up = self.cluster.nominations.withdraw(pod.uid());
+        self.given_up(given_up);
         self.writes.extend(self.api.report(pod, SCHEDULER_ERROR, message, None));
     }
 

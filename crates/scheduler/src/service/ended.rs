@@ -16,6 +16,7 @@ impl Scheduler {
     pub(super) fn written(&mut self, written: Written) {
         let (pod, node, trial, result) = match written {
             Written::Bound { pod, node, trial, claims, share, by_extender, result } => {
+                self.waiting.bindings.remove(pod.uid());
                 self.reserved(&pod, &claims);
                 if let Some(share) = share {
                     self.leave(share);

@@ -1,7 +1,7 @@
 //! A pod has its node: what it needs there is taken and written, and the pod is bound.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use pods::slices::Place;
 use super::Scheduler;
 use crate::api::{Binder, Cache, Needs};
 use crate::attempt::Attempt;
+use crate::binding::PendingBinding;
 use crate::cluster::Cluster;
 use crate::devices::Reservation;
 use crate::filtering::FitError;
@@ -36,8 +37,9 @@ impl Scheduler {
             // There is a node: nobody has to make room, and a promise still holds.
             Err(error) => return self.refused(&pod, trial, error, None),
         };
-        self.cluster.nominations.withdraw(pod.uid());
+        let given_up = self.cluster.nominations.withdraw(pod.uid());
         self.cluster.place(Arc::new(pod.placed()), &node);
+        self.given_up(given_up);
         let binder = self.binder(&pod, &node, trial);
         let Some(needs) = needs else {
             // An extender may take its time, which keeps nobody else waiting.
@@ -52,6 +54,7 @@ impl Scheduler {
         if !devices.is_empty() {
             self.reserving.insert(pod.uid().to_owned(), devices);
         }
+        self.waiting.bindings.insert(pod.uid().to_owned(), needs.pending.clone());
         self.with_needs.push(self.api.bind_with(pod, node, trial, needs, binder));
     }
 
@@ -65,7 +68,7 @@ impl Scheduler {
         };
         let cache = Cache { claims: self.cluster.volumes.claims.clone(), waiting: self.waiting.volumes.clone() };
         let claims = Cache { claims: self.cluster.devices.claims.clone(), waiting: self.waiting.devices.clone() };
-        Ok(Some(Needs { volumes, cache, devices, claims, share }))
+        Ok(Some(Needs { volumes, cache, devices, claims, share, pending: PendingBinding::default() }))
     }
 
     /// Why a pod that will have to wait for claims is not tried: as many of its namespace wait as may. This is asked first, since a look at all

@@ -74,8 +74,14 @@ async fn cluster() -> (Cluster, Tasks) {
             "claimRef": {"namespace": "a", "name": name, "uid": name}}})));
     }
     let one = json!([{"name": "p", "nodeID": "n", "allocatable": {"count": 1}}]);
-    fake.put::<CSINode>(&object(json!({"metadata": {"name": "n"}, "spec": {"drivers": one}})));
+    for name in ["n", "o"] {
+        fake.put::<CSINode>(&object(json!({"metadata": {"name": name}, "spec": {"drivers": one}})));
+    }
     fake.put::<CSINode>(&object(json!({"metadata": {"name": "m"}, "spec": {"drivers": [{"name": "p", "nodeID": "m"}]}})));
+    for (name, volume, node) in [("a", "first", "m"), ("b", "gone", "m"), ("c", "other", "o")] {
+        let spec = json!({"attacher": "p", "nodeName": node, "source": {"persistentVolumeName": volume}});
+        fake.put::<VolumeAttachment>(&object(json!({"metadata": {"name": name}, "spec": spec})));
+    }
     fake.put(&class("hand", rules::NO_PROVISIONER, "WaitForFirstConsumer"));
     fake.put(&class("later", "p", "WaitForFirstConsumer"));
     let (tasks, _failures) = Tasks::root();
@@ -85,6 +91,7 @@ async fn cluster() -> (Cluster, Tasks) {
     volumes.volumes.synced().await;
     volumes.classes.synced().await;
     volumes.nodes.synced().await;
+    informers.of::<VolumeAttachment>().synced().await;
     let mut cluster = Cluster::default();
     cluster.set_node(&node("n", json!({})));
     cluster.set_node(&node("m", json!({})));
@@ -172,6 +179,25 @@ async fn volumes_that_a_node_can_have() {
     };
     check(&["first"], Verdict::Fits);
     check(&["first", "other"], Verdict::Occupied);
+}
+
+/// Upstream, csi.go, getNodeVolumeAttachmentInfo: what is attached still counts, whether a pod there uses it or not, and once.
+#[tokio::test]
+async fn volumes_that_are_attached_still() {
+    let (mut cluster, _tasks) = cluster().await;
+    cluster.set_node(&node("o", json!({})));
+    let check = |cluster: &Cluster, claims: &[&str], expected: Verdict| {
+        let (pod, attempt) = (using(claims), Attempt::default());
+        let filter = NodeVolumeLimits.filter(&pod, cluster, &attempt).unwrap();
+        assert_eq!(filter.check(cluster.node("o").unwrap(), &mut Vec::new()), expected, "{claims:?}");
+    };
+    check(&cluster, &["first"], Verdict::Occupied);
+    check(&cluster, &["later"], Verdict::Occupied);
+    check(&cluster, &["other"], Verdict::Fits);
+    let other = pod("other", json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "other"}}]}));
+    cluster.place(Arc::new(PodInfo::new(Arc::new(other))), "o");
+    check(&cluster, &["first"], Verdict::Occupied);
+    check(&cluster, &["other"], Verdict::Fits);
 }
 
 #[tokio::test]

@@ -20,14 +20,14 @@ use crate::testing::{node, pod};
 use crate::volumes::Volumes;
 
 /// A scheduler of one node where one binding of a namespace may wait, and what it runs with.
-struct World {
-    scheduler: Scheduler,
-    fake: Fake,
+pub(in crate::service) struct World {
+    pub(in crate::service) scheduler: Scheduler,
+    pub(in crate::service) fake: Fake,
     _tasks: (Tasks, Failures),
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(in crate::service) async fn new() -> Self {
         let fake = Fake::default();
         let client = fake.client();
         Self::with(fake, client).await
@@ -55,7 +55,7 @@ impl World {
     }
 
     /// A pod that waits for a node, with a claim of its name where it has one.
-    fn add(&mut self, name: &str, has_claim: bool) -> Arc<PodInfo> {
+    pub(in crate::service) fn add(&mut self, name: &str, has_claim: bool) -> Arc<PodInfo> {
         let claims = json!([{"name": "v", "persistentVolumeClaim": {"claimName": name}}]);
         let pod = pod(name, json!({"volumes": if has_claim { claims } else { json!([]) }}));
         self.fake.put::<Pod>(&pod);
@@ -65,7 +65,7 @@ impl World {
     }
 
     /// What the status of a pod says after all writes.
-    async fn told(&mut self, name: &str) -> String {
+    pub(in crate::service) async fn told(&mut self, name: &str) -> String {
         while self.scheduler.writes.next().await.is_some() {}
         let pods = self.fake.all::<Pod>();
         let pod = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name)).unwrap();
@@ -74,7 +74,7 @@ impl World {
     }
 }
 
-fn trial() -> Trial {
+pub(in crate::service) fn trial() -> Trial {
     Trial { started: Instant::now(), entered: Instant::now(), attempts: 1, number: 1, lane: 0 }
 }
 
@@ -89,7 +89,7 @@ async fn a_full_share_is_no_lack_of_nodes() {
         world.scheduler.schedule_one();
         assert_eq!(world.scheduler.with_needs.len(), 1);
         let second = world.add("second", true);
-        world.scheduler.cluster.nominations.set(second.clone(), "n");
+        assert!(world.scheduler.cluster.nominations.set(second.clone(), "n").is_none());
         // Pods that wait for nothing need no share.
         world.add("third", false);
         world.scheduler.schedule_one();
@@ -119,7 +119,7 @@ async fn a_share_may_go_while_a_node_is_chosen() {
     let mut world = World::new().await;
     let second = world.add("second", true);
     let (tried, trial) = world.scheduler.queue.pop(0).unwrap();
-    world.scheduler.cluster.nominations.set(second, "n");
+    assert!(world.scheduler.cluster.nominations.set(second, "n").is_none());
     let other = world.scheduler.waiting.shares.take("a").unwrap();
     world.scheduler.place(tried, "n".to_owned(), trial, &Attempt::default());
     assert_eq!(world.told("second").await, FULL);
