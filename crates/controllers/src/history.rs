@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::adopt::Owned;
 use crate::controller::{Cx, Error};
-use crate::hash::template_hash;
+use crate::hash::{name_with_hash, template_hash};
 use crate::{meta, write};
 
 /// The label of pods that says which revision they have.
@@ -157,7 +157,7 @@ impl<O: Owned> Keeper<'_, O> {
         labels.insert(self.label.to_owned(), hash.clone());
         ControllerRevision {
             metadata: ObjectMeta {
-                name: Some(format!("{}-{hash}", &name[..name.floor_char_boundary(PREFIX)])),
+                name: Some(name_with_hash(name, PREFIX, &hash)),
                 namespace: self.owner.meta().namespace.clone(),
                 labels: Some(labels),
                 annotations: self.owner.meta().annotations.clone(),
