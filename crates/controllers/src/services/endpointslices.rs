@@ -26,11 +26,11 @@ const LIMIT: usize = 100;
 pub(crate) struct EndpointSlices {
     services: Informer<Service>,
     pods: Informer<Pod>,
+    by_node: Index<Pod>,
     nodes: Informer<Node>,
+    absent: Arc<AbsentNodes>,
     keeper: Keeper,
     triggers: Triggers,
-    by_node: Index<Pod>,
-    absent: Arc<AbsentNodes>,
     /// The services and families of addresses whose endpoints have hints by the zones' processors.
     with_hints: Mutex<BTreeSet<(Key, &'static str)>>,
 }
