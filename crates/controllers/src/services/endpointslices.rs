@@ -191,7 +191,7 @@ fn frame(service: &Service) -> Frame {
         namespace: meta::namespace(service).to_owned(),
         name: meta::name(service).to_owned(),
         labels,
-        annotations: BTreeMap::new(),
+        annotations: None,
         owner: meta::controller_ref(service),
         limit: LIMIT,
     }

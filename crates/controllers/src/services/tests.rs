@@ -42,7 +42,7 @@ fn shown(slice: &EndpointSlice) -> String {
 
 fn frame(limit: usize) -> Frame {
     let owner = crate::meta::controller_ref(&service(json!({})));
-    Frame { namespace: "a".into(), name: "web".into(), labels: BTreeMap::new(), annotations: BTreeMap::new(), owner, limit }
+    Frame { namespace: "a".into(), name: "web".into(), labels: BTreeMap::new(), annotations: None, owner, limit }
 }
 
 fn check(service: &Service, pods: &[Arc<Pod>], existing: &[Arc<EndpointSlice>], expected: &str) -> Vec<Arc<EndpointSlice>> {
@@ -80,6 +80,31 @@ fn slices_follow_pods_with_few_writes() {
     let dual = service(json!({"ipFamilies": ["IPv4", "IPv6"]}));
     check(&dual, &[p(1)], &[], "+IPv4[10.1.0.1]:8080 | +IPv6[fd00::1]:8080");
     check(&service(json!({"publishNotReadyAddresses": true})), &[pod(1, false, 1)], &[], "+IPv4[10.1.0.1]:1");
+}
+
+/// Slices that mirror Endpoints have their annotations, and no others; those of other slices are nobody's.
+#[test]
+fn annotations_follow_those_of_endpoints() {
+    let all = |names: &[&str]| -> BTreeMap<String, String> { names.iter().map(|name| ((*name).into(), "x".into())).collect() };
+    let check = |wanted: Option<&[&str]>, there: &[&str], expected: Option<&[&str]>| {
+        let groups = || endpointslices::groups(&service(json!({})), &[pod(1, true, 8080)], |_| Some(None));
+        let Change::Create(mut slice) = slices::plan(&frame(2), &[], groups()).remove(0) else { panic!("a slice is made") };
+        slice.metadata.annotations = Some(all(there)).filter(|all| !all.is_empty());
+        let frame = Frame { annotations: wanted.map(all), ..frame(2) };
+        let changes = slices::plan(&frame, &[Arc::from(slice)], groups());
+        let changed = changes.first().map(|change| match change {
+            Change::Update(slice) => slice.metadata.annotations.clone().unwrap_or_default(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(changed, expected.map(all), "{wanted:?} {there:?}");
+    };
+    check(Some(&["a"]), &["a"], None);
+    check(Some(&["a"]), &["a", "b"], Some(&["a"]));
+    check(Some(&[]), &["b"], Some(&[]));
+    check(Some(&[]), &[], None);
+    check(Some(&["a"]), &[triggers::ANNOTATION, "b"], Some(&["a", triggers::ANNOTATION]));
+    check(Some(&["a"]), &[triggers::ANNOTATION, "a"], None);
+    check(None, &["b"], None);
 }
 
 #[test]
