@@ -100,6 +100,16 @@ impl Attachments {
         all.iter().map(|one| one.spec.node_name.clone()).filter(|other| other != node).collect()
     }
 
+    /// The names of the pods that use a volume on any of these nodes.
+    fn users(&self, volume: &str, nodes: &BTreeSet<String>) -> Vec<String> {
+        let claim = self.volumes.get(None, volume).filter(|_| !nodes.is_empty()).and_then(|volume| claim_of(&volume));
+        let pods = claim.map(|claim| self.pods_by_claim.get(&claim.to_string())).unwrap_or_default();
+        let using = pods.iter().filter(|pod| nodes.contains(pods::node(pod)) && !pods::is_finished(pod));
+        let mut names: Vec<String> = using.map(|pod| meta::name(pod.as_ref()).to_owned()).collect();
+        names.sort();
+        names
+    }
+
     /// The name that a Node's status has for the volume of an attachment.
     fn unique_name(&self, attachment: &VolumeAttachment) -> Option<String> {
         let volume = self.volumes.get(None, plan::volume_of(attachment))?;
@@ -181,11 +191,14 @@ impl Controller for Attachments {
         let api: Api<VolumeAttachment> = Api::all(cx.client.clone());
         let (wanted, node) = (self.wanted(&key.name), self.nodes.get(None, &key.name));
         let existing = self.attachments_by_node.get(&key.name);
-        let elsewhere = wanted.iter().map(|one| (one.volume.clone(), self.elsewhere(&one.volume, &key.name))).collect();
+        let elsewhere: BTreeMap<_, _> =
+            wanted.iter().map(|one| (one.volume.clone(), self.elsewhere(&one.volume, &key.name))).collect();
+        let users = elsewhere.iter().map(|(volume, nodes)| (volume.clone(), self.users(volume, nodes))).collect();
         let names =
             existing.iter().filter_map(|one| Some((meta::name(one.as_ref()).to_owned(), self.unique_name(one)?))).collect();
         let unwanted = self.unwanted(&wanted, &existing, cx.clock.passed());
-        let observed = Observed { node: node.as_deref(), wanted: &wanted, existing: &existing, elsewhere, names, unwanted };
+        let observed =
+            Observed { node: node.as_deref(), wanted: &wanted, existing: &existing, elsewhere, users, names, unwanted };
         for change in plan::changes(&observed) {
             match change {
                 Change::Attach(one) => attach(&api, one, &key.name).await?,

@@ -20,6 +20,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatu
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::meta;
+use plan::Outcome;
 use scale::Scales;
 pub(crate) use stale::StaleTargets;
 
@@ -83,7 +84,11 @@ impl Controller for Disruption {
                     );
                     cx.events.about(budget.as_ref(), Type::Warning, "UnmanagedPods", text);
                 }
-                let (status, recheck) = plan::status(&budget, &pods, expected, now);
+                let Outcome { status, recheck, undeleted } = plan::status(&budget, &pods, expected, now);
+                for pod in undeleted {
+                    let text = format!("Pod was expected by PDB {key} to be deleted but it wasn't");
+                    cx.events.about(pod.as_ref(), Type::Warning, "NotDeleted", text);
+                }
                 write(cx, key, &budget, status).await?;
                 Ok(Action::after(recheck))
             }

@@ -22,11 +22,11 @@ impl EphemeralVolumes {
     }
 }
 
-/// The claims that a pod should have, with their templates.
-fn templates(pod: &Pod) -> impl Iterator<Item = (String, &PersistentVolumeClaimTemplate)> {
+/// The claims that a pod should have, with the names of their volumes and their templates.
+fn templates(pod: &Pod) -> impl Iterator<Item = (String, &str, &PersistentVolumeClaimTemplate)> {
     pods::volumes(pod).filter_map(|volume| {
         let template = volume.ephemeral.as_ref()?.volume_claim_template.as_ref()?;
-        Some((pods::claim_of(pod, volume)?, template))
+        Some((pods::claim_of(pod, volume)?, volume.name.as_str(), template))
     })
 }
 
@@ -53,15 +53,15 @@ impl Controller for EphemeralVolumes {
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
         let Some(pod) = self.pods.by_key(key).filter(|pod| !meta::ends(pod.as_ref())) else { return Ok(Action::Done) };
         let api: Api<PersistentVolumeClaim> = Api::namespaced(cx.client.clone(), key.ns());
-        for (name, template) in templates(&pod) {
+        for (name, volume, template) in templates(&pod) {
             match self.claims.get(key.namespace.as_deref(), &name) {
                 Some(claim) if is_of(&claim, &pod) => {}
                 Some(_) => {
                     let why = format!("PVC {}/{name} was not created for pod {key} (pod is not owner)", key.ns());
-                    cx.events.about(pod.as_ref(), Type::Warning, "FailedBinding", format!("ephemeral volume {name}: {why}"));
+                    cx.events.about(pod.as_ref(), Type::Warning, "FailedBinding", format!("ephemeral volume {volume}: {why}"));
                     return Err(Error::Other(why));
                 }
-                None => create(cx, &api, &pod, claim(&pod, name, template)).await?,
+                None => create(cx, &api, (&pod, volume), claim(&pod, name, template)).await?,
             }
         }
         Ok(Action::Done)
@@ -89,13 +89,19 @@ fn claim(pod: &Pod, name: String, template: &PersistentVolumeClaimTemplate) -> P
     }
 }
 
-async fn create(cx: &Cx, api: &Api<PersistentVolumeClaim>, pod: &Pod, claim: PersistentVolumeClaim) -> Result<(), Error> {
+/// Creates the claim of a pod's volume.
+async fn create(
+    cx: &Cx,
+    api: &Api<PersistentVolumeClaim>,
+    (pod, volume): (&Pod, &str),
+    claim: PersistentVolumeClaim,
+) -> Result<(), Error> {
     match api.create(&PostParams::default(), &claim).await {
         Ok(_) => Ok(()),
         // The cache does not show it yet; when it does, its owner is looked at.
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
         Err(error) => {
-            let message = format!("ephemeral volume {}: create PVC: {}", meta::name(&claim), client::why(&error));
+            let message = format!("ephemeral volume {volume}: create PVC {}: {}", meta::name(&claim), client::why(&error));
             cx.events.about(pod, Type::Warning, "FailedBinding", message);
             Err(error.into())
         }
@@ -131,7 +137,8 @@ mod tests {
         assert_eq!(meta::controller_of(made).map(|owner| owner.uid.as_str()), Some("first"));
         assert_eq!(made.metadata.labels.as_ref().unwrap()["app"], "a");
         let told = |event: &k8s_openapi::api::core::v1::Event| {
-            event.message.as_deref().is_some_and(|text| text.contains("PVC a/second-scratch was not created for pod a/second"))
+            let why = "ephemeral volume scratch: PVC a/second-scratch was not created for pod a/second (pod is not owner)";
+            event.message.as_deref() == Some(why)
         };
         world.fake.until::<k8s_openapi::api::core::v1::Event>(|events| events.iter().any(told)).await;
     }

@@ -20,6 +20,14 @@ pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: i32) -> Stri
     hash.0.to_string().bytes().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
 }
 
+/// The name of what `owner` has for a template: so much of the owner's name as `most` bytes of it leave room for, and the hash. A name that is cut
+/// must not end with a dot before the dash, which no name has.
+pub(crate) fn name_with_hash(owner: &str, most: usize, hash: &str) -> String {
+    let cut = &owner[..owner.floor_char_boundary(most)];
+    let kept = if cut.len() < owner.len() { cut.trim_end_matches('.') } else { cut };
+    format!("{kept}-{hash}")
+}
+
 /// FNV-1a, 32 bits.
 struct Fnv(u32);
 
@@ -53,5 +61,12 @@ mod tests {
         assert!(a.len() <= 10 && a.bytes().all(|byte| ALPHABET.contains(&byte)));
         assert_ne!(a, template_hash(&template("b"), 0));
         assert_ne!(a, template_hash(&template("a"), 1));
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        assert_eq!(name_with_hash("web", 3, "h"), "web-h");
+        assert_eq!(name_with_hash("website", 3, "h"), "web-h");
+        assert_eq!(name_with_hash("we.bsite", 3, "h"), "we-h");
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::adopt::Owned;
 use crate::controller::{Cx, Error};
-use crate::hash::template_hash;
+use crate::hash::{name_with_hash, template_hash};
 use crate::{meta, write};
 
 /// The label of pods that says which revision they have.
@@ -38,7 +38,11 @@ pub(crate) fn patch(template: &PodTemplateSpec) -> Value {
 
 /// The template that a revision keeps.
 pub(crate) fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
-    let mut template = data(revision).pointer("/spec/template")?.clone();
+    template_of(data(revision))
+}
+
+fn template_of(patch: &Value) -> Option<PodTemplateSpec> {
+    let mut template = patch.pointer("/spec/template")?.clone();
     template.as_object_mut()?.remove("$patch");
     codec::from_value(template).ok()
 }
@@ -47,9 +51,38 @@ fn data(revision: &ControllerRevision) -> &Value {
     revision.data.as_ref().map_or(&Value::Null, |data| &data.0)
 }
 
-/// Whether a revision keeps `patch`.
+/// Whether a revision keeps `patch`, or what means the same: another release, or another cluster that the revision was restored from, may have
+/// written it in another way, and no pod is to be replaced for that (upstream: StatefulSetSemanticRevisionComparison).
 pub(crate) fn keeps(revision: &ControllerRevision, patch: &Value) -> bool {
-    data(revision) == patch
+    let kept = data(revision);
+    kept == patch || meaning(kept).is_some_and(|kept| meaning(patch) == Some(kept))
+}
+
+/// The template of a patch without what says nothing: null, empty lists, and what of [`NOTHING`] is empty.
+fn meaning(patch: &Value) -> Option<Value> {
+    let mut template = json!(template_of(patch)?);
+    prune(&mut template);
+    Some(template)
+}
+
+/// Fields that say nothing when they are empty. Of others (`emptyDir`, `labelSelector`) it matters whether they are there.
+const NOTHING: [&str; 9] =
+    ["metadata", "labels", "annotations", "nodeSelector", "matchLabels", "resources", "requests", "limits", "securityContext"];
+
+fn prune(value: &mut Value) {
+    match value {
+        Value::Array(all) => all.iter_mut().for_each(prune),
+        Value::Object(all) => all.retain(|key, value| {
+            prune(value);
+            match value {
+                Value::Null => false,
+                Value::Array(list) => !list.is_empty(),
+                Value::Object(fields) => !fields.is_empty() || !NOTHING.contains(&key.as_str()),
+                _ => true,
+            }
+        }),
+        _ => {}
+    }
 }
 
 /// From the oldest to the newest.
@@ -157,7 +190,7 @@ impl<O: Owned> Keeper<'_, O> {
         labels.insert(self.label.to_owned(), hash.clone());
         ControllerRevision {
             metadata: ObjectMeta {
-                name: Some(format!("{}-{hash}", &name[..name.floor_char_boundary(PREFIX)])),
+                name: Some(name_with_hash(name, PREFIX, &hash)),
                 namespace: self.owner.meta().namespace.clone(),
                 labels: Some(labels),
                 annotations: self.owner.meta().annotations.clone(),
@@ -202,6 +235,26 @@ mod tests {
         );
         let back = template(&revision("a", 1)).unwrap();
         assert_eq!(back.spec.unwrap().containers[0].image.as_deref(), Some("a"));
+    }
+
+    /// kubernetes#134773: the revisions of an earlier release have `creationTimestamp: null`.
+    #[test]
+    fn what_means_the_same_is_the_same() {
+        let check = |kept: Value, expected: bool| {
+            let kept = json!({"spec": {"template": kept}});
+            let revision = object(json!({"metadata": {"name": "r"}, "revision": 1, "data": kept}));
+            assert_eq!(keeps(&revision, &patch(&pod_template("a"))), expected, "{kept}");
+        };
+        let template = |meta: Value, container: Value, volumes: Value| json!({"$patch": "replace", "metadata": meta, "spec": {"containers": [container], "volumes": volumes}});
+        let (labels, plain) = (json!({"labels": {"app": "web"}}), json!({"name": "c", "image": "a", "resources": {}}));
+        check(template(labels.clone(), plain.clone(), json!([])), true);
+        let with_time = json!({"creationTimestamp": null, "labels": {"app": "web"}, "annotations": {}});
+        check(template(with_time, plain.clone(), json!(null)), true);
+        check(template(labels.clone(), json!({"name": "c", "image": "a"}), json!([])), true);
+        check(template(labels.clone(), json!({"name": "c", "image": "b"}), json!([])), false);
+        check(template(json!({}), plain.clone(), json!([])), false);
+        check(template(labels, plain, json!([{"name": "v", "emptyDir": {}}])), false);
+        check(json!(null), false);
     }
 
     /// A webhook that changes revisions must not lead to more and more of them; another template of the same hash is another revision.

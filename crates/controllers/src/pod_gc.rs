@@ -110,10 +110,17 @@ impl PodCollector {
     async fn remove_surplus(&self, cx: &Cx) -> Result<Action, Error> {
         let mut finished: Vec<Arc<Pod>> = self.pods.select(pods::is_finished);
         let surplus = finished.len().saturating_sub(THRESHOLD);
-        finished.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
+        finished.sort_by_cached_key(|pod| rank(pod));
         remove_all(cx, finished.into_iter().take(surplus), None).await?;
         Ok(Action::Done)
     }
+}
+
+/// Where a finished pod stands among those that go: evicted ones first, which are of no use, then the oldest (kubernetes#116167).
+fn rank(pod: &Pod) -> (bool, Option<jiff::Timestamp>, String) {
+    let evicted =
+        pods::phase(pod) == "Failed" && pod.status.as_ref().and_then(|status| status.reason.as_deref()) == Some("Evicted");
+    (!evicted, pod.metadata.creation_timestamp.as_ref().map(|time| time.0), meta::name(pod).to_owned())
 }
 
 /// Removes pods. One that cannot be removed keeps no other.
@@ -177,6 +184,23 @@ mod tests {
         }
         world.start(&["pod-garbage-collector"]);
         world.fake.until::<Pod>(|pods| pods.len() == 1 && meta::name(&pods[0]) == "waits").await;
+    }
+
+    /// Upstream's byEvictionAndCreationTimestamp.
+    #[test]
+    fn evicted_pods_go_first_and_then_the_oldest() {
+        let pod = |name: &str, second: u8, phase: &str, reason: Option<&str>| -> Pod {
+            object(json!({"metadata": {"name": name, "creationTimestamp": format!("2026-01-01T00:00:0{second}Z")},
+                "status": {"phase": phase, "reason": reason}}))
+        };
+        let mut all = [
+            pod("b", 1, "Succeeded", None),
+            pod("a", 1, "Failed", None),
+            pod("old", 0, "Failed", Some("NodeShutdown")),
+            pod("evicted", 9, "Failed", Some("Evicted")),
+        ];
+        all.sort_by_cached_key(rank);
+        assert_eq!(all.iter().map(meta::name).collect::<Vec<_>>(), ["evicted", "old", "a", "b"]);
     }
 
     /// A Job holds its pods until it has counted them.

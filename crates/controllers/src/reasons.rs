@@ -12,6 +12,7 @@ const REASONS: &[(&str, &[&str])] = &[
         &[
             "ClaimLost",
             "ClaimMisbound",
+            "ExternalExpanding",
             "ExternalProvisioning",
             "FailedBinding",
             "ProvisioningFailed",
@@ -43,7 +44,7 @@ const REASONS: &[(&str, &[&str])] = &[
     ("DaemonSet", &["FailedDaemonPod", "SelectingAll", "SucceededDaemonPod"]),
     ("Deployment", &["ReplicaSetCreateError", "ScalingReplicaSet"]),
     ("HorizontalPodAutoscaler", &["FailedComputeMetricsReplicas", "FailedGetScale", "FailedRescale", "SuccessfulRescale"]),
-    ("PodDisruptionBudget", &["CalculateExpectedPodCountFailed", "NoPods", "UnmanagedPods"]),
+    ("PodDisruptionBudget", &["CalculateExpectedPodCountFailed", "NoPods", "NotDeleted", "UnmanagedPods"]),
     (
         "Node, Pod",
         &[

@@ -11,7 +11,7 @@ use client::kube::api::{Patch, PatchParams, PostParams};
 use client::{Index, Informer, Informers, Key, Values};
 use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::json;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
@@ -174,7 +174,8 @@ fn claim_of(pod: &Pod, entry: &PodResourceClaim, template: &ResourceClaimTemplat
             namespace: pod.metadata.namespace.clone(),
             labels: meta.labels,
             annotations: Some(annotations),
-            owner_references: Some(vec![meta::controller_ref(pod)]),
+            // Nothing waits for the claim when its pod is deleted in the foreground (kubernetes#134956).
+            owner_references: Some(vec![OwnerReference { block_owner_deletion: None, ..meta::controller_ref(pod) }]),
             ..Default::default()
         },
         spec: template.spec.spec.clone(),

@@ -80,11 +80,27 @@ impl Resources {
     }
 }
 
-/// Sets the size.
+/// How often a size is set that somebody else writes to: upstream's DefaultRetry.
+const ATTEMPTS: usize = 5;
+
+/// Sets the size. What was written to since it was read is read again, as long as its size is the one that `scale` says: for another one, nobody
+/// has decided anything.
 pub(crate) async fn resize(api: &Api<DynamicObject>, mut scale: Scale, replicas: i32) -> kube::Result<Scale> {
     let name = scale.metadata.name.clone().unwrap_or_default();
-    scale.spec.get_or_insert_default().replicas = Some(replicas);
-    api.replace_scale(&name, &PostParams::default(), &scale).await
+    let size = |scale: &Scale| scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
+    let before = size(&scale);
+    for attempt in 1.. {
+        scale.spec.get_or_insert_default().replicas = Some(replicas);
+        let conflict = match api.replace_scale(&name, &PostParams::default(), &scale).await {
+            Err(kube::Error::Api(status)) if status.is_conflict() && attempt < ATTEMPTS => status,
+            done => return done,
+        };
+        scale = api.get_scale(&name).await?;
+        if size(&scale) != before {
+            return Err(kube::Error::Api(conflict));
+        }
+    }
+    Ok(scale)
 }
 
 fn version(target: &CrossVersionObjectReference) -> &str {
@@ -93,4 +109,38 @@ fn version(target: &CrossVersionObjectReference) -> &str {
 
 fn key(target: &CrossVersionObjectReference) -> (String, String) {
     (version(target).to_owned(), target.kind.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use k8s_openapi::api::apps::v1::Deployment;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{World, object};
+
+    /// kubernetes#132007: a conflict is no failure where the next attempt succeeds.
+    #[tokio::test]
+    async fn what_was_written_to_is_read_again() {
+        let world = World::new();
+        let deployment = |replicas: i32, note: &str| -> Deployment {
+            object(json!({"metadata": {"namespace": "a", "name": "d", "uid": "d", "annotations": {"note": note}},
+                "spec": {"replicas": replicas, "selector": {}, "template": {}}}))
+        };
+        world.fake.put(&deployment(2, "read"));
+        let target =
+            CrossVersionObjectReference { api_version: Some("apps/v1".into()), kind: "Deployment".into(), name: "d".into() };
+        let (resources, client) = (Resources::default(), world.fake.client());
+        let check = async |now: &Deployment, expected: Option<i32>| {
+            world.fake.put(&deployment(2, "read"));
+            let (api, scale) = resources.scale(&client, "a", &target).await.unwrap();
+            world.fake.put(now);
+            let done = resize(&api, scale, 5).await;
+            assert_eq!(done.ok().and_then(|scale| scale.spec?.replicas), expected);
+        };
+        check(&deployment(2, "changed"), Some(5)).await;
+        // Somebody has set another size, perhaps none: "scaling is disabled since the replica count of the target is zero".
+        check(&deployment(0, "changed"), None).await;
+    }
 }

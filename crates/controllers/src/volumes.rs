@@ -208,6 +208,10 @@ impl Binder {
         if next != *claim {
             next = api.replace(meta::name(claim), &POST, &next).await?;
         }
+        if volumes::is_usable(&next) && grows_elsewhere(&next, &volume) {
+            let message = "waiting for an external controller to expand this PVC".to_owned();
+            tell(cx, claim, Some(Notice { kind: Type::Normal, reason: "ExternalExpanding", message }));
+        }
         let status = next.status.get_or_insert_default();
         let before = status.clone();
         let spec = volume.spec.unwrap_or_default();
@@ -258,6 +262,11 @@ impl Binder {
             }
         }
     }
+}
+
+/// Whether a claim asks for more than it has of a volume whose driver makes it larger, by the resizer that comes with the driver.
+fn grows_elsewhere(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> bool {
+    volume.spec.as_ref().is_some_and(|spec| spec.csi.is_some()) && volumes::requested(claim) > volumes::held(claim)
 }
 
 fn annotate(meta: &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta, key: &str, value: &str) {

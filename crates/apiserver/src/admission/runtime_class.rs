@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use registry::{Admission, Request};
 use serde_json::Value;
 
+use super::toleration_restriction::merged;
 use super::{creates_pod, find, forbidden, list_mut, text};
 
 pub(super) struct RuntimeClass;
@@ -61,8 +62,9 @@ fn merge(spec: &mut Value, class: &Value, overhead: Option<Value>) -> Result<(),
     }
     let wanted = class.pointer("/scheduling/tolerations").and_then(Value::as_array).cloned().unwrap_or_default();
     if let (false, Some(tolerations)) = (wanted.is_empty(), list_mut(spec, "tolerations")) {
-        let new: Vec<Value> = wanted.into_iter().filter(|toleration| !tolerations.contains(toleration)).collect();
-        tolerations.extend(new);
+        // Two that differ in their seconds must not both stay: the pod would be evicted after the fewer.
+        tolerations.extend(wanted);
+        *tolerations = merged(tolerations);
     }
     Ok(())
 }
@@ -79,5 +81,12 @@ mod tests {
         assert_eq!(merge(&mut spec, &class, Some(json!({"cpu": "1"}))), Ok(()));
         assert_eq!(spec, json!({"nodeSelector": {"a": "b", "c": "d"}, "tolerations": [{"key": "t"}], "overhead": {"cpu": "1"}}));
         assert!(merge(&mut json!({"nodeSelector": {"a": "x"}}), &class, None).is_err());
+        // As upstream's MergeTolerations: what another one covers goes.
+        let lost = json!({"key": "lost", "operator": "Exists", "effect": "NoExecute"});
+        let mut for_seconds = lost.clone();
+        for_seconds["tolerationSeconds"] = 5.into();
+        let mut spec = json!({"tolerations": [for_seconds]});
+        assert_eq!(merge(&mut spec, &json!({"scheduling": {"tolerations": [lost.clone()]}}), None), Ok(()));
+        assert_eq!(spec["tolerations"], json!([lost]));
     }
 }

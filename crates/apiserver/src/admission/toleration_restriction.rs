@@ -118,7 +118,7 @@ fn permits(whitelist: &[Value], own: &[Value]) -> bool {
 }
 
 /// Without those that another one covers; of two that say the same, the first stays.
-fn merged(all: &[Value]) -> Vec<Value> {
+pub(super) fn merged(all: &[Value]) -> Vec<Value> {
     let cover = Cover::of(all);
     let (mut seen, mut merged) = (HashSet::new(), Vec::new());
     for one in all {

@@ -32,6 +32,8 @@ pub(super) struct Observed<'a> {
     pub(super) existing: &'a [Arc<VolumeAttachment>],
     /// Other nodes that volumes are attached to, by the volumes' names.
     pub(super) elsewhere: BTreeMap<String, BTreeSet<String>>,
+    /// The pods that use volumes on those nodes, by the volumes' names; of the namespace of the volume's claim, as all of its pods.
+    pub(super) users: BTreeMap<String, Vec<String>>,
     /// What the node's status calls the volumes of attachments, by the attachments' names.
     pub(super) names: BTreeMap<String, String>,
     /// For how long nobody has wanted what is attached, by the attachments' names.
@@ -154,9 +156,13 @@ pub(super) fn notice(observed: &Observed<'_>, wanted: &Wanted) -> Option<Notice>
     let volume = &wanted.volume;
     let Some(found) = observed.existing.iter().find(|one| meta::name(one.as_ref()) == wanted.attachment) else {
         let holder = holders(observed, wanted).next().filter(|_| wanted.exclusive)?;
-        let message = format!(
-            "Multi-Attach error for volume {volume:?} Volume is already exclusively attached to one node and can't be attached to another: it is attached to {holder}"
-        );
+        let why = match observed.users.get(volume).map(Vec::as_slice).unwrap_or_default() {
+            [] => format!(
+                "Volume is already exclusively attached to one node and can't be attached to another: it is attached to {holder}"
+            ),
+            names => format!("Volume is already used by pod(s) {}", names.join(", ")),
+        };
+        let message = format!("Multi-Attach error for volume {volume:?} {why}");
         return Some(Notice { kind: Type::Warning, reason: "FailedAttachVolume", message });
     };
     let status = found.status.as_ref()?;
@@ -208,7 +214,8 @@ mod tests {
         let names =
             existing.iter().map(|one| (meta::name(one.as_ref()).to_owned(), format!("used-{}", volume_of(one)))).collect();
         let unwanted = existing.iter().map(|one| (meta::name(one.as_ref()).to_owned(), Duration::from_secs(seconds))).collect();
-        let observed = Observed { node: node.as_ref(), wanted: needed, existing: &existing, elsewhere, names, unwanted };
+        let users = BTreeMap::new();
+        let observed = Observed { node: node.as_ref(), wanted: needed, existing: &existing, elsewhere, users, names, unwanted };
         let (mut attached, mut detached) = (Vec::new(), Vec::new());
         for change in changes(&observed) {
             match change {
@@ -266,6 +273,7 @@ mod tests {
             wanted: &[],
             existing: &existing,
             elsewhere: BTreeMap::new(),
+            users: BTreeMap::new(),
             names: BTreeMap::new(),
             unwanted: BTreeMap::new(),
         };
@@ -282,6 +290,7 @@ mod tests {
                 wanted: &needed,
                 existing: &existing,
                 elsewhere: BTreeMap::new(),
+                users: BTreeMap::new(),
                 names: BTreeMap::new(),
                 unwanted: BTreeMap::new(),
             };
@@ -293,5 +302,31 @@ mod tests {
         check(json!({"attached": true}), Some(("SuccessfulAttachVolume", "AttachVolume.Attach succeeded for volume \"a\" ")));
         let failed = "AttachVolume.Attach failed for volume \"a\" : no such disk";
         check(json!({"attached": false, "attachError": {"message": "no such disk"}}), Some(("FailedAttachVolume", failed)));
+    }
+
+    /// Upstream's reportMultiAttachError: the pods that have the volume are named, where there are some.
+    #[test]
+    fn who_has_the_volume() {
+        let check = |users: &[&str], expected: &str| {
+            let needed = [wanted("a", true)];
+            let users: Vec<_> = users.iter().map(|name| (*name).to_owned()).collect();
+            let observed = Observed {
+                node: None,
+                wanted: &needed,
+                existing: &[],
+                elsewhere: [("a".to_owned(), BTreeSet::from(["m".to_owned()]))].into(),
+                users: [("a".to_owned(), users)].into(),
+                names: BTreeMap::new(),
+                unwanted: BTreeMap::new(),
+            };
+            let notice = notice(&observed, &needed[0]).unwrap();
+            assert_eq!(
+                (notice.reason, notice.message),
+                ("FailedAttachVolume", format!("Multi-Attach error for volume \"a\" {expected}"))
+            );
+        };
+        check(&["p", "q"], "Volume is already used by pod(s) p, q");
+        let nobody = "Volume is already exclusively attached to one node and can't be attached to another: it is attached to m";
+        check(&[], nobody);
     }
 }

@@ -102,13 +102,20 @@ impl Evaluation<'_> {
         let (replicas, said, current) = if let Some(average) = &target.average_value {
             let found = fetched.await.and_then(|pods| Ok(self.scaled.by_average(pods, milli(average), Some(name))?));
             let (replicas, average) = found.map_err(failed("usage"))?;
-            (replicas, format!("{name} {kind}"), MetricValueStatus { average_value: text(average), ..Default::default() })
+            (
+                replicas,
+                format!("{name} {kind}"),
+                MetricValueStatus { average_value: of_resource(name, average), ..Default::default() },
+            )
         } else {
             let percent = target.average_utilization.ok_or(NO_RESOURCE_TARGET)?;
             let found = fetched.await.and_then(|pods| Ok(self.scaled.by_utilization(pods, percent, name, container)?));
             let one = found.map_err(failed("utilization"))?;
-            let current =
-                MetricValueStatus { average_utilization: Some(one.utilization), average_value: text(one.average), value: None };
+            let current = MetricValueStatus {
+                average_utilization: Some(one.utilization),
+                average_value: of_resource(name, one.average),
+                value: None,
+            };
             (one.replicas, format!("{name} {kind} utilization (percentage of request)"), current)
         };
         let mut status = MetricStatus { type_: spec.type_.clone(), ..Default::default() };
@@ -219,6 +226,17 @@ fn milli(quantity: &Quantity) -> i64 {
     ::pods::resources::parse(quantity).as_milli()
 }
 
+/// The amount of a resource: memory in whole Ki, as metrics and targets have it (kubernetes#132351), or in bytes where it is less than one.
+fn of_resource(resource: &str, milli: i64) -> Option<Quantity> {
+    const KI: i64 = 1024;
+    let bytes = milli / 1000;
+    match resource {
+        "memory" if bytes >= KI => Some(Quantity(Amount::from_units(bytes / KI * KI, Format::BinarySi).to_string())),
+        "memory" => Some(Quantity(Amount::from_units(bytes, Format::BinarySi).to_string())),
+        _ => text(milli),
+    }
+}
+
 fn text(milli: i64) -> Option<Quantity> {
     Some(Quantity(Amount::from_milli(milli, Format::DecimalSi).to_string()))
 }
@@ -233,6 +251,20 @@ mod tests {
     use super::super::sources::Pages;
     use super::*;
     use crate::testing::{World, object};
+
+    /// kubernetes#132351: "HPA status now displays memory metrics using Ki".
+    #[test]
+    fn memory_is_told_in_ki() {
+        let check = |resource: &str, milli: i64, expected: &str| {
+            assert_eq!(of_resource(resource, milli).unwrap().0, expected, "{resource} {milli}");
+        };
+        check("memory", 71_421_952_000, "69748Ki");
+        check("memory", 171_502_796_800, "167483Ki");
+        check("memory", 2 * 1024 * 1024 * 1000, "2Mi");
+        check("memory", 1_000_500, "1000");
+        check("cpu", 1_500, "1500m");
+        check("cpu", 2_000, "2");
+    }
 
     /// Upstream's events: FailedGetResourceMetric and its kin, and FailedComputeMetricsReplicas, which begins with more.
     #[tokio::test]

@@ -87,6 +87,8 @@ pub(super) fn generation(set: &DaemonSet) -> Option<i64> {
     meta::annotation(set, GENERATION)?.parse().ok()
 }
 
+/// Adds what every daemon tolerates. A toleration of the template that says the same for some seconds gives way: by both of them the pod would
+/// be evicted after these seconds (upstream: `AddOrUpdateDaemonPodTolerations`).
 fn tolerate(spec: &mut PodSpec) {
     let on_host = spec.host_network == Some(true);
     let tolerations = spec.tolerations.get_or_insert_default();
@@ -97,10 +99,22 @@ fn tolerate(spec: &mut PodSpec) {
             effect: Some(effect.to_owned()),
             ..Toleration::default()
         };
-        if !tolerations.contains(&toleration) {
+        let mut is_there = false;
+        for own in tolerations.iter_mut().filter(|own| says_the_same(own, &toleration)) {
+            own.clone_from(&toleration);
+            is_there = true;
+        }
+        if !is_there {
             tolerations.push(toleration);
         }
     }
+}
+
+/// Whether two tolerations are the same but for their seconds.
+fn says_the_same(a: &Toleration, b: &Toleration) -> bool {
+    let form =
+        |one: &Toleration| [&one.key, &one.operator, &one.value, &one.effect].map(|field| field.clone().unwrap_or_default());
+    form(a) == form(b)
 }
 
 /// Makes `node` the only one that the scheduler may choose for the pod. What the template requires of nodes holds for it already.

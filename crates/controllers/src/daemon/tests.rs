@@ -169,6 +169,31 @@ fn a_pod_aims_at_its_node_and_tolerates_it() {
     assert!(spec.affinity.unwrap().pod_anti_affinity.is_some());
 }
 
+/// Page "DaemonSet", "Taints and tolerations": "DaemonSet Pods can be scheduled onto nodes that are not healthy" and "will not be evicted".
+#[test]
+fn no_seconds_of_a_template_evict_a_daemon() {
+    let check = |own: Value, expected: Value| {
+        let of_lost = |one: &k8s_openapi::api::core::v1::Toleration| one.effect.as_deref() == Some("NoExecute");
+        let template = Place::of(&set(json!({}), json!({"tolerations": own}))).template(&set(json!({}), json!({})), "h");
+        let found: Vec<_> = template.spec.unwrap().tolerations.unwrap().into_iter().filter(of_lost).collect();
+        assert_eq!(json!(found), expected, "{own}");
+    };
+    let one = |key: &str, operator: &str| json!({"key": key, "operator": operator, "effect": "NoExecute"});
+    let (not_ready, unreachable) =
+        (one("node.kubernetes.io/not-ready", "Exists"), one("node.kubernetes.io/unreachable", "Exists"));
+    let both = json!([not_ready, unreachable]);
+    let for_seconds = |mut one: Value, seconds: i64| {
+        one["tolerationSeconds"] = seconds.into();
+        one
+    };
+    check(json!([]), both.clone());
+    check(json!([for_seconds(not_ready.clone(), 5), for_seconds(unreachable.clone(), 5)]), both.clone());
+    check(json!([not_ready.clone()]), both);
+    // What says something else stays.
+    let mine = for_seconds(one("mine", "Exists"), 5);
+    check(json!([mine.clone()]), json!([mine, not_ready, unreachable]));
+}
+
 #[test]
 fn the_status_counts_nodes() {
     let set = set(rolling(json!(1), json!(0)), json!({}));

@@ -7,11 +7,14 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{DESIRED, HASH, HISTORY, MAX, REVISION, size};
-use crate::hash::template_hash;
+use crate::hash::{name_with_hash, template_hash};
 use crate::meta;
 
 /// Characters that the list of former revisions may have.
 const HISTORY_LIMIT: usize = 2000;
+
+/// Bytes that the name of a replica set may have; a deployment's may be as long without the hash.
+const NAME_LIMIT: usize = 253;
 
 /// Annotations that stay where they are.
 const NOT_COPIED: [&str; 6] =
@@ -57,7 +60,7 @@ pub(super) fn new_set(deployment: &Deployment, revision: i64) -> ReplicaSet {
     selector.match_labels.get_or_insert_default().insert(HASH.to_owned(), hash.clone());
     let mut set = ReplicaSet {
         metadata: ObjectMeta {
-            name: Some(format!("{}-{hash}", meta::name(deployment))),
+            name: Some(name_with_hash(meta::name(deployment), NAME_LIMIT.saturating_sub(1 + hash.len()), &hash)),
             namespace: deployment.metadata.namespace.clone(),
             labels,
             owner_references: Some(vec![meta::controller_ref(deployment)]),

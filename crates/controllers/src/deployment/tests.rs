@@ -139,6 +139,18 @@ fn conditions_tell_how_it_goes() {
     assert_eq!(reason(&plan), "ProgressDeadlineExceeded");
 }
 
+/// The names of upstream's generateReplicaSetName: the hash is whole, the deployment's name is cut.
+#[test]
+fn the_set_of_a_long_name_has_a_name_that_is_allowed() {
+    for length in [200, 242, 250, 253] {
+        let mut d = deployment(1, "b", rolling(json!(1), json!(0)));
+        d.metadata.name = Some("d".repeat(length));
+        let set = revision::new_set(&d, 1);
+        let hash = set.metadata.labels.as_ref().unwrap()["pod-template-hash"].clone();
+        assert_eq!(set.metadata.name.unwrap(), format!("{}-{hash}", "d".repeat(length.min(253 - 1 - hash.len()))));
+    }
+}
+
 #[tokio::test]
 async fn a_rollout_ends_with_the_new_set() {
     let world = World::new();

@@ -63,14 +63,18 @@ pub(super) fn expected(budget: &PodDisruptionBudget, pods: usize, scale: Result<
     }
 }
 
-/// The next status, and when it has to be looked at again although nothing changes.
-pub(super) fn status(
-    budget: &PodDisruptionBudget,
-    all: &[Arc<Pod>],
-    expected: Expected,
-    now: Timestamp,
-) -> (PodDisruptionBudgetStatus, Option<Duration>) {
-    let (disrupted, recheck) = disrupted(budget, all, now);
+/// What a budget comes to.
+pub(super) struct Outcome {
+    pub(super) status: PodDisruptionBudgetStatus,
+    /// When it has to be looked at again although nothing changes.
+    pub(super) recheck: Option<Duration>,
+    /// Pods whose eviction was allowed long ago and that nobody has deleted. They are told of once: the status forgets them.
+    pub(super) undeleted: Vec<Arc<Pod>>,
+}
+
+/// The next status, and what follows from it.
+pub(super) fn status(budget: &PodDisruptionBudget, all: &[Arc<Pod>], expected: Expected, now: Timestamp) -> Outcome {
+    let Disrupted { kept: disrupted, recheck, undeleted } = disrupted(budget, all, now);
     let counts = |pod: &&Arc<Pod>| {
         !meta::ends(pod.as_ref()) && pods::state::is_ready(pod) && !disrupted.contains_key(meta::name(pod.as_ref()))
     };
@@ -90,7 +94,7 @@ pub(super) fn status(
         expected_pods: number(expected.pods),
         observed_generation: generation,
     };
-    (status, recheck)
+    Outcome { status, recheck, undeleted }
 }
 
 /// The status of a budget that cannot be worked out: nothing is allowed.
@@ -108,22 +112,31 @@ pub(super) fn failed(budget: &PodDisruptionBudget, message: &str, now: Timestamp
 }
 
 /// Pods whose eviction was allowed and that are not being deleted yet.
-fn disrupted(budget: &PodDisruptionBudget, all: &[Arc<Pod>], now: Timestamp) -> (BTreeMap<String, Time>, Option<Duration>) {
+#[derive(Default)]
+struct Disrupted {
+    /// They do not count.
+    kept: BTreeMap<String, Time>,
+    recheck: Option<Duration>,
+    undeleted: Vec<Arc<Pod>>,
+}
+
+fn disrupted(budget: &PodDisruptionBudget, all: &[Arc<Pod>], now: Timestamp) -> Disrupted {
     let noted = budget.status.iter().flat_map(|status| status.disrupted_pods.iter().flatten());
-    let (mut kept, mut recheck) = (BTreeMap::new(), None);
+    let mut found = Disrupted::default();
     for (name, time) in noted {
-        let waits = all.iter().any(|pod| meta::name(pod.as_ref()) == name && !meta::ends(pod.as_ref()));
+        let waits = |pod: &&Arc<Pod>| meta::name(pod.as_ref()) == name && !meta::ends(pod.as_ref());
+        let Some(pod) = all.iter().find(waits) else { continue };
         let left = time.0.as_second() + DELETION_SECONDS - now.as_second();
-        if waits
-            && let Ok(left) = u64::try_from(left)
-            && left > 0
-        {
-            kept.insert(name.clone(), time.clone());
-            let left = Duration::from_secs(left);
-            recheck = Some(recheck.map_or(left, |other: Duration| other.min(left)));
+        match u64::try_from(left) {
+            Ok(left) if left > 0 => {
+                found.kept.insert(name.clone(), time.clone());
+                let left = Duration::from_secs(left);
+                found.recheck = Some(found.recheck.map_or(left, |other| other.min(left)));
+            }
+            _ => found.undeleted.push(pod.clone()),
         }
     }
-    (kept, recheck)
+    found
 }
 
 fn condition(status: &str, reason: &str, message: &str, generation: Option<i64>, now: Timestamp) -> Condition {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use serde_json::{Value, json};
 
-use super::plan::{self, Expected};
+use super::plan::{self, Expected, Outcome};
 use super::scale::Unknown;
 use crate::testing::{World, object};
 
@@ -66,7 +66,7 @@ fn shown(status: &PodDisruptionBudgetStatus) -> [Option<i32>; 4] {
 #[test]
 fn what_is_allowed() {
     let check = |pods: &[Arc<Pod>], expected: Expected, counts: [i32; 4], reason: &str| {
-        let (status, _) = plan::status(&budget(json!({}), json!({})), pods, expected, at(0));
+        let Outcome { status, .. } = plan::status(&budget(json!({}), json!({})), pods, expected, at(0));
         let condition = status.conditions.as_ref().and_then(|conditions| conditions.first()).expect("a condition");
         assert_eq!((shown(&status), condition.reason.as_str()), (counts.map(Some), reason));
         assert_eq!(status.observed_generation, Some(3));
@@ -83,10 +83,14 @@ fn evicted_pods_do_not_count_for_two_minutes() {
     let noted = json!({"disruptedPods": {"a": "1970-01-01T00:00:10Z", "gone": "1970-01-01T00:00:10Z"}});
     let check = |now: i64, healthy: i32, wait: Option<u64>| {
         let pods = [pod("a", true), pod("b", true)];
-        let (status, recheck) = plan::status(&budget(json!({}), noted.clone()), &pods, Expected { pods: 2, healthy: 1 }, at(now));
+        let expected = Expected { pods: 2, healthy: 1 };
+        let Outcome { status, recheck, undeleted } = plan::status(&budget(json!({}), noted.clone()), &pods, expected, at(now));
         let names = status.disrupted_pods.clone().unwrap_or_default().into_keys().collect::<Vec<_>>();
         assert_eq!(status.current_healthy, Some(healthy));
         assert_eq!((names.len(), recheck.map(|wait| wait.as_secs())), (usize::from(wait.is_some()), wait));
+        // Upstream's event NotDeleted; of a pod that is gone nothing is said.
+        let told: Vec<&str> = undeleted.iter().map(|pod| crate::meta::name(pod.as_ref())).collect();
+        assert_eq!(told, if wait.is_some() { vec![] } else { vec!["a"] });
     };
     check(20, 1, Some(110));
     check(130, 2, None);

@@ -58,6 +58,10 @@ pub(super) fn settle(observed: &Observed<'_>, decision: Decision, done: &Done) -
             None
         }
     };
+    // The API wants a start of every job that has ended. One that ends while it is suspended has none any more.
+    if target.is_some() && observed.terms.spec.completions != Some(0) {
+        status.start_time.get_or_insert_with(|| meta::whole_seconds(observed.now));
+    }
     let tracked = observed.pods.iter().filter(|pod| member::is_tracked(pod));
     let tracked: HashSet<String> = tracked.map(|pod| meta::uid(pod.as_ref()).to_owned()).collect();
     clear_counted(&mut status, &tracked);
@@ -104,6 +108,8 @@ fn suspend_or_resume(
         ..conditions::new(SUSPENDED, reason, message, now)
     };
     if observed.terms.suspended {
+        // KEP-5440: "we also clear the `status.startTime` field when the Job is suspended", so that the job starts again when it is resumed.
+        status.start_time = None;
         let changed = conditions::put(status, condition("True", "JobSuspended", "Job suspended"));
         return changed.then_some((Type::Normal, "Suspended", "Job suspended"));
     }

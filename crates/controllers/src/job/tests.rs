@@ -175,6 +175,12 @@ fn ends() {
     let suspended = json!({"startTime": START, "conditions": [{"type": "Suspended", "status": "True"}]});
     let anew = json!({"startTime": "2026-01-01T01:00:00Z"});
     check_end(json!({"completions": 1, "activeDeadlineSeconds": 10}), suspended, "", 3600, "", anew);
+    // "startTime is required for finished job", also for one that ends while it is suspended and has none.
+    let spec = json!({"completions": 1, "backoffLimit": 0, "suspend": true});
+    let late = json!({"startTime": "2026-01-01T00:00:05Z"});
+    check_end(spec, json!({}), "Failed", 5, "Failed BackoffLimitExceeded", late);
+    let none = json!({"startTime": null});
+    check_end(json!({"completions": 0, "suspend": true}), json!({}), "", 5, "Complete CompletionsReached", none);
 }
 
 /// Conformance: [sig-apps] Job should terminate job execution when the number of failed indexes exceeds maxFailedIndexes [Conformance]
@@ -242,6 +248,14 @@ fn is_told_of_its_suspension() {
         if let Some((_, state)) = expected {
             assert_eq!(status.conditions.unwrap()[0].status, state);
         }
+        // KEP-5440: a suspended job has no start; a resumed one starts now.
+        let start = |seconds: &str| Some(format!("2026-01-01T00:{seconds}Z"));
+        let started = match (suspend, before) {
+            (true, _) => None,
+            (false, Some("True")) => start("01:00"),
+            (false, _) => start("00:00"),
+        };
+        assert_eq!(status.start_time.map(|time| time.0.to_string()), started, "{suspend} {before:?}");
     };
     check(true, None, Some(("Suspended", "True")));
     check(true, Some("True"), None);

@@ -71,6 +71,7 @@ async fn claims_are_made_from_templates_and_go_with_their_pods() {
     world.fake.until::<ResourceClaim>(|claims| claims.len() == 1).await;
     let made = world.fake.all::<ResourceClaim>().remove(0);
     assert_eq!(claims::owner(&made), Some(("p", "p")));
+    assert_eq!(made.metadata.owner_references.as_ref().unwrap()[0].block_owner_deletion, None);
     assert_eq!(meta::annotation(&made, claims::POD_CLAIM), Some("gpu"));
     assert_eq!(made.metadata.labels.as_ref().unwrap()["app"], "x");
     world.fake.until::<Pod>(|pods| claims::names(&pods[0]).next() == Some(meta::name(&made))).await;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use client::events::Type;
-use client::{Informer, Informers, Key};
+use client::{Index, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone};
 
@@ -17,6 +17,7 @@ use super::topology;
 use super::triggers::Triggers;
 use super::{labels_of, of_pods, picks, selector};
 use crate::controller::{Action, Controller, Cx, Error, Source};
+use crate::queue::Queue;
 use crate::{meta, pods};
 
 const MANAGER: &str = "endpointslice-controller.k8s.io";
@@ -25,19 +26,46 @@ const LIMIT: usize = 100;
 pub(crate) struct EndpointSlices {
     services: Informer<Service>,
     pods: Informer<Pod>,
+    by_node: Index<Pod>,
     nodes: Informer<Node>,
+    absent: Arc<AbsentNodes>,
     keeper: Keeper,
     triggers: Triggers,
     /// The services and families of addresses whose endpoints have hints by the zones' processors.
     with_hints: Mutex<BTreeSet<(Key, &'static str)>>,
 }
 
+/// The services that leave pods out because their nodes are not there, by the nodes' names.
+#[derive(Default)]
+struct AbsentNodes(Mutex<BTreeMap<String, BTreeSet<Key>>>);
+
+impl AbsentNodes {
+    fn add(&self, node: &str, service: &Key) {
+        self.0.lock().entry(node.to_owned()).or_default().insert(service.clone());
+    }
+
+    /// The services that waited for a node that has come.
+    fn take(&self, node: &str) -> BTreeSet<Key> {
+        self.0.lock().remove(node).unwrap_or_default()
+    }
+
+    fn forget(&self, service: &Key) {
+        self.0.lock().retain(|_, services| {
+            services.remove(service);
+            !services.is_empty()
+        });
+    }
+}
+
 impl EndpointSlices {
     pub(crate) fn new(informers: &Informers) -> Self {
+        let pods = informers.of();
         Self {
             services: informers.of(),
-            pods: informers.of(),
+            by_node: pods::by_node(&pods),
+            pods,
             nodes: informers.of(),
+            absent: Arc::default(),
             keeper: Keeper::new(informers, MANAGER),
             triggers: Triggers::default(),
             with_hints: Mutex::default(),
@@ -50,13 +78,19 @@ impl Controller for EndpointSlices {
     const ACCOUNT: &'static str = "endpointslice-controller";
 
     fn sources(&self) -> Vec<Source> {
-        let services = self.services.clone();
-        // Zones and processors of nodes say who should use which endpoints, where a service asks for that.
+        let (services, by_node, absent) = (self.services.clone(), self.by_node.clone(), self.absent.clone());
+        // Zones and processors of nodes say who should use which endpoints, where a service asks for that; pods without their node are left out.
         let of_nodes = Source::mapped(&self.nodes, move |change, queue| {
             let weight = |node: &Option<Arc<Node>>| node.as_ref().and_then(|node| topology::weight(node));
             if weight(&change.old) != weight(&change.new) {
                 let asking = services.list().into_iter().filter(|service| topology::is_wanted(service));
                 asking.for_each(|service| queue.add(Key::of(service.as_ref())));
+            }
+            let name = &change.key.name;
+            if change.new.is_none() {
+                by_node.get(name).iter().for_each(|pod| selecting(&services, pod, queue));
+            } else {
+                absent.take(name).into_iter().for_each(|service| queue.add(service));
             }
         });
         vec![Source::own(&self.services), of_pods(&self.pods, &self.services), self.keeper.source(), of_nodes]
@@ -67,6 +101,7 @@ impl Controller for EndpointSlices {
             // The slices go with their owner.
             self.keeper.forget(key);
             self.triggers.forget(key);
+            self.absent.forget(key);
             self.with_hints.lock().retain(|(service, _)| service != key);
             return Ok(Action::Done);
         };
@@ -78,11 +113,7 @@ impl Controller for EndpointSlices {
             return Ok(Action::UNSEEN);
         }
         let pods: Vec<Arc<Pod>> = self.pods.labelled(key.ns(), |labels| picks(selector, labels));
-        let zone = |node: &str| {
-            let node = self.nodes.get(None, node)?;
-            node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned()
-        };
-        let mut groups = groups(&service, &pods, zone);
+        let mut groups = self.groups(key, &service, &pods);
         self.give_hints(cx, key, &service, &mut groups);
         let wanted = (frame(&service), groups);
         let trigger = self.triggers.since_last(key, &service, &pods);
@@ -92,6 +123,18 @@ impl Controller for EndpointSlices {
 }
 
 impl EndpointSlices {
+    fn groups(&self, key: &Key, service: &Service, pods: &[Arc<Pod>]) -> BTreeMap<&'static str, Vec<Group>> {
+        self.absent.forget(key);
+        let node = |name: &str| {
+            self.nodes.get(None, name).or_else(|| {
+                self.absent.add(name, key);
+                // It may have come before it was awaited.
+                self.nodes.get(None, name)
+            })
+        };
+        groups(service, pods, |name| node(name).as_deref().map(zone))
+    }
+
     /// Gives endpoints to zones where the service asks for it, and tells when that begins, fails or ends.
     fn give_hints(&self, cx: &Cx, key: &Key, service: &Service, groups: &mut BTreeMap<&'static str, Vec<Group>>) {
         let wanted = topology::is_wanted(service);
@@ -126,6 +169,20 @@ impl EndpointSlices {
     }
 }
 
+/// The services that select a pod.
+fn selecting(services: &Informer<Service>, pod: &Pod, queue: &Queue) {
+    let has = |(key, value): (&String, &String)| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)) == Some(value);
+    for service in services.in_namespace(meta::namespace(pod)) {
+        if selector(&service).is_some_and(|selector| selector.iter().all(has)) {
+            queue.add(Key::of(service.as_ref()));
+        }
+    }
+}
+
+fn zone(node: &Node) -> Option<String> {
+    node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned()
+}
+
 fn frame(service: &Service) -> Frame {
     let mut labels = labels_of(service);
     labels.insert(SERVICE_NAME.to_owned(), meta::name(service).to_owned());
@@ -134,23 +191,28 @@ fn frame(service: &Service) -> Frame {
         namespace: meta::namespace(service).to_owned(),
         name: meta::name(service).to_owned(),
         labels,
-        annotations: BTreeMap::new(),
+        annotations: None,
         owner: meta::controller_ref(service),
         limit: LIMIT,
     }
 }
 
-/// The endpoints of a service by family, those with the same ports together.
+/// The endpoints of a service by family, those with the same ports together. `zone` says the zone of a node, where it has one, and nothing of a
+/// node that is not there: what runs on it is left out, unless the service wants pods that are not ready, too (kubernetes#110639).
 pub(super) fn groups(
     service: &Service,
     pods: &[Arc<Pod>],
-    zone: impl Fn(&str) -> Option<String>,
+    zone: impl Fn(&str) -> Option<Option<String>>,
 ) -> BTreeMap<&'static str, Vec<Group>> {
     let mut families = BTreeMap::new();
     for family in targets::families(service) {
         let groups: &mut Vec<Group> = families.entry(family.as_str()).or_default();
         for pod in pods.iter().filter(|pod| targets::is_target(pod, true)) {
-            let Some(endpoint) = endpoint(service, pod, family, &zone) else { continue };
+            let node = zone(pods::node(pod));
+            if node.is_none() && !publishes(service) {
+                continue;
+            }
+            let Some(endpoint) = endpoint(service, pod, family, node.flatten()) else { continue };
             let ports = ports(service, pod);
             match groups.iter_mut().find(|group| group.ports == ports) {
                 Some(group) => group.endpoints.push(endpoint),
@@ -174,12 +236,15 @@ fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
     ports.filter_map(port).collect()
 }
 
-fn endpoint(service: &Service, pod: &Pod, family: Family, zone: impl Fn(&str) -> Option<String>) -> Option<Endpoint> {
+fn publishes(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses).unwrap_or(false)
+}
+
+fn endpoint(service: &Service, pod: &Pod, family: Family, zone: Option<String>) -> Option<Endpoint> {
     let address = targets::address(pod, family)?;
-    let publish = service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses).unwrap_or(false);
     let (serving, terminating) = (pods::is_ready(pod), meta::ends(pod));
-    let ready = publish || (serving && !terminating);
-    let (node_name, zone) = (targets::node_name(pod), zone(pods::node(pod)));
+    let ready = publishes(service) || (serving && !terminating);
+    let node_name = targets::node_name(pod);
     Some(Endpoint {
         hints: hints(service, node_name.as_ref(), zone.as_ref()).filter(|_| ready),
         addresses: vec![address.to_owned()],

@@ -68,7 +68,7 @@ fn frame(endpoints: &Endpoints) -> Frame {
         namespace: meta::namespace(endpoints).to_owned(),
         name: meta::name(endpoints).to_owned(),
         labels,
-        annotations,
+        annotations: Some(annotations),
         owner: meta::controller_ref(endpoints),
         limit: LIMIT,
     }

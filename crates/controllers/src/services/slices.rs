@@ -9,6 +9,7 @@ use client::{Api, Index, Informer, Key};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use super::triggers;
 use crate::controller::{Cx, Error};
 use crate::meta;
 
@@ -36,7 +37,8 @@ pub(super) struct Frame {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) labels: BTreeMap<String, String>,
-    pub(super) annotations: BTreeMap<String, String>,
+    /// All annotations that a slice has but for the time of its last change; None where they are nobody's.
+    pub(super) annotations: Option<BTreeMap<String, String>>,
     pub(super) owner: OwnerReference,
     /// Endpoints that a slice holds at most.
     pub(super) limit: usize,
@@ -56,7 +58,7 @@ impl Frame {
                 generate_name: Some(format!("{}-", self.name)),
                 namespace: Some(self.namespace.clone()),
                 labels: Some(self.labels.clone()),
-                annotations: (!self.annotations.is_empty()).then(|| self.annotations.clone()),
+                annotations: self.annotations.clone().filter(|annotations| !annotations.is_empty()),
                 owner_references: Some(vec![self.owner.clone()]),
                 ..ObjectMeta::default()
             },
@@ -143,8 +145,10 @@ fn plan_group(frame: &Frame, family: &str, group: &Group, own: &[&Arc<EndpointSl
 fn update(frame: &Frame, slice: &EndpointSlice, endpoints: Vec<Endpoint>) -> Option<Change> {
     let mut next = slice.clone();
     next.metadata.labels = Some(frame.labels.clone());
-    if !frame.annotations.is_empty() {
-        next.metadata.annotations.get_or_insert_default().extend(frame.annotations.clone());
+    if let Some(annotations) = &frame.annotations {
+        let time = next.metadata.annotations.take().and_then(|mut there| there.remove_entry(triggers::ANNOTATION));
+        let all: BTreeMap<_, _> = annotations.clone().into_iter().chain(time).collect();
+        next.metadata.annotations = Some(all).filter(|all| !all.is_empty());
     }
     if next.endpoints.as_deref().unwrap_or_default() != endpoints {
         next.endpoints = Some(endpoints);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::core::v1::{Endpoints, Node};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
@@ -42,11 +42,11 @@ fn shown(slice: &EndpointSlice) -> String {
 
 fn frame(limit: usize) -> Frame {
     let owner = crate::meta::controller_ref(&service(json!({})));
-    Frame { namespace: "a".into(), name: "web".into(), labels: BTreeMap::new(), annotations: BTreeMap::new(), owner, limit }
+    Frame { namespace: "a".into(), name: "web".into(), labels: BTreeMap::new(), annotations: None, owner, limit }
 }
 
 fn check(service: &Service, pods: &[Arc<Pod>], existing: &[Arc<EndpointSlice>], expected: &str) -> Vec<Arc<EndpointSlice>> {
-    let groups = endpointslices::groups(service, pods, |_| None);
+    let groups = endpointslices::groups(service, pods, |_| Some(None));
     let changes = slices::plan(&frame(2), existing, groups);
     let each = changes.iter().map(|change| match change {
         Change::Create(slice) => format!("+{}", shown(slice)),
@@ -82,6 +82,31 @@ fn slices_follow_pods_with_few_writes() {
     check(&service(json!({"publishNotReadyAddresses": true})), &[pod(1, false, 1)], &[], "+IPv4[10.1.0.1]:1");
 }
 
+/// Slices that mirror Endpoints have their annotations, and no others; those of other slices are nobody's.
+#[test]
+fn annotations_follow_those_of_endpoints() {
+    let all = |names: &[&str]| -> BTreeMap<String, String> { names.iter().map(|name| ((*name).into(), "x".into())).collect() };
+    let check = |wanted: Option<&[&str]>, there: &[&str], expected: Option<&[&str]>| {
+        let groups = || endpointslices::groups(&service(json!({})), &[pod(1, true, 8080)], |_| Some(None));
+        let Change::Create(mut slice) = slices::plan(&frame(2), &[], groups()).remove(0) else { panic!("a slice is made") };
+        slice.metadata.annotations = Some(all(there)).filter(|all| !all.is_empty());
+        let frame = Frame { annotations: wanted.map(all), ..frame(2) };
+        let changes = slices::plan(&frame, &[Arc::from(slice)], groups());
+        let changed = changes.first().map(|change| match change {
+            Change::Update(slice) => slice.metadata.annotations.clone().unwrap_or_default(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(changed, expected.map(all), "{wanted:?} {there:?}");
+    };
+    check(Some(&["a"]), &["a"], None);
+    check(Some(&["a"]), &["a", "b"], Some(&["a"]));
+    check(Some(&[]), &["b"], Some(&[]));
+    check(Some(&[]), &[], None);
+    check(Some(&["a"]), &[triggers::ANNOTATION, "b"], Some(&["a", triggers::ANNOTATION]));
+    check(Some(&["a"]), &[triggers::ANNOTATION, "a"], None);
+    check(None, &["b"], None);
+}
+
 #[test]
 fn subsets_share_ports() {
     let pods = [pod(2, true, 8080), pod(1, true, 8080), pod(3, false, 8080), pod(4, true, 9090)];
@@ -102,6 +127,7 @@ async fn services_get_endpoints_and_users_endpoints_get_slices() {
     let world = World::new();
     world.fake.put(&service(json!({})));
     world.fake.put(pod(1, true, 8080).as_ref());
+    world.fake.put::<Node>(&object(json!({"metadata": {"name": "n"}})));
     world.fake.put::<Service>(&object(json!({"metadata": {"namespace": "a", "name": "manual", "uid": "m"}, "spec": {}})));
     world.fake.put::<Endpoints>(&object(json!({
         "metadata": {"namespace": "a", "name": "manual", "uid": "e"},
@@ -113,11 +139,40 @@ async fn services_get_endpoints_and_users_endpoints_get_slices() {
     world.fake.until::<EndpointSlice>(|slices| has(slices, "IPv4[10.1.0.1]:8080") && has(slices, "IPv4[1.2.3.4]:80")).await;
 }
 
+/// kubernetes#110639: "update the EndpointSlice without the Pods that reference non-existing Nodes, and keep retrying until all Pods reference
+/// existing Nodes. However, if service.Spec.PublishNotReadyAddresses is set, all the Pods are published".
+#[tokio::test]
+async fn pods_without_their_node_are_left_out() {
+    let world = World::new();
+    let node: Node = object(json!({"metadata": {"name": "n"}}));
+    let mut all = service(json!({"publishNotReadyAddresses": true}));
+    (all.metadata.name, all.metadata.uid) = (Some("all".into()), Some("all".into()));
+    world.fake.put(&service(json!({})));
+    world.fake.put(&all);
+    world.fake.put(pod(1, true, 8080).as_ref());
+    world.start(&["endpointslice"]);
+    let until = async |web: &str| {
+        let is = |slices: &[EndpointSlice], name: &str, expected: &str| {
+            let mut of = slices.iter().filter(|slice| slice.metadata.labels.as_ref().unwrap()[slices::SERVICE_NAME] == name);
+            of.next().is_some_and(|slice| shown(slice) == expected) && of.next().is_none()
+        };
+        let there = |slices: &[EndpointSlice]| is(slices, "web", web) && is(slices, "all", "IPv4[10.1.0.1]:8080");
+        world.fake.until::<EndpointSlice>(there).await;
+    };
+    until("IPv4[]:").await;
+    world.fake.put(&node);
+    until("IPv4[10.1.0.1]:8080").await;
+    let nodes: client::Api<Node> = client::Api::all(world.fake.client());
+    nodes.delete("n", &Default::default()).await.unwrap();
+    until("IPv4[]:").await;
+}
+
 #[test]
 fn traffic_stays_near_when_it_should() {
     let check = |wish: Value, ready: bool, expected: &str| {
-        let groups =
-            endpointslices::groups(&service(json!({"trafficDistribution": wish})), &[pod(1, ready, 80)], |_| Some("z".into()));
+        let groups = endpointslices::groups(&service(json!({"trafficDistribution": wish})), &[pod(1, ready, 80)], |_| {
+            Some(Some("z".into()))
+        });
         let hints = groups["IPv4"][0].endpoints[0].hints.clone();
         let shown = hints.map(|hints| {
             let zones = hints.for_zones.into_iter().flatten().map(|zone| zone.name);

@@ -198,3 +198,23 @@ async fn claims_tell_whom_they_wait_for() {
     api.create(&POST, &pod("two")).await.unwrap();
     world.fake.until(told("WaitForPodScheduled", "waiting for pods one,two to be scheduled")).await;
 }
+
+/// Upstream's expand controller: a claim of a driver's volume that asks for more says who is waited for.
+#[tokio::test]
+async fn a_claim_that_grows_tells_whom_it_waits_for() {
+    let world = World::new();
+    let (csi, claims) = (json!({"csi": {"driver": "d", "volumeHandle": "h"}}), world.fake.client());
+    world.fake.put(volume("v", Some(("data", "u")), json!({}), csi, "Pending").as_ref());
+    world.fake.put(&claim(json!({}), json!({"storageClassName": ""})));
+    world.start(&["persistentvolume-binder"]);
+    world.fake.until::<PersistentVolumeClaim>(|claims| volumes::is_usable(&claims[0])).await;
+    let expanding = |event: &k8s_openapi::api::core::v1::Event| {
+        event.message.as_deref() == Some("waiting for an external controller to expand this PVC")
+            && event.reason.as_deref() == Some("ExternalExpanding")
+    };
+    assert!(!world.fake.all().iter().any(expanding));
+    let more = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(claims, "a");
+    api.patch("data", &Default::default(), &client::kube::api::Patch::Merge(more)).await.unwrap();
+    world.fake.until(|events: &[k8s_openapi::api::core::v1::Event]| events.iter().any(expanding)).await;
+}

@@ -349,6 +349,10 @@ fn a_resumed_job_starts_again() {
     let still = json!({"conditions": conditions(&["Suspended"]), "startTime": END});
     let kept = "status.startTime: Required value: startTime cannot be removed for unsuspended job";
     check_status(json!({"suspend": false}), suspended, still, &[kept]);
+    // KEP-5440: a suspended job has no start.
+    let none = json!({"conditions": conditions(&["Suspended"])});
+    check_status(json!({"suspend": true}), json!({"startTime": START}), none.clone(), &[]);
+    check_status(json!({"suspend": false}), json!({"startTime": START}), none, &[kept]);
 }
 
 #[test]
