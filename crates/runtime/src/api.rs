@@ -26,7 +26,7 @@ pub(crate) use edits::RESERVED;
 pub use edits::{ContainerEdits, Device, DeviceKind, DeviceNumbers};
 pub use hooks::{HOOK_TIMEOUT, Hook, HookStage};
 pub use sandbox::{Bandwidth, HostPort, IdRange, NamespaceMode, PodIdentity, Sandbox, SandboxConfig, SandboxState};
-pub use usage::{CpuUsage, IoUsage, MemoryUsage, Pressure, Stall, Stalls, Usage, Usages};
+pub use usage::{CpuUsage, IoUsage, MemoryUsage, Pressure, ProcessUsage, Stall, Stalls, Ulimit, Usage, Usages};
 
 use crate::disk::DiskUsage;
 
