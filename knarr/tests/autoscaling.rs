@@ -79,7 +79,25 @@ fn top_tells_what_pods_use() {
     // What dashboards read of a kubelet, through the API server.
     let page = |path: &str| c.k(&format!("get --raw /api/v1/nodes/n1/proxy/{path}"));
     assert!(page("metrics/resource").contains("container_cpu_usage_seconds_total{container=\"worker\",namespace=\"default\""));
-    assert!(page("metrics/cadvisor").contains("container_network_receive_bytes_total{container=\"\",id=\"/"));
+    let cadvisor = page("metrics/cadvisor");
+    assert!(cadvisor.contains("container_network_receive_bytes_total{container=\"\",id=\"/"));
+    // Families of which a running container has some, each with where that is read.
+    let most = |family: &str| {
+        let samples =
+            cadvisor.lines().filter(|line| line.starts_with(&format!("{family}{{")) && line.contains("container=\"worker\""));
+        samples.filter_map(|line| line.split("} ").nth(1)?.split(' ').next()?.parse::<f64>().ok()).fold(0.0, f64::max)
+    };
+    for family in [
+        "processes",
+        "file_descriptors",
+        "threads",
+        "ulimits_soft",
+        "spec_cpu_shares",
+        "spec_cpu_period",
+        "memory_failures_total",
+    ] {
+        assert!(most(&format!("container_{family}")) > 0.0, "container_{family}: {cadvisor}");
+    }
     let summary: Value = serde_json::from_str(&page("stats/summary")).unwrap();
     let pod = &summary["pods"][0];
     assert!(pod["containers"][0]["cpu"]["usageCoreNanoSeconds"].as_u64() > Some(1_000_000_000), "{pod}");

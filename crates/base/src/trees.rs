@@ -170,11 +170,20 @@ pub fn open_file(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<File> {
     Ok(File::from(openat(directory, name, flags, Mode::empty())?))
 }
 
-struct Remover;
+/// Most walks through a tree that is removed.
+const WALKS: usize = 64;
+
+#[derive(Default)]
+struct Remover {
+    /// This walk has removed something.
+    has_removed: bool,
+}
 
 impl Visitor for Remover {
     fn file(&mut self, directory: BorrowedFd<'_>, name: &CStr, _: &Stat) -> io::Result<()> {
-        unless_gone(unlinkat(directory, name, AtFlags::empty()))
+        unless_gone(unlinkat(directory, name, AtFlags::empty()))?;
+        self.has_removed = true;
+        Ok(())
     }
 
     fn enter(&mut self, _: BorrowedFd<'_>, _: &Stat) -> io::Result<()> {
@@ -182,7 +191,13 @@ impl Visitor for Remover {
     }
 
     fn leave(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-        unless_gone(unlinkat(parent, name, AtFlags::REMOVEDIR))
+        match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+            // What was passed over is for the next walk.
+            Err(Errno::NOTEMPTY) => return Ok(()),
+            done => unless_gone(done)?,
+        }
+        self.has_removed = true;
+        Ok(())
     }
 
     fn mounted(&mut self) -> io::Result<()> {
@@ -206,11 +221,20 @@ pub fn remove_at(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
         Err(Errno::ISDIR | Errno::PERM) => {}
         done => return unless_gone(done),
     }
-    match open(directory, name) {
-        Err(Errno::NOENT) => return Ok(()),
-        root => walk(root?, &mut Remover)?,
+    // Some file systems number the entries of a directory by their place in it (tmpfs before Linux 6.6, ramfs, 9p): where a walk comes back to a
+    // directory of which it has removed something, it passes over as much. Who makes new files all the time is not followed without end.
+    for _ in 0..WALKS {
+        let mut remover = Remover::default();
+        match open(directory, name) {
+            Err(Errno::NOENT) => return Ok(()),
+            root => walk(root?, &mut remover)?,
+        }
+        match unlinkat(directory, name, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY) if remover.has_removed => {}
+            done => return unless_gone(done),
+        }
     }
-    unless_gone(unlinkat(directory, name, AtFlags::REMOVEDIR))
+    Err(Errno::NOTEMPTY.into())
 }
 
 /// Removes a file or a directory with all that is in it; it may not be there. Blocking.

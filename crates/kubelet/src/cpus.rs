@@ -40,7 +40,7 @@ const FILE: &str = "cpu_manager_state";
 /// Name of the policy there.
 const STATIC: &str = "static";
 /// Where the kernel tells of the machine.
-const SYSTEM: &str = "/sys/devices/system";
+pub const SYSTEM: &str = "/sys/devices/system";
 
 /// Who gets processors for itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

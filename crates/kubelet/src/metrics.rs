@@ -50,6 +50,11 @@ static POD_START: LazyLock<Histogram> = LazyLock::new(|| {
     Page::Node.register("kubelet_pod_start_duration_seconds", help, pod_start())
 });
 
+static HOOKS_BY_HTTP: LazyLock<Counter> = LazyLock::new(|| {
+    let help = "The number of times lifecycle handlers successfully fell back to http from https.";
+    Page::Node.register("kubelet_lifecycle_handler_http_fallbacks", help, Counter::default())
+});
+
 /// Image volumes of containers: asked for, mounted, and not.
 static IMAGE_VOLUMES: LazyLock<[Counter; 3]> = LazyLock::new(|| {
     [
@@ -95,6 +100,11 @@ pub(crate) fn container_started(role: Role, outcome: Result<(), &str>) {
     if let Err(code) = outcome {
         CONTAINER_ERRORS.get_or_create(&NotStarted { container_type, code: code.to_owned() }).inc();
     }
+}
+
+/// A hook that says HTTPS was told by HTTP.
+pub(crate) fn hook_fell_back() {
+    HOOKS_BY_HTTP.inc();
 }
 
 /// A container with so many image volumes was made, or could not be.

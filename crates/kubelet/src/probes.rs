@@ -237,7 +237,7 @@ async fn once(cx: &Context, target: &Target, probe: &Probe) -> Outcome {
     }
     if let Some(action) = &probe.http_get {
         let get = http::Get::new(action, &target.member.spec, target.ip, http::Purpose::Probe).map_err(Trouble::Unknown)?;
-        let (status, body) = get.send(timeout).await.map_err(Trouble::Failed)?;
+        let (status, body) = get.send(timeout).await.map_err(|error| Trouble::Failed(error.to_string()))?;
         return judge(status, &body);
     }
     if let Some(action) = &probe.tcp_socket {

@@ -372,7 +372,7 @@ async fn usage(api: &Api, form: Usage, query: &str) -> Response<Body> {
             api.summary(short).await.map(|summary| document("application/json", summary.to_string()))
         }
         Usage::Resource => api.usage().await.map(|snapshot| page(stats::resource(&snapshot))),
-        Usage::Cadvisor => api.usage_with_disks().await.map(|snapshot| page(stats::cadvisor(&snapshot))),
+        Usage::Cadvisor => api.cadvisor().await.map(page),
     };
     answer.unwrap_or_else(|error| failure(&error))
 }

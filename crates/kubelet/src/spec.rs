@@ -30,7 +30,7 @@ pub struct Member {
     /// Name of the container whose process namespace an ephemeral container joins.
     pub target: Option<String>,
     /// Limits that it has from its pod alone.
-    inherited: ResourceList,
+    pub inherited: ResourceList,
     /// See [`Member::record`].
     record: Arc<OnceLock<String>>,
 }
@@ -174,6 +174,9 @@ pub fn inherited(spec: &PodSpec, container: &Container) -> ResourceList {
     of_pod.map(|(name, limit)| (name.clone(), limit.clone())).collect()
 }
 
+/// Where a record has limits that are the pod's.
+const POD_LIMITS: &str = "podLimits";
+
 /// Requests and limits of a container, as JSON; beside them, where there are any, the limits that it has from its pod alone.
 fn record(container: &Container, inherited: &ResourceList) -> String {
     let own = container.resources.clone().unwrap_or_default();
@@ -182,9 +185,15 @@ fn record(container: &Container, inherited: &ResourceList) -> String {
     }
     let mut record = own.to_tree().unwrap_or_default();
     if let Some(record) = record.as_object_mut() {
-        record.insert("podLimits".to_owned(), serde_json::json!(inherited));
+        record.insert(POD_LIMITS.to_owned(), serde_json::json!(inherited));
     }
     record.to_string()
+}
+
+/// The limits of a record that are the pod's.
+pub fn inherited_of(record: &str) -> ResourceList {
+    let record = serde_json::from_str::<serde_json::Value>(record).unwrap_or_default();
+    record.get(POD_LIMITS).and_then(|limits| serde_json::from_value(limits.clone()).ok()).unwrap_or_default()
 }
 
 fn ephemeral(container: EphemeralContainer) -> Member {

@@ -4,6 +4,7 @@
 //! of cAdvisor.
 
 mod cadvisor;
+mod details;
 pub(crate) mod disks;
 mod machine;
 mod network;
@@ -22,6 +23,7 @@ use runtime::api::{Container, ContainerState, Error, Sandbox, SandboxState, Usag
 
 use crate::context::Context;
 pub(crate) use cadvisor::cadvisor;
+pub(crate) use details::Details;
 use disks::Disk;
 pub(crate) use machine::NodeUsage;
 pub(crate) use network::Interface;

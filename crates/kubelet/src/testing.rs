@@ -311,6 +311,10 @@ impl Runtime for FakeRuntime {
         Ok(Usage { memory, ..Usage::default() })
     }
 
+    async fn process_usages(&self) -> Result<BTreeMap<String, ProcessUsage>> {
+        Ok(BTreeMap::new())
+    }
+
     fn image_directory(&self) -> std::path::PathBuf {
         "/".into()
     }

@@ -44,7 +44,7 @@ use crate::drivers::source::Source;
 use crate::drivers::{expand, records};
 use crate::refs::PodReferences;
 use crate::spec::Model;
-use claims::{Backing, Mode};
+use claims::{Backing, Behind, Mode};
 use nfs::Export;
 use on_disk::OnDisk;
 use payload::Sources;
@@ -193,20 +193,22 @@ impl Volumes {
     /// Mounts the volumes of drivers and of servers, and binds those behind claims; whether a driver wants to be asked again.
     async fn bind_all(&self, model: &Model, failures: &mut Failures) -> Result<bool, Vec<String>> {
         let others = used::volumes(model).filter(|volume| !failures.contains_key(&volume.name));
-        let one = async |volume: &Volume| (volume.name.clone(), self.backing(model, volume).await);
-        let mut backings = HashMap::new();
+        let one = async |volume: &Volume| (volume.name.clone(), self.behind(model, volume).await);
+        let (mut backings, mut exported) = (HashMap::new(), Vec::new());
         let mut again = false;
-        for (volume, backing) in futures::future::join_all(others.map(one)).await {
-            match backing {
-                Ok((backing, driver)) => {
+        for (volume, behind) in futures::future::join_all(others.map(one)).await {
+            match behind {
+                Ok((behind, driver)) => {
                     again |= driver.is_some_and(|driver| driver.republish || driver.grows);
-                    backings.extend(backing.map(|backing| (volume, backing)));
+                    match behind {
+                        Some(Behind::Path(backing)) => drop(backings.insert(volume, backing)),
+                        Some(Behind::Export(export)) => exported.push((volume, export)),
+                        None => {}
+                    }
                 }
                 Err(failure) => drop(failures.insert(volume.clone(), failure.message(model, &volume))),
             }
         }
-        let exported = backings.iter().filter_map(|(name, backing)| Some((name.clone(), backing.export(model, name)?)));
-        let exported: Vec<_> = exported.collect();
         failures.extend(self.mount_exports(model, exported).await);
         let (cx, model) = (self.cx.clone(), model.clone());
         let work = move || bind_found(&cx.pod_dir(model.uid()), &model, &backings);
@@ -228,7 +230,7 @@ impl Volumes {
     }
 
     /// What is behind the claim of a volume that is not mounted yet, and what its driver does, where it has one.
-    async fn backing(&self, model: &Model, volume: &Volume) -> Result<(Option<Backing>, Option<Mounted>), Failure> {
+    async fn behind(&self, model: &Model, volume: &Volume) -> Result<(Option<Behind>, Option<Mounted>), Failure> {
         let (source, claim) = (Source::of_pod(model, volume), claims::name(model, volume));
         if source.is_none() && claim.is_none() && volume.nfs.is_none() {
             return Ok((None, None));
@@ -244,7 +246,8 @@ impl Volumes {
         }
         let Some(claim) = claim else {
             block::fits(model, volume, Mode::Filesystem)?;
-            return Ok((volume.nfs.as_ref().filter(|_| !is_mounted).map(Backing::of_export), None));
+            let export = volume.nfs.as_ref().filter(|_| !is_mounted).map(|source| Export::of(source, &[]));
+            return Ok((export.map(Behind::Export), None));
         };
         let by_driver = known.is_some() || !is_mounted || may_be_drivers;
         if is_mounted && (!by_driver || known.is_some() && rests) {
@@ -259,7 +262,7 @@ impl Volumes {
             self.note_group(model, volume, &found).await?;
         }
         let Some(source) = Source::of_volume(&found, claims::is_read_only(volume)) else {
-            return Ok((Some(self.on_node(found).await?), None));
+            return Ok((Some(self.on_node(found, claims::is_read_only(volume)).await?), None));
         };
         let mut driver = match known {
             Some(driver) if is_mounted && !driver.republish => driver,
@@ -269,7 +272,7 @@ impl Volumes {
             driver.grows = false;
             self.mounted.lock().insert(volume.name.clone(), driver.clone());
         }
-        Ok((Some(Backing::of_driver(driver.target.clone(), mode)), Some(driver)))
+        Ok((Some(Behind::Path(Backing::of_driver(driver.target.clone(), mode))), Some(driver)))
     }
 
     /// Whether a volume that the pod does not have yet may be used on this node, and by this pod. The scheduler has looked at both; a pod
@@ -339,11 +342,11 @@ impl Volumes {
     }
 
     /// Where a volume is that no driver shows. What leads to it may be on a file system that hangs, too.
-    async fn on_node(&self, volume: PersistentVolume) -> Result<Backing, String> {
+    async fn on_node(&self, volume: PersistentVolume, only_read: bool) -> Result<Behind, String> {
         let cx = self.cx.clone();
         let look = move || {
             let own = provisioned::check(&volume, &cx.options.node_name, &cx.options.volumes_dir)?;
-            Backing::of(&volume, own).map_err(|error| error.to_string())
+            Behind::of(&volume, own, only_read).map_err(|error| error.to_string())
         };
         tokio::task::spawn_blocking(look).await.map_err(|error| error.to_string())?
     }
@@ -428,9 +431,7 @@ fn bind_found(pod_dir: &Path, model: &Model, backings: &HashMap<String, Backing>
     let group = group(model).map(|group| (group, policy != Some("OnRootMismatch")));
     let mut failures = Failures::new();
     for volume in model.spec().volumes.iter().flatten() {
-        let Some(backing) = backings.get(&volume.name).filter(|backing| backing.export(model, &volume.name).is_none()) else {
-            continue;
-        };
+        let Some(backing) = backings.get(&volume.name) else { continue };
         let bound = match backing.mode() {
             Mode::Block => block::map(pod_dir, &volume.name, backing.path()),
             Mode::Filesystem => backing.bind(&path(pod_dir, volume), group.filter(|_| !claims::is_read_only(volume))),

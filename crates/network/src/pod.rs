@@ -68,6 +68,16 @@ pub enum Error {
     /// Kernel settings.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    /// Those of a pod's devices.
+    #[error("sysctl {key}={value}: {source}")]
+    Setting {
+        /// Its file below `/proc/sys`.
+        key: String,
+        /// What it was to be.
+        value: String,
+        /// Why it is not.
+        source: io::Error,
+    },
     /// Host ports.
     #[error(transparent)]
     Table(#[from] table::Error),
@@ -144,6 +154,8 @@ pub struct Attachment {
     pub ports: Vec<HostPort>,
     /// Its share of the links.
     pub bandwidth: Bandwidth,
+    /// Kernel settings of its devices: values by their files below `/proc/sys`.
+    pub sysctls: BTreeMap<String, String>,
 }
 
 /// The pod network of this node. Cheap to clone.
@@ -231,8 +243,8 @@ impl PodNetwork {
         }
         let mut added = plugins.begin(netns, wanted)?;
         let lease = |addresses, attached, added: &cni::Added| {
-            let Attachment { ports, bandwidth, .. } = wanted.clone();
-            Lease { addresses, ports, bandwidth, attached, cni: Some(added.clone()) }
+            let Attachment { ports, bandwidth, sysctls, .. } = wanted.clone();
+            Lease { addresses, ports, bandwidth, sysctls, attached, cni: Some(added.clone()) }
         };
         let (inner, path, id, begun) = (self.0.clone(), netns.to_owned(), sandbox.to_owned(), lease(Vec::new(), false, &added));
         blocking(move || {
@@ -243,7 +255,9 @@ impl PodNetwork {
         .await?;
         let addresses = plugins.add(sandbox, &mut added).await?;
         let (inner, id, lease) = (self.0.clone(), sandbox.to_owned(), lease(addresses.clone(), true, &added));
+        let netns = netns.to_owned();
         blocking(move || {
+            sysctl::set_in(&netns, &lease.sysctls)?;
             inner.table.replace([(owner(&id), contribution(&id, &lease))])?;
             Ok(inner.ipam.lock().put(&id, lease)?)
         })
@@ -344,6 +358,8 @@ impl Inner {
         let mut inside = Links::open_in(netns).map_err(namespace_error)?;
         let mut events = rtnl::link_events().map_err(namespace_error)?;
         self.set_up_pod(&mut inside, &lease.addresses)?;
+        // Whoever takes the device away takes them, too.
+        sysctl::set_in(netns, &lease.sysctls)?;
         self.table.replace([(owner(sandbox), contribution(sandbox, &lease))])?;
         if !links.wait_forwarding(&mut events, &name, &self.options.bridge)? {
             tracing::warn!(%sandbox, port = %name, "the bridge port does not forward yet, going on");
@@ -386,7 +402,8 @@ impl Inner {
 
 impl Lease {
     fn wanted(&self) -> Attachment {
-        Attachment { ports: self.ports.clone(), bandwidth: self.bandwidth, ..Attachment::default() }
+        let sysctls = self.sysctls.clone();
+        Attachment { ports: self.ports.clone(), bandwidth: self.bandwidth, sysctls, ..Attachment::default() }
     }
 
     /// The hardware address of the pod's end.

@@ -41,10 +41,13 @@ fn pods_reach_each_other_and_leave_nothing_behind() {
         let network = PodNetwork::start(options(directory.path())).await.unwrap();
         let (a, b) = (Netns::new(), Netns::new());
         let ports = vec![HostPort { protocol: Protocol::Tcp, container_port: 80, host_port: 8080, host_ip: None }];
-        let wanted = Attachment { ports, ..Attachment::default() };
+        let sysctls = [("net/ipv4/conf/eth0/log_martians".to_owned(), "1".to_owned())].into();
+        let wanted = Attachment { ports, sysctls, ..Attachment::default() };
+        let logs = || std::fs::read_to_string("/proc/sys/net/ipv4/conf/eth0/log_martians").map_err(|error| error.kind());
         let a_ips = network.attach("a", &a.path(), &wanted).await.unwrap();
         let started = Instant::now();
         let b_ips = network.attach("b", &b.path(), &Attachment::default()).await.unwrap();
+        assert_eq!(a.run(logs), Ok("1\n".to_owned()));
         eprintln!("attach took {:?}", started.elapsed());
         assert_eq!(network.attach("b", &b.path(), &Attachment::default()).await.unwrap(), b_ips);
         for (a_ip, b_ip) in a_ips.iter().copied().zip(b_ips.iter().copied()) {
@@ -74,9 +77,17 @@ fn pods_reach_each_other_and_leave_nothing_behind() {
             assert_eq!(network.reconcile(&live(&[("a", &a), ("b", &b)])).await.unwrap(), 0);
             let a_ip = a_ips[0];
             assert_eq!(b.run(move || tcp((a_ip, 80))), Ok(format!("a {}", b_ips[0])), "{end}");
+            assert_eq!(a.run(logs), Ok("1\n".to_owned()), "the kernel settings of the device: {end}");
         }
         assert_eq!(network.reconcile(&live(&[("b", &b)])).await.unwrap(), 1);
         assert!(tcp(local("127.0.0.1:8080")).is_err());
+        let none = Attachment {
+            sysctls: [("net/ipv4/conf/eth1/log_martians".to_owned(), "1".to_owned())].into(),
+            ..Attachment::default()
+        };
+        let error = network.attach("c", &Netns::new().path(), &none).await.unwrap_err().to_string();
+        assert!(error.starts_with("sysctl net/ipv4/conf/eth1/log_martians=1: No such file"), "{error}");
+        network.detach("c").await.unwrap();
         let started = Instant::now();
         network.detach("b").await.unwrap();
         eprintln!("detach took {:?}", started.elapsed());

@@ -26,7 +26,7 @@ pub(crate) use edits::RESERVED;
 pub use edits::{ContainerEdits, Device, DeviceKind, DeviceNumbers};
 pub use hooks::{HOOK_TIMEOUT, Hook, HookStage};
 pub use sandbox::{Bandwidth, HostPort, IdRange, NamespaceMode, PodIdentity, Sandbox, SandboxConfig, SandboxState};
-pub use usage::{CpuUsage, IoUsage, MemoryUsage, Pressure, Stall, Stalls, Usage, Usages};
+pub use usage::{CpuUsage, IoUsage, MemoryUsage, Pressure, ProcessUsage, Stall, Stalls, Ulimit, Usage, Usages};
 
 use crate::disk::DiskUsage;
 
@@ -239,6 +239,8 @@ pub trait Runtime: Send + Sync {
     async fn usages(&self) -> Result<Usages>;
     /// What all pods below a cgroup like that of [`Runtime::limit_group`] have used together, read now.
     async fn group_usage(&self, group: &str) -> Result<Usage>;
+    /// What the processes of running containers have open, by container, read now. It takes a look at each open file.
+    async fn process_usages(&self) -> Result<BTreeMap<String, ProcessUsage>>;
     /// A directory on the file system that holds images and what containers change of them.
     fn image_directory(&self) -> PathBuf;
 
@@ -269,7 +271,8 @@ pub trait Runtime: Send + Sync {
 /// Connects sandboxes to the pod network; the built-in runtime calls it.
 #[async_trait]
 pub trait PodNetwork: Send + Sync {
-    /// Sets up interfaces, addresses, routes, host ports and bandwidth in the namespace at `netns`. Idempotent for one `sandbox`.
+    /// Sets up interfaces, addresses, routes, host ports and bandwidth in the namespace at `netns`, and the sysctls of these interfaces
+    /// ([`SandboxConfig::sysctls`]; all others are set before). Idempotent for one `sandbox`.
     async fn attach(&self, sandbox: &str, netns: &Path, config: &SandboxConfig) -> Result<Vec<IpAddr>>;
     /// Releases everything of `sandbox`, also when the namespace is gone. Idempotent.
     async fn detach(&self, sandbox: &str) -> Result<()>;

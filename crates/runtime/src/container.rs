@@ -13,6 +13,7 @@ pub(crate) mod helper;
 mod hooks;
 mod io_usage;
 pub(crate) mod mapped;
+mod process_usage;
 mod report;
 pub(crate) mod rootfs;
 pub(crate) mod seccomp;

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::api::{Error, Resources, Result, Usage};
+use crate::api::{Error, ProcessUsage, Resources, Result, Usage};
 use crate::container::cgroup::Cgroups;
 
 /// The cgroups below one root. All calls block.
@@ -60,6 +60,12 @@ impl Groups {
     /// What a group has used; none when it is not there.
     pub fn usage(&self, group: &str) -> Option<Usage> {
         self.cgroups.usage(&self.path(group))
+    }
+
+    /// What the processes of a group have open; none when it is not there.
+    pub fn process_usage(&self, group: &str) -> Option<ProcessUsage> {
+        let group = self.path(group);
+        self.cgroups.exists(&group).then(|| self.cgroups.process_usage(&group))
     }
 
     /// Removes a group, whose processes are dead, with all below it.

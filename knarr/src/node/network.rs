@@ -265,7 +265,8 @@ impl PodNetwork for Deferred {
         let ports = host_ports.iter().map(host_port).collect::<Result<Vec<_>, _>>()?;
         let bandwidth = network::Bandwidth { ingress: bandwidth.ingress, egress: bandwidth.egress };
         let PodIdentity { namespace, name, uid } = pod.clone();
-        let wanted = network::Attachment { ports, bandwidth, pod: network::cni::Pod { namespace, name, uid } };
+        let sysctls = config.sysctls_of_devices();
+        let wanted = network::Attachment { ports, bandwidth, sysctls, pod: network::cni::Pod { namespace, name, uid } };
         let internal = |error: String| RuntimeError::Internal(error);
         let network = self.get().await?;
         let attached = network.attach(sandbox, netns, &wanted).await;

@@ -57,6 +57,29 @@ fn the_widest_tree_is_removed_and_links_are_not_followed() {
     assert!(fs::read_dir(&other).unwrap().next().is_none());
 }
 
+/// A file system that numbers the entries of a directory by their place in it, as tmpfs does before Linux 6.6.
+#[test]
+fn what_a_walk_passes_over_is_removed_by_the_next() {
+    let home = tempfile::tempdir().unwrap();
+    let mount = |program: &str, arguments: &[&str]| {
+        let done = std::process::Command::new(program).args(arguments).arg(home.path()).output().unwrap();
+        done.status.success()
+    };
+    if !mount("mount", &["-t", "ramfs", "ramfs"]) {
+        return eprintln!("SKIPPED: mounting needs root");
+    }
+    let root = home.path().join("root");
+    for number in 0..40 {
+        fs::create_dir_all(root.join(format!("{number}/b"))).unwrap();
+        fs::write(root.join(format!("{number}/b/file")), "").unwrap();
+    }
+    let removed = remove(&root);
+    let is_gone = !root.exists();
+    assert!(mount("umount", &[]));
+    removed.unwrap();
+    assert!(is_gone);
+}
+
 /// Counts the files that it sees, and moves something whenever it comes to a directory.
 struct Mover<F> {
     disturb: F,

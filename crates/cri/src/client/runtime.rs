@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ::runtime::api::{
-    self, ContainerConfig, Credentials, Error, ExecOutput, Features, Image, Resources, Result, Runtime, RuntimeEvent, Sandbox,
-    SandboxConfig, Streams, Usage, Usages,
+    self, ContainerConfig, Credentials, Error, ExecOutput, Features, Image, ProcessUsage, Resources, Result, Runtime,
+    RuntimeEvent, Sandbox, SandboxConfig, Streams, Usage, Usages,
 };
 use ::runtime::{DiskUsage, Groups};
 use async_trait::async_trait;
@@ -200,30 +200,36 @@ impl Runtime for Client {
     }
 
     async fn usages(&self) -> Result<Usages> {
-        let inner = &self.0;
-        let sandboxes: Vec<_> = inner.listed_sandboxes().await?.into_iter().map(|sandbox| sandbox.id).collect();
-        let containers = inner.listed(None).await?.into_iter().filter(|one| one.state == ContainerState::Running as i32);
-        let groups: BTreeMap<_, _> =
-            sandboxes.into_iter().filter_map(|id| Some((id.clone(), inner.records.sandboxes.get(&id)?.cgroup_parent))).collect();
-        let containers: Vec<_> = containers.map(|one| (one.id, one.pod_sandbox_id)).collect();
+        let groups = self.0.groups_of_pods().await?;
+        let containers = self.0.running().await?;
         let read = move |cgroups: &Groups| {
-            let of_container = |id: &str, sandbox: &str| {
-                let pod = groups.get(sandbox)?;
-                // As containerd names the group, and as CRI-O does.
-                [format!("{pod}/{id}"), format!("{pod}/crio-{id}")].iter().find_map(|group| cgroups.usage(group))
+            let of_container = |(id, pod): &(String, String)| {
+                Some((id.clone(), of_container(groups.get(pod)?, id).iter().find_map(|group| cgroups.usage(group))?))
             };
             Ok(Usages {
-                containers: containers.iter().filter_map(|(id, pod)| Some((id.clone(), of_container(id, pod)?))).collect(),
+                containers: containers.iter().filter_map(of_container).collect(),
                 sandboxes: groups.iter().filter_map(|(id, group)| Some((id.clone(), cgroups.usage(group)?))).collect(),
             })
         };
-        inner.blocking(read).await
+        self.0.blocking(read).await
     }
 
     async fn group_usage(&self, group: &str) -> Result<Usage> {
         let name = group.to_owned();
         let read = move |groups: &Groups| Ok(groups.usage(&name));
         self.0.blocking(read).await?.ok_or_else(|| Error::NotFound(format!("cgroup {group}")))
+    }
+
+    async fn process_usages(&self) -> Result<BTreeMap<String, ProcessUsage>> {
+        let groups = self.0.groups_of_pods().await?;
+        let containers = self.0.running().await?;
+        let read = move |cgroups: &Groups| {
+            let usage = |(id, pod): &(String, String)| {
+                Some((id.clone(), of_container(groups.get(pod)?, id).iter().find_map(|group| cgroups.process_usage(group))?))
+            };
+            Ok(containers.iter().filter_map(usage).collect())
+        };
+        self.0.blocking(read).await
     }
 
     fn image_directory(&self) -> PathBuf {
@@ -327,6 +333,18 @@ impl Inner {
         tokio::task::spawn_blocking(move || work(&groups)).await.map_err(internal)?.map_err(internal)
     }
 
+    /// The cgroups of the pods, by sandbox.
+    async fn groups_of_pods(&self) -> Result<BTreeMap<String, String>> {
+        let sandboxes = self.listed_sandboxes().await?.into_iter();
+        Ok(sandboxes.filter_map(|one| Some((one.id.clone(), self.records.sandboxes.get(&one.id)?.cgroup_parent))).collect())
+    }
+
+    /// Running containers, each with its sandbox.
+    async fn running(&self) -> Result<Vec<(String, String)>> {
+        let containers = self.listed(None).await?.into_iter().filter(|one| one.state == ContainerState::Running as i32);
+        Ok(containers.map(|one| (one.id, one.pod_sandbox_id)).collect())
+    }
+
     /// With what a sandbox was made.
     fn made(&self, sandbox: &str) -> Result<SandboxConfig> {
         self.records.sandboxes.get(sandbox).ok_or_else(|| Error::NotFound(format!("record of sandbox {sandbox}")))
@@ -415,6 +433,11 @@ impl Inner {
         let _ = tokio::time::timeout(grace, ended).await;
         Ok(Duration::ZERO)
     }
+}
+
+/// The cgroup of a container, as containerd names it, and as CRI-O does.
+fn of_container(pod: &str, id: &str) -> [String; 2] {
+    [format!("{pod}/{id}"), format!("{pod}/crio-{id}")]
 }
 
 /// What is not there any more needs no end.

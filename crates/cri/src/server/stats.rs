@@ -92,7 +92,9 @@ fn value(value: u64) -> Option<UInt64Value> {
 fn of_container(container: Container, usage: &api::Usage) -> ContainerStats {
     let Container { id, metadata, labels, annotations, .. } = container;
     let timestamp = view::nanoseconds(Timestamp::now());
-    let swap = SwapUsage { timestamp, swap_available_bytes: None, swap_usage_bytes: value(usage.memory.swap) };
+    let held = &usage.memory;
+    let swap_available_bytes = held.swap_limit.and_then(|limit| value(limit.saturating_sub(held.swap)));
+    let swap = SwapUsage { timestamp, swap_available_bytes, swap_usage_bytes: value(held.swap) };
     ContainerStats {
         attributes: Some(ContainerAttributes { id, metadata, labels, annotations }),
         cpu: Some(cpu(usage, timestamp)),

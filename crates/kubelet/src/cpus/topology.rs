@@ -62,6 +62,16 @@ impl Topology {
         self.0.keys().copied().collect()
     }
 
+    /// How many cores there are.
+    pub fn cores(&self) -> usize {
+        self.0.values().map(|place| (place.socket, place.core)).collect::<BTreeSet<_>>().len()
+    }
+
+    /// How many sockets there are.
+    pub fn sockets(&self) -> usize {
+        self.0.values().map(|place| place.socket).collect::<BTreeSet<_>>().len()
+    }
+
     /// The NUMA nodes.
     pub fn nodes(&self) -> BTreeSet<u32> {
         self.0.values().map(|place| place.node).collect()
@@ -116,6 +126,9 @@ mod tests {
         let found = Topology::read(system.path()).unwrap();
         assert_eq!(found.0[&3], Place { core: 1, socket: 0, node: 1, cache: u32::MAX - 1 });
         assert_eq!(found.of_nodes(Mask(2)).to_string(), "1,3");
+        assert_eq!((found.cores(), found.sockets()), (2, 1));
+        let large = machine(2, 1, 4);
+        assert_eq!((large.cores(), large.sockets()), (8, 2));
         write("cpu/cpu3/cache/index3/shared_cpu_list", "2-3\n");
         assert_eq!(Topology::read(system.path()).unwrap().0[&3].cache, 2);
         write("cpu/online", "0-4\n");

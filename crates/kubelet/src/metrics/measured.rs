@@ -15,8 +15,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use runtime::DiskUsage;
 use runtime::api::{
-    Container, ContainerConfig, Credentials, ExecOutput, ExecRequest, Features, Image, Resources, Result, Runtime, RuntimeEvent,
-    Sandbox, SandboxConfig, Streams, Usage, Usages,
+    Container, ContainerConfig, Credentials, ExecOutput, ExecRequest, Features, Image, ProcessUsage, Resources, Result, Runtime,
+    RuntimeEvent, Sandbox, SandboxConfig, Streams, Usage, Usages,
 };
 
 use super::{DEFAULT_BUCKETS, Histograms, histograms};
@@ -213,6 +213,10 @@ impl Runtime for Measured {
 
     async fn group_usage(&self, group: &str) -> Result<Usage> {
         self.0.group_usage(group).await
+    }
+
+    async fn process_usages(&self) -> Result<BTreeMap<String, ProcessUsage>> {
+        measure("list_podsandbox_metrics", self.0.process_usages()).await
     }
 
     fn image_directory(&self) -> PathBuf {

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::NodeSystemInfo;
 use super::supply::{Supplies, Supply};
 use crate::affinity::options::Distances;
 use crate::cpus::set::CpuSet;
+use crate::cpus::topology::Topology;
 use crate::units::{ResourceList, quantity};
 use crate::volumes::empty_dir::knows_no_swap;
 
@@ -18,6 +19,10 @@ use crate::volumes::empty_dir::knows_no_swap;
 pub struct Machine {
     /// Processors.
     pub cpus: u32,
+    /// Cores and sockets that the processors are of; 0 where the kernel does not tell.
+    pub cores: usize,
+    /// See [`Self::cores`].
+    pub sockets: usize,
     /// Memory, bytes.
     pub memory_bytes: i64,
     /// Size of the file system with the pods' data, bytes.
@@ -56,8 +61,11 @@ impl Machine {
         let machine_id = text("/etc/machine-id");
         let system_uuid = Some(text("/sys/class/dmi/id/product_uuid")).filter(|uuid| !uuid.is_empty());
         let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+        let topology = Topology::read(Path::new(crate::cpus::SYSTEM)).unwrap_or_default();
         Self {
             cpus,
+            cores: topology.cores(),
+            sockets: topology.sockets(),
             memory_bytes: meminfo(&text("/proc/meminfo"), "MemTotal").unwrap_or(0),
             storage_bytes: disk(data_dir).map_or(0, |(disk, _)| disk.total),
             processes: processes().map_or(0, |processes| processes.total),

@@ -27,7 +27,7 @@ pub async fn remove_pod(cx: &Context, uid: &str, logs: Option<&Path>) -> Result<
             runtime.stop_sandbox(&sandbox.id).await?;
             runtime.remove_sandbox(&sandbox.id).await
         };
-        removed.await.map_err(|error| error.to_string())?;
+        removed.await.map_err(|error: runtime::api::Error| format!("cannot remove sandbox {}: {error}", sandbox.id))?;
     }
     runtime.forget_past(uid).await.map_err(|error| error.to_string())?;
     let directory = cx.pod_dir(uid);

@@ -246,7 +246,7 @@ impl Effects {
         let Some(handler) = member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
             return Ok(());
         };
-        let result = hooks::run(&self.cx, member, id, ip, handler, HOOK_LIMIT).await;
+        let result = hooks::run(&self.cx, model, member, id, ip, handler, HOOK_LIMIT).await;
         result.inspect_err(|error| {
             tracing::info!(pod = model.title(), container = name, error, "postStart hook failed");
             self.cx.container_event(model, member, Type::Warning, "FailedPostStartHook", "PostStartHook failed");
@@ -257,7 +257,7 @@ impl Effects {
     async fn pre_stop(&self, model: &Model, member: &Member, id: &str, ip: Option<IpAddr>, grace: Duration) {
         let handler = member.spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
         if let Some(handler) = handler
-            && let Err(error) = hooks::run(&self.cx, member, id, ip, handler, grace).await
+            && let Err(error) = hooks::run(&self.cx, model, member, id, ip, handler, grace).await
         {
             tracing::info!(pod = model.title(), container = member.spec.name, error, "preStop hook failed");
             self.cx.container_event(model, member, Type::Warning, "FailedPreStopHook", "PreStopHook failed");

@@ -9,8 +9,8 @@ use runtime::api::Resources;
 use super::state::{Slot, State};
 use crate::allocation::RESOURCES;
 use crate::resources;
-use crate::spec::{Member, Model, Role};
-use crate::units;
+use crate::spec::{Member, Model, Role, inherited_of};
+use crate::units::{self, ResourceList};
 
 /// What has to be done at the runtime, in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,22 +38,32 @@ pub fn actual(slot: &Slot) -> Option<ResourceRequirements> {
     codec::from_slice(current.annotations.get(RESOURCES)?.as_bytes()).ok()
 }
 
-/// Whether the running container has other requests or limits than the pod's.
-fn differs(member: &Member, slot: &Slot) -> bool {
-    let text = slot.current.as_ref().and_then(|current| current.annotations.get(RESOURCES));
-    member.role != Role::Ephemeral && slot.running() && text.is_some_and(|text| text != member.record())
+/// What is recorded of a container.
+fn recorded(slot: &Slot) -> Option<&String> {
+    slot.current.as_ref().and_then(|current| current.annotations.get(RESOURCES))
 }
 
-/// Whether a container must be started anew to get its resources: one that differs by amount says so in its `resizePolicy`.
+/// Whether the running container has other requests or limits than the pod's.
+fn differs(member: &Member, slot: &Slot) -> bool {
+    member.role != Role::Ephemeral && slot.running() && recorded(slot).is_some_and(|text| text != member.record())
+}
+
+/// Whether a container must be started anew to get its resources: one that differs by amount says so in its `resizePolicy`. KEP-5419: "When
+/// the pod's limit is resized, c1's effective memory limit changes. Because c1's memory resizePolicy is RestartRequired, a resize of the
+/// pod-level memory limit will trigger a restart of container c1."
 pub fn wants_restart(member: &Member, slot: &Slot) -> bool {
     let Some(actual) = actual(slot).filter(|_| differs(member, slot)) else { return false };
-    let changes = |name: &str| amounts(&actual, name) != amounts(&member.spec.resources.clone().unwrap_or_default(), name);
+    let of_pod = recorded(slot).map(|text| inherited_of(text)).unwrap_or_default();
+    let wanted = member.spec.resources.clone().unwrap_or_default();
+    let changes = |name: &str| amounts(&actual, &of_pod, name) != amounts(&wanted, &member.inherited, name);
     let policies = member.spec.resize_policy.iter().flatten();
     policies.filter(|policy| policy.restart_policy == "RestartContainer").any(|policy| changes(&policy.resource_name))
 }
 
-fn amounts(resources: &ResourceRequirements, name: &str) -> [Option<i64>; 2] {
-    [&resources.requests, &resources.limits].map(|list| list.as_ref().and_then(|list| list.get(name)).map(units::milli))
+/// What a container asks for and what it may take, which is its pod's limit where it has none of its own.
+fn amounts(own: &ResourceRequirements, of_pod: &ResourceList, name: &str) -> [Option<i64>; 2] {
+    let amount = |list: Option<&ResourceList>| list.and_then(|list| list.get(name)).map(units::milli);
+    [amount(own.requests.as_ref()), amount(Some(of_pod)).or_else(|| amount(own.limits.as_ref()))]
 }
 
 /// Whether something that runs does not have what the pod was given yet.
@@ -233,6 +243,31 @@ mod tests {
         let changed: Vec<_> = steps.containers.iter().map(|(id, limits, _)| (id.as_str(), limits.memory_limit)).collect();
         assert_eq!(changed, [("c0", Some(128 << 20))]);
         assert_eq!(steps.wide.unwrap().memory_limit, Some(128 << 20));
+    }
+
+    /// KEP-5419, "Resize Restart Policy": a container is restarted for the limit that it has from its pod, and not beside one of its own.
+    #[test]
+    fn a_limit_of_the_pod_restarts_the_containers_that_have_it() {
+        let of = |memory: &str, cpu: &str| {
+            let policy = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+            let own = json!({"limits": {"memory": "16Mi"}});
+            model(json!({"resources": {"limits": {"memory": memory, "cpu": cpu}}, "containers": [
+                {"name": "c0", "resizePolicy": policy}, {"name": "c1", "resizePolicy": policy, "resources": own}, {"name": "c2"}]}))
+        };
+        let state = running(&of("64Mi", "1"));
+        for (memory, cpu, restarted, in_place) in [
+            ("128Mi", "1", &["c0"][..], &["c2"][..]),
+            ("64Mi", "2", &[], &["c0", "c1", "c2"]),
+            ("65536Ki", "1", &[], &["c0", "c2"]),
+        ] {
+            let new = of(memory, cpu);
+            let names = |member: &&Member| wants_restart(member, &state.slots[&member.spec.name]);
+            let found: Vec<_> = new.members.iter().filter(names).map(|member| member.spec.name.as_str()).collect();
+            assert_eq!(found, restarted, "{memory} {cpu}");
+            let steps = steps(&new, &state, 1 << 34);
+            let changed: Vec<_> = steps.containers.iter().map(|(id, _, _)| id.as_str()).collect();
+            assert_eq!(changed, in_place, "{memory} {cpu}");
+        }
     }
 
     #[test]

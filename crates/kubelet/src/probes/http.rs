@@ -73,6 +73,42 @@ impl Purpose {
     }
 }
 
+/// Why there is no answer: what events say.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server was asked by HTTPS, and speaks HTTP.
+    #[error("{0}")]
+    Plain(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<String> for Error {
+    fn from(error: String) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Error {
+    /// The same of a request to a URL.
+    fn of(self, uri: &Uri) -> Self {
+        let told = |error: String| format!("Get \"{uri}\": {error}");
+        match self {
+            Self::Plain(error) => Self::Plain(told(error)),
+            Self::Other(error) => Self::Other(told(error)),
+        }
+    }
+
+    /// Of a handshake that has failed.
+    fn of_handshake(error: &std::io::Error) -> Self {
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let is_plain = matches!(tls, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)));
+        let why = connection::why(error);
+        if is_plain { Self::Plain(why) } else { Self::Other(why) }
+    }
+}
+
 /// A request of a probe or hook.
 #[derive(Clone, Debug)]
 pub struct Get {
@@ -114,13 +150,28 @@ impl Get {
 
     /// Sends it, follows redirects on the same host, and returns the status code and the beginning of the body.
     /// A redirect to another host is not followed and counts as an answer.
-    pub async fn send(&self, timeout: Duration) -> Result<(u16, String), String> {
-        let late = || format!("Get \"{}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)", self.uri);
-        let answer = tokio::time::timeout(timeout, self.follow()).await.map_err(|_| late())?;
-        answer.map_err(|error| format!("Get \"{}\": {error}", self.uri))
+    pub async fn send(&self, timeout: Duration) -> Result<(u16, String), Error> {
+        let late = |_| Error::Other("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned());
+        let answer = tokio::time::timeout(timeout, self.follow()).await.map_err(late).flatten();
+        answer.map_err(|error| error.of(&self.uri))
     }
 
-    async fn follow(&self) -> Result<(u16, String), String> {
+    /// The same request by HTTP, without what only the server that was meant may read.
+    pub fn by_http(&self) -> Result<Self, String> {
+        let mut parts = self.uri.clone().into_parts();
+        parts.scheme = Some(http::uri::Scheme::HTTP);
+        let uri = Uri::from_parts(parts).map_err(|error| error.to_string())?;
+        let mut headers = self.headers.clone();
+        headers.remove(header::AUTHORIZATION);
+        Ok(Self { uri, headers })
+    }
+
+    /// Host and port.
+    pub fn authority(&self) -> &str {
+        self.uri.authority().map_or("", |authority| authority.as_str())
+    }
+
+    async fn follow(&self) -> Result<(u16, String), Error> {
         let mut uri = self.uri.clone();
         for _ in 0..REDIRECTS {
             let answer = request(&uri, &self.headers).await?;
@@ -130,7 +181,7 @@ impl Get {
                 _ => return Ok((answer.status, answer.body)),
             }
         }
-        Err(format!("stopped after {REDIRECTS} redirects"))
+        Err(Error::Other(format!("stopped after {REDIRECTS} redirects")))
     }
 }
 
@@ -165,7 +216,7 @@ async fn beginning(response: Response<Incoming>) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-async fn request(uri: &Uri, headers: &HeaderMap) -> Result<Answer, String> {
+async fn request(uri: &Uri, headers: &HeaderMap) -> Result<Answer, Error> {
     let host = uri.host().unwrap_or_default();
     let secure = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
@@ -180,12 +231,12 @@ async fn request(uri: &Uri, headers: &HeaderMap) -> Result<Answer, String> {
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
     if !secure {
-        return exchange(TokioIo::new(stream), request).await;
+        return Ok(exchange(TokioIo::new(stream), request).await?);
     }
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| error.to_string())?;
     let stream =
-        tokio_rustls::TlsConnector::from(TLS.clone()).connect(name, stream).await.map_err(|error| connection::why(&error))?;
-    exchange(TokioIo::new(stream), request).await
+        tokio_rustls::TlsConnector::from(TLS.clone()).connect(name, stream).await.map_err(|error| Error::of_handshake(&error))?;
+    Ok(exchange(TokioIo::new(stream), request).await?)
 }
 
 /// Names in probes and hooks.
@@ -327,7 +378,7 @@ mod tests {
         let ask = async |scheme: &str| {
             let action = serde_json::from_value(json!({"port": port, "host": "127.0.0.1", "scheme": scheme})).unwrap();
             let get = Get::new(&action, &container, None, Purpose::Probe).unwrap();
-            get.send(Duration::from_secs(60)).await.unwrap_err()
+            get.send(Duration::from_secs(60)).await.unwrap_err().to_string()
         };
         let asked = async { [ask("HTTP").await, ask("HTTPS").await] };
         let (answers, plain) = tokio::join!(asked, serve);

@@ -27,7 +27,7 @@ use crate::logs::{self, LogOptions};
 use crate::metrics::{Claims, State};
 use crate::spec::Model;
 use crate::stats::disks::Disks;
-use crate::stats::{self, Earlier, Snapshot};
+use crate::stats::{self, Details, Earlier, Snapshot};
 
 /// How long a scrape waits for the file systems of volumes.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -172,11 +172,12 @@ impl Api {
         Ok(stats::collect(&self.cx, &self.listed()).await?)
     }
 
-    /// The same with what containers have on disk, as it was measured a short time ago.
-    pub(super) async fn usage_with_disks(&self) -> Result<Snapshot, ApiError> {
+    /// The same as cAdvisor tells it, with what containers have on disk, as it was measured a short time ago.
+    pub(super) async fn cadvisor(&self) -> Result<String, ApiError> {
         let mut snapshot = self.usage().await?;
         self.disks.scrape(&self.cx, &mut snapshot).await;
-        Ok(snapshot)
+        let details = Details::collect(&self.cx, &snapshot).await?;
+        Ok(stats::cadvisor(&snapshot, &details))
     }
 
     /// What the kubelet's page tells of the present. Volumes are left out while one of them does not answer.

@@ -58,7 +58,8 @@ pub(crate) fn summary(snapshot: &Snapshot, earlier: Option<&Earlier>, only_cpu_a
         "memory": {"time": now, "usageBytes": node.memory.usage, "workingSetBytes": node.memory.working_set,
             "availableBytes": node.memory.total.saturating_sub(node.memory.working_set), "rssBytes": node.memory.rss,
             "pageFaults": node.memory.page_faults, "majorPageFaults": node.memory.major_page_faults},
-        "swap": {"time": now, "swapUsageBytes": node.memory.swap},
+        "swap": {"time": now, "swapUsageBytes": node.memory.swap,
+            "swapAvailableBytes": node.memory.swap_space.saturating_sub(node.memory.swap)},
     });
     add_pressure(&mut of_node, &node.pressure, now);
     let system = snapshot.system.iter().map(|one| {
@@ -110,7 +111,7 @@ fn of_pod(pod: &PodUsage, now: Timestamp, cpu: &impl Fn(&str, u64) -> Value, onl
     let of_container = |container: &ContainerUsage| {
         let mut value = json!({"name": container.name, "startTime": container.started,
             "cpu": cpu(&container.id, container.usage.cpu.total), "memory": memory(&container.usage, now),
-            "swap": {"time": now, "swapUsageBytes": container.usage.memory.swap}});
+            "swap": swap(&container.usage, now)});
         add_pressure(&mut value, &container.usage.pressure, now);
         value
     };
@@ -118,7 +119,7 @@ fn of_pod(pod: &PodUsage, now: Timestamp, cpu: &impl Fn(&str, u64) -> Value, onl
     let mut value = json!({
         "podRef": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid}, "startTime": pod.started,
         "containers": containers, "cpu": cpu(&pod.sandbox, pod.usage.cpu.total), "memory": memory(&pod.usage, now),
-        "swap": {"time": now, "swapUsageBytes": pod.usage.memory.swap},
+        "swap": swap(&pod.usage, now),
     });
     add_pressure(&mut value, &pod.usage.pressure, now);
     if !only_cpu_and_memory {
@@ -155,6 +156,16 @@ fn memory(usage: &Usage, now: Timestamp) -> Value {
         memory["availableBytes"] = limit.saturating_sub(used.working_set).into();
     }
     memory
+}
+
+/// What is left is told of where there is a limit, as upstream.
+fn swap(usage: &Usage, now: Timestamp) -> Value {
+    let used = &usage.memory;
+    let mut swap = json!({"time": now, "swapUsageBytes": used.swap});
+    if let Some(limit) = used.swap_limit {
+        swap["swapAvailableBytes"] = limit.saturating_sub(used.swap).into();
+    }
+    swap
 }
 
 /// All interfaces, and the first for itself.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use client::Api;
-use k8s_openapi::api::core::v1::{NFSVolumeSource, PersistentVolume, PersistentVolumeClaim, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use pods::volumes as rules;
 
 use super::local::Local;
@@ -149,6 +149,15 @@ pub fn is_read_only(volume: &Volume) -> bool {
     volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true))
 }
 
+/// What is behind a volume, and what is done with it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// It is at a path of this node, and is bound.
+    Path(Backing),
+    /// A server exports it, and it is mounted.
+    Export(Export),
+}
+
 /// Where a volume is on this node.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Backing {
@@ -166,14 +175,12 @@ enum Kind {
     Local(Local),
     /// The same, of the cluster's own provisioner: it is a directory and no link.
     Provisioned(Local),
-    /// By a server: it is at no path of this node.
-    Export(Export),
 }
 
-impl Backing {
+impl Behind {
     /// Of a volume, if it is of a kind that this kubelet offers. `own` is where this node has it, if it is one of the cluster's own provisioner
-    /// ([`provisioned::check`]).
-    pub fn of(volume: &PersistentVolume, own: Option<PathBuf>) -> Result<Self, Error> {
+    /// ([`provisioned::check`]). `only_read` says that the pod has it only to read it.
+    pub fn of(volume: &PersistentVolume, own: Option<PathBuf>, only_read: bool) -> Result<Self, Error> {
         let refused = |what| {
             Err(Error::Volume(volume.metadata.name.clone().unwrap_or_default(), Refusal::Unsupported(format!("type {what}"))))
         };
@@ -187,7 +194,7 @@ impl Backing {
                 Mode::Filesystem if own.is_some() => Kind::Provisioned(how),
                 Mode::Filesystem => Kind::Local(how),
             };
-            return Ok(Self { path: own.unwrap_or_else(|| PathBuf::from(&local.path)), mode, kind });
+            return Ok(Self::Path(Backing { path: own.unwrap_or_else(|| PathBuf::from(&local.path)), mode, kind }));
         }
         if let Some(source) = &spec.host_path {
             // As upstream, whose plugin for paths of the host maps no devices.
@@ -195,32 +202,21 @@ impl Backing {
                 return refused("hostPath and mode Block".to_owned());
             }
             let kind = Kind::Path(source.type_.clone().unwrap_or_default());
-            return Ok(Self { path: PathBuf::from(&source.path), mode, kind });
+            return Ok(Self::Path(Backing { path: PathBuf::from(&source.path), mode, kind }));
         }
         if let Some(source) = &spec.nfs {
             // As upstream, likewise.
             if mode == Mode::Block {
                 return refused("nfs and mode Block".to_owned());
             }
-            let kind = Kind::Export(Export::of(source, spec.mount_options.as_deref().unwrap_or_default()));
-            return Ok(Self { path: PathBuf::new(), mode, kind });
+            let export = Export::of(source, spec.mount_options.as_deref().unwrap_or_default());
+            return Ok(Self::Export(export.to_read(only_read)));
         }
         refused(kinds::of_persistent(volume))
     }
+}
 
-    /// What a server exports that a pod names itself.
-    pub fn of_export(source: &NFSVolumeSource) -> Self {
-        Self { path: PathBuf::new(), mode: Mode::Filesystem, kind: Kind::Export(Export::of(source, &[])) }
-    }
-
-    /// What a server exports, if it is that, as the pod's volume of this name has it.
-    pub fn export(&self, model: &Model, volume: &str) -> Option<Export> {
-        let Kind::Export(export) = &self.kind else { return None };
-        let mut volumes = model.spec().volumes.iter().flatten();
-        let only_read = volumes.any(|other| other.name == volume && is_read_only(other));
-        Some(export.clone().to_read(only_read))
-    }
-
+impl Backing {
     /// What a driver shows at a path, and has given to the pod's group.
     pub fn of_driver(path: PathBuf, mode: Mode) -> Self {
         Self { path, mode, kind: Kind::Path(String::new()) }
@@ -236,7 +232,7 @@ impl Backing {
         &self.path
     }
 
-    /// Binds it to `at`, unless that is done. What a server exports is not bound, but mounted. Blocking.
+    /// Binds it to `at`, unless that is done. Blocking.
     pub fn bind(&self, at: &Path, group: Option<(u32, bool)>) -> Result<(), String> {
         let failed = |error: io::Error| format!("{}: {error}", self.path.display());
         if is_mount_point(at).map_err(failed)? {
@@ -252,7 +248,6 @@ impl Backing {
                 let opened = provisioned::open(&self.path).map_err(failed)?;
                 local.show(&provisioned::by_descriptor(&opened), at, group).map_err(failed)
             }
-            Kind::Export(_) => Err("an export of a server is bound from no path".to_owned()),
         }
     }
 }
@@ -261,6 +256,7 @@ impl Backing {
 mod tests {
     use super::*;
     use crate::pod::testing::model;
+    use k8s_openapi::api::core::v1::NFSVolumeSource;
     use serde_json::{Value, json};
 
     #[test]
@@ -319,13 +315,16 @@ mod tests {
 
     #[test]
     fn volumes_of_this_node() {
+        let found = |spec: &Value, own: Option<&str>, only_read: bool| {
+            let volume = serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": spec})).unwrap();
+            Behind::of(&volume, own.map(PathBuf::from), only_read).map_err(|error| error.to_string())
+        };
         let check = |spec: Value, own: Option<&str>, expected: Result<(&str, Kind), &str>| {
             let mode = if spec["volumeMode"] == "Block" { Mode::Block } else { Mode::Filesystem };
-            let volume = serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": spec})).unwrap();
             let expected = expected
-                .map(|(path, kind)| Backing { path: path.into(), mode, kind })
+                .map(|(path, kind)| Behind::Path(Backing { path: path.into(), mode, kind }))
                 .map_err(|what| format!("error processing PV v: volumes of {what} are not supported by this kubelet"));
-            assert_eq!(Backing::of(&volume, own.map(PathBuf::from)).map_err(|error| error.to_string()), expected);
+            assert_eq!(found(&spec, own, false), expected);
         };
         let of_type = |name: &str| Kind::Path(name.to_owned());
         check(json!({"local": {"path": "/d"}}), None, Ok(("/d", Kind::Local(Local::default()))));
@@ -338,9 +337,11 @@ mod tests {
         check(json!({"local": {"path": "/dev/d"}, "volumeMode": "Block"}), None, Ok(("/dev/d", of_type("BlockDevice"))));
         check(json!({"hostPath": {"path": "/dev/d"}, "volumeMode": "Block"}), None, Err("type hostPath and mode Block"));
         let source = NFSVolumeSource { path: "/d".to_owned(), server: "s".to_owned(), read_only: Some(true) };
-        let exported = Kind::Export(Export::of(&source, &["vers=4.1".to_owned()]));
-        let volume = json!({"nfs": source, "mountOptions": ["vers=4.1"]});
-        check(volume, None, Ok(("", exported)));
+        let volume = json!({"nfs": {"path": "/d", "server": "s"}, "mountOptions": ["vers=4.1"]});
+        for only_read in [false, true] {
+            let source = NFSVolumeSource { read_only: Some(only_read), ..source.clone() };
+            assert_eq!(found(&volume, None, only_read), Ok(Behind::Export(Export::of(&source, &["vers=4.1".to_owned()]))));
+        }
         check(json!({"nfs": source, "volumeMode": "Block"}), None, Err("type nfs and mode Block"));
         let flex = json!({"accessModes": [], "capacity": {}, "flexVolume": {"driver": "a/b"}, "storageClassName": "", "volumeMode": "Block"});
         check(flex, None, Err("type flexVolume"));
@@ -361,7 +362,8 @@ mod tests {
         std::fs::write(&at, "").unwrap();
         for own in [None, Some(path.clone())] {
             let volume = json!({"metadata": {"name": "v"}, "spec": {"local": {"path": path}}});
-            let backing = Backing::of(&serde_json::from_value(volume).unwrap(), own).unwrap();
+            let behind = Behind::of(&serde_json::from_value(volume).unwrap(), own, false).unwrap();
+            let Behind::Path(backing) = behind else { panic!("{behind:?}") };
             let error = backing.bind(&at, None).unwrap_err();
             assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
         }

@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
 use super::points;
-use super::remote::Calls;
+use super::remote::{Calls, Turns};
 use options::Options;
 
 /// The directory of volumes of this kind in a pod's directory, upstream's name.
@@ -28,8 +28,10 @@ pub const DIRECTORY: &str = "kubernetes.io~nfs";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 static LOOKUPS: Lookups = Lookups::new(16);
+/// Mounts by their places.
+static MOUNTS: LazyLock<Calls<Result<(), Error>>> = LazyLock::new(Calls::default);
 /// At most two mounts of one server hang at a time, and 64 of all servers.
-static MOUNTS: LazyLock<Calls<Result<(), Error>>> = LazyLock::new(|| Calls::new(2, 64));
+static TURNS: LazyLock<Turns> = LazyLock::new(|| Turns::new(2, 64));
 
 /// An export with how it is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +128,15 @@ pub async fn set_up(export: &Export, at: &Path) -> Result<(), Error> {
         tokio::fs::create_dir_all(at).await.map_err(node)?;
         let (source, place) = (export.source(), at.to_owned());
         let key = at.display().to_string();
-        MOUNTS.call(&export.server, &key, move || mount_at(&source, &place, &options, &addresses)).await.map_err(node)?
+        if let Some(mounted) = MOUNTS.running(&key).await {
+            return mounted.map_err(node)?;
+        }
+        let turn = TURNS.take(&export.server).await;
+        let mount = move || {
+            let _turn = turn;
+            mount_at(&source, &place, &options, &addresses)
+        };
+        MOUNTS.call(&key, mount).await.map_err(node)?
     };
     let silence = |_| Error::Silence(export.server.clone());
     tokio::time::timeout(PATIENCE, work).await.map_err(silence)?

@@ -5,9 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
-
-use super::sub_path;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// What is mounted at a place, as the kernel tells without asking the file system itself (proc_pid_mountinfo(5)).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,13 +132,27 @@ pub fn bind(source: &Path, at: &Path) -> io::Result<()> {
     Ok(mount(Some(source), at, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?)
 }
 
+/// Unmounts whatever is mounted at a place, as often as something is; nothing there is fine. `gives_up` is asked before each: whether what waits
+/// for a server that does not answer is given up (umount(2), `MNT_FORCE`).
+pub fn unmount(point: &Path, gives_up: impl Fn() -> bool) -> Result<(), Errno> {
+    loop {
+        let force = if gives_up() { MntFlags::MNT_FORCE } else { MntFlags::empty() };
+        match umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW | force) {
+            Ok(()) => {}
+            // EPERM comes without privileges, where nothing can have been mounted either.
+            Err(Errno::EINVAL | Errno::ENOENT | Errno::EPERM) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Unmounts everything below `directory`, innermost first, so that removing it cannot reach into another file system.
 pub fn unmount_below(directory: &Path) -> io::Result<()> {
     let Some(directory) = in_table(directory)? else { return Ok(()) };
     let mut points: Vec<PathBuf> =
         mounts()?.into_iter().map(|mount| mount.point).filter(|point| point.starts_with(&directory)).collect();
     points.sort_unstable();
-    points.iter().rev().try_for_each(|point| sub_path::unmount(point))
+    Ok(points.iter().rev().try_for_each(|point| unmount(point, || false))?)
 }
 
 /// Removes mount points that are so many levels below `directory`, and the directories between. What was mounted there is not ours: nothing

@@ -91,7 +91,7 @@ mod tests {
         share(&volume).unwrap();
         let checked = super::check(&volume, Propagation::Bidirectional);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        crate::volumes::sub_path::unmount(&volume).unwrap();
+        crate::volumes::points::unmount(&volume, || false).unwrap();
         assert_eq!(checked, Ok(()));
         assert_eq!(mounts.lines().filter(|line| line.contains(volume.to_str().unwrap())).count(), 1, "mounted once");
     }

@@ -2,17 +2,16 @@
 //! nobody waits for longer than a time, and of which there are some. Nothing is written down of such a mount beside what the kernel tells of it:
 //! like the mount itself that is there until it is taken away, or the machine ends, and not before.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
 use nix::sys::statvfs::statvfs;
-use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::points::{self, Mount, Table};
 use crate::node::machine;
@@ -28,18 +27,37 @@ const UNMOUNT: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(10)
 /// How long who reads statistics waits for those of one file system.
 const STATISTICS: Duration = Duration::from_millis(300);
 
-/// Calls of one kind that may hang.
-pub(super) struct Calls<T> {
-    /// Most calls of one server at the same time, so that one that is dead takes not all that there are.
-    of_server: usize,
-    all: Arc<Semaphore>,
-    servers: Mutex<BTreeMap<String, Arc<Semaphore>>>,
-    running: Arc<Mutex<HashMap<String, watch::Receiver<Option<T>>>>>,
+/// Calls of one kind that may hang: at most one of a key at a time, each by a thread of its own.
+pub(super) struct Calls<T>(Arc<Mutex<HashMap<String, Call<T>>>>);
+
+/// One that runs.
+#[derive(Clone)]
+struct Call<T> {
+    since: Instant,
+    answer: watch::Receiver<Option<T>>,
+    ended: Arc<Ended>,
+}
+
+/// Tells threads that a call has ended, however it has.
+#[derive(Default)]
+struct Ended {
+    has: Mutex<bool>,
+    changed: Condvar,
+}
+
+/// Does so when it is dropped.
+struct AtItsEnd(Arc<Ended>);
+
+impl Drop for AtItsEnd {
+    fn drop(&mut self) {
+        *self.0.has.lock() = true;
+        self.0.changed.notify_all();
+    }
 }
 
 /// Removes a call from those that run, however it ends.
 struct Running<T> {
-    calls: Arc<Mutex<HashMap<String, watch::Receiver<Option<T>>>>>,
+    calls: Arc<Mutex<HashMap<String, Call<T>>>>,
     key: String,
 }
 
@@ -49,65 +67,100 @@ impl<T> Drop for Running<T> {
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> Calls<T> {
-    /// At most so many calls of a server, and so many of all.
-    pub(super) fn new(of_server: usize, all: usize) -> Self {
-        Self { of_server, all: Arc::new(Semaphore::new(all)), servers: Mutex::default(), running: Arc::default() }
+impl<T> Default for Calls<T> {
+    fn default() -> Self {
+        Self(Arc::default())
     }
+}
 
+impl<T: Clone + Send + Sync + 'static> Calls<T> {
     /// What a call gives. One of the same key that runs already is waited for instead of a second one. Who waits no longer ends nothing.
     ///
     /// # Errors
     /// There is no thread for it.
-    pub(super) async fn call(&self, server: &str, key: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-        let known = self.running.lock().get(key).cloned();
-        let mut answer = match known {
-            Some(known) => known,
-            None => self.begin(server, key, work).await?,
-        };
-        let value = answer.wait_for(Option::is_some).await.map_err(io::Error::other)?.clone();
-        value.ok_or_else(|| io::Error::other("the call gave nothing"))
+    pub(super) async fn call(&self, key: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        self.begin(key, work)?.value().await
     }
 
-    async fn begin(
-        &self,
-        server: &str,
-        key: &str,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> io::Result<watch::Receiver<Option<T>>> {
-        let own = self.turns(server);
-        let turns = (own.acquire_owned().await, self.all.clone().acquire_owned().await);
-        let mut running = self.running.lock();
+    /// What the call of this key gives, if one runs.
+    pub(super) async fn running(&self, key: &str) -> Option<io::Result<T>> {
+        let call = self.0.lock().get(key).cloned()?;
+        Some(call.value().await)
+    }
+
+    /// The same as [`Self::call`], if that comes within a time since the call began, whoever began it: for one that hangs nobody waits again. Blocking.
+    fn call_within(&self, patience: Duration, key: &str, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let Call { since, answer, ended } = self.begin(key, work).ok()?;
+        let mut has_ended = ended.has.lock();
+        ended.changed.wait_while_until(&mut has_ended, |has_ended| !*has_ended, since + patience);
+        answer.borrow().clone()
+    }
+
+    fn begin(&self, key: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<Call<T>> {
+        let mut running = self.0.lock();
         if let Some(begun) = running.get(key) {
             return Ok(begun.clone());
         }
-        let (sender, receiver) = watch::channel(None);
-        running.insert(key.to_owned(), receiver.clone());
-        let entry = Running { calls: self.running.clone(), key: key.to_owned() };
+        let (sender, answer) = watch::channel(None);
+        let call = Call { since: Instant::now(), answer, ended: Arc::default() };
+        running.insert(key.to_owned(), call.clone());
+        let entry = Running { calls: self.0.clone(), key: key.to_owned() };
+        let end = AtItsEnd(call.ended.clone());
         drop(running);
         let thread = move || {
-            let (_turns, value) = (turns, work());
+            let (_end, value) = (end, work());
             drop(entry);
             // Who has asked may have left.
             let _ = sender.send(Some(value));
         };
         std::thread::Builder::new().name("remote".to_owned()).stack_size(STACK).spawn(thread)?;
-        Ok(receiver)
+        Ok(call)
+    }
+}
+
+impl<T: Clone> Call<T> {
+    async fn value(mut self) -> io::Result<T> {
+        let value = self.answer.wait_for(Option::is_some).await.map_err(io::Error::other)?.clone();
+        value.ok_or_else(|| io::Error::other("the call gave nothing"))
+    }
+}
+
+/// How many calls may run: of one server, so that one that is dead takes not all that there are, and of all.
+pub(super) struct Turns {
+    of_server: usize,
+    all: Arc<Semaphore>,
+    servers: Mutex<BTreeMap<String, Arc<Semaphore>>>,
+}
+
+/// Gives its turn back when it is dropped.
+pub(super) struct Turn(#[expect(dead_code)] [Option<OwnedSemaphorePermit>; 2]);
+
+impl Turns {
+    /// At most so many of a server, and so many of all.
+    pub(super) fn new(of_server: usize, all: usize) -> Self {
+        Self { of_server, all: Arc::new(Semaphore::new(all)), servers: Mutex::default() }
     }
 
-    fn turns(&self, server: &str) -> Arc<Semaphore> {
-        let mut servers = self.servers.lock();
-        // Of which nobody has a turn or waits for one.
-        servers.retain(|_, turns| Arc::strong_count(turns) > 1);
-        servers.entry(server.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.of_server))).clone()
+    /// Waits for one.
+    pub(super) async fn take(&self, server: &str) -> Turn {
+        let own = {
+            let mut servers = self.servers.lock();
+            // Of which nobody has a turn or waits for one.
+            servers.retain(|_, turns| Arc::strong_count(turns) > 1);
+            servers.entry(server.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.of_server))).clone()
+        };
+        // Nobody closes them.
+        let own = own.acquire_owned().await.ok();
+        Turn([own, self.all.clone().acquire_owned().await.ok()])
     }
 }
 
 /// Servers that are asked whether they answer, by file systems: one thread for each.
-static ASKED: std::sync::LazyLock<Calls<bool>> = std::sync::LazyLock::new(|| Calls::new(usize::MAX >> 4, usize::MAX >> 4));
+static ASKED: LazyLock<Calls<bool>> = LazyLock::new(Calls::default);
 /// File systems that are unmounted. The last mount of one is left by the thread that unmounts it, which may take as long as its server likes.
-static UNMOUNTED: std::sync::LazyLock<Calls<Result<(), Errno>>> =
-    std::sync::LazyLock::new(|| Calls::new(usize::MAX >> 4, usize::MAX >> 4));
+static UNMOUNTED: LazyLock<Calls<Result<(), Errno>>> = LazyLock::new(Calls::default);
+/// Room of file systems.
+static MEASURED: LazyLock<Calls<Option<(Supply, Supply)>>> = LazyLock::new(Calls::default);
 
 /// Whether the server of a file system answers.
 ///
@@ -117,7 +170,7 @@ async fn answers(mount: &Mount) -> io::Result<bool> {
     let point = mount.point.clone();
     // What a server refuses it has answered. Of mounts that give up after a time (`soft`) it is the kernel that says these.
     let ask = move || !matches!(statvfs(&point), Err(Errno::EIO | Errno::ETIMEDOUT | Errno::EHOSTUNREACH));
-    let asked = ASKED.call("", &mount.device, ask);
+    let asked = ASKED.call(&mount.device, ask);
     tokio::time::timeout(ANSWER, asked).await.unwrap_or(Ok(false))
 }
 
@@ -170,19 +223,10 @@ async fn unmount(mount: Mount, answers: bool) -> Result<(), String> {
     let key = mount.point.display().to_string();
     let Mount { point, device, source, .. } = mount;
     let of = point.clone();
-    let work = move || -> Result<(), Errno> {
-        loop {
-            let is_last = points::mounts().is_ok_and(|mounts| mounts.iter().filter(|mount| mount.device == device).count() == 1);
-            let force = if is_last && !answers { MntFlags::MNT_FORCE } else { MntFlags::empty() };
-            match umount2(&of, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW | force) {
-                Ok(()) => {}
-                Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        }
-    };
+    let is_last = move || points::mounts().is_ok_and(|mounts| mounts.iter().filter(|mount| mount.device == device).count() == 1);
+    let work = move || points::unmount(&of, || !answers && is_last());
     let patience = UNMOUNT[usize::from(!answers)];
-    match tokio::time::timeout(patience, UNMOUNTED.call("", &key, work)).await {
+    match tokio::time::timeout(patience, UNMOUNTED.call(&key, work)).await {
         Ok(done) => return done.map_err(|error| error.to_string())?.map_err(|error| error.desc().to_owned()),
         Err(_) => tracing::warn!(source, answers, "it takes long to unmount an export: the kernel goes on with it"),
     }
@@ -196,27 +240,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
-/// Bytes and inodes of a server's file system: nothing where it does not say so at once. One thread asks of each. Blocks no longer than that.
+/// Bytes and inodes of a server's file system: nothing where it does not say so at once. Blocks no longer than that.
 pub fn room(mount: &Mount) -> Option<(Supply, Supply)> {
-    static MEASURED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    if !MEASURED.lock().insert(mount.device.clone()) {
-        return None;
-    }
-    let (sender, receiver) = mpsc::channel();
-    let Mount { point, device, .. } = mount.clone();
-    let ask = move || {
-        let found = machine::disk(&point);
-        MEASURED.lock().remove(&device);
-        // Who has asked may have left.
-        let _ = sender.send(found);
-    };
-    match std::thread::Builder::new().name("remote".to_owned()).stack_size(STACK).spawn(ask) {
-        Ok(_) => receiver.recv_timeout(STATISTICS).ok().flatten(),
-        Err(_) => {
-            MEASURED.lock().remove(&mount.device);
-            None
-        }
-    }
+    let point = mount.point.clone();
+    MEASURED.call_within(STATISTICS, &mount.device, move || machine::disk(&point)).flatten()
 }
 
 /// Bytes and inodes of what is mounted at a place. Blocks for as long as a file system of this node does.
@@ -229,45 +256,67 @@ pub fn room_of_mount(mounts: &Table, path: &Path) -> Option<(Supply, Supply)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
     const SHORT: Duration = Duration::from_millis(20);
 
     /// Begins one that hangs until something is sent to it.
-    async fn hangs(calls: &Calls<u8>, server: &str, key: &str) -> (mpsc::Sender<u8>, watch::Receiver<Option<u8>>) {
+    fn hangs(calls: &Calls<u8>, key: &str) -> (mpsc::Sender<u8>, Call<u8>) {
         let (sender, receiver) = mpsc::channel();
-        let begun = calls.begin(server, key, move || receiver.recv().unwrap_or_default()).await;
+        let begun = calls.begin(key, move || receiver.recv().unwrap_or_default());
         (sender, begun.unwrap())
     }
 
     #[tokio::test]
     async fn a_call_that_hangs_is_made_once() {
-        let calls = Calls::new(2, 3);
-        let (sender, mut begun) = hangs(&calls, "a", "one").await;
-        let late = tokio::time::timeout(SHORT, calls.call("a", "one", || unreachable!("it runs"))).await;
+        let calls = Calls::default();
+        let (sender, begun) = hangs(&calls, "one");
+        let late = tokio::time::timeout(SHORT, calls.call("one", || unreachable!("it runs"))).await;
         assert!(late.is_err(), "nobody waits longer than he likes");
-        let again = calls.call("a", "one", || unreachable!("it runs"));
-        let (again, first) = tokio::join!(again, async {
+        let again = calls.call("one", || unreachable!("it runs"));
+        let (again, first, running) = tokio::join!(again, begun.value(), async {
             sender.send(7).unwrap();
-            *begun.wait_for(Option::is_some).await.unwrap()
+            calls.running("one").await
         });
-        assert_eq!((again.unwrap(), first), (7, Some(7)));
-        assert_eq!(calls.call("a", "one", || 8).await.unwrap(), 8, "then it may be made again");
-        assert!(calls.running.lock().is_empty());
+        assert_eq!((again.unwrap(), first.unwrap()), (7, 7));
+        assert!(running.is_none_or(|value| value.unwrap() == 7));
+        assert_eq!(calls.call("one", || 8).await.unwrap(), 8, "then it may be made again");
+        assert!(calls.0.lock().is_empty() && calls.running("one").await.is_none());
+    }
+
+    /// Of the volumes of a dead server each is asked for its room: all of them together take no longer than one.
+    #[tokio::test]
+    async fn what_hangs_is_waited_for_once() {
+        let calls = Arc::new(Calls::default());
+        let (sender, begun) = hangs(&calls, "one");
+        let ask = |patience: Duration| {
+            let calls = calls.clone();
+            tokio::task::spawn_blocking(move || calls.call_within(patience, "one", || unreachable!("it runs")))
+        };
+        assert_eq!(ask(SHORT).await.unwrap(), None);
+        assert!(begun.since.elapsed() >= SHORT);
+        // The time is up since long: nobody who asks again waits.
+        assert_eq!(ask(Duration::ZERO).await.unwrap(), None);
+        sender.send(7).unwrap();
+        begun.value().await.unwrap();
+        let calls = calls.clone();
+        let answered = tokio::task::spawn_blocking(move || calls.call_within(Duration::from_secs(60), "one", || 8));
+        assert_eq!(answered.await.unwrap(), Some(8));
     }
 
     #[tokio::test]
-    async fn a_server_that_is_dead_takes_not_all_threads() {
-        let calls = Calls::new(2, 3);
-        let hanging = [hangs(&calls, "dead", "one").await, hangs(&calls, "dead", "two").await];
-        assert!(tokio::time::timeout(SHORT, hangs(&calls, "dead", "three")).await.is_err());
-        assert_eq!(calls.running.lock().len(), 2, "the third waits for its turn without a thread");
-        assert_eq!(calls.call("other", "four", || 4).await.unwrap(), 4);
-        for (sender, mut begun) in hanging {
-            sender.send(1).unwrap();
-            assert_eq!(*begun.wait_for(Option::is_some).await.unwrap(), Some(1));
-        }
-        assert_eq!(calls.call("dead", "three", || 3).await.unwrap(), 3);
+    async fn a_server_that_is_dead_takes_not_all_turns() {
+        let turns = Turns::new(2, 3);
+        let (one, two) = (turns.take("dead").await, turns.take("dead").await);
+        assert!(tokio::time::timeout(SHORT, turns.take("dead")).await.is_err());
+        drop(turns.take("other").await);
+        drop(one);
+        let three = turns.take("dead").await;
+        drop((two, three));
+        drop(turns.take("new").await);
+        assert!(turns.servers.lock().keys().eq(["new"]), "nobody remembers servers of which nothing runs");
     }
 
     /// What the kernel tells of mounts is taken as it is: nothing looks at the places.
@@ -282,8 +331,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_ends_badly_is_over() {
-        let calls = Calls::<u8>::new(1, 1);
-        assert!(calls.call("a", "one", || panic!("it is to")).await.is_err());
-        assert_eq!(calls.call("a", "one", || 1).await.unwrap(), 1);
+        let calls = Calls::<u8>::default();
+        assert!(calls.call("one", || panic!("it is to")).await.is_err());
+        assert_eq!(calls.call("one", || 1).await.unwrap(), 1);
     }
 }

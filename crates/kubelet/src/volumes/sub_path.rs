@@ -13,8 +13,10 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
+
+use super::points;
 
 /// A descriptor that is closed with its owner.
 struct Handle(RawFd);
@@ -175,21 +177,8 @@ fn bind_once(root: &Path, sub_path: &str, target: &Path) -> io::Result<()> {
 /// Removes a binding and its mount point; nothing there is fine.
 pub fn unbind(target: &Path) -> io::Result<()> {
     let Ok(metadata) = fs::symlink_metadata(target) else { return Ok(()) };
-    unmount(target)?;
+    points::unmount(target, || false)?;
     if metadata.is_dir() { fs::remove_dir(target) } else { fs::remove_file(target) }
-}
-
-/// Unmounts whatever is mounted at `target`, if anything.
-pub fn unmount(target: &Path) -> io::Result<()> {
-    use nix::errno::Errno;
-    loop {
-        match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            Ok(()) => {}
-            // EPERM comes without privileges, where nothing can have been mounted either.
-            Err(Errno::EINVAL | Errno::ENOENT | Errno::EPERM) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -44,6 +44,9 @@ pub struct Lease {
     /// Its share of the links.
     #[serde(default)]
     pub bandwidth: Bandwidth,
+    /// See [`Attachment::sysctls`]: a device that is made again gets them again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
     /// Its interfaces were set up completely.
     pub attached: bool,
     /// What network plugins have made for it, if they have.
@@ -95,8 +98,8 @@ impl Ipam {
         }
         let path = self.lease_path(sandbox)?;
         let addresses = self.ranges.iter().map(|range| self.next_free(*range)).collect::<Result<Vec<_>, _>>()?;
-        let Attachment { ports, bandwidth, .. } = wanted.clone();
-        let lease = Lease { addresses: addresses.clone(), ports, bandwidth, attached: false, cni: None };
+        let Attachment { ports, bandwidth, sysctls, .. } = wanted.clone();
+        let lease = Lease { addresses: addresses.clone(), ports, bandwidth, sysctls, attached: false, cni: None };
         self.write(&path, &lease, Outlives::Process)?;
         self.write(&self.directory.join("last"), &addresses, Outlives::Process)?;
         self.used.extend(&addresses);

@@ -1,7 +1,11 @@
 //! Kernel settings of the calling thread's network namespace.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, setns};
 
 /// A setting could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +25,25 @@ pub(crate) fn set(key: String, value: &'static str) -> Result<(), Error> {
     std::fs::write(&path, value).map_err(|source| Error { key: key.clone(), value, source })?;
     tracing::info!(key, value, "changed a kernel setting of this machine");
     Ok(())
+}
+
+/// Sets values by their files below `/proc/sys` in another network namespace.
+pub(crate) fn set_in(netns: &Path, settings: &BTreeMap<String, String>) -> Result<(), super::Error> {
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let namespace_error = |source: io::Error| super::Error::Namespace { path: netns.to_owned(), source };
+    let namespace = std::fs::File::open(netns).map_err(namespace_error)?;
+    let set = |(key, value): (&String, &String)| {
+        let failed = |source| super::Error::Setting { key: key.clone(), value: value.clone(), source };
+        std::fs::write(PathBuf::from("/proc/sys").join(key), value).map_err(failed)
+    };
+    let enter = move || {
+        setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|error| namespace_error(error.into()))?;
+        settings.iter().try_for_each(set)
+    };
+    // Only a thread that ends right away may change its namespace: pool threads are used again by others.
+    std::thread::scope(|scope| scope.spawn(enter).join()).unwrap_or(Err(super::Error::Stopped))
 }
 
 /// How long a connection is known one side of which has ended, as long as nothing is said, in seconds: through a service, what the other side says after

@@ -95,6 +95,14 @@ pub struct SandboxConfig {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl SandboxConfig {
+    /// Those of its sysctls that are of devices which the network makes, by their files below `/proc/sys`.
+    pub fn sysctls_of_devices(&self) -> BTreeMap<String, String> {
+        let of_devices = self.sysctls.iter().filter(|(name, _)| pods::sysctls::of_device(name));
+        of_devices.filter_map(|(name, value)| Some((pods::sysctls::file(name)?, value.clone()))).collect()
+    }
+}
+
 /// A range of user and group ids of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdRange {

@@ -14,6 +14,8 @@ pub struct Usage {
     pub memory: MemoryUsage,
     /// Processes and threads.
     pub processes: u64,
+    /// How many of them there may be; none where there is no limit.
+    pub processes_limit: Option<u64>,
     /// What went from and to block devices, for each that was used. With cgroups of version 1, what is written later by the kernel is nobody's.
     pub io: Vec<IoUsage>,
     /// How its processes wait for what is short.
@@ -80,8 +82,8 @@ impl Stall {
 /// What went from and to a block device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IoUsage {
-    /// The device, such as `/dev/sda`.
-    pub device: String,
+    /// Major and minor number of the device.
+    pub device: (u32, u32),
     /// Bytes that were read.
     pub read_bytes: u64,
     /// Bytes that were written.
@@ -107,8 +109,16 @@ pub struct CpuUsage {
     pub throttled_periods: u64,
     /// How long the group's processes were kept from running.
     pub throttled: u64,
-    /// What it may use in each period, and the period, microseconds; none where it has no limit.
-    pub quota: Option<(u64, u64)>,
+    /// Periods in which more was used than the quota, of what was left of earlier ones.
+    pub bursts: u64,
+    /// How much more that was.
+    pub burst: u64,
+    /// What it may use in each period, microseconds; none where it has no limit.
+    pub quota: Option<u64>,
+    /// The period, microseconds; none at the root.
+    pub period: Option<u64>,
+    /// Its part of the processors beside others, as version 1 counts it (2 to 262144).
+    pub shares: Option<u64>,
 }
 
 /// Memory, bytes.
@@ -122,10 +132,24 @@ pub struct MemoryUsage {
     pub rss: u64,
     /// Page cache.
     pub cache: u64,
+    /// Files that processes have mapped, a part of the page cache.
+    pub mapped: u64,
+    /// File pages that somebody touched lately.
+    pub active_file: u64,
+    /// File pages that nobody touched lately.
+    pub inactive_file: u64,
+    /// What the kernel holds for the group, such as its stacks and page tables.
+    pub kernel: u64,
     /// Swap.
     pub swap: u64,
     /// The limit, where there is one.
     pub limit: Option<u64>,
+    /// The limit of swap alone; none where there is no limit, or the kernel does not count swap.
+    pub swap_limit: Option<u64>,
+    /// What the kernel leaves to the group while others have to give: version 2's `memory.min`, version 1's soft limit, where there is one.
+    pub reservation: Option<u64>,
+    /// How often it would have passed its limit.
+    pub limit_hits: u64,
     /// The most that was used at once since the group was made; 0 where the kernel does not tell (version 2 before Linux 5.19).
     pub most: u64,
     /// How often the kernel's OOM killer struck.
@@ -134,6 +158,30 @@ pub struct MemoryUsage {
     pub page_faults: u64,
     /// Those of them that waited for a disk.
     pub major_page_faults: u64,
+    /// Page faults without those of groups below, and those of them that waited for a disk. Version 2 counts all together only.
+    pub own_page_faults: [u64; 2],
+}
+
+/// The processes of a container, groups that it made itself included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessUsage {
+    /// How many there are, threads not counted.
+    pub processes: u64,
+    /// Files that they have open, sockets included.
+    pub descriptors: u64,
+    /// Sockets that they have open.
+    pub sockets: u64,
+    /// How many files the container's first process may have open; none where that is not known.
+    pub open_files: Option<Ulimit>,
+}
+
+/// A soft limit (getrlimit(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ulimit {
+    /// There is no limit.
+    Unlimited,
+    /// This many.
+    Limited(u64),
 }
 
 /// What everything of a runtime has used, by identifier.

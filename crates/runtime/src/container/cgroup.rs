@@ -84,6 +84,11 @@ impl Cgroups {
         Some(hierarchy.mount.join(group))
     }
 
+    /// Whether the group is there.
+    pub(crate) fn exists(&self, group: &str) -> bool {
+        self.hierarchies.iter().any(|hierarchy| hierarchy.mount.join(group).is_dir())
+    }
+
     /// Makes the group everywhere and sets its limits.
     ///
     /// # Errors
@@ -192,6 +197,16 @@ impl Cgroups {
         self.dir("memory", group).is_some_and(|dir| dir.join(file).exists())
     }
 
+    /// The processes of the group and of those below it, by one hierarchy that all of a container are in. It reads less than
+    /// [`Self::processes`], and misses processes that are in one hierarchy only.
+    pub(super) fn members(&self, group: &str) -> Vec<i32> {
+        let mut pids = Vec::new();
+        if let Some(dir) = ["pids", "cpu", "memory"].into_iter().find_map(|controller| self.dir(controller, group)) {
+            collect(&dir, &mut pids);
+        }
+        pids
+    }
+
     /// The processes of the group and of those below it.
     pub(crate) fn processes(&self, group: &str) -> Vec<i32> {
         let mut pids = Vec::new();
@@ -207,8 +222,8 @@ impl Cgroups {
     /// the event fires before the count rises.
     pub(crate) fn oom_kills(&self, group: &str) -> u64 {
         let file = if self.unified { "memory.events" } else { "memory.oom_control" };
-        let text = self.dir("memory", group).and_then(|dir| fs::read_to_string(dir.join(file)).ok()).unwrap_or_default();
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+        let text = self.dir("memory", group).and_then(|dir| fs::read_to_string(dir.join(file)).ok());
+        oom_kills(&text.unwrap_or_default())
     }
 
     /// Removes the group with all below it. Its processes are dead.
@@ -219,6 +234,11 @@ impl Cgroups {
         }
         result
     }
+}
+
+/// See [`Cgroups::oom_kills`]: what its file says.
+pub(super) fn oom_kills(text: &str) -> u64 {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Version 2: the controllers must be handed down at every level.

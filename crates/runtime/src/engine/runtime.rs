@@ -10,8 +10,8 @@ use futures::stream::BoxStream;
 
 use super::Engine;
 use crate::api::{
-    Container, ContainerConfig, Credentials, Error, ExecOutput, ExecRequest, Features, Image, Resources, Result, Runtime,
-    RuntimeEvent, Sandbox, SandboxConfig, Streams, Usage, Usages,
+    Container, ContainerConfig, Credentials, Error, ExecOutput, ExecRequest, Features, Image, ProcessUsage, Resources, Result,
+    Runtime, RuntimeEvent, Sandbox, SandboxConfig, Streams, Usage, Usages,
 };
 use crate::container::anonymous;
 use crate::disk::DiskUsage;
@@ -134,6 +134,11 @@ impl Runtime for Engine {
         let inner = self.0.clone();
         let group = inner.group(group);
         blocking(move || inner.cgroups.usage(&group).ok_or_else(|| Error::NotFound(format!("cgroup {group}")))).await?
+    }
+
+    async fn process_usages(&self) -> Result<BTreeMap<String, ProcessUsage>> {
+        let inner = self.0.clone();
+        blocking(move || inner.process_usages()).await
     }
 
     fn image_directory(&self) -> PathBuf {

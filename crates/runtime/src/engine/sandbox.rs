@@ -11,7 +11,6 @@ use base::tasks::OnFailure;
 use jiff::Timestamp;
 use nix::mount::{MsFlags, mount};
 use parking_lot::Mutex;
-use pods::sysctls::of_device;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::Inner;
@@ -22,7 +21,6 @@ use crate::container::{cgroup, rootfs};
 use crate::images::blocking;
 use crate::shim::client::{self, Client};
 use crate::shim::protocol::{Request, ShimConfig, ShimState, TaskState};
-use crate::sysctls;
 
 /// How long a shim may take to set up its namespaces.
 const SHIM_START: Duration = Duration::from_secs(30);
@@ -99,9 +97,6 @@ impl Inner {
             (Some(network), Some(netns)) => network.attach(id, netns, &config).await?,
             _ => Vec::new(),
         };
-        if let Some(netns) = &netns {
-            set_sysctls_of_devices(netns, &config).await.map_err(|error| Error::Create(format!("sandbox: {error}")))?;
-        }
         let record = SandboxRecord {
             id: id.to_owned(),
             config,
@@ -410,17 +405,6 @@ fn await_shim(pid: u32, dir: &Path) {
     if let Some(handle) = shim_handle(pid, dir) {
         cgroup::wait_readable(&handle, SHIM_END);
     }
-}
-
-/// Sets the kernel parameters of a pod's devices, which are there when it is connected to the network.
-async fn set_sysctls_of_devices(netns: &Path, config: &SandboxConfig) -> std::io::Result<()> {
-    let mine = config.sysctls.iter().filter(|(name, _)| of_device(name)).map(|(name, value)| (name.clone(), value.clone()));
-    let mine: Vec<(String, String)> = mine.collect();
-    if mine.is_empty() {
-        return Ok(());
-    }
-    let set = move || mine.iter().try_for_each(|(name, value)| sysctls::set(name, value));
-    super::sessions::inside(Some(netns.to_owned()), set).await
 }
 
 fn check_group(group: &str) -> Result<()> {

@@ -1,7 +1,9 @@
 //! What pods and containers use.
 
+use std::collections::BTreeMap;
+
 use super::Inner;
-use crate::api::{ContainerState, Usages};
+use crate::api::{ContainerState, ProcessUsage, Usages};
 
 impl Inner {
     /// Reads the control groups of all pods and running containers. Blocking.
@@ -19,5 +21,12 @@ impl Inner {
                 .filter_map(|entry| Some((entry.record.id.clone(), self.cgroups.usage(&entry.record.cgroup)?)))
                 .collect(),
         }
+    }
+
+    /// Looks at what the processes of running containers have open. Blocking.
+    pub(super) fn process_usages(&self) -> BTreeMap<String, ProcessUsage> {
+        let containers: Vec<_> = self.containers.lock().values().cloned().collect();
+        let running = containers.iter().filter(|entry| entry.phase() == ContainerState::Running);
+        running.map(|entry| (entry.record.id.clone(), self.cgroups.process_usage(&entry.record.cgroup))).collect()
     }
 }
