@@ -92,28 +92,6 @@ fn of(catalog: &Catalog) -> BTreeMap<String, Value> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::bootstrap::context;
-    use crate::testing::open;
-
-    /// What differs from what is stored would be written at each start, and a full disk refuses that.
-    #[tokio::test]
-    async fn what_is_wanted_is_as_it_is_stored() {
-        let registry = open().await.registry;
-        let resource = registry.resource("apiregistration.k8s.io", "v1", "apiservices").unwrap();
-        let all = wanted(&registry.catalog());
-        assert!(all.contains_key("v1."));
-        for (name, object) in all {
-            let mut stored = object.clone();
-            resource.decode(&context(), "", &mut stored).unwrap();
-            assert_eq!(stored["spec"], object["spec"], "{name}");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
     use crate::testing::open;
 
     #[tokio::test]
