@@ -17,7 +17,7 @@ use pods::volumes as rules;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
-use crate::binding::PendingBinding;
+use crate::binding::{CalledOff, PendingBinding};
 use crate::devices::{Reservation, binding, write};
 use crate::extenders::call::CallError;
 use crate::pod::{PREEMPTED, PodInfo};
@@ -65,8 +65,8 @@ pub(crate) enum BindError {
     NotShown,
     #[error("{0}")]
     Device(String),
-    #[error("preempted by DefaultPreemption")]
-    CalledOff,
+    #[error("{0}")]
+    CalledOff(#[from] CalledOff),
     #[error("device binding timeout")]
     DevicesLate,
     #[error("binding volumes: context deadline exceeded")]

@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::sync::Notify;
 
-use crate::api::BindError;
-
 const WAITS: u8 = 0;
 const CALLED_OFF: u8 = 1;
 const WRITTEN: u8 = 2;
@@ -20,6 +18,11 @@ struct Shared {
     state: AtomicU8,
     called_off: Notify,
 }
+
+/// A binding ends without a node for its pod, since somebody more important needs the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("preempted by DefaultPreemption")]
+pub(crate) struct CalledOff;
 
 /// What became of the wish that a binding ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +53,9 @@ impl PendingBinding {
     /// # Errors
     ///
     /// It has been called off.
-    pub(crate) fn write(&self) -> Result<(), BindError> {
+    pub(crate) fn write(&self) -> Result<(), CalledOff> {
         match self.0.state.compare_exchange(WAITS, WRITTEN, Ordering::AcqRel, Ordering::Acquire) {
-            Err(CALLED_OFF) => Err(BindError::CalledOff),
+            Err(CALLED_OFF) => Err(CalledOff),
             _ => Ok(()),
         }
     }
@@ -62,10 +65,10 @@ impl PendingBinding {
     /// # Errors
     ///
     /// It is called off.
-    pub(crate) async fn unless_called_off<T>(&self, wait: impl Future<Output = T>) -> Result<T, BindError> {
+    pub(crate) async fn unless_called_off<T>(&self, wait: impl Future<Output = T>) -> Result<T, CalledOff> {
         tokio::select! {
             biased;
-            () = self.0.called_off.notified() => Err(BindError::CalledOff),
+            () = self.0.called_off.notified() => Err(CalledOff),
             result = wait => Ok(result),
         }
     }
@@ -85,8 +88,8 @@ mod tests {
         assert!(waits(&binding).is_none());
         assert!(matches!(binding.unless_called_off(std::future::ready(1)).now_or_never(), Some(Ok(1))));
         assert_eq!([binding.call_off(), binding.call_off()], [CallOff::Ends, CallOff::EndsAlready]);
-        assert!(matches!(waits(&binding), Some(Err(BindError::CalledOff))));
-        assert!(matches!(binding.write(), Err(BindError::CalledOff)));
+        assert!(matches!(waits(&binding), Some(Err(CalledOff))));
+        assert!(matches!(binding.write(), Err(CalledOff)));
 
         let binding = PendingBinding::default();
         assert!(binding.write().is_ok());

@@ -7,7 +7,6 @@ use crate::pod::PodInfo;
 
 /// A promise that holds no more.
 #[derive(Debug)]
-#[must_use = "others were kept from the room, and are told that it is free"]
 pub(crate) struct GivenUp {
     pub(crate) pod: Arc<PodInfo>,
     pub(crate) node: String,
@@ -22,6 +21,7 @@ pub(crate) struct Nominations {
 
 impl Nominations {
     /// Promises `node` to `pod`, instead of what it was promised before, which is given back if it was another node.
+    #[must_use = "others were kept from the room, and are told that it is free"]
     pub(crate) fn set(&mut self, pod: Arc<PodInfo>, node: &str) -> Option<GivenUp> {
         let before = self.withdraw(pod.uid());
         self.nodes.insert(pod.uid().to_owned(), node.to_owned());
@@ -30,6 +30,7 @@ impl Nominations {
     }
 
     /// Takes the promise back: the pod has a node, is gone, or must look elsewhere.
+    #[must_use = "others were kept from the room, and are told that it is free"]
     pub(crate) fn withdraw(&mut self, uid: &str) -> Option<GivenUp> {
         let node = self.nodes.remove(uid)?;
         let pods = self.by_node.get_mut(&node)?;

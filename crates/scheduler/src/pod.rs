@@ -135,6 +135,11 @@ impl PodInfo {
         }
     }
 
+    /// What is kept of it while its node is taken from it again, since somebody needs its room.
+    pub(crate) fn leaving(&self) -> Self {
+        Self { is_leaving: true, ..self.placed() }
+    }
+
     /// What is kept of it once it has a node.
     pub(crate) fn placed(&self) -> Self {
         Self {

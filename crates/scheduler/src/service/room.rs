@@ -26,6 +26,10 @@ impl Scheduler {
             match self.waiting.bindings.get(victim.uid()).map(PendingBinding::call_off) {
                 Some(CallOff::Ends) => {
                     self.tell(pod, victim, told, text + " (in kube-scheduler memory).");
+                    // Nobody needs another's room before it has left.
+                    if self.cluster.node_of(victim.uid()) == Some(node.as_str()) {
+                        self.cluster.place(Arc::new(victim.leaving()), &node);
+                    }
                     continue;
                 }
                 Some(CallOff::EndsAlready) => continue,

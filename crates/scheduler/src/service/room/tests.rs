@@ -131,6 +131,7 @@ async fn who_waits_for_its_volume_makes_room_and_lives() {
     for asked in [false, true] {
         let (mut world, first) = waiting(asked).await;
         preempt(&mut world.scheduler, &first);
+        assert!(world.scheduler.cluster.placed("first").is_some_and(|pod| pod.is_leaving));
         // Whoever looks again before the binding has ended finds the same pod.
         preempt(&mut world.scheduler, &first);
         let ended = world.scheduler.with_needs.next().await.unwrap();
