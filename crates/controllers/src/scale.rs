@@ -83,24 +83,44 @@ impl Resources {
 /// How often a size is set that somebody else writes to: upstream's DefaultRetry.
 const ATTEMPTS: usize = 5;
 
+/// Where a size is read and written.
+trait Sizes: Sync {
+    fn read(&self, name: &str) -> impl Future<Output = kube::Result<Scale>> + Send;
+    fn write(&self, name: &str, scale: &Scale) -> impl Future<Output = kube::Result<Scale>> + Send;
+}
+
+impl Sizes for Api<DynamicObject> {
+    async fn read(&self, name: &str) -> kube::Result<Scale> {
+        self.get_scale(name).await
+    }
+
+    async fn write(&self, name: &str, scale: &Scale) -> kube::Result<Scale> {
+        self.replace_scale(name, &PostParams::default(), scale).await
+    }
+}
+
 /// Sets the size. What was written to since it was read is read again, as long as its size is the one that `scale` says: for another one, nobody
 /// has decided anything.
-pub(crate) async fn resize(api: &Api<DynamicObject>, mut scale: Scale, replicas: i32) -> kube::Result<Scale> {
+pub(crate) async fn resize(api: &Api<DynamicObject>, scale: Scale, replicas: i32) -> kube::Result<Scale> {
+    set(api, scale, replicas).await
+}
+
+async fn set<S: Sizes>(there: &S, mut scale: Scale, replicas: i32) -> kube::Result<Scale> {
     let name = scale.metadata.name.clone().unwrap_or_default();
     let size = |scale: &Scale| scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
-    let before = size(&scale);
-    for attempt in 1.. {
+    let (before, mut attempts) = (size(&scale), 0);
+    loop {
+        attempts += 1;
         scale.spec.get_or_insert_default().replicas = Some(replicas);
-        let conflict = match api.replace_scale(&name, &PostParams::default(), &scale).await {
-            Err(kube::Error::Api(status)) if status.is_conflict() && attempt < ATTEMPTS => status,
+        let conflict = match there.write(&name, &scale).await {
+            Err(kube::Error::Api(status)) if status.is_conflict() && attempts < ATTEMPTS => status,
             done => return done,
         };
-        scale = api.get_scale(&name).await?;
+        scale = there.read(&name).await?;
         if size(&scale) != before {
             return Err(kube::Error::Api(conflict));
         }
     }
-    Ok(scale)
 }
 
 fn version(target: &CrossVersionObjectReference) -> &str {
@@ -114,33 +134,48 @@ fn key(target: &CrossVersionObjectReference) -> (String, String) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use k8s_openapi::api::apps::v1::Deployment;
+    use client::kube::core::Status;
     use serde_json::json;
 
     use super::*;
-    use crate::testing::{World, object};
+    use crate::testing::object;
 
-    /// kubernetes#132007: a conflict is no failure where the next attempt succeeds.
+    /// A size that somebody else writes to before each of the first `conflicts` writes.
+    struct Contended {
+        now: Mutex<Scale>,
+        conflicts: Mutex<usize>,
+    }
+
+    impl Sizes for Contended {
+        async fn read(&self, _: &str) -> kube::Result<Scale> {
+            Ok(self.now.lock().clone())
+        }
+
+        async fn write(&self, _: &str, scale: &Scale) -> kube::Result<Scale> {
+            let mut conflicts = self.conflicts.lock();
+            if *conflicts > 0 {
+                *conflicts -= 1;
+                return Err(kube::Error::Api(Status::failure("modified", "Conflict").with_code(409).boxed()));
+            }
+            self.now.lock().clone_from(scale);
+            Ok(scale.clone())
+        }
+    }
+
+    /// kubernetes#132007: a conflict is no failure where one of the next attempts succeeds.
     #[tokio::test]
     async fn what_was_written_to_is_read_again() {
-        let world = World::new();
-        let deployment = |replicas: i32, note: &str| -> Deployment {
-            object(json!({"metadata": {"namespace": "a", "name": "d", "uid": "d", "annotations": {"note": note}},
-                "spec": {"replicas": replicas, "selector": {}, "template": {}}}))
+        let scale = |replicas: i32| object::<Scale>(json!({"metadata": {"name": "d"}, "spec": {"replicas": replicas}}));
+        let check = async |conflicts: usize, now: i32, expected: Option<i32>| {
+            let there = Contended { now: Mutex::new(scale(now)), conflicts: Mutex::new(conflicts) };
+            let done = set(&there, scale(2), 5).await;
+            assert_eq!(done.ok().and_then(|scale| scale.spec?.replicas), expected, "{conflicts} {now}");
+            assert_eq!(there.now.lock().spec.as_ref().unwrap().replicas, expected.or(Some(now)));
         };
-        world.fake.put(&deployment(2, "read"));
-        let target =
-            CrossVersionObjectReference { api_version: Some("apps/v1".into()), kind: "Deployment".into(), name: "d".into() };
-        let (resources, client) = (Resources::default(), world.fake.client());
-        let check = async |now: &Deployment, expected: Option<i32>| {
-            world.fake.put(&deployment(2, "read"));
-            let (api, scale) = resources.scale(&client, "a", &target).await.unwrap();
-            world.fake.put(now);
-            let done = resize(&api, scale, 5).await;
-            assert_eq!(done.ok().and_then(|scale| scale.spec?.replicas), expected);
-        };
-        check(&deployment(2, "changed"), Some(5)).await;
+        check(0, 2, Some(5)).await;
+        check(4, 2, Some(5)).await;
+        check(5, 2, None).await;
         // Somebody has set another size, perhaps none: "scaling is disabled since the replica count of the target is zero".
-        check(&deployment(0, "changed"), None).await;
+        check(1, 0, None).await;
     }
 }

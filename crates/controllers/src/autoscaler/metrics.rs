@@ -261,7 +261,7 @@ mod tests {
         check("memory", 71_421_952_000, "69748Ki");
         check("memory", 171_502_796_800, "167483Ki");
         check("memory", 2 * 1024 * 1024 * 1000, "2Mi");
-        check("memory", 1_000_500, "1000");
+        check("memory", 1_001_500, "1001");
         check("cpu", 1_500, "1500m");
         check("cpu", 2_000, "2");
     }
