@@ -18,7 +18,7 @@ use pods::state::is_last_phase;
 use serde_json::{Value, json};
 
 pub(crate) use defaults::default_template;
-pub(crate) use warnings::{of_name, of_template, renamed_label};
+pub(crate) use warnings::{new_label, of_name, of_template, renamed_label};
 
 pub use validate::tolerations;
 pub(crate) use validate::{
