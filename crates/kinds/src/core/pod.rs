@@ -148,6 +148,10 @@ impl Kind for Pod {
         warnings
     }
 
+    fn warnings_on_sub(&self, sub: &str) -> Vec<String> {
+        if sub == "status" { status::warnings(self) } else { Vec::new() }
+    }
+
     fn columns() -> &'static [Column<Self>] {
         columns::COLUMNS
     }
