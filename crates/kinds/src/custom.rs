@@ -90,7 +90,7 @@ impl Strategy for CustomKind {
         errors
     }
 
-    fn validate_sub(&self, sub: &str, object: &Value, old: &Value) -> Errors {
+    fn validate_sub(&self, sub: &str, object: &Value, old: &Value, _: &mut Vec<String>) -> Errors {
         let is_status = self.def.subresource(sub).is_some_and(|sub| matches!(sub.behaviour, crate::Behaviour::Status));
         if is_status { self.schema.validate_field("status", object, old) } else { self.schema.validate_update(object, old) }
     }

@@ -152,7 +152,7 @@ mod tests {
                 assert_eq!(updated, [0, created], "{}", strategy.def().kind);
                 // Sub-resources that look at the whole object.
                 let subs = strategy.def().subresources.iter().map(|sub| sub.name);
-                let of_subs: usize = subs.map(|sub| signals(strategy.validate_sub(sub, &new, &old))).sum();
+                let of_subs: usize = subs.map(|sub| signals(strategy.validate_sub(sub, &new, &old, &mut Vec::new()))).sum();
                 assert_eq!(of_subs, 0, "{}", strategy.def().kind);
                 seen += created;
             }

@@ -64,8 +64,8 @@ pub trait Strategy: Send + Sync {
     /// Rules for a changed object, beyond those for metadata, and what its writer should know besides.
     fn validate_update(&self, object: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors;
 
-    /// Rules for an update of a subresource.
-    fn validate_sub(&self, sub: &str, object: &Value, old: &Value) -> Errors;
+    /// Rules for an update of a subresource, and what its writer should know besides.
+    fn validate_sub(&self, sub: &str, object: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors;
 
     /// Selectable fields beyond `metadata.name` and `metadata.namespace`: their names.
     fn selectable(&self) -> &Names;

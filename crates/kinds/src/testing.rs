@@ -58,7 +58,17 @@ pub(crate) fn check_status<K: Kind>(old: Value, status: Value, expected: &[&str]
     let mut new = old.clone();
     new["status"] = status;
     Typed::<K>::new().prepare_status(&mut new, &old);
-    assert_eq!(texts(Typed::<K>::new().validate_sub("status", &new, &old)), expected, "{new}");
+    assert_eq!(texts(Typed::<K>::new().validate_sub("status", &new, &old, &mut Vec::new())), expected, "{new}");
+}
+
+/// What the writer of its status is warned of.
+#[track_caller]
+pub(crate) fn check_status_warnings<K: Kind>(object: Value, expected: &[&str]) {
+    let (old, mut warnings) = (defaulted::<K>(object), Vec::new());
+    let mut new = old.clone();
+    Typed::<K>::new().prepare_status(&mut new, &old);
+    let errors = Typed::<K>::new().validate_sub("status", &new, &old, &mut warnings);
+    assert_eq!((texts(errors), warnings.iter().map(String::as_str).collect::<Vec<_>>()), (Vec::new(), expected.to_vec()));
 }
 
 /// What its creator is warned of.

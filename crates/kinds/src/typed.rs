@@ -90,6 +90,11 @@ pub trait Kind: Decode + 'static {
         Vec::new()
     }
 
+    /// What somebody who changed an object through a sub-resource should know.
+    fn warnings_on_sub(&self, _sub: &str) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Values of [`Kind::SELECTABLE`], from the JSON form: this runs on every write and needs no decoding.
     fn field(_object: &Value, _name: &'static str) -> String {
         String::new()
@@ -232,11 +237,12 @@ impl<K: Kind> Strategy for Typed<K> {
         errors
     }
 
-    fn validate_sub(&self, sub: &str, object: &Value, old: &Value) -> Errors {
+    fn validate_sub(&self, sub: &str, object: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors {
         let mut errors = Errors::new();
         if let (Some(new), Some(old)) = (typed::<K>(object, &mut errors), typed::<K>(old, &mut errors)) {
             new.validate_sub(sub, &old, &mut errors);
             ratchet(&old, &mut errors);
+            warnings.extend(new.warnings_on_sub(sub));
         }
         errors
     }

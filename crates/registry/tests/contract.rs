@@ -35,7 +35,9 @@ fn minimal(res: &Served, namespace: &str, name: &str) -> Value {
         }
         "Job" => json!({"spec": {"template": ending}}),
         "CronJob" => json!({"spec": {"schedule": "0 0 * * *", "jobTemplate": {"spec": {"template": ending}}}}),
-        "HorizontalPodAutoscaler" => json!({"spec": {"maxReplicas": 1, "scaleTargetRef": {"kind": "Deployment", "name": "x"}}}),
+        "HorizontalPodAutoscaler" => {
+            json!({"spec": {"maxReplicas": 1, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}}})
+        }
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
         "Event" if def.group == "events.k8s.io" => json!({
             "regarding": {"namespace": namespace, "name": "x", "kind": "Pod"}, "eventTime": "2026-01-01T00:00:00.000000Z",
@@ -583,7 +585,7 @@ async fn a_manager_of_one_version_keeps_what_the_other_cannot_say() {
     let memory =
         json!({"type": "Resource", "resource": {"name": "memory", "target": {"type": "AverageValue", "averageValue": "1Gi"}}});
     let config = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "web"},
-        "spec": {"maxReplicas": 3, "metrics": [memory], "scaleTargetRef": {"kind": "Deployment", "name": "web"},
+        "spec": {"maxReplicas": 3, "metrics": [memory], "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": 1}}}});
     registry.patch(&context("two"), &v2, "", "ns", "web", Patch::Apply(config.clone())).await.unwrap();
     let more = Patch::Merge(json!({"spec": {"maxReplicas": 4, "targetCPUUtilizationPercentage": 50}}).to_string().into());
@@ -599,7 +601,7 @@ async fn a_manager_of_one_version_keeps_what_the_other_cannot_say() {
     let expected = std::collections::BTreeMap::from([
         (one.to_owned(), json!({"f:maxReplicas": {}, "f:targetCPUUtilizationPercentage": {}})),
         // The list of metrics is one thing, which now has another one.
-        (two.to_owned(), json!({"f:behavior": behaviour, "f:scaleTargetRef": {"f:kind": {}, "f:name": {}}})),
+        (two.to_owned(), json!({"f:behavior": behaviour, "f:scaleTargetRef": {"f:apiVersion": {}, "f:kind": {}, "f:name": {}}})),
     ]);
     assert_eq!(owned(&shown), expected);
     let conflict = registry.patch(&context("two"), &v2, "", "ns", "web", Patch::Apply(config.clone())).await.unwrap_err();

@@ -142,6 +142,7 @@ fn validate_status(new: &Deployment, old: &Deployment, errors: &mut Errors) {
         ("readyReplicas", count(status.ready_replicas)),
         ("availableReplicas", count(status.available_replicas)),
         ("unavailableReplicas", count(status.unavailable_replicas)),
+        ("terminatingReplicas", count(status.terminating_replicas)),
         ("collisionCount", count(status.collision_count)),
     ];
     let parts = [
@@ -241,6 +242,11 @@ mod tests {
             json!({}),
             json!({"replicas": 1, "readyReplicas": 2}),
             "status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas",
+        );
+        check(
+            json!({}),
+            json!({"terminatingReplicas": -1}),
+            "status.terminatingReplicas: Invalid value: -1: must be greater than or equal to 0",
         );
         check(
             json!({"collisionCount": 2}),

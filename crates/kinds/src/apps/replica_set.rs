@@ -27,6 +27,7 @@ pub(crate) fn validate_status(
     labeled: Option<i32>,
     ready: Option<i32>,
     available: Option<i32>,
+    terminating: Option<i32>,
     generation: Option<i64>,
     errors: &mut Errors,
 ) {
@@ -36,6 +37,7 @@ pub(crate) fn validate_status(
         ("fullyLabeledReplicas", count(labeled)),
         ("readyReplicas", count(ready)),
         ("availableReplicas", count(available)),
+        ("terminatingReplicas", count(terminating)),
         ("observedGeneration", generation.unwrap_or(0)),
     ];
     let parts = [
@@ -75,7 +77,8 @@ impl Kind for ReplicaSet {
     fn validate_sub(&self, sub: &str, _old: &Self, errors: &mut Errors) {
         if let Some(status) = self.status.as_ref().filter(|_| sub == "status") {
             let (ready, labeled) = (status.ready_replicas, status.fully_labeled_replicas);
-            validate_status(status.replicas, labeled, ready, status.available_replicas, status.observed_generation, errors);
+            let (available, terminating) = (status.available_replicas, status.terminating_replicas);
+            validate_status(status.replicas, labeled, ready, available, terminating, status.observed_generation, errors);
         }
     }
 
@@ -93,5 +96,26 @@ impl Kind for ReplicaSet {
 
     fn columns() -> &'static [Column<Self>] {
         const { &workload::replica_columns() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::check_status;
+
+    /// KEP-3973: the pods that end are counted, too.
+    #[test]
+    fn statuses() {
+        let set = json!({"metadata": {"name": "a"}});
+        check_status::<ReplicaSet>(set.clone(), json!({"replicas": 1, "readyReplicas": 1, "terminatingReplicas": 2}), &[]);
+        check_status::<ReplicaSet>(
+            set,
+            json!({"replicas": 1, "readyReplicas": 2, "terminatingReplicas": -1}),
+            &[
+                "status.terminatingReplicas: Invalid value: -1: must be greater than or equal to 0",
+                "status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas",
+            ],
+        );
     }
 }

@@ -5,6 +5,7 @@ mod metrics;
 mod v1;
 
 use apimachinery::field::{Error, Errors, Path};
+use apimachinery::gvk::GroupVersion;
 use apimachinery::names;
 use apimachinery::quantity::Quantity;
 use k8s_openapi::api::autoscaling::v2::{
@@ -17,7 +18,7 @@ pub(super) use v1::{from_v1, to_v1};
 use crate::columns::Column;
 use crate::def::KindDef;
 use crate::rules::resources::amount;
-use crate::rules::{self, list};
+use crate::rules::{self, list, text};
 use crate::sub::Sub;
 use crate::typed::Kind;
 use crate::util::{child_object, set_default};
@@ -61,13 +62,11 @@ impl Kind for HorizontalPodAutoscaler {
     }
 
     fn validate_create(&self, errors: &mut Errors) {
-        validate(self, 1, errors);
+        validate(self, None, errors);
     }
 
-    /// An autoscaler that may scale to nothing already, from a time when that was allowed, still may.
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
-        let to_zero = old.spec.min_replicas == Some(0);
-        validate(self, i32::from(!to_zero), errors);
+        validate(self, Some(old), errors);
     }
 
     fn validate_sub(&self, sub: &str, _old: &Self, errors: &mut Errors) {
@@ -87,8 +86,41 @@ fn default_metric() -> Value {
     json!({"type": "Resource", "resource": {"name": "cpu", "target": target}})
 }
 
-fn validate(scaler: &HorizontalPodAutoscaler, least: i32, errors: &mut Errors) {
+/// What the `apiVersion` of a reference has to be.
+#[derive(Clone, Copy)]
+enum Version {
+    /// Anything: it was there before there was a rule.
+    Any,
+    /// A group and a version, or nothing.
+    Readable,
+    /// One with a group.
+    Grouped,
+}
+
+impl Version {
+    /// Of what is scaled. Of the legacy group, only ReplicationControllers can be.
+    fn of_target(new: &CrossVersionObjectReference, old: Option<&CrossVersionObjectReference>) -> Self {
+        match old {
+            Some(old) if text(&old.api_version) == text(&new.api_version) && old.kind == new.kind => Self::Any,
+            _ if new.kind == "ReplicationController" => Self::Readable,
+            _ => Self::Grouped,
+        }
+    }
+
+    fn problem(self, version: &str) -> Option<String> {
+        match (self, GroupVersion::parse(version)) {
+            (Self::Any, _) => None,
+            (_, Err(error)) => Some(error.to_string()),
+            (Self::Grouped, Ok(version)) if version.group.is_empty() => Some("apiVersion must specify API group".to_owned()),
+            (_, Ok(_)) => None,
+        }
+    }
+}
+
+/// What broke a rule that is younger than itself may go on to: a minimum of none, from a time when that was allowed, and versions.
+fn validate(scaler: &HorizontalPodAutoscaler, old: Option<&HorizontalPodAutoscaler>, errors: &mut Errors) {
     let (spec, path) = (&scaler.spec, Path::new("spec"));
+    let least = i32::from(old.is_none_or(|old| old.spec.min_replicas != Some(0)));
     if let Some(min) = spec.min_replicas.filter(|min| *min < least) {
         let detail = format!("must be greater than or equal to {least}");
         errors.push(Error::invalid(&path.child("minReplicas"), min, detail));
@@ -100,8 +132,10 @@ fn validate(scaler: &HorizontalPodAutoscaler, least: i32, errors: &mut Errors) {
     if spec.min_replicas.is_some_and(|min| max < min) {
         errors.push(Error::invalid(&at, max, "must be greater than or equal to `minReplicas`"));
     }
-    validate_reference(&spec.scale_target_ref, &path.child("scaleTargetRef"), errors);
-    metrics::validate(spec, &path.child("metrics"), errors);
+    let target = &spec.scale_target_ref;
+    let version = Version::of_target(target, old.map(|old| &old.spec.scale_target_ref));
+    validate_reference(target, version, &path.child("scaleTargetRef"), errors);
+    metrics::validate(spec, old.map(|old| &old.spec), &path.child("metrics"), errors);
     if let Some(behavior) = &spec.behavior {
         let path = path.child("behavior");
         for (field, rules) in [("scaleUp", &behavior.scale_up), ("scaleDown", &behavior.scale_down)] {
@@ -112,12 +146,14 @@ fn validate(scaler: &HorizontalPodAutoscaler, least: i32, errors: &mut Errors) {
     }
 }
 
-fn validate_reference(reference: &CrossVersionObjectReference, path: &Path, errors: &mut Errors) {
+fn validate_reference(reference: &CrossVersionObjectReference, version: Version, path: &Path, errors: &mut Errors) {
     for (field, value) in [("kind", &reference.kind), ("name", &reference.name)] {
         let path = path.child(field);
         rules::required(&path, value, errors);
         errors.invalid_each(&path, value, names::path_segment_name(value));
     }
+    let given = text(&reference.api_version);
+    errors.invalid_each(&path.child("apiVersion"), given, version.problem(given).into_iter().collect());
 }
 
 fn validate_rules(rules: &HPAScalingRules, path: &Path, errors: &mut Errors) {

@@ -67,8 +67,8 @@ impl Strategy for HorizontalPodAutoscalerV1 {
         STORED.validate_update(&stored(object), &stored(old), warnings)
     }
 
-    fn validate_sub(&self, sub: &str, object: &Value, old: &Value) -> Errors {
-        STORED.validate_sub(sub, &stored(object), &stored(old))
+    fn validate_sub(&self, sub: &str, object: &Value, old: &Value, warnings: &mut Vec<String>) -> Errors {
+        STORED.validate_sub(sub, &stored(object), &stored(old), warnings)
     }
 
     fn selectable(&self) -> &Names {
@@ -96,10 +96,16 @@ mod tests {
     #[test]
     fn rules_are_those_of_the_stored_kind() {
         let scaler = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "a"},
-            "spec": {"maxReplicas": 1, "targetCPUUtilizationPercentage": 0, "scaleTargetRef": {"kind": "Deployment", "name": "x"}}});
+            "spec": {"maxReplicas": 1, "targetCPUUtilizationPercentage": 0, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "x"}}});
         let errors = HorizontalPodAutoscalerV1.validate(&scaler, &mut Vec::new());
         let expected = "spec.metrics[0].resource.target.averageUtilization: Invalid value: 0: must be greater than 0";
         assert_eq!(errors.to_string(), expected);
+        let mut bare = scaler.clone();
+        bare["spec"] = json!({"maxReplicas": 1, "scaleTargetRef": {"kind": "Deployment", "name": "x"}});
+        let errors = HorizontalPodAutoscalerV1.validate(&bare, &mut Vec::new());
+        let expected = "spec.scaleTargetRef.apiVersion: Invalid value: \"\": apiVersion must specify API group";
+        assert_eq!(errors.to_string(), expected);
+        assert!(HorizontalPodAutoscalerV1.validate_update(&bare, &bare, &mut Vec::new()).is_empty());
         assert_eq!(
             HorizontalPodAutoscalerV1.row(&scaler, Timestamp::UNIX_EPOCH)[1..3],
             [json!("Deployment/x"), json!("cpu: <unknown>/0%")]

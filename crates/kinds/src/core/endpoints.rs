@@ -17,6 +17,9 @@ pub(crate) fn first_three(items: impl Iterator<Item = String>, count: usize) -> 
     if more > 0 { format!("{shown} + {more} more...") } else { shown }
 }
 
+/// The cluster's own controller: what it writes is in its canonical form.
+const MANAGER: &str = "endpoint-controller";
+
 impl Kind for Endpoints {
     const DEF: KindDef = KindDef::new("", "v1", "Endpoints", "endpoints", "endpoints")
         .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
@@ -47,6 +50,27 @@ impl Kind for Endpoints {
                 validate_port(port, ports.len() > 1, &path.child("ports").index(index), errors);
             }
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let manager = self.metadata.labels.as_ref().and_then(|labels| labels.get("endpoints.kubernetes.io/managed-by"));
+        if manager.is_some_and(|manager| manager == MANAGER) {
+            return warnings;
+        }
+        for (index, subset) in list(&self.subsets).iter().enumerate() {
+            let path = Path::new("subsets").index(index);
+            for (field, addresses) in [("addresses", &subset.addresses), ("notReadyAddresses", &subset.not_ready_addresses)] {
+                for (index, address) in list(addresses).iter().enumerate() {
+                    rules::warn_of_ip(&path.child(field).index(index).child("ip"), &address.ip, &mut warnings);
+                }
+            }
+        }
+        warnings
+    }
+
+    fn warnings_on_update(&self, _old: &Self) -> Vec<String> {
+        self.warnings()
     }
 
     fn columns() -> &'static [Column<Self>] {
@@ -100,8 +124,25 @@ fn validate_port(port: &EndpointPort, named: bool, path: &Path, errors: &mut Err
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::check;
+    use crate::testing::{check, check_warnings};
     use serde_json::{Value, json};
+
+    /// KEP-4858, "API Warnings".
+    #[test]
+    fn warnings() {
+        let of = |manager: &str| {
+            json!({"metadata": {"labels": {"endpoints.kubernetes.io/managed-by": manager}},
+                "subsets": [{"addresses": [{"ip": "fd00::1"}, {"ip": "fd00:0::1"}], "notReadyAddresses": [{"ip": "FD00::2"}]}]})
+        };
+        check_warnings::<Endpoints>(of(MANAGER), &[]);
+        check_warnings::<Endpoints>(
+            of("me"),
+            &[
+                "subsets[0].addresses[1].ip: IPv6 address \"fd00:0::1\" should be in RFC 5952 canonical format (\"fd00::1\")",
+                "subsets[0].notReadyAddresses[0].ip: IPv6 address \"FD00::2\" should be in RFC 5952 canonical format (\"fd00::2\")",
+            ],
+        );
+    }
 
     #[test]
     fn endpoints() {

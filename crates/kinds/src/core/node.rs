@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::columns::Column;
 use crate::def::KindDef;
+use crate::rules::text;
 use crate::sub::{Connect, Sub};
 use crate::typed::Kind;
 use crate::util::{each, or_none, remove, set_default};
@@ -55,6 +56,19 @@ impl Kind for Node {
     fn validate_sub(&self, _sub: &str, old: &Self, errors: &mut Errors) {
         validate::validate(self, errors);
         validate::validate_update(self, old, errors);
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let Some(spec) = &self.spec else { return Vec::new() };
+        let old = [
+            (spec.config_source.is_some(), "spec.configSource: the feature is removed"),
+            (!text(&spec.external_id).is_empty(), "spec.externalID: this field is deprecated, and is unused by Kubernetes"),
+        ];
+        old.into_iter().filter(|(used, _)| *used).map(|(_, message)| message.to_owned()).collect()
+    }
+
+    fn warnings_on_update(&self, _old: &Self) -> Vec<String> {
+        self.warnings()
     }
 
     fn columns() -> &'static [Column<Self>] {
@@ -122,4 +136,27 @@ fn address(node: &Node, kind: &str) -> String {
 fn info(node: &Node, pick: fn(&k8s_openapi::api::core::v1::NodeSystemInfo) -> &String) -> Value {
     let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
     info.map_or_else(|| "<unknown>".into(), |info| pick(info).clone().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::check_warnings;
+    use serde_json::json;
+
+    /// Upstream's `fieldIsDeprecatedWarnings`.
+    #[test]
+    fn fields_that_do_nothing() {
+        let node = |spec: Value| json!({"metadata": {"name": "n"}, "spec": spec});
+        check_warnings::<Node>(node(json!({"externalID": "", "providerID": "x://a"})), &[]);
+        check_warnings::<Node>(
+            node(
+                json!({"externalID": "a", "configSource": {"configMap": {"name": "a", "namespace": "b", "kubeletConfigKey": "c"}}}),
+            ),
+            &[
+                "spec.configSource: the feature is removed",
+                "spec.externalID: this field is deprecated, and is unused by Kubernetes",
+            ],
+        );
+    }
 }

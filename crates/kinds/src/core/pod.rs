@@ -18,7 +18,7 @@ use pods::state::is_last_phase;
 use serde_json::{Value, json};
 
 pub(crate) use defaults::default_template;
-pub(crate) use warnings::{of_name, of_template, renamed_label};
+pub(crate) use warnings::{new_label, of_name, of_template, renamed_label};
 
 pub use validate::tolerations;
 pub(crate) use validate::{
@@ -146,6 +146,10 @@ impl Kind for Pod {
         let mut warnings: Vec<_> = warnings::of_name(self.metadata.name.as_deref(), "the Pod's hostname").into_iter().collect();
         warnings.extend(self.spec.iter().flat_map(|spec| warnings::of_pod(spec, self.metadata.annotations.as_ref())));
         warnings
+    }
+
+    fn warnings_on_sub(&self, sub: &str) -> Vec<String> {
+        if sub == "status" { status::warnings(self) } else { Vec::new() }
     }
 
     fn columns() -> &'static [Column<Self>] {

@@ -45,7 +45,8 @@ impl Kind for ReplicationController {
     fn validate_sub(&self, sub: &str, _old: &Self, errors: &mut Errors) {
         if let Some(status) = self.status.as_ref().filter(|_| sub == "status") {
             let (ready, labeled) = (status.ready_replicas, status.fully_labeled_replicas);
-            validate_status(status.replicas, labeled, ready, status.available_replicas, status.observed_generation, errors);
+            let (available, generation) = (status.available_replicas, status.observed_generation);
+            validate_status(status.replicas, labeled, ready, available, None, generation, errors);
         }
     }
 

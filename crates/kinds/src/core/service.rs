@@ -110,6 +110,10 @@ impl Kind for Service {
         warnings::of(self)
     }
 
+    fn warnings_on_sub(&self, _sub: &str) -> Vec<String> {
+        warnings::of_status(self)
+    }
+
     fn columns() -> &'static [Column<Self>] {
         const {
             &[

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use apimachinery::field::{Error, Errors, Path};
+use apimachinery::names;
 use k8s_openapi::api::discovery::v1::{self as discovery, EndpointSlice};
+use serde_json::Value;
 
 use crate::columns::Column;
 use crate::core::endpoints::first_three;
@@ -11,7 +13,7 @@ use crate::core::pod::PROTOCOLS;
 use crate::def::KindDef;
 use crate::rules::{self, list, text};
 use crate::typed::Kind;
-use crate::util::{each, set_default};
+use crate::util::{each, remove, set_default};
 
 /// Most endpoints and ports of a slice, and addresses of an endpoint.
 const MAX_ENDPOINTS: usize = 1000;
@@ -24,16 +26,27 @@ const MAX_TOPOLOGY: usize = 16;
 
 const MAX_HINTS: usize = 8;
 
+/// The cluster's own controllers: what they write is in its canonical form, and very many.
+const MANAGERS: &[&str] = &["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
+
 impl Kind for EndpointSlice {
     const DEF: KindDef = KindDef::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice")
         .create_on_update()
         .generation();
 
-    fn apply_defaults(object: &mut serde_json::Value) {
+    fn apply_defaults(object: &mut Value) {
         for port in each(object, "ports") {
             set_default(port, "name", "");
             set_default(port, "protocol", "TCP");
         }
+    }
+
+    fn prepare_create(object: &mut Value) {
+        drop_topology(object, &Value::Null);
+    }
+
+    fn prepare_update(object: &mut Value, old: &Value) {
+        drop_topology(object, old);
     }
 
     fn validate(&self, errors: &mut Errors) {
@@ -55,6 +68,26 @@ impl Kind for EndpointSlice {
         }
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let old = (self.address_type == "FQDN").then(|| "spec.addressType: FQDN endpoints are deprecated".to_owned());
+        old.into_iter().chain(self.warnings_on_update(self)).collect()
+    }
+
+    fn warnings_on_update(&self, _old: &Self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let manager = self.metadata.labels.as_ref().and_then(|labels| labels.get("endpointslice.kubernetes.io/managed-by"));
+        if manager.is_some_and(|manager| MANAGERS.contains(&manager.as_str())) {
+            return warnings;
+        }
+        for (index, endpoint) in list(&self.endpoints).iter().enumerate() {
+            let path = Path::new("endpoints").index(index).child("addresses");
+            for (index, address) in endpoint.addresses.iter().enumerate() {
+                rules::warn_of_ip(&path.index(index), address, &mut warnings);
+            }
+        }
+        warnings
+    }
+
     fn columns() -> &'static [Column<Self>] {
         const {
             &[
@@ -72,6 +105,24 @@ impl Kind for EndpointSlice {
                 }),
             ]
         }
+    }
+}
+
+/// `deprecatedTopology` is of the old version v1beta1 and cannot be written. What is there stays until the endpoints change; then the
+/// name of the node, which was a part of it, gets its own field.
+fn drop_topology(object: &mut Value, old: &Value) {
+    const HOSTNAME: &str = "/deprecatedTopology/kubernetes.io~1hostname";
+    if object.get("endpoints") == old.get("endpoints") {
+        return;
+    }
+    let before = || old.get("endpoints").and_then(Value::as_array).into_iter().flatten();
+    for endpoint in each(object, "endpoints") {
+        let node = endpoint.pointer(HOSTNAME).and_then(Value::as_str).map(str::to_owned);
+        let kept = |node: &String| before().any(|old| old.pointer(HOSTNAME).and_then(Value::as_str) == Some(node));
+        if let Some(node) = node.filter(|node| kept(node) && names::dns1123_subdomain(node).is_empty()) {
+            set_default(endpoint, "nodeName", node);
+        }
+        remove(endpoint, "deprecatedTopology");
     }
 }
 
@@ -147,7 +198,7 @@ fn validate_hints(hints: &discovery::EndpointHints, path: &Path, errors: &mut Er
                 errors.push(Error::duplicate(&at, *name));
             }
             if field == "forZones" {
-                errors.invalid_each(&at, name, apimachinery::names::label_value(name));
+                errors.invalid_each(&at, name, names::label_value(name));
             } else {
                 rules::dns_subdomain(&at, name, errors);
             }
@@ -178,8 +229,53 @@ fn validate_slice_ports(ports: &[discovery::EndpointPort], path: &Path, errors: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::check;
+    use crate::testing::{check, check_warnings};
     use serde_json::json;
+
+    /// Upstream's `Test_dropTopologyOnV1`.
+    #[test]
+    fn topology_is_not_written() {
+        let slice = |endpoints: Value| json!({"addressType": "IPv4", "endpoints": endpoints});
+        let of =
+            |node: &str| json!({"addresses": ["10.0.0.1"], "deprecatedTopology": {"kubernetes.io/hostname": node, "zone": "z"}});
+        let created = |endpoint: Value| {
+            let mut object = slice(json!([endpoint]));
+            EndpointSlice::prepare_create(&mut object);
+            object["endpoints"][0].clone()
+        };
+        assert_eq!(created(of("a")), json!({"addresses": ["10.0.0.1"]}));
+        let check = |old: Value, new: Value, expected: Value| {
+            let mut object = slice(new.clone());
+            EndpointSlice::prepare_update(&mut object, &slice(old));
+            assert_eq!(object["endpoints"], expected, "{new}");
+        };
+        let (plain, with) =
+            (json!({"addresses": ["10.0.0.1"]}), |node: &str| json!({"addresses": ["10.0.0.1"], "nodeName": node}));
+        check(json!([of("a")]), json!([of("a")]), json!([of("a")]));
+        check(json!([plain]), json!([of("a")]), json!([plain]));
+        check(json!([of("a")]), json!([of("a"), of("b")]), json!([with("a"), plain]));
+        let mut named = of("a");
+        named["nodeName"] = json!("b");
+        check(json!([of("a")]), json!([named]), json!([with("b")]));
+        check(json!([of("A b")]), json!([of("A b"), plain]), json!([plain, plain]));
+    }
+
+    /// KEP-4858, "API Warnings".
+    #[test]
+    fn warnings() {
+        let slice = |kind: &str, address: &str, manager: &str| {
+            json!({"metadata": {"labels": {"endpointslice.kubernetes.io/managed-by": manager}}, "addressType": kind,
+                "endpoints": [{"addresses": [address]}]})
+        };
+        let told = "endpoints[0].addresses[0]: IPv6 address \"FD00::1\" should be in RFC 5952 canonical format (\"fd00::1\")";
+        check_warnings::<EndpointSlice>(slice("IPv6", "fd00::1", "me"), &[]);
+        check_warnings::<EndpointSlice>(slice("IPv6", "FD00::1", "me"), &[told]);
+        check_warnings::<EndpointSlice>(slice("IPv6", "FD00::1", MANAGERS[0]), &[]);
+        check_warnings::<EndpointSlice>(slice("FQDN", "a.example", "me"), &["spec.addressType: FQDN endpoints are deprecated"]);
+        let of = |slice: Value| serde_json::from_value::<EndpointSlice>(slice).unwrap_or_default();
+        let (fqdn, odd) = (of(slice("FQDN", "a.example", "me")), of(slice("IPv6", "FD00::1", "me")));
+        assert_eq!((fqdn.warnings_on_update(&fqdn), odd.warnings_on_update(&odd)), (vec![], vec![told.to_owned()]));
+    }
 
     #[test]
     fn slices() {

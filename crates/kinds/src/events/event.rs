@@ -131,7 +131,7 @@ impl Strategy for EventsV1 {
         errors
     }
 
-    fn validate_sub(&self, _: &str, _: &Value, _: &Value) -> Errors {
+    fn validate_sub(&self, _: &str, _: &Value, _: &Value, _: &mut Vec<String>) -> Errors {
         Errors::new()
     }
 

@@ -39,7 +39,36 @@ impl Kind for RuntimeClass {
         }
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let selector = self.scheduling.as_ref().and_then(|scheduling| scheduling.node_selector.as_ref());
+        let renamed = selector.into_iter().flatten().filter_map(|(key, _)| pod::renamed_label(key));
+        renamed.map(|message| format!("scheduling.nodeSelector: {message}")).collect()
+    }
+
+    fn warnings_on_update(&self, _old: &Self) -> Vec<String> {
+        self.warnings()
+    }
+
     fn columns() -> &'static [Column<Self>] {
         const { &[Column::new("Handler", "Name of the runtime configuration on the nodes.", |class, _| class.handler.clone().into())] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::check_warnings;
+    use serde_json::json;
+
+    /// Upstream's `pkg/api/node/util.go`.
+    #[test]
+    fn old_labels() {
+        let class = |key: &str| json!({"handler": "runc", "scheduling": {"nodeSelector": {key: "x"}}});
+        check_warnings::<RuntimeClass>(json!({"handler": "runc"}), &[]);
+        check_warnings::<RuntimeClass>(class("kubernetes.io/arch"), &[]);
+        check_warnings::<RuntimeClass>(
+            class("beta.kubernetes.io/arch"),
+            &["scheduling.nodeSelector: deprecated since v1.14; use \"kubernetes.io/arch\" instead"],
+        );
     }
 }

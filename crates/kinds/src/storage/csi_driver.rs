@@ -8,7 +8,7 @@ use k8s_openapi::api::storage::v1::{CSIDriver, TokenRequest};
 use serde_json::{Value, json};
 
 use crate::columns::Column;
-use crate::def::KindDef;
+use crate::def::{KindDef, NameRule};
 use crate::rules::{self, list};
 use crate::typed::Kind;
 use crate::util::{child_object, or_none, set_default};
@@ -21,7 +21,7 @@ const MIN_PERIOD: i64 = 10;
 const MUTABLE: &[&str] = &["tokenRequests", "requiresRepublish", "seLinuxMount", "nodeAllocatableUpdatePeriodSeconds"];
 
 impl Kind for CSIDriver {
-    const DEF: KindDef = KindDef::of::<Self>("csidriver").returns_deleted().cluster().versioned();
+    const DEF: KindDef = KindDef::of::<Self>("csidriver").name(NameRule::PathSegment).returns_deleted().cluster().versioned();
 
     fn apply_defaults(object: &mut Value) {
         let spec = child_object(object, "spec");
@@ -58,6 +58,11 @@ impl Kind for CSIDriver {
             let set = spec.service_account_token_in_secrets;
             errors.push(Error::invalid(&path.child("serviceAccountTokenInSecrets"), json!(set), detail));
         }
+    }
+
+    /// A name is that of a driver, as volumes have it.
+    fn validate_create(&self, errors: &mut Errors) {
+        rules::driver_name(&Path::new("name"), self.metadata.name.as_deref().unwrap_or_default(), errors);
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {

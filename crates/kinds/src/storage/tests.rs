@@ -5,7 +5,7 @@ use k8s_openapi::api::storage::v1::{
 };
 use serde_json::{Value, json};
 
-use crate::testing::{check, check_row, check_status, check_update, check_warnings, defaulted, with};
+use crate::testing::{check, check_row, check_status, check_update, check_warnings, defaulted, with, wrong_with};
 use crate::typed::Kind;
 
 const EPOCH: &str = "1970-01-01T00:00:00Z";
@@ -106,6 +106,18 @@ fn csi_drivers() {
         json!({"attachRequired": true, "podInfoOnMount": false, "storageCapacity": false, "requiresRepublish": false,
             "seLinuxMount": false, "fsGroupPolicy": "ReadWriteOnceWithFSType", "volumeLifecycleModes": ["Persistent"]})
     );
+    // Upstream's `TestCSIDriverValidation`: names of 63 bytes, in mixed case.
+    let called = |name: &str| named(name, json!({"spec": {}}));
+    let (most, more) = ("a".repeat(63), "a".repeat(64));
+    for name in ["d.example", "io.Kubernetes.Storage.CSI.Driver", most.as_str()] {
+        check::<CSIDriver>(called(name), &[]);
+    }
+    check::<CSIDriver>(called(&more), &["name: Too long: may not be more than 63 bytes"]);
+    assert!(
+        matches!(wrong_with::<CSIDriver>(called("_driver")).as_slice(), [one] if one.starts_with("name: Invalid value: \"_driver\""))
+    );
+    assert_eq!(CSIDriver::DEF.name.check("Driver", false), Vec::<String>::new());
+    check_update::<CSIDriver>(called(&more), with(&called(&more), json!({"spec": {"podInfoOnMount": true}})), &[]);
     let tokens = json!([{"audience": ""}, {"audience": "gcp", "expirationSeconds": 600}]);
     check::<CSIDriver>(driver(json!({"volumeLifecycleModes": ["Persistent", "Ephemeral"], "tokenRequests": tokens})), &[]);
     check::<CSIDriver>(

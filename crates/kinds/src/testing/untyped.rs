@@ -40,7 +40,7 @@ pub(crate) fn updated(old: Value, new: Value) -> Vec<String> {
 #[track_caller]
 pub(crate) fn updated_through(sub: &str, old: Value, new: Value) -> Vec<String> {
     let ((strategy, old), (_, new)) = (prepared(old), prepared(new));
-    strategy.validate_sub(sub, &new, &old).iter().map(ToString::to_string).collect()
+    strategy.validate_sub(sub, &new, &old, &mut Vec::new()).iter().map(ToString::to_string).collect()
 }
 
 /// Cells of an object's row, without its age.

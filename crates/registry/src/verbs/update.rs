@@ -159,7 +159,7 @@ fn validate_change(target: Target<'_>, object: &mut Value, old: &mut Value) -> R
     let own = without_managed_fields(object, |object| {
         without_managed_fields(old, |old| match sub {
             "" => strategy.validate_update(object, old, &mut found),
-            _ => strategy.validate_sub(sub, object, old),
+            _ => strategy.validate_sub(sub, object, old, &mut found),
         })
     });
     if let Some(fields) = old.as_object_mut() {

@@ -5,16 +5,22 @@ use apimachinery::names;
 use apimachinery::quantity::Quantity;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscalerSpec, MetricIdentifier, MetricSpec, MetricTarget};
 
-use super::validate_reference;
+use super::{Version, validate_reference};
 use crate::rules::resources::{amount, container_resource_name};
-use crate::rules::{self, list};
+use crate::rules::{self, list, text};
 
 const TYPES: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
 
-pub(super) fn validate(spec: &HorizontalPodAutoscalerSpec, path: &Path, errors: &mut Errors) {
+pub(super) fn validate(
+    spec: &HorizontalPodAutoscalerSpec,
+    old: Option<&HorizontalPodAutoscalerSpec>,
+    path: &Path,
+    errors: &mut Errors,
+) {
     let metrics = list(&spec.metrics);
+    let version = if old.is_some_and(is_unreadable) { Version::Any } else { Version::Readable };
     for (index, metric) in metrics.iter().enumerate() {
-        validate_metric(metric, &path.index(index), errors);
+        validate_metric(metric, version, &path.index(index), errors);
     }
     let outside = metrics.iter().any(|metric| ["Object", "External"].contains(&metric.type_.as_str()));
     if spec.min_replicas == Some(0) && !outside {
@@ -23,14 +29,21 @@ pub(super) fn validate(spec: &HorizontalPodAutoscalerSpec, path: &Path, errors: 
     }
 }
 
+/// Whether the version of an object that a metric is about is none.
+fn is_unreadable(spec: &HorizontalPodAutoscalerSpec) -> bool {
+    let objects =
+        list(&spec.metrics).iter().filter(|metric| metric.type_ == "Object").filter_map(|metric| metric.object.as_ref());
+    objects.map(|object| text(&object.described_object.api_version)).any(|given| Version::Readable.problem(given).is_some())
+}
+
 /// The source that the type names, and no other. Of several sources only the first is looked into.
-fn validate_metric(metric: &MetricSpec, path: &Path, errors: &mut Errors) {
+fn validate_metric(metric: &MetricSpec, version: Version, path: &Path, errors: &mut Errors) {
     let at = path.child("type");
     if metric.type_.is_empty() {
         errors.push(Error::required(&at, "must specify a metric source type"));
     }
     rules::supported(&at, Some(&metric.type_), TYPES, errors);
-    validate_first(metric, path, errors);
+    validate_first(metric, version, path, errors);
     let sources = [
         ("Object", "object", metric.object.is_some()),
         ("External", "external", metric.external.is_some()),
@@ -53,11 +66,11 @@ fn validate_metric(metric: &MetricSpec, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn validate_first(metric: &MetricSpec, path: &Path, errors: &mut Errors) {
+fn validate_first(metric: &MetricSpec, version: Version, path: &Path, errors: &mut Errors) {
     let one_amount = |target: &MetricTarget| target.value.is_some() || target.average_value.is_some();
     if let Some(object) = &metric.object {
         let path = path.child("object");
-        validate_reference(&object.described_object, &path.child("describedObject"), errors);
+        validate_reference(&object.described_object, version, &path.child("describedObject"), errors);
         validate_named(&object.metric, &object.target, &path, errors);
         let missing = !one_amount(&object.target);
         required(missing, &path, "averageValue", "must set either a target value or averageValue", errors);

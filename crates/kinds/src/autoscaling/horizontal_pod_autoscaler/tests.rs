@@ -3,8 +3,7 @@ use super::*;
 use apimachinery::patch;
 
 fn scaler(spec: &Value) -> Value {
-    let base =
-        json!({"metadata": {"name": "web"}, "spec": {"maxReplicas": 5, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}});
+    let base = json!({"metadata": {"name": "web"}, "spec": {"maxReplicas": 5, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}});
     let mut object = patch::merge(&base, &json!({"spec": spec})).unwrap();
     HorizontalPodAutoscaler::apply_defaults(&mut object);
     object
@@ -65,6 +64,44 @@ fn sizes_and_targets() {
             "metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas",
         ],
     );
+}
+
+/// Upstream's `TestValidationOptionsForHorizontalPodAutoscaler`: a reference says a group and a version, and one from before may stay.
+#[test]
+fn versions_of_references() {
+    let target = |version: Value, kind: &str| json!({"scaleTargetRef": {"apiVersion": version, "kind": kind}});
+    let metric = |version: &str| {
+        let object = json!({"describedObject": {"apiVersion": version, "kind": "Service", "name": "s"}, "metric": {"name": "m"},
+            "target": {"type": "Value", "value": "1"}});
+        json!({"metrics": [{"type": "Object", "object": object}]})
+    };
+    let (group, odd) = ("apiVersion must specify API group", "unexpected GroupVersion string: apps/v1/v2");
+    let at_target = |value: &str, detail: &str| format!("scaleTargetRef.apiVersion: Invalid value: \"{value}\": {detail}");
+    let of_metric = format!("metrics[0].object.describedObject.apiVersion: Invalid value: \"apps/v1/v2\": {odd}");
+    check(target(json!("sea.example/v1"), "Ship"), &[]);
+    check(target(json!(null), "Deployment"), &[&at_target("", group)]);
+    check(target(json!("v1"), "Deployment"), &[&at_target("v1", group)]);
+    check(target(json!(null), "ReplicationController"), &[]);
+    check(target(json!("v1"), "ReplicationController"), &[]);
+    for kind in ["Deployment", "ReplicationController"] {
+        check(target(json!("apps/v1/v2"), kind), &[&at_target("apps/v1/v2", odd)]);
+    }
+    check(metric(""), &[]);
+    check(metric("v1"), &[]);
+    check(metric("apps/v1/v2"), &[&of_metric]);
+
+    let changed = |old: Value, new: Value, expected: &[&str]| {
+        let expected: Vec<_> = expected.iter().map(|text| format!("spec.{text}")).collect();
+        let expected: Vec<_> = expected.iter().map(String::as_str).collect();
+        crate::testing::check_update::<HorizontalPodAutoscaler>(scaler(&old), scaler(&new), &expected);
+    };
+    let with = |spec: Value, max: i32| patch::merge(&spec, &json!({"maxReplicas": max})).unwrap();
+    let bare = target(json!(null), "Deployment");
+    changed(bare.clone(), with(bare.clone(), 7), &[]);
+    changed(bare.clone(), target(json!(null), "StatefulSet"), &[&at_target("", group)]);
+    changed(bare, target(json!("v1"), "Deployment"), &[&at_target("v1", group)]);
+    changed(metric("apps/v1/v2"), with(metric("apps/v1/v3"), 7), &[]);
+    changed(metric("v1"), metric("apps/v1/v2"), &[&of_metric]);
 }
 
 #[test]

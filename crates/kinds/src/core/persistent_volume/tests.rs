@@ -179,7 +179,22 @@ fn updates() {
     );
     let affinity = |key: &str| json!({"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [{"key": key, "operator": "Exists"}]}]}}});
     check(volume(json!({})), volume(affinity("a")), &[]);
-    check(volume(affinity("a")), volume(json!({})), &["nodeAffinity: Invalid value: null: field is immutable"]);
+    let fixed = "field is immutable, except for updating from beta label to GA";
+    check(volume(affinity("a")), volume(json!({})), &[&format!("nodeAffinity: Invalid value: null: {fixed}")]);
+    // Upstream's `TestValidatePersistentVolumeUpdate`: "affinity-*-beta-label-to-GA".
+    for (beta, stable) in [
+        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+        ("beta.kubernetes.io/os", "kubernetes.io/os"),
+        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+    ] {
+        check(volume(affinity(beta)), volume(affinity(stable)), &[]);
+        for (old, new) in [(stable, beta), (beta, "topology.kubernetes.io/none"), ("a", stable)] {
+            let shown = affinity(new)["nodeAffinity"].to_string();
+            check(volume(affinity(old)), volume(affinity(new)), &[&format!("nodeAffinity: Invalid value: {shown}: {fixed}")]);
+        }
+    }
     let class = |class: Value| of(json!({"csi": {"driver": "d", "volumeHandle": "h"}, "volumeAttributesClassName": class}));
     check(class(json!("a")), class(json!("b")), &[]);
     check(

@@ -1,12 +1,13 @@
 //! Rules for volumes, of their own and inside of a VolumeAttachment.
 
 use apimachinery::field::{Error, Errors, Path};
+use apimachinery::meta;
 use k8s_openapi::api::core::v1::{PersistentVolumeSpec, VolumeNodeAffinity};
 use serde_json::{Value, json};
 
 use super::{basic_resource, sources};
 use crate::core::persistent_volume_claim::{VOLUME_MODES, access_modes};
-use crate::core::pod::{diff, node_selector};
+use crate::core::pod::{diff, new_label, node_selector};
 use crate::rules::resources::amount;
 use crate::rules::{self, NOT_POSITIVE, list, text};
 
@@ -122,13 +123,29 @@ pub(super) fn validate_update(new: &PersistentVolumeSpec, old: &PersistentVolume
         errors.push(Error::forbidden(&Path::new("spec.persistentvolumesource"), detail));
     }
     rules::immutable(&Path::new("volumeMode"), &new.volume_mode, &old.volume_mode, errors);
-    if old.node_affinity.is_some() {
-        rules::immutable(&Path::new("nodeAffinity"), &new.node_affinity, &old.node_affinity, errors);
+    if let Some(old) = &old.node_affinity
+        && new.node_affinity.as_ref().is_none_or(|new| with_old_labels(new, old) != *old)
+    {
+        let detail = format!("{}, except for updating from beta label to GA", meta::IMMUTABLE);
+        errors.push(Error::invalid(&Path::new("nodeAffinity"), json!(new.node_affinity), detail));
     }
     if old.volume_attributes_class_name.is_some() && new.volume_attributes_class_name.is_none() {
         let detail = "update from non-nil value to nil is forbidden";
         errors.push(Error::forbidden(&Path::new("spec.volumeAttributesClassName"), detail));
     }
+}
+
+/// The affinity with those labels named as before that have got their new names: nodes lose the old ones some day.
+fn with_old_labels(new: &VolumeNodeAffinity, old: &VolumeNodeAffinity) -> VolumeNodeAffinity {
+    let mut same = new.clone();
+    let terms = same.required.iter_mut().flat_map(|selector| &mut selector.node_selector_terms);
+    for (new, old) in terms.zip(old.required.iter().flat_map(|selector| &selector.node_selector_terms)) {
+        let expressions = new.match_expressions.iter_mut().flatten().zip(list(&old.match_expressions));
+        for (new, old) in expressions.filter(|(new, old)| new_label(&old.key) == Some(new.key.as_str())) {
+            new.key.clone_from(&old.key);
+        }
+    }
+    same
 }
 
 /// The source in JSON. The secret with which a volume grows may be added to one that has none.

@@ -86,6 +86,9 @@ fn default_container(container: &mut Value) {
         if let Some(field) = variable.pointer_mut("/valueFrom/fieldRef") {
             set_zero(field, "apiVersion", "v1");
         }
+        if let Some(key) = variable.pointer_mut("/valueFrom/fileKeyRef") {
+            set_default(key, "optional", false);
+        }
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(probe) = container.get_mut(name) {
@@ -217,6 +220,20 @@ mod tests {
         let spec = defaulted(json!({"resources": {"limits": {"cpu": "2", "memory": "1Mi"}}, "containers": [
             {"name": "a", "resources": {"requests": {"cpu": "300m"}}}, {"name": "b", "resources": {"requests": {"cpu": "300m"}}}]}));
         assert_eq!(spec["resources"]["requests"], json!({"cpu": "600m", "memory": "1Mi"}));
+    }
+
+    /// KEP-3721: `optional` of a `fileKeyRef` is false where nothing is said, in pods and templates, of containers of each list.
+    #[test]
+    fn keys_of_files_are_needed() {
+        let env = json!([{"name": "A", "valueFrom": {"fileKeyRef": {"key": "a"}}}, {"name": "B", "valueFrom": {"fileKeyRef": {"key": "b", "optional": true}}}]);
+        let lists = ["initContainers", "containers", "ephemeralContainers"];
+        let spec: Value = lists.iter().map(|list| ((*list).to_owned(), json!([{"name": "a", "env": env}]))).collect();
+        let mut template = json!({"spec": spec});
+        default_template(&mut template);
+        for (spec, list) in [defaulted(spec), template["spec"].take()].iter().flat_map(|spec| lists.map(|list| (spec, list))) {
+            let optional = |index: usize| spec[list][0]["env"][index]["valueFrom"]["fileKeyRef"]["optional"].clone();
+            assert_eq!((optional(0), optional(1)), (json!(false), json!(true)), "{list}");
+        }
     }
 
     #[test]

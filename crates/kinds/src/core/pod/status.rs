@@ -59,6 +59,18 @@ pub(super) fn validate(pod: &Pod, old: &Pod, errors: &mut Errors) {
     devices::validate(new, spec, &path, errors);
 }
 
+/// Addresses that are right and written in another way than others write them.
+pub(super) fn warnings(pod: &Pod) -> Vec<String> {
+    let (mut warnings, path) = (Vec::new(), Path::new("status"));
+    let Some(status) = &pod.status else { return warnings };
+    let of_pod = list(&status.pod_ips).iter().map(|address| &address.ip).enumerate().map(|one| ("podIPs", one));
+    let of_host = list(&status.host_ips).iter().map(|address| &address.ip).enumerate().map(|one| ("hostIPs", one));
+    for (field, (index, address)) in of_pod.chain(of_host) {
+        rules::warn_of_ip(&path.child(field).index(index).child("ip"), address, &mut warnings);
+    }
+    warnings
+}
+
 fn lists(status: &PodStatus) -> [(&'static str, &[ContainerStatus]); 3] {
     [
         ("containerStatuses", list(&status.container_statuses)),
@@ -174,6 +186,20 @@ mod tests {
         let mut errors = Errors::new();
         validate(&pod(new), &pod(old), &mut errors);
         assert_eq!(errors.to_string(), expected);
+    }
+
+    /// KEP-4858, "API Warnings".
+    #[test]
+    fn addresses_in_other_words() {
+        let told = |field: &str| {
+            format!("status.{field}.ip: IPv6 address \"FD00::1\" should be in RFC 5952 canonical format (\"fd00::1\")")
+        };
+        let pod = |first: &str, second: &str| {
+            json!({"spec": {"containers": [{"name": "c", "image": "x"}]}, "status": {"qosClass": "BestEffort", "podIP": "10.0.0.1",
+                "podIPs": [{"ip": "10.0.0.1"}, {"ip": second}], "hostIP": first, "hostIPs": [{"ip": first}, {"ip": "10.0.0.2"}]}})
+        };
+        crate::testing::check_status_warnings::<Pod>(pod("fd00::1", "fd00::1"), &[]);
+        crate::testing::check_status_warnings::<Pod>(pod("FD00::1", "FD00::1"), &[&told("podIPs[1]"), &told("hostIPs[0]")]);
     }
 
     #[test]

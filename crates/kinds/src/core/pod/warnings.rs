@@ -26,18 +26,24 @@ const ANNOTATIONS: &[(&str, &str)] = &[
     ("security.alpha.kubernetes.io/sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
     ("security.alpha.kubernetes.io/unsafe-sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
 ];
-/// Labels of nodes that have new names.
-const LABELS: &[(&str, &str)] = &[
-    ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),
-    ("beta.kubernetes.io/os", "deprecated since v1.14; use \"kubernetes.io/os\" instead"),
-    ("failure-domain.beta.kubernetes.io/region", "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead"),
-    ("failure-domain.beta.kubernetes.io/zone", "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"),
-    ("beta.kubernetes.io/instance-type", "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"),
+/// Labels of nodes that have new names: the old one, the version since which there is a new one, and that.
+const LABELS: &[(&str, &str, &str)] = &[
+    ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
+    ("failure-domain.beta.kubernetes.io/region", "v1.17", "topology.kubernetes.io/region"),
+    ("failure-domain.beta.kubernetes.io/zone", "v1.17", "topology.kubernetes.io/zone"),
+    ("beta.kubernetes.io/instance-type", "v1.17", "node.kubernetes.io/instance-type"),
 ];
 
 /// What to say of a label of nodes that has a new name.
-pub(crate) fn renamed_label(key: &str) -> Option<&'static str> {
-    LABELS.iter().find(|(old, _)| *old == key).map(|(_, message)| *message)
+pub(crate) fn renamed_label(key: &str) -> Option<String> {
+    let (_, since, new) = LABELS.iter().find(|(old, _, _)| *old == key)?;
+    Some(format!("deprecated since {since}; use \"{new}\" instead"))
+}
+
+/// The new name of a label of nodes.
+pub(crate) fn new_label(key: &str) -> Option<&'static str> {
+    LABELS.iter().find(|(old, _, _)| *old == key).map(|(_, _, new)| *new)
 }
 
 /// A name that makes host names, and is no DNS label. `of` says whose.

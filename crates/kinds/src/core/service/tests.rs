@@ -7,6 +7,7 @@ use apimachinery::patch;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
+use crate::testing::check_status_warnings;
 use crate::typed::Kind;
 
 fn service(spec: &Value) -> Value {
@@ -270,6 +271,28 @@ fn warnings() {
         &["spec.externalIPs is ignored for headless services", "spec.externalIPs is deprecated"],
     );
     check(json!({"externalIPs": ["10.0.0.1"]}), &["spec.externalIPs is deprecated"]);
+    // KEP-4858, "API Warnings": a second way of writing the same address or range.
+    let told = |path: &str, address: &str, wanted: &str| {
+        format!("{path}: IPv6 address \"{address}\" should be in RFC 5952 canonical format (\"{wanted}\")")
+    };
+    let range =
+        "spec.loadBalancerSourceRanges[0]: IPv6 CIDR value \"FD00::/64\" should be in RFC 5952 canonical format (\"fd00::/64\")";
+    check(
+        json!({"clusterIP": "FD00::1", "clusterIPs": ["FD00::1"], "externalIPs": ["fd00::2", "fd00:0::2"], "loadBalancerIP": "FD00::3",
+            "loadBalancerSourceRanges": ["FD00::/64", "10.0.0.0/8"]}),
+        &[
+            &told("spec.clusterIPs[0]", "FD00::1", "fd00::1"),
+            &told("spec.externalIPs[1]", "fd00:0::2", "fd00::2"),
+            "spec.externalIPs is deprecated",
+            &told("spec.loadBalancerIP", "FD00::3", "fd00::3"),
+            range,
+        ],
+    );
+    let ingress = json!([{"ip": "fd00::1"}, {"ip": "FD00::1"}, {"hostname": "a.example"}]);
+    check_status_warnings::<Service>(
+        json!({"spec": {"type": "LoadBalancer"}, "status": {"loadBalancer": {"ingress": ingress}}}),
+        &[&told("status.loadBalancer.ingress[1]", "FD00::1", "fd00::1")],
+    );
 }
 
 /// KEP-5311: "Service names ... validated with NameIsDNSLabel()", so they may begin with a digit.

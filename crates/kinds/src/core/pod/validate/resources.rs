@@ -145,6 +145,10 @@ fn validate_claim_source(claim: &PodResourceClaim, path: &Path, errors: &mut Err
 /// What the pod as a whole asks for (KEP-2837).
 pub(super) fn validate_pod(spec: &PodSpec, path: &Path, errors: &mut Errors) {
     let Some(requirements) = &spec.resources else { return };
+    if spec.os.as_ref().is_some_and(|os| os.name == "windows") {
+        // Nothing else is worth saying of resources that cannot be there at all.
+        return errors.push(Error::forbidden(path, "may not be set for a windows pod").ratcheted());
+    }
     if requirements.claims.is_some() {
         errors.push(Error::forbidden(&path.child("claims"), "claims cannot be set for Resources at pod-level"));
     }

@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 
 use apimachinery::field::Path;
-use k8s_openapi::api::core::v1::{PodSpec, SecurityContext, Volume};
+use k8s_openapi::api::core::v1::{PodSpec, SecurityContext, Volume, VolumeDevice};
 
 use crate::rules::{list, text};
+
+/// What [`AnyContainer`] has of a container.
+type Parts<'a> = (&'a String, &'a Option<SecurityContext>, &'a Option<Vec<VolumeDevice>>);
 
 /// A pod's spec and facts derived from it.
 pub(super) struct Scope<'a> {
@@ -23,6 +26,8 @@ pub(super) struct AnyContainer<'a> {
     pub(super) index: usize,
     pub(super) name: &'a str,
     pub(super) security: Option<&'a SecurityContext>,
+    /// Volumes that it gets as devices.
+    pub(super) devices: &'a [VolumeDevice],
 }
 
 impl AnyContainer<'_> {
@@ -57,15 +62,17 @@ impl<'a> Scope<'a> {
     /// Init containers, containers, ephemeral containers.
     pub(super) fn all(&self) -> impl Iterator<Item = AnyContainer<'a>> + use<'a> {
         let spec = self.spec;
-        let init = list(&spec.init_containers).iter().map(|c| (&c.name, &c.security_context)).enumerate();
-        let main = spec.containers.iter().map(|c| (&c.name, &c.security_context)).enumerate();
-        let ephemeral = list(&spec.ephemeral_containers).iter().map(|c| (&c.name, &c.security_context)).enumerate();
+        let init = list(&spec.init_containers).iter().map(|c| (&c.name, &c.security_context, &c.volume_devices)).enumerate();
+        let main = spec.containers.iter().map(|c| (&c.name, &c.security_context, &c.volume_devices)).enumerate();
+        let ephemeral = list(&spec.ephemeral_containers).iter();
+        let ephemeral = ephemeral.map(|c| (&c.name, &c.security_context, &c.volume_devices)).enumerate();
         let named = |list| {
-            move |(index, (name, security)): (usize, (&'a String, &'a Option<SecurityContext>))| AnyContainer {
+            move |(index, (name, security, devices)): (usize, Parts<'a>)| AnyContainer {
                 list,
                 index,
                 name: name.as_str(),
                 security: security.as_ref(),
+                devices: devices.as_deref().unwrap_or_default(),
             }
         };
         init.map(named("initContainers")).chain(main.map(named("containers"))).chain(ephemeral.map(named("ephemeralContainers")))

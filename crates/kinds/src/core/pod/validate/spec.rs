@@ -8,6 +8,8 @@ use super::scope::Scope;
 use super::{affinity, containers, dns, ports, resources, scheduling, security, spread, volumes, windows};
 use crate::rules::{self, list, text};
 
+const NO_HOST_USERS: &str = "when `hostUsers` is false";
+
 /// Everything below `spec`.
 pub(super) fn validate(scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     let spec = scope.spec;
@@ -41,7 +43,7 @@ pub(super) fn validate(scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     windows::validate_os(scope, path, errors);
 }
 
-/// User namespaces cannot be combined with the host's other namespaces.
+/// User namespaces cannot be combined with the host's other namespaces, and devices know nothing of the mapping of ids (KEP-127).
 fn validate_host_users(scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     if scope.host_users() {
         return;
@@ -49,7 +51,10 @@ fn validate_host_users(scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     let spec = scope.spec;
     let shared = [("hostNetwork", spec.host_network), ("HostPID", spec.host_pid), ("HostIPC", spec.host_ipc)];
     for (field, _) in shared.into_iter().filter(|(_, on)| *on == Some(true)) {
-        errors.push(Error::forbidden(&path.child(field), "when `pod.Spec.HostUsers` is false"));
+        errors.push(Error::forbidden(&path.child(field), NO_HOST_USERS));
+    }
+    for container in scope.all().filter(|container| !container.devices.is_empty()) {
+        errors.push(Error::forbidden(&container.path(path).child("volumeDevices"), NO_HOST_USERS).ratcheted());
     }
 }
 
@@ -66,6 +71,12 @@ fn validate_names(spec: &PodSpec, path: &Path, errors: &mut Errors) {
         }
     }
     if let Some(name) = &spec.hostname_override {
+        // KEP-4762: "mutually exclusive" with both.
+        let others = [("setHostnameAsFQDN", spec.set_hostname_as_fqdn), ("hostNetwork", spec.host_network)];
+        for (field, _) in others.into_iter().filter(|(_, on)| *on == Some(true)) {
+            let detail = format!("may not be specified when {field} is true");
+            errors.push(Error::forbidden(&path.child("hostnameOverride"), detail).ratcheted());
+        }
         rules::dns_subdomain(&path.child("hostnameOverride"), name, errors);
         if name.len() > 64 {
             errors.push(Error::too_long(&path.child("hostnameOverride"), 64));

@@ -167,3 +167,22 @@ fn spreading() {
         &[&format!("{at}.matchLabelKeys[0]: Invalid value: \"a\": exists in both matchLabelKeys and labelSelector")],
     );
 }
+
+/// KEP-4762: `hostnameOverride` with `setHostnameAsFQDN` or `hostNetwork` "is not allowed"; a pod that has both already may still change.
+#[test]
+fn one_name_of_a_host() {
+    check(json!({"hostnameOverride": "a.b", "setHostnameAsFQDN": false, "hostNetwork": false}), &[]);
+    let both = json!({"hostnameOverride": "a.b", "setHostnameAsFQDN": true, "hostNetwork": true});
+    check(
+        both.clone(),
+        &[
+            "spec.hostnameOverride: Forbidden: may not be specified when setHostnameAsFQDN is true",
+            "spec.hostnameOverride: Forbidden: may not be specified when hostNetwork is true",
+        ],
+    );
+    let pod = |image: &str| {
+        let base = json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": [{"name": "c", "image": image}]}});
+        patch::merge(&base, &json!({"spec": both})).unwrap()
+    };
+    crate::testing::check_update::<Pod>(pod("x:1"), pod("x:2"), &[]);
+}

@@ -1,4 +1,5 @@
 use super::*;
+use crate::testing::check_update;
 
 #[test]
 fn identities() {
@@ -20,10 +21,7 @@ fn identities() {
     );
     check(
         json!({"hostUsers": false, "hostNetwork": true, "hostPID": true}),
-        &[
-            "spec.hostNetwork: Forbidden: when `pod.Spec.HostUsers` is false",
-            "spec.HostPID: Forbidden: when `pod.Spec.HostUsers` is false",
-        ],
+        &["spec.hostNetwork: Forbidden: when `hostUsers` is false", "spec.HostPID: Forbidden: when `hostUsers` is false"],
     );
     check_container(
         json!({"securityContext": {"procMount": "Unmasked", "allowPrivilegeEscalation": false, "privileged": true}}),
@@ -32,6 +30,27 @@ fn identities() {
             "securityContext: Invalid value: {\"allowPrivilegeEscalation\":false,\"privileged\":true,\"procMount\":\"Unmasked\"}: cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
         ],
     );
+}
+
+/// KEP-127, "Non-conformant volume types": a device in a user namespace is refused, and a pod that has one already may still change.
+#[test]
+fn devices_know_no_user_namespaces() {
+    let with = |users: bool, image: &str| {
+        let container =
+            |name: &str| json!({"name": name, "image": image, "volumeDevices": [{"name": "claim", "devicePath": "/dev/a"}]});
+        json!({"hostUsers": users, "containers": [container("c")], "initContainers": [container("i")],
+            "volumes": [{"name": "claim", "persistentVolumeClaim": {"claimName": "a"}}]})
+    };
+    check(with(true, "x:1"), &[]);
+    check(
+        with(false, "x:1"),
+        &[
+            "spec.initContainers[0].volumeDevices: Forbidden: when `hostUsers` is false",
+            "spec.containers[0].volumeDevices: Forbidden: when `hostUsers` is false",
+        ],
+    );
+    let pod = |spec: Value| json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec});
+    check_update::<Pod>(pod(with(false, "x:1")), pod(with(false, "x:2")), &[]);
 }
 
 #[test]
@@ -115,6 +134,10 @@ fn operating_systems() {
             "spec.containers[0].securityContext.privileged: Forbidden: cannot be set for a windows pod",
         ],
     );
+    // KEP-2837: "If the spec.os.name field ... is explicitly set to "windows", the Kubernetes API server will reject the Pod".
+    let sized = |os: &str| json!({"os": {"name": os}, "resources": {"requests": {"cpu": "1"}}});
+    check(sized("linux"), &[]);
+    check(sized("windows"), &["spec.resources: Forbidden: may not be set for a windows pod"]);
 }
 
 #[test]
