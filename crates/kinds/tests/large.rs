@@ -89,7 +89,7 @@ fn annotations_and_status_of_a_pod() {
         json!({"name": format!("n{n}"), "image": "i", "imageID": "i",
         "ready": false, "restartCount": 0, "state": {"running": {}}})
     });
-    strategy("Pod").validate_sub("status", &object, &old);
+    strategy("Pod").validate_sub("status", &object, &old, &mut Vec::new());
 }
 
 #[test]
