@@ -96,9 +96,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_wanted_is_as_it_is_stored() {
-        let registry = open().await.registry;
+        let opened = open().await;
+        let registry = &opened.registry;
         let resource = registry.resource("apiregistration.k8s.io", "v1", "apiservices").unwrap();
-        let all = wanted(&registry, &resource).unwrap();
+        let all = wanted(registry, &resource).unwrap();
         assert!(all.contains_key("v1.") && all.contains_key("v1.apps"));
         for (name, object) in all {
             let made = registry.create(&context(), &resource, "", None, object.clone()).await.unwrap();

@@ -63,7 +63,8 @@ impl Kind for CustomResourceDefinition {
     }
 
     fn prepare_create(object: &mut Value) {
-        object["status"] = json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": null});
+        // Upstream says null here, at which `kubectl wait` fails when it comes before the first condition; to typed clients both are the same.
+        object["status"] = json!({"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": null});
         store_in_storage_version(object);
     }
 

@@ -151,7 +151,7 @@ async fn with_an_api_service() {
     }
     let kept = async || loop {
         let found = admin(api, &format!("GET {SERVICES}/v1.example.com")).await.json();
-        if found["status"]["conditions"][0]["reason"] == "Local" && found["spec"].get("service").is_none() {
+        if found["status"]["conditions"][0]["reason"] == "Local" && found["spec"]["service"].is_null() {
             break found;
         }
         tokio::task::yield_now().await;

@@ -28,7 +28,7 @@ fn defaults() {
     assert_eq!((&names["singular"], &names["listKind"]), (&json!("plural"), &json!("PluralList")));
     assert_eq!(object["spec"]["conversion"], json!({"strategy": "None"}));
     strategy.prepare_create(&mut object);
-    assert_eq!(object["status"]["storedVersions"], json!(["v1"]));
+    assert_eq!((&object["status"]["storedVersions"], &object["status"]["conditions"]), (&json!(["v1"]), &json!([])));
     let old = object.clone();
     let mut second = object["spec"]["versions"][0].clone();
     (second["name"], object["spec"]["versions"][0]["storage"]) = ("v2".into(), false.into());

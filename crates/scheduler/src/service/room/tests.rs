@@ -30,6 +30,9 @@ fn info(pod: &Arc<Pod>) -> Arc<PodInfo> {
     Arc::new(PodInfo::new(pod.clone()))
 }
 
+/// What ends a promise, or does not.
+type Way = Box<dyn FnOnce(&mut Scheduler)>;
+
 /// Upstream, eventhandlers.go: what happens to a nominated pod that goes, or loses its nomination, counts as AssignedPodDelete for pods of the same
 /// or lower priority, since these were kept from its room as if it had been there.
 #[tokio::test]
@@ -50,7 +53,7 @@ async fn who_was_kept_from_promised_room_is_tried_when_the_promise_ends() {
         let promised = info(&promised);
         move |scheduler: &mut Scheduler| scheduler.place(promised, node.to_owned(), trial(), &Attempt::default())
     };
-    let ways: Vec<(&str, Box<dyn FnOnce(&mut Scheduler)>, bool)> = vec![
+    let ways: Vec<(&str, Way, bool)> = vec![
         ("bound elsewhere", Box::new(changed(&[("/spec/nodeName", "m")])), true),
         ("bound there", Box::new(changed(&[("/spec/nodeName", "n")])), false),
         ("finished", Box::new(changed(&[("/status/phase", "Failed")])), true),
