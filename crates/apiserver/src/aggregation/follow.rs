@@ -237,7 +237,7 @@ impl Aggregation {
     /// Keeps the APIServices of what is served here (upstream: the table in `autoregister_controller.go`): those of custom resources
     /// always, those of the program when it starts. What nobody has marked as kept is its owner's.
     async fn keep_local(&mut self, resource: &Arc<Served>, all: &BTreeMap<String, Value>) -> Result<(), Status> {
-        let wanted = local::wanted(&self.registry, resource)?;
+        let wanted = local::wanted(&self.registry.catalog());
         let kept = |object: &Value| match meta::label(object, local::MANAGED) {
             Some("true") => true,
             Some("onstart") => !self.started,

@@ -3,11 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use apimachinery::Status;
-use registry::{Catalog, Registry, Served};
+use registry::Catalog;
 use serde_json::{Value, json};
-
-use crate::bootstrap::context;
 
 /// Who keeps an APIService: `onstart` for those of the program, which may be deleted, `true` for those of custom resources.
 pub(super) const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
@@ -57,15 +54,9 @@ pub(crate) fn local_priority(group: &str, version: &str, custom: bool) -> i64 {
     }
 }
 
-/// The APIServices of what is served, by name, in the form in which they are stored, with which they are compared: what differs would be
-/// written at each start, and a full disk refuses that.
-pub(super) fn wanted(registry: &Registry, resource: &Served) -> Result<BTreeMap<String, Value>, Status> {
-    let mut all = of(&registry.catalog());
-    all.values_mut().try_for_each(|object| resource.decode(&context(), "", object))?;
-    Ok(all)
-}
-
-fn of(catalog: &Catalog) -> BTreeMap<String, Value> {
+/// The APIServices of what is served, by name. Their specs are in the form in which they are stored, with which they are compared: what differs
+/// would be written at each start, and a full disk refuses that.
+pub(super) fn wanted(catalog: &Catalog) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
     for served in catalog.iter() {
         let (group, version, custom) = (&*served.def.group, &*served.def.version, served.is_custom());
@@ -77,8 +68,8 @@ fn of(catalog: &Catalog) -> BTreeMap<String, Value> {
         let priorities = if custom { CUSTOM } else { (group_priority(group), local_priority(group, version, false)) };
         let name = format!("{version}.{group}");
         all.entry(name.clone()).or_insert_with(|| {
-            let mut spec = json!({"version": version, "groupPriorityMinimum": priorities.0, "versionPriority": priorities.1});
-            // Where it is empty it is left out, as in what is stored, which is compared with this.
+            let mut spec =
+                json!({"service": null, "version": version, "groupPriorityMinimum": priorities.0, "versionPriority": priorities.1});
             if !group.is_empty() {
                 spec["group"] = group.into();
             }
@@ -92,6 +83,7 @@ fn of(catalog: &Catalog) -> BTreeMap<String, Value> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::bootstrap::context;
     use crate::testing::open;
 
     #[tokio::test]
@@ -99,10 +91,12 @@ mod tests {
         let opened = open().await;
         let registry = &opened.registry;
         let resource = registry.resource("apiregistration.k8s.io", "v1", "apiservices").unwrap();
-        let all = wanted(registry, &resource).unwrap();
+        let all = wanted(&registry.catalog());
         assert!(all.contains_key("v1.") && all.contains_key("v1.apps"));
         for (name, object) in all {
-            let made = registry.create(&context(), &resource, "", None, object.clone()).await.unwrap();
+            let mut decoded = object.clone();
+            resource.decode(&context(), "", &mut decoded).unwrap();
+            let made = registry.create(&context(), &resource, "", None, decoded).await.unwrap();
             assert_eq!(made.value()["spec"], object["spec"], "{name}");
         }
     }

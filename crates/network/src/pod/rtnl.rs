@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use crate::netlink::{Buffer, CREATE, EXCL, Error, REPLACE, Socket, attribute};
-use crate::nft::octets;
+use crate::nft::{Family, octets};
 
 const NEW_LINK: u16 = libc::RTM_NEWLINK;
 const DEL_LINK: u16 = libc::RTM_DELLINK;
@@ -295,22 +295,21 @@ impl Links {
         unless(Errno::ENOENT, deleted)
     }
 
+    /// Hands the routes of one family to `each`: what their messages carry.
+    fn each_route(&mut self, of: Family, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
+        let header = [family(of.unspecified()), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        self.0.dump("list routes", GET_ROUTE, &header, |_| (), |reply| each(reply.payload))
+    }
+
     /// The MTU of the link of the default route.
     pub(crate) fn default_mtu(&mut self) -> Result<Option<u32>, Error> {
         let mut link = None;
-        let header = [libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        self.0.dump(
-            "list routes",
-            GET_ROUTE,
-            &header,
-            |_| (),
-            |reply| {
-                // rtm_dst_len 0 in the main table
-                if let Some([_, 0, _, _, libc::RT_TABLE_MAIN, ..]) = reply.payload.get(..12) {
-                    link = link.or(attribute(&reply.payload[12..], libc::RTA_OIF).and_then(number));
-                }
-            },
-        )?;
+        self.each_route(Family::V4, |route| {
+            // rtm_dst_len 0 in the main table
+            if let Some([_, 0, _, _, libc::RT_TABLE_MAIN, ..]) = route.get(..12) {
+                link = link.or(attribute(&route[12..], libc::RTA_OIF).and_then(number));
+            }
+        })?;
         Ok(self.links()?.into_iter().find(|candidate| Some(candidate.index) == link).map(|link| link.mtu))
     }
 }

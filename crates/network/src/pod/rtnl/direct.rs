@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::gateways::destination;
-use super::{GET_ROUTE, Links, NEW_LINK, family, link_header, number, text};
+use super::{Links, NEW_LINK, link_header, number, text};
 use crate::netlink::{CREATE, EXCL, Error, attribute};
 use crate::nft::Family;
 
@@ -30,8 +30,7 @@ impl Links {
     pub(crate) fn direct_routes(&mut self, link: u32) -> Result<BTreeSet<IpNet>, Error> {
         let mut all = BTreeSet::new();
         for kind in [Family::V4, Family::V6] {
-            let header = [family(kind.unspecified()), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            self.0.dump("list routes", GET_ROUTE, &header, |_| (), |reply| all.extend(direct(reply.payload, link)))?;
+            self.each_route(kind, |route| all.extend(direct(route, link)))?;
         }
         Ok(all)
     }

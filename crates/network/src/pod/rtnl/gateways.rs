@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 
 use super::vxlan::route_header;
-use super::{GET_ROUTE, Links, NEW_LINK, NEW_ROUTE, UP, address, family, number, octets, text, unless};
+use super::{Links, NEW_LINK, NEW_ROUTE, UP, address, number, octets, text, unless};
 use crate::netlink::{CREATE, Error, REPLACE, Reply, attribute};
 use crate::nft::Family;
 
@@ -63,8 +63,7 @@ impl Links {
     pub(crate) fn gateways(&mut self) -> Result<BTreeMap<IpNet, IpAddr>, Error> {
         let mut all = BTreeMap::new();
         for kind in [Family::V4, Family::V6] {
-            let header = [family(kind.unspecified()), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            self.0.dump("list routes", GET_ROUTE, &header, |_| (), |reply| all.extend(gateway(reply.payload)))?;
+            self.each_route(kind, |route| all.extend(gateway(route)))?;
         }
         Ok(all)
     }
@@ -72,17 +71,10 @@ impl Links {
     /// The names of the links by which those of IPv4 lead.
     pub(crate) fn gateway_links(&mut self) -> Result<BTreeSet<String>, Error> {
         let mut all = BTreeSet::new();
-        let header = [libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        self.0.dump(
-            "list routes",
-            GET_ROUTE,
-            &header,
-            |_| (),
-            |reply| {
-                let link = || attribute(reply.payload.get(12..)?, libc::RTA_OIF).and_then(number);
-                all.extend(gateway(reply.payload).and_then(|_| link()));
-            },
-        )?;
+        self.each_route(Family::V4, |route| {
+            let link = || attribute(route.get(12..)?, libc::RTA_OIF).and_then(number);
+            all.extend(gateway(route).and_then(|_| link()));
+        })?;
         Ok(self.links()?.into_iter().filter(|link| all.contains(&link.index)).map(|link| link.name).collect())
     }
 }

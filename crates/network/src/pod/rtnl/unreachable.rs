@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::gateways::{PROTOCOL, destination};
 use super::vxlan::route_header;
-use super::{GET_ROUTE, Links, NEW_ROUTE, family, octets, unless};
+use super::{Links, NEW_ROUTE, octets, unless};
 use crate::netlink::{Buffer, CREATE, Error, REPLACE};
 use crate::nft::Family;
 
@@ -34,8 +34,7 @@ impl Links {
     pub(crate) fn unreachable(&mut self) -> Result<BTreeSet<IpNet>, Error> {
         let mut all = BTreeSet::new();
         for kind in [Family::V4, Family::V6] {
-            let header = [family(kind.unspecified()), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            self.0.dump("list routes", GET_ROUTE, &header, |_| (), |reply| all.extend(parse(reply.payload)))?;
+            self.each_route(kind, |route| all.extend(parse(route)))?;
         }
         Ok(all)
     }

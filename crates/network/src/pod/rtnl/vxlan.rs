@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use nix::errno::Errno;
 
-use super::{GET_ROUTE, Links, Mac, NEW_LINK, NEW_ROUTE, address, family, link_header, neighbour_header, number, octets, unless};
+use super::{Links, Mac, NEW_LINK, NEW_ROUTE, address, family, link_header, neighbour_header, number, octets, unless};
 use crate::netlink::{CREATE, EXCL, Error, REPLACE, attribute};
 use crate::nft::Family;
 use crate::pod::nodes::Entries;
@@ -124,15 +124,7 @@ impl Links {
         for family in [Family::V4, Family::V6] {
             let code = self::family(family.unspecified());
             let header = [code, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            self.0.dump(
-                "list routes",
-                GET_ROUTE,
-                &header,
-                |_| (),
-                |reply| {
-                    entries.routes.extend(parse_route(reply.payload, link));
-                },
-            )?;
+            self.each_route(family, |route| entries.routes.extend(parse_route(route, link)))?;
             self.0.dump(
                 "list neighbours",
                 libc::RTM_GETNEIGH,

@@ -75,21 +75,9 @@ fn processors_of_version_1() {
     assert_eq!(cpu_v1(dir.path(), None).map(|cpu| (cpu.total, cpu.periods, cpu.shares)), Some((1_234_567, 0, None)));
 }
 
-#[test]
-fn memory_of_version_2() {
-    let stat = "anon 30\nfile 60\nkernel 9\nkernel_stack 1\nfile_mapped 12\nfile_dirty 1\ninactive_anon 3\nactive_anon 4\n\
-                inactive_file 25\nactive_file 35\npgfault 4\npgmajfault 2\n";
-    let dir = group(&[
-        ("memory.current", "100\n"),
-        ("memory.stat", stat),
-        ("memory.max", "max\n"),
-        ("memory.peak", "140\n"),
-        ("memory.min", "0\n"),
-        ("memory.swap.current", "5\n"),
-        ("memory.swap.max", "max\n"),
-        ("memory.events", "low 0\nhigh 1\nmax 6\noom 3\noom_kill 2\noom_group_kill 0\n"),
-    ]);
-    let unlimited = MemoryUsage {
+/// What the groups of both versions say while they have no limits.
+fn unlimited() -> MemoryUsage {
+    MemoryUsage {
         usage: 100,
         working_set: 75,
         rss: 30,
@@ -108,12 +96,28 @@ fn memory_of_version_2() {
         page_faults: 4,
         major_page_faults: 2,
         own_page_faults: [4, 2],
-    };
-    assert_eq!(memory(dir.path(), true), Some(unlimited));
+    }
+}
+
+#[test]
+fn memory_of_version_2() {
+    let stat = "anon 30\nfile 60\nkernel 9\nkernel_stack 1\nfile_mapped 12\nfile_dirty 1\ninactive_anon 3\nactive_anon 4\n\
+                inactive_file 25\nactive_file 35\npgfault 4\npgmajfault 2\n";
+    let dir = group(&[
+        ("memory.current", "100\n"),
+        ("memory.stat", stat),
+        ("memory.max", "max\n"),
+        ("memory.peak", "140\n"),
+        ("memory.min", "0\n"),
+        ("memory.swap.current", "5\n"),
+        ("memory.swap.max", "max\n"),
+        ("memory.events", "low 0\nhigh 1\nmax 6\noom 3\noom_kill 2\noom_group_kill 0\n"),
+    ]);
+    assert_eq!(memory(dir.path(), true), Some(unlimited()));
     for (file, text) in [("memory.max", "200\n"), ("memory.min", "50\n"), ("memory.swap.max", "0\n")] {
         fs::write(dir.path().join(file), text).unwrap();
     }
-    let limited = MemoryUsage { limit: Some(200), reservation: Some(50), swap_limit: Some(0), ..unlimited };
+    let limited = MemoryUsage { limit: Some(200), reservation: Some(50), swap_limit: Some(0), ..unlimited() };
     assert_eq!(memory(dir.path(), true), Some(limited));
     // The parts are counted after the whole.
     let late = memory(group(&[("memory.current", "10\n"), ("memory.stat", "inactive_file 25\n")]).path(), true).unwrap();
@@ -138,26 +142,7 @@ fn memory_of_version_1() {
         ("memory.failcnt", "6\n"),
         ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
     ]);
-    let unlimited = MemoryUsage {
-        usage: 100,
-        working_set: 75,
-        rss: 30,
-        cache: 60,
-        mapped: 12,
-        active_file: 35,
-        inactive_file: 25,
-        kernel: 9,
-        swap: 5,
-        limit: None,
-        swap_limit: None,
-        reservation: None,
-        most: 140,
-        limit_hits: 6,
-        oom_kills: 2,
-        page_faults: 40,
-        major_page_faults: 2,
-        own_page_faults: [11, 1],
-    };
+    let unlimited = MemoryUsage { page_faults: 40, own_page_faults: [11, 1], ..unlimited() };
     assert_eq!(memory(dir.path(), false), Some(unlimited));
     for (file, text) in
         [("memory.limit_in_bytes", "200\n"), ("memory.memsw.limit_in_bytes", "260\n"), ("memory.soft_limit_in_bytes", "50\n")]
