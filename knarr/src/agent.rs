@@ -21,7 +21,7 @@ use client::remote::Remote;
 use tokio::sync::Notify;
 
 use crate::bootstrap::nodes::{CLUSTER, NODE_AUTHORITY};
-use crate::node::{self, Certificates, Clients, Cluster, Node};
+use crate::node::{self, Certificates, Clients, Cluster, Node, Running};
 use crate::paths::{Paths, spelled};
 use crate::process::{self, Ending, create_private, make_private};
 use crate::{cli, identity, preflight, systemd};
@@ -44,18 +44,19 @@ pub(crate) fn run(options: cli::Agent) -> Result<()> {
 
 async fn serve(options: cli::Agent) -> Result<()> {
     let (tasks, failures) = Tasks::root();
-    let ending = Ending::new(failures)?;
+    let mut ending = Ending::new(failures)?;
+    let running = Running::default();
     let paths = Paths::new(&options.data_dir);
     create_private(&options.data_dir)?;
     process::lock_for_life(&paths.lock())?;
     for part in [paths.pki(), paths.runtime(), paths.kubelet(), paths.network()] {
         make_private(&part)?;
     }
-    let ended = ending.wait(start(&options, &paths, &tasks)).await;
+    let ended = ending.wait(start(&options, &paths, &running, &tasks)).await;
     process::tell_end(&ended);
     // An error tells of itself; one at the start has stopped nothing.
     if ended.is_ok() {
-        tracing::info!("stopping; pods keep running");
+        ending.drain(&running, &options.node.shutdown).await?;
     }
     if !tasks.drain(DRAIN).await {
         tracing::warn!(left = tasks.len(), "some components did not end in time");
@@ -64,7 +65,7 @@ async fn serve(options: cli::Agent) -> Result<()> {
 }
 
 /// Starts the node, and ends only when it has to be built anew.
-async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()> {
+async fn start(options: &cli::Agent, paths: &Paths, running: &Running, tasks: &Tasks) -> Result<()> {
     let identity = node::Identity::of(&options.node)?;
     paths.keep_node_name(&identity.name)?;
     let mut member = Member::new(options, paths, identity.clone()).await?;
@@ -90,7 +91,7 @@ async fn start(options: &cli::Agent, paths: &Paths, tasks: &Tasks) -> Result<()>
     let tunnel = tunnel::keep(server, tls, Arc::new(reach), opened.clone(), tasks.clone());
     let name = node.identity.name.clone();
     let own = node.identity.routed();
-    let changed = Node::build(node, paths, &clients, member.as_ref(), &Readiness::default(), tasks).await?.start().await?;
+    let changed = Node::build(node, paths, &clients, member.as_ref(), &Readiness::default(), tasks).await?.start(running).await?;
     for kind in [Kind::Client, Kind::Serving] {
         let keeper = member.clone().keep(kind, clients.kubelet(), tasks.clone());
         tasks.spawn_until_cancelled(format!("{} certificate", kind.name()), OnFailure::Shutdown, keeper);

@@ -2,12 +2,15 @@
 
 mod access;
 mod certificate;
+mod cluster;
+mod configuration;
 mod dev;
 mod flags;
 mod image;
 mod image_gc;
 mod node;
 mod pressure;
+mod service_account;
 mod shutdown;
 mod snapshot;
 
@@ -22,11 +25,13 @@ use ipnet::IpNet;
 
 use self::access::{Audit, Authentication, Authorization};
 pub(crate) use self::certificate::{Certificate, CertificateCommand, CheckForm};
+use self::cluster::Cluster;
 pub(crate) use self::dev::{DEV_DIRECTORY, Dev, DevCommand};
 pub(crate) use self::image::{Form, Image, ImageCommand};
 pub(crate) use self::image_gc::ImageGc;
 pub(crate) use self::node::{Node, ShareImages};
 pub(crate) use self::pressure::Pressure;
+use self::service_account::ServiceAccount;
 pub(crate) use self::shutdown::Shutdown;
 pub(crate) use self::snapshot::{Snapshot, SnapshotCommand};
 
@@ -53,16 +58,24 @@ enum LogFormat {
 impl Cli {
     /// Reads the command line; ends the program where it cannot be understood.
     pub(crate) fn read(args: Vec<OsString>) -> Self {
+        Self::of(args).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Reads the command line, and the file of options that it names.
+    fn of(args: Vec<OsString>) -> Result<Self, clap::Error> {
         let mut command = Self::command();
-        let mut matches = command.try_get_matches_from_mut(args).unwrap_or_else(|error| error.exit());
+        command.build();
+        let args =
+            configuration::complete(&command, args).map_err(|why| command.error(clap::error::ErrorKind::ValueValidation, why))?;
+        let mut matches = command.try_get_matches_from_mut(args)?;
         let flags = flags::all(&command, &matches);
-        let mut cli = Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
+        let mut cli = Self::from_arg_matches_mut(&mut matches)?;
         match &mut cli.command {
             Command::Server(options) => options.node.flags = flags,
             Command::Agent(options) => options.node.flags = flags,
             _ => {}
         }
-        cli
+        Ok(cli)
     }
 
     /// What completes the command line in a shell.
@@ -117,6 +130,9 @@ pub(crate) enum Command {
 /// Options of `knarr server`.
 #[derive(Args, Clone)]
 pub(crate) struct Server {
+    /// File of options (YAML), by their names, such as `port: 7443` or `tls-san: [a, b]`. The command line counts in its place.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
     /// Where everything is kept.
     #[arg(long, default_value = crate::paths::DEFAULT)]
     pub(crate) data_dir: PathBuf,
@@ -158,6 +174,10 @@ pub(crate) struct Server {
     #[arg(long, default_value_t = 0)]
     pub(crate) hollow_nodes: usize,
     #[command(flatten)]
+    pub(crate) cluster: Cluster,
+    #[command(flatten)]
+    pub(crate) service_account: ServiceAccount,
+    #[command(flatten)]
     pub(crate) audit: Audit,
     #[command(flatten)]
     pub(crate) authentication: Authentication,
@@ -188,6 +208,9 @@ pub(crate) struct Server {
 /// Options of `knarr agent`.
 #[derive(Args, Clone)]
 pub(crate) struct Agent {
+    /// File of options (YAML), by their names, such as `server: https://HOST:6443`. The command line counts in its place.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
     /// Where the server is: https://HOST:PORT.
     #[arg(long)]
     pub(crate) server: String,

@@ -120,7 +120,7 @@ fn detach(options: &Dev) -> Result<()> {
 
 async fn serve(options: Dev, left: Option<State>) -> Result<()> {
     let (tasks, failures) = Tasks::root();
-    let ending = Ending::new(failures)?;
+    let mut ending = Ending::new(failures)?;
     let dir = options.data_dir.clone();
     if let Some(left) = left {
         tracing::info!("removing what a cluster has left here");

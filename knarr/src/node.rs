@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::network::Backend;
@@ -85,6 +85,16 @@ pub(crate) struct Cluster {
     pub(crate) domain: String,
 }
 
+/// The kubelet of a node, from when it runs. Clones are of the same node.
+#[derive(Clone, Default)]
+pub(crate) struct Running(Arc<OnceLock<kubelet::Api>>);
+
+impl Running {
+    pub(crate) fn get(&self) -> Option<&kubelet::Api> {
+        self.0.get()
+    }
+}
+
 /// What a node is told.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -112,6 +122,8 @@ pub(crate) struct Options {
     pub(crate) allowed_unsafe_sysctls: Vec<kubelet::sysctls::Pattern>,
     pub(crate) seccomp_default: bool,
     pub(crate) max_container_restart_period: Duration,
+    /// Bytes of a container's log file, and how many are kept.
+    pub(crate) log_limit: (u64, u32),
     /// Domains with name servers of their own, and name servers for everything else.
     pub(crate) stub_domains: BTreeMap<String, Vec<SocketAddr>>,
     pub(crate) dns_upstreams: Vec<SocketAddr>,
@@ -212,6 +224,7 @@ impl Options {
             allowed_unsafe_sysctls: options.allowed_unsafe_sysctls.clone(),
             seccomp_default: options.seccomp_default,
             max_container_restart_period: options.max_container_restart_period,
+            log_limit: (options.container_log_max_size, options.container_log_max_files),
             stub_domains: name_servers::merged(&options.dns_stub_domains),
             dns_upstreams: options.dns_upstreams.clone(),
             static_pods: options.pod_manifest_path.clone(),
@@ -280,6 +293,7 @@ impl Node {
             data_dir: paths.kubelet(),
             volumes_dir: paths.volumes(),
             pod_logs_dir: paths.pod_logs(),
+            log_limit: options.log_limit,
             network: network_state(&options, tasks),
             node_logs_dir: PathBuf::from("/var/log"),
             node_log_query: options.log_query,
@@ -322,12 +336,14 @@ impl Node {
         Ok(Self { network, kubelet, engine, socket: paths.images(), publish, readiness: readiness.clone(), tasks: tasks.clone() })
     }
 
-    /// Starts the node's components. Tells when the node has to be built anew.
-    pub(crate) async fn start(self) -> Result<mpsc::Receiver<Again>> {
+    /// Starts the node's components. Tells when the node has to be built anew; `running` is given the kubelet.
+    pub(crate) async fn start(self, running: &Running) -> Result<mpsc::Receiver<Again>> {
         let Self { network, kubelet, engine, socket, publish, readiness, tasks } = self;
         let (again, changed) = mpsc::channel(1);
         network.spawn(publish, again);
         let kubelet = kubelet::start(kubelet, tasks.clone(), readiness.gate("kubelet")).await?;
+        // It starts once.
+        let _ = running.0.set(kubelet.clone());
         // `knarr image` and the socket of the Container Runtime Interface are for the built-in runtime.
         if let Some(engine) = engine {
             let api = kubelet.clone();

@@ -60,10 +60,6 @@ pub(crate) fn networks(clusters: &[IpNet], services: &[IpNet], dns: &[IpAddr]) -
                 "the network of the pods {cluster} and that of the services {service} overlap: set --cluster-cidr and --service-cidr apart"
             );
         }
-        let (most, of_node) = if cluster.addr().is_ipv4() { (24, "256 addresses (/24)") } else { (64, "a /64") };
-        if cluster.prefix_len() > most {
-            bail!("the network of the pods {cluster} is too small: a node takes {of_node} of it");
-        }
         if service.max_prefix_len() - service.prefix_len() < 4 {
             bail!("the network of the services {service} is too small: it needs room for 16 addresses");
         }

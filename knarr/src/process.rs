@@ -18,7 +18,8 @@ use nix::libc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::systemd;
+use crate::node::Running;
+use crate::{cli, systemd};
 
 /// How long after the start the code that only the start needs is let go of.
 const SETTLED: Duration = Duration::from_secs(3);
@@ -60,7 +61,7 @@ impl Ending {
     }
 
     /// Waits for the end, also while `started` is under way; its failure is an end, too.
-    pub(crate) async fn wait(mut self, started: impl Future<Output = Result<()>>) -> Result<()> {
+    pub(crate) async fn wait(&mut self, started: impl Future<Output = Result<()>>) -> Result<()> {
         let running = async {
             match started.await {
                 Ok(()) => std::future::pending().await,
@@ -72,6 +73,22 @@ impl Ending {
             () = any(&mut self.signals) => Ok(()),
             failure = self.failures.recv() => failure.map_or(Ok(()), |failure| Err(failure.into())),
         }
+    }
+}
+
+impl Ending {
+    /// Ends the pods of the node, where its options say so, before it stops. Another signal ends the waiting for them.
+    pub(crate) async fn drain(&mut self, node: &Running, options: &cli::Shutdown) -> Result<()> {
+        let (Some(kubelet), Some(periods)) = (node.get(), options.on_exit()?) else {
+            tracing::info!("stopping; pods keep running");
+            return Ok(());
+        };
+        tracing::info!(at_most = ?periods.total(), "stopping; pods are ended first (--drain-on-exit)");
+        tokio::select! {
+            () = kubelet.drain(&periods) => {}
+            () = any(&mut self.signals) => tracing::warn!("told to stop again: pods that have not ended keep running"),
+        }
+        Ok(())
     }
 }
 

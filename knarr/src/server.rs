@@ -22,7 +22,7 @@ use crate::bootstrap::refusals::Refusals;
 use crate::certificate::follow::Begun;
 use crate::kubeconfig::Kubeconfig;
 use crate::local::{InProcess, Issued};
-use crate::node::{self, Node};
+use crate::node::{self, Node, Running};
 use crate::paths::{Paths, spelled};
 use crate::process::{self, Ending, create_private, make_private};
 use crate::token::JoinToken;
@@ -36,6 +36,7 @@ const DRAIN_API: Duration = Duration::from_secs(4);
 pub(crate) fn run(options: cli::Server) -> Result<()> {
     preflight::check(!options.no_agent)?;
     preflight::networks(&options.cluster_cidrs, &options.service_cidrs, &options.cluster_dns)?;
+    options.cluster.cidrs(&options.cluster_cidrs)?;
     preflight::domain(&options.cluster_domain)?;
     if !options.no_agent {
         preflight::node(&options.node)?;
@@ -50,7 +51,8 @@ pub(crate) fn run(options: cli::Server) -> Result<()> {
 async fn serve(options: cli::Server) -> Result<()> {
     let (tasks, failures) = Tasks::root();
     let (storage, api_tasks, components) = (tasks.child(), tasks.child(), tasks.child());
-    let ending = Ending::new(failures)?;
+    let mut ending = Ending::new(failures)?;
+    let node = Running::default();
     let paths = Paths::new(&options.data_dir);
     create_private(&options.data_dir)?;
     process::lock_for_life(&paths.lock())?;
@@ -69,7 +71,7 @@ async fn serve(options: cli::Server) -> Result<()> {
     let authority = tokio::task::spawn_blocking(move || Authority::load_or_create(&pki, "ca", "knarr-ca"));
     let (engine, authority) = tokio::join!(store::Fjall::open(store, &storage), authority);
     let (engine, authority) = (engine?, Arc::new(authority??));
-    let started = start(&options, &paths, (engine.clone(), authority), &api_tasks, &components);
+    let started = start(&options, &paths, (engine.clone(), authority), &node, (&api_tasks, &components));
     let running = async {
         tokio::select! {
             ended = started => ended,
@@ -80,7 +82,7 @@ async fn serve(options: cli::Server) -> Result<()> {
     process::tell_end(&ended);
     // An error tells of itself; one at the start has stopped nothing.
     if ended.is_ok() {
-        tracing::info!("stopping; pods keep running");
+        ending.drain(&node, &options.node.shutdown).await?;
     }
     // Components first, so that they can still tell the API what they leave; the store last.
     if !components.drain(DRAIN_COMPONENTS).await {
@@ -99,8 +101,8 @@ async fn start(
     options: &cli::Server,
     paths: &Paths,
     (engine, authority): (store::Fjall, Arc<Authority>),
-    api_tasks: &Tasks,
-    components: &Tasks,
+    running: &Running,
+    (api_tasks, components): (&Tasks, &Tasks),
 ) -> Result<()> {
     snapshot::server::start(paths, options.data_dir.clone(), engine.clone(), components)?;
     let readiness = Readiness::default();
@@ -144,7 +146,7 @@ async fn start(
         while refusals.again(bootstrap::nodes::joining(&client, (&bundle, &server), &whole, &token, &told).await).await {}
         Ok::<_, Infallible>(())
     });
-    start_controllers(options, scheduling, &handle, (&authority, reserved), &readiness, components);
+    start_controllers(options, scheduling, &handle, (&authority, reserved), &readiness, components)?;
     let (own, place) = (identity.routed(), identity.clone());
     let mut changed = None;
     if !options.no_agent {
@@ -157,7 +159,8 @@ async fn start(
             annotations: [(controllers::NODE_KEY.to_owned(), "none".to_owned())].into(),
             ..node::Options::new(&options.node, identity, cluster, options.bind_address)
         };
-        changed = Some(Node::build(node, paths, &clients, &certificates, &readiness, components).await?.start().await?);
+        let node = Node::build(node, paths, &clients, &certificates, &readiness, components).await?;
+        changed = Some(node.start(running).await?);
     }
     if options.has_ingress() {
         ingress::start(options, place, &handle.api, &readiness, components)?;
@@ -256,16 +259,21 @@ fn api_options(options: &cli::Server, paths: &Paths, node: &node::Identity) -> R
         public_address: SocketAddr::new(node_ip, options.port).to_string(),
         advertised: SocketAddr::new(node_ip, options.port),
         domain: options.cluster_domain.clone(),
-        issuer: format!("https://kubernetes.default.svc.{}", options.cluster_domain),
+        service_accounts: options.service_account.options(&options.cluster_domain),
         authentication: options.authentication.options(),
         admission: options.admission_control_config_file.clone(),
         // An empty list is one with an empty name for the command line.
         admission_plugins: options.enable_admission_plugins.iter().filter(|name| !name.is_empty()).cloned().collect(),
+        tolerations: options.cluster.tolerations(),
         authorization: options.authorization.options(),
         audit: options.audit.options(),
         build: crate::version::BUILD,
         flags: options.node.flags.clone(),
-        registry: registry::Options { service_cidrs: options.service_cidrs.clone(), node_ports: 30000..=32767, tokens: None },
+        registry: registry::Options {
+            node_ports: options.cluster.service_node_port_range.clone(),
+            event_ttl: options.cluster.event_ttl,
+            ..registry::Options::new(options.service_cidrs.clone())
+        },
     })
 }
 
@@ -283,7 +291,7 @@ fn start_controllers(
     (authority, reserved): (&Arc<Authority>, controllers::Reserved),
     readiness: &Readiness,
     tasks: &Tasks,
-) {
+) -> Result<()> {
     // One server runs them; there is no other to lose the lead to.
     Page::Server.observe(
         "leader_election_master_status",
@@ -299,7 +307,8 @@ fn start_controllers(
         sign_kept: Arc::new(move |of| signing.sign_kept(of.namespace, of.secret, (of.account, of.uid))),
         authority: authority.clone(),
         reserved,
-        cluster_cidrs: options.cluster_cidrs.clone(),
+        cluster_cidrs: options.cluster.cidrs(&options.cluster_cidrs)?,
+        finished_pods: options.cluster.finished_pods(),
         node_ports: own_ports(options).iter().map(|(protocol, port)| (i32::from(*port), protocol.name().to_owned())).collect(),
         clock: controllers::Clock::system(),
     };
@@ -313,6 +322,7 @@ fn start_controllers(
     }
     let scheduler = scheduler::Options { informers, client: identity::scheduler(&handle.api), configuration };
     scheduler::run(&scheduler, tasks, readiness.gate("scheduler"));
+    Ok(())
 }
 
 /// Bytes on disk of all files below a directory. Files may vanish meanwhile.

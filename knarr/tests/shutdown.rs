@@ -232,3 +232,39 @@ fn a_machine_without_a_bus_says_so_once() {
     let text = String::from_utf8_lossy(&refused.stderr);
     assert!(text.contains("is a part of --shutdown-grace-period, and cannot be longer"), "{text}");
 }
+
+/// Pods end before the program does where its file of options says so, in the time that they need, and are made again by whoever wants them.
+#[test]
+fn pods_end_before_the_program_that_is_to_drain() {
+    let mut c = Cluster::prepare(KNARR);
+    let directory = c.scratch().to_owned();
+    let file = directory.join("options.yaml");
+    std::fs::write(
+        &file,
+        "drain-on-exit: true\nservice-node-port-range: 31000-31001\nnode-cidr-mask-size: 25\ncontainer-log-max-files: 2\n",
+    )
+    .unwrap();
+    let options = ["--config", file.to_str().unwrap()];
+    c.start_server_with(&options);
+    c.k_with("create -f -", &pod("alone", "", 2, &directory));
+    c.k_with(
+        "create -f -",
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec:\n  selector: {matchLabels: {a: d}}\n  template:\n    metadata: {labels: {a: d}}\n    \
+         spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: '127.0.0.1:5000/busybox:1.36', command: [sleep, '100000']}]}\n",
+    );
+    c.k("wait --for=condition=Ready pod/alone --timeout=60s");
+    c.k("wait --for=condition=Available deployment/d --timeout=60s");
+    assert!(c.k("get node n1 -o jsonpath={.spec.podCIDR}").ends_with("/25"));
+    c.k("create service nodeport d --tcp=80");
+    assert!(c.k("get service d -o jsonpath={.spec.ports[0].nodePort}").starts_with("3100"));
+    let (status, _) = c.stop_server();
+    assert!(status.success());
+    assert_eq!(std::fs::read_to_string(directory.join("ended")).unwrap(), "alone\n");
+    let left = || c.machine().processes().into_iter().filter(|(_, line)| line.contains("sleep") || line.contains("shim")).count();
+    eventually("no process of a pod is left", || (left() == 0).then_some(()));
+
+    c.start_server_with(&options);
+    let field = |path: &str| c.k(&format!("get pod alone -o jsonpath={{{path}}}"));
+    assert_eq!([field(".status.phase"), field(".status.reason")], ["Failed", "Terminated"]);
+    c.k("rollout status deployment/d --timeout=60s");
+}

@@ -47,6 +47,7 @@ use crate::authz::{Authorizer, EscalationCheck};
 use crate::remote::Remotes;
 pub(crate) use configuration::{Configuration, Error};
 pub(crate) use policies::status as policy_status;
+pub use tolerations::Tolerations;
 
 /// Plugins that work only where they are enabled.
 const OPTIONAL: [&str; 9] = [
@@ -82,6 +83,7 @@ const FEATURE: &str = "it is of a feature that is off by default in this version
 /// One is to be enabled that there is not.
 pub(crate) fn all(
     configuration: Configuration,
+    of_lost_nodes: Tolerations,
     authorizer: &Arc<Authorizer>,
     remotes: &Arc<Remotes>,
 ) -> Result<Vec<Box<dyn Admission>>, Error> {
@@ -99,7 +101,7 @@ pub(crate) fn all(
         Box::new(pod_security::PodSecurity(pod_security)),
         Box::new(node_selector::PodNodeSelector(node_selector)),
         Box::new(priority::Priority::new()),
-        Box::new(tolerations::DefaultTolerationSeconds),
+        Box::new(tolerations::DefaultTolerationSeconds(of_lost_nodes)),
         Box::new(toleration_restriction::PodTolerationRestriction(tolerations)),
         Box::new(event_rate::EventRateLimit::new(limits)),
         Box::new(extended_resources::ExtendedResourceToleration),
@@ -230,7 +232,7 @@ mod tests {
         let remotes = Arc::new(Remotes::new(tasks, Arc::default()));
         let check = |name: &str, expected: Option<&str>| {
             let configuration = Configuration { enabled: vec![name.to_owned()], ..Configuration::default() };
-            let plugins = all(configuration, &Arc::default(), &remotes);
+            let plugins = all(configuration, Tolerations::default(), &Arc::default(), &remotes);
             assert_eq!(plugins.err().map(|error| error.to_string()).as_deref(), expected, "{name}");
         };
         for name in OPTIONAL.into_iter().chain(["NamespaceLifecycle", "ResourceQuota"]) {

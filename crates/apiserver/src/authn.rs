@@ -23,7 +23,7 @@ use http::request::Parts;
 use jiff::Timestamp;
 use registry::{Annotations, Registry, User};
 
-pub use keys::TokenKeys;
+pub use keys::{Issuers, TokenKeys};
 
 use crate::file::{self, FileError};
 use crate::metrics::{identity as metrics, reload};
@@ -194,7 +194,7 @@ impl Authenticator {
             (Some(path), _) => parse(path, &text, &keys)?,
             (None, Some(flags)) => {
                 let authority = flags.ca_file.as_deref().map(file::read).transpose()?.unwrap_or_default();
-                flags.configuration(authority, keys.issuer()).map_err(Error::Flags)?
+                flags.configuration(authority, keys.issuers()).map_err(Error::Flags)?
             }
             (None, None) => oidc::Configuration::default(),
         };
@@ -324,7 +324,7 @@ impl Authenticator {
             return None;
         }
         let url = oidc::untrusted_issuer(token);
-        if url.as_deref().is_some_and(|url| url == self.keys.issuer() || url == legacy_token::ISSUER) {
+        if url.as_deref().is_some_and(|url| self.keys.issuers().iter().any(|own| own == url) || url == legacy_token::ISSUER) {
             return None;
         }
         let issuer = configured.issuers.iter().find(|issuer| Some(issuer.url()) == url.as_deref());
@@ -341,7 +341,7 @@ impl Authenticator {
 }
 
 fn parse(path: &Path, text: &str, keys: &TokenKeys) -> Result<oidc::Configuration, Error> {
-    Ok(oidc::Configuration::parse(text, keys.issuer()).map_err(|source| FileError::new(path, source))?)
+    Ok(oidc::Configuration::parse(text, keys.issuers()).map_err(|source| FileError::new(path, source))?)
 }
 
 fn configured(configuration: oidc::Configuration, options: &Options, remotes: &Arc<Remotes>) -> Configured {

@@ -40,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) build: Build,
     pub(crate) zpages: base::zpages::Pages,
     pub(crate) public_address: String,
+    /// Where the keys of ServiceAccount tokens are, for others.
+    pub(crate) jwks_uri: String,
     pub(crate) tasks: Tasks,
     pub(crate) budgets: Budgets,
     /// What nodes and pods use.

@@ -154,9 +154,8 @@ impl Inner {
     }
 
     fn openid(&self) -> Response<Body> {
-        let (issuer, address) = (self.keys.issuer(), &self.public_address);
         let document = json!({
-            "issuer": issuer, "jwks_uri": format!("https://{address}/openid/v1/jwks"), "response_types_supported": ["id_token"],
+            "issuer": self.keys.issuer(), "jwks_uri": self.jwks_uri, "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
         });
         respond::bytes(StatusCode::OK, JSON, document.to_string())

@@ -47,14 +47,15 @@ mod version;
 mod watch;
 mod wire;
 
+pub use admission::Tolerations;
 pub use api::Api;
 pub use audit::{AuditOptions, LogOptions, WebhookOptions};
-pub use authn::{Authenticator, Identity, TokenKeys};
+pub use authn::{Authenticator, Identity, Issuers, TokenKeys};
 pub use authz::Authorizer;
 pub use body::Body;
 pub use encryption::Encryption;
 pub use proxy::KubeletClient;
-pub use service::{Core, Handle, Options, Service};
+pub use service::{Core, Handle, Options, Service, ServiceAccounts};
 pub use version::{Build, VERSION};
 
 /// Why the API server could not start, or stopped.

@@ -11,11 +11,11 @@ use base::tls::{self, Authority, Request, Resolver, Verifier};
 use registry::Registry;
 use store::Engine;
 
-use crate::admission;
+use crate::admission::{self, Tolerations};
 use crate::aggregation::{Aggregation, Servers};
 use crate::api::Api;
 use crate::audit::{Audit, AuditOptions};
-use crate::authn::{self, Authenticator, TokenKeys};
+use crate::authn::{self, Authenticator, Issuers, TokenKeys};
 use crate::authz::{self, Authorizer};
 use crate::call::Inner;
 use crate::definitions::Definitions;
@@ -43,14 +43,16 @@ pub struct Options {
     pub advertised: SocketAddr,
     /// Cluster domain, such as `cluster.local`.
     pub domain: String,
-    /// Who issues ServiceAccount tokens; the usual one is `https://kubernetes.default.svc.cluster.local`.
-    pub issuer: String,
+    /// Tokens of ServiceAccounts.
+    pub service_accounts: ServiceAccounts,
     /// Who may ask besides those who are of this cluster.
     pub authentication: authn::Options,
     /// The file of an AdmissionConfiguration.
     pub admission: Option<PathBuf>,
     /// Names of admission plugins that are to work, besides those that always do.
     pub admission_plugins: Vec<String>,
+    /// How long pods stay on nodes that are lost.
+    pub tolerations: Tolerations,
     /// Who decides what may be done.
     pub authorization: authz::configuration::Options,
     /// What is told to the audit log; None for nothing.
@@ -59,8 +61,27 @@ pub struct Options {
     pub build: Build,
     /// What `/flagz` says.
     pub flags: base::zpages::Flags,
-    /// Options of the registry. Its token signer is set here.
+    /// Options of the registry, without tokens.
     pub registry: registry::Options,
+}
+
+/// How tokens of ServiceAccounts are issued.
+#[derive(Clone, Debug)]
+pub struct ServiceAccounts {
+    /// Who issues them; the usual one is `https://kubernetes.default.svc.cluster.local`.
+    pub issuers: Issuers,
+    /// Where others find the keys that they are signed with; at the API server's own address when None.
+    pub jwks_uri: Option<String>,
+    /// The most seconds that one is good; no limit but that of the API when None.
+    pub longest: Option<i64>,
+    /// Whether those that pods are given for the API server outlive the hour that is told.
+    pub extends: bool,
+}
+
+impl From<Issuers> for ServiceAccounts {
+    fn from(issuers: Issuers) -> Self {
+        Self { issuers, jwks_uri: None, longest: None, extends: true }
+    }
 }
 
 /// The API server without a way in: the API itself, and the tasks that keep what it stands on.
@@ -108,13 +129,15 @@ impl Core {
         readiness: Readiness,
         tasks: &Tasks,
     ) -> Result<Self, Error> {
-        let keys = Arc::new(TokenKeys::load_or_create(&options.pki.join("service-account.key"), &options.issuer)?);
-        let registry_options = registry::Options { tokens: Some(keys.clone()), ..options.registry.clone() };
+        let ServiceAccounts { issuers, jwks_uri, longest, extends } = options.service_accounts.clone();
+        let keys = Arc::new(TokenKeys::load_or_create(&options.pki.join("service-account.key"), issuers)?);
+        let tokens = registry::Tokens { signer: keys.clone(), longest, extends };
+        let registry_options = registry::Options { tokens: Some(tokens), ..options.registry.clone() };
         let tunnels = Arc::new(Tunnels::default());
         let remotes = Arc::new(Remotes::new(tasks.child(), tunnels.clone()));
         let authorizer = Arc::new(Authorizer::new(&options.authorization, &remotes)?);
         let configuration = admission::Configuration::read(options.admission.as_deref(), &options.admission_plugins)?;
-        let plugins = admission::all(configuration, &authorizer, &remotes)?;
+        let plugins = admission::all(configuration, options.tolerations, &authorizer, &remotes)?;
         let registry = Registry::open(engine, plugins, registry_options, tasks).await?;
         let names =
             ["poststarthook/scheduling/bootstrap-system-priority-classes", "poststarthook/priority-and-fairness-config-producer"];
@@ -153,6 +176,7 @@ impl Core {
             zpages: options.build.pages("kube-apiserver", documents::PLACES, options.flags.clone()),
             build: options.build,
             public_address: options.public_address.clone(),
+            jwks_uri: jwks_uri.unwrap_or_else(|| format!("https://{}/openid/v1/jwks", options.public_address)),
             tasks: tasks.child(),
             budgets,
             usages: crate::usage::known::Usages::default(),

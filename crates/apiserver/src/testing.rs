@@ -21,8 +21,7 @@ pub(crate) async fn open() -> Opened {
     let dir = tempfile::tempdir().unwrap();
     let store = store::Options { reserve: 0, ..store::Options::new(dir.path().join("db")) };
     let engine = Arc::new(store::Fjall::open(store, &tasks).await.unwrap());
-    let options =
-        registry::Options { service_cidrs: vec!["10.43.0.0/16".parse().unwrap()], node_ports: 30000..=32767, tokens: None };
+    let options = registry::Options::new(vec!["10.43.0.0/16".parse().unwrap()]);
     let registry = Registry::open(engine, Vec::new(), options, &tasks).await.unwrap();
     Opened { registry, tasks, _failures: failures, _dir: dir }
 }

@@ -83,8 +83,8 @@ use garbage::GarbageCollector;
 use legacy_tokens::LegacyTokens;
 pub use local_path::{DIRECTORY as LOCAL_VOLUMES, PROVISIONER as LOCAL_PROVISIONER};
 use node_lifecycle::NodeLifecycle;
-pub use pod_cidrs::HOLLOW;
 use pod_cidrs::PodCidrs;
+pub use pod_cidrs::{ClusterCidr, HOLLOW};
 use pod_gc::PodCollector;
 use protection::classes::ClassProtection;
 pub use queue::Queue;
@@ -115,7 +115,9 @@ pub struct Options {
     pub reserved: Reserved,
     /// The networks that nodes get their pod networks from: at most one of each IP family, the first family first.
     /// Empty when something else hands them out.
-    pub cluster_cidrs: Vec<ipnet::IpNet>,
+    pub cluster_cidrs: Vec<ClusterCidr>,
+    /// Finished pods that may stay; all when None.
+    pub finished_pods: Option<usize>,
     /// Ports that are every node's own, with their protocols: no load balancer gets them.
     pub node_ports: BTreeSet<(i32, String)>,
     /// The time of day.
@@ -180,7 +182,7 @@ pub const CONTROLLERS: &[Entry] = &[
     entry::<NodeLifecycle>(|o, t| launch(NodeLifecycle::new(&o.informers), o, t)),
     entry::<ttl::Ttl>(|o, t| launch(ttl::Ttl::new(&o.informers), o, t)),
     entry::<PodCidrs>(|o, t| launch(PodCidrs::new(&o.informers, o.cluster_cidrs.clone()), o, t)),
-    entry::<PodCollector>(|o, t| launch(PodCollector::new(&o.informers), o, t)),
+    entry::<PodCollector>(|o, t| launch(PodCollector::new(&o.informers, o.finished_pods), o, t)),
     entry::<volumes::Binder>(|o, t| launch(volumes::Binder::new(&o.informers), o, t)),
     entry::<attachments::Attachments>(|o, t| launch(attachments::Attachments::new(&o.informers), o, t)),
     entry::<ephemeral::EphemeralVolumes>(|o, t| launch(ephemeral::EphemeralVolumes::new(&o.informers), o, t)),

@@ -15,19 +15,31 @@ use crate::controller::{Action, Controller, Cx, Error, Source};
 /// The label of nodes whose pods are in no network.
 pub const HOLLOW: &str = "knarr.io/hollow";
 
-/// Prefix lengths of what a node gets.
-const NODE_PREFIX_V4: u8 = 24;
-const NODE_PREFIX_V6: u8 = 64;
+/// A network that nodes get parts of.
+#[derive(Clone, Copy, Debug)]
+pub struct ClusterCidr {
+    /// The whole.
+    pub network: IpNet,
+    /// Prefix length of a part; a network that is smaller is one part.
+    pub node_prefix: u8,
+}
+
+impl From<IpNet> for ClusterCidr {
+    /// With parts of upstream's default size.
+    fn from(network: IpNet) -> Self {
+        Self { network, node_prefix: if network.addr().is_ipv4() { 24 } else { 64 } }
+    }
+}
 
 pub(crate) struct PodCidrs {
     nodes: Informer<Node>,
-    cluster: Vec<IpNet>,
+    cluster: Vec<ClusterCidr>,
     /// Given away by this process: the cache may not show it yet.
     given: Mutex<HashMap<String, Vec<IpNet>>>,
 }
 
 impl PodCidrs {
-    pub(crate) fn new(informers: &Informers, cluster: Vec<IpNet>) -> Self {
+    pub(crate) fn new(informers: &Informers, cluster: Vec<ClusterCidr>) -> Self {
         Self { nodes: informers.of(), cluster, given: Mutex::default() }
     }
 }
@@ -39,13 +51,13 @@ fn cidrs(node: &Node) -> Vec<IpNet> {
 }
 
 /// The first part of `cluster` that overlaps nothing in `used`.
-fn free_part(cluster: IpNet, used: &HashSet<IpNet>) -> Option<IpNet> {
-    let wanted = if cluster.addr().is_ipv4() { NODE_PREFIX_V4 } else { NODE_PREFIX_V6 };
-    let prefix = wanted.max(cluster.prefix_len());
+fn free_part(cluster: ClusterCidr, used: &HashSet<IpNet>) -> Option<IpNet> {
+    let ClusterCidr { network, node_prefix } = cluster;
+    let prefix = node_prefix.max(network.prefix_len());
     // Almost all of what is used has the same size: an equal part is found by hashing, another by comparing.
     let odd: Vec<&IpNet> = used.iter().filter(|one| one.prefix_len() != prefix).collect();
     let overlaps = |part: &IpNet| odd.iter().any(|one| one.contains(part) || part.contains(*one));
-    cluster.subnets(prefix).ok()?.find(|part| !used.contains(part) && !overlaps(part))
+    network.subnets(prefix).ok()?.find(|part| !used.contains(part) && !overlaps(part))
 }
 
 impl Controller for PodCidrs {
@@ -88,7 +100,10 @@ impl PodCidrs {
         }
         let mut used: HashSet<IpNet> = self.nodes.list().iter().flat_map(|node| cidrs(node)).collect();
         used.extend(given.values().flatten().copied());
-        let full = |cluster: &IpNet| Error::Other(format!("the pod network {cluster} has no part left for node {node}"));
+        let full = |cluster: &ClusterCidr| {
+            let network = cluster.network;
+            Error::Other(format!("the pod network {network} has no part left for node {node}"))
+        };
         let parts: Result<Vec<IpNet>, Error> =
             self.cluster.iter().map(|cluster| free_part(*cluster, &used).ok_or_else(|| full(cluster))).collect();
         let parts = parts?;
@@ -105,16 +120,20 @@ mod tests {
 
     #[test]
     fn finds_the_first_free_part() {
-        let check = |cluster: &str, used: &[&str], expected: Option<&str>| {
+        let part = |cluster: ClusterCidr, used: &[&str], expected: Option<&str>| {
             let used = used.iter().map(|text| text.parse().unwrap()).collect();
-            assert_eq!(free_part(cluster.parse().unwrap(), &used), expected.map(|text| text.parse().unwrap()));
+            assert_eq!(free_part(cluster, &used), expected.map(|text| text.parse().unwrap()));
         };
+        let network = |text: &str| text.parse::<IpNet>().unwrap();
+        let check = |cluster: &str, used: &[&str], expected| part(network(cluster).into(), used, expected);
         check("10.42.0.0/16", &[], Some("10.42.0.0/24"));
         check("10.42.0.0/16", &["10.42.0.0/24", "10.42.2.0/24"], Some("10.42.1.0/24"));
         check("10.42.0.0/16", &["10.42.0.0/23", "10.42.2.7/32"], Some("10.42.3.0/24"));
         check("10.42.0.0/24", &["10.42.0.0/24"], None);
         check("10.42.0.0/26", &[], Some("10.42.0.0/26"));
         check("fd42::/48", &["fd42::/64"], Some("fd42:0:0:1::/64"));
+        let large = ClusterCidr { network: network("10.42.0.0/16"), node_prefix: 22 };
+        part(large, &["10.42.0.0/24"], Some("10.42.4.0/22"));
     }
 
     #[tokio::test]

@@ -15,8 +15,6 @@ use crate::eviction::forgive;
 use crate::node_lifecycle::is_shut_down;
 use crate::{meta, pods};
 
-/// Finished pods that may stay.
-const THRESHOLD: usize = 12_500;
 /// How long a pod's node may be unknown: its creation may be under way.
 const QUARANTINE: std::time::Duration = std::time::Duration::from_secs(40);
 
@@ -24,14 +22,16 @@ pub(crate) struct PodCollector {
     pods: Informer<Pod>,
     by_node: Index<Pod>,
     nodes: Informer<Node>,
+    /// Finished pods that may stay; all when None.
+    threshold: Option<usize>,
     /// Since when the node of a key was not there.
     missing: parking_lot::Mutex<BTreeMap<String, tokio::time::Instant>>,
 }
 
 impl PodCollector {
-    pub(crate) fn new(informers: &Informers) -> Self {
+    pub(crate) fn new(informers: &Informers, threshold: Option<usize>) -> Self {
         let pods = informers.of();
-        Self { by_node: pods::by_node(&pods), pods, nodes: informers.of(), missing: parking_lot::Mutex::default() }
+        Self { by_node: pods::by_node(&pods), pods, nodes: informers.of(), threshold, missing: parking_lot::Mutex::default() }
     }
 }
 
@@ -45,7 +45,7 @@ impl Controller for PodCollector {
     const CONCURRENCY: usize = 1;
 
     fn sources(&self) -> Vec<Source> {
-        let (all, nodes) = (self.pods.clone(), self.nodes.clone());
+        let (all, nodes, threshold) = (self.pods.clone(), self.nodes.clone(), self.threshold);
         let of_pods = Source::stepped(&self.pods, move |step, queue| {
             let Some(pod) = &step.new else { return };
             let node = pods::node_of(pod);
@@ -56,7 +56,8 @@ impl Controller for PodCollector {
             } else if nodes.get(None, &node).is_none_or(|node| pod.is_ending() && is_shut_down(&node)) {
                 queue.add(Key::cluster(node));
             }
-            if pods::may_be_finished(pod) && all.len() > THRESHOLD && pod.get().is_some_and(|pod| pods::is_finished(&pod)) {
+            let too_many = threshold.is_some_and(|most| all.len() > most);
+            if too_many && pods::may_be_finished(pod) && pod.get().is_some_and(|pod| pods::is_finished(&pod)) {
                 queue.add(Key::cluster(FINISHED));
             }
         });
@@ -108,8 +109,9 @@ impl PodCollector {
     }
 
     async fn remove_surplus(&self, cx: &Cx) -> Result<Action, Error> {
+        let Some(most) = self.threshold else { return Ok(Action::Done) };
         let mut finished: Vec<Arc<Pod>> = self.pods.select(pods::is_finished);
-        let surplus = finished.len().saturating_sub(THRESHOLD);
+        let surplus = finished.len().saturating_sub(most);
         finished.sort_by_cached_key(|pod| rank(pod));
         remove_all(cx, finished.into_iter().take(surplus), None).await?;
         Ok(Action::Done)
@@ -251,6 +253,22 @@ mod tests {
         until(&["stays"]).await;
         world.fake.put(&pod("stays", "n", true));
         until(&[]).await;
+    }
+
+    /// kube-controller-manager(1), --terminated-pod-gc-threshold: "number of terminated pods that can exist before the terminated pod
+    /// garbage collector starts deleting terminated pods".
+    #[tokio::test]
+    async fn the_oldest_finished_pods_go_beyond_the_threshold() {
+        let world = World::new();
+        world.fake.put::<Node>(&object(json!({"metadata": {"name": "n"}})));
+        for (number, phase) in ["Succeeded", "Running", "Failed", "Succeeded", "Succeeded"].into_iter().enumerate() {
+            world.fake.put::<Pod>(&object(json!({
+                "metadata": {"namespace": "a", "name": number.to_string(), "uid": number.to_string(), "creationTimestamp": format!("2026-01-01T00:00:0{number}Z")},
+                "spec": {"nodeName": "n", "containers": []}, "status": {"phase": phase},
+            })));
+        }
+        world.start_with(&crate::Options { finished_pods: Some(2), ..world.options() }, &["pod-garbage-collector"]);
+        world.fake.until::<Pod>(|pods| pods.iter().map(meta::name).eq(["1", "3", "4"])).await;
     }
 
     /// Its owner sees that it has not succeeded, where something keeps it.

@@ -77,7 +77,10 @@ impl World {
             sign_kept: Arc::new(|of| Ok(format!("{}/{} {} {}", of.namespace, of.secret, of.account, of.uid))),
             authority: Arc::new(base::tls::Authority::in_memory("ca").expect("an authority")),
             reserved: crate::Reserved::default(),
-            cluster_cidrs: vec!["10.42.0.0/16".parse().expect("a network"), "fd42::/48".parse().expect("a network")],
+            cluster_cidrs: ["10.42.0.0/16", "fd42::/48"]
+                .map(|text| text.parse::<ipnet::IpNet>().expect("a network").into())
+                .into(),
+            finished_pods: None,
             node_ports: [(8472, "UDP".to_owned())].into(),
             clock: self.clock.clone(),
         }

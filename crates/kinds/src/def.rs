@@ -156,8 +156,8 @@ pub struct KindDef {
     pub closing: bool,
     /// Kept outside history (Events, Leases).
     pub ephemeral: bool,
-    /// Seconds after which an object goes by itself.
-    pub ttl_seconds: Option<u64>,
+    /// Objects go by themselves after the time for which events are kept.
+    pub expires: bool,
     /// `metadata.generation` counts changes of everything but metadata and status.
     pub generation: bool,
     /// It counts changes of annotations, too.
@@ -219,7 +219,7 @@ impl KindDef {
             verbs: VerbSet::ALL,
             closing: false,
             ephemeral: false,
-            ttl_seconds: None,
+            expires: false,
             generation: false,
             generation_of_annotations: false,
             status_keeps: StatusKeeps::Nothing,
@@ -319,11 +319,16 @@ impl KindDef {
         self.review()
     }
 
-    /// Kept outside history; objects go after `ttl_seconds` when given.
-    pub const fn ephemeral(mut self, ttl_seconds: Option<u64>) -> Self {
+    /// Kept outside history.
+    pub const fn ephemeral(mut self) -> Self {
         self.ephemeral = true;
-        self.ttl_seconds = ttl_seconds;
         self
+    }
+
+    /// Kept outside history, and not for long.
+    pub const fn expiring(mut self) -> Self {
+        self.expires = true;
+        self.ephemeral()
     }
 
     /// Updates of the status leave labels alone.

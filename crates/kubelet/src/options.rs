@@ -38,6 +38,8 @@ pub struct Options {
     pub volumes_dir: PathBuf,
     /// Container logs; `/var/log/pods` by convention.
     pub pod_logs_dir: PathBuf,
+    /// Bytes of a container's log file before it is rotated, and how many files of it are kept, at least two.
+    pub log_limit: (u64, u32),
     /// What `/logs/` shows of the node; `/var/log` by convention.
     pub node_logs_dir: PathBuf,
     /// Whether `/logs/` answers queries of services' logs, for which journalctl(1) is run.

@@ -451,6 +451,7 @@ impl Cell {
             data_dir: self.directory.path().join("kubelet"),
             volumes_dir: "/nonexistent/volumes".into(),
             pod_logs_dir: self.directory.path().join("logs"),
+            log_limit: (10 << 20, 5),
             node_logs_dir: self.directory.path().join("logs"),
             node_log_query: true,
             network: tokio::sync::watch::channel(None).1,

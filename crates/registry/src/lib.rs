@@ -41,7 +41,7 @@ pub use definitions::Renewal;
 pub use derived::Derived;
 pub use entry::Entry;
 pub use object_schema::ObjectSchema;
-pub use open::{OpenError, Options, Registry, TokenSigner};
+pub use open::{OpenError, Options, Registry, TokenSigner, Tokens};
 pub use options::{DeleteOptions, Deleted, List, ListOptions, Patch, Written};
 pub use pipeline::settle_posted;
 pub use remote::Remote;

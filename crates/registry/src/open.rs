@@ -35,6 +35,17 @@ pub trait TokenSigner: Send + Sync {
     fn audiences(&self) -> &[String];
 }
 
+/// How ServiceAccount tokens are issued.
+#[derive(Clone)]
+pub struct Tokens {
+    /// Signs them.
+    pub signer: Arc<dyn TokenSigner>,
+    /// The most seconds that one is good; no limit but that of the API when None.
+    pub longest: Option<i64>,
+    /// Those that pods are given for the API server outlive the hour that is told, so that clients which read theirs only once go on working.
+    pub extends: bool,
+}
+
 /// What the registry needs to know.
 #[derive(Clone)]
 pub struct Options {
@@ -42,8 +53,17 @@ pub struct Options {
     pub service_cidrs: Vec<IpNet>,
     /// Ports for services of type NodePort.
     pub node_ports: RangeInclusive<u16>,
-    /// Signs tokens for the `token` subresource; without it the subresource is refused.
-    pub tokens: Option<Arc<dyn TokenSigner>>,
+    /// How long events are kept.
+    pub event_ttl: Duration,
+    /// For the `token` subresource, which is refused without.
+    pub tokens: Option<Tokens>,
+}
+
+impl Options {
+    /// With upstream's defaults.
+    pub fn new(service_cidrs: Vec<IpNet>) -> Self {
+        Self { service_cidrs, node_ports: 30000..=32767, event_ttl: Duration::from_secs(60 * 60), tokens: None }
+    }
 }
 
 /// Why the registry could not be opened.

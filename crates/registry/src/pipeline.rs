@@ -1,7 +1,6 @@
 //! The steps that every write goes through, whatever its verb.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use apimachinery::field::{Errors, Path};
 use apimachinery::{Status, apply, meta, names, time};
@@ -172,7 +171,7 @@ impl Registry {
         let operation = if expect == Expect::Absent { "create" } else { "update" };
         let change = Change::Put(stored.clone());
         let removes = matches!(target.how, How::Delete(_));
-        let write = Write { note: Some(index.clone()), holds: holds.to_vec(), removes, ..write(res, key, expect, change) };
+        let write = Write { note: Some(index.clone()), holds: holds.to_vec(), removes, ..self.write(res, key, expect, change) };
         let revision = metrics::timed(operation, res, self.engine.commit(write)).await?;
         // The cache has it already, unless somebody was quicker to write it again.
         let cached = res.storage.cache.get(index.path()).filter(|entry| entry.revision == revision);
@@ -186,7 +185,7 @@ impl Registry {
             return Ok(target.res.show(last).await?);
         }
         let key = target.res.storage.key(last.index.path());
-        let write = write(target.res, key, Expect::At(last.revision), Change::Delete);
+        let write = self.write(target.res, key, Expect::At(last.revision), Change::Delete);
         let write = Write { holds: holds.to_vec(), ..write };
         let revision = metrics::timed("delete", target.res, self.engine.commit(write)).await?;
         Ok(target.res.show(&Arc::new(target.res.storage.cache.restamp(last, revision))).await?)
@@ -213,13 +212,13 @@ impl Registry {
         }
         Ok(Arc::new(target.res.storage.cache.unstored(&object)))
     }
-}
 
-/// A write of an object of the kind.
-fn write(res: &Served, key: Bytes, expect: Expect, change: Change) -> Write {
-    let lane = if res.def.ephemeral { Lane::Ephemeral } else { Lane::Durable };
-    let ttl = res.def.ttl_seconds.map(Duration::from_secs);
-    Write { ttl, ..Write::new(key, expect, change, lane) }
+    /// A write of an object of the kind.
+    fn write(&self, res: &Served, key: Bytes, expect: Expect, change: Change) -> Write {
+        let lane = if res.def.ephemeral { Lane::Ephemeral } else { Lane::Durable };
+        let ttl = res.def.expires.then_some(self.options.event_ttl);
+        Write { ttl, ..Write::new(key, expect, change, lane) }
+    }
 }
 
 /// Who writes, as kinds may note it.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 async fn open(dir: &std::path::Path) -> (Arc<Registry>, store::Fjall) {
     let (tasks, _failures) = Tasks::root();
     let engine = store::Fjall::open(store::Options::new(dir), &tasks).await.unwrap();
-    let options = Options { service_cidrs: vec!["10.43.0.0/16".parse().unwrap()], node_ports: 30000..=32767, tokens: None };
+    let options = Options::new(vec!["10.43.0.0/16".parse().unwrap()]);
     (Registry::open(Arc::new(engine.clone()), Vec::new(), options, &tasks).await.unwrap(), engine)
 }
 

@@ -102,7 +102,8 @@ impl Server {
             sign_kept: Arc::new(move |of| api.sign_kept(of.namespace, of.secret, (of.account, of.uid))),
             authority: site.authority.clone(),
             reserved: controllers::Reserved::default(),
-            cluster_cidrs: vec!["10.42.0.0/16".parse()?],
+            cluster_cidrs: vec![controllers::ClusterCidr { network: "10.42.0.0/16".parse()?, node_prefix: 24 }],
+            finished_pods: None,
             node_ports: Default::default(),
             clock: controllers::Clock::system(),
         };
@@ -141,18 +142,15 @@ fn options(site: &Site) -> apiserver::Options {
         public_address: address.to_string(),
         advertised: address,
         domain: "cluster.local".into(),
-        issuer: "https://kubernetes.default.svc.cluster.local".into(),
+        service_accounts: apiserver::Issuers::from("https://kubernetes.default.svc.cluster.local").into(),
         authentication: apiserver::authn::Options::anonymous(true),
         admission: None,
         admission_plugins: Vec::new(),
+        tolerations: Default::default(),
         authorization: Default::default(),
         audit: None,
         build: Build::default(),
         flags: Default::default(),
-        registry: registry::Options {
-            service_cidrs: "10.43.0.0/16".parse().into_iter().collect(),
-            node_ports: 30000..=32767,
-            tokens: None,
-        },
+        registry: registry::Options::new("10.43.0.0/16".parse().into_iter().collect()),
     }
 }

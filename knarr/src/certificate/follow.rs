@@ -35,7 +35,7 @@ fn usable(pki: &Path) -> Result<(), tls::Error> {
     if tls::read_private(&tokens)?.is_none() {
         return Err(tls::Error::Missing(tokens));
     }
-    TokenKeys::load_or_create(&tokens, "").map(drop)
+    TokenKeys::load_or_create(&tokens, "".into()).map(drop)
 }
 
 impl Begun {
@@ -91,7 +91,7 @@ mod tests {
         for (name, common_name) in AUTHORITIES {
             Authority::load_or_create(pki, name, common_name).unwrap();
         }
-        TokenKeys::load_or_create(&pki.join(TOKENS), "").unwrap();
+        TokenKeys::load_or_create(&pki.join(TOKENS), "".into()).unwrap();
     }
 
     #[test]

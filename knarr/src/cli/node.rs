@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use k8s_openapi::api::core::v1::Taint;
 
-use super::{ImageGc, Pressure, Shutdown, duration, key_value};
+use super::{ImageGc, Pressure, Shutdown, bytes, duration, key_value};
 
 /// What is said of a node, wherever it runs.
 #[derive(Args, Clone)]
@@ -58,6 +58,12 @@ pub(crate) struct Node {
     /// The longest delay before a container that ends again and again is started again, from 1s to 300s.
     #[arg(long, value_name = "DURATION", default_value = "300s", value_parser = restart_period)]
     pub(crate) max_container_restart_period: Duration,
+    /// Size of a container's log file after which a new one is begun, such as 10Mi.
+    #[arg(long, value_name = "QUANTITY", default_value = "10Mi", value_parser = bytes)]
+    pub(crate) container_log_max_size: u64,
+    /// Log files of a container that are kept, with the one that is written; at least 2.
+    #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) container_log_max_files: u32,
     /// Name servers for a domain (a stub domain), which the cluster DNS of the node asks of it in place of others: DOMAIN=ADDRESS or DOMAIN=ADDRESS:PORT, further ones after a comma.
     #[arg(long = "dns-stub-domain", value_name = "DOMAIN=SERVERS", value_parser = stub_domain)]
     pub(crate) dns_stub_domains: Vec<(String, Vec<SocketAddr>)>,

@@ -19,7 +19,14 @@ pub(crate) struct Shutdown {
     /// In the place of both, periods by the lowest priority that each is for: 0=60s,1000=2m,2000000000=10s.
     #[arg(long, value_name = "PRIORITY=DURATION", value_delimiter = ',', value_parser = period)]
     shutdown_grace_period_by_pod_priority: Vec<(i32, Duration)>,
+    /// When the program is told to stop, end the pods, rather than leave them running: as at a shutdown of the machine, in its grace
+    /// periods, or in 30s where there are none. A second signal leaves what has not ended.
+    #[arg(long)]
+    drain_on_exit: bool,
 }
+
+/// How long pods have where nobody says.
+const EXIT: Duration = Duration::from_secs(30);
 
 fn period(text: &str) -> Result<(i32, Duration), String> {
     let form = || format!("{text:?} is not of the form PRIORITY=DURATION, such as 1000=2m");
@@ -32,5 +39,12 @@ impl Shutdown {
     pub(crate) fn periods(&self) -> Result<Periods, PeriodsError> {
         let list = &self.shutdown_grace_period_by_pod_priority;
         Periods::new(self.shutdown_grace_period, self.shutdown_grace_period_critical_pods, list)
+    }
+
+    /// How long they have when the program stops; none where they stay.
+    pub(crate) fn on_exit(&self) -> Result<Option<Periods>, PeriodsError> {
+        let periods = self.periods()?;
+        let periods = if periods.is_none() { Periods::of_all(EXIT) } else { periods };
+        Ok(Some(periods).filter(|_| self.drain_on_exit))
     }
 }

@@ -1,4 +1,4 @@
-//! DefaultTolerationSeconds: pods stay five minutes on a node that is lost, unless they say otherwise.
+//! DefaultTolerationSeconds: pods stay for some time on a node that is lost, unless they say otherwise.
 
 use apimachinery::Status;
 use async_trait::async_trait;
@@ -7,10 +7,29 @@ use serde_json::{Value, json};
 
 use super::{is, list_mut};
 
-const SECONDS: i64 = 300;
-const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+/// Seconds for which pods that do not say how long stay on nodes that are lost.
+#[derive(Clone, Copy, Debug)]
+pub struct Tolerations {
+    /// On one that is not ready.
+    pub not_ready: i64,
+    /// On one that nobody hears of.
+    pub unreachable: i64,
+}
 
-pub(super) struct DefaultTolerationSeconds;
+impl Default for Tolerations {
+    /// Upstream's five minutes.
+    fn default() -> Self {
+        Self { not_ready: 300, unreachable: 300 }
+    }
+}
+
+impl Tolerations {
+    fn by_taint(self) -> [(&'static str, i64); 2] {
+        [("node.kubernetes.io/not-ready", self.not_ready), ("node.kubernetes.io/unreachable", self.unreachable)]
+    }
+}
+
+pub(super) struct DefaultTolerationSeconds(pub(super) Tolerations);
 
 #[async_trait]
 impl Admission for DefaultTolerationSeconds {
@@ -24,21 +43,21 @@ impl Admission for DefaultTolerationSeconds {
 
     async fn mutate(&self, a: &mut Request<'_>) -> Result<(), Status> {
         if let Some(pod) = a.object_mut() {
-            add(pod);
+            add(pod, self.0);
         }
         Ok(())
     }
 }
 
-fn add(pod: &mut Value) {
+fn add(pod: &mut Value, defaults: Tolerations) {
     let Some(tolerations) = pod.get_mut("spec").and_then(|spec| list_mut(spec, "tolerations")) else { return };
-    for taint in TAINTS {
+    for (taint, seconds) in defaults.by_taint() {
         let tolerates = |toleration: &Value| {
             let text = |key: &str| toleration[key].as_str().unwrap_or_default();
             (text("key") == taint || text("key").is_empty()) && matches!(text("effect"), "" | "NoExecute")
         };
         if !tolerations.iter().any(tolerates) {
-            tolerations.push(json!({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS}));
+            tolerations.push(json!({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}));
         }
     }
 }
@@ -51,12 +70,25 @@ mod tests {
     fn defaults() {
         let check = |tolerations: Value, expected: usize| {
             let mut pod = json!({"spec": {"tolerations": tolerations}});
-            add(&mut pod);
+            add(&mut pod, Tolerations::default());
             assert_eq!(pod["spec"]["tolerations"].as_array().map(Vec::len), Some(expected), "{pod}");
         };
         check(Value::Null, 2);
         check(json!([{"operator": "Exists"}]), 1);
-        check(json!([{"key": TAINTS[0], "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}]), 2);
-        check(json!([{"key": TAINTS[0], "operator": "Exists", "effect": "NoSchedule"}]), 3);
+        let lost = "node.kubernetes.io/not-ready";
+        check(json!([{"key": lost, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}]), 2);
+        check(json!([{"key": lost, "operator": "Exists", "effect": "NoSchedule"}]), 3);
+    }
+
+    /// kube-apiserver(1): --default-not-ready-toleration-seconds, --default-unreachable-toleration-seconds.
+    #[test]
+    fn each_taint_has_its_own_seconds() {
+        let mut pod = json!({"spec": {}});
+        add(&mut pod, Tolerations { not_ready: 10, unreachable: 20 });
+        let of = |at: usize| {
+            (pod["spec"]["tolerations"][at]["key"].clone(), pod["spec"]["tolerations"][at]["tolerationSeconds"].clone())
+        };
+        assert_eq!(of(0), (json!("node.kubernetes.io/not-ready"), json!(10)));
+        assert_eq!(of(1), (json!("node.kubernetes.io/unreachable"), json!(20)));
     }
 }

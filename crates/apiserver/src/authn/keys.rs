@@ -52,10 +52,33 @@ impl PublicKey {
     }
 }
 
+/// Who issues tokens, and for whom.
+#[derive(Clone, Debug)]
+pub struct Issuers {
+    /// The API server's names in tokens: new ones have the first, and those with the others are good, too.
+    names: Vec<String>,
+    /// Its own audiences.
+    audiences: Vec<String>,
+}
+
+impl Issuers {
+    /// The API server by the name `first`, and by the names that it had before. Without audiences it has its names as such.
+    pub fn new(first: String, before: Vec<String>, audiences: Vec<String>) -> Self {
+        let names: Vec<_> = std::iter::once(first).chain(before).collect();
+        let audiences = if audiences.is_empty() { names.clone() } else { audiences };
+        Self { names, audiences }
+    }
+}
+
+impl From<&str> for Issuers {
+    fn from(name: &str) -> Self {
+        Self::new(name.to_owned(), Vec::new(), Vec::new())
+    }
+}
+
 /// Signs and verifies tokens.
 pub struct TokenKeys {
-    issuer: String,
-    audiences: Vec<String>,
+    issuers: Issuers,
     key: EcdsaKeyPair,
     /// Of all keys, the one that signs first.
     known: Vec<PublicKey>,
@@ -64,9 +87,8 @@ pub struct TokenKeys {
 }
 
 impl TokenKeys {
-    /// Reads the keys of `path` (PEM: PKCS #8, or public keys), or makes one with mode 0600. `issuer` is the API server's name in tokens and
-    /// its audience.
-    pub fn load_or_create(path: &Path, issuer: &str) -> Result<Self, tls::Error> {
+    /// Reads the keys of `path` (PEM: PKCS #8, or public keys), or makes one with mode 0600.
+    pub fn load_or_create(path: &Path, issuers: Issuers) -> Result<Self, tls::Error> {
         let pem = match tls::read_private(path)? {
             Some(pem) => pem,
             None => {
@@ -75,15 +97,15 @@ impl TokenKeys {
                 pem
             }
         };
-        Self::from_pem(&pem, issuer)
+        Self::from_pem(&pem, issuers)
     }
 
     /// A key that lives in memory only.
     pub fn in_memory(issuer: &str) -> Result<Self, tls::Error> {
-        Self::from_pem(&tls::generate_key()?, issuer)
+        Self::from_pem(&tls::generate_key()?, issuer.into())
     }
 
-    pub(super) fn from_pem(text: &str, issuer: &str) -> Result<Self, tls::Error> {
+    pub(super) fn from_pem(text: &str, issuers: Issuers) -> Result<Self, tls::Error> {
         let unreadable = |why: &str| tls::Error::Parse(format!("the ServiceAccount keys: {why}"));
         let blocks = pem::parse_many(text).map_err(|error| unreadable(&error.to_string()))?;
         let random = SystemRandom::new();
@@ -106,25 +128,31 @@ impl TokenKeys {
             }
         }
         let key = signing.ok_or_else(|| unreadable("there is no private key"))?;
-        Ok(Self { issuer: issuer.into(), audiences: vec![issuer.into()], key, known, random, verified: RwLock::default() })
+        Ok(Self { issuers, key, known, random, verified: RwLock::default() })
     }
 
     /// The public half of a private key.
     #[cfg(test)]
     pub(super) fn public_pem(private: &str) -> Result<String, tls::Error> {
-        let keys = Self::from_pem(private, "")?;
+        let keys = Self::from_pem(private, "".into())?;
         let spki = [&SPKI_P256[..], &keys.known[0].point].concat();
         Ok(pem::encode(&pem::Pem::new("PUBLIC KEY", spki)))
     }
 
     /// The API server's own audiences.
     pub fn audiences(&self) -> &[String] {
-        &self.audiences
+        &self.issuers.audiences
     }
 
     /// Who issues the tokens.
     pub fn issuer(&self) -> &str {
-        &self.issuer
+        // There is one: see `Issuers::new`.
+        &self.issuers.names[0]
+    }
+
+    /// Whose tokens are accepted, by the names in them.
+    pub fn issuers(&self) -> &[String] {
+        &self.issuers.names
     }
 
     /// The public keys as a JSON Web Key Set (RFC 7517).
@@ -186,8 +214,8 @@ impl TokenKeys {
         }
         let payload: Value = serde_json::from_slice(&decode(payload)?).map_err(|_| Error::Malformed)?;
         match payload["iss"].as_str() {
-            Some(issuer) if issuer == self.issuer => Claims::read(&payload),
-            Some(legacy_token::ISSUER) => legacy_token::read(&payload, &self.audiences),
+            Some(issuer) if self.issuers().iter().any(|own| own == issuer) => Claims::read(&payload),
+            Some(legacy_token::ISSUER) => legacy_token::read(&payload, self.audiences()),
             _ => Err(Error::Issuer),
         }
     }
@@ -195,10 +223,10 @@ impl TokenKeys {
 
 impl TokenSigner for TokenKeys {
     fn sign(&self, subject: &TokenSubject) -> Result<String, Status> {
-        self.issue(&Claims::of(subject, &self.issuer, Timestamp::now().as_second()))
+        self.issue(&Claims::of(subject, self.issuer(), Timestamp::now().as_second()))
     }
 
     fn audiences(&self) -> &[String] {
-        &self.audiences
+        &self.issuers.audiences
     }
 }

@@ -96,10 +96,9 @@ impl Claims {
         if let Some(seconds) = subject.warn_after {
             own.insert("warnafter".into(), now.saturating_add(seconds).into());
         }
-        let audiences = if subject.audiences.is_empty() { vec![issuer.to_owned()] } else { subject.audiences.clone() };
         let account = format!("system:serviceaccount:{}:{}", subject.namespace, subject.service_account);
         json!({
-            "iss": issuer, "sub": account, "aud": audiences, "iat": now, "nbf": now, "exp": now.saturating_add(subject.seconds),
+            "iss": issuer, "sub": account, "aud": subject.audiences, "iat": now, "nbf": now, "exp": now.saturating_add(subject.seconds),
             "jti": uuid::Uuid::new_v4().to_string(), "kubernetes.io": own,
         })
     }
@@ -237,6 +236,7 @@ struct Metadata<'a> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::keys::Issuers;
     use super::*;
     use crate::authn::TokenKeys;
 
@@ -263,6 +263,7 @@ mod tests {
             service_account: "a".into(),
             uid: "u1".into(),
             seconds,
+            audiences: vec!["https://cluster".into()],
             bound_to: Some(("Pod".into(), "p".into(), "u2".into())),
             ..TokenSubject::default()
         }
@@ -293,6 +294,23 @@ mod tests {
         check(&keys, "", Err(Error::Malformed));
     }
 
+    /// kube-apiserver(1), --service-account-issuer: "the first is used to generate tokens and all are used to determine which issuers are
+    /// accepted"; --api-audiences: "defaults to a single element list containing the issuer URL".
+    #[test]
+    fn an_issuer_of_before_is_still_good() {
+        let pem = base::tls::generate_key().unwrap();
+        let keys = |issuers: Issuers| TokenKeys::from_pem(&pem, issuers).unwrap();
+        let issue = |keys: &TokenKeys| registry::TokenSigner::sign(keys, &subject(600)).unwrap();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (old, new) =
+            (keys("https://old".into()), keys(Issuers::new("https://new".into(), names(&["https://old"]), Vec::new())));
+        check(&new, &issue(&old), Ok(()));
+        check(&old, &issue(&new), Err(Error::Issuer));
+        assert_eq!(new.audiences(), names(&["https://new", "https://old"]));
+        let own = keys(Issuers::new("https://new".into(), Vec::new(), names(&["api", "vault"])));
+        assert_eq!(own.audiences(), names(&["api", "vault"]));
+    }
+
     #[test]
     fn tokens_get_stale_before_they_end() {
         let keys = TokenKeys::in_memory("https://cluster").unwrap();
@@ -310,7 +328,7 @@ mod tests {
     #[test]
     fn keys_are_rotated() {
         let (old, new) = (base::tls::generate_key().unwrap(), base::tls::generate_key().unwrap());
-        let keys = |pem: &str| TokenKeys::from_pem(pem, "https://cluster").unwrap();
+        let keys = |pem: &str| TokenKeys::from_pem(pem, "https://cluster".into()).unwrap();
         let issue =
             |keys: &TokenKeys| keys.issue(&Claims::of(&subject(600), "https://cluster", Timestamp::now().as_second())).unwrap();
         let (before, both) = (keys(&old), keys(&format!("{new}{old}")));
@@ -323,8 +341,8 @@ mod tests {
         assert_eq!(ids(&both), [ids(&keys(&new)), ids(&before)].concat(), "the signing key first");
         let public = TokenKeys::public_pem(&old).unwrap();
         check(&keys(&format!("{new}{public}")), &issue(&before), Ok(()));
-        assert!(TokenKeys::from_pem(&public, "https://cluster").is_err(), "nothing to sign with");
-        assert!(TokenKeys::from_pem("", "https://cluster").is_err());
+        assert!(TokenKeys::from_pem(&public, "https://cluster".into()).is_err(), "nothing to sign with");
+        assert!(TokenKeys::from_pem("", "https://cluster".into()).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::server::{Server, admin, ask, namespace, start};
+use crate::server::{Server, admin, ask, namespace, populated_namespace, serve_with, start};
 
 const SECRETS: &str = "/api/v1/namespaces/n/secrets";
 
@@ -88,4 +88,55 @@ async fn credentials_of_other_schemes_are_none() {
         let code = async |header: &str| ask(&server.api, "", &format!("GET /version\nauthorization: {header}")).await.code;
         assert_eq!([code("Basic YTpi").await, code("Bearer").await, code("Bearer x").await], [expected, expected, 401]);
     }
+}
+
+/// kube-apiserver(1): --service-account-issuer ("the first is used to generate tokens and all are used to determine which issuers are accepted"),
+/// --service-account-jwks-uri, --api-audiences, --service-account-max-token-expiration.
+#[tokio::test]
+async fn tokens_are_issued_in_the_name_that_is_said() {
+    let (cloud, before) = ("https://storage.example/cluster", "https://kubernetes.default.svc.cluster.local");
+    let server = serve_with(|options| {
+        options.service_accounts = apiserver::ServiceAccounts {
+            issuers: apiserver::Issuers::new(cloud.into(), vec![before.into()], vec!["api".into(), before.into()]),
+            jwks_uri: Some(format!("{cloud}/keys")),
+            longest: Some(7200),
+            extends: false,
+        };
+    })
+    .await;
+    let api = &server.api;
+    let document = admin(api, "GET /.well-known/openid-configuration").await.json();
+    assert_eq!((&document["issuer"], &document["jwks_uri"]), (&json!(cloud), &json!(format!("{cloud}/keys"))));
+    populated_namespace(api, "n").await;
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 9000}});
+    let answer = admin(api, &format!("POST /api/v1/namespaces/n/serviceaccounts/default/token\n\n{request}")).await;
+    let warning = answer.headers["warning"].to_str().unwrap();
+    assert!(warning.contains("requested expiration of 9000 seconds shortened to 7200 seconds"), "{warning}");
+    let issued = answer.json();
+    assert_eq!((&issued["spec"]["audiences"], &issued["spec"]["expirationSeconds"]), (&json!(["api", before]), &json!(7200)));
+    assert!(issued["metadata"]["creationTimestamp"].is_string(), "{issued}");
+    let token = issued["status"]["token"].as_str().unwrap();
+    let who = ask(api, "", &format!("GET /api/v1/namespaces/n/pods\nAuthorization: Bearer {token}")).await;
+    assert_eq!(who.code, 403, "it is known who that is, who may nothing: {:?}", who.body);
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
+    let review = admin(api, &format!("POST /apis/authentication.k8s.io/v1/tokenreviews\n\n{review}")).await.json();
+    assert_eq!((&review["status"]["authenticated"], &review["status"]["audiences"]), (&json!(true), &json!(["api", before])));
+}
+
+/// kube-apiserver(1), --event-ttl: "amount of time to retain events".
+#[tokio::test]
+async fn events_go_after_the_time_that_is_said() {
+    let server = serve_with(|options| options.registry.event_ttl = std::time::Duration::from_secs(1)).await;
+    let api = &server.api;
+    populated_namespace(api, "n").await;
+    let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "n"},
+        "involvedObject": {"kind": "Pod", "namespace": "n", "name": "p"}, "reason": "R", "message": "m", "type": "Normal"});
+    let made = admin(api, &format!("POST /api/v1/namespaces/n/events\n\n{event}")).await.json();
+    let since = made["metadata"]["resourceVersion"].as_str().unwrap();
+    while admin(api, "GET /api/v1/namespaces/n/events/e").await.code != 404 {
+        tokio::task::yield_now().await;
+    }
+    let path = format!("GET /api/v1/namespaces/n/events?watch=true&resourceVersion={since}&timeoutSeconds=1");
+    let seen = admin(api, &path).await;
+    assert!(String::from_utf8_lossy(&seen.body).starts_with(r#"{"type":"DELETED""#), "{:?}", seen.body);
 }

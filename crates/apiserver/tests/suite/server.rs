@@ -24,19 +24,16 @@ pub(crate) fn options(pki: PathBuf, anonymous: bool) -> Options {
         advertised: "10.0.0.1:6443".parse().unwrap(),
         public_address: "127.0.0.1:6443".into(),
         domain: "cluster.local".into(),
-        issuer: "https://kubernetes.default.svc.cluster.local".into(),
+        service_accounts: apiserver::Issuers::from("https://kubernetes.default.svc.cluster.local").into(),
         authentication: apiserver::authn::Options::anonymous(anonymous),
         admission: None,
         admission_plugins: Vec::new(),
+        tolerations: Default::default(),
         authorization: Default::default(),
         audit: None,
         build: apiserver::Build::default(),
         flags: std::sync::Arc::new([("port".to_owned(), "0".to_owned())].into()),
-        registry: registry::Options {
-            service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
-            node_ports: 30000..=32767,
-            tokens: None,
-        },
+        registry: registry::Options::new(vec!["10.43.0.0/16".parse().unwrap()]),
     }
 }
 

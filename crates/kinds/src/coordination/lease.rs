@@ -10,7 +10,7 @@ use crate::typed::Kind;
 
 impl Kind for Lease {
     const DEF: KindDef = KindDef::new("coordination.k8s.io", "v1", "Lease", "leases", "lease")
-        .ephemeral(None)
+        .ephemeral()
         .create_on_update()
         .versioned()
         .unqualified_finalizers(UnqualifiedFinalizers::Kept);

@@ -1,4 +1,4 @@
-//! Event (core/v1). Events go by themselves after an hour, as upstream's default is.
+//! Event (core/v1). Events go by themselves, after an hour unless the server is told otherwise (`--event-ttl`).
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::names;
@@ -11,13 +11,10 @@ use crate::def::{Dependents, KindDef, UnqualifiedFinalizers};
 use crate::typed::Kind;
 use crate::util::{age_of, text};
 
-/// Seconds for which an event is kept.
-const TTL_SECONDS: u64 = 3600;
-
 impl Kind for Event {
     const DEF: KindDef = KindDef::new("", "v1", "Event", "events", "event")
         .short(&["ev"])
-        .ephemeral(Some(TTL_SECONDS))
+        .expiring()
         .create_on_update()
         .unqualified_finalizers(UnqualifiedFinalizers::Kept)
         .dependents(Dependents::None);

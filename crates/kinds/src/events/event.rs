@@ -240,7 +240,7 @@ mod tests {
     fn both_kinds_are_kept_alike() {
         let (own, stored) = (EventsV1.def(), STORED.def());
         let facts =
-            |def: &KindDef| (def.version.clone(), def.plural.clone(), def.namespaced, def.ephemeral, def.ttl_seconds, def.name);
+            |def: &KindDef| (def.version.clone(), def.plural.clone(), def.namespaced, def.ephemeral, def.expires, def.name);
         assert_eq!(facts(own), facts(stored));
         let selectable = STORED.selectable();
         assert!(EventsV1.selectable().iter().all(|field| selectable.contains(stored_field(field).as_str())));

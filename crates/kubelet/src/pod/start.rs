@@ -26,9 +26,6 @@ use crate::volumes::mounts::{self, Surroundings};
 use crate::volumes::{self, gid, sub_path};
 use crate::{cdi, claims, hosts, images, metrics, resources};
 
-/// Bytes of a log file before it is rotated, and how many files are kept; upstream's defaults.
-const LOG_LIMIT: (u64, u32) = (10 << 20, 5);
-
 /// Most bytes of a file with variables.
 const ENV_FILE: u64 = 1 << 20;
 /// Largest that all of them may be for one container, bytes.
@@ -193,7 +190,7 @@ async fn configure(cx: &Arc<Context>, start: &Start) -> Result<ContainerConfig, 
         annotations: BTreeMap::from([(RESOURCES.to_owned(), start.member.record().to_owned())]),
         target: start.member.target.clone(),
         stop_signal: spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
-        log_limit: Some(LOG_LIMIT),
+        log_limit: Some(cx.options.log_limit),
         env: environment.variables,
     };
     config.supply(given);

@@ -25,6 +25,7 @@ use crate::images;
 use crate::local_volumes;
 use crate::logs::{self, LogOptions};
 use crate::metrics::{Claims, State};
+use crate::shutdown::{self, Periods};
 use crate::spec::Model;
 use crate::stats::disks::Disks;
 use crate::stats::{self, Details, Earlier, Snapshot};
@@ -95,6 +96,11 @@ impl Api {
             tracing::warn!(%error, "the records of pulled images are not up to date");
         }
         self.cx.node_changed.notify_one();
+    }
+
+    /// Ends all pods in these periods, as before the machine shuts down. None is admitted any more.
+    pub async fn drain(&self, periods: &Periods) {
+        shutdown::manager::drain(&self.cx, periods).await;
     }
 
     /// Credentials for an image that is pulled by hand: those that the node's providers give, and what those say that have failed.

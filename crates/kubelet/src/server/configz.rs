@@ -26,6 +26,8 @@ pub(super) fn document(options: &Options) -> Value {
         "port": options.port(),
         "address": options.server.as_ref().map(|server| server.listen.ip()),
         "podLogsDir": options.pod_logs_dir,
+        "containerLogMaxSize": options.log_limit.0.to_string(),
+        "containerLogMaxFiles": options.log_limit.1,
         "enableSystemLogHandler": true,
         "enableSystemLogQuery": options.node_log_query,
         "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true}},

@@ -9,6 +9,7 @@ use client::events::Type;
 use k8s_openapi::api::core::v1::ObjectReference;
 
 use super::logind::{Logind, News};
+use super::periods::Periods;
 use crate::context::Context;
 use crate::pod::state::{Evicted, Rejection};
 
@@ -108,7 +109,7 @@ impl Guard {
         self.cx.recorder.event(&self.node, Type::Normal, "NodeShutdown", "Shutdown manager detected shutdown event");
         self.cx.shutdown.send_replace(true);
         let cx = self.cx.clone();
-        let mut ended = std::pin::pin!(end_pods(&cx));
+        let mut ended = std::pin::pin!(end_pods(&cx, &cx.options.shutdown));
         loop {
             tokio::select! {
                 () = &mut ended => break,
@@ -137,10 +138,16 @@ impl Guard {
     }
 }
 
+/// Ends all pods in these periods, as before the machine shuts down. None is admitted any more.
+pub async fn drain(cx: &Context, periods: &Periods) {
+    cx.shutdown.send_replace(true);
+    end_pods(cx, periods).await;
+}
+
 /// Ends all pods, group by group.
-async fn end_pods(cx: &Context) {
+async fn end_pods(cx: &Context, periods: &Periods) {
     let active = cx.evictions.active().await;
-    for (period, pods) in cx.options.shutdown.groups(&active) {
+    for (period, pods) in periods.groups(&active) {
         let mut settled = Vec::new();
         for pod in &pods {
             settled.push(cx.evictions.evict(pod.uid(), Evicted::for_shutdown(period)).await);

@@ -48,6 +48,11 @@ impl Periods {
         Ok(if is_none { Self::default() } else { Self([(0, others), (CRITICAL, critical)].into()) })
     }
 
+    /// So long for all pods together.
+    pub fn of_all(total: Duration) -> Self {
+        Self([(0, total)].into())
+    }
+
     /// Whether the machine shuts down without regard to pods.
     pub fn is_none(&self) -> bool {
         self.0.is_empty()

@@ -113,6 +113,7 @@ impl Node {
             data_dir: dir.path().join("kubelet"),
             volumes_dir: "/nonexistent/volumes".into(),
             pod_logs_dir: dir.path().join("logs"),
+            log_limit: (10 << 20, 5),
             node_logs_dir: dir.path().join("logs"),
             node_log_query: true,
             network: tokio::sync::watch::channel(None).1,

@@ -6,8 +6,9 @@ use apimachinery::{Status, meta};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::context::Warnings;
 use crate::target::Target;
-use crate::{Operation, Registry};
+use crate::{Operation, Registry, Tokens};
 
 /// Seconds of life of a token when the request says nothing.
 const DEFAULT_SECONDS: i64 = 3600;
@@ -28,7 +29,7 @@ pub struct TokenSubject {
     pub service_account: String,
     /// UID of the account.
     pub uid: String,
-    /// Audiences; empty for the API server's own.
+    /// Audiences.
     pub audiences: Vec<String>,
     /// Seconds of life.
     pub seconds: i64,
@@ -42,25 +43,31 @@ pub struct TokenSubject {
 
 impl Registry {
     pub(super) async fn issue_token(&self, target: Target<'_>, request: Value) -> Result<Value, Status> {
-        let signer = self.options.tokens.as_ref().ok_or_else(|| Status::internal("no key to sign tokens with"))?;
+        let tokens = self.options.tokens.as_ref().ok_or_else(|| Status::internal("no key to sign tokens with"))?;
         let account = self.stored(target.res, target.namespace, target.name)?;
         is_about(target, &account, &request)?;
         let request = self.mutate(target, Operation::Create, Some(request), None).await?;
         let (request, _holds) = self.admit(target, Operation::Create, request, None).await?;
         let mut request = request.unwrap_or_default();
+        if request.pointer("/spec/audiences").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+            request["spec"]["audiences"] = tokens.signer.audiences().into();
+        }
         let mut subject = subject(target, &account, &request)?;
         self.bind_subject(&mut subject, &request)?;
-        let asked = subject.seconds;
-        extend(&mut subject, signer.audiences());
+        let asked = tokens.shortened(subject.seconds, &target.cx.warnings);
+        subject.seconds = asked;
+        tokens.extend(&mut subject);
         // The end that was asked for is told, so that whoever mounts the token renews it in time.
-        let expires = Timestamp::now().as_second().saturating_add(asked);
+        let now = Timestamp::now();
+        let expires = now.as_second().saturating_add(asked);
         let expires = Timestamp::from_second(expires).map_err(Status::internal)?;
-        let token = signer.sign(&subject)?;
+        let token = tokens.signer.sign(&subject)?;
         request["spec"]["expirationSeconds"] = asked.into();
         request["status"] = json!({"token": token, "expirationTimestamp": apimachinery::time::format(expires)});
         meta::set_name(&mut request, target.name);
         meta::set_namespace(&mut request, target.namespace);
         request["metadata"]["uid"] = meta::uid(&account).into();
+        request["metadata"]["creationTimestamp"] = apimachinery::time::format(now).into();
         Ok(request)
     }
 
@@ -128,12 +135,30 @@ fn is_about(target: Target<'_>, account: &Value, request: &Value) -> Result<(), 
     Err(Status::conflict(&GroupResource::new(group, kind), target.name, why))
 }
 
-/// Gives the token of a pod that admission mounts a year, for the API server alone (upstream: `--service-account-extend-token-expiration`).
-fn extend(subject: &mut TokenSubject, own: &[String]) {
-    let of_pod = subject.bound_to.as_ref().is_some_and(|(kind, ..)| kind == "Pod");
-    if of_pod && subject.seconds == MOUNTED_SECONDS && subject.audiences.iter().all(|audience| own.contains(audience)) {
-        subject.warn_after = Some(subject.seconds);
-        subject.seconds = EXTENDED_SECONDS;
+impl Tokens {
+    /// The seconds that a token is good of those that were asked for (upstream: `--service-account-max-token-expiration`).
+    fn shortened(&self, asked: i64, warnings: &Warnings) -> i64 {
+        match self.longest {
+            Some(longest) if longest < asked => {
+                warnings.push(format!("requested expiration of {asked} seconds shortened to {longest} seconds"));
+                longest
+            }
+            _ => asked,
+        }
+    }
+
+    /// Gives the token of a pod that admission mounts a year, for the API server alone (upstream: `--service-account-extend-token-expiration`).
+    fn extend(&self, subject: &mut TokenSubject) {
+        let of_pod = subject.bound_to.as_ref().is_some_and(|(kind, ..)| kind == "Pod");
+        let own = self.signer.audiences();
+        if self.extends
+            && of_pod
+            && subject.seconds == MOUNTED_SECONDS
+            && subject.audiences.iter().all(|audience| own.contains(audience))
+        {
+            subject.warn_after = Some(subject.seconds);
+            subject.seconds = EXTENDED_SECONDS.min(self.longest.unwrap_or(i64::MAX));
+        }
     }
 }
 
@@ -163,16 +188,60 @@ fn subject(target: Target<'_>, account: &Value, request: &Value) -> Result<Token
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::TokenSigner;
+
+    /// Signs nothing; the API server is `api`.
+    struct Nobody([String; 1]);
+
+    impl TokenSigner for Nobody {
+        fn sign(&self, _: &TokenSubject) -> Result<String, Status> {
+            Err(Status::internal("nobody signs"))
+        }
+
+        fn audiences(&self) -> &[String] {
+            &self.0
+        }
+    }
+
+    fn tokens(longest: Option<i64>, extends: bool) -> Tokens {
+        Tokens { signer: Arc::new(Nobody(["api".to_owned()])), longest, extends }
+    }
+
+    /// Upstream: `--service-account-max-token-expiration`, "if an otherwise valid TokenRequest with a validity duration larger than this
+    /// value is requested, a token will be issued with a validity duration of this value".
+    #[test]
+    fn tokens_are_good_for_the_longest_time_at_most() {
+        let check = |longest: Option<i64>, asked: i64, expected: (i64, usize)| {
+            let warnings = Warnings::default();
+            assert_eq!(
+                (tokens(longest, true).shortened(asked, &warnings), warnings.take().len()),
+                expected,
+                "{longest:?} {asked}"
+            );
+        };
+        check(None, 1 << 32, (1 << 32, 0));
+        check(Some(7200), 7200, (7200, 0));
+        check(Some(7200), 7201, (7200, 1));
+    }
 
     /// Upstream extends what admission mounts, and nothing else (`serviceaccount/storage/token.go`).
     #[test]
     fn the_mounted_token_of_a_pod_lives_a_year() {
+        let with = |longest, extends| {
+            let bound_to = Some(("Pod".to_owned(), "n".to_owned(), "u".to_owned()));
+            let mut subject = TokenSubject { seconds: MOUNTED_SECONDS, bound_to, ..TokenSubject::default() };
+            tokens(longest, extends).extend(&mut subject);
+            subject.seconds
+        };
+        assert_eq!([with(None, false), with(Some(7200), true), with(Some(1 << 31), true)], [3607, 7200, 31_536_000]);
         let check = |kind: &str, seconds: i64, audiences: &[&str], expected: (i64, Option<i64>)| {
             let bound_to = (!kind.is_empty()).then(|| (kind.to_owned(), "n".to_owned(), "u".to_owned()));
             let audiences = audiences.iter().map(|audience| (*audience).to_owned()).collect();
             let mut subject = TokenSubject { seconds, bound_to, audiences, ..TokenSubject::default() };
-            extend(&mut subject, &["api".to_owned()]);
+            tokens(None, true).extend(&mut subject);
             assert_eq!((subject.seconds, subject.warn_after), expected, "{kind} {seconds}");
         };
         check("Pod", 3607, &[], (31_536_000, Some(3607)));

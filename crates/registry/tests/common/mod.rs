@@ -111,7 +111,7 @@ pub(crate) async fn open(engine: impl Engine + 'static) -> Arc<Registry> {
 /// With these admission plugins.
 pub(crate) async fn open_with(engine: impl Engine + 'static, plugins: Vec<Box<dyn Admission>>) -> Arc<Registry> {
     let (tasks, _failures) = Tasks::root();
-    let options = Options { service_cidrs: vec!["10.43.0.0/16".parse().unwrap()], node_ports: 30000..=32767, tokens: None };
+    let options = Options::new(vec!["10.43.0.0/16".parse().unwrap()]);
     Registry::open(Arc::new(engine), plugins, options, &tasks).await.unwrap()
 }
 

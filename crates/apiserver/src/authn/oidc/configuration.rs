@@ -66,7 +66,7 @@ pub struct Configuration {
 
 impl Configuration {
     /// Reads a configuration in YAML or JSON. `own` issues the cluster's tokens, and nobody else's.
-    pub fn parse(text: &str, own: &str) -> Result<Self, Invalid> {
+    pub fn parse(text: &str, own: &[String]) -> Result<Self, Invalid> {
         let (value, problems) = yaml::parse(text).map_err(|error| Invalid::Decode(error.to_string()))?;
         if let Some(problem) = problems.into_iter().next() {
             return Err(Invalid::Decode(problem));
@@ -80,7 +80,7 @@ impl Configuration {
         Self::of(file, &all, own)
     }
 
-    pub(super) fn of(file: File, algorithms: &[String], own: &str) -> Result<Self, Invalid> {
+    pub(super) fn of(file: File, algorithms: &[String], own: &[String]) -> Result<Self, Invalid> {
         let (mut errors, root) = (Errors::new(), Path::new("jwt"));
         if file.jwt.len() > ISSUERS {
             errors.push(field::Error::too_many(&root, file.jwt.len(), ISSUERS));
@@ -112,7 +112,7 @@ impl Configuration {
     }
 }
 
-fn authenticator(jwt: Jwt, algorithms: &[String], own: &str, path: &Path, errors: &mut Errors) -> Option<Authenticator> {
+fn authenticator(jwt: Jwt, algorithms: &[String], own: &[String], path: &Path, errors: &mut Errors) -> Option<Authenticator> {
     check_issuer(&jwt.issuer, own, &path.child("issuer"), errors);
     let mut compiler = Compiler { errors, email: false, verified: false };
     let (required, claim_rules) = compiler.claim_rules(&jwt.claim_validation_rules, &path.child("claimValidationRules"));
@@ -143,13 +143,13 @@ fn authenticator(jwt: Jwt, algorithms: &[String], own: &str, path: &Path, errors
     })
 }
 
-fn check_issuer(issuer: &Issuer, own: &str, path: &Path, errors: &mut Errors) {
+fn check_issuer(issuer: &Issuer, own: &[String], path: &Path, errors: &mut Errors) {
     let url = path.child("url");
     if issuer.url.is_empty() {
         errors.push(field::Error::required(&url, ""));
     } else {
-        if issuer.url == own {
-            let why = format!("URL must not overlap with disallowed issuers: [{own}]");
+        if own.contains(&issuer.url) {
+            let why = format!("URL must not overlap with disallowed issuers: [{}]", own.join(" "));
             errors.push(field::Error::invalid(&url, issuer.url.as_str(), why));
         }
         check_url(&issuer.url, &url, errors);

@@ -31,7 +31,7 @@ pub struct Flags {
 
 impl Flags {
     /// The configuration that they stand for. `authority` is what the file of `--oidc-ca-file` has.
-    pub(in crate::authn) fn configuration(&self, authority: String, own: &str) -> Result<Configuration, Invalid> {
+    pub(in crate::authn) fn configuration(&self, authority: String, own: &[String]) -> Result<Configuration, Invalid> {
         if let Some(other) = self.signing_algs.iter().find(|algorithm| !ALGORITHMS.contains(&algorithm.as_str())) {
             return Err(Invalid::Decode(format!("oidc: unsupported signing alg: {other:?}")));
         }
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn names_and_groups() {
         let check = |flags: Flags, name: &str, groups: &[&str]| {
-            let configuration = flags.configuration(String::new(), "https://cluster").unwrap();
+            let configuration = flags.configuration(String::new(), &["https://cluster".to_owned()]).unwrap();
             let claims = json!({"sub": "jane", "email": "j@e", "roles": "dev"});
             let user = configuration.issuers[0].mapping.user(&claims).unwrap();
             assert_eq!(
@@ -107,9 +107,9 @@ mod tests {
         check(Flags { username_claim: "email".into(), ..flags() }, "j@e", &[]);
         check(Flags { groups_claim: Some("roles".into()), groups_prefix: "g:".into(), ..flags() }, "https://i#jane", &["g:dev"]);
         let required = Flags { required_claims: vec![("hd".into(), "x".into())], ..flags() };
-        let configuration = required.configuration(String::new(), "https://cluster").unwrap();
+        let configuration = required.configuration(String::new(), &["https://cluster".to_owned()]).unwrap();
         assert!(configuration.issuers[0].mapping.user(&json!({"sub": "jane"})).is_err());
-        assert!(Flags { signing_algs: vec!["none".into()], ..flags() }.configuration(String::new(), "").is_err());
-        assert!(Flags { issuer_url: "http://i".into(), ..flags() }.configuration(String::new(), "").is_err());
+        assert!(Flags { signing_algs: vec!["none".into()], ..flags() }.configuration(String::new(), &[]).is_err());
+        assert!(Flags { issuer_url: "http://i".into(), ..flags() }.configuration(String::new(), &[]).is_err());
     }
 }

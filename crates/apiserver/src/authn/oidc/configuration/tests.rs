@@ -7,7 +7,10 @@ use crate::authn::oidc::Error;
 const OWN: &str = "https://cluster";
 
 fn parse(body: &str) -> Result<Configuration, Invalid> {
-    Configuration::parse(&format!("apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n{body}"), OWN)
+    Configuration::parse(
+        &format!("apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n{body}"),
+        &[OWN.to_owned()],
+    )
 }
 
 /// An authenticator with these further fields.
@@ -179,7 +182,7 @@ fn configurations_that_are_wrong() {
     check(&twice, "jwt[1].issuer.url: Duplicate value: \"https://i\"");
     let verified = "claimMappings: {username: {expression: 'claims.email_verified ? claims.email : claims.sub'}}";
     assert!(parse(&jwt("", verified)).is_ok());
-    assert!(matches!(Configuration::parse("kind: Pod", OWN), Err(Invalid::Kind)));
+    assert!(matches!(Configuration::parse("kind: Pod", &[]), Err(Invalid::Kind)));
 }
 
 #[test]
