@@ -113,7 +113,7 @@ pub(crate) enum Command {
     Dev(Dev),
     /// Say what is ready and what is not.
     Status(Status),
-    /// Stop the pods of a server that has ended, and remove their network.
+    /// Stop the pods of a server or agent that has ended, and remove their network.
     Killall(Killall),
     /// Print the version.
     Version,
@@ -138,7 +138,7 @@ pub(crate) struct Server {
     pub(crate) data_dir: PathBuf,
     /// What all objects and their recent history may take in the store, such as 2Gi: beyond it nothing new is taken, since all of it is in
     /// memory, too. By default an eighth of the machine's memory, at least 128Mi and at most 8Gi.
-    #[arg(long, value_name = "QUANTITY", value_parser = bytes)]
+    #[arg(long, value_name = "QUANTITY", value_parser = storage_quota)]
     pub(crate) storage_quota: Option<u64>,
     /// Port of the API server.
     #[arg(long, default_value_t = 6443)]
@@ -363,7 +363,7 @@ pub(crate) struct Status {
 /// Options of `knarr killall`.
 #[derive(Args, Clone)]
 pub(crate) struct Killall {
-    /// The server's data directory.
+    /// The data directory of the server or agent.
     #[arg(long, default_value = crate::paths::DEFAULT)]
     pub(crate) data_dir: PathBuf,
 }
@@ -378,6 +378,16 @@ fn bytes(text: &str) -> Result<u64, String> {
     let quantity = Quantity::parse(text).map_err(|error| error.to_string())?;
     let bytes = quantity.as_exact_i64().and_then(|bytes| u64::try_from(bytes).ok());
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "expected a number of bytes, such as 2Gi".to_owned())
+}
+
+/// The least that the store may take: a cluster's own objects, with their history.
+const LEAST_QUOTA: u64 = 16 << 20;
+
+fn storage_quota(text: &str) -> Result<u64, String> {
+    match bytes(text)? {
+        too_little if too_little < LEAST_QUOTA => Err("a cluster's own objects need 16Mi".to_owned()),
+        enough => Ok(enough),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -408,6 +418,8 @@ mod tests {
         check("-1", None);
         check("1500m", None);
         check("much", None);
+        assert!(storage_quota("1").is_err() && storage_quota("15Mi").is_err());
+        assert_eq!(storage_quota("16Mi"), Ok(16 << 20));
     }
 
     #[test]

@@ -64,6 +64,8 @@ fn main() -> ExitCode {
     if let Some(code) = runtime::dispatch(&args) {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
+    // A program that is executed by a link of /proc is called after the link.
+    let _ = nix::sys::prctl::set_name(c"knarr");
     if let Err(error) = systemd::take() {
         eprintln!("knarr: what the service manager has said: {error}");
         return ExitCode::FAILURE;

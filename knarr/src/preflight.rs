@@ -98,6 +98,11 @@ pub(crate) fn node(options: &cli::Node) -> Result<()> {
         if let Some(problem) = problems {
             bail!("{key:?}={value:?} cannot be a label of the node: {problem}");
         }
+        if apiserver::forbidden_label(key) {
+            bail!(
+                "no node may give itself the label {key:?} (--label): the administrator gives it, when it has joined (kubectl label node NAME {key}={value})"
+            );
+        }
     }
     for taint in &options.taints {
         let problems = names::qualified_name(&taint.key).into_iter();
@@ -176,6 +181,11 @@ mod tests {
             assert!(if problem.is_empty() { found.is_empty() } else { found.contains(problem) }, "{arguments:?}: {found}");
         };
         refused(&["--label", "a=b", "--node-ip", "127.0.0.1"], "");
+        refused(&["--label", "node-role.kubernetes.io/worker=true"], "no node may give itself the label");
+        refused(
+            &["--label", "node.kubernetes.io/rack=7", "--label", "topology.kubernetes.io/zone=z", "--node-ip", "127.0.0.1"],
+            "",
+        );
         refused(&["--label", "a b=c"], "cannot be a label");
         refused(&["--label", "a=b c"], "cannot be a label");
         refused(&["--cluster-domain", "A_B"], "cannot be the domain");

@@ -168,7 +168,7 @@ fn again(ended: Result<()>) -> Result<()> {
         Err(error) if error.is::<Again>() => {
             tracing::info!("{error}: starting again");
             let mut same = std::process::Command::new("/proc/self/exe");
-            same.args(std::env::args_os().skip(1)).envs(systemd::given().iter().map(|(name, value)| (name, value)));
+            same.arg0("knarr").args(std::env::args_os().skip(1)).envs(systemd::given().iter().map(|(name, value)| (name, value)));
             Err(same.exec().into())
         }
         ended => ended,

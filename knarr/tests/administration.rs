@@ -188,6 +188,11 @@ fn metrics_have_upstreams_names() {
     series.dedup();
     assert_eq!(series.len(), all, "a series is there twice");
     assert!(!page.contains("# EOF") && page.contains("# TYPE apiserver_request_total counter"));
+    // Another port of the node is asked itself, and the kubelet is not (upstream: `ResourceLocation` of nodes).
+    assert_eq!(c.k("get --raw /api/v1/nodes/n1:10250/proxy/healthz"), "ok");
+    assert!(c.k("get --raw /api/v1/nodes/n1:10256/proxy/healthz").contains("lastUpdated"));
+    let nobody = c.try_kubectl(&["get", "--raw", "/api/v1/nodes/https:n1:9/proxy/metrics"]);
+    assert!(nobody.stderr.contains("error trying to reach service"), "{nobody:?}");
     // The kubelet's page is the node's own.
     let node = c.k("get --raw /api/v1/nodes/n1/proxy/metrics");
     for (name, labels) in [

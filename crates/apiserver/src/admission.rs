@@ -46,6 +46,7 @@ use serde_json::Value;
 use crate::authz::{Authorizer, EscalationCheck};
 use crate::remote::Remotes;
 pub(crate) use configuration::{Configuration, Error};
+pub use node_restriction::forbidden_label;
 pub(crate) use policies::status as policy_status;
 pub use tolerations::Tolerations;
 

@@ -47,7 +47,7 @@ mod version;
 mod watch;
 mod wire;
 
-pub use admission::Tolerations;
+pub use admission::{Tolerations, forbidden_label};
 pub use api::Api;
 pub use audit::{AuditOptions, LogOptions, WebhookOptions};
 pub use authn::{Authenticator, Identity, Issuers, TokenKeys};

@@ -136,7 +136,8 @@ fn until_cancelled(token: CancellationToken, future: Any) -> Any {
     Box::pin(async move { token.run_until_cancelled_owned(future).await.unwrap_or(Ok(())) })
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+/// What a panic said.
+pub fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

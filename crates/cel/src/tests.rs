@@ -208,6 +208,13 @@ fn lists_and_sets() {
     check("sets.contains([1, 2], [1]) && !sets.contains([1], [2])", "true");
     check("sets.equivalent([1, 2], [2, 1, 1]) && sets.intersects([1], [1, 2])", "true");
     check("[3, 1, 2].sort()", "[1, 2, 3]");
+    for mixed in [
+        "[dyn(1), dyn(2.5)].sort()",
+        "[dyn(9007199254740993), dyn(9007199254740992.0)].sort()",
+        "[1, 2].sortBy(x, x == 1 ? dyn(1) : dyn(2u))",
+    ] {
+        check_error(mixed, json!({}), "list elements must have the same type");
+    }
     check("[1, 1, 2].distinct()", "[1, 2]");
     check("[[1], [2, 3]].flatten()", "[1, 2, 3]");
     check("[1, 2, 3].slice(1, 3)", "[2, 3]");

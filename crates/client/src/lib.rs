@@ -42,11 +42,12 @@ pub use names::segment;
 pub use services::ServiceWatch;
 pub use slot::{Facts, LabelSet};
 
-/// What went wrong, for people: of an answer of the API its message, without the wire form that [`kube::Error`] shows.
+/// What went wrong, for people: of an answer of the API its message, without the wire form that [`kube::Error`] shows, and of a connection what
+/// kept it from coming about.
 pub fn why(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
+        other => base::connection::why(other),
     }
 }
 
@@ -58,5 +59,11 @@ mod tests {
     fn an_answer_is_told_by_its_message() {
         let status = kube::core::Status::failure("pods \"a\" not found", "NotFound").with_code(404);
         assert_eq!(why(&kube::Error::Api(Box::new(status))), "pods \"a\" not found");
+    }
+
+    #[test]
+    fn a_connection_is_told_by_what_it_lacks() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(why(&kube::Error::Service(Box::new(refused))), "connect: connection refused");
     }
 }

@@ -63,6 +63,43 @@ pub fn from_value<T: Decode>(tree: Value) -> Result<T, Error> {
     T::from_tree(&tree)
 }
 
+/// Go's zero time, which it writes as null.
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// Fields that are times and are always there: Go writes the zero time of an object whose writer has left them out as null, and the generated
+/// types refuse that.
+const TIMES: [&str; 2] = ["lastTransitionTime", "lastObservedTime"];
+
+/// What could not be decoded because a time is null, with Go's zero time in the place of that; the error where it is another one.
+///
+/// # Errors
+/// The error that there was.
+#[doc(hidden)]
+#[cold]
+#[inline(never)]
+pub fn with_zero_times(error: Error, tree: impl FnOnce() -> Result<Value, Error>) -> Result<Value, Error> {
+    if !error.to_string().starts_with("invalid type: null") {
+        return Err(error);
+    }
+    let mut tree = tree()?;
+    if fill(&mut tree) { Ok(tree) } else { Err(error) }
+}
+
+/// Whether a time was null.
+fn fill(tree: &mut Value) -> bool {
+    match tree {
+        Value::Array(items) => items.iter_mut().fold(false, |filled, item| fill(item) | filled),
+        Value::Object(fields) => fields.iter_mut().fold(false, |filled, (name, value)| {
+            if value.is_null() && TIMES.contains(&name.as_str()) {
+                *value = ZERO_TIME.into();
+                return true;
+            }
+            fill(value) | filled
+        }),
+        _ => false,
+    }
+}
+
 /// Implements [`Decode`] for types that serde decodes. What is inlined into a caller is compiled there again: hence `inline(never)`.
 #[macro_export]
 macro_rules! decode {
@@ -70,12 +107,18 @@ macro_rules! decode {
         impl $crate::Decode for $type {
             #[inline(never)]
             fn from_json(json: &[u8]) -> Result<Self, $crate::serde_json::Error> {
-                $crate::serde_json::from_slice(json)
+                $crate::serde_json::from_slice(json).or_else(|error| {
+                    let tree = $crate::with_zero_times(error, || $crate::serde_json::from_slice(json))?;
+                    <Self as $crate::Deserialize>::deserialize(&tree)
+                })
             }
 
             #[inline(never)]
             fn from_tree(tree: &$crate::serde_json::Value) -> Result<Self, $crate::serde_json::Error> {
-                <Self as $crate::Deserialize>::deserialize(tree)
+                <Self as $crate::Deserialize>::deserialize(tree).or_else(|error| {
+                    let tree = $crate::with_zero_times(error, || Ok(tree.clone()))?;
+                    <Self as $crate::Deserialize>::deserialize(&tree)
+                })
             }
         }
     )+ };
@@ -113,6 +156,22 @@ mod tests {
         };
         check(json!({"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}));
         check(json!({"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running", "unknown": [1]}}));
+    }
+
+    /// Upstream's ValidateServiceStatusUpdate lets conditions without a time pass, and Go reads them.
+    #[test]
+    fn a_time_that_is_null_is_the_zero_time() {
+        use k8s_openapi::api::core::v1::Service;
+        let tree = json!({"spec": {"clusterIP": "10.0.0.1"}, "status": {"conditions": [
+            {"type": "X", "status": "True", "reason": "r", "message": "m", "lastTransitionTime": null},
+            {"type": "Y", "status": "True", "reason": "r", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+        for service in [Service::from_tree(&tree).unwrap(), Service::from_json(tree.to_string().as_bytes()).unwrap()] {
+            let conditions = service.status.unwrap().conditions.unwrap();
+            let times: Vec<String> = conditions.iter().map(|condition| condition.last_transition_time.0.to_string()).collect();
+            assert_eq!(times, [ZERO_TIME, "2026-01-01T00:00:00Z"]);
+        }
+        assert!(Service::from_tree(&json!({"status": {"conditions": [null]}})).is_err());
+        assert!(Service::from_tree(&json!({"status": {"conditions": [{"type": null, "lastTransitionTime": null}]}})).is_err());
     }
 
     #[test]

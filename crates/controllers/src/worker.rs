@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::LazyLock;
 
 use base::readiness::Part;
-use base::tasks::{OnFailure, Tasks};
+use base::tasks::{OnFailure, Tasks, panic_message};
 use client::Key;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
@@ -95,7 +95,7 @@ async fn work<C: Controller>(controller: Arc<C>, cx: Cx, queue: Queue) {
 async fn one<C: Controller>(controller: Arc<C>, cx: &Cx, queue: &Queue, key: Key) {
     // A panic costs a retry of this key, and neither the other keys nor the process: the next look begins anew, from the caches.
     let looked = AssertUnwindSafe(controller.reconcile(cx, &key)).catch_unwind().await;
-    let result = looked.unwrap_or_else(|panic| Err(Error::Other(format!("panic: {}", told(&*panic)))));
+    let result = looked.unwrap_or_else(|panic| Err(Error::Other(format!("panic: {}", panic_message(&*panic)))));
     let label = if result.is_ok() { "success" } else { "error" };
     RECONCILIATIONS.get_or_create(&ResultLabels { controller: C::NAME, result: label }).inc();
     match result {
@@ -111,12 +111,6 @@ async fn one<C: Controller>(controller: Arc<C>, cx: &Cx, queue: &Queue, key: Key
         }
     }
     queue.done(&key, controller.rest(&key));
-}
-
-/// What a panic said.
-fn told(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default()
 }
 
 /// Conflicts and vanished objects are how optimistic writers live; the rest deserves attention.

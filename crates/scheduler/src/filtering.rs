@@ -98,6 +98,11 @@ impl FitError {
         Self { everywhere: Some(reason), plugins: 1 << plugin, ..Self::of(nodes) }
     }
 
+    /// The pod is refused for now, and no event helps it.
+    pub(crate) fn held(nodes: usize, reason: Reason) -> Self {
+        Self { everywhere: Some(reason), ..Self::of(nodes) }
+    }
+
     pub(crate) fn add(&mut self, node: &str, verdict: Verdict, plugins: PluginSet, reasons: impl Iterator<Item = Reason>) {
         self.plugins |= plugins;
         if verdict == Verdict::Occupied {

@@ -37,6 +37,8 @@ mod topologies;
 mod volumes;
 mod waiting;
 
+use std::sync::Arc;
+
 use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
 use client::{Client, Informers};
@@ -56,6 +58,10 @@ pub struct Options {
 
 /// Starts the scheduler under `tasks`; it ends with it. `gate` is ready when it has its caches.
 pub fn run(options: &Options, tasks: &Tasks, gate: Gate) {
-    let scheduler = service::Scheduler::new(options, tasks);
-    tasks.spawn_until_cancelled("scheduler", OnFailure::Shutdown, scheduler.run(options.informers.clone(), gate));
+    let (options, of_scheduler) = (options.clone(), tasks.clone());
+    tasks.spawn_until_cancelled("scheduler", OnFailure::Shutdown, async move {
+        let panics = Arc::new(service::Panics::default());
+        let run = || service::Scheduler::new(&options, &of_scheduler, panics.clone()).run(options.informers.clone(), &gate);
+        panics.contain(run).await
+    });
 }

@@ -1,8 +1,10 @@
 //! The loop: takes in what the caches tell, decides for one pod at a time, binds in the background.
 
+mod apart;
 mod causes;
 mod consulting;
 mod ended;
+mod panics;
 mod placing;
 mod room;
 
@@ -16,9 +18,6 @@ use base::readiness::Gate;
 use base::tasks::Tasks;
 use client::events::{Recorder, Type};
 use client::{Change, Changes, Informers, Key};
-use futures::StreamExt;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, ReplicationController, Service,
@@ -50,7 +49,9 @@ use crate::resources::pod_request;
 use crate::volumes::Volumes;
 use crate::volumes::capacity::has_grown;
 use crate::waiting::Waiting;
+use apart::Apart;
 use causes::cause;
+pub(crate) use panics::Panics;
 
 /// Writes under way. While as many are, no decision is made.
 const WRITES: usize = 256;
@@ -123,15 +124,16 @@ pub(crate) struct Scheduler {
     cluster: Cluster,
     queue: Queue,
     chooser: Chooser,
-    writes: FuturesUnordered<BoxFuture<'static, Written>>,
+    writes: Apart<Written>,
     /// Bindings that wait for claims; volumes take as long as a provisioner does. They hold up no decision.
-    with_needs: FuturesUnordered<BoxFuture<'static, Written>>,
+    with_needs: Apart<Written>,
     extenders: Extenders,
     /// What extenders are asked. It holds up no decision about pods that concern none of them.
-    consulting: FuturesUnordered<BoxFuture<'static, Consulted>>,
+    consulting: Apart<Consulted>,
     /// What is being written for the claims of pods, by the pod's uid.
     reserving: HashMap<String, Vec<Reservation>>,
     waiting: Waits,
+    panics: Arc<Panics>,
 }
 
 /// Who waits for claims.
@@ -152,7 +154,7 @@ impl Default for Waits {
 }
 
 impl Scheduler {
-    pub(crate) fn new(options: &Options, tasks: &Tasks) -> Self {
+    pub(crate) fn new(options: &Options, tasks: &Tasks, panics: Arc<Panics>) -> Self {
         let profiles = Profiles::new(options.configuration.profiles.clone());
         let recorder = |name: &str| (name.to_owned(), Recorder::new(options.client.clone(), name, "", tasks));
         Self {
@@ -161,16 +163,17 @@ impl Scheduler {
             cluster: Cluster::new(profiles),
             queue: Queue::new(options.configuration.backoff),
             chooser: Chooser::default(),
-            writes: FuturesUnordered::new(),
-            with_needs: FuturesUnordered::new(),
+            writes: Apart::new("write of the scheduler", tasks),
+            with_needs: Apart::new("binding that waits for claims", tasks),
             extenders: Extenders::new(options.configuration.extenders.clone(), &options.informers),
-            consulting: FuturesUnordered::new(),
+            consulting: Apart::new("question to an extender", tasks),
             reserving: HashMap::new(),
             waiting: Waits::default(),
+            panics,
         }
     }
 
-    pub(crate) async fn run(mut self, informers: Informers, gate: Gate) -> Result<(), Infallible> {
+    pub(crate) async fn run(mut self, informers: Informers, gate: &Gate) -> Result<(), Infallible> {
         let mut sources = Sources::new(&informers).await;
         self.cluster.volumes = Volumes::new(&informers);
         self.cluster.devices = Devices::new(&informers);
@@ -377,6 +380,17 @@ impl Scheduler {
 
     fn schedule_one(&mut self) {
         let Some((pod, trial)) = self.queue.pop(self.extenders.busy()) else { return };
+        let panics = self.panics.clone();
+        match panics.held(pod.uid(), Instant::now()) {
+            Some(left) => {
+                let reason = format!("the scheduler has failed on this pod, and tries it again in {} s", left.as_secs());
+                self.refused(&pod, trial, FitError::held(self.cluster.len(), reason.into()), None);
+            }
+            None => panics.about(pod.uid(), || self.attempt(pod.clone(), trial)),
+        }
+    }
+
+    fn attempt(&mut self, pod: Arc<PodInfo>, trial: Trial) {
         let attempt = Attempt::default();
         if let Some(refusal) = self.lacks_share(&pod, &attempt) {
             self.refused(&pod, trial, refusal, None);

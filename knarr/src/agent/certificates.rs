@@ -89,6 +89,8 @@ pub(super) enum Refusal {
 /// A machine that joins, or has joined.
 pub(super) struct Member {
     server: Server,
+    /// The server as the command line names it.
+    url: String,
     identity: node::Identity,
     token: Option<JoinToken>,
     pki: PathBuf,
@@ -102,7 +104,7 @@ impl Member {
         let token = options.token_file.as_deref().map(JoinToken::read).transpose()?;
         let pki = paths.pki();
         let bundle = join::authority(&server, token.as_ref(), &Trusted::new(&pki)).await?;
-        Ok(Self { server, identity, token, pki, bundle })
+        Ok(Self { server, url: options.server.clone(), identity, token, pki, bundle })
     }
 
     /// The node that the machine is, now that it is known what it is a node of.
@@ -255,7 +257,7 @@ impl Member {
                     "the server does not know the token {}: it has expired or was deleted (knarr token create makes another)",
                     self.token.as_ref().map(|token| token.id.as_str()).unwrap_or_default()
                 ),
-                Err(error) => tracing::warn!(%error, "cannot join yet, trying again"),
+                Err(error) => tracing::warn!(server = self.url, %error, "cannot join yet, trying again"),
             }
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(RETRY.1);

@@ -34,7 +34,7 @@ pub(crate) struct Node {
     /// unix:///run/containerd/containerd.sock; its pods are connected by network plugins (--pod-network cni).
     #[arg(long, value_name = "SOCKET")]
     pub(crate) container_runtime_endpoint: Option<String>,
-    /// Mirrors of image registries and how to talk to them (YAML).
+    /// File of mirrors of image registries, and of how to talk to them (YAML: mirrors.NAME.endpoint, configs.HOST.{http,auth,tls}; docs/registries.md).
     #[arg(long)]
     pub(crate) registries: Option<PathBuf>,
     /// Labels of the node.

@@ -372,8 +372,9 @@ fn changed_labels<'a>(old: &'a Value, new: &'a Value) -> impl Iterator<Item = &'
         .filter(move |key| meta::label(old, key) != meta::label(new, key))
 }
 
-/// Labels that say something about a node which pods rely on.
-fn forbidden_label(label: &str) -> bool {
+/// Whether a node may not give itself the label, since it says something about it which pods rely on (NodeRestriction; upstream's kubelet refuses
+/// it in `--node-labels`, too).
+pub fn forbidden_label(label: &str) -> bool {
     let domain = label.split_once('/').map_or("", |(domain, _)| domain);
     let within = |suffix: &str| domain == suffix || domain.strip_suffix(suffix).is_some_and(|head| head.ends_with('.'));
     if within(RESTRICTED) {

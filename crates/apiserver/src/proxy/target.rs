@@ -53,7 +53,7 @@ pub(super) async fn proxy(api: &Inner, on: &On<'_>, body: RequestBody) -> Result
     let name =
         Name::parse(on.target.name).ok_or_else(|| Status::bad_request(format!("invalid proxy request {:?}", on.target.name)))?;
     let backend = match on.target.plural {
-        "nodes" => api.kubelet_of(name.name).await?,
+        "nodes" => node(api, name).await?,
         "pods" => pod(api, on, name).await?,
         _ => service(api, on, name).await?,
     };
@@ -127,6 +127,19 @@ fn node_of(pod: &Value) -> Option<String> {
 /// reach, such as a cloud's metadata service.
 fn is_proxyable(address: &str) -> bool {
     address.parse().is_ok_and(|address| !is_special(address))
+}
+
+/// The kubelet, where no other port is asked for: rights to that other port are none to the kubelet (upstream: `ResourceLocation` of nodes).
+async fn node(api: &Inner, name: Name<'_>) -> Result<Backend, Status> {
+    let kubelet = api.kubelet_of(name.name).await?;
+    if name.port.is_empty() || name.port == kubelet.port.to_string() {
+        return Ok(kubelet);
+    }
+    let port = name.port.parse().map_err(|_| Status::bad_request(format!("invalid port {:?}", name.port)))?;
+    if !is_proxyable(&kubelet.host) {
+        return Err(Status::bad_request("address not allowed"));
+    }
+    backend(name.scheme, kubelet.node, &kubelet.host, port)
 }
 
 async fn pod(api: &Inner, on: &On<'_>, name: Name<'_>) -> Result<Backend, Status> {

@@ -21,20 +21,13 @@ pub(super) const FUNCTIONS: &[Function] = &[
     method("max", 1, |a| extreme(a, Ordering::Greater)),
     method("sort", 1, |a| {
         let mut items = list(&a[0])?;
-        for pair in items.windows(2) {
-            compare(&pair[0], &pair[1])?;
-        }
+        check_order(&items)?;
         items.sort_by(|a, b| a.order(b).unwrap_or(Ordering::Equal));
         Ok(Value::list(items))
     }),
     method("@sortByAssociatedKeys", 2, |a| {
         let (items, keys) = (list(&a[0])?, list(&a[1])?);
-        for pair in keys.windows(2) {
-            if pair[0].kind() != pair[1].kind() {
-                return other("list elements must have the same type");
-            }
-            compare(&pair[0], &pair[1])?;
-        }
+        check_order(&keys)?;
         let mut both: Vec<_> = keys.into_iter().zip(items).collect();
         both.sort_by(|a, b| a.0.order(&b.0).unwrap_or(Ordering::Equal));
         Ok(Value::list(both.into_iter().map(|(_, item)| item).collect()))
@@ -84,6 +77,18 @@ fn at<'a>(list: &Value<'a>, place: impl Fn(&List<'a>) -> Option<usize>) -> Resul
         Value::List(list) => Ok(super::optional(place(list).and_then(|at| list.get(at)))),
         _ => Err(Error::NoOverload),
     }
+}
+
+/// Refuses what has no total order, without which sorting panics: numbers of several types are compared as floating-point ones, of which two may
+/// be equal to a third and not to each other (cel-go, `sortListByAssociatedKeys`).
+fn check_order(items: &[Value<'_>]) -> Result<(), Error> {
+    for pair in items.windows(2) {
+        if pair[0].kind() != pair[1].kind() {
+            return Err(Error::Other("list elements must have the same type".to_owned()));
+        }
+        compare(&pair[0], &pair[1])?;
+    }
+    Ok(())
 }
 
 fn compare(a: &Value<'_>, b: &Value<'_>) -> Result<Ordering, Error> {

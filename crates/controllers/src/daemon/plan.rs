@@ -76,30 +76,35 @@ fn manage(spread: &Spread<'_>, node: &str, suits: Suits, surges: bool, plan: &mu
         present.for_each(|pod| plan.delete(pod, node, Why::Surplus));
         return;
     }
-    let mut running = Vec::new();
+    let (mut running, mut backs_off) = (Vec::new(), false);
     for pod in present {
         match pods::phase(pod) {
             "Failed" => match (spread.observed.wait)(node) {
-                Some(left) => plan.after = earlier(plan.after, Some(left)),
+                Some(left) => {
+                    backs_off = true;
+                    plan.after = earlier(plan.after, Some(left));
+                }
                 None => plan.delete(pod, node, Why::Failed),
             },
             "Succeeded" => plan.delete(pod, node, Why::Succeeded),
             _ => running.push(*pod),
         }
     }
-    if surges {
-        surplus_of_surge(spread, node, suits, &running, plan);
+    if surges && running.is_empty() {
+        // As long as one that has failed is in back-off the next would fail, too (kubernetes#124388).
+        if suits.run && !backs_off {
+            plan.create.push(node.to_owned());
+        }
+    } else if surges {
+        surplus_of_surge(spread, node, &running, plan);
     } else {
         running.iter().skip(1).for_each(|pod| plan.delete(pod, node, Why::Surplus));
     }
 }
 
 /// While a set surges a node has two pods only as long as the old one is ready and the new one not available.
-fn surplus_of_surge(spread: &Spread<'_>, node: &str, suits: Suits, running: &[&Arc<Pod>], plan: &mut Plan) {
+fn surplus_of_surge(spread: &Spread<'_>, node: &str, running: &[&Arc<Pod>], plan: &mut Plan) {
     if running.len() <= 1 {
-        if running.is_empty() && suits.run {
-            plan.create.push(node.to_owned());
-        }
         return;
     }
     let (new, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = running.iter().partition(|pod| hash_of(pod) == Some(spread.observed.hash));

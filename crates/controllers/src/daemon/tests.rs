@@ -123,6 +123,17 @@ fn new_pods_come_beside_old_ones() {
     check(&one, &["a"], &[("a", "old", "ending")], "+a");
 }
 
+/// kubernetes#124388: a pod that the kubelet refuses fails at once, and so would the next.
+#[test]
+fn a_surging_set_makes_no_pod_beside_one_that_has_failed_a_moment_ago() {
+    let one = rolling(json!(0), json!(1));
+    check(&one, &["x"], &[("x", NEW, "failed")], "@3");
+    check(&one, &["x"], &[("x", NEW, "failed"), ("x", NEW, "failed")], "@3");
+    check(&one, &["x"], &[("x", "old", "ready"), ("x", NEW, "failed")], "@3");
+    // Another template may do better.
+    check(&one, &["x"], &[("x", "old", "failed")], "+x @3");
+}
+
 #[test]
 fn nodes_suit_by_name_labels_and_taints() {
     let check = |spec: Value, taints: Value, run: bool, stay: bool| {

@@ -7,13 +7,15 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use serde_json::Value;
 
 use crate::columns::Column;
-use crate::def::{Dependents, KindDef, UnqualifiedFinalizers};
+use crate::def::{Dependents, KindDef, NameRule, UnqualifiedFinalizers};
 use crate::typed::Kind;
 use crate::util::{age_of, text};
 
 impl Kind for Event {
     const DEF: KindDef = KindDef::new("", "v1", "Event", "events", "event")
         .short(&["ev"])
+        // Recorders name them after objects of any name; upstream is strict about those of events.k8s.io alone.
+        .name(NameRule::PathSegment)
         .expiring()
         .create_on_update()
         .unqualified_finalizers(UnqualifiedFinalizers::Kept)

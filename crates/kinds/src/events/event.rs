@@ -239,8 +239,7 @@ mod tests {
     #[test]
     fn both_kinds_are_kept_alike() {
         let (own, stored) = (EventsV1.def(), STORED.def());
-        let facts =
-            |def: &KindDef| (def.version.clone(), def.plural.clone(), def.namespaced, def.ephemeral, def.expires, def.name);
+        let facts = |def: &KindDef| (def.version.clone(), def.plural.clone(), def.namespaced, def.ephemeral, def.expires);
         assert_eq!(facts(own), facts(stored));
         let selectable = STORED.selectable();
         assert!(EventsV1.selectable().iter().all(|field| selectable.contains(stored_field(field).as_str())));

@@ -42,7 +42,8 @@ impl Continuation {
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
     }
 
-    pub(crate) fn decode(text: &str) -> Result<Self, Status> {
+    /// Reads what a client sends, which it may have made up: a list of a namespace goes on in that namespace.
+    pub(crate) fn decode(text: &str, namespace: Option<&str>) -> Result<Self, Status> {
         let invalid = |why: String| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| invalid(error.to_string()))?;
         let token: Token = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
@@ -55,8 +56,17 @@ impl Continuation {
         if token.start.is_empty() {
             return Err(invalid(format!("encoded start key empty (version {VERSION})")));
         }
+        let is_within = |namespace: &str| token.start.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('/'));
+        if !is_clean(&token.start) || namespace.is_some_and(|namespace| !is_within(namespace)) {
+            return Err(invalid(token.start));
+        }
         Ok(Self { at: u64::try_from(token.rv).ok(), after: token.start, rest: token.rest })
     }
+}
+
+/// Whether a path is one of an object, and leads nowhere else (upstream: "defend against path traversal attacks by clients").
+fn is_clean(path: &str) -> bool {
+    path.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
 }
 
 #[cfg(test)]
@@ -64,7 +74,7 @@ mod tests {
     use super::*;
 
     fn check(json: &str, expected: Result<(Option<u64>, &str), &str>) {
-        let decoded = Continuation::decode(&URL_SAFE_NO_PAD.encode(json));
+        let decoded = Continuation::decode(&URL_SAFE_NO_PAD.encode(json), None);
         let expected = expected.map(|(at, after)| Continuation { at, after: after.into(), rest: None });
         assert_eq!(decoded.map_err(|status| status.message), expected.map_err(|why| format!("invalid continue token: {why}")));
     }
@@ -79,11 +89,35 @@ mod tests {
         check(r#"{"v":"meta.k8s.io/v1","rv":7,"start":""}"#, Err(empty));
         let version = "continue key is not valid: server does not recognize this encoded version v2";
         check(r#"{"v":"v2","rv":7,"start":"a"}"#, Err(version));
-        assert_eq!(Continuation::decode("%").map_err(|status| status.code), Err(400));
-        assert_eq!(Continuation::decode("e30").map_err(|status| status.code), Err(400));
+        assert_eq!(Continuation::decode("%", None).map_err(|status| status.code), Err(400));
+        assert_eq!(Continuation::decode("e30", None).map_err(|status| status.code), Err(400));
         for at in [None, Some(12)] {
             let token = Continuation { at, after: "n/\u{fc}".into(), rest: at.map(|_| 7) };
-            assert_eq!(Continuation::decode(&token.encode()), Ok(token));
+            assert_eq!(Continuation::decode(&token.encode(), None), Ok(token));
         }
+    }
+
+    #[test]
+    fn a_token_leads_out_of_no_namespace() {
+        let check = |start: &str, namespace: Option<&str>, good: bool| {
+            let token = Continuation { at: Some(7), after: start.to_owned(), rest: None };
+            let decoded = Continuation::decode(&token.encode(), namespace);
+            assert_eq!(decoded.is_ok(), good, "{start} {namespace:?}");
+            assert!(decoded.err().is_none_or(|status| status.code == 400));
+        };
+        check("b/x", Some("b"), true);
+        check("a/x", Some("b"), false);
+        check("c/x", Some("b"), false);
+        check("b", Some("b"), false);
+        check("bb/x", Some("b"), false);
+        check("a", Some("b"), false);
+        check("b/../a/x", Some("b"), false);
+        check("b/./x", Some("b"), false);
+        check("b//x", Some("b"), false);
+        check("b/", Some("b"), false);
+        check("/b/x", Some("b"), false);
+        check("a/x", None, true);
+        check("a", None, true);
+        check("../secrets/a/x", None, false);
     }
 }

@@ -119,7 +119,9 @@ impl Registry {
     ) -> Result<List, Status> {
         let selected = self.list(res, namespace, list).await?;
         for entry in &selected.entries {
-            match self.delete(cx, res, entry.namespace(), entry.name(), options.clone()).await {
+            // In the namespace that the request is about, and whose rights were asked for.
+            let namespace = namespace.unwrap_or_else(|| entry.namespace());
+            match self.delete(cx, res, namespace, entry.name(), options.clone()).await {
                 Err(status) if !status.is(apimachinery::Reason::NotFound) => return Err(status),
                 _ => {}
             }

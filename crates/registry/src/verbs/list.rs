@@ -104,13 +104,13 @@ impl Selection {
         self.by_converted || terms(&self.options) > FEW_TERMS
     }
 
-    /// What is selected of all objects of a window, up to a limit (0 for none). Others get their turn between pieces of them.
+    /// What is selected of all objects that were read, up to a limit (0 for none). Others get their turn between pieces of them.
     pub(crate) async fn choose(&self, res: &Served, all: Vec<Arc<Entry>>, limit: usize) -> Result<Page, Status> {
         let piece = (TERMS_AT_ONCE / terms(&self.options).max(1)).min(SHOWN_AT_ONCE);
         let mut found = Page::default();
         for some in all.chunks(piece) {
             tokio::task::yield_now().await;
-            let mut some: Vec<Arc<Entry>> = some.iter().filter(|entry| self.may_match(entry)).cloned().collect();
+            let mut some: Vec<Arc<Entry>> = some.iter().filter(|entry| self.may_select(entry)).cloned().collect();
             if self.by_converted {
                 res.show_all(&mut some).await?;
                 some.retain(|entry| self.matches(entry));
@@ -268,7 +268,7 @@ impl Registry {
     pub async fn list(&self, res: &Served, namespace: Option<&str>, options: &ListOptions) -> Result<List, Status> {
         let selection = Selection::new(res, namespace, options)?;
         let token = options.continue_token.as_deref().filter(|token| !token.is_empty());
-        let token = token.map(Continuation::decode).transpose()?;
+        let token = token.map(|token| Continuation::decode(token, namespace)).transpose()?;
         let version = parse_version(options.resource_version.as_deref())?;
         let (at, from) = match (token, version) {
             (Some(_), Some(_)) => {
@@ -339,7 +339,9 @@ impl Registry {
         let after = from.map(|from| from.after.as_str());
         let namespace = selection.namespace.as_deref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
         let prefix = format!("{}{namespace}", res.storage.prefix);
-        let mut start = after.map_or_else(|| prefix.clone(), |after| format!("{}{after}\0", res.storage.prefix)).into_bytes();
+        // Not before the namespace, whatever the client says.
+        let start = after.map(|after| format!("{}{after}\0", res.storage.prefix)).filter(|start| start.starts_with(&prefix));
+        let mut start = start.unwrap_or_else(|| prefix.clone()).into_bytes();
         let end = format!("{}0", prefix.trim_end_matches('/'));
         let mut entries = Vec::new();
         loop {

@@ -41,7 +41,7 @@ impl Scheduler {
             let result = asked.about_nodes(&json(&pod), candidates).await;
             Consulted::Nodes { pod, trial, error, result }
         };
-        self.consulting.push(ask.boxed());
+        self.consulting.push(ask);
     }
 
     /// Asks the pod's extenders about room that could be made for it.
@@ -51,7 +51,7 @@ impl Scheduler {
             let result = asked.about_victims(&json(&pod), &candidates).await;
             Consulted::Victims { pod, trial, error, candidates, result }
         };
-        self.consulting.push(ask.boxed());
+        self.consulting.push(ask);
     }
 
     /// The answers are there. Meanwhile the pod may have gone, and nodes may have changed.

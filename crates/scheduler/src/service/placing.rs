@@ -43,7 +43,7 @@ impl Scheduler {
         let binder = self.binder(&pod, &node, trial);
         let Some(needs) = needs else {
             // An extender may take its time, which keeps nobody else waiting.
-            let writes = if binder.is_extender { &self.with_needs } else { &self.writes };
+            let writes = if binder.is_extender { &mut self.with_needs } else { &mut self.writes };
             return writes.push(self.api.bind(pod, node, trial, binder));
         };
         for one in &devices {

@@ -5,7 +5,6 @@ use base::tasks::{Failures, Tasks};
 use client::fake::Fake;
 use client::kube::client::Body;
 use client::{Client, Informers};
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
@@ -45,7 +44,7 @@ impl World {
         }
         let informers = Informers::new(fake.client(), tasks.0.clone());
         let options = Options { informers: informers.clone(), client, configuration: Configuration::default() };
-        let mut scheduler = Scheduler::new(&options, &tasks.0);
+        let mut scheduler = Scheduler::new(&options, &tasks.0, Arc::default());
         scheduler.cluster.volumes = Volumes::new(&informers);
         informers.of::<PersistentVolumeClaim>().synced().await;
         informers.of::<StorageClass>().synced().await;

@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
 use client::Change;
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use serde_json::{Value, json};
 

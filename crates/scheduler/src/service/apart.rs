@@ -1,0 +1,99 @@
+//! What is written and asked beside decisions, in tasks of its own: a decision holds up the scheduler's task for as long as it takes, and what
+//! would be polled there between decisions would wait for one of them at each step.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+
+use base::tasks::{OnFailure, Tasks};
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use tokio::sync::oneshot;
+
+/// Work under way, whose answers come back to whoever waits for [`Apart::next`].
+pub(super) struct Apart<T> {
+    name: &'static str,
+    tasks: Tasks,
+    answers: FuturesUnordered<BoxFuture<'static, T>>,
+}
+
+impl<T: Send + 'static> Apart<T> {
+    pub(super) fn new(name: &'static str, tasks: &Tasks) -> Self {
+        Self { name, tasks: tasks.clone(), answers: FuturesUnordered::new() }
+    }
+
+    /// Begins with it. Its panic is one of whoever waits for the answer.
+    pub(super) fn push(&mut self, work: impl Future<Output = T> + Send + 'static) {
+        let (sender, receiver) = oneshot::channel();
+        self.tasks.spawn_until_cancelled(self.name, OnFailure::Log, async move {
+            // Nobody waits for the answer any more where the scheduler has begun anew.
+            let _ = sender.send(AssertUnwindSafe(work).catch_unwind().await);
+            Ok::<_, Infallible>(())
+        });
+        let answer = async {
+            match receiver.await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(panic)) => resume_unwind(panic),
+                // The process ends.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        self.answers.push(answer.boxed());
+    }
+
+    pub(super) fn extend(&mut self, works: impl IntoIterator<Item = BoxFuture<'static, T>>) {
+        works.into_iter().for_each(|work| self.push(work));
+    }
+
+    /// The next answer; none when nothing is under way.
+    pub(super) async fn next(&mut self) -> Option<T> {
+        self.answers.next().await
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.answers.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+    }
+
+    /// Waits for no answer any more.
+    #[cfg(test)]
+    pub(super) fn clear(&mut self) {
+        self.answers.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Between two looks at its answer, work goes on that has many steps.
+    #[tokio::test]
+    async fn work_goes_on_while_nobody_looks() {
+        let (tasks, _failures) = Tasks::root();
+        let mut apart = Apart::new("test", &tasks);
+        assert!(apart.is_empty() && apart.next().await.is_none());
+        let (done, finished) = oneshot::channel();
+        apart.push(async move {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            done.send(()).unwrap();
+            7
+        });
+        finished.await.unwrap();
+        assert_eq!((apart.len(), apart.next().await), (1, Some(7)));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_one_of_whoever_waits() {
+        let (tasks, _failures) = Tasks::root();
+        let mut apart = Apart::<u8>::new("test", &tasks);
+        apart.push(async { std::panic::panic_any("no answer") });
+        let waited = AssertUnwindSafe(apart.next()).catch_unwind().await;
+        assert_eq!(waited.unwrap_err().downcast_ref::<&str>(), Some(&"no answer"));
+    }
+}
