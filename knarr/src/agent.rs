@@ -21,9 +21,10 @@ use client::remote::Remote;
 use tokio::sync::Notify;
 
 use crate::bootstrap::nodes::{CLUSTER, NODE_AUTHORITY};
-use crate::node::{self, Certificates, Clients, Cluster, Node, Running};
+use crate::node::{self, Certificates, Clients, Cluster, Node};
 use crate::paths::{Paths, spelled};
 use crate::process::{self, Ending, create_private, make_private};
+use crate::running::Running;
 use crate::{cli, identity, preflight, systemd};
 use certificates::{Kind, Member};
 

@@ -15,6 +15,7 @@ mod paths;
 mod preflight;
 mod private_socket;
 mod process;
+mod running;
 mod server;
 mod snapshot;
 mod systemd;

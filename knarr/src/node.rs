@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::network::Backend;
@@ -39,6 +39,7 @@ use tokio::sync::{mpsc, watch};
 use crate::cli::ShareImages;
 use crate::paths::Paths;
 use crate::process::Again;
+use crate::running::Running;
 use crate::{cli, default_address, images, routed_address_v6};
 
 use self::expiry::Certificate;
@@ -83,16 +84,6 @@ pub(crate) struct Cluster {
     pub(crate) services: Vec<ipnet::IpNet>,
     pub(crate) dns: Vec<IpAddr>,
     pub(crate) domain: String,
-}
-
-/// The kubelet of a node, from when it runs. Clones are of the same node.
-#[derive(Clone, Default)]
-pub(crate) struct Running(Arc<OnceLock<kubelet::Api>>);
-
-impl Running {
-    pub(crate) fn get(&self) -> Option<&kubelet::Api> {
-        self.0.get()
-    }
 }
 
 /// What a node is told.
@@ -342,8 +333,7 @@ impl Node {
         let (again, changed) = mpsc::channel(1);
         network.spawn(publish, again);
         let kubelet = kubelet::start(kubelet, tasks.clone(), readiness.gate("kubelet")).await?;
-        // It starts once.
-        let _ = running.0.set(kubelet.clone());
+        running.set(kubelet.clone());
         // `knarr image` and the socket of the Container Runtime Interface are for the built-in runtime.
         if let Some(engine) = engine {
             let api = kubelet.clone();

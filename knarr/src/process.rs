@@ -18,7 +18,7 @@ use nix::libc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::node::Running;
+use crate::running::Running;
 use crate::{cli, systemd};
 
 /// How long after the start the code that only the start needs is let go of.

@@ -22,9 +22,10 @@ use crate::bootstrap::refusals::Refusals;
 use crate::certificate::follow::Begun;
 use crate::kubeconfig::Kubeconfig;
 use crate::local::{InProcess, Issued};
-use crate::node::{self, Node, Running};
+use crate::node::{self, Node};
 use crate::paths::{Paths, spelled};
 use crate::process::{self, Ending, create_private, make_private};
+use crate::running::Running;
 use crate::token::JoinToken;
 use crate::{bootstrap, cli, identity, preflight, snapshot, systemd};
 
