@@ -13,6 +13,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use pods::legacy_tokens::{INVALID_SINCE, LAST_USED, SINCE, TRACKING, day, day_of};
 use pods::references::References;
 use serde_json::json;
 
@@ -20,12 +21,6 @@ use crate::account_tokens::{self, is_of};
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::eviction::forgive;
 use crate::meta;
-
-const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
-const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
-/// Says since when the use of tokens is written down.
-const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
-const SINCE: &str = "since";
 
 /// How long a token has to be unused (upstream: `--legacy-service-account-token-clean-up-period`).
 const PERIOD: SignedDuration = SignedDuration::from_hours(365 * 24);
@@ -46,15 +41,6 @@ enum Verdict {
     Goes,
 }
 
-/// A day as labels and the ConfigMap have it.
-fn day(text: &str) -> Option<Date> {
-    text.parse().ok().filter(|day: &Date| day.to_string() == text)
-}
-
-fn date(time: Timestamp) -> Date {
-    time.to_zoned(TimeZone::UTC).date()
-}
-
 /// Whether uses have been written down for the whole period: from the day after that on which it began.
 fn is_known_for_long(since: Date, now: Timestamp) -> bool {
     let began = since.tomorrow().and_then(|next| next.to_zoned(TimeZone::UTC));
@@ -64,7 +50,7 @@ fn is_known_for_long(since: Date, now: Timestamp) -> bool {
 /// What becomes of the token of a Secret of which the account says that it was made for it, if no pod has it.
 fn verdict(secret: &Secret, now: Timestamp) -> Verdict {
     let long_ago = now - PERIOD;
-    let bound = date(long_ago);
+    let bound = day_of(long_ago);
     let label = |key: &str| secret.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
     let is_old = secret.metadata.creation_timestamp.as_ref().is_some_and(|created| created.0 < long_ago);
     // Of a day that is none nobody knows when it was.
@@ -129,7 +115,7 @@ async fn settle(cx: &Cx, secret: &Secret, verdict: Verdict) -> Result<(), Error>
             secret = name,
             "a generated token of a service account has not been used for a year and is invalid"
         );
-        let labels = json!({INVALID_SINCE: date(cx.clock.now()).to_string()});
+        let labels = json!({INVALID_SINCE: day_of(cx.clock.now()).to_string()});
         let patch = Patch::Merge(json!({"metadata": {"uid": secret.metadata.uid, "labels": labels}}));
         api.patch(name, &PatchParams::default(), &patch).await.map(drop)
     };

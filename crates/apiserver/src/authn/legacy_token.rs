@@ -10,6 +10,7 @@ use apimachinery::meta;
 use base::tasks::{OnFailure, Tasks};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use pods::legacy_tokens::{INVALID_SINCE, LAST_USED, TYPE, day_of};
 use registry::{Annotations, Entry, Registry, User};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -21,10 +22,6 @@ use crate::metrics::identity as metrics;
 
 /// The issuer of such tokens, of every cluster's.
 pub(super) const ISSUER: &str = "kubernetes/serviceaccount";
-
-const TYPE: &str = "kubernetes.io/service-account-token";
-const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
-const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 
 /// Most Secrets of which it is remembered that their use was written down.
 const REMEMBERED: usize = 1000;
@@ -96,7 +93,7 @@ impl Uses {
 
     /// Lets the Secret's label say that its token is used today. While too many others are written it is left to the token's next use.
     fn note(&self, secret: &Arc<Entry>, held: &Held) {
-        let day = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+        let day = day_of(jiff::Timestamp::now()).to_string();
         if held.last_used.as_deref() == Some(&day) {
             return;
         }
@@ -278,7 +275,7 @@ mod tests {
         assert_eq!(name(next().as_ref()).as_deref(), Some("b"), "what had no room is told at the next use");
         used.unwrap().write(&opened.registry).await;
         let written = opened.registry.get(&secrets, "n", "a", None).await.unwrap();
-        assert_eq!(written.derived(Held::of).last_used, Some(jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()));
+        assert_eq!(written.derived(Held::of).last_used, Some(day_of(jiff::Timestamp::now()).to_string()));
         let (later, mut queue) = Uses::new(1);
         later.note(&written, &written.derived(Held::of));
         assert!(queue.try_recv().is_err(), "the day is known");
