@@ -13,13 +13,13 @@ use futures::future::join_all;
 use futures::stream::{self, SelectAll};
 use futures::{StreamExt, join};
 use ipnet::IpNet;
+use pods::legacy_tokens::{SINCE, TRACKING, day, day_of};
 use registry::{Context, ListOptions, Registry, Served};
 use serde_json::{Value, json};
 
 use crate::authn::{MASTERS, user};
 
 const NETWORKING: &str = "networking.k8s.io";
-const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
 /// Time before objects that could not be written are tried again.
 pub(crate) const RETRY: Duration = Duration::from_secs(5);
 
@@ -85,15 +85,16 @@ async fn priority_classes(registry: &Registry) -> Result<(), Status> {
 /// away believes no time before that (upstream: `legacytokentracking`).
 async fn track_tokens(registry: &Registry) -> Result<(), Status> {
     let maps = &resource(registry, "", "configmaps")?;
-    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
-    let object = json!({"metadata": {"name": TRACKING}, "data": {"since": today}});
-    ensure(registry, "", "configmaps", "kube-system", object).await?;
-    let mut found = registry.get(maps, "kube-system", TRACKING, None).await?.value();
-    let is_day = |text: &str| text.parse().is_ok_and(|day: jiff::civil::Date| day.to_string() == text);
-    if found["data"]["since"].as_str().is_some_and(is_day) {
+    let today = day_of(jiff::Timestamp::now()).to_string();
+    let Ok(found) = registry.get(maps, "kube-system", TRACKING, None).await else {
+        let object = json!({"metadata": {"name": TRACKING}, "data": {SINCE: today}});
+        return create(registry, maps, "kube-system", object).await;
+    };
+    let mut found = found.value();
+    if found["data"][SINCE].as_str().and_then(day).is_some() {
         return Ok(());
     }
-    found["data"]["since"] = today.into();
+    found["data"][SINCE] = today.into();
     registry.update(&context(), maps, "", "kube-system", TRACKING, found).await.map(drop)
 }
 

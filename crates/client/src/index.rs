@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::slot::{ByKey, Slot};
-use crate::{Informer, Object};
+use crate::{Entry, Informer, Object};
 
 /// The values under which one object is found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -37,6 +37,11 @@ impl<K: Object> Index<K> {
     /// The objects with this value, by key.
     pub fn get(&self, value: &str) -> Vec<Arc<K>> {
         self.informer.indexed(self.place, value)
+    }
+
+    /// The same, which nobody has decoded yet.
+    pub fn entries(&self, value: &str) -> Vec<Entry<K>> {
+        self.informer.entries_indexed(self.place, value)
     }
 
     /// How many objects have this value.

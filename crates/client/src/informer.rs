@@ -148,6 +148,10 @@ impl<K: Object> Informer<K> {
         objects(&slots).collect()
     }
 
+    pub(crate) fn entries_indexed(&self, place: usize, value: &str) -> Vec<Entry<K>> {
+        self.shared.store.read().indexed(place, value).into_iter().map(Entry::new).collect()
+    }
+
     pub(crate) fn count_indexed(&self, place: usize, value: &str) -> usize {
         self.shared.store.read().count_indexed(place, value)
     }

@@ -8,11 +8,11 @@ use client::kube::api::PostParams;
 use client::{Api, Informer, Informers, Key, kube};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use pods::legacy_tokens::TYPE;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::{meta, write};
 
-const TYPE: &str = "kubernetes.io/service-account-token";
 const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 

@@ -22,7 +22,7 @@ use ::pods::{csi, volumes};
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::node_lifecycle::is_shut_down;
 use crate::{meta, pods};
-use plan::{Change, Observed, Wanted};
+use plan::{Change, Held, Observed, Wanted};
 
 /// Keys are names of nodes.
 pub(crate) struct Attachments {
@@ -94,6 +94,15 @@ impl Attachments {
         volumes::is_for(&volume, &claim).then_some(volume)
     }
 
+    /// What other nodes have of the volumes that one node at a time may have. Others may be anywhere, with very many pods.
+    fn held(&self, wanted: &[Wanted], node: &str) -> BTreeMap<String, Held> {
+        let held = |one: &Wanted| {
+            let nodes = self.elsewhere(&one.volume, node);
+            (!nodes.is_empty()).then(|| (one.volume.clone(), Held { users: self.users(&one.volume, &nodes), nodes }))
+        };
+        wanted.iter().filter(|one| one.exclusive).filter_map(held).collect()
+    }
+
     /// Nodes, other than this one, that have the volume attached.
     fn elsewhere(&self, volume: &str, node: &str) -> BTreeSet<String> {
         let all = self.attachments_by_volume.get(volume);
@@ -102,7 +111,7 @@ impl Attachments {
 
     /// The names of the pods that use a volume on any of these nodes.
     fn users(&self, volume: &str, nodes: &BTreeSet<String>) -> Vec<String> {
-        let claim = self.volumes.get(None, volume).filter(|_| !nodes.is_empty()).and_then(|volume| claim_of(&volume));
+        let claim = self.volumes.get(None, volume).and_then(|volume| claim_of(&volume));
         let pods = claim.map(|claim| self.pods_by_claim.get(&claim.to_string())).unwrap_or_default();
         let using = pods.iter().filter(|pod| nodes.contains(pods::node(pod)) && !pods::is_finished(pod));
         let mut names: Vec<String> = using.map(|pod| meta::name(pod.as_ref()).to_owned()).collect();
@@ -191,14 +200,11 @@ impl Controller for Attachments {
         let api: Api<VolumeAttachment> = Api::all(cx.client.clone());
         let (wanted, node) = (self.wanted(&key.name), self.nodes.get(None, &key.name));
         let existing = self.attachments_by_node.get(&key.name);
-        let elsewhere: BTreeMap<_, _> =
-            wanted.iter().map(|one| (one.volume.clone(), self.elsewhere(&one.volume, &key.name))).collect();
-        let users = elsewhere.iter().map(|(volume, nodes)| (volume.clone(), self.users(volume, nodes))).collect();
+        let held = self.held(&wanted, &key.name);
         let names =
             existing.iter().filter_map(|one| Some((meta::name(one.as_ref()).to_owned(), self.unique_name(one)?))).collect();
         let unwanted = self.unwanted(&wanted, &existing, cx.clock.passed());
-        let observed =
-            Observed { node: node.as_deref(), wanted: &wanted, existing: &existing, elsewhere, users, names, unwanted };
+        let observed = Observed { node: node.as_deref(), wanted: &wanted, existing: &existing, held, names, unwanted };
         for change in plan::changes(&observed) {
             match change {
                 Change::Attach(one) => attach(&api, one, &key.name).await?,
@@ -264,14 +270,15 @@ mod tests {
     fn world() -> World {
         let world = World::new();
         let volume = |name: &str| {
-            json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+            let mode = if name == "shared" { "ReadWriteMany" } else { "ReadWriteOnce" };
+            json!({"metadata": {"name": name}, "spec": {"accessModes": [mode], "capacity": {"storage": "1Gi"},
                 "claimRef": {"namespace": "a", "name": name}, "csi": {"driver": "d", "volumeHandle": name}}})
         };
         let claim = |name: &str| {
             json!({"metadata": {"namespace": "a", "name": name, "annotations": {volumes::BIND_COMPLETED: "yes"}},
                 "spec": {"volumeName": name}, "status": {"phase": "Bound"}})
         };
-        for name in ["one", "two"] {
+        for name in ["one", "two", "shared"] {
             world.fake.put::<PersistentVolume>(&object(volume(name)));
             world.fake.put::<PersistentVolumeClaim>(&object(claim(name)));
         }
@@ -312,6 +319,32 @@ mod tests {
         pods.delete("first", &DeleteParams::default()).await.unwrap();
         world.fake.put::<Node>(&using(json!([])));
         until(&["d one m", "d two m"]).await;
+    }
+
+    /// Nobody asks who else has a volume that any number of nodes may have.
+    #[tokio::test]
+    async fn only_of_exclusive_volumes_it_is_worked_out_who_has_them() {
+        let world = world();
+        for (index, (node, claim)) in
+            [("n", "one"), ("n", "shared"), ("m", "one"), ("m", "shared"), ("m", "two")].into_iter().enumerate()
+        {
+            world.fake.put::<Pod>(&pod(&format!("{claim}-{index}"), node, claim));
+        }
+        for claim in ["one", "shared"] {
+            let spec = json!({"attacher": "d", "nodeName": "n", "source": {"persistentVolumeName": claim}});
+            world.fake.put::<VolumeAttachment>(&object(json!({"metadata": {"name": claim}, "spec": spec})));
+        }
+        let controller = Attachments::new(&world.options().informers);
+        controller.pods.synced().await;
+        controller.claims.synced().await;
+        controller.volumes.synced().await;
+        controller.drivers.synced().await;
+        controller.nodes.synced().await;
+        controller.attachments.synced().await;
+        let wanted = controller.wanted("m");
+        assert_eq!(wanted.len(), 3);
+        let expected = Held { nodes: BTreeSet::from(["n".to_owned()]), users: vec!["one-0".to_owned()] };
+        assert_eq!(controller.held(&wanted, "m"), BTreeMap::from([("one".to_owned(), expected)]));
     }
 
     /// What a dead node had is taken from it after six minutes, though it lists it as used for ever; a node that has come back keeps it.

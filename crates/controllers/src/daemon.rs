@@ -29,7 +29,7 @@ use crate::adopt;
 use crate::backoff::Backoff;
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::expectations::Expectations;
-use crate::history::{self, Current, HASH, Keeper};
+use crate::history::{self, Current, HASH, Keeper, Wanted};
 use crate::{meta, write};
 use place::Place;
 use plan::{Delete, Observed, Plan, Why};
@@ -118,10 +118,10 @@ impl DaemonSets {
     async fn sync(&self, cx: &Cx, key: &Key, set: &Arc<DaemonSet>, selector: &Selector) -> Result<Action, Error> {
         // Before the pods are read, so that what is seen of our writes is there when they are.
         let seen = self.expectations.seen(key, &self.pods);
-        let pods = adopt::claim(cx, set.as_ref(), selector, &self.pods).await?;
+        let mut pods = adopt::claim(cx, set.as_ref(), selector, &self.pods).await?;
         let mut revisions = adopt::claim(cx, set.as_ref(), selector, &self.revisions).await?;
         revisions.sort_by(history::by_age);
-        let current = self.current(cx, set, &mut revisions, &pods).await?;
+        let current = self.current(cx, set, &mut revisions, &mut pods).await?;
         let hash = current.revision.metadata.labels.as_ref().and_then(|labels| labels.get(HASH)).cloned().unwrap_or_default();
         let nodes = self.nodes.list();
         let at = Instant::now();
@@ -151,24 +151,25 @@ impl DaemonSets {
         cx: &Cx,
         set: &DaemonSet,
         revisions: &mut Vec<Arc<ControllerRevision>>,
-        pods: &[Arc<Pod>],
+        pods: &mut [Arc<Pod>],
     ) -> Result<Current, Error> {
         let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
         let collisions = set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
-        let keeper = Keeper { owner: set, template: &template, label: HASH, collisions };
+        let wanted = Wanted::new(&template, &self.revisions);
+        let keeper = Keeper { owner: set, template: &template, wanted, label: HASH, collisions };
         let current = keeper.current(cx, revisions).await?;
-        let patch = history::patch(&template);
         let name = meta::name(current.revision.as_ref());
-        let is_twin = |one: &Arc<ControllerRevision>| history::keeps(one, &patch) && meta::name(one.as_ref()) != name;
+        let is_twin = |one: &Arc<ControllerRevision>| meta::name(one.as_ref()) != name && keeper.wanted.is_kept_by(one);
         let (twins, others): (Vec<_>, Vec<_>) = revisions.drain(..).partition(is_twin);
         *revisions = others;
         for twin in twins {
             let hash = |revision: &ControllerRevision| revision.metadata.labels.as_ref()?.get(HASH).cloned();
             let (before, after) = (hash(&twin), hash(&current.revision));
             let api: Api<Pod> = Api::namespaced(cx.client.clone(), meta::namespace(set));
-            for pod in pods.iter().filter(|pod| plan::hash_of(pod) == before.as_deref()) {
+            for pod in pods.iter_mut().filter(|pod| plan::hash_of(pod) == before.as_deref()) {
                 let labels = json!({"metadata": {"labels": {HASH: after}, "uid": meta::uid(pod.as_ref())}});
-                api.patch(meta::name(pod.as_ref()), &PatchParams::default(), &Patch::Merge(labels)).await?;
+                // With its old label it would be replaced in this very look.
+                *pod = Arc::new(api.patch(meta::name(pod.as_ref()), &PatchParams::default(), &Patch::Merge(labels)).await?);
             }
             history::forget(cx, &twin).await?;
         }

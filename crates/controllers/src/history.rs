@@ -1,16 +1,17 @@
 //! ControllerRevisions: the templates that a DaemonSet or StatefulSet has had, as `kubectl rollout history` and `undo` find them.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use client::Api;
 use client::kube;
 use client::kube::api::PostParams;
+use client::{Api, Facts, Informer, Key};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Container, PodTemplateSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::adopt::Owned;
 use crate::controller::{Cx, Error};
@@ -24,7 +25,7 @@ pub(crate) const HASH: &str = "controller-revision-hash";
 const PREFIX: usize = 223;
 
 /// The patch that brings an owner back to `template`. kubectl compares its bytes with those that upstream's types give.
-pub(crate) fn patch(template: &PodTemplateSpec) -> Value {
+fn patch(template: &PodTemplateSpec) -> Value {
     let mut template = json!(template);
     for list in ["initContainers", "containers"] {
         let containers = template.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
@@ -51,18 +52,55 @@ fn data(revision: &ControllerRevision) -> &Value {
     revision.data.as_ref().map_or(&Value::Null, |data| &data.0)
 }
 
-/// Whether a revision keeps `patch`, or what means the same: another release, or another cluster that the revision was restored from, may have
-/// written it in another way, and no pod is to be replaced for that (upstream: StatefulSetSemanticRevisionComparison).
-pub(crate) fn keeps(revision: &ControllerRevision, patch: &Value) -> bool {
-    let kept = data(revision);
-    kept == patch || meaning(kept).is_some_and(|kept| meaning(patch) == Some(kept))
+/// The template that pods should have, as revisions keep it.
+pub(crate) struct Wanted<'a> {
+    patch: Value,
+    meaning: OnceLock<Meaning>,
+    cache: &'a Informer<ControllerRevision>,
 }
 
-/// The template of a patch without what says nothing: null, empty lists, and what of [`NOTHING`] is empty.
-fn meaning(patch: &Value) -> Option<Value> {
-    let mut template = json!(template_of(patch)?);
-    prune(&mut template);
-    Some(template)
+impl<'a> Wanted<'a> {
+    /// `cache` has most of the revisions that this is compared with.
+    pub(crate) fn new(template: &PodTemplateSpec, cache: &'a Informer<ControllerRevision>) -> Self {
+        Self { patch: patch(template), meaning: OnceLock::new(), cache }
+    }
+
+    /// Whether a revision keeps the template, or what means the same: another release, or another cluster that the revision was restored from,
+    /// may have written it in another way, and no pod is to be replaced for that (upstream: StatefulSetSemanticRevisionComparison).
+    pub(crate) fn is_kept_by(&self, revision: &ControllerRevision) -> bool {
+        let means_it = || {
+            let wanted = self.meaning.get_or_init(|| Meaning::of_patch(&self.patch));
+            wanted.0.is_some() && *self.meaning_of(revision) == *wanted
+        };
+        data(revision) == &self.patch || means_it()
+    }
+
+    /// What a revision means. It is kept in the cache: at each look at a workload its old revisions are compared with what is wanted.
+    fn meaning_of(&self, revision: &ControllerRevision) -> Arc<Meaning> {
+        let version = revision.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
+        let cached = self.cache.entry(&Key::of(revision)).filter(|entry| Some(entry.version()) == version);
+        cached.and_then(|entry| entry.facts()).unwrap_or_else(|| Arc::new(Meaning::of(revision)))
+    }
+}
+
+/// A digest of the template of a patch without what says nothing: null, empty lists, and what of [`NOTHING`] is empty. None of what is no template.
+#[derive(Debug, PartialEq, Eq)]
+struct Meaning(Option<[u8; 32]>);
+
+impl Meaning {
+    fn of_patch(patch: &Value) -> Self {
+        Self(template_of(patch).map(|template| {
+            let mut template = json!(template);
+            prune(&mut template);
+            Sha256::digest(template.to_string()).into()
+        }))
+    }
+}
+
+impl Facts<ControllerRevision> for Meaning {
+    fn of(revision: &ControllerRevision) -> Self {
+        Self::of_patch(data(revision))
+    }
 }
 
 /// Fields that say nothing when they are empty. Of others (`emptyDir`, `labelSelector`) it matters whether they are there.
@@ -104,9 +142,9 @@ pub(crate) enum Choice {
 }
 
 /// Chooses among `revisions`, which are ordered by age.
-pub(crate) fn choose(revisions: &[Arc<ControllerRevision>], patch: &Value) -> Choice {
+fn choose(revisions: &[Arc<ControllerRevision>], wanted: &Wanted<'_>) -> Choice {
     let next = revisions.last().map_or(1, |last| last.revision + 1);
-    let newest = revisions.iter().rposition(|revision| keeps(revision, patch));
+    let newest = revisions.iter().rposition(|revision| wanted.is_kept_by(revision));
     match newest.and_then(|index| Some((index, revisions.get(index)?))) {
         Some((index, revision)) if index + 1 == revisions.len() => Choice::Keep(revision.clone()),
         Some((_, revision)) => Choice::Raise(revision.clone(), next),
@@ -118,6 +156,8 @@ pub(crate) fn choose(revisions: &[Arc<ControllerRevision>], patch: &Value) -> Ch
 pub(crate) struct Keeper<'a, O> {
     pub(crate) owner: &'a O,
     pub(crate) template: &'a PodTemplateSpec,
+    /// The same as revisions keep it.
+    pub(crate) wanted: Wanted<'a>,
     /// The label of a revision that holds its hash.
     pub(crate) label: &'static str,
     /// How many names were taken so far.
@@ -134,27 +174,26 @@ impl<O: Owned> Keeper<'_, O> {
     /// Makes the present template the newest of `revisions`, which are ordered by age.
     pub(crate) async fn current(&self, cx: &Cx, revisions: &[Arc<ControllerRevision>]) -> Result<Current, Error> {
         let api: Api<ControllerRevision> = Api::namespaced(cx.client.clone(), meta::namespace(self.owner));
-        let patch = patch(self.template);
-        let revision = match choose(revisions, &patch) {
+        let revision = match choose(revisions, &self.wanted) {
             Choice::Keep(revision) => revision,
             Choice::Raise(revision, number) => {
                 let next = ControllerRevision { revision: number, ..revision.as_ref().clone() };
                 Arc::new(api.replace(meta::name(revision.as_ref()), &PostParams::default(), &next).await?)
             }
-            Choice::Create(number) => return self.create(&api, patch, number).await,
+            Choice::Create(number) => return self.create(&api, number).await,
         };
         Ok(Current { revision, collisions: self.collisions })
     }
 
     /// Creates a revision under the first name that no other template has.
-    async fn create(&self, api: &Api<ControllerRevision>, patch: Value, number: i64) -> Result<Current, Error> {
+    async fn create(&self, api: &Api<ControllerRevision>, number: i64) -> Result<Current, Error> {
         let mut collisions = self.collisions;
         loop {
-            let revision = self.revision(patch.clone(), number, collisions);
+            let revision = self.revision(number, collisions);
             match api.create(&PostParams::default(), &revision).await {
                 Err(kube::Error::Api(status)) if status.is_already_exists() => {
                     let there = api.get(meta::name(&revision)).await?;
-                    if keeps(&there, &patch) || self.was_changed(&there) {
+                    if self.wanted.is_kept_by(&there) || self.was_changed(&there) {
                         return Ok(Current { revision: Arc::new(there), collisions });
                     }
                 }
@@ -183,7 +222,7 @@ impl<O: Owned> Keeper<'_, O> {
         !(0..=self.collisions.max(0)).any(has_it)
     }
 
-    fn revision(&self, patch: Value, number: i64, collisions: i32) -> ControllerRevision {
+    fn revision(&self, number: i64, collisions: i32) -> ControllerRevision {
         let hash = template_hash(self.template, collisions);
         let name = meta::name(self.owner);
         let mut labels = self.template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
@@ -197,7 +236,7 @@ impl<O: Owned> Keeper<'_, O> {
                 owner_references: Some(vec![meta::controller_ref(self.owner)]),
                 ..Default::default()
             },
-            data: Some(RawExtension(patch)),
+            data: Some(RawExtension(self.wanted.patch.clone())),
             revision: number,
         }
     }
@@ -243,7 +282,8 @@ mod tests {
         let check = |kept: Value, expected: bool| {
             let kept = json!({"spec": {"template": kept}});
             let revision = object(json!({"metadata": {"name": "r"}, "revision": 1, "data": kept}));
-            assert_eq!(keeps(&revision, &patch(&pod_template("a"))), expected, "{kept}");
+            let cache = Informer::default();
+            assert_eq!(Wanted::new(&pod_template("a"), &cache).is_kept_by(&revision), expected, "{kept}");
         };
         let template = |meta: Value, container: Value, volumes: Value| json!({"$patch": "replace", "metadata": meta, "spec": {"containers": [container], "volumes": volumes}});
         let (labels, plain) = (json!({"labels": {"app": "web"}}), json!({"name": "c", "image": "a", "resources": {}}));
@@ -257,6 +297,28 @@ mod tests {
         check(json!(null), false);
     }
 
+    /// What a revision means is worked out once of each version that the cache has, and of others when it is asked.
+    #[tokio::test]
+    async fn the_cache_keeps_what_revisions_mean() {
+        let world = crate::testing::World::new();
+        let old = |image: &str| {
+            let metadata = json!({"namespace": "a", "name": "r"});
+            object::<ControllerRevision>(json!({"metadata": metadata, "revision": 1, "data": patch(&pod_template(image))}))
+        };
+        world.fake.put(&old("old"));
+        let cache: Informer<ControllerRevision> = world.options().informers.of();
+        cache.synced().await;
+        let template = pod_template("a");
+        let wanted = Wanted::new(&template, &cache);
+        let seen = cache.list().remove(0);
+        assert!(!wanted.is_kept_by(&seen));
+        assert!(Arc::ptr_eq(&wanted.meaning_of(&seen), &Wanted::new(&template, &cache).meaning_of(&seen)));
+        let mut other = seen.as_ref().clone();
+        other.data = Some(RawExtension(patch(&template)));
+        other.metadata.resource_version = Some("4711".to_owned());
+        assert_eq!(*wanted.meaning_of(&other), Meaning::of_patch(&patch(&template)));
+    }
+
     /// A webhook that changes revisions must not lead to more and more of them; another template of the same hash is another revision.
     #[tokio::test]
     async fn what_admission_has_changed_is_the_revision_all_the_same() {
@@ -266,19 +328,21 @@ mod tests {
             object(json!({"metadata": {"namespace": "a", "name": "set", "uid": "set"}})),
         );
         let (template, other) = (pod_template("a"), pod_template("b"));
-        let keeper = Keeper { owner: &owner, template: &template, label: HASH, collisions: 0 };
-        let made = keeper.create(&api, patch(&template), 1).await.unwrap();
+        let cache = Informer::default();
+        let wanted = Wanted::new(&template, &cache);
+        let keeper = Keeper { owner: &owner, template: &template, wanted, label: HASH, collisions: 0 };
+        let made = keeper.create(&api, 1).await.unwrap();
         let mut changed = made.revision.as_ref().clone();
         changed.data = Some(RawExtension(patch(&pod_template("changed"))));
         let mut changed = api.replace(meta::name(&changed), &PostParams::default(), &changed).await.unwrap();
-        let again = keeper.create(&api, patch(&template), 2).await.unwrap();
+        let again = keeper.create(&api, 2).await.unwrap();
         assert_eq!((meta::name(again.revision.as_ref()), again.collisions), (meta::name(&changed), 0));
         // Of another template, with its hash as if it were the same.
         let twin = patch(&other);
         changed.data = Some(RawExtension(twin));
         changed.metadata.labels.get_or_insert_default().insert(HASH.to_owned(), template_hash(&other, 0));
         api.replace(meta::name(&changed), &PostParams::default(), &changed).await.unwrap();
-        assert_eq!(keeper.create(&api, patch(&template), 2).await.unwrap().collisions, 1);
+        assert_eq!(keeper.create(&api, 2).await.unwrap().collisions, 1);
     }
 
     #[test]
@@ -286,7 +350,8 @@ mod tests {
         let check = |there: &[(&str, i64)], image: &str, expected: Choice| {
             let mut revisions: Vec<_> = there.iter().map(|(image, number)| revision(image, *number)).collect();
             revisions.sort_by(by_age);
-            assert_eq!(choose(&revisions, &patch(&pod_template(image))), expected, "{there:?} {image}");
+            let cache = Informer::default();
+            assert_eq!(choose(&revisions, &Wanted::new(&pod_template(image), &cache)), expected, "{there:?} {image}");
         };
         check(&[], "a", Choice::Create(1));
         check(&[("a", 1)], "a", Choice::Keep(revision("a", 1)));

@@ -13,6 +13,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use pods::legacy_tokens::{INVALID_SINCE, LAST_USED, SINCE, TRACKING, day, day_of};
 use pods::references::References;
 use serde_json::json;
 
@@ -20,12 +21,6 @@ use crate::account_tokens::{self, is_of};
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::eviction::forgive;
 use crate::meta;
-
-const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
-const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
-/// Says since when the use of tokens is written down.
-const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
-const SINCE: &str = "since";
 
 /// How long a token has to be unused (upstream: `--legacy-service-account-token-clean-up-period`).
 const PERIOD: SignedDuration = SignedDuration::from_hours(365 * 24);
@@ -46,15 +41,6 @@ enum Verdict {
     Goes,
 }
 
-/// A day as labels and the ConfigMap have it.
-fn day(text: &str) -> Option<Date> {
-    text.parse().ok().filter(|day: &Date| day.to_string() == text)
-}
-
-fn date(time: Timestamp) -> Date {
-    time.to_zoned(TimeZone::UTC).date()
-}
-
 /// Whether uses have been written down for the whole period: from the day after that on which it began.
 fn is_known_for_long(since: Date, now: Timestamp) -> bool {
     let began = since.tomorrow().and_then(|next| next.to_zoned(TimeZone::UTC));
@@ -64,7 +50,7 @@ fn is_known_for_long(since: Date, now: Timestamp) -> bool {
 /// What becomes of the token of a Secret of which the account says that it was made for it, if no pod has it.
 fn verdict(secret: &Secret, now: Timestamp) -> Verdict {
     let long_ago = now - PERIOD;
-    let bound = date(long_ago);
+    let bound = day_of(long_ago);
     let label = |key: &str| secret.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
     let is_old = secret.metadata.creation_timestamp.as_ref().is_some_and(|created| created.0 < long_ago);
     // Of a day that is none nobody knows when it was.
@@ -114,13 +100,13 @@ impl LegacyTokens {
     }
 }
 
-/// Does with the Secret, as it was seen, what was found.
+/// Does with the Secret what was found, as long as it is as it was seen: one that has been used since then stays as it is.
 async fn settle(cx: &Cx, secret: &Secret, verdict: Verdict) -> Result<(), Error> {
     let (namespace, name) = (meta::namespace(secret), meta::name(secret));
     let api: Api<Secret> = Api::namespaced(cx.client.clone(), namespace);
+    let (uid, resource_version) = (secret.metadata.uid.clone(), secret.metadata.resource_version.clone());
     let done = if verdict == Verdict::Goes {
         tracing::info!(namespace, secret = name, "a generated token of a service account has been invalid for a year and goes");
-        let (uid, resource_version) = (secret.metadata.uid.clone(), secret.metadata.resource_version.clone());
         let params = DeleteParams::default().preconditions(Preconditions { uid, resource_version });
         api.delete(name, &params).await
     } else {
@@ -129,8 +115,8 @@ async fn settle(cx: &Cx, secret: &Secret, verdict: Verdict) -> Result<(), Error>
             secret = name,
             "a generated token of a service account has not been used for a year and is invalid"
         );
-        let labels = json!({INVALID_SINCE: date(cx.clock.now()).to_string()});
-        let patch = Patch::Merge(json!({"metadata": {"uid": secret.metadata.uid, "labels": labels}}));
+        let labels = json!({INVALID_SINCE: day_of(cx.clock.now()).to_string()});
+        let patch = Patch::Merge(json!({"metadata": {"uid": uid, "resourceVersion": resource_version, "labels": labels}}));
         api.patch(name, &PatchParams::default(), &patch).await.map(drop)
     };
     forgive(done)?;
@@ -210,7 +196,7 @@ mod tests {
         world.clock = Clock::held(NOW.parse().unwrap());
         let metadata = json!({"namespace": "kube-system", "name": TRACKING});
         world.fake.put::<ConfigMap>(&object(json!({"metadata": metadata, "data": {SINCE: "2024-01-01"}})));
-        let listed = ["unused", "mounted", "gone"].map(|name| json!({"name": name}));
+        let listed = ["unused", "mounted", "gone", "before"].map(|name| json!({"name": name}));
         world.fake.put::<ServiceAccount>(&object(
             json!({"metadata": {"namespace": "n", "name": "robot", "uid": "u1"}, "secrets": listed}),
         ));
@@ -220,13 +206,69 @@ mod tests {
         for name in ["unused", "mounted", "by-hand"] {
             world.fake.put::<Secret>(&secret(name, old, &[]));
         }
+        // Of an account before this one, which had the same name.
+        let mut before = secret("before", old, &[]);
+        let annotations = before.metadata.annotations.as_mut().unwrap();
+        annotations.insert("kubernetes.io/service-account.uid".to_owned(), "u0".to_owned());
+        world.fake.put::<Secret>(&before);
         world.fake.put::<Secret>(&secret("gone", old, &[(INVALID_SINCE, "2025-01-01")]));
         world.start(&["legacy-serviceaccount-token-cleaner"]);
         let invalid = |secret: &Secret| secret.metadata.labels.as_ref().and_then(|labels| labels.get(INVALID_SINCE)).cloned();
-        world.fake.until::<Secret>(|all| all.len() == 3 && all.iter().any(|secret| invalid(secret).is_some())).await;
+        world.fake.until::<Secret>(|all| all.len() == 4 && all.iter().any(|secret| invalid(secret).is_some())).await;
         for secret in world.fake.all::<Secret>() {
             let name = meta::name(&secret);
             assert_eq!(invalid(&secret).as_deref(), (name == "unused").then_some("2026-06-15"), "{name}");
+        }
+    }
+
+    /// A world with a generated token that nobody uses, and the cleaner with what it needs.
+    async fn cleaner() -> (World, LegacyTokens, Cx) {
+        let mut world = World::new();
+        world.clock = Clock::held(NOW.parse().unwrap());
+        let account = json!({"metadata": {"namespace": "n", "name": "robot", "uid": "u1"}, "secrets": [{"name": "s"}]});
+        world.fake.put::<ServiceAccount>(&object(account));
+        world.fake.put::<Secret>(&secret("s", "2020-01-01T00:00:00Z", &[]));
+        let cleaner = LegacyTokens::new(&world.options().informers);
+        cleaner.secrets.synced().await;
+        cleaner.accounts.synced().await;
+        cleaner.pods.synced().await;
+        let client = world.fake.client();
+        let events = client::events::Recorder::new(client.clone(), "test", "", &world.tasks);
+        let clock = world.clock.clone();
+        (world, cleaner, Cx { client, events, clock })
+    }
+
+    fn is_invalid(world: &World) -> bool {
+        let labels = world.fake.all::<Secret>().into_iter().find_map(|secret| secret.metadata.labels);
+        labels.is_some_and(|labels| labels.contains_key(INVALID_SINCE))
+    }
+
+    /// Upstream: the cleaner does nothing until uses have been written down for the period.
+    #[tokio::test]
+    async fn nothing_becomes_of_tokens_whose_uses_nobody_has_written_down() {
+        let (world, cleaner, cx) = cleaner().await;
+        for (since, expected) in
+            [(None, false), (Some("2026-01-01"), false), (Some("long ago"), false), (Some("2024-01-01"), true)]
+        {
+            if let Some(since) = since {
+                let metadata = json!({"namespace": "kube-system", "name": TRACKING});
+                world.fake.put::<ConfigMap>(&object(json!({"metadata": metadata, "data": {SINCE: since}})));
+            }
+            assert_eq!(cleaner.reconcile(&cx, &Key::cluster("all")).await.unwrap(), Action::After(DAY));
+            assert_eq!(is_invalid(&world), expected, "{since:?}");
+        }
+    }
+
+    /// The API server has written down a use, or anybody anything, after the look at the Secret.
+    #[tokio::test]
+    async fn what_has_changed_since_the_look_stays_as_it_is() {
+        let (world, cleaner, cx) = cleaner().await;
+        let unused = cleaner.unused(cx.clock.now());
+        let [(seen, Verdict::Invalid)] = unused.as_slice() else { panic!("one is unused") };
+        world.fake.put::<Secret>(&secret("s", "2020-01-01T00:00:00Z", &[(LAST_USED, "2026-06-15")]));
+        for verdict in [Verdict::Invalid, Verdict::Goes] {
+            settle(&cx, seen, verdict).await.unwrap();
+            assert!(world.fake.all::<Secret>().len() == 1 && !is_invalid(&world), "{verdict:?}");
         }
     }
 }

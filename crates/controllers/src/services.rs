@@ -52,13 +52,23 @@ fn of_pods(pods: &Informer<Pod>, services: &Informer<Service>) -> Source {
         {
             return;
         }
-        for service in services.in_namespace(step.key().ns()) {
-            let Some(selector) = selector(&service) else { continue };
-            if step.entries().any(|pod| picks(selector, pod.labels())) {
-                queue.add(Key::of(service.as_ref()));
-            }
-        }
+        let picks_it = |selector: &_| step.entries().any(|pod| picks(selector, pod.labels()));
+        enqueue_selecting(&services, step.key().ns(), picks_it, queue);
     })
+}
+
+/// Enqueues the services of a namespace whose selectors pick what they are asked for.
+fn enqueue_selecting(
+    services: &Informer<Service>,
+    namespace: &str,
+    picks_it: impl Fn(&BTreeMap<String, String>) -> bool,
+    queue: &Queue,
+) {
+    for service in services.in_namespace(namespace) {
+        if selector(&service).is_some_and(&picks_it) {
+            queue.add(Key::of(service.as_ref()));
+        }
+    }
 }
 
 fn differs(old: &Pod, new: &Pod) -> bool {

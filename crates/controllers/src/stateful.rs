@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::expectations::Expectations;
-use crate::history::{self, Current, Keeper};
+use crate::history::{self, Current, Keeper, Wanted};
 use crate::queue::Queue;
 use crate::room::Room;
 use crate::{adopt, meta, write};
@@ -123,7 +123,8 @@ impl StatefulSets {
     ) -> Result<Action, Error> {
         let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
         let collisions = set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
-        let keeper = Keeper { owner: set.as_ref(), template: &template, label: REVISION_HASH, collisions };
+        let wanted = Wanted::new(&template, &self.revisions);
+        let keeper = Keeper { owner: set.as_ref(), template: &template, wanted, label: REVISION_HASH, collisions };
         let Current { revision, collisions } = keeper.current(cx, revisions).await?;
         let update = Version { name: meta::name(revision.as_ref()).to_owned(), template };
         let current = current(set, revisions).unwrap_or_else(|| update.clone());

@@ -6,6 +6,7 @@ pub mod app_armor;
 pub mod claims;
 pub mod csi;
 pub mod features;
+pub mod legacy_tokens;
 pub mod nodes;
 pub mod qos;
 pub mod quota;

@@ -11,6 +11,7 @@ mod confine;
 mod context;
 mod convert;
 mod converted;
+mod decode_error;
 mod definitions;
 mod derived;
 mod entry;

@@ -9,8 +9,9 @@ use kinds::{Behaviour, Conversion, GroupVersionKindRef, KindDef, Names, Rules};
 use schema::Schema;
 use serde_json::Value;
 
-use crate::context::Context;
+use crate::context::{Context, FieldValidation};
 use crate::converted::Converted;
+use crate::decode_error::DecodeError;
 use crate::derived::Derived;
 use crate::entry::parts::{Apart, Fields, Rest};
 use crate::entry::{Encoding, Entry, Index};
@@ -375,8 +376,8 @@ impl Served {
 
     /// Decodes an object against the schema: type errors are refused, unknown fields by `cx.field_validation`.
     pub fn decode(&self, cx: &Context, sub: &str, value: &mut Value) -> Result<(), Status> {
-        let unknown = self.settle(sub, value)?;
-        self.tell(cx, sub, unknown)
+        let decoded = self.settle(sub, value).and_then(|unknown| Ok(cx.strictly(unknown)?));
+        decoded.map_err(|why| self.undecodable(sub, why))
     }
 
     /// As [`Self::decode`], of a body. `duplicates` is told of its keys; `json` is its text, where upstream finds unknown fields and
@@ -389,9 +390,10 @@ impl Served {
         mut duplicates: Vec<String>,
         json: Option<&[u8]>,
     ) -> Result<(), Status> {
-        let unknown = self.settle(sub, value)?;
+        let unknown = self.settle(sub, value).map_err(|why| self.undecodable(sub, why))?;
+        let is_told = cx.field_validation != FieldValidation::Ignore && (!duplicates.is_empty() || unknown.len() > 1);
         let one_pass = match (self.body_schema(sub), json) {
-            (Some(ObjectSchema::Builtin(ty)), Some(text)) if !duplicates.is_empty() || unknown.len() > 1 => {
+            (Some(ObjectSchema::Builtin(ty)), Some(text)) if is_told => {
                 schema::problems(text, schema::Shape::Struct(Schema::builtin(), ty)).ok()
             }
             _ => None,
@@ -400,29 +402,21 @@ impl Served {
             duplicates.extend(unknown);
             duplicates
         });
-        self.tell(cx, sub, problems)
+        cx.strictly(problems).map_err(|why| self.undecodable(sub, why.into()))
+    }
+
+    fn undecodable(&self, sub: &str, why: DecodeError) -> Status {
+        why.bad_request(self.def.body_kind(self.def.subresource(sub)))
     }
 
     /// Brings what a client sent into the form in which objects are kept. What is told of the fields that are not known, which go.
-    pub(crate) fn settle(&self, sub: &str, value: &mut Value) -> Result<Vec<String>, Status> {
+    pub(crate) fn settle(&self, sub: &str, value: &mut Value) -> Result<Vec<String>, DecodeError> {
         let (path, expected) = (self.def.subresource(sub), self.def.body_kind(self.def.subresource(sub)));
-        let schema = self.body_schema(sub).ok_or_else(|| Status::internal(format!("no schema for subresource {sub}")))?;
+        let schema = self.body_schema(sub).ok_or_else(|| DecodeError::NoSchema(sub.to_owned()))?;
         check_kind(value, expected, path.map_or(&[], |sub| sub.accepts))?;
-        let unknown = schema.decode(value).map_err(|error| {
-            let api_version = gvk::api_version(expected.0, expected.1);
-            let version = api_version.rsplit('/').next().unwrap_or_default().to_owned();
-            Status::bad_request(format!("{} in version \"{version}\" cannot be handled as a {}: {error}", expected.2, expected.2))
-        })?;
+        let unknown = schema.decode(value)?;
         apimachinery::meta::set_type(value, &gvk::api_version(expected.0, expected.1), expected.2);
         Ok(unknown.into_iter().map(|path| format!("unknown field \"{path}\"")).collect())
-    }
-
-    /// Refuses an object for what is wrong with its fields, or warns of it.
-    fn tell(&self, cx: &Context, sub: &str, problems: Vec<String>) -> Result<(), Status> {
-        let (_, version, kind) = self.def.body_kind(self.def.subresource(sub));
-        cx.strictly(problems).map_err(|error| {
-            Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"))
-        })
     }
 }
 
@@ -439,25 +433,23 @@ async fn convert(converter: &dyn Converter, mut objects: Vec<Value>, api_version
 }
 
 /// The body's kind is the path's kind, or is left out; `others` are API versions that are as good.
-fn check_kind(value: &Value, (group, version, kind): GroupVersionKindRef<'_>, others: &[&str]) -> Result<(), Status> {
+fn check_kind(value: &Value, (group, version, kind): GroupVersionKindRef<'_>, others: &[&str]) -> Result<(), DecodeError> {
     if !value.is_object() {
         let detail = format!(
             "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
             json_type(value)
         );
-        return Err(Status::bad_request(detail));
+        return Err(DecodeError::Kind(detail));
     }
     let (given_version, given_kind) = (apimachinery::meta::api_version(value), apimachinery::meta::kind(value));
     let expected = gvk::api_version(group, version);
     if !given_version.is_empty() && given_version != expected && !others.contains(&given_version) {
-        return Err(Status::bad_request(format!(
+        return Err(DecodeError::Kind(format!(
             "the API version in the data ({given_version}) does not match the expected API version ({expected})"
         )));
     }
     if !given_kind.is_empty() && given_kind != kind {
-        return Err(Status::bad_request(format!(
-            "the kind in the data ({given_kind}) does not match the expected kind ({kind})"
-        )));
+        return Err(DecodeError::Kind(format!("the kind in the data ({given_kind}) does not match the expected kind ({kind})")));
     }
     Ok(())
 }

@@ -159,23 +159,29 @@ impl Volumes {
         Ok(claim)
     }
 
-    /// The driver that serves the volume of a claim, or will make it, and what tells the volume from others.
-    pub(crate) fn of_driver(&self, namespace: &str, claim: &str) -> Option<(String, String)> {
+    /// The driver that serves the volume of a claim, or will make it, and what tells the volume from others; None when the driver does not count.
+    pub(crate) fn of_driver(&self, namespace: &str, claim: &str, counts: impl Fn(&str) -> bool) -> Option<(String, String)> {
         let claim = self.claims.get(Some(namespace), claim)?;
         let name = rules::volume_of(&claim);
         if !name.is_empty() {
             let volume = self.volumes.get(None, name)?;
-            return ::pods::csi::of_volume(&volume).map(|(driver, handle)| (driver.to_owned(), handle.to_owned()));
+            let (driver, handle) = ::pods::csi::of_volume(&volume).filter(|(driver, _)| counts(driver))?;
+            return Some((driver.to_owned(), handle.to_owned()));
         }
         let class = self.classes.get(None, rules::class_of_claim(&claim).unwrap_or_default())?;
+        if !counts(&class.provisioner) {
+            return None;
+        }
         Some((class.provisioner.clone(), Key::of(claim.as_ref()).to_string()))
     }
 
-    /// The volumes that are attached to a node, whether a pod uses them or not, as [`Volumes::of_driver`] gives them.
-    pub(crate) fn attached_to(&self, node: &str) -> impl Iterator<Item = (String, String)> {
-        self.attachments.get(node).into_iter().filter_map(|attachment| {
-            let volume = self.volumes.get(None, attachment.spec.source.persistent_volume_name.as_deref()?)?;
-            ::pods::csi::of_volume(&volume).map(|(driver, handle)| (driver.to_owned(), handle.to_owned()))
+    /// The volumes that drivers that count have attached to a node, whether a pod uses them or not, as [`Volumes::of_driver`] gives them.
+    pub(crate) fn attached_to(&self, node: &str, counts: impl Fn(&str) -> bool) -> impl Iterator<Item = (String, String)> {
+        // The attacher is asked before the volume is looked for: most attachments of a node may be other drivers'.
+        self.attachments.get(node).into_iter().filter(move |one| counts(&one.spec.attacher)).filter_map(|one| {
+            let volume = self.volumes.get(None, one.spec.source.persistent_volume_name.as_deref()?)?;
+            let (_, handle) = ::pods::csi::of_volume(&volume)?;
+            Some((one.spec.attacher.clone(), handle.to_owned()))
         })
     }
 

@@ -10,8 +10,9 @@ use apimachinery::meta;
 use base::tasks::{OnFailure, Tasks};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use registry::{Annotations, Entry, Registry, User};
-use serde_json::{Map, Value};
+use pods::legacy_tokens::{INVALID_SINCE, LAST_USED, TYPE, day_of};
+use registry::{Annotations, Entry, Patch, Registry, User};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::token::{Claims, Error, Reference};
@@ -21,10 +22,6 @@ use crate::metrics::identity as metrics;
 
 /// The issuer of such tokens, of every cluster's.
 pub(super) const ISSUER: &str = "kubernetes/serviceaccount";
-
-const TYPE: &str = "kubernetes.io/service-account-token";
-const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
-const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 
 /// Most Secrets of which it is remembered that their use was written down.
 const REMEMBERED: usize = 1000;
@@ -96,7 +93,7 @@ impl Uses {
 
     /// Lets the Secret's label say that its token is used today. While too many others are written it is left to the token's next use.
     fn note(&self, secret: &Arc<Entry>, held: &Held) {
-        let day = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+        let day = day_of(jiff::Timestamp::now()).to_string();
         if held.last_used.as_deref() == Some(&day) {
             return;
         }
@@ -117,13 +114,14 @@ async fn write_down(registry: Arc<Registry>, mut queue: mpsc::Receiver<Use>) -> 
 impl Use {
     async fn write(self, registry: &Registry) {
         let Some(resource) = registry.resource("", "v1", "secrets") else { return };
-        let (namespace, name, mut secret) = (self.secret.namespace(), self.secret.name(), self.secret.value());
-        meta::set_label(&mut secret, LAST_USED, &self.day);
+        let (namespace, name) = (self.secret.namespace(), self.secret.name());
+        // A patch loses to no other write of the Secret: who ends unused tokens has to see the use.
+        let patch = json!({"metadata": {"uid": meta::uid(&self.secret.value()), "labels": {LAST_USED: self.day}}});
         let cx = context();
-        let write = registry.update(&cx, &resource, "", namespace, name, secret);
+        let write = registry.patch(&cx, &resource, "", namespace, name, Patch::Merge(patch.to_string().into()));
         let error = match tokio::time::timeout(PATIENCE, write).await {
-            // Somebody else has written it.
-            Ok(Err(status)) if status.code == 409 => return,
+            // The token has gone with its Secret.
+            Ok(Err(status)) if status.code == 404 => return,
             Ok(Err(status)) => status.to_string(),
             Err(_) => format!("not done within {} s", PATIENCE.as_secs()),
             Ok(Ok(_)) => return,
@@ -220,7 +218,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::testing::open;
-    use serde_json::json;
 
     #[test]
     fn claims_are_read_as_they_are_written() {
@@ -248,6 +245,7 @@ mod tests {
         check("Opaque", "t", None, false);
         check(TYPE, "t", Some("2026-01-01T00:00:00Z"), false);
     }
+
     /// Kubernetes documentation, "Well-Known Labels", `kubernetes.io/legacy-token-last-used`: "The control plane only adds this label to Secrets
     /// that have the type `kubernetes.io/service-account-token`. The value of this label records the date".
     #[tokio::test]
@@ -278,9 +276,38 @@ mod tests {
         assert_eq!(name(next().as_ref()).as_deref(), Some("b"), "what had no room is told at the next use");
         used.unwrap().write(&opened.registry).await;
         let written = opened.registry.get(&secrets, "n", "a", None).await.unwrap();
-        assert_eq!(written.derived(Held::of).last_used, Some(jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()));
+        assert_eq!(written.derived(Held::of).last_used, Some(day_of(jiff::Timestamp::now()).to_string()));
         let (later, mut queue) = Uses::new(1);
         later.note(&written, &written.derived(Held::of));
         assert!(queue.try_recv().is_err(), "the day is known");
+    }
+
+    /// Who declares a token invalid, or writes anything else of its Secret, does not make its last use unknown. A Secret of the same name that
+    /// came later was not used.
+    #[tokio::test]
+    async fn other_writes_of_a_secret_lose_no_use() {
+        let opened = open().await;
+        let served = |plural: &str| opened.registry.resource("", "v1", plural).unwrap();
+        let (secrets, cx) = (served("secrets"), context());
+        opened.registry.create(&cx, &served("namespaces"), "", None, json!({"metadata": {"name": "n"}})).await.unwrap();
+        let create = async || {
+            let annotations = json!({"kubernetes.io/service-account.name": "robot"});
+            let secret = json!({"metadata": {"name": "s", "namespace": "n", "annotations": annotations}, "type": TYPE});
+            opened.registry.create(&cx, &secrets, "n", None, secret).await.unwrap();
+        };
+        let read = async || opened.registry.get(&secrets, "n", "s", None).await.unwrap();
+        let used = |secret: &Arc<Entry>| Use { secret: secret.clone(), day: "2026-01-31".to_owned() };
+        create().await;
+        let first = read().await;
+        let mut changed = first.value();
+        meta::set_label(&mut changed, INVALID_SINCE, "2026-01-31");
+        opened.registry.update(&cx, &secrets, "", "n", "s", changed).await.unwrap();
+        used(&first).write(&opened.registry).await;
+        let held = read().await.derived(Held::of);
+        assert_eq!((held.last_used.as_deref(), held.is_invalid), (Some("2026-01-31"), true));
+        opened.registry.delete(&cx, &secrets, "n", "s", registry::DeleteOptions::default()).await.unwrap();
+        create().await;
+        used(&first).write(&opened.registry).await;
+        assert_eq!(read().await.derived(Held::of).last_used, None);
     }
 }

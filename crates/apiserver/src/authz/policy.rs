@@ -122,6 +122,18 @@ mod tests {
     use crate::authz::Attributes;
     use crate::authz::index::tests::allows;
 
+    /// A table's lines are literals: what they name stands elsewhere.
+    #[test]
+    fn the_cleaner_of_tokens_reads_the_map_that_the_server_writes() {
+        let name = "system:controller:legacy-service-account-token-cleaner";
+        let policy = Policy::new();
+        let role =
+            policy.objects.iter().find(|(plural, _, object)| *plural == "clusterroles" && object["metadata"]["name"] == name);
+        let rule = role
+            .and_then(|(_, _, role)| role["rules"].as_array()?.iter().find(|rule| rule["resources"] == json!(["configmaps"])));
+        assert_eq!(rule.map(|rule| &rule["resourceNames"]), Some(&json!([pods::legacy_tokens::TRACKING])));
+    }
+
     #[test]
     fn default_powers() {
         let policy = Policy::new();

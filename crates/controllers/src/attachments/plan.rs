@@ -30,14 +30,21 @@ pub(super) struct Observed<'a> {
     pub(super) node: Option<&'a Node>,
     pub(super) wanted: &'a [Wanted],
     pub(super) existing: &'a [Arc<VolumeAttachment>],
-    /// Other nodes that volumes are attached to, by the volumes' names.
-    pub(super) elsewhere: BTreeMap<String, BTreeSet<String>>,
-    /// The pods that use volumes on those nodes, by the volumes' names; of the namespace of the volume's claim, as all of its pods.
-    pub(super) users: BTreeMap<String, Vec<String>>,
+    /// What other nodes have of the wanted volumes that one node at a time may have, by the volumes' names.
+    pub(super) held: BTreeMap<String, Held>,
     /// What the node's status calls the volumes of attachments, by the attachments' names.
     pub(super) names: BTreeMap<String, String>,
     /// For how long nobody has wanted what is attached, by the attachments' names.
     pub(super) unwanted: BTreeMap<String, Duration>,
+}
+
+/// Who else has a volume.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Held {
+    /// Nodes, at least one.
+    pub(super) nodes: BTreeSet<String>,
+    /// Pods that use it there; of the namespace of the volume's claim, as all of its pods.
+    pub(super) users: Vec<String>,
 }
 
 /// What to do.
@@ -124,11 +131,12 @@ pub(super) fn is_unwanted(wanted: &[Wanted], attachment: &VolumeAttachment) -> b
 }
 
 fn may_attach(observed: &Observed<'_>, wanted: &Wanted) -> bool {
-    observed.node.is_some() && !(wanted.exclusive && holders(observed, wanted).next().is_some())
+    observed.node.is_some() && holders(observed, wanted).is_none()
 }
 
-fn holders<'a>(observed: &'a Observed<'_>, wanted: &Wanted) -> impl Iterator<Item = &'a String> {
-    observed.elsewhere.get(&wanted.volume).into_iter().flatten()
+/// Who keeps the node from having a volume.
+fn holders<'a>(observed: &'a Observed<'_>, wanted: &Wanted) -> Option<&'a Held> {
+    observed.held.get(&wanted.volume).filter(|_| wanted.exclusive)
 }
 
 /// What nobody wants goes when its node does not use it, or cannot say so any more.
@@ -155,10 +163,11 @@ fn fate(observed: &Observed<'_>, attachment: &VolumeAttachment) -> Fate {
 pub(super) fn notice(observed: &Observed<'_>, wanted: &Wanted) -> Option<Notice> {
     let volume = &wanted.volume;
     let Some(found) = observed.existing.iter().find(|one| meta::name(one.as_ref()) == wanted.attachment) else {
-        let holder = holders(observed, wanted).next().filter(|_| wanted.exclusive)?;
-        let why = match observed.users.get(volume).map(Vec::as_slice).unwrap_or_default() {
+        let Held { nodes, users } = holders(observed, wanted)?;
+        let why = match users.as_slice() {
             [] => format!(
-                "Volume is already exclusively attached to one node and can't be attached to another: it is attached to {holder}"
+                "Volume is already exclusively attached to one node and can't be attached to another: it is attached to {}",
+                nodes.first()?
             ),
             names => format!("Volume is already used by pod(s) {}", names.join(", ")),
         };
@@ -193,6 +202,10 @@ mod tests {
         Wanted { attachment, driver: "d".to_owned(), volume, exclusive, pods: Vec::new() }
     }
 
+    fn held_by_m(users: &[&str]) -> Held {
+        Held { nodes: BTreeSet::from(["m".to_owned()]), users: users.iter().map(|name| (*name).to_owned()).collect() }
+    }
+
     /// `existing` are names of volumes; `held` is a volume that another node has.
     #[track_caller]
     fn check(node: Option<Value>, needed: &[Wanted], existing: &[&str], held: Option<&str>, attach: &[&str], detach: &[&str]) {
@@ -210,12 +223,11 @@ mod tests {
     fn planned(node: Option<Value>, needed: &[Wanted], existing: &[&str], held: Option<&str>, seconds: u64) -> Planned {
         let node: Option<Node> = node.map(object);
         let existing: Vec<_> = existing.iter().map(|name| attachment(&format!("csi-{name}"), name, json!(null))).collect();
-        let elsewhere = held.map(|name| (name.to_owned(), BTreeSet::from(["m".to_owned()]))).into_iter().collect();
+        let held = held.map(|name| (name.to_owned(), held_by_m(&[]))).into_iter().collect();
         let names =
             existing.iter().map(|one| (meta::name(one.as_ref()).to_owned(), format!("used-{}", volume_of(one)))).collect();
         let unwanted = existing.iter().map(|one| (meta::name(one.as_ref()).to_owned(), Duration::from_secs(seconds))).collect();
-        let users = BTreeMap::new();
-        let observed = Observed { node: node.as_ref(), wanted: needed, existing: &existing, elsewhere, users, names, unwanted };
+        let observed = Observed { node: node.as_ref(), wanted: needed, existing: &existing, held, names, unwanted };
         let (mut attached, mut detached) = (Vec::new(), Vec::new());
         for change in changes(&observed) {
             match change {
@@ -272,8 +284,7 @@ mod tests {
             node: None,
             wanted: &[],
             existing: &existing,
-            elsewhere: BTreeMap::new(),
-            users: BTreeMap::new(),
+            held: BTreeMap::new(),
             names: BTreeMap::new(),
             unwanted: BTreeMap::new(),
         };
@@ -289,8 +300,7 @@ mod tests {
                 node: None,
                 wanted: &needed,
                 existing: &existing,
-                elsewhere: BTreeMap::new(),
-                users: BTreeMap::new(),
+                held: BTreeMap::new(),
                 names: BTreeMap::new(),
                 unwanted: BTreeMap::new(),
             };
@@ -309,13 +319,11 @@ mod tests {
     fn who_has_the_volume() {
         let check = |users: &[&str], expected: &str| {
             let needed = [wanted("a", true)];
-            let users: Vec<_> = users.iter().map(|name| (*name).to_owned()).collect();
             let observed = Observed {
                 node: None,
                 wanted: &needed,
                 existing: &[],
-                elsewhere: [("a".to_owned(), BTreeSet::from(["m".to_owned()]))].into(),
-                users: [("a".to_owned(), users)].into(),
+                held: [("a".to_owned(), held_by_m(users))].into(),
                 names: BTreeMap::new(),
                 unwanted: BTreeMap::new(),
             };

@@ -295,6 +295,34 @@ async fn a_rollback_leaves_alone_what_was_not_rolled_out() {
     }
 }
 
+/// Of several revisions of the same template the newest stays, however they are written, and the pods of the others become its own
+/// (upstream: `dedupCurHistories`).
+#[tokio::test]
+async fn one_revision_of_a_template_stays() {
+    let world = World::new();
+    world.fake.put(node("a", json!([])).as_ref());
+    let set = set(rolling(json!(1), json!(0)), json!({}));
+    for (hash, number, image) in [("older", 1, "b"), ("old", 2, "a"), ("new", 3, "a")] {
+        let mut template = json!(set.spec.as_ref().unwrap().template);
+        template["metadata"]["creationTimestamp"] = Value::Null;
+        template["spec"]["containers"][0]["image"] = image.into();
+        template["$patch"] = "replace".into();
+        let metadata = json!({"namespace": "a", "name": hash, "uid": hash, "labels": {"app": "agent", HASH: hash}});
+        let data = json!({"spec": {"template": template}});
+        world.fake.put::<ControllerRevision>(&object(json!({"metadata": metadata, "revision": number, "data": data})));
+    }
+    world.fake.put(pod("a", "old", "ready").as_ref());
+    world.fake.put(&set);
+    world.start(&["daemonset"]);
+    let names = |all: &[ControllerRevision]| all.iter().map(|one| meta::name(one).to_owned()).collect::<Vec<_>>();
+    world.fake.until::<ControllerRevision>(|all| names(all) == ["new", "older"]).await;
+    world.fake.until::<Pod>(|all| all.len() == 1 && plan::hash_of(&all[0]) == Some(NEW)).await;
+    let updated = |set: &DaemonSet| set.status.as_ref().and_then(|status| status.updated_number_scheduled);
+    world.fake.until::<DaemonSet>(|sets| updated(&sets[0]) == Some(1)).await;
+    let uid = world.fake.all::<Pod>()[0].metadata.uid.clone();
+    assert_eq!(uid.as_deref(), Some("aoldready"), "it is the same pod");
+}
+
 #[tokio::test]
 async fn follows_nodes_and_rolls_out() {
     let world = World::new();

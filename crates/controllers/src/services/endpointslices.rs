@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use client::events::Type;
-use client::{Index, Informer, Informers, Key};
+use client::{Entry, Index, Informer, Informers, Key};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone};
 
@@ -15,7 +15,7 @@ use super::slices::{Frame, Group, MANAGED_BY, SERVICE_NAME};
 use super::targets::{self, Family};
 use super::topology;
 use super::triggers::Triggers;
-use super::{labels_of, of_pods, picks, selector};
+use super::{enqueue_selecting, labels_of, of_pods, picks, selector};
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::queue::Queue;
 use crate::{meta, pods};
@@ -28,33 +28,10 @@ pub(crate) struct EndpointSlices {
     pods: Informer<Pod>,
     by_node: Index<Pod>,
     nodes: Informer<Node>,
-    absent: Arc<AbsentNodes>,
     keeper: Keeper,
     triggers: Triggers,
     /// The services and families of addresses whose endpoints have hints by the zones' processors.
     with_hints: Mutex<BTreeSet<(Key, &'static str)>>,
-}
-
-/// The services that leave pods out because their nodes are not there, by the nodes' names.
-#[derive(Default)]
-struct AbsentNodes(Mutex<BTreeMap<String, BTreeSet<Key>>>);
-
-impl AbsentNodes {
-    fn add(&self, node: &str, service: &Key) {
-        self.0.lock().entry(node.to_owned()).or_default().insert(service.clone());
-    }
-
-    /// The services that waited for a node that has come.
-    fn take(&self, node: &str) -> BTreeSet<Key> {
-        self.0.lock().remove(node).unwrap_or_default()
-    }
-
-    fn forget(&self, service: &Key) {
-        self.0.lock().retain(|_, services| {
-            services.remove(service);
-            !services.is_empty()
-        });
-    }
 }
 
 impl EndpointSlices {
@@ -65,7 +42,6 @@ impl EndpointSlices {
             by_node: pods::by_node(&pods),
             pods,
             nodes: informers.of(),
-            absent: Arc::default(),
             keeper: Keeper::new(informers, MANAGER),
             triggers: Triggers::default(),
             with_hints: Mutex::default(),
@@ -78,7 +54,7 @@ impl Controller for EndpointSlices {
     const ACCOUNT: &'static str = "endpointslice-controller";
 
     fn sources(&self) -> Vec<Source> {
-        let (services, by_node, absent) = (self.services.clone(), self.by_node.clone(), self.absent.clone());
+        let (services, by_node) = (self.services.clone(), self.by_node.clone());
         // Zones and processors of nodes say who should use which endpoints, where a service asks for that; pods without their node are left out.
         let of_nodes = Source::mapped(&self.nodes, move |change, queue| {
             let weight = |node: &Option<Arc<Node>>| node.as_ref().and_then(|node| topology::weight(node));
@@ -86,11 +62,9 @@ impl Controller for EndpointSlices {
                 let asking = services.list().into_iter().filter(|service| topology::is_wanted(service));
                 asking.for_each(|service| queue.add(Key::of(service.as_ref())));
             }
-            let name = &change.key.name;
-            if change.new.is_none() {
-                by_node.get(name).iter().for_each(|pod| selecting(&services, pod, queue));
-            } else {
-                absent.take(name).into_iter().for_each(|service| queue.add(service));
+            if is_another(change.old.as_deref(), change.new.as_deref()) {
+                // A pod that is not in the cache yet comes with a change of its own, when the node is there or gone.
+                selecting(&services, &by_node.entries(&change.key.name), queue);
             }
         });
         vec![Source::own(&self.services), of_pods(&self.pods, &self.services), self.keeper.source(), of_nodes]
@@ -101,7 +75,6 @@ impl Controller for EndpointSlices {
             // The slices go with their owner.
             self.keeper.forget(key);
             self.triggers.forget(key);
-            self.absent.forget(key);
             self.with_hints.lock().retain(|(service, _)| service != key);
             return Ok(Action::Done);
         };
@@ -113,7 +86,7 @@ impl Controller for EndpointSlices {
             return Ok(Action::UNSEEN);
         }
         let pods: Vec<Arc<Pod>> = self.pods.labelled(key.ns(), |labels| picks(selector, labels));
-        let mut groups = self.groups(key, &service, &pods);
+        let mut groups = groups(&service, &pods, |name| self.nodes.get(None, name).as_deref().map(zone));
         self.give_hints(cx, key, &service, &mut groups);
         let wanted = (frame(&service), groups);
         let trigger = self.triggers.since_last(key, &service, &pods);
@@ -123,18 +96,6 @@ impl Controller for EndpointSlices {
 }
 
 impl EndpointSlices {
-    fn groups(&self, key: &Key, service: &Service, pods: &[Arc<Pod>]) -> BTreeMap<&'static str, Vec<Group>> {
-        self.absent.forget(key);
-        let node = |name: &str| {
-            self.nodes.get(None, name).or_else(|| {
-                self.absent.add(name, key);
-                // It may have come before it was awaited.
-                self.nodes.get(None, name)
-            })
-        };
-        groups(service, pods, |name| node(name).as_deref().map(zone))
-    }
-
     /// Gives endpoints to zones where the service asks for it, and tells when that begins, fails or ends.
     fn give_hints(&self, cx: &Cx, key: &Key, service: &Service, groups: &mut BTreeMap<&'static str, Vec<Group>>) {
         let wanted = topology::is_wanted(service);
@@ -169,13 +130,17 @@ impl EndpointSlices {
     }
 }
 
-/// The services that select a pod.
-fn selecting(services: &Informer<Service>, pod: &Pod, queue: &Queue) {
-    let has = |(key, value): (&String, &String)| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)) == Some(value);
-    for service in services.in_namespace(meta::namespace(pod)) {
-        if selector(&service).is_some_and(|selector| selector.iter().all(has)) {
-            queue.add(Key::of(service.as_ref()));
-        }
+/// Whether a node came, went, or was made anew: its absence in between may have been seen, though no change tells of it.
+pub(super) fn is_another(old: Option<&Node>, new: Option<&Node>) -> bool {
+    old.map(|node| &node.metadata.uid) != new.map(|node| &node.metadata.uid)
+}
+
+/// Enqueues the services that select any of the pods, which are ordered by key.
+fn selecting(services: &Informer<Service>, pods: &[Entry<Pod>], queue: &Queue) {
+    for pods in pods.chunk_by(|one, next| one.key().ns() == next.key().ns()) {
+        let namespace = pods.first().map(|pod| pod.key().ns()).unwrap_or_default();
+        let picks_any = |selector: &_| pods.iter().any(|pod| picks(selector, pod.labels()));
+        enqueue_selecting(services, namespace, picks_any, queue);
     }
 }
 

@@ -167,6 +167,20 @@ async fn pods_without_their_node_are_left_out() {
     until("IPv4[]:").await;
 }
 
+/// Changes are told as what came of them: who was told of a node and then of another one of its name has not seen that there was none.
+#[test]
+fn services_are_looked_at_when_a_node_comes_goes_or_is_another_one() {
+    let check = |old: Option<&str>, new: Option<&str>, expected: bool| {
+        let node = |uid: &str| object::<Node>(json!({"metadata": {"name": "n", "uid": uid}}));
+        let (old, new) = (old.map(node), new.map(node));
+        assert_eq!(endpointslices::is_another(old.as_ref(), new.as_ref()), expected, "{old:?} {new:?}");
+    };
+    check(None, Some("a"), true);
+    check(Some("a"), None, true);
+    check(Some("a"), Some("b"), true);
+    check(Some("a"), Some("a"), false);
+}
+
 #[test]
 fn traffic_stays_near_when_it_should() {
     let check = |wish: Value, ready: bool, expected: &str| {

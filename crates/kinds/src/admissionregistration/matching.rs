@@ -173,7 +173,7 @@ pub(super) fn validate_match_conditions(conditions: &[MatchCondition], names: &[
     if conditions.len() > MAX_CONDITIONS {
         errors.push(Error::too_many(path, conditions.len(), MAX_CONDITIONS));
     }
-    let variables = expressions::variables(names);
+    let (variables, mut known) = (expressions::variables(names), HashSet::new());
     for (index, condition) in conditions.iter().enumerate() {
         let path = path.index(index);
         validate_expression(&condition.expression, &variables, &path.child("expression"), errors);
@@ -183,7 +183,7 @@ pub(super) fn validate_match_conditions(conditions: &[MatchCondition], names: &[
             continue;
         }
         rules::qualified_name(&at, &condition.name, errors);
-        if conditions[..index].iter().any(|other| other.name == condition.name) {
+        if !known.insert(condition.name.as_str()) {
             errors.push(Error::duplicate(&at, condition.name.as_str()));
         }
     }

@@ -1,5 +1,7 @@
 //! ValidatingAdmissionPolicy.
 
+use std::collections::HashSet;
+
 use apimachinery::field::{Error, Errors, Path};
 use cel::Type;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -104,6 +106,7 @@ fn validate_annotations(policy: &str, annotations: &[AuditAnnotation], scope: &S
         let detail = format!("must not have more than {MAX_ANNOTATIONS} auditAnnotations");
         errors.push(Error::invalid(path, json!(annotations), detail));
     }
+    let mut known = HashSet::new();
     for (index, annotation) in annotations.iter().enumerate() {
         let path = path.index(index);
         let (key, expression) = (path.child("key"), path.child("valueExpression"));
@@ -121,7 +124,7 @@ fn validate_annotations(policy: &str, annotations: &[AuditAnnotation], scope: &S
         } else {
             scope.check(value, &[Type::String, Type::Null], &expression, errors);
         }
-        if annotations[..index].iter().any(|other| other.key == annotation.key) {
+        if !known.insert(annotation.key.as_str()) {
             errors.push(Error::duplicate(&key, annotation.key.as_str()));
         }
     }

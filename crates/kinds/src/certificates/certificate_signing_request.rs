@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::{HashMap, HashSet};
+
 use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec,
@@ -167,15 +169,18 @@ fn record_requester(object: &mut Value, by: &Requester<'_>) {
 }
 
 fn record_times(object: &mut Value, old: &Value, now: &str) {
-    let before = old.pointer("/status/conditions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    fn of(condition: &Value) -> (&str, &str) {
+        (text(condition, "/type"), text(condition, "/status"))
+    }
+    let before = old.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten().rev();
+    let before: HashMap<_, _> = before.map(|other| (of(other), text(other, "/lastTransitionTime"))).collect();
     let Some(status) = object.get_mut("status") else { return };
     for condition in each(status, "conditions") {
         if text(condition, "/lastUpdateTime").is_empty() {
             condition["lastUpdateTime"] = now.into();
         }
         if text(condition, "/lastTransitionTime").is_empty() {
-            let same = |other: &&Value| other["type"] == condition["type"] && other["status"] == condition["status"];
-            let since = before.iter().find(same).map(|other| text(other, "/lastTransitionTime")).unwrap_or_default();
+            let since = before.get(&of(condition)).copied().unwrap_or_default();
             condition["lastTransitionTime"] = if since.is_empty() { now.into() } else { since.into() };
         }
     }
@@ -209,8 +214,9 @@ fn validate_spec(spec: &CertificateSigningRequestSpec, path: &Path, errors: &mut
 }
 
 fn validate_conditions(conditions: &[CertificateSigningRequestCondition], path: &Path, errors: &mut Errors) {
+    let mut earlier = HashSet::new();
     for (index, condition) in conditions.iter().enumerate() {
-        let (at, kind, earlier) = (path.index(index), condition.type_.as_str(), &conditions[..index]);
+        let (at, kind) = (path.index(index), condition.type_.as_str());
         rules::required(&at.child("type"), kind, errors);
         let allowed: &[&str] = if [APPROVED, DENIED, FAILED].contains(&kind) { &["True"] } else { &["False", "True", "Unknown"] };
         rules::one_of(&at.child("status"), &condition.status, allowed, errors);
@@ -219,10 +225,10 @@ fn validate_conditions(conditions: &[CertificateSigningRequestCondition], path: 
             DENIED => APPROVED,
             _ => "",
         };
-        if !opposite.is_empty() && earlier.iter().any(|other| other.type_ == opposite) {
+        if !opposite.is_empty() && earlier.contains(opposite) {
             errors.push(Error::invalid(path, kind, "Approved and Denied conditions are mutually exclusive"));
         }
-        if earlier.iter().any(|other| other.type_ == kind) {
+        if !earlier.insert(kind) {
             errors.push(Error::duplicate(&at.child("type"), kind));
         }
     }

@@ -35,9 +35,8 @@ impl Registry {
         if let Patch::Apply(config) = patch {
             return self.apply_scale(target, paths, config).await;
         }
-        let schema = target.res.body_schema(target.sub).ok_or_else(|| Status::internal("no schema for Scale"))?;
         self.change_scale(target, paths, |current| {
-            let scale = patched(target, &schema, &current, patch)?;
+            let scale = patched(target, &current, patch)?;
             check_name(meta::name(&scale), target.name)?;
             Ok(scale)
         })

@@ -10,6 +10,7 @@ use kinds::Behaviour;
 use schema::Schema;
 use serde_json::Value;
 
+use crate::decode_error::DecodeError;
 use crate::entry::parts;
 use crate::pipeline::{check_name, check_namespace};
 use crate::target::{How, Target};
@@ -60,7 +61,7 @@ impl Registry {
         // Managed fields are the larger half of many objects. A patch that does not speak of them patches the rest, and a write
         // without any keeps the stored ones.
         let kept = if spares_managed_fields { meta::remove(old, "managedFields") } else { None };
-        let patched = patched(target, &target.res.schema, old, patch);
+        let patched = patched(target, old, patch);
         if let Some(kept) = kept {
             meta::set(old, "managedFields", kept);
         }
@@ -159,17 +160,17 @@ pub(crate) fn check_type(target: Target<'_>, config: &Value) -> Result<(), Statu
 
 /// The patched object, decoded. Unknown and duplicate fields of the patch and of what it makes are told or refused together; as
 /// upstream, such a patch is refused as an invalid one (422) and not as a bad request.
-pub(crate) fn patched(target: Target<'_>, schema: &ObjectSchema, old: &Value, patch: &Patch) -> Result<Value, Status> {
-    let (mut object, mut problems) = apply_patch(schema, old, patch, target.cx.field_validation)?;
-    let mut unknown = target.res.settle(target.sub, &mut object).map_err(|status| {
-        let text = status.message.split_once(": ").map_or(status.message.as_str(), |(_, cause)| cause);
-        invalid(patch, text)
-    })?;
+pub(crate) fn patched(target: Target<'_>, old: &Value, patch: &Patch) -> Result<Value, Status> {
+    let undecodable = |why| undecodable(patch, why);
+    let schema = target.res.body_schema(target.sub).ok_or_else(|| undecodable(DecodeError::NoSchema(target.sub.to_owned())))?;
+    let (mut object, mut problems) = apply_patch(&schema, old, patch, target.cx.field_validation)?;
+    let mut unknown = target.res.settle(target.sub, &mut object).map_err(undecodable)?;
     if matches!(patch, Patch::Strategic(_)) {
+        // As upstream's converter of what such a patch makes: it walks maps, which have no order, and sorts what it has found.
         unknown.sort_unstable();
     }
     problems.extend(unknown);
-    target.cx.strictly(problems).map_err(|error| invalid(patch, error.to_string()))?;
+    target.cx.strictly(problems).map_err(|error| undecodable(error.into()))?;
     Ok(object)
 }
 
@@ -222,6 +223,14 @@ fn invalid(patch: &Patch, detail: impl Into<String>) -> Status {
     Status::invalid("", "", "", &errors)
 }
 
+/// The answer to a patch that makes what cannot be decoded.
+fn undecodable(patch: &Patch, why: DecodeError) -> Status {
+    match why {
+        DecodeError::NoSchema(_) => Status::internal(why),
+        DecodeError::Kind(_) | DecodeError::Type(_) | DecodeError::Strict(_) => invalid(patch, why.to_string()),
+    }
+}
+
 /// The patched object is of the type that is patched. As upstream, a strategic merge patch may say anything of it, while what
 /// others make of the object is decoded as what it says it is: nothing, or the same type.
 fn settle_type(object: &mut Value, old: &Value, patch: &Patch) -> Result<(), Status> {
@@ -233,8 +242,9 @@ fn settle_type(object: &mut Value, old: &Value, patch: &Patch) -> Result<(), Sta
             let text = format!("no kind {kind:?} is registered for version {version:?}");
             return Err(invalid(patch, text));
         }
-        if let Some(own) = own.cloned() {
-            object[key] = own;
+        // A JSON patch can make a list of it, which is refused when it is decoded.
+        if let (Some(own), Some(object)) = (own.cloned(), object.as_object_mut()) {
+            object.insert(key.to_owned(), own);
         }
     }
     Ok(())
@@ -276,5 +286,33 @@ mod tests {
         check(json!({"kind": "Foo"}), Ok(()), Err(422));
         check(json!({"apiVersion": "apps/v1"}), Ok(()), Err(422));
         check(json!({"kind": 1}), Ok(()), Err(422));
+    }
+
+    /// What is wrong with the object is told whole, also where it has colons; what is wrong with the server is not the patch's fault.
+    #[test]
+    fn answers_to_patches_that_make_no_good_object() {
+        let patch = Patch::Merge(Bytes::new());
+        let check = |why: DecodeError, code: u16, detail: &str| {
+            let status = undecodable(&patch, why);
+            assert_eq!((status.code, status.message.ends_with(detail)), (code, true), "{}", status.message);
+        };
+        check(DecodeError::Kind("this: and that".to_owned()), 422, "patch: Invalid value: \"merge patch\": this: and that");
+        check(DecodeError::NoSchema("scale".to_owned()), 500, "no schema for subresource scale");
+    }
+
+    /// `patcher.applyPatchToObject` decodes what the patch makes of the whole document, which may be a list.
+    #[test]
+    fn a_list_instead_of_an_object_is_refused() {
+        let catalog = crate::Catalog::builtin(kinds::KINDS).expect("all kinds have a schema");
+        let res = catalog.get("", "v1", "configmaps").expect("they are served");
+        let (cx, old) = (Context::default(), json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}));
+        let target = Target { cx: &cx, res, sub: "", namespace: "n", name: "c", how: How::Patch, apart: false };
+        let replace = |value: Value| Patch::Json(json!([{"op": "replace", "path": "", "value": value}]).to_string().into());
+        assert_eq!(
+            patched(target, &old, &replace(json!({}))).map(|object| object["kind"].clone()).ok(),
+            Some(json!("ConfigMap"))
+        );
+        let refused = patched(target, &old, &replace(json!([]))).expect_err("a list is no object");
+        assert!(refused.code == 422 && refused.message.contains("couldn't get version/kind"), "{}", refused.message);
     }
 }

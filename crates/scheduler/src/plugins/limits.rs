@@ -17,7 +17,7 @@ impl Plugin for NodeVolumeLimits {
     }
 
     fn filter<'a>(&self, pod: &'a PodInfo, cluster: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {
-        let wanted = served(pod, &cluster.volumes);
+        let wanted = by_driver(served(pod, &cluster.volumes, |_| true));
         (!wanted.is_empty()).then(|| Box::new(Limits { volumes: &cluster.volumes, wanted }) as Box<dyn Filter + 'a>)
     }
 
@@ -29,12 +29,17 @@ impl Plugin for NodeVolumeLimits {
 /// Volumes by their drivers.
 type Served = BTreeMap<String, BTreeSet<String>>;
 
-fn served(pod: &PodInfo, volumes: &Volumes) -> Served {
+fn by_driver(volumes: impl Iterator<Item = (String, String)>) -> Served {
     let mut all = Served::new();
-    for (driver, volume) in pod.claims.iter().filter_map(|claim| volumes.of_driver(pod.namespace(), &claim.name)) {
+    for (driver, volume) in volumes {
         all.entry(driver).or_default().insert(volume);
     }
     all
+}
+
+/// The drivers that count and serve volumes of a pod, with the volumes.
+fn served(pod: &PodInfo, volumes: &Volumes, counts: impl Fn(&str) -> bool) -> impl Iterator<Item = (String, String)> {
+    pod.claims.iter().filter_map(move |claim| volumes.of_driver(pod.namespace(), &claim.name, &counts))
 }
 
 struct Limits<'a> {
@@ -45,17 +50,13 @@ struct Limits<'a> {
 impl Filter for Limits<'_> {
     fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> Verdict {
         let limits = self.volumes.limits_of(&node.name);
-        if self.wanted.keys().all(|driver| !limits.contains_key(driver)) {
+        let counts = |driver: &str| self.wanted.contains_key(driver) && limits.contains_key(driver);
+        if !self.wanted.keys().any(|driver| counts(driver)) {
             return Verdict::Fits;
         }
-        let mut there = Served::new();
-        for (driver, more) in node.pods.iter().flat_map(|pod| served(pod, self.volumes)) {
-            there.entry(driver).or_default().extend(more);
-        }
+        let of_pods = node.pods.iter().flat_map(|pod| served(pod, self.volumes, counts));
         // A volume takes its place until it is detached, though its pod may be gone.
-        for (driver, volume) in self.volumes.attached_to(&node.name) {
-            there.entry(driver).or_default().insert(volume);
-        }
+        let there = by_driver(of_pods.chain(self.volumes.attached_to(&node.name, counts)));
         let exceeds = |(driver, wanted): (&String, &BTreeSet<String>)| {
             let (Some(limit), used) = (limits.get(driver), there.get(driver)) else { return false };
             let has = |volume: &&String| used.is_some_and(|used| used.contains(*volume));

@@ -78,8 +78,10 @@ async fn cluster() -> (Cluster, Tasks) {
         fake.put::<CSINode>(&object(json!({"metadata": {"name": name}, "spec": {"drivers": one}})));
     }
     fake.put::<CSINode>(&object(json!({"metadata": {"name": "m"}, "spec": {"drivers": [{"name": "p", "nodeID": "m"}]}})));
-    for (name, volume, node) in [("a", "first", "m"), ("b", "gone", "m"), ("c", "other", "o")] {
-        let spec = json!({"attacher": "p", "nodeName": node, "source": {"persistentVolumeName": volume}});
+    for (name, driver, volume, node) in
+        [("a", "p", "first", "m"), ("b", "p", "gone", "m"), ("c", "p", "other", "o"), ("d", "q", "first", "o")]
+    {
+        let spec = json!({"attacher": driver, "nodeName": node, "source": {"persistentVolumeName": volume}});
         fake.put::<VolumeAttachment>(&object(json!({"metadata": {"name": name}, "spec": spec})));
     }
     fake.put(&class("hand", rules::NO_PROVISIONER, "WaitForFirstConsumer"));
@@ -198,6 +200,22 @@ async fn volumes_that_are_attached_still() {
     cluster.place(Arc::new(PodInfo::new(Arc::new(other))), "o");
     check(&cluster, &["first"], Verdict::Occupied);
     check(&cluster, &["other"], Verdict::Fits);
+}
+
+/// For each node only the drivers are looked at that serve the pod's own volumes.
+#[tokio::test]
+async fn other_drivers_volumes_are_left_out() {
+    let (cluster, _tasks) = cluster().await;
+    let volumes = &cluster.volumes;
+    let of = |driver: &str| volumes.attached_to("o", |other| other == driver).collect::<Vec<_>>();
+    assert_eq!(of("p"), [("p".to_owned(), "other".to_owned())]);
+    // The volume is p's; who has attached it is another one.
+    assert_eq!(of("q"), [("q".to_owned(), "first".to_owned())]);
+    assert_eq!(of("r"), []);
+    for (claim, volume) in [("first", "first"), ("later", "a/later")] {
+        let driver = |name: &str| volumes.of_driver("a", claim, |driver| driver == name);
+        assert_eq!((driver("p"), driver("q")), (Some(("p".to_owned(), volume.to_owned())), None), "{claim}");
+    }
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ pub(super) fn validate(container: &Container, scope: &Scope<'_>, path: &Path, er
     let policies = ["File", "FallbackToLogsOnError"];
     rules::one_of(&path.child("terminationMessagePolicy"), text(&container.termination_message_policy), &policies, errors);
     ports::validate(list(&container.ports), &path.child("ports"), errors);
-    env::validate(container, scope.spec, path, errors);
+    env::validate(container, scope, path, errors);
     mounts::validate(container, scope, path, errors);
     pull_policy(&path.child("imagePullPolicy"), &container.image_pull_policy, errors);
     if let Some(requirements) = &container.resources {

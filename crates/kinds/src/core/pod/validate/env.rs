@@ -2,13 +2,14 @@
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::names;
-use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, EnvVarSource, FileKeySelector, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVar, EnvVarSource, FileKeySelector};
 
 use super::field_ref;
+use super::scope::Scope;
 use crate::rules::{self, list, text};
 
 /// Variables, and sources of many of them; `path` is the container's.
-pub(super) fn validate(container: &Container, spec: &PodSpec, path: &Path, errors: &mut Errors) {
+pub(super) fn validate(container: &Container, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     for (index, variable) in list(&container.env).iter().enumerate() {
         let path = path.child("env").index(index);
         match variable.name.as_str() {
@@ -19,7 +20,7 @@ pub(super) fn validate(container: &Container, spec: &PodSpec, path: &Path, error
             let path = path.child("valueFrom");
             validate_source(variable, source, &path, errors);
             if let Some(key) = &source.file_key_ref {
-                validate_file_volume(key, spec, &path.child("fileKeyRef").child("volumeName"), errors);
+                validate_file_volume(key, scope, &path.child("fileKeyRef").child("volumeName"), errors);
             }
         }
     }
@@ -87,9 +88,9 @@ fn validate_file_key(source: &FileKeySelector, path: &Path, errors: &mut Errors)
 }
 
 /// The file is in a volume of the pod that its containers share (KEP-3721).
-fn validate_file_volume(source: &FileKeySelector, spec: &PodSpec, path: &Path, errors: &mut Errors) {
+fn validate_file_volume(source: &FileKeySelector, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
     let name = source.volume_name.as_str();
-    match list(&spec.volumes).iter().find(|volume| volume.name == name) {
+    match scope.volumes.get(name) {
         _ if name.is_empty() => {}
         None => errors.push(Error::not_found(path, name)),
         Some(volume) if volume.empty_dir.is_none() => errors.push(Error::invalid(path, name, "must be an emptyDir volume")),
