@@ -56,6 +56,6 @@ pub struct Options {
 
 /// Starts the scheduler under `tasks`; it ends with it. `gate` is ready when it has its caches.
 pub fn run(options: &Options, tasks: &Tasks, gate: Gate) {
-    let scheduler = service::Scheduler::new(options, tasks);
+    let scheduler = service::Scheduler::new(options, tasks, metrics::Metrics::of_the_page());
     tasks.spawn_until_cancelled("scheduler", OnFailure::Shutdown, scheduler.run(options.informers.clone(), gate));
 }

@@ -9,7 +9,6 @@ use client::events::Type;
 
 use super::{Scheduler, causes};
 use crate::binding::{CallOff, PendingBinding};
-use crate::metrics;
 use crate::nominations::GivenUp;
 use crate::pod::PodInfo;
 use crate::preemption::Preemption;
@@ -18,7 +17,7 @@ impl Scheduler {
     /// Has the victims go and promises their node to the pod. Promises that hold no more are given back.
     pub(super) fn make_room(&mut self, pod: &Arc<PodInfo>, Preemption { node, victims, .. }: Preemption) -> Vec<GivenUp> {
         tracing::info!(pod = %pod.key(), node, victims = victims.len(), "preempting less important pods");
-        metrics::preempted(victims.len());
+        self.metrics.preempted(victims.len());
         for victim in victims.iter().filter(|victim| !victim.is_ending) {
             let text = format!("Preempted by pod {} on node {node}", pod.uid());
             let told = (Type::Normal, "Preempted");
