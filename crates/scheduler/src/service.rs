@@ -33,7 +33,7 @@ use tokio::time::Instant;
 use crate::Options;
 use crate::api::{Api, UNSCHEDULABLE, Written};
 use crate::attempt::Attempt;
-use crate::binding::PendingBinding;
+use crate::binding::{CalledOff, PendingBinding};
 use crate::cluster::Cluster;
 use crate::cycle::Chooser;
 use crate::devices::{Devices, Reservation};
@@ -371,7 +371,7 @@ impl Scheduler {
         self.given_up(given_up);
         // It waits for nothing more: others may have what it holds.
         if let Some(binding) = self.waiting.bindings.get(uid) {
-            binding.call_off();
+            binding.call_off(CalledOff::Gone);
         }
         if let Some(removed) = self.cluster.remove_pod(uid) {
             self.queue.moved(Event::PodRemoved, &removed, self.cluster.namespaces(), causes::POD[2]);

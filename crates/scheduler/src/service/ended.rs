@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Scheduler;
 use crate::api::{BindError, SCHEDULER_ERROR, Written};
+use crate::binding::CalledOff;
 use crate::framework::Event;
 use crate::metrics::Outcome;
 use crate::pod::PodInfo;
@@ -63,11 +64,16 @@ impl Scheduler {
     }
 
     pub(super) fn binding_failed(&mut self, pod: &PodInfo, node: &str, trial: Trial, error: &BindError) {
+        if matches!(error, BindError::CalledOff(CalledOff::Gone)) {
+            // Nothing has failed: nobody wants it bound.
+            tracing::debug!(pod = %pod.key(), node, "the pod is gone, it waits for nothing more");
+            return;
+        }
         self.metrics.attempted(pod.scheduler(), Outcome::Error, trial);
         let Some(tried) = self.queue.get(&pod.key()).filter(|tried| tried.uid() == pod.uid()).cloned() else {
             // It was bound all the same and only the answer was lost, or it is gone: its change has come before, and where it is, or
             // that it is nowhere, is known from there.
-            tracing::info!(pod = %pod.key(), node, %error, "the answer to a binding was lost, the pod needs none any more");
+            tracing::info!(pod = %pod.key(), node, %error, "binding failed, and the pod needs none any more");
             return;
         };
         tracing::warn!(pod = %pod.key(), node, %error, "binding failed, again later");

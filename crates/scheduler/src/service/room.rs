@@ -8,7 +8,7 @@ use std::sync::Arc;
 use client::events::Type;
 
 use super::{Scheduler, causes};
-use crate::binding::{CallOff, PendingBinding};
+use crate::binding::{CallOff, CalledOff};
 use crate::nominations::GivenUp;
 use crate::pod::PodInfo;
 use crate::preemption::Preemption;
@@ -22,7 +22,7 @@ impl Scheduler {
             let text = format!("Preempted by pod {} on node {node}", pod.uid());
             let told = (Type::Normal, "Preempted");
             // It goes back to the queue, which leaves the room as well, and nobody loses a pod.
-            match self.waiting.bindings.get(victim.uid()).map(PendingBinding::call_off) {
+            match self.waiting.bindings.get(victim.uid()).map(|binding| binding.call_off(CalledOff::Preempted)) {
                 Some(CallOff::Ends) => {
                     self.tell(pod, victim, told, text + " (in kube-scheduler memory).");
                     // Nobody needs another's room before it has left.
