@@ -70,7 +70,8 @@ pub(crate) mod hooks {
         "poststarthook/kube-apiserver-autoregistration",
         "poststarthook/start-cluster-authentication-info-controller",
     ];
-    /// The server's lease is renewed, and those that are over are taken away.
+    /// The task that renews the server's lease, and takes away those that are over, has been started. As upstream, nobody waits for the lease: a
+    /// server without one serves all the same, and would not get one by being started again.
     pub(crate) const IDENTITY: [&str; 2] = [
         "poststarthook/start-kube-apiserver-identity-lease-controller",
         "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",

@@ -7,8 +7,8 @@ mod admit;
 pub mod options;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::str::FromStr;
 
+use crate::named::named;
 pub use admit::admit;
 use options::Distances;
 
@@ -73,82 +73,33 @@ pub struct Nodes<'a> {
     pub distances: Option<&'a Distances>,
 }
 
-/// What a pod is refused for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// Nobody is asked for hints.
-    #[default]
-    None,
-    /// Nothing.
-    BestEffort,
-    /// When there is no preferred set.
-    Restricted,
-    /// When there is no preferred set of one node.
-    SingleNumaNode,
-}
-
-/// What is aligned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Scope {
-    /// Each container by itself.
-    #[default]
-    Container,
-    /// The whole pod.
-    Pod,
-}
-
-impl Scope {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Container => "container",
-            Self::Pod => "pod",
-        }
+named! {
+    /// What a pod is refused for.
+    pub enum Policy {
+        /// Nobody is asked for hints.
+        #[default]
+        None = "none",
+        /// Nothing.
+        BestEffort = "best-effort",
+        /// When there is no preferred set.
+        Restricted = "restricted",
+        /// When there is no preferred set of one node.
+        SingleNumaNode = "single-numa-node",
     }
 }
 
-/// No policy or scope of this name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not one of {1}")]
-pub struct Unknown(String, &'static str);
-
-impl Unknown {
-    /// `names` are those that there are.
-    pub(crate) fn new(name: &str, names: &'static str) -> Self {
-        Self(name.to_owned(), names)
-    }
-}
-
-impl FromStr for Policy {
-    type Err = Unknown;
-
-    fn from_str(name: &str) -> Result<Self, Unknown> {
-        let all = [Self::None, Self::BestEffort, Self::Restricted, Self::SingleNumaNode];
-        let unknown = || Unknown::new(name, "none, best-effort, restricted, single-numa-node");
-        all.into_iter().find(|policy| policy.name() == name).ok_or_else(unknown)
-    }
-}
-
-impl FromStr for Scope {
-    type Err = Unknown;
-
-    fn from_str(name: &str) -> Result<Self, Unknown> {
-        let found = [Self::Container, Self::Pod].into_iter().find(|scope| scope.name() == name);
-        found.ok_or_else(|| Unknown::new(name, "container, pod"))
+named! {
+    /// What is aligned.
+    pub enum Scope {
+        /// Each container by itself.
+        #[default]
+        Container = "container",
+        /// The whole pod.
+        Pod = "pod",
     }
 }
 
 impl Policy {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::BestEffort => "best-effort",
-            Self::Restricted => "restricted",
-            Self::SingleNumaNode => "single-numa-node",
-        }
-    }
-
     /// The nodes that a container shall get its parts from, none where any will do. Each list has the hints of one resource.
     ///
     /// # Errors
@@ -309,14 +260,5 @@ mod tests {
         check(&[pairs(false)], 0b0011, 0b0110);
         // A smaller set is better than a close one.
         check(&[vec![hint(0b0110, true), hint(0b1000, true)]], 0b1000, 0b1000);
-    }
-
-    #[test]
-    fn names_are_upstreams() {
-        assert_eq!("single-numa-node".parse(), Ok(Policy::SingleNumaNode));
-        let error = "numa".parse::<Policy>().unwrap_err().to_string();
-        assert_eq!(error, "\"numa\" is not one of none, best-effort, restricted, single-numa-node");
-        assert_eq!("pod".parse(), Ok(Scope::Pod));
-        assert!("node".parse::<Scope>().is_err());
     }
 }

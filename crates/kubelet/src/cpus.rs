@@ -20,13 +20,13 @@ pub mod topology;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use runtime::api::{ContainerState, Resources, Runtime};
 use tokio::sync::watch;
 
-use crate::affinity::{Hint, Mask, Unknown};
+use crate::affinity::{Hint, Mask};
 use crate::holdings::{self, Ledger};
+use crate::named::named;
 use crate::resources;
 use crate::spec::{Member, Model};
 use crate::units;
@@ -42,34 +42,14 @@ const STATIC: &str = "static";
 /// Where the kernel tells of the machine.
 pub const SYSTEM: &str = "/sys/devices/system";
 
-/// Who gets processors for itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// Nobody.
-    #[default]
-    None,
-    /// Containers of guaranteed pods that ask for whole ones.
-    Static,
-}
-
-impl Policy {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Static => STATIC,
-        }
-    }
-}
-
-impl FromStr for Policy {
-    type Err = Unknown;
-
-    fn from_str(name: &str) -> Result<Self, Unknown> {
-        [Self::None, Self::Static]
-            .into_iter()
-            .find(|policy| policy.name() == name)
-            .ok_or_else(|| Unknown::new(name, "none, static"))
+named! {
+    /// Who gets processors for itself.
+    pub enum Policy {
+        /// Nobody.
+        #[default]
+        None = "none",
+        /// Containers of guaranteed pods that ask for whole ones.
+        Static = STATIC,
     }
 }
 

@@ -57,6 +57,7 @@ mod local_volumes;
 pub mod logs;
 pub mod manager;
 mod metrics;
+pub mod named;
 pub mod node;
 pub mod numa;
 pub mod options;

@@ -16,12 +16,12 @@ pub mod reservation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use tokio::sync::watch;
 
-use crate::affinity::{self, Hint, Mask, Unknown};
+use crate::affinity::{self, Hint, Mask};
 use crate::holdings::{self, Ledger};
+use crate::named::named;
 use crate::resources::{self, HUGE_PAGES};
 use crate::spec::{Member, Model};
 use crate::units;
@@ -39,34 +39,14 @@ pub type Amounts = BTreeMap<String, u64>;
 /// Name of the resource that is no huge page.
 pub const MEMORY: &str = "memory";
 
-/// Who gets memory of NUMA nodes for itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// Nobody.
-    #[default]
-    None,
-    /// Containers of guaranteed pods.
-    Static,
-}
-
-impl Policy {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "None",
-            Self::Static => STATIC,
-        }
-    }
-}
-
-impl FromStr for Policy {
-    type Err = Unknown;
-
-    fn from_str(name: &str) -> Result<Self, Unknown> {
-        [Self::None, Self::Static]
-            .into_iter()
-            .find(|policy| policy.name() == name)
-            .ok_or_else(|| Unknown::new(name, "None, Static"))
+named! {
+    /// Who gets memory of NUMA nodes for itself.
+    pub enum Policy {
+        /// Nobody.
+        #[default]
+        None = "None",
+        /// Containers of guaranteed pods.
+        Static = STATIC,
     }
 }
 

@@ -44,7 +44,7 @@ use crate::drivers::source::Source;
 use crate::drivers::{expand, records};
 use crate::refs::PodReferences;
 use crate::spec::Model;
-use claims::{Backing, Behind, Mode};
+use claims::{Backing, Mode, Mountable};
 use nfs::Export;
 use on_disk::OnDisk;
 use payload::Sources;
@@ -193,7 +193,7 @@ impl Volumes {
     /// Mounts the volumes of drivers and of servers, and binds those behind claims; whether a driver wants to be asked again.
     async fn bind_all(&self, model: &Model, failures: &mut Failures) -> Result<bool, Vec<String>> {
         let others = used::volumes(model).filter(|volume| !failures.contains_key(&volume.name));
-        let one = async |volume: &Volume| (volume.name.clone(), self.behind(model, volume).await);
+        let one = async |volume: &Volume| (volume.name.clone(), self.mountable(model, volume).await);
         let (mut backings, mut exported) = (HashMap::new(), Vec::new());
         let mut again = false;
         for (volume, behind) in futures::future::join_all(others.map(one)).await {
@@ -201,8 +201,8 @@ impl Volumes {
                 Ok((behind, driver)) => {
                     again |= driver.is_some_and(|driver| driver.republish || driver.grows);
                     match behind {
-                        Some(Behind::Path(backing)) => drop(backings.insert(volume, backing)),
-                        Some(Behind::Export(export)) => exported.push((volume, export)),
+                        Some(Mountable::Path(backing)) => drop(backings.insert(volume, backing)),
+                        Some(Mountable::Export(export)) => exported.push((volume, export)),
                         None => {}
                     }
                 }
@@ -229,8 +229,8 @@ impl Volumes {
         futures::future::join_all(exported.into_iter().map(one)).await.into_iter().flatten().collect()
     }
 
-    /// What is behind the claim of a volume that is not mounted yet, and what its driver does, where it has one.
-    async fn behind(&self, model: &Model, volume: &Volume) -> Result<(Option<Behind>, Option<Mounted>), Failure> {
+    /// What is to be mounted for a volume that is not mounted yet, and what its driver does, where it has one.
+    async fn mountable(&self, model: &Model, volume: &Volume) -> Result<(Option<Mountable>, Option<Mounted>), Failure> {
         let (source, claim) = (Source::of_pod(model, volume), claims::name(model, volume));
         if source.is_none() && claim.is_none() && volume.nfs.is_none() {
             return Ok((None, None));
@@ -247,7 +247,7 @@ impl Volumes {
         let Some(claim) = claim else {
             block::fits(model, volume, Mode::Filesystem)?;
             let export = volume.nfs.as_ref().filter(|_| !is_mounted).map(|source| Export::of(source, &[]));
-            return Ok((export.map(Behind::Export), None));
+            return Ok((export.map(Mountable::Export), None));
         };
         let by_driver = known.is_some() || !is_mounted || may_be_drivers;
         if is_mounted && (!by_driver || known.is_some() && rests) {
@@ -272,7 +272,7 @@ impl Volumes {
             driver.grows = false;
             self.mounted.lock().insert(volume.name.clone(), driver.clone());
         }
-        Ok((Some(Behind::Path(Backing::of_driver(driver.target.clone(), mode))), Some(driver)))
+        Ok((Some(Mountable::Path(Backing::of_driver(driver.target.clone(), mode))), Some(driver)))
     }
 
     /// Whether a volume that the pod does not have yet may be used on this node, and by this pod. The scheduler has looked at both; a pod
@@ -342,11 +342,11 @@ impl Volumes {
     }
 
     /// Where a volume is that no driver shows. What leads to it may be on a file system that hangs, too.
-    async fn on_node(&self, volume: PersistentVolume, only_read: bool) -> Result<Behind, String> {
+    async fn on_node(&self, volume: PersistentVolume, only_read: bool) -> Result<Mountable, String> {
         let cx = self.cx.clone();
         let look = move || {
             let own = provisioned::check(&volume, &cx.options.node_name, &cx.options.volumes_dir)?;
-            Behind::of(&volume, own, only_read).map_err(|error| error.to_string())
+            Mountable::of(&volume, own, only_read).map_err(|error| error.to_string())
         };
         tokio::task::spawn_blocking(look).await.map_err(|error| error.to_string())?
     }

@@ -10,6 +10,7 @@
 mod annotation;
 mod conntrack;
 pub mod netlink;
+mod netns;
 pub mod nft;
 pub mod pod;
 pub mod policy;

@@ -12,11 +12,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, sendto, setsockopt, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
+
+use crate::netns::within;
 
 /// The kernel refused a netlink request.
 #[derive(Debug, thiserror::Error)]
@@ -213,13 +214,7 @@ impl Socket {
 
     /// Opens a socket in the network namespace at `path`.
     pub(crate) fn open_in(path: &Path, protocol: SockProtocol) -> io::Result<Self> {
-        let netns = std::fs::File::open(path)?;
-        // Only a thread that ends right away may change its namespace: pool threads are used again by others.
-        let opened = std::thread::spawn(move || {
-            setns(&netns, CloneFlags::CLONE_NEWNET)?;
-            Self::open(protocol)
-        });
-        opened.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
+        within(path, move || Self::open(protocol))?
     }
 
     /// Sequence number for the next message.

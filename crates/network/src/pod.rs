@@ -145,16 +145,19 @@ pub struct Bandwidth {
     pub egress: Option<u64>,
 }
 
-/// What a sandbox asks of the network besides addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a sandbox asks of the network besides addresses. Its lease keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     /// Whose it is, for network plugins.
+    #[serde(default)]
     pub pod: cni::Pod,
     /// Ports of the node that lead to it.
     pub ports: Vec<HostPort>,
     /// Its share of the links.
+    #[serde(default)]
     pub bandwidth: Bandwidth,
     /// Kernel settings of its devices: values by their files below `/proc/sys`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sysctls: BTreeMap<String, String>,
 }
 
@@ -242,9 +245,11 @@ impl PodNetwork {
             _ => {}
         }
         let mut added = plugins.begin(netns, wanted)?;
-        let lease = |addresses, attached, added: &cni::Added| {
-            let Attachment { ports, bandwidth, sysctls, .. } = wanted.clone();
-            Lease { addresses, ports, bandwidth, sysctls, attached, cni: Some(added.clone()) }
+        let lease = |addresses, attached, added: &cni::Added| Lease {
+            addresses,
+            wanted: wanted.clone(),
+            attached,
+            cni: Some(added.clone()),
         };
         let (inner, path, id, begun) = (self.0.clone(), netns.to_owned(), sandbox.to_owned(), lease(Vec::new(), false, &added));
         blocking(move || {
@@ -257,7 +262,7 @@ impl PodNetwork {
         let (inner, id, lease) = (self.0.clone(), sandbox.to_owned(), lease(addresses.clone(), true, &added));
         let netns = netns.to_owned();
         blocking(move || {
-            sysctl::set_in(&netns, &lease.sysctls)?;
+            sysctl::set_in(&netns, &lease.wanted.sysctls)?;
             inner.table.replace([(owner(&id), contribution(&id, &lease))])?;
             Ok(inner.ipam.lock().put(&id, lease)?)
         })
@@ -281,7 +286,7 @@ impl PodNetwork {
         for (sandbox, lease) in kept.into_iter().filter(|(_, lease)| lease.attached) {
             // One pod that cannot be connected is no reason to cut off the others.
             if let Some(netns) = live.get(&sandbox)
-                && let Err(error) = self.attach(&sandbox, netns, &lease.wanted()).await
+                && let Err(error) = self.attach(&sandbox, netns, &lease.wanted).await
             {
                 tracing::warn!(%sandbox, %error, "a pod cannot be connected to the network again");
             }
@@ -351,7 +356,7 @@ impl Inner {
         let mac = lease.mac();
         let isolated = !sysctl::is("net/bridge/bridge-nf-call-iptables", "1");
         links.make_veth(&Veth { name: &name, alias: sandbox, bridge, netns: file.as_fd(), mac, mtu: self.mtu, isolated })?;
-        shape(&mut links, sandbox, lease.bandwidth)?;
+        shape(&mut links, sandbox, lease.wanted.bandwidth)?;
         for address in &lease.addresses {
             links.add_neighbour(bridge, *address, mac)?;
         }
@@ -359,7 +364,7 @@ impl Inner {
         let mut events = rtnl::link_events().map_err(namespace_error)?;
         self.set_up_pod(&mut inside, &lease.addresses)?;
         // Whoever takes the device away takes them, too.
-        sysctl::set_in(netns, &lease.sysctls)?;
+        sysctl::set_in(netns, &lease.wanted.sysctls)?;
         self.table.replace([(owner(sandbox), contribution(sandbox, &lease))])?;
         if !links.wait_forwarding(&mut events, &name, &self.options.bridge)? {
             tracing::warn!(%sandbox, port = %name, "the bridge port does not forward yet, going on");
@@ -401,11 +406,6 @@ impl Inner {
 }
 
 impl Lease {
-    fn wanted(&self) -> Attachment {
-        let sysctls = self.sysctls.clone();
-        Attachment { ports: self.ports.clone(), bandwidth: self.bandwidth, sysctls, ..Attachment::default() }
-    }
-
     /// The hardware address of the pod's end.
     fn mac(&self) -> Mac {
         self.addresses.first().map_or([0x0a, 0x58, 0, 0, 0, 1], |address| mac_of(*address))

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::Served;
 
-/// Metadata of a changed object: what only the server sets stays as it was. That an object is being deleted cannot be taken back, and who says
-/// so of another one is refused later: it would not be deleted.
+/// Metadata of a changed object: what only the server sets stays as it was. An update cannot take a `deletionTimestamp` away. One that it adds is
+/// left for validation to refuse, since the object would not be deleted.
 pub(crate) fn keep_metadata(object: &mut Value, old: &Value) {
     for key in ["uid", "creationTimestamp", "deletionTimestamp", "generation", "generateName", "selfLink"] {
         match meta::metadata(old).and_then(|metadata| metadata.get(key)) {

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::sync::Notify;
 
 const WAITS: u8 = 0;
-const CALLED_OFF: u8 = 1;
-const WRITTEN: u8 = 2;
+const PREEMPTED: u8 = 1;
+const GONE: u8 = 2;
+const WRITTEN: u8 = 3;
 
 /// The binding of a pod as the scheduler and whoever makes the binding know it. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -19,10 +20,16 @@ struct Shared {
     called_off: Notify,
 }
 
-/// A binding ends without a node for its pod, since somebody more important needs the node.
+/// Why a binding ends without a node for its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("preempted by DefaultPreemption")]
-pub(crate) struct CalledOff;
+pub(crate) enum CalledOff {
+    /// Somebody more important needs the node. The pod is tried again.
+    #[error("preempted by DefaultPreemption")]
+    Preempted,
+    /// The pod was deleted, or has finished.
+    #[error("pod does not exist any more")]
+    Gone,
+}
 
 /// What became of the wish that a binding ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,16 +42,35 @@ pub(crate) enum CallOff {
     IsWritten,
 }
 
+impl CalledOff {
+    fn state(self) -> u8 {
+        match self {
+            Self::Preempted => PREEMPTED,
+            Self::Gone => GONE,
+        }
+    }
+
+    /// None of a binding that has not been called off.
+    fn of(state: u8) -> Option<Self> {
+        [Self::Preempted, Self::Gone].into_iter().find(|why| why.state() == state)
+    }
+}
+
 impl PendingBinding {
-    /// Ends the binding, if its node is not written yet.
-    pub(crate) fn call_off(&self) -> CallOff {
-        match self.0.state.compare_exchange(WAITS, CALLED_OFF, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => {
+    /// Ends the binding, if its node is not written yet. That the pod is gone is the reason from then on, whatever it was before: nobody tries it again.
+    pub(crate) fn call_off(&self, why: CalledOff) -> CallOff {
+        let next = |state: u8| match CalledOff::of(state) {
+            None => (state == WAITS).then_some(why.state()),
+            Some(_) => (why == CalledOff::Gone).then_some(GONE),
+        };
+        let was = self.0.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).unwrap_or_else(|state| state);
+        match was {
+            WAITS => {
                 self.0.called_off.notify_one();
                 CallOff::Ends
             }
-            Err(CALLED_OFF) => CallOff::EndsAlready,
-            Err(_) => CallOff::IsWritten,
+            WRITTEN => CallOff::IsWritten,
+            _ => CallOff::EndsAlready,
         }
     }
 
@@ -54,10 +80,8 @@ impl PendingBinding {
     ///
     /// It has been called off.
     pub(crate) fn write(&self) -> Result<(), CalledOff> {
-        match self.0.state.compare_exchange(WAITS, WRITTEN, Ordering::AcqRel, Ordering::Acquire) {
-            Err(CALLED_OFF) => Err(CalledOff),
-            _ => Ok(()),
-        }
+        let written = self.0.state.compare_exchange(WAITS, WRITTEN, Ordering::AcqRel, Ordering::Acquire);
+        written.err().and_then(CalledOff::of).map_or(Ok(()), Err)
     }
 
     /// What `wait` gives, if the binding is not called off before. Nothing may be written in it: a write that breaks off may have been made.
@@ -68,8 +92,18 @@ impl PendingBinding {
     pub(crate) async fn unless_called_off<T>(&self, wait: impl Future<Output = T>) -> Result<T, CalledOff> {
         tokio::select! {
             biased;
-            () = self.0.called_off.notified() => Err(CalledOff),
+            why = self.called_off() => Err(why),
             result = wait => Ok(result),
+        }
+    }
+
+    async fn called_off(&self) -> CalledOff {
+        loop {
+            if let Some(why) = CalledOff::of(self.0.state.load(Ordering::Acquire)) {
+                return why;
+            }
+            // Whoever calls off in between is not missed: one notification is kept.
+            self.0.called_off.notified().await;
         }
     }
 }
@@ -80,20 +114,26 @@ mod tests {
 
     use super::*;
 
-    /// Who calls off is told whether it is in time, and who waits hears of it, also when it begins to wait afterwards.
+    /// Who calls off is told whether it is in time, and who waits hears of it and why, also when it begins to wait afterwards.
     #[test]
     fn it_is_called_off_or_written() {
+        use CalledOff::{Gone, Preempted};
         let waits = |binding: &PendingBinding| binding.unless_called_off(std::future::pending::<()>()).now_or_never();
-        let binding = PendingBinding::default();
-        assert!(waits(&binding).is_none());
-        assert!(matches!(binding.unless_called_off(std::future::ready(1)).now_or_never(), Some(Ok(1))));
-        assert_eq!([binding.call_off(), binding.call_off()], [CallOff::Ends, CallOff::EndsAlready]);
-        assert!(matches!(waits(&binding), Some(Err(CalledOff))));
-        assert!(matches!(binding.write(), Err(CalledOff)));
-
-        let binding = PendingBinding::default();
-        assert!(binding.write().is_ok());
-        assert_eq!(binding.call_off(), CallOff::IsWritten);
-        assert!(waits(&binding).is_none());
+        for (reasons, expected) in
+            [([Preempted, Preempted], Preempted), ([Gone, Gone], Gone), ([Preempted, Gone], Gone), ([Gone, Preempted], Gone)]
+        {
+            let binding = PendingBinding::default();
+            assert!(waits(&binding).is_none());
+            assert!(matches!(binding.unless_called_off(std::future::ready(1)).now_or_never(), Some(Ok(1))));
+            assert_eq!(reasons.map(|why| binding.call_off(why)), [CallOff::Ends, CallOff::EndsAlready]);
+            assert_eq!(waits(&binding), Some(Err(expected)), "{reasons:?}");
+            assert_eq!(binding.write(), Err(expected), "{reasons:?}");
+        }
+        for why in [Preempted, Gone] {
+            let binding = PendingBinding::default();
+            assert_eq!(binding.write(), Ok(()));
+            assert_eq!(binding.call_off(why), CallOff::IsWritten);
+            assert!(waits(&binding).is_none());
+        }
     }
 }

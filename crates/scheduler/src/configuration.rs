@@ -16,6 +16,7 @@ use crate::extenders::call::Extender;
 use crate::extenders::settings::{self, Settings};
 use crate::plugins::PLUGINS;
 use crate::profile::{DEFAULT, Fit, Ignored, Profile, Strategy};
+use crate::queue::BACKOFF;
 
 /// Plugins of upstream that stand for what is done here always, or for what there is nothing of.
 const OTHERS: [&str; 6] = ["PrioritySort", "SchedulingGates", "NodeVolumeLimits", PREEMPTION, "DefaultBinder", "GangScheduling"];
@@ -51,8 +52,7 @@ pub struct Configuration {
 
 impl Default for Configuration {
     fn default() -> Self {
-        let backoff = (Duration::from_secs(1), Duration::from_secs(10));
-        Self { profiles: vec![Profile::new(DEFAULT)], extenders: Vec::new(), backoff }
+        Self { profiles: vec![Profile::new(DEFAULT)], extenders: Vec::new(), backoff: BACKOFF }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, NodeInfo};
 use crate::extenders::opinion::Opinion;
 use crate::filtering::{Filters, FitError};
 use crate::framework::Verdict;
-use crate::metrics;
+use crate::metrics::Metrics;
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
 
@@ -20,13 +20,7 @@ const MIN_NODES: usize = 100;
 pub(crate) struct Chooser {
     start: usize,
     random: u64,
-}
-
-impl Default for Chooser {
-    fn default() -> Self {
-        // Xorshift must not start at zero.
-        Self { start: 0, random: RandomState::new().hash_one(0) | 1 }
-    }
+    metrics: Metrics,
 }
 
 /// How many nodes that will do are enough: from all of them in small clusters down to a twentieth.
@@ -55,7 +49,7 @@ pub(crate) enum Found {
 }
 
 /// The filters for a pod; why none are needed when it is refused whatever node it is.
-fn filters<'a>(pod: &'a PodInfo, cluster: &'a Cluster, attempt: &'a Attempt) -> Result<Filters<'a>, FitError> {
+fn filters<'a>(pod: &'a PodInfo, cluster: &'a Cluster, attempt: &'a Attempt, metrics: &Metrics) -> Result<Filters<'a>, FitError> {
     let (started, profile) = (Instant::now(), cluster.profile(pod));
     let mut filtering = PLUGINS.iter().enumerate().filter(|(index, _)| profile.is_none_or(|profile| profile.filters(*index)));
     let refused = filtering.find_map(|(index, plugin)| Some((index, plugin.refuse(pod, cluster, attempt)?)));
@@ -63,7 +57,7 @@ fn filters<'a>(pod: &'a PodInfo, cluster: &'a Cluster, attempt: &'a Attempt) -> 
         Some((plugin, reason)) => (Err(FitError::everywhere(cluster.len(), plugin, reason)), "UnschedulableAndUnresolvable"),
         None => (Ok(Filters::prepare(pod, cluster, attempt)), "Success"),
     };
-    metrics::ran("PreFilter", pod.scheduler(), status, started.elapsed());
+    metrics.ran("PreFilter", pod.scheduler(), status, started.elapsed());
     answer
 }
 
@@ -84,6 +78,12 @@ impl Found {
 }
 
 impl Chooser {
+    /// What it does is counted in `metrics`.
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        // Xorshift must not start at zero.
+        Self { start: 0, random: RandomState::new().hash_one(0) | 1, metrics }
+    }
+
     /// The name of the node for `pod`. What scores ask for is counted when there is something to choose.
     pub(crate) fn choose(&mut self, pod: &PodInfo, cluster: &mut Cluster, attempt: &Attempt) -> Result<String, FitError> {
         cluster.prepare_filters(pod);
@@ -93,7 +93,7 @@ impl Chooser {
 
     /// The nodes that will do for `pod`.
     pub(crate) fn find(&mut self, pod: &PodInfo, cluster: &Cluster, attempt: &Attempt) -> Result<Found, FitError> {
-        let filters = filters(pod, cluster, attempt)?;
+        let filters = filters(pod, cluster, attempt, &self.metrics)?;
         if let Some(slot) = promised(pod, cluster, &filters) {
             return Ok(Found::One(slot));
         }
@@ -104,7 +104,7 @@ impl Chooser {
     /// The nodes that will do for `pod`, as far as plugins know; the promised one is none of them of necessity.
     pub(crate) fn candidates(&mut self, pod: &PodInfo, cluster: &mut Cluster, attempt: &Attempt) -> Result<Candidates, FitError> {
         cluster.prepare_filters(pod);
-        let filters = filters(pod, cluster, attempt)?;
+        let filters = filters(pod, cluster, attempt, &self.metrics)?;
         let name = |slot: usize| cluster.slots()[slot].name.clone();
         let promised = promised(pod, cluster, &filters).map(name);
         let (feasible, error) = self.feasible(pod, cluster, &filters);
@@ -126,7 +126,7 @@ impl Chooser {
         cluster.prepare_filters(pod);
         let (mut feasible, mut reasons) = (Vec::new(), Vec::new());
         {
-            let filters = filters(pod, cluster, attempt)?;
+            let filters = filters(pod, cluster, attempt, &self.metrics)?;
             for slot in opinion.nodes.iter().filter_map(|name| cluster.slot_of(name)) {
                 let node = &cluster.slots()[slot];
                 match filters.check(node, &mut reasons) {
@@ -161,7 +161,7 @@ impl Chooser {
         }
         self.start = if slots.is_empty() { 0 } else { (self.start + seen) % slots.len() };
         // For all nodes together; that none will do is a success too, as upstream.
-        metrics::ran("Filter", pod.scheduler(), "Success", started.elapsed());
+        self.metrics.ran("Filter", pod.scheduler(), "Success", started.elapsed());
         (feasible, error)
     }
 
@@ -209,7 +209,7 @@ impl Chooser {
                 *total += score * weight;
             }
         }
-        metrics::ran("Score", pod.scheduler(), "Success", started.elapsed());
+        self.metrics.ran("Score", pod.scheduler(), "Success", started.elapsed());
         if !extra.is_empty() {
             for (total, node) in totals.iter_mut().zip(&nodes) {
                 *total = total.saturating_add(extra.get(&node.name).copied().unwrap_or(0));
@@ -226,6 +226,14 @@ impl Chooser {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         (self.random % limit as u64) as usize
+    }
+}
+
+/// It counts for itself.
+#[cfg(test)]
+impl Default for Chooser {
+    fn default() -> Self {
+        Self::new(Metrics::default())
     }
 }
 

@@ -60,8 +60,11 @@ pub struct Options {
 pub fn run(options: &Options, tasks: &Tasks, gate: Gate) {
     let (options, of_scheduler) = (options.clone(), tasks.clone());
     tasks.spawn_until_cancelled("scheduler", OnFailure::Shutdown, async move {
-        let panics = Arc::new(service::Panics::default());
-        let run = || service::Scheduler::new(&options, &of_scheduler, panics.clone()).run(options.informers.clone(), &gate);
+        let (panics, metrics) = (Arc::new(service::Panics::default()), metrics::Metrics::of_the_page());
+        let run = || {
+            let scheduler = service::Scheduler::new(&options, &of_scheduler, panics.clone(), metrics.clone());
+            scheduler.run(options.informers.clone(), &gate)
+        };
         panics.contain(run).await
     });
 }

@@ -13,16 +13,16 @@ use client::Key;
 use tokio::time::Instant;
 
 use crate::framework::Event;
-use crate::metrics::Pending;
+use crate::metrics::{Metrics, Pending};
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
 use crate::terms::Namespaces;
 use active::Active;
 pub(crate) use place::{Lane, Place, Trial};
 
-/// Of a queue that is told nothing else.
-const BACKOFF_MIN: Duration = Duration::from_secs(1);
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// How long a pod waits after its first attempt, and at most, where the configuration says nothing else (upstream: `podInitialBackoffSeconds`,
+/// `podMaxBackoffSeconds`).
+pub(crate) const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// After so long a pod that nothing has helped is tried again all the same (upstream: `podMaxInUnschedulablePodsDuration`): extenders may say
 /// something else, and an event may be missing in what a plugin is helped by.
 const MAX_UNSCHEDULABLE: Duration = Duration::from_secs(300);
@@ -105,14 +105,9 @@ impl Happened {
     }
 }
 
-impl Default for Queue {
-    fn default() -> Self {
-        Self::new((BACKOFF_MIN, BACKOFF_MAX))
-    }
-}
-
 impl Queue {
-    pub(crate) fn new(back_off: (Duration, Duration)) -> Self {
+    /// `back_off` is how long a pod waits after its first attempt, and at most.
+    pub(crate) fn new(back_off: (Duration, Duration), metrics: &Metrics) -> Self {
         Self {
             back_off,
             entries: HashMap::new(),
@@ -122,7 +117,7 @@ impl Queue {
             waiting: HashSet::new(),
             happened: Happened::default(),
             count: 0,
-            pending: Pending::default(),
+            pending: Pending::new(metrics),
         }
     }
 
@@ -146,7 +141,7 @@ impl Queue {
                 let (seen, changed) = (0, false);
                 let entry = Entry { pod, place, lane, entered, attempts: 0, failed: None, rejected_by: 0, seen, changed, number };
                 self.pending.moved(None, Some(place));
-                Pending::came(place, POD_ADDED);
+                self.pending.came(place, POD_ADDED);
                 self.entries.insert(key.clone(), entry);
                 self.activate(key);
             }
@@ -215,7 +210,7 @@ impl Queue {
         if rejected_by == 0 || entry.changed || self.happened.helps(rejected_by, entry.seen) {
             self.wake(key, FAILED);
         } else {
-            Pending::came(Place::Unschedulable, FAILED);
+            self.pending.came(Place::Unschedulable, FAILED);
             self.waiting.insert(key.clone());
             self.leftover.insert(entry.leftover(), key.clone());
         }
@@ -296,7 +291,7 @@ impl Queue {
             _ => Place::Active,
         };
         self.pending.moved(Some(entry.place), Some(place));
-        Pending::came(place, cause);
+        self.pending.came(place, cause);
         entry.place = place;
         match place {
             Place::Backoff(due, _) => {
@@ -331,7 +326,7 @@ impl Queue {
             if let Some((_, key)) = self.backoff.pop_first() {
                 if let Some(entry) = self.entries.get_mut(&key) {
                     self.pending.moved(Some(entry.place), Some(Place::Active));
-                    Pending::came(Place::Active, BACKED_OFF);
+                    self.pending.came(Place::Active, BACKED_OFF);
                     entry.place = Place::Active;
                 }
                 self.activate(key);
@@ -360,6 +355,14 @@ mod tests {
     use crate::testing::pod;
     use serde_json::json;
 
+    const BACKOFF_MIN: Duration = BACKOFF.0;
+    const BACKOFF_MAX: Duration = BACKOFF.1;
+
+    /// A queue that counts for itself.
+    fn queue() -> Queue {
+        Queue::new(BACKOFF, &Metrics::default())
+    }
+
     fn info(name: &str, priority: i32) -> Arc<PodInfo> {
         Arc::new(PodInfo::new(Arc::new(pod(name, json!({"priority": priority})))))
     }
@@ -370,7 +373,7 @@ mod tests {
 
     #[test]
     fn orders_by_priority_then_age() {
-        let mut queue = Queue::default();
+        let mut queue = queue();
         for (name, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
             queue.add(info(name, priority), 0);
         }
@@ -381,7 +384,7 @@ mod tests {
     /// Upstream, `AddUnschedulableIfNotPresent`: the time that orders pods is that of the last attempt.
     #[test]
     fn who_has_failed_comes_after_those_that_waited_meanwhile() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (queue(), Instant::now());
         for name in ["old", "new", "newer"] {
             queue.add(info(name, 0), 0);
         }
@@ -407,7 +410,7 @@ mod tests {
         let (near, far) = (terms("podAffinity", "x"), terms("podAntiAffinity", "x"));
         let plugin = |name: &str| PLUGINS.iter().position(|plugin| plugin.name() == name).map_or(0, |index| 1 << index);
         let check = |spec: &serde_json::Value, refused_by: &str, event: Event, moved: &PodInfo, expected: bool| {
-            let mut queue = Queue::default();
+            let mut queue = queue();
             queue.add(app("waits", "w", spec.clone()), 0);
             queue.pop(0);
             queue.failed(&Key::namespaced("a", "waits"), plugin(refused_by), Instant::now());
@@ -434,7 +437,7 @@ mod tests {
 
     #[test]
     fn waits_for_what_may_help() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (queue(), Instant::now());
         queue.add(info("a", 0), 0);
         queue.pop(0);
         let ports = PLUGINS.iter().position(|plugin| plugin.name() == "NodePorts").map_or(0, |index| 1 << index);
@@ -457,33 +460,37 @@ mod tests {
         assert_eq!(queue.pending.numbers(), [0, 0, 0]);
     }
 
-    /// `scheduler_queue_incoming_pods_total` tells why pods come to a queue; other tests count, too, but for the causes of this one.
+    /// `scheduler_queue_incoming_pods_total` tells why pods come to a queue. Another queue counts for itself.
     #[test]
     fn it_is_counted_why_pods_come() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, other, now) = (queue(), queue(), Instant::now());
         let volumes = PLUGINS.iter().position(|plugin| plugin.name() == crate::plugins::VOLUMES).map_or(0, |index| 1 << index);
-        let added = Pending::incoming("active", POD_ADDED);
+        let check = |queue: &Queue, place: &'static str, event: &'static str, expected: u64| {
+            assert_eq!(queue.pending.incoming(place, event), expected, "{place} {event}");
+            assert_eq!(other.pending.incoming(place, event), 0, "{place} {event}");
+        };
         queue.add(info("a", 0), 0);
-        assert!(Pending::incoming("active", POD_ADDED) > added);
+        check(&queue, "active", POD_ADDED, 1);
         queue.pop(0);
-        let failed = Pending::incoming("unschedulable", FAILED);
         queue.failed(&Key::namespaced("a", "a"), volumes, now);
-        assert!(Pending::incoming("unschedulable", FAILED) > failed);
-        queue.happened(Event::Volume, "counted-once");
-        assert_eq!((Pending::incoming("backoff", "counted-once"), Pending::incoming("active", "counted-once")), (1, 0));
-        let backed_off = Pending::incoming("active", BACKED_OFF);
+        check(&queue, "unschedulable", FAILED, 1);
+        queue.happened(Event::Volume, "in time");
+        check(&queue, "backoff", "in time", 1);
+        check(&queue, "active", "in time", 0);
         queue.ripen(now + BACKOFF_MIN);
-        assert!(Pending::incoming("active", BACKED_OFF) > backed_off);
+        check(&queue, "active", BACKED_OFF, 1);
         queue.pop(0);
         queue.failed(&Key::namespaced("a", "a"), volumes, now - BACKOFF_MAX);
-        queue.happened(Event::Volume, "counted-late");
-        assert_eq!((Pending::incoming("backoff", "counted-late"), Pending::incoming("active", "counted-late")), (0, 1));
+        queue.happened(Event::Volume, "late");
+        check(&queue, "backoff", "late", 0);
+        check(&queue, "active", "late", 1);
+        assert_eq!(other.pending.numbers(), [0, 0, 0]);
     }
 
     /// What happens in a namespace wakes nobody elsewhere.
     #[test]
     fn namespaces_wait_for_their_own() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (queue(), Instant::now());
         let volumes = PLUGINS.iter().position(|plugin| plugin.name() == crate::plugins::VOLUMES).map_or(0, |index| 1 << index);
         queue.add(info("p", 0), 0);
         let mut other = pod("q", json!({}));
@@ -506,7 +513,7 @@ mod tests {
     /// Upstream, schedule_one.go: a pod that an extender kept from a node is moved by any kind of cluster event.
     #[test]
     fn whom_an_extender_refused_any_event_helps_and_time() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
+        let (mut queue, now) = (queue(), Instant::now());
         queue.add(info("a", 0), 1);
         assert!(!queue.has_active(1) && queue.pop(1).is_none());
         let (pod, trial) = queue.pop(2).unwrap();
@@ -528,7 +535,7 @@ mod tests {
     /// podMaxInUnschedulablePodsDuration are moved to backoffQ or activeQ, whatever refused them.
     #[test]
     fn time_helps_all() {
-        let mut queue = Queue::default();
+        let mut queue = queue();
         for refused_by in [1, EXTENDERS] {
             queue.add(info("a", 0), 0);
             queue.pop(0);
@@ -542,7 +549,7 @@ mod tests {
         }
         // Whoever has failed lately waits for the back-off, also when that is longer.
         let longest = MAX_UNSCHEDULABLE * 2;
-        let mut queue = Queue::new((longest, longest));
+        let mut queue = Queue::new((longest, longest), &Metrics::default());
         queue.add(info("a", 0), 0);
         queue.pop(0);
         let failed = Instant::now();

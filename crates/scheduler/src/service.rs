@@ -32,7 +32,7 @@ use tokio::time::Instant;
 use crate::Options;
 use crate::api::{Api, UNSCHEDULABLE, Written};
 use crate::attempt::Attempt;
-use crate::binding::PendingBinding;
+use crate::binding::{CalledOff, PendingBinding};
 use crate::cluster::Cluster;
 use crate::cycle::Chooser;
 use crate::devices::{Devices, Reservation};
@@ -40,7 +40,7 @@ use crate::extenders::consult::Consulted;
 use crate::extenders::state::Extenders;
 use crate::filtering::FitError;
 use crate::framework::Event;
-use crate::metrics::{self, Outcome};
+use crate::metrics::{Metrics, Outcome};
 use crate::pod::{PodInfo, node_of, scheduler_of, started};
 use crate::preemption::{self, Preemption, Refusal};
 use crate::profile::Profiles;
@@ -124,6 +124,7 @@ pub(crate) struct Scheduler {
     cluster: Cluster,
     queue: Queue,
     chooser: Chooser,
+    metrics: Metrics,
     writes: Apart<Written>,
     /// Bindings that wait for claims; volumes take as long as a provisioner does. They hold up no decision.
     with_needs: Apart<Written>,
@@ -154,15 +155,17 @@ impl Default for Waits {
 }
 
 impl Scheduler {
-    pub(crate) fn new(options: &Options, tasks: &Tasks, panics: Arc<Panics>) -> Self {
+    /// What it does is counted in `metrics`.
+    pub(crate) fn new(options: &Options, tasks: &Tasks, panics: Arc<Panics>, metrics: Metrics) -> Self {
         let profiles = Profiles::new(options.configuration.profiles.clone());
         let recorder = |name: &str| (name.to_owned(), Recorder::new(options.client.clone(), name, "", tasks));
         Self {
             api: Api::new(options.client.clone()),
             events: profiles.names().map(recorder).collect(),
             cluster: Cluster::new(profiles),
-            queue: Queue::new(options.configuration.backoff),
-            chooser: Chooser::default(),
+            queue: Queue::new(options.configuration.backoff, &metrics),
+            chooser: Chooser::new(metrics.clone()),
+            metrics,
             writes: Apart::new("write of the scheduler", tasks),
             with_needs: Apart::new("binding that waits for claims", tasks),
             extenders: Extenders::new(options.configuration.extenders.clone(), &options.informers),
@@ -371,7 +374,7 @@ impl Scheduler {
         self.given_up(given_up);
         // It waits for nothing more: others may have what it holds.
         if let Some(binding) = self.waiting.bindings.get(uid) {
-            binding.call_off();
+            binding.call_off(CalledOff::Gone);
         }
         if let Some(removed) = self.cluster.remove_pod(uid) {
             self.queue.moved(Event::PodRemoved, &removed, self.cluster.namespaces(), causes::POD[2]);
@@ -399,7 +402,7 @@ impl Scheduler {
         } else {
             let start = Instant::now();
             let choice = self.chooser.choose(&pod, &mut self.cluster, &attempt);
-            metrics::decided(start.elapsed());
+            self.metrics.decided(start.elapsed());
             self.chosen(pod, trial, &attempt, choice);
         }
         self.cluster.terms.attempted();
@@ -444,7 +447,7 @@ impl Scheduler {
         let message = error.to_string();
         tracing::debug!(pod = %pod.key(), refused_by = ?error.plugin_names(), message, "no node");
         self.tell(pod, pod, (Type::Warning, "FailedScheduling"), message.as_str());
-        metrics::attempted(pod.scheduler(), Outcome::Unschedulable, trial);
+        self.metrics.attempted(pod.scheduler(), Outcome::Unschedulable, trial);
         self.queue.failed(&pod.key(), error.plugins, Instant::now());
         // Behind that: the room that it had is no reason to try it again.
         self.given_up(given_up);

@@ -68,9 +68,9 @@ impl Binding {
     }
 }
 
-/// As whom a user is bound to a role, and where.
+/// The subject as which a user is bound to a role, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Bearer<'a> {
+struct BoundSubject<'a> {
     /// Empty for a ClusterRoleBinding.
     namespace: &'a str,
     user: &'a str,
@@ -81,7 +81,7 @@ struct Bearer<'a> {
 /// By what a request is allowed. Few ask for that, so it is told in words only where somebody does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant<'a> {
-    to: Bearer<'a>,
+    to: BoundSubject<'a>,
     name: Arc<str>,
     binding: Arc<Binding>,
 }
@@ -109,7 +109,8 @@ impl fmt::Display for Grant<'_> {
 
 /// The bindings of a subject by their names.
 type Bound = BTreeMap<Arc<str>, Arc<Binding>>;
-type Named<'i> = (&'i Arc<str>, &'i Arc<Binding>);
+/// A binding by its name.
+type NamedBinding<'i> = (&'i Arc<str>, &'i Arc<Binding>);
 
 /// The bindings of a namespace, or of the cluster.
 #[derive(Default)]
@@ -121,12 +122,12 @@ struct Bindings {
 
 impl Bindings {
     /// The bindings of a user, which are in `namespace`, with their names.
-    fn of<'i, 'a>(&'i self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = (Bearer<'a>, Named<'i>)> {
+    fn of<'i, 'a>(&'i self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = (BoundSubject<'a>, NamedBinding<'i>)> {
         let groups = user.groups.iter().filter_map(|group| Some((Some(group.as_str()), self.groups.get(group.as_str())?)));
         let own = self.users.get(user.name.as_str()).map(|bound| (None, bound));
-        own.into_iter()
-            .chain(groups)
-            .flat_map(move |(group, bound)| bound.iter().map(move |named| (Bearer { namespace, user: &user.name, group }, named)))
+        own.into_iter().chain(groups).flat_map(move |(group, bound)| {
+            bound.iter().map(move |named| (BoundSubject { namespace, user: &user.name, group }, named))
+        })
     }
 
     fn put(&mut self, name: &str, binding: Option<Binding>) {
@@ -225,7 +226,7 @@ impl Index {
     }
 
     /// What binds a user to roles in a namespace (empty: in the cluster).
-    fn bound<'i, 'a>(&'i self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = (Bearer<'a>, Named<'i>)> {
+    fn bound<'i, 'a>(&'i self, user: &'a User, namespace: &'a str) -> impl Iterator<Item = (BoundSubject<'a>, NamedBinding<'i>)> {
         let own = if namespace.is_empty() { None } else { self.namespaces.get(namespace) };
         let own = own.into_iter().flat_map(move |own| own.bindings.of(user, namespace));
         self.bindings.of(user, "").chain(own)

@@ -117,7 +117,7 @@ impl Version {
     }
 }
 
-/// What broke a rule that is younger than itself may go on to: a minimum of none, from a time when that was allowed, and versions.
+/// An object that was stored before a rule existed may keep breaking it: a `minReplicas` of zero, and any `apiVersion` of its target.
 fn validate(scaler: &HorizontalPodAutoscaler, old: Option<&HorizontalPodAutoscaler>, errors: &mut Errors) {
     let (spec, path) = (&scaler.spec, Path::new("spec"));
     let least = i32::from(old.is_none_or(|old| old.spec.min_replicas != Some(0)));

@@ -1,10 +1,11 @@
 //! Who may use an image that is on the node: who has shown credentials for it (KEP-2535). Pure.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::named::named;
 
 use super::sources::{PullSecret, PullServiceAccount, Source};
 
@@ -12,46 +13,20 @@ use super::sources::{PullSecret, PullServiceAccount, Source};
 /// credentials again.
 const MOST: usize = 100;
 
-/// For which images of the node pods have to show credentials (`imagePullCredentialsVerificationPolicy` of upstream's KubeletConfiguration).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// For none.
-    NeverVerify,
-    /// For those that this kubelet has pulled.
-    #[default]
-    NeverVerifyPreloadedImages,
-    /// For all that are not listed.
-    NeverVerifyAllowlistedImages,
-    /// For all.
-    AlwaysVerify,
-}
-
-impl Policy {
-    const ALL: [(&'static str, Self); 4] = [
-        ("NeverVerify", Self::NeverVerify),
-        ("NeverVerifyPreloadedImages", Self::NeverVerifyPreloadedImages),
-        ("NeverVerifyAllowlistedImages", Self::NeverVerifyAllowlistedImages),
-        ("AlwaysVerify", Self::AlwaysVerify),
-    ];
-
-    /// Its name in the configuration.
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, policy)| *policy == self).map_or("", |(name, _)| name)
+named! {
+    /// For which images of the node pods have to show credentials (`imagePullCredentialsVerificationPolicy` of upstream's KubeletConfiguration).
+    pub enum Policy {
+        /// For none.
+        NeverVerify = "NeverVerify",
+        /// For those that this kubelet has pulled.
+        #[default]
+        NeverVerifyPreloadedImages = "NeverVerifyPreloadedImages",
+        /// For all that are not listed.
+        NeverVerifyAllowlistedImages = "NeverVerifyAllowlistedImages",
+        /// For all.
+        AlwaysVerify = "AlwaysVerify",
     }
 }
-
-impl FromStr for Policy {
-    type Err = UnknownPolicy;
-
-    fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
-        Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, policy)| *policy).ok_or(UnknownPolicy)
-    }
-}
-
-/// No such policy.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the policy is one of NeverVerify, NeverVerifyPreloadedImages, NeverVerifyAllowlistedImages, AlwaysVerify")]
-pub struct UnknownPolicy;
 
 /// What is wrong with an allow-list.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

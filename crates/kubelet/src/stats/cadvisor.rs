@@ -116,16 +116,16 @@ fn of_processes(page: &mut Page, snapshot: &Snapshot, rows: &[Row<'_>]) {
 /// What goes to and from disks, and what is on them.
 fn of_disks(page: &mut Page, snapshot: &Snapshot, details: &Details, rows: &[Row<'_>]) {
     let at = Some(snapshot.at);
-    let devices = rows.iter().flat_map(|row| row.usage.io.iter().map(move |one| (row, one)));
-    let devices = devices.map(|(row, one)| (Labels::new([("device", details.name(one.device).as_str())]).then(&row.labels), one));
+    let devices = rows.iter().flat_map(|row| row.usage.io.iter().map(move |one| (row, one, details.name(one.device))));
     let devices: Vec<_> = devices.collect();
+    let labelled = devices.iter().map(|(row, one, name)| (Labels::new([("device", name.as_str())]).then(&row.labels), one));
+    let labelled: Vec<_> = labelled.collect();
     for (name, help, value) in DEVICES {
-        page.family((name, "counter", help), at, devices.iter().map(|(labels, one)| (labels, value(one))));
+        page.family((name, "counter", help), at, labelled.iter().map(|(labels, one)| (labels, value(one))));
     }
-    let operations = rows.iter().flat_map(|row| row.usage.io.iter().map(move |one| (row, one))).flat_map(|(row, one)| {
+    let operations = devices.iter().flat_map(|(row, one, name)| {
         let (major, minor) = (one.device.0.to_string(), one.device.1.to_string());
         [("Read", one.read_bytes), ("Write", one.written_bytes)].map(|(operation, bytes)| {
-            let name = details.name(one.device);
             let own = [("device", name.as_str()), ("major", &major), ("minor", &minor), ("operation", operation)];
             (Labels::new(own).then(&row.labels), bytes as f64)
         })

@@ -2,17 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::NodeSystemInfo;
+use nix::sys::stat;
 use runtime::api::{Error, IoUsage, ProcessUsage};
 
 use super::Snapshot;
 use crate::context::Context;
 
-/// Numbers of a block device.
+/// Where the kernel tells of disks.
+const PROC: &str = "/proc";
+/// Where it tells of devices.
+const SYS: &str = "/sys";
+
+/// Major and minor number of a block device.
 type Device = (u32, u32);
 
 /// See the module.
@@ -55,13 +62,13 @@ pub(crate) struct Direction {
 }
 
 impl DiskIo {
-    /// Finds a device in `/proc/diskstats` by its name there.
-    fn parse(table: &str, name: &str) -> Option<Self> {
+    /// Finds a device in `/proc/diskstats`.
+    fn parse(table: &str, device: Device) -> Option<Self> {
         let of_line = |line: &str| {
             let mut words = line.split_whitespace();
-            let device = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-            let is_it = words.next()? == name;
-            let numbers: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
+            let is_it = device == (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+            // Behind its name.
+            let numbers: Vec<u64> = words.skip(1).filter_map(|word| word.parse().ok()).collect();
             let [r0, r1, r2, r3, w0, w1, w2, w3, in_progress, busy, waited, ..] = numbers[..] else { return None };
             let direction =
                 |completed, merged, sectors, time| Direction { completed, merged, sectors, time: Duration::from_millis(time) };
@@ -99,11 +106,11 @@ impl Details {
         let (info, cores, sockets) = (cx.machine.info.clone(), cx.machine.cores, cx.machine.sockets);
         let source = snapshot.node.device.clone();
         let read = move || {
-            let disk = disk(Path::new(&source));
+            let disk = disk(Path::new(PROC), Path::new(&source));
             devices.extend(disk.iter().map(|disk| disk.device));
             devices.sort_unstable();
             devices.dedup();
-            let names = devices.into_iter().map(|device| (device, name(device))).collect();
+            let names = devices.into_iter().map(|device| (device, name(Path::new(SYS), device))).collect();
             Self { info, cores, sockets, processes, names, disk }
         };
         tokio::task::spawn_blocking(read).await.map_err(|error| Error::Internal(error.to_string()))
@@ -119,18 +126,19 @@ fn unnamed((major, minor): Device) -> String {
     format!("/dev/block/{major}:{minor}")
 }
 
-fn name((major, minor): Device) -> String {
-    let known = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/uevent")).unwrap_or_default();
+fn name(sys: &Path, (major, minor): Device) -> String {
+    let known = fs::read_to_string(sys.join(format!("dev/block/{major}:{minor}/uevent"))).unwrap_or_default();
     let name = known.lines().find_map(|line| line.strip_prefix("DEVNAME="));
     name.map_or_else(|| unnamed((major, minor)), |name| format!("/dev/{name}"))
 }
 
-/// The disk by what the table of mounts has for it, which may be a link such as those of the device mapper.
-fn disk(source: &Path) -> Option<DiskIo> {
-    let device = fs::canonicalize(source).ok()?;
-    let name = device.strip_prefix("/dev").ok()?.to_str()?;
-    // A slash of a device's name is an exclamation mark in the kernel's own tables.
-    DiskIo::parse(&fs::read_to_string("/proc/diskstats").ok()?, name)
+/// The disk by what the table of mounts has for it: the file of a block device, or a link to it such as those of the device mapper. Its numbers are
+/// looked for, since the kernel may name it in another way than its file.
+fn disk(proc: &Path, source: &Path) -> Option<DiskIo> {
+    let file = fs::metadata(source).ok().filter(|file| file.file_type().is_block_device())?;
+    let numbers = [stat::major(file.rdev()), stat::minor(file.rdev())].map(u32::try_from);
+    let [Ok(major), Ok(minor)] = numbers else { return None };
+    DiskIo::parse(&fs::read_to_string(proc.join("diskstats")).ok()?, (major, minor))
 }
 
 #[cfg(test)]
@@ -152,18 +160,48 @@ mod tests {
         };
         let usage = expected.usage();
         assert_eq!((usage.read_bytes, usage.writes), (807_032 * 512, 667));
-        for (name, device) in [("vda", Some((254, 0))), ("vda1", Some((254, 1))), ("sda", None), ("vd", None)] {
-            assert_eq!(DiskIo::parse(table, name).map(|disk| disk.device), device, "{name}");
+        // The line of the third is too short.
+        for (device, reads) in [((254, 0), Some(3116)), ((254, 1), Some(1)), ((8, 0), None), ((254, 2), None)] {
+            assert_eq!(DiskIo::parse(table, device).map(|disk| disk.reads.completed), reads, "{device:?}");
         }
-        assert_eq!(DiskIo::parse(table, "vda"), Some(expected));
+        assert_eq!(DiskIo::parse(table, (254, 0)), Some(expected));
     }
 
     #[test]
     fn devices_have_the_names_of_their_files() {
-        let one = fs::read_dir("/sys/dev/block").unwrap().next().unwrap().unwrap().file_name().into_string().unwrap();
-        let (major, minor) = one.split_once(':').unwrap();
-        let known = name((major.parse().unwrap(), minor.parse().unwrap()));
-        assert!(Path::new(&known).exists() && !known.contains("block"), "{one}: {known}");
-        assert_eq!(name((4095, 9)), "/dev/block/4095:9");
+        let sys = tempfile::tempdir().unwrap();
+        for (device, file) in [((254, 1), "vda1"), ((104, 0), "cciss/c0d0")] {
+            let directory = sys.path().join(format!("dev/block/{}:{}", device.0, device.1));
+            fs::create_dir_all(&directory).unwrap();
+            let told = format!("MAJOR={}\nMINOR={}\nDEVNAME={file}\nDEVTYPE=disk\n", device.0, device.1);
+            fs::write(directory.join("uevent"), told).unwrap();
+            assert_eq!(name(sys.path(), device), format!("/dev/{file}"));
+        }
+        assert_eq!(name(sys.path(), (4095, 9)), "/dev/block/4095:9");
+    }
+
+    /// What the kernel names `dm-0` is mounted by a link of the device mapper, and names of drivers may have slashes.
+    #[test]
+    fn the_disk_is_found_by_its_numbers() {
+        if !nix::unistd::Uid::effective().is_root() {
+            return eprintln!("SKIPPED: making a device needs root");
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        let line = |minor: u32, name: &str| format!(" 104 {minor:7} {name} 5 0 0 0 6 0 0 0 0 0 0\n");
+        fs::write(at("diskstats"), line(15, "cciss!c0d0p15") + &line(16, "cciss/c0d1")).unwrap();
+        for (minor, expected) in [(15, true), (16, true), (17, false)] {
+            let (node, link) = (at(&format!("node{minor}")), at(&format!("link{minor}")));
+            stat::mknod(&node, stat::SFlag::S_IFBLK, stat::Mode::S_IRUSR, stat::makedev(104, minor)).unwrap();
+            std::os::unix::fs::symlink(&node, &link).unwrap();
+            for source in [node, link] {
+                let found = disk(scratch.path(), &source).map(|disk| disk.device);
+                assert_eq!(found, expected.then_some((104, minor as u32)), "{}", source.display());
+            }
+        }
+        // Other file systems have a word there, or a path of another machine.
+        for source in ["tmpfs", "server:/export", "/dev/null"].map(Path::new).into_iter().chain([at("diskstats").as_path()]) {
+            assert_eq!(disk(scratch.path(), source), None, "{}", source.display());
+        }
     }
 }

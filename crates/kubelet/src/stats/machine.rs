@@ -19,7 +19,7 @@ pub(crate) struct NodeUsage {
     pub(crate) started: Timestamp,
     /// CPU time since then, nanoseconds.
     pub(crate) cpu: u64,
-    /// What of it was in user mode, and in the kernel.
+    /// The part of it in user mode, and the part in the kernel.
     pub(crate) cpu_modes: [u64; 2],
     pub(crate) cpus: u64,
     pub(crate) memory: Memory,

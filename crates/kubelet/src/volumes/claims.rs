@@ -149,12 +149,12 @@ pub fn is_read_only(volume: &Volume) -> bool {
     volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true))
 }
 
-/// What is behind a volume, and what is done with it.
+/// What this node mounts for a volume.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Behind {
-    /// It is at a path of this node, and is bound.
+pub enum Mountable {
+    /// A path of this node, which is bound.
     Path(Backing),
-    /// A server exports it, and it is mounted.
+    /// An export of a server, which is mounted.
     Export(Export),
 }
 
@@ -177,7 +177,7 @@ enum Kind {
     Provisioned(Local),
 }
 
-impl Behind {
+impl Mountable {
     /// Of a volume, if it is of a kind that this kubelet offers. `own` is where this node has it, if it is one of the cluster's own provisioner
     /// ([`provisioned::check`]). `only_read` says that the pod has it only to read it.
     pub fn of(volume: &PersistentVolume, own: Option<PathBuf>, only_read: bool) -> Result<Self, Error> {
@@ -317,12 +317,12 @@ mod tests {
     fn volumes_of_this_node() {
         let found = |spec: &Value, own: Option<&str>, only_read: bool| {
             let volume = serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": spec})).unwrap();
-            Behind::of(&volume, own.map(PathBuf::from), only_read).map_err(|error| error.to_string())
+            Mountable::of(&volume, own.map(PathBuf::from), only_read).map_err(|error| error.to_string())
         };
         let check = |spec: Value, own: Option<&str>, expected: Result<(&str, Kind), &str>| {
             let mode = if spec["volumeMode"] == "Block" { Mode::Block } else { Mode::Filesystem };
             let expected = expected
-                .map(|(path, kind)| Behind::Path(Backing { path: path.into(), mode, kind }))
+                .map(|(path, kind)| Mountable::Path(Backing { path: path.into(), mode, kind }))
                 .map_err(|what| format!("error processing PV v: volumes of {what} are not supported by this kubelet"));
             assert_eq!(found(&spec, own, false), expected);
         };
@@ -340,7 +340,7 @@ mod tests {
         let volume = json!({"nfs": {"path": "/d", "server": "s"}, "mountOptions": ["vers=4.1"]});
         for only_read in [false, true] {
             let source = NFSVolumeSource { read_only: Some(only_read), ..source.clone() };
-            assert_eq!(found(&volume, None, only_read), Ok(Behind::Export(Export::of(&source, &["vers=4.1".to_owned()]))));
+            assert_eq!(found(&volume, None, only_read), Ok(Mountable::Export(Export::of(&source, &["vers=4.1".to_owned()]))));
         }
         check(json!({"nfs": source, "volumeMode": "Block"}), None, Err("type nfs and mode Block"));
         let flex = json!({"accessModes": [], "capacity": {}, "flexVolume": {"driver": "a/b"}, "storageClassName": "", "volumeMode": "Block"});
@@ -362,8 +362,8 @@ mod tests {
         std::fs::write(&at, "").unwrap();
         for own in [None, Some(path.clone())] {
             let volume = json!({"metadata": {"name": "v"}, "spec": {"local": {"path": path}}});
-            let behind = Behind::of(&serde_json::from_value(volume).unwrap(), own, false).unwrap();
-            let Behind::Path(backing) = behind else { panic!("{behind:?}") };
+            let mountable = Mountable::of(&serde_json::from_value(volume).unwrap(), own, false).unwrap();
+            let Mountable::Path(backing) = mountable else { panic!("{mountable:?}") };
             let error = backing.bind(&at, None).unwrap_err();
             assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
         }

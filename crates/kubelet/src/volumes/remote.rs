@@ -38,17 +38,17 @@ struct Call<T> {
     ended: Arc<Ended>,
 }
 
-/// Tells threads that a call has ended, however it has.
+/// Whether a call has ended, for threads that wait. A timer of the runtime is none for them: it panics where the runtime ends first.
 #[derive(Default)]
 struct Ended {
     has: Mutex<bool>,
     changed: Condvar,
 }
 
-/// Does so when it is dropped.
-struct AtItsEnd(Arc<Ended>);
+/// Tells those who wait that a call has ended, when it is dropped: also where the call has panicked.
+struct EndOnDrop(Arc<Ended>);
 
-impl Drop for AtItsEnd {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         *self.0.has.lock() = true;
         self.0.changed.notify_all();
@@ -105,7 +105,7 @@ impl<T: Clone + Send + Sync + 'static> Calls<T> {
         let call = Call { since: Instant::now(), answer, ended: Arc::default() };
         running.insert(key.to_owned(), call.clone());
         let entry = Running { calls: self.0.clone(), key: key.to_owned() };
-        let end = AtItsEnd(call.ended.clone());
+        let end = EndOnDrop(call.ended.clone());
         drop(running);
         let thread = move || {
             let (_end, value) = (end, work());

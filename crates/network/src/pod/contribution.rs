@@ -14,7 +14,7 @@ pub(super) fn owner(sandbox: &str) -> String {
 
 /// The ports of the node that lead to a pod.
 fn host_ports(lease: &Lease) -> impl Iterator<Item = (Key, Endpoint)> {
-    lease.ports.iter().flat_map(|port| {
+    lease.wanted.ports.iter().flat_map(|port| {
         let host_ip = port.host_ip.filter(|address| !address.is_unspecified());
         let pods = lease.addresses.iter().filter(move |pod| host_ip.is_none_or(|address| address.is_ipv4() == pod.is_ipv4()));
         pods.map(move |pod| {

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use super::rtnl::Links;
 use super::{Error, open_links, sysctl};
+pub use crate::netns::within;
 use crate::nft::Family;
 
 /// How long prefixes of addresses the hosts of a wire share.
@@ -193,16 +194,6 @@ pub fn remove_namespace(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Does something on a thread of its own in the namespace at `path`. Processes that it starts are there, too.
-pub fn within<T: Send + 'static>(path: &Path, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    let netns = File::open(path)?;
-    let thread = std::thread::spawn(move || {
-        setns(netns, CloneFlags::CLONE_NEWNET)?;
-        Ok::<_, io::Error>(work())
-    });
-    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
 }
 
 /// Where namespaces have names, which `ip netns` knows, too.

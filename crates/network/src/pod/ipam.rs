@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::Attachment;
 use super::cni::Added;
-use super::{Attachment, Bandwidth, HostPort};
 
 /// No address could be had, or the state on disk failed.
 #[derive(Debug, thiserror::Error)]
@@ -39,14 +39,9 @@ pub enum Error {
 pub struct Lease {
     /// One address of each pod range, in the order of the ranges.
     pub addresses: Vec<IpAddr>,
-    /// Host ports that lead to it.
-    pub ports: Vec<HostPort>,
-    /// Its share of the links.
-    #[serde(default)]
-    pub bandwidth: Bandwidth,
-    /// See [`Attachment::sysctls`]: a device that is made again gets them again.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub sysctls: BTreeMap<String, String>,
+    /// What it asked for: an interface that is made again gets it again.
+    #[serde(flatten)]
+    pub wanted: Attachment,
     /// Its interfaces were set up completely.
     pub attached: bool,
     /// What network plugins have made for it, if they have.
@@ -98,8 +93,7 @@ impl Ipam {
         }
         let path = self.lease_path(sandbox)?;
         let addresses = self.ranges.iter().map(|range| self.next_free(*range)).collect::<Result<Vec<_>, _>>()?;
-        let Attachment { ports, bandwidth, sysctls, .. } = wanted.clone();
-        let lease = Lease { addresses: addresses.clone(), ports, bandwidth, sysctls, attached: false, cni: None };
+        let lease = Lease { addresses: addresses.clone(), wanted: wanted.clone(), attached: false, cni: None };
         self.write(&path, &lease, Outlives::Process)?;
         self.write(&self.directory.join("last"), &addresses, Outlives::Process)?;
         self.used.extend(&addresses);
@@ -201,7 +195,10 @@ fn to_address(number: u128, v4: bool) -> IpAddr {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
     use super::*;
+    use crate::pod::Bandwidth;
 
     fn open(directory: &Path) -> Ipam {
         Ipam::load(directory, &["10.42.3.0/29".parse().unwrap(), "fd00:3::/64".parse().unwrap()]).unwrap()
@@ -240,5 +237,23 @@ mod tests {
         assert!(open(directory.path()).leases().is_empty());
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
         assert!(!directory.path().join("x.lease").exists());
+    }
+
+    /// What a sandbox asked for outlives the process, field by field; leases of earlier versions are read.
+    #[test]
+    fn a_lease_keeps_what_was_wanted() {
+        let directory = tempfile::tempdir().unwrap();
+        let wanted = json!({"pod": {"namespace": "n", "name": "p", "uid": "u"}, "bandwidth": {"ingress": 5, "egress": null},
+            "ports": [{"protocol": "Tcp", "container_port": 80, "host_port": 8080, "host_ip": "10.0.0.1"}], "sysctls": {"net/a": "1"}});
+        let wanted: Attachment = serde_json::from_value(wanted).unwrap();
+        let made = open(directory.path()).acquire("a", &wanted).unwrap();
+        assert_eq!(made.wanted, wanted);
+        let earlier =
+            json!({"addresses": ["10.42.3.9"], "ports": serde_json::to_value(&wanted.ports).unwrap(), "attached": true});
+        std::fs::write(directory.path().join("old.lease"), earlier.to_string()).unwrap();
+        let ipam = open(directory.path());
+        assert_eq!(ipam.leases()["a"], made);
+        let kept = &ipam.leases()["old"];
+        assert_eq!((&kept.wanted.ports, kept.wanted.bandwidth, kept.attached), (&wanted.ports, Bandwidth::default(), true));
     }
 }

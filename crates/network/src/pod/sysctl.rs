@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use nix::sched::{CloneFlags, setns};
+use crate::netns::within;
 
 /// A setting could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -32,18 +31,12 @@ pub(crate) fn set_in(netns: &Path, settings: &BTreeMap<String, String>) -> Resul
     if settings.is_empty() {
         return Ok(());
     }
-    let namespace_error = |source: io::Error| super::Error::Namespace { path: netns.to_owned(), source };
-    let namespace = std::fs::File::open(netns).map_err(namespace_error)?;
     let set = |(key, value): (&String, &String)| {
         let failed = |source| super::Error::Setting { key: key.clone(), value: value.clone(), source };
         std::fs::write(PathBuf::from("/proc/sys").join(key), value).map_err(failed)
     };
-    let enter = move || {
-        setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|error| namespace_error(error.into()))?;
-        settings.iter().try_for_each(set)
-    };
-    // Only a thread that ends right away may change its namespace: pool threads are used again by others.
-    std::thread::scope(|scope| scope.spawn(enter).join()).unwrap_or(Err(super::Error::Stopped))
+    let done = within(netns, || settings.iter().try_for_each(set));
+    done.map_err(|source| super::Error::Namespace { path: netns.to_owned(), source })?
 }
 
 /// How long a connection is known one side of which has ended, as long as nothing is said, in seconds: through a service, what the other side says after

@@ -60,9 +60,9 @@ pub(super) struct Status(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    /// When the kernel last had all that is wanted.
+    /// When the kernel last took the changes of a round; services that it does not take are left out of it.
     updated: Option<Timestamp>,
-    /// Since when a change waits for the kernel.
+    /// Since when a round has changes that wait for the kernel.
     waits: Option<Instant>,
     /// The node is deleted, or about to be.
     leaves: bool,
@@ -74,7 +74,8 @@ impl Status {
         self.0.lock().waits.get_or_insert(now);
     }
 
-    /// The kernel has all.
+    /// The kernel has taken the changes of a round. Services that it does not take by themselves have been left out and are tried again later: others
+    /// are served meanwhile, so nothing is said of them here.
     pub(super) fn updated(&self) {
         let mut inner = self.0.lock();
         (inner.waits, inner.updated) = (None, Some(Timestamp::now()));

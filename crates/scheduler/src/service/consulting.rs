@@ -18,7 +18,7 @@ use crate::extenders::protocol::Victims;
 use crate::extenders::settings::Settings;
 use crate::extenders::state::Unseen;
 use crate::filtering::FitError;
-use crate::metrics::{self, Outcome};
+use crate::metrics::Outcome;
 use crate::pod::PodInfo;
 use crate::preemption::{self, Preemption, Refusal};
 use crate::queue::{Lane, Trial};
@@ -67,7 +67,7 @@ impl Scheduler {
                 error.refused_by_extenders(&opinion.refused);
                 let (start, attempt) = (Instant::now(), Attempt::default());
                 let choice = self.chooser.choose_of(&pod, &mut self.cluster, &attempt, &opinion, error);
-                metrics::decided(start.elapsed());
+                self.metrics.decided(start.elapsed());
                 self.chosen(pod, trial, &attempt, choice);
                 self.cluster.terms.attempted();
             }
@@ -85,7 +85,7 @@ impl Scheduler {
         let message = why.to_string();
         tracing::warn!(pod = %pod.key(), error = message, "an extender fails, again later");
         self.tell(pod, pod, (Type::Warning, "FailedScheduling"), message.as_str());
-        metrics::attempted(pod.scheduler(), Outcome::Error, trial);
+        self.metrics.attempted(pod.scheduler(), Outcome::Error, trial);
         self.queue.failed(&pod.key(), 0, Instant::now());
         let given_up = self.cluster.nominations.withdraw(pod.uid());
         self.given_up(given_up);

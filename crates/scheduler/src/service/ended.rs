@@ -7,8 +7,9 @@ use tokio::time::Instant;
 
 use super::Scheduler;
 use crate::api::{BindError, SCHEDULER_ERROR, Written};
+use crate::binding::CalledOff;
 use crate::framework::Event;
-use crate::metrics::{self, Outcome};
+use crate::metrics::Outcome;
 use crate::pod::PodInfo;
 use crate::queue::Trial;
 
@@ -57,17 +58,22 @@ impl Scheduler {
     }
 
     pub(super) fn bound(&self, pod: &PodInfo, node: &str, trial: Trial) {
-        metrics::attempted(pod.scheduler(), Outcome::Scheduled, trial);
+        self.metrics.attempted(pod.scheduler(), Outcome::Scheduled, trial);
         let message = format!("Successfully assigned {} to {node}", pod.key());
         self.tell(pod, pod, (Type::Normal, "Scheduled"), message);
     }
 
     pub(super) fn binding_failed(&mut self, pod: &PodInfo, node: &str, trial: Trial, error: &BindError) {
-        metrics::attempted(pod.scheduler(), Outcome::Error, trial);
+        if matches!(error, BindError::CalledOff(CalledOff::Gone)) {
+            // Nothing has failed: nobody wants it bound.
+            tracing::debug!(pod = %pod.key(), node, "the pod is gone, it waits for nothing more");
+            return;
+        }
+        self.metrics.attempted(pod.scheduler(), Outcome::Error, trial);
         let Some(tried) = self.queue.get(&pod.key()).filter(|tried| tried.uid() == pod.uid()).cloned() else {
             // It was bound all the same and only the answer was lost, or it is gone: its change has come before, and where it is, or
             // that it is nowhere, is known from there.
-            tracing::info!(pod = %pod.key(), node, %error, "the answer to a binding was lost, the pod needs none any more");
+            tracing::info!(pod = %pod.key(), node, %error, "binding failed, and the pod needs none any more");
             return;
         };
         tracing::warn!(pod = %pod.key(), node, %error, "binding failed, again later");

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use client::events::Type;
 
 use super::{Scheduler, causes};
-use crate::binding::{CallOff, PendingBinding};
-use crate::metrics;
+use crate::binding::{CallOff, CalledOff};
 use crate::nominations::GivenUp;
 use crate::pod::PodInfo;
 use crate::preemption::Preemption;
@@ -18,12 +17,12 @@ impl Scheduler {
     /// Has the victims go and promises their node to the pod. Promises that hold no more are given back.
     pub(super) fn make_room(&mut self, pod: &Arc<PodInfo>, Preemption { node, victims, .. }: Preemption) -> Vec<GivenUp> {
         tracing::info!(pod = %pod.key(), node, victims = victims.len(), "preempting less important pods");
-        metrics::preempted(victims.len());
+        self.metrics.preempted(victims.len());
         for victim in victims.iter().filter(|victim| !victim.is_ending) {
             let text = format!("Preempted by pod {} on node {node}", pod.uid());
             let told = (Type::Normal, "Preempted");
             // It goes back to the queue, which leaves the room as well, and nobody loses a pod.
-            match self.waiting.bindings.get(victim.uid()).map(PendingBinding::call_off) {
+            match self.waiting.bindings.get(victim.uid()).map(|binding| binding.call_off(CalledOff::Preempted)) {
                 Some(CallOff::Ends) => {
                     self.tell(pod, victim, told, text + " (in kube-scheduler memory).");
                     // Nobody needs another's room before it has left.

@@ -35,19 +35,20 @@ impl Inner {
             }
         }
     }
+
     /// Adds elements to a set of the kept table. A host port that led to a pod which is gone leads to the new one from then on.
     fn lend_to(&mut self, family: Family, set: SetId, elements: &[Pair]) -> Result<(), Error> {
         let mut send = |ops: Vec<Op>| send(&mut self.socket, &self.name, &[(family, ops)]);
         let lend = |elements: &[Pair]| Op::Lend { set, elements: elements.to_vec() };
         let lent = send(vec![lend(elements)]);
-        if !lent.as_ref().is_err_and(is_other) {
+        if !lent.as_ref().is_err_and(has_another_value) {
             return lent;
         }
         // One of them, or several, have another value there.
         let mut result = Ok(());
         for element in elements {
             let lent = match send(vec![lend(std::slice::from_ref(element))]) {
-                Err(error) if is_other(&error) => {
+                Err(error) if has_another_value(&error) => {
                     let former = Op::Remove { set, keys: vec![element.0.clone()] };
                     send(vec![former, lend(std::slice::from_ref(element))])
                 }
@@ -60,7 +61,7 @@ impl Inner {
 }
 
 /// Whether a map has the key of an element with another value.
-fn is_other(error: &Error) -> bool {
+fn has_another_value(error: &Error) -> bool {
     // Which of them is said depends on the kernel.
     matches!(error.errno(), Some(Errno::EEXIST | Errno::EBUSY))
 }

@@ -163,6 +163,8 @@ fn changes(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::netns::within;
+    use crate::pod::hosts::namespace_path;
 
     fn key(number: u8) -> PublicKey {
         PublicKey::from([number; 32])
@@ -216,13 +218,8 @@ mod tests {
     }
 
     /// Runs in a network namespace that `ip netns` has made.
-    fn inside<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let namespace = std::fs::File::open(format!("/run/netns/{name}")).unwrap();
-        let thread = std::thread::spawn(move || {
-            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            work()
-        });
-        thread.join().unwrap()
+    fn inside<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
+        within(&namespace_path(name), work).unwrap()
     }
 
     fn ip(line: &str) {

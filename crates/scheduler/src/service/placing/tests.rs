@@ -15,6 +15,7 @@ use super::*;
 use crate::Options;
 use crate::api::{BindError, Written};
 use crate::configuration::Configuration;
+use crate::metrics::Metrics;
 use crate::testing::{node, pod};
 use crate::volumes::Volumes;
 
@@ -44,7 +45,7 @@ impl World {
         }
         let informers = Informers::new(fake.client(), tasks.0.clone());
         let options = Options { informers: informers.clone(), client, configuration: Configuration::default() };
-        let mut scheduler = Scheduler::new(&options, &tasks.0, Arc::default());
+        let mut scheduler = Scheduler::new(&options, &tasks.0, Arc::default(), Metrics::default());
         scheduler.cluster.volumes = Volumes::new(&informers);
         informers.of::<PersistentVolumeClaim>().synced().await;
         informers.of::<StorageClass>().synced().await;

@@ -5,8 +5,10 @@ use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::Written;
 use crate::attempt::Attempt;
 use crate::filtering::FitError;
+use crate::metrics::Outcome;
 use crate::preemption::Refusal;
 use crate::service::placing::tests::{World, trial};
 use crate::testing::{node, pod};
@@ -157,14 +159,27 @@ async fn whose_node_is_written_is_deleted() {
     world.fake.until::<Event>(|events| preempted(events) == ["Preempted by pod vip on node n"]).await;
 }
 
-/// Upstream, binder.go, checkBindings: "pod does not exist any more".
+/// Upstream, binder.go, checkBindings: "pod does not exist any more". Whoever preempts a pod fails its attempt, and it is tried again; who deletes
+/// it fails nothing, also where it had been preempted before.
 #[tokio::test]
-async fn who_is_gone_waits_for_nothing() {
-    let (mut world, first) = waiting(true).await;
-    let old = Arc::new(world.fake.all::<Pod>().remove(0));
-    world.scheduler.pod_changed(Change { key: first.key(), old: Some(old), new: None });
-    let ended = world.scheduler.with_needs.next().await.unwrap();
-    world.scheduler.written(ended);
-    assert!(world.scheduler.waiting.bindings.is_empty() && !world.scheduler.waiting.shares.is_full("a"));
-    assert_eq!(world.scheduler.queue.lengths(), (0, 0, 0));
+async fn a_binding_that_is_called_off_says_why() {
+    for (is_preempted, is_deleted) in [(true, false), (false, true), (true, true)] {
+        let (mut world, first) = waiting(true).await;
+        if is_preempted {
+            preempt(&mut world.scheduler, &first);
+        }
+        if is_deleted {
+            let old = Arc::new(world.fake.all::<Pod>().remove(0));
+            world.scheduler.pod_changed(Change { key: first.key(), old: Some(old), new: None });
+        }
+        let ended = world.scheduler.with_needs.next().await.unwrap();
+        let Written::Bound { result: Err(error), .. } = &ended else { panic!("it has no node") };
+        let expected = if is_deleted { "pod does not exist any more" } else { "preempted by DefaultPreemption" };
+        assert_eq!(error.to_string(), expected);
+        let failed = world.scheduler.metrics.attempts(Outcome::Error);
+        world.scheduler.written(ended);
+        assert_eq!(world.scheduler.metrics.attempts(Outcome::Error) - failed, u64::from(!is_deleted), "{expected}");
+        assert_eq!(world.scheduler.queue.lengths(), (0, usize::from(!is_deleted), 0), "{expected}");
+        assert!(world.scheduler.waiting.bindings.is_empty() && !world.scheduler.waiting.shares.is_full("a"));
+    }
 }
