@@ -4,10 +4,11 @@
 //! of cAdvisor.
 
 mod cadvisor;
-mod details;
+pub(crate) mod details;
 pub(crate) mod disks;
 mod machine;
 mod network;
+pub(crate) mod paced;
 mod page;
 mod resource;
 mod summary;

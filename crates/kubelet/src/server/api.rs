@@ -27,7 +27,9 @@ use crate::logs::{self, LogOptions};
 use crate::metrics::{Claims, State};
 use crate::shutdown::{self, Periods};
 use crate::spec::Model;
+use crate::stats::details::Processes;
 use crate::stats::disks::Disks;
+use crate::stats::paced::Paced;
 use crate::stats::{self, Details, Earlier, Snapshot};
 
 /// How long a scrape waits for the file systems of volumes.
@@ -82,6 +84,8 @@ pub struct Api {
     earlier: Arc<Mutex<Option<Earlier>>>,
     /// What containers had on disk when that was measured last.
     disks: Disks,
+    /// What their processes had open.
+    processes: Paced<Processes>,
     /// What other nodes are given of the images.
     serving: Option<Arc<Serving>>,
     /// Held while file systems of volumes are asked: one that hangs has one thread wait, not one for each scrape.
@@ -112,7 +116,15 @@ impl Api {
     pub fn new(cx: Arc<Context>) -> Self {
         let pods = cx.options.informers.of_selected(&format!("spec.nodeName={}", cx.options.node_name));
         let serving = cx.options.sharing.clone().map(|sharing| Arc::new(Serving::new(sharing)));
-        Self { cx, pods, serving, earlier: Arc::default(), disks: Disks::default(), measuring: Arc::default() }
+        Self {
+            cx,
+            pods,
+            serving,
+            earlier: Arc::default(),
+            disks: Disks::default(),
+            processes: Paced::default(),
+            measuring: Arc::default(),
+        }
     }
 
     /// Whether the manager of pods answers in time.
@@ -178,11 +190,11 @@ impl Api {
         Ok(stats::collect(&self.cx, &self.listed()).await?)
     }
 
-    /// The same as cAdvisor tells it, with what containers have on disk, as it was measured a short time ago.
+    /// The same as cAdvisor tells it, with what containers have on disk and their processes have open, as it was measured a short time ago.
     pub(super) async fn cadvisor(&self) -> Result<String, ApiError> {
         let mut snapshot = self.usage().await?;
         self.disks.scrape(&self.cx, &mut snapshot).await;
-        let details = Details::collect(&self.cx, &snapshot).await?;
+        let details = Details::collect(&self.cx, &snapshot, &self.processes).await?;
         Ok(stats::cadvisor(&snapshot, &details))
     }
 

@@ -12,6 +12,7 @@ use nix::sys::stat;
 use runtime::api::{Error, IoUsage, ProcessUsage};
 
 use super::Snapshot;
+use super::paced::Paced;
 use crate::context::Context;
 
 /// Where the kernel tells of disks.
@@ -22,6 +23,9 @@ const SYS: &str = "/sys";
 /// Major and minor number of a block device.
 type Device = (u32, u32);
 
+/// What the processes of containers have open, by container. To read it looks at each descriptor of each process, of which there may be millions.
+pub(crate) type Processes = BTreeMap<String, ProcessUsage>;
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Details {
@@ -30,7 +34,7 @@ pub(crate) struct Details {
     pub(crate) cores: usize,
     pub(crate) sockets: usize,
     /// What the processes of containers have open, by container.
-    pub(crate) processes: BTreeMap<String, ProcessUsage>,
+    pub(crate) processes: Arc<Processes>,
     /// Files of block devices, such as `/dev/sda`.
     pub(crate) names: BTreeMap<Device, String>,
     /// What went to and from the disk with the pods' data; none where no block device is behind it.
@@ -97,9 +101,17 @@ impl DiskIo {
 }
 
 impl Details {
-    /// Reads what belongs to a snapshot.
-    pub(crate) async fn collect(cx: &Arc<Context>, snapshot: &Snapshot) -> Result<Self, Error> {
-        let processes = cx.runtime().process_usages().await?;
+    /// Reads what belongs to a snapshot; what processes have open, as it was measured a short time ago.
+    pub(crate) async fn collect(cx: &Arc<Context>, snapshot: &Snapshot, processes: &Paced<Processes>) -> Result<Self, Error> {
+        let of = cx.clone();
+        let measure = || async move {
+            let usages = of.runtime().process_usages().await;
+            usages.unwrap_or_else(|error| {
+                tracing::warn!(%error, "what processes of containers have open is not known");
+                Processes::new()
+            })
+        };
+        let processes = processes.scraped(&cx.tasks, "descriptors of containers", measure).await;
         let containers = snapshot.pods.iter().flat_map(|pod| pod.containers.iter().map(|container| &container.usage));
         let groups = snapshot.pods.iter().map(|pod| &pod.usage).chain(snapshot.system.iter().map(|one| &one.usage));
         let mut devices: Vec<Device> = containers.chain(groups).flat_map(|usage| &usage.io).map(|one| one.device).collect();

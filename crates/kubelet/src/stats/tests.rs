@@ -97,7 +97,7 @@ fn details() -> Details {
         },
         cores: 1,
         sockets: 1,
-        processes: [("2".to_owned(), open)].into(),
+        processes: Arc::new([("2".to_owned(), open)].into()),
         names: [((254, 0), "/dev/vda".to_owned())].into(),
         disk: Some(DiskIo { device: (254, 0), in_progress: 3, busy: Duration::from_millis(1500), ..DiskIo::default() }),
     }
