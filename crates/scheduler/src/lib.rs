@@ -65,6 +65,6 @@ pub fn run(options: &Options, tasks: &Tasks, gate: Gate) {
             let scheduler = service::Scheduler::new(&options, &of_scheduler, panics.clone(), metrics.clone());
             scheduler.run(options.informers.clone(), &gate)
         };
-        panics.contain(run).await
+        panics.contain(run, service::PAUSE).await
     });
 }

@@ -51,7 +51,7 @@ use crate::volumes::capacity::has_grown;
 use crate::waiting::Waiting;
 use apart::Apart;
 use causes::cause;
-pub(crate) use panics::Panics;
+pub(crate) use panics::{PAUSE, Panics};
 
 /// Writes under way. While as many are, no decision is made.
 const WRITES: usize = 256;

@@ -89,43 +89,47 @@ impl<T> Drop for Turn<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn scrapes_measure_one_at_a_time_and_not_all_the_time() {
-        let (tasks, _failures) = Tasks::root();
-        let (paced, begun) = (Paced::<u32>::default(), Arc::new(AtomicU32::new(0)));
-        let scrape = async || {
-            let begun = begun.clone();
-            let slow = move || async move {
-                let number = begun.fetch_add(1, Ordering::SeqCst) + 1;
-                tokio::time::sleep(Duration::from_secs(20)).await;
-                number
-            };
-            *paced.scraped(&tasks, "test", slow).await
-        };
-        // The first one begins, and its scrape gives up; others do not wait.
-        assert_eq!((scrape().await, scrape().await, begun.load(Ordering::SeqCst)), (0, 0, 1));
-        tokio::time::sleep(Duration::from_secs(21)).await;
-        // It took 20 s, so the next one begins 180 s later.
-        assert_eq!((scrape().await, begun.load(Ordering::SeqCst)), (1, 1));
-        tokio::time::sleep(Duration::from_secs(170)).await;
-        assert_eq!((scrape().await, begun.load(Ordering::SeqCst)), (1, 1));
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        assert_eq!((scrape().await, begun.load(Ordering::SeqCst)), (1, 2));
+    #[test]
+    fn one_measures_and_not_all_the_time() {
+        let (paced, now) = (Paced::<u32>::default(), Instant::now());
+        assert!(paced.begin(now) && !paced.begin(now), "one measures");
+        drop(Turn(paced.clone()));
+        paced.0.lock().due = Some(now + PAUSE);
+        assert!(!paced.begin(now + PAUSE / 2) && paced.begin(now + PAUSE));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_scrape_waits_for_what_is_measured_soon() {
+    #[tokio::test]
+    async fn a_scrape_gets_what_was_measured_last() {
         let (tasks, _failures) = Tasks::root();
         let paced = Paced::<u32>::default();
+        let due = || paced.0.lock().due = None;
         assert_eq!(*paced.scraped(&tasks, "test", || async { 7 }).await, 7);
         assert_eq!(*paced.measured(async { 8 }).await, 8);
         assert_eq!(*paced.scraped(&tasks, "test", || async { 9 }).await, 8, "not yet");
-        tokio::time::sleep(PAUSE).await;
+        due();
         assert_eq!(*paced.scraped(&tasks, "test", || async { std::panic::panic_any("no measurement") }).await, 8);
+        due();
         assert_eq!(*paced.scraped(&tasks, "test", || async { 9 }).await, 9, "a panic ends its own measurement alone");
+    }
+
+    /// Who asks does not wait for what takes long, and a second one does not begin with it.
+    #[tokio::test]
+    async fn what_takes_long_goes_on_by_itself() {
+        let (tasks, _failures) = Tasks::root();
+        let paced = Paced::<u32>::default();
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let slow = || async {
+            let _ = released.await;
+            7
+        };
+        assert_eq!(*paced.scraped(&tasks, "test", slow).await, 0);
+        assert_eq!(*paced.scraped(&tasks, "test", || async { 8 }).await, 0);
+        let _ = release.send(());
+        while paced.0.lock().is_running {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*paced.scraped(&tasks, "test", || async { 8 }).await, 7);
     }
 }

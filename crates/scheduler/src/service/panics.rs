@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 /// How long a pod waits on which the scheduler has panicked, doubling each time up to the second value.
 const HOLD: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(3600));
-/// Delay before the scheduler begins anew where it was about no pod, or about one that it had held.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Delay before the scheduler begins anew.
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
 /// Which pods are held.
 #[derive(Default)]
@@ -60,8 +60,8 @@ impl Panics {
         Some(uid)
     }
 
-    /// Runs what may panic, again and again until it ends.
-    pub(crate) async fn contain<F>(&self, mut run: impl FnMut() -> F) -> Result<(), Infallible>
+    /// Runs what may panic, again and again until it ends, with a pause between.
+    pub(crate) async fn contain<F>(&self, mut run: impl FnMut() -> F, pause: Duration) -> Result<(), Infallible>
     where
         F: Future<Output = Result<(), Infallible>>,
     {
@@ -69,7 +69,7 @@ impl Panics {
             let Err(panic) = AssertUnwindSafe(run()).catch_unwind().await else { return Ok(()) };
             let uid = self.hold(Instant::now());
             tracing::error!(panic = panic_message(&*panic), pod_uid = uid, "the scheduler has panicked and begins anew");
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
         }
     }
 }
@@ -81,34 +81,47 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_pod_that_makes_the_scheduler_panic_is_held_longer_each_time() {
-        let (panics, runs) = (Panics::default(), Cell::new(0));
-        let held = |uid: &str| panics.held(uid, Instant::now()).map(|left| left.as_secs());
+        let (panics, runs, now) = (Panics::default(), Cell::new(0), Cell::new(Instant::now()));
+        let held = |uid: &str, after: u64| panics.held(uid, now.get() + Duration::from_secs(after)).is_some();
         let attempt = || async {
             runs.set(runs.get() + 1);
-            if panics.held("bad", Instant::now()).is_none() {
+            if panics.held("bad", now.get()).is_none() {
                 panics.about("bad", || std::panic::panic_any("total order"));
             }
             panics.about("good", || ());
             Ok(())
         };
-        panics.contain(attempt).await.unwrap();
-        assert_eq!((runs.get(), held("bad"), held("good")), (2, Some(299), None));
-        tokio::time::advance(Duration::from_secs(299)).await;
-        assert_eq!(held("bad"), None);
-        panics.contain(attempt).await.unwrap();
-        assert_eq!((runs.get(), held("bad")), (4, Some(599)));
+        panics.contain(attempt, Duration::ZERO).await.unwrap();
+        assert_eq!((runs.get(), held("bad", 290), held("bad", 310), held("good", 0)), (2, true, false, false));
+        now.set(now.get() + Duration::from_secs(310));
+        panics.contain(attempt, Duration::ZERO).await.unwrap();
+        assert_eq!((runs.get(), held("bad", 200), held("bad", 600)), (4, true, false));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_panic_about_no_pod_holds_none() {
         let (panics, runs) = (Panics::default(), Cell::new(0));
         let run = || async {
             runs.set(runs.get() + 1);
             if runs.get() < 3 { std::panic::panic_any("no pod") } else { Ok(()) }
         };
-        panics.contain(run).await.unwrap();
+        panics.contain(run, Duration::ZERO).await.unwrap();
         assert_eq!((runs.get(), panics.0.lock().held.len()), (3, 0));
+    }
+
+    #[test]
+    fn a_pod_is_held_for_an_hour_at_most() {
+        let (panics, mut now) = (Panics::default(), Instant::now());
+        let mut times = Vec::new();
+        for _ in 0..6 {
+            panics.0.lock().current = Some("bad".to_owned());
+            assert_eq!(panics.hold(now).as_deref(), Some("bad"));
+            let left = panics.held("bad", now).unwrap();
+            times.push(left.as_secs());
+            now += left;
+        }
+        assert_eq!(times, [300, 600, 1200, 2400, 3600, 3600]);
     }
 }
