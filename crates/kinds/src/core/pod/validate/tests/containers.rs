@@ -268,6 +268,34 @@ fn restart_rules() {
     );
 }
 
+/// KEP-2837: pods as a whole ask for processors, memory and huge pages; what else containers ask for is theirs alone (upstream's issue
+/// 132449).
+#[test]
+fn resources_of_pods() {
+    let pod = |own: Value, of_container: Value| json!({"resources": own, "containers": [{"name": "c", "image": "x", "resources": of_container}]});
+    let devices = json!({"limits": {"nvidia.com/gpu": "1", "ephemeral-storage": "1Gi"}});
+    check(pod(json!({"requests": {"cpu": "1"}}), devices), &[]);
+    check(pod(json!({"requests": {"cpu": "1"}}), json!({"limits": {"cpu": "1", "hugepages-2Mi": "4Mi"}})), &[]);
+    check(
+        pod(
+            json!({"requests": {"cpu": "1"}, "limits": {"hugepages-2Mi": "2Mi"}}),
+            json!({"limits": {"cpu": "2", "hugepages-2Mi": "4Mi"}}),
+        ),
+        &[
+            "spec.resources.requests[cpu]: Invalid value: \"1\": must be greater than or equal to aggregate container requests of 2",
+            "spec.resources.requests[hugepages-2Mi]: Invalid value: \"2Mi\": must be greater than or equal to aggregate container requests of 4Mi",
+            "spec.resources.containers[0][hugepages-2Mi].limits: Invalid value: \"4Mi\": must be less than or equal to pod limits of 2Mi",
+        ],
+    );
+    check(
+        pod(json!({"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}), json!({})),
+        &[
+            "spec.resources.limits[nvidia.com/gpu]: Unsupported value: \"nvidia.com/gpu\": supported values: \"cpu\", \"hugepages-\", \"memory\"",
+            "spec.resources.requests[nvidia.com/gpu]: Unsupported value: \"nvidia.com/gpu\": supported values: \"cpu\", \"hugepages-\", \"memory\"",
+        ],
+    );
+}
+
 #[test]
 fn resources() {
     let resources = |resources: Value| json!({"resources": resources});
