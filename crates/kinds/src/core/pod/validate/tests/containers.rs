@@ -258,6 +258,20 @@ fn restart_rules() {
         json!({"restartPolicy": "Never", "restartPolicyRules": [{"action": "Restart"}]}),
         &["restartPolicyRules[0].exitCodes: Required value: must be specified"],
     );
+    let codes: Vec<i32> = (1..=256).collect();
+    let mut rules = vec![json!({"action": "Restart", "exitCodes": {"operator": "In", "values": [1]}}); 21];
+    rules[2]["exitCodes"]["values"] = json!(codes);
+    check_container(
+        json!({"restartPolicy": "Never", "restartPolicyRules": rules}),
+        &[
+            "restartPolicyRules: Too many: 21: must have at most 20 items",
+            "restartPolicyRules[2].exitCodes.values: Too many: 256: must have at most 255 items",
+        ],
+    );
+}
+
+#[test]
+fn resize_policies() {
     check(
         json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "x",
             "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}, {"resourceName": "gpu", "restartPolicy": "NotRequired"}]}]}),
@@ -266,6 +280,20 @@ fn restart_rules() {
             "spec.containers[0].resizePolicy: Unsupported value: \"gpu\": supported values: \"cpu\", \"memory\"",
         ],
     );
+}
+
+/// Upstream's PR 137458: "Disallow setting a resize restart policy of `RestartContainer` on non-sidecar initContainers".
+#[test]
+fn containers_that_end_are_not_restarted_to_be_resized() {
+    let init = |restart: Value, policy: &str| {
+        json!({"initContainers": [{"name": "i", "image": "x", "restartPolicy": restart,
+            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]}]})
+    };
+    let wrong = "spec.initContainers[0].resizePolicy: Invalid value: \"RestartContainer\": must be 'NotRequired' for init containers without restartPolicy=Always";
+    check(init(Value::Null, "RestartContainer"), &[wrong]);
+    check(init(json!("Never"), "RestartContainer"), &[wrong]);
+    check(init(Value::Null, "NotRequired"), &[]);
+    check(init(json!("Always"), "RestartContainer"), &[]);
 }
 
 /// KEP-2837: pods as a whole ask for processors, memory and huge pages; what else containers ask for is theirs alone (upstream's issue
