@@ -23,6 +23,7 @@ pub(crate) use warnings::{new_label, of_name, of_template, renamed_label};
 pub use validate::tolerations;
 pub(crate) use validate::{
     PROTOCOLS, TAINT_EFFECTS, host_path, node_selector, validate_overhead, validate_template, validate_template_metadata,
+    validate_template_pod,
 };
 
 use crate::columns::Column;
