@@ -160,8 +160,8 @@ pub struct KindDef {
     pub expires: bool,
     /// `metadata.generation` counts changes of everything but metadata and status.
     pub generation: bool,
-    /// It counts changes of annotations, too.
-    pub generation_of_annotations: bool,
+    /// It counts changes of these maps of the metadata, too.
+    pub generation_of: &'static [&'static str],
     /// What of the metadata stays as it is when the status is updated.
     pub status_keeps: StatusKeeps,
     /// PUT of a missing object creates it.
@@ -221,7 +221,7 @@ impl KindDef {
             ephemeral: false,
             expires: false,
             generation: false,
-            generation_of_annotations: false,
+            generation_of: &[],
             status_keeps: StatusKeeps::Nothing,
             create_on_update: false,
             versioned: false,
@@ -356,9 +356,10 @@ impl KindDef {
         self
     }
 
-    /// Counts generations, of annotations too (upstream: `deploymentStrategy.PrepareForUpdate`).
-    pub const fn generation_of_annotations(mut self) -> Self {
-        self.generation_of_annotations = true;
+    /// Counts generations, of these maps of the metadata too (upstream: `deploymentStrategy.PrepareForUpdate`,
+    /// `endpointSliceStrategy.PrepareForUpdate`).
+    pub const fn generation_of(mut self, maps: &'static [&'static str]) -> Self {
+        self.generation_of = maps;
         self.generation()
     }
 
