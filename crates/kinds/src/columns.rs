@@ -199,6 +199,7 @@ mod tests {
         check("NetworkPolicy", "Name|Pod-Selector|Age");
         check("IPAddress", "Name|ParentRef");
         check("ServiceCIDR", "Name|CIDRs|Age");
+        check("ClusterTrustBundle", "Name|SignerName");
         check("ResourceClaim", "Name|State|Age");
         check("ResourceClaimTemplate", "Name|Age");
         check("ResourceSlice", "Name|Node|Driver|Pool|Age");

@@ -162,6 +162,8 @@ pub struct KindDef {
     pub generation: bool,
     /// It counts changes of these maps of the metadata, too.
     pub generation_of: &'static [&'static str],
+    /// Pointer of the number by which the rows of a table are in order, before names.
+    pub rows_by: Option<&'static str>,
     /// What of the metadata stays as it is when the status is updated.
     pub status_keeps: StatusKeeps,
     /// PUT of a missing object creates it.
@@ -222,6 +224,7 @@ impl KindDef {
             expires: false,
             generation: false,
             generation_of: &[],
+            rows_by: None,
             status_keeps: StatusKeeps::Nothing,
             create_on_update: false,
             versioned: false,
@@ -361,6 +364,12 @@ impl KindDef {
     pub const fn generation_of(mut self, maps: &'static [&'static str]) -> Self {
         self.generation_of = maps;
         self.generation()
+    }
+
+    /// The rows of tables are in the order of this number.
+    pub const fn rows_by(mut self, pointer: &'static str) -> Self {
+        self.rows_by = Some(pointer);
+        self
     }
 
     /// Updates name a version.

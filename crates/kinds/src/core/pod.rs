@@ -157,6 +157,10 @@ impl Kind for Pod {
     fn columns() -> &'static [Column<Self>] {
         columns::COLUMNS
     }
+
+    fn row_conditions(object: &Value) -> Vec<Value> {
+        columns::conditions(text(object, "/status/phase"))
+    }
 }
 
 /// The condition of a pod that nobody schedules before its gates are gone (KEP-3521), as the server of upstream notes it.
