@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use apimachinery::{Status, gvk, yaml};
+use apimachinery::{Status, gvk, json_syntax, yaml};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt;
@@ -113,7 +113,7 @@ pub(crate) fn parse_json(bytes: &[u8]) -> Result<Parsed, Status> {
     let parsed = schema::parse_strict(bytes).map(|(value, duplicates)| (value, duplicates.into_iter().map(told).collect()));
     parsed.map_err(|error| {
         let text = "couldn't get version/kind; json parse error";
-        Status::bad_request(format!("{text}: {error}"))
+        Status::bad_request(format!("{text}: {}", json_syntax::told(bytes, &error)))
     })
 }
 
@@ -247,5 +247,9 @@ mod tests {
         let digits = "9".repeat(100_000);
         assert!(check(&format!("{{\"a\": {digits}}}")).is_err());
         assert_eq!(parse_json(b"{\"a\": \"\xff\"}").map_err(|status| status.code), Err(400));
+        let told = |text: &str| parse_json(text.as_bytes()).unwrap_err().message;
+        let couldnt = "couldn't get version/kind; json parse error";
+        assert_eq!(told(""), format!("{couldnt}: unexpected end of JSON input"));
+        assert_eq!(told("kind: Pod"), format!("{couldnt}: invalid character 'k' looking for beginning of value"));
     }
 }
