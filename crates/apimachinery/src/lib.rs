@@ -22,6 +22,7 @@ pub mod field;
 pub mod fields;
 pub mod gvk;
 pub mod intstr;
+pub mod json_syntax;
 pub mod labels;
 pub mod meta;
 pub mod names;

@@ -11,6 +11,7 @@ mod operations;
 mod pointer;
 mod strategic;
 
+use crate::json_syntax;
 use crate::status::{Details, Reason, Status};
 pub use failure::JsonPatchError;
 pub use operations::{MAX_COPIED_BYTES, MAX_JSON_PATCH_OPERATIONS, apply_json, json, parse_operations, strict_operations};
@@ -110,17 +111,17 @@ pub fn parse_object(body: &[u8]) -> Result<Value, Status> {
 /// # Errors
 /// As [`parse_object`].
 pub fn strict_object(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
-    let (patch, duplicates) = schema::parse_strict(body).map_err(|error| unreadable(&error))?;
+    let (patch, duplicates) = schema::parse_strict(body).map_err(|error| unreadable(body, &error))?;
     check_object(&patch)?;
     Ok((patch, duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")).collect()))
 }
 
 fn parse(body: &[u8]) -> Result<Value, Status> {
-    serde_json::from_slice(body).map_err(|error| unreadable(&error))
+    serde_json::from_slice(body).map_err(|error| unreadable(body, &error))
 }
 
-fn unreadable(error: &serde_json::Error) -> Status {
-    Status::bad_request(format!("error decoding patch: {error}"))
+fn unreadable(body: &[u8], error: &serde_json::Error) -> Status {
+    Status::bad_request(format!("error decoding patch: {}", json_syntax::told(body, error)))
 }
 
 fn check_object(patch: &Value) -> Result<(), Status> {
@@ -184,7 +185,7 @@ mod tests {
         check("[]", Err(list));
         assert_eq!(merge_patch(&json!({"a": 1}), br#"{"a":2}"#), Ok(json!({"a": 2})));
         assert_eq!(json_patch(&json!({"a": 1}), br#"[{"op":"remove","path":"/a"}]"#), Ok(json!({})));
-        check("{", Err("error decoding patch: EOF while parsing an object at line 1 column 1"));
+        check("{", Err("error decoding patch: unexpected end of JSON input"));
     }
 
     /// Upstream: `applyJSPatch` and `strategicPatchObject` decode what is a patch strictly, too.

@@ -69,6 +69,8 @@ impl ColumnDefinition {
 pub struct Row {
     /// Text, numbers, booleans or null.
     pub cells: Vec<Value>,
+    /// What there is to say of the row as a whole, in the form of `TableRowCondition`.
+    pub conditions: Vec<Value>,
     /// The object; cut down on serialisation.
     pub object: Value,
 }
@@ -104,7 +106,11 @@ impl Row {
             IncludeObject::Object => self.object.clone(),
             IncludeObject::Metadata => partial_object_metadata(&self.object),
         };
-        json!({"cells": self.cells, "object": object})
+        let mut row = json!({"cells": self.cells, "object": object});
+        if !self.conditions.is_empty() {
+            row["conditions"] = self.conditions.clone().into();
+        }
+        row
     }
 }
 
@@ -183,7 +189,7 @@ mod tests {
         let object = json!({"kind": "Pod", "metadata": {"name": "a"}, "spec": {}});
         let table = Table {
             columns: vec![ColumnDefinition::text("Status", 1, "d")],
-            rows: vec![Row { cells: vec!["x".into(), 1.into()], object: object.clone() }],
+            rows: vec![Row { cells: vec!["x".into(), 1.into()], conditions: Vec::new(), object: object.clone() }],
             metadata: Map::new(),
         };
         let check = |include, expected: Value| {

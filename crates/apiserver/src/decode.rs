@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use apimachinery::{Status, gvk, yaml};
+use apimachinery::{Status, gvk, json_syntax, yaml};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt;
@@ -20,6 +20,9 @@ const MAX_TIME: Duration = Duration::from_secs(60);
 
 /// Bytes of a refused body that are read and thrown away.
 const MAX_DISCARDED: usize = 16 << 20;
+
+/// The kind of a deletion's body.
+pub(crate) const DELETE_OPTIONS: (&str, &str, &str) = ("meta.k8s.io", "v1", "DeleteOptions");
 
 /// A parsed body and what is to be told of its duplicate keys.
 pub(crate) type Parsed = (Value, Vec<String>);
@@ -110,7 +113,7 @@ pub(crate) fn parse_json(bytes: &[u8]) -> Result<Parsed, Status> {
     let parsed = schema::parse_strict(bytes).map(|(value, duplicates)| (value, duplicates.into_iter().map(told).collect()));
     parsed.map_err(|error| {
         let text = "couldn't get version/kind; json parse error";
-        Status::bad_request(format!("{text}: {error}"))
+        Status::bad_request(format!("{text}: {}", json_syntax::told(bytes, &error)))
     })
 }
 
@@ -141,6 +144,29 @@ pub(crate) fn parse_protobuf(bytes: &[u8], expected: (&str, &str, &str)) -> Resu
     Ok(value)
 }
 
+/// The options in the body of a deletion. Fields of a wrong type are refused, as they may be what keeps the object: a `dryRun` or
+/// `preconditions` that cannot be read must not delete. Fields that are not known go, and any `apiVersion` is good: clients send the
+/// one of the group that they delete in.
+pub(crate) fn delete_options(mut value: Value) -> Result<Value, Status> {
+    if !value.is_object() {
+        return Err(Status::bad_request("the body of a deletion must be an object: DeleteOptions"));
+    }
+    let (_, version, kind) = DELETE_OPTIONS;
+    match apimachinery::meta::kind(&value) {
+        "" => {}
+        given if given == kind => {}
+        other => {
+            return Err(Status::bad_request(format!("decoded object cannot be converted to {kind}: it is a {other}")));
+        }
+    }
+    let schema = Schema::builtin();
+    let ty = schema.kind(DELETE_OPTIONS.0, version, kind).ok_or_else(|| Status::internal(format!("no schema for {kind}")))?;
+    schema::decode(schema, ty, &mut value).map_err(|error| {
+        Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"))
+    })?;
+    Ok(value)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -154,6 +180,40 @@ mod tests {
         let drips = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"{")))]).chain(futures::stream::pending());
         let status = read_within(RequestBody::new(StreamBody::new(drips)), Duration::from_millis(20)).await.unwrap_err();
         assert_eq!((status.code, status.message.ends_with("did not arrive within 20ms")), (504, true), "{status:?}");
+    }
+
+    /// API conventions: `dryRun` and `preconditions` keep what is there, so that they are never left out unread.
+    #[test]
+    fn deletions_whose_options_cannot_be_read_are_refused() {
+        let check = |body: &str, expected: Result<Value, u16>| {
+            let options = parse_yaml(body.as_bytes()).and_then(|(value, _)| delete_options(value));
+            assert_eq!(options.map_err(|status| status.code), expected, "{body}");
+        };
+        for bad in [
+            r#"{"dryRun": "All"}"#,
+            "dryRun: All",
+            r#"{"dryRun": [5]}"#,
+            r#"{"preconditions": {"uid": 5}}"#,
+            r#"{"preconditions": {"resourceVersion": 5}}"#,
+            r#"{"preconditions": []}"#,
+            r#"{"propagationPolicy": 5}"#,
+            r#"{"orphanDependents": "true"}"#,
+            r#"{"gracePeriodSeconds": "5"}"#,
+            r#"{"gracePeriodSeconds": 1.5}"#,
+            r#"{"kind": "Pod"}"#,
+            r#"{"kind": 5}"#,
+            r#"{"apiVersion": 5}"#,
+            "[]",
+        ] {
+            check(bad, Err(400));
+        }
+        let text = delete_options(serde_json::json!({"dryRun": "All"})).unwrap_err().message;
+        let told = "json: cannot unmarshal string into Go struct field DeleteOptions.dryRun of type []string";
+        assert_eq!(text, format!("DeleteOptions in version \"v1\" cannot be handled as a DeleteOptions: {told}"));
+        check("{}", Ok(serde_json::json!({})));
+        check("dryRun: null", Ok(serde_json::json!({})));
+        let options = serde_json::json!({"kind": "DeleteOptions", "apiVersion": "example.com/v1", "dryRun": ["All"]});
+        check(&options.to_string(), Ok(options.clone()));
     }
 
     #[test]
@@ -187,5 +247,9 @@ mod tests {
         let digits = "9".repeat(100_000);
         assert!(check(&format!("{{\"a\": {digits}}}")).is_err());
         assert_eq!(parse_json(b"{\"a\": \"\xff\"}").map_err(|status| status.code), Err(400));
+        let told = |text: &str| parse_json(text.as_bytes()).unwrap_err().message;
+        let couldnt = "couldn't get version/kind; json parse error";
+        assert_eq!(told(""), format!("{couldnt}: unexpected end of JSON input"));
+        assert_eq!(told("kind: Pod"), format!("{couldnt}: invalid character 'k' looking for beginning of value"));
     }
 }

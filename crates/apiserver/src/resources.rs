@@ -293,15 +293,10 @@ impl On<'_> {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let (value, _) = decode::parse(&self.call.parts.headers, &bytes, ("meta.k8s.io", "v1", "DeleteOptions"))?;
-        if !value.is_object() {
-            return Err(Status::bad_request("the body of a deletion must be an object: DeleteOptions"));
-        }
+        let (value, _) = decode::parse(&self.call.parts.headers, &bytes, decode::DELETE_OPTIONS)?;
+        let value = decode::delete_options(value)?;
         self.call.record.iter().for_each(|record| record.asked(&value));
-        match apimachinery::meta::kind(&value) {
-            "" | "DeleteOptions" => Ok(Some(value)),
-            other => Err(Status::bad_request(format!("decoded object cannot be converted to DeleteOptions: it is a {other}"))),
-        }
+        Ok(Some(value))
     }
 
     fn written(&self, written: registry::Written) -> Response<Body> {

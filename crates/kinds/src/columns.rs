@@ -2,6 +2,7 @@
 
 use apimachinery::table::ColumnDefinition;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 pub(crate) const AGE_DESCRIPTION: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.";
@@ -86,6 +87,14 @@ impl<K> Column<K> {
     pub const fn wide(name: &'static str, description: &'static str, cell: fn(&K, Timestamp) -> Value) -> Self {
         Self { def: column(name, "string", "", description, 1), cell: Cell::Of(cell) }
     }
+}
+
+/// The name of a class, and whether it is the one that is taken when none is named: one of the annotations `default` says so.
+pub(crate) fn class_name(metadata: &ObjectMeta, default: &[&str]) -> Value {
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let notes = metadata.annotations.as_ref();
+    let is_default = |key: &&str| notes.and_then(|notes| notes.get(*key)).is_some_and(|value| value == "true");
+    if default.iter().any(is_default) { format!("{name} (default)").into() } else { name.into() }
 }
 
 /// The table of `autoscaling/v1 Scale`, which is a view of objects of several kinds and not a kind itself.
@@ -190,6 +199,7 @@ mod tests {
         check("NetworkPolicy", "Name|Pod-Selector|Age");
         check("IPAddress", "Name|ParentRef");
         check("ServiceCIDR", "Name|CIDRs|Age");
+        check("ClusterTrustBundle", "Name|SignerName");
         check("ResourceClaim", "Name|State|Age");
         check("ResourceClaimTemplate", "Name|Age");
         check("ResourceSlice", "Name|Node|Driver|Pool|Age");

@@ -22,7 +22,6 @@ pub use version::{CustomVersion, DefinitionError, version_priority, versions};
 use crate::def::{KindDef, Names};
 use crate::strategy::{Fields, Strategy};
 use crate::sub::ScalePaths;
-use crate::util::keep_all_but;
 
 /// One version of a custom resource.
 pub struct CustomKind {
@@ -70,13 +69,6 @@ impl Strategy for CustomKind {
     fn prepare_create(&self, _: &mut Value) {}
 
     fn prepare_update(&self, _: &mut Value, _: &Value) {}
-
-    fn prepare_status(&self, object: &mut Value, old: &Value) {
-        // Of the metadata, a status brings who has set what in it, and nothing else.
-        if let (Some(metadata), Some(old)) = (object.get_mut("metadata"), old.get("metadata")) {
-            keep_all_but(metadata, old, &["managedFields", "resourceVersion"]);
-        }
-    }
 
     fn validate(&self, object: &Value, _: &mut Vec<String>) -> Errors {
         let mut errors = self.schema.validate(object);

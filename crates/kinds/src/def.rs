@@ -160,8 +160,10 @@ pub struct KindDef {
     pub expires: bool,
     /// `metadata.generation` counts changes of everything but metadata and status.
     pub generation: bool,
-    /// It counts changes of annotations, too.
-    pub generation_of_annotations: bool,
+    /// It counts changes of these maps of the metadata, too.
+    pub generation_of: &'static [&'static str],
+    /// Pointer of the number by which the rows of a table are in order, before names.
+    pub rows_by: Option<&'static str>,
     /// What of the metadata stays as it is when the status is updated.
     pub status_keeps: StatusKeeps,
     /// PUT of a missing object creates it.
@@ -221,7 +223,8 @@ impl KindDef {
             ephemeral: false,
             expires: false,
             generation: false,
-            generation_of_annotations: false,
+            generation_of: &[],
+            rows_by: None,
             status_keeps: StatusKeeps::Nothing,
             create_on_update: false,
             versioned: false,
@@ -356,10 +359,17 @@ impl KindDef {
         self
     }
 
-    /// Counts generations, of annotations too (upstream: `deploymentStrategy.PrepareForUpdate`).
-    pub const fn generation_of_annotations(mut self) -> Self {
-        self.generation_of_annotations = true;
+    /// Counts generations, of these maps of the metadata too (upstream: `deploymentStrategy.PrepareForUpdate`,
+    /// `endpointSliceStrategy.PrepareForUpdate`).
+    pub const fn generation_of(mut self, maps: &'static [&'static str]) -> Self {
+        self.generation_of = maps;
         self.generation()
+    }
+
+    /// The rows of tables are in the order of this number.
+    pub const fn rows_by(mut self, pointer: &'static str) -> Self {
+        self.rows_by = Some(pointer);
+        self
     }
 
     /// Updates name a version.

@@ -157,8 +157,7 @@ mod tests {
                 seen += created;
             }
         }
-        // Of StatefulSets upstream looks at the labels of the template only.
-        assert_eq!(seen, POD_SPECS.len() - 1);
+        assert_eq!(seen, POD_SPECS.len());
     }
 
     /// Pointers to specifications of pods below a type.

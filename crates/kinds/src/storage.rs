@@ -12,9 +12,6 @@ mod volume_attributes_class;
 use std::collections::BTreeMap;
 
 use apimachinery::field::{Error, Errors, Path};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
-use crate::rules;
 
 /// Most parameters of a class.
 const MAX_PARAMETERS: usize = 512;
@@ -54,12 +51,4 @@ fn no_updates<T: PartialEq>(field: &str, new: &T, old: &T, errors: &mut Errors) 
     if new != old {
         errors.push(Error::forbidden(&Path::new(field), format!("updates to {field} are forbidden.")));
     }
-}
-
-/// The name of a class, and whether it is the one that is taken when none is named.
-fn class_name(metadata: &ObjectMeta, default: &[&str]) -> String {
-    let name = rules::text(&metadata.name);
-    let notes = metadata.annotations.as_ref();
-    let is_default = |key: &&str| notes.and_then(|notes| notes.get(*key)).is_some_and(|value| value == "true");
-    if default.iter().any(is_default) { format!("{name} (default)") } else { name.to_owned() }
 }

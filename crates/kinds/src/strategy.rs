@@ -78,6 +78,11 @@ pub trait Strategy: Send + Sync {
 
     /// One row of the table form.
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value>;
+
+    /// The `conditions` of a row.
+    fn row_conditions(&self, _object: &Value) -> Vec<Value> {
+        Vec::new()
+    }
 }
 
 /// The rules of a kind: part of the program, or made of what a user has defined.

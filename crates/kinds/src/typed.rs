@@ -104,6 +104,11 @@ pub trait Kind: Decode + 'static {
     fn columns() -> &'static [Column<Self>] {
         &[]
     }
+
+    /// The `conditions` of a row of the table.
+    fn row_conditions(_object: &Value) -> Vec<Value> {
+        Vec::new()
+    }
 }
 
 /// Adapts a [`Kind`].
@@ -269,6 +274,10 @@ impl<K: Kind> Strategy for Typed<K> {
             Cell::Of(cell) => typed.as_ref().map_or(Value::Null, |typed| cell(typed, now)),
         };
         all_columns::<K>().into_iter().map(cell).collect()
+    }
+
+    fn row_conditions(&self, object: &Value) -> Vec<Value> {
+        K::row_conditions(object)
     }
 }
 

@@ -26,6 +26,12 @@ pub fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
+/// Whether a pod as a whole can ask for it, beside what its containers ask for (KEP-2837). Devices and local storage are their
+/// containers' alone.
+pub fn is_pod_level(name: &str) -> bool {
+    ["cpu", "memory"].contains(&name) || name.starts_with("hugepages-")
+}
+
 /// The amount; nothing when it is none (the API has validated it).
 pub fn parse(quantity: &ApiQuantity) -> Quantity {
     Quantity::parse(&quantity.0).unwrap_or(Quantity::ZERO)

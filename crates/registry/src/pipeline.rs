@@ -370,9 +370,11 @@ pub(crate) fn without_managed_fields<T>(object: &mut Value, rules: impl FnOnce(&
 /// Without a status of its own, a custom resource's status is like any other field.
 pub(crate) fn count_generation(res: &Served, object: &mut Value, old: &Value) {
     let has_status = res.def.has_status() || !res.def.status_is_optional;
-    let annotations = |object| meta::annotations(object).filter(|annotations| !annotations.is_empty());
-    let is_annotated = res.def.generation_of_annotations && annotations(object) != annotations(old);
-    if is_annotated || !wanted(object, has_status).eq(wanted(old, has_status)) {
+    let changed = |key: &&str| {
+        let map = |object| meta::metadata(object).and_then(|all| all.get(*key)?.as_object()).filter(|map| !map.is_empty());
+        map(object) != map(old)
+    };
+    if res.def.generation_of.iter().any(changed) || !wanted(object, has_status).eq(wanted(old, has_status)) {
         meta::set_generation(object, meta::generation(old) + 1);
     }
 }

@@ -38,7 +38,7 @@ const MEMBERS: &[&str] = &["op", "path", "from", "value"];
 /// # Errors
 /// As [`parse_operations`], and 400 where the members of an operation have other types, in the words of upstream's strict decoder.
 pub fn strict_operations(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
-    let (operations, duplicates) = schema::parse_strict(body).map_err(|error| super::unreadable(&error))?;
+    let (operations, duplicates) = schema::parse_strict(body).map_err(|error| super::unreadable(body, &error))?;
     let list = operations.as_array().ok_or_else(|| super::wrong_type(&operations, "[]handlers.jsonPatchOp"))?;
     let mut unknown = false;
     for operation in list.iter().filter(|operation| !operation.is_null()) {

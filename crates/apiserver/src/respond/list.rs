@@ -36,7 +36,11 @@ const PIECE: usize = 64 << 10;
 const OBJECTS: usize = 256;
 
 /// A list of a resource.
-pub(crate) async fn list(accept: Accept, resource: &Arc<Served>, list: List, query: &str) -> Response<Body> {
+pub(crate) async fn list(accept: Accept, resource: &Arc<Served>, mut list: List, query: &str) -> Response<Body> {
+    if let (Shape::Table { .. }, Some(number)) = (&accept.shape, resource.def.rows_by) {
+        // Names are in order already.
+        list.entries.sort_by_cached_key(|entry| entry.value().pointer(number).and_then(Value::as_i64));
+    }
     let mut own = Map::new();
     own.insert("resourceVersion".into(), list.revision.to_string().into());
     own.extend(list.continue_token.map(|token| ("continue".to_owned(), token.into())));
@@ -131,13 +135,18 @@ impl Items {
             Shape::Object => entry.json.to_vec(),
             Shape::Metadata { beta } | Shape::MetadataList { beta } => metadata(beta),
             Shape::Table { beta } => {
-                let cells = Value::from(self.resource.strategy.row(&entry.value(), self.now)).to_string();
+                let (object, strategy) = (entry.value(), &self.resource.strategy);
+                let cells = Value::from(strategy.row(&object, self.now)).to_string();
+                let conditions = match strategy.row_conditions(&object) {
+                    none if none.is_empty() => String::new(),
+                    conditions => format!(r#","conditions":{}"#, Value::from(conditions)),
+                };
                 let object = match self.include {
                     IncludeObject::None => b"null".to_vec(),
                     IncludeObject::Object => entry.json.to_vec(),
                     IncludeObject::Metadata => metadata(beta),
                 };
-                [br#"{"cells":"#, cells.as_bytes(), br#","object":"#, &object, b"}"].concat()
+                [br#"{"cells":"#, cells.as_bytes(), conditions.as_bytes(), br#","object":"#, &object, b"}"].concat()
             }
         }
     }

@@ -75,7 +75,8 @@ pub(crate) fn table(
     let is_scale = objects.first().is_some_and(|object| meta::kind(object) == "Scale");
     let columns = if is_scale { kinds::scale_columns() } else { resource.strategy.columns() };
     let cells = |object: &Value| if is_scale { kinds::scale_row(object, now) } else { resource.strategy.row(object, now) };
-    let row = |object: Value| Row { cells: cells(&object), object };
+    let conditions = |object: &Value| if is_scale { Vec::new() } else { resource.strategy.row_conditions(object) };
+    let row = |object: Value| Row { cells: cells(&object), conditions: conditions(&object), object };
     let table = Table { columns, rows: objects.into_iter().map(row).collect(), metadata: own };
     let mut value = table.to_value(include);
     if beta {

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use serde_json::{Value, json};
 
-use crate::server::{Answer, Server, admin, config_map, namespace, start};
+use crate::server::{Answer, Server, admin, config_map, namespace, populated_namespace, start};
 
 const PATH: &str = "/api/v1/namespaces/n/configmaps";
 const TABLE: &str = "accept: application/json;as=Table;v=v1;g=meta.k8s.io";
@@ -29,6 +29,51 @@ fn check_indented(answer: &Answer) -> Value {
     let value = answer.json();
     assert_eq!(text(answer), serde_json::to_string_pretty(&schema::Ordered::new(schema::Schema::builtin(), &value)).unwrap());
     value
+}
+
+/// Upstream's printers: rows of FlowSchemas are in the order in which they match, whatever their names.
+#[tokio::test]
+async fn rows_in_an_order_of_their_own() {
+    let server = start(true).await;
+    let path = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
+    let precedence = [("a", 900), ("b", 200), ("c", 900), ("d", 100)];
+    for (name, precedence) in precedence {
+        let spec = json!({"priorityLevelConfiguration": {"name": "x"}, "matchingPrecedence": precedence});
+        let schema = json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": {"name": name, "labels": {"own": "y"}}, "spec": spec});
+        assert_eq!(admin(&server.api, &format!("POST {path}\n\n{schema}")).await.code, 201);
+    }
+    let names = async |accept: &str, items: &str, pointer: &str| -> Vec<Value> {
+        let list = admin(&server.api, &format!("GET {path}?labelSelector=own\n{accept}")).await.json();
+        list[items].as_array().unwrap().iter().map(|item| item.pointer(pointer).unwrap().clone()).collect()
+    };
+    assert_eq!(names(TABLE, "rows", "/cells/0").await, ["d", "b", "a", "c"]);
+    assert_eq!(names("accept: application/json", "items", "/metadata/name").await, ["a", "b", "c", "d"]);
+}
+
+/// Upstream's `podSuccessConditions` and `podFailedConditions`, in lists and of one pod.
+#[tokio::test]
+async fn rows_of_pods_that_have_ended_say_so() {
+    let server = start(true).await;
+    let api = &server.api;
+    populated_namespace(api, "n").await;
+    let path = "/api/v1/namespaces/n/pods";
+    for (name, phase) in [("a", "Succeeded"), ("b", "Failed"), ("c", "Running")] {
+        let spec = json!({"containers": [{"name": "c", "image": "x"}]});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+        assert_eq!(admin(api, &format!("POST {path}\n\n{pod}")).await.code, 201);
+        let status = json!({"status": {"phase": phase}});
+        let request = format!("PATCH {path}/{name}/status\ncontent-type: application/merge-patch+json");
+        assert_eq!(admin(api, &format!("{request}\n\n{status}")).await.code, 200);
+    }
+    let told =
+        |reason: &str, message: &str| json!([{"type": "Completed", "status": "True", "reason": reason, "message": message}]);
+    let expected =
+        [told("Succeeded", "The pod has completed successfully."), told("Failed", "The pod failed."), Value::Null].to_vec();
+    let list = admin(api, &format!("GET {path}\n{TABLE}")).await.json();
+    let rows = list["rows"].as_array().unwrap().iter().map(|row| row["conditions"].clone());
+    assert_eq!(rows.collect::<Vec<_>>(), expected);
+    let one = admin(api, &format!("GET {path}/a\n{TABLE}")).await.json();
+    assert_eq!(one["rows"][0]["conditions"], expected[0]);
 }
 
 #[tokio::test]

@@ -34,6 +34,46 @@ async fn objects() {
     assert_eq!(admin(api, &format!("GET {path}/m")).await.code, 404);
 }
 
+/// Options of a deletion that cannot be read may be what keeps the object: nothing goes.
+#[tokio::test]
+async fn deletions_that_cannot_be_read() {
+    let server = start(true).await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let path = "/api/v1/namespaces/n/configmaps";
+    admin(api, &format!("POST {path}\n\n{}", config_map("m"))).await;
+    let refused = async |path: &str, options: &str| {
+        let answer = admin(api, &format!("DELETE {path}\n\n{options}")).await;
+        assert_eq!((answer.code, answer.json()["reason"].as_str()), (400, Some("BadRequest")), "{options}");
+    };
+    for options in [r#"{"kind":"DeleteOptions","apiVersion":"v1","dryRun":"All"}"#, r#"{"preconditions":{"uid":5}}"#] {
+        refused(&format!("{path}/m"), options).await;
+        refused(path, options).await;
+    }
+    assert_eq!(admin(api, &format!("GET {path}/m")).await.code, 200);
+    // Clients name the group that they delete in.
+    let options = json!({"kind": "DeleteOptions", "apiVersion": "example.com/v1", "propagationPolicy": "Background"});
+    assert_eq!(admin(api, &format!("DELETE {path}/m\n\n{options}")).await.code, 200);
+}
+
+/// Upstream's `endpointSliceStrategy.PrepareForUpdate`: labels of a slice count as what it says, annotations do not.
+#[tokio::test]
+async fn labels_of_a_slice_are_a_change_of_it() {
+    let server = start(true).await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let path = "/apis/discovery.k8s.io/v1/namespaces/n/endpointslices";
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "s"}, "addressType": "IPv4", "endpoints": []});
+    assert_eq!(admin(api, &format!("POST {path}\n\n{slice}")).await.code, 201);
+    for (change, generation) in
+        [(json!({"annotations": {"a": "b"}}), 1), (json!({"labels": {"a": "b"}}), 2), (json!({"labels": {"a": "b"}}), 2)]
+    {
+        let body = json!({"metadata": change});
+        let patched = admin(api, &format!("PATCH {path}/s\ncontent-type: application/merge-patch+json\n\n{body}")).await;
+        assert_eq!(patched.json()["metadata"]["generation"], generation, "{body}");
+    }
+}
+
 /// Pods can be bound through the collection that is older than their sub-resource (`LegacyBindingREST`).
 #[tokio::test]
 async fn bindings() {

@@ -19,7 +19,7 @@ impl Kind for Deployment {
     const DEF: KindDef = KindDef::new("apps", "v1", "Deployment", "deployments", "deployment")
         .short(&["deploy"])
         .in_all()
-        .generation_of_annotations()
+        .generation_of(&["annotations"])
         .status_reads(&[])
         .status_keeps_labels()
         .subresources(&[Sub::SCALE, Sub::STATUS]);

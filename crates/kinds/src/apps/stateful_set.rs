@@ -1,5 +1,7 @@
 //! StatefulSet: pods with names, and storage that stays.
 
+mod claims;
+
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::labels::{Selector, validate_label_selector};
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus, StatefulSetUpdateStrategy};
@@ -60,6 +62,10 @@ impl Kind for StatefulSet {
         if !service.is_empty() {
             rules::dns_label(&Path::new("spec").child("serviceName"), service, errors);
         }
+        if let Some(spec) = &self.spec {
+            errors.extend(claims::wrong(spec));
+            errors.extend(claims::wrong_pod(spec));
+        }
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {
@@ -76,6 +82,12 @@ impl Kind for StatefulSet {
         };
         if fixed(new) != fixed(old) {
             errors.push(Error::forbidden(&Path::new("spec"), UPDATABLE));
+        }
+        // These rules are younger than sets may be: one that was wrong before may still be changed, its template, too.
+        for rules in [claims::wrong, claims::wrong_pod] {
+            if rules(old).is_empty() {
+                errors.extend(rules(new));
+            }
         }
     }
 

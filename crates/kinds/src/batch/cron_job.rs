@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::job;
 use crate::columns::Column;
-use crate::core::pod;
 use crate::def::KindDef;
 use crate::rules::{self, text};
 use crate::sub::Sub;
@@ -33,7 +32,7 @@ impl Kind for CronJob {
         set_default(spec, "suspend", false);
         set_default(spec, "successfulJobsHistoryLimit", 3);
         set_default(spec, "failedJobsHistoryLimit", 1);
-        pod::default_template(child_object(child_object(child_object(spec, "jobTemplate"), "spec"), "template"));
+        job::default_template_spec(child_object(child_object(spec, "jobTemplate"), "spec"));
     }
 
     fn validate_create(&self, errors: &mut Errors) {
@@ -214,6 +213,16 @@ mod tests {
         assert_eq!((limits, spec.suspend, text(&spec.concurrency_policy)), ((Some(3), Some(1)), Some(false), "Allow"));
         let job = spec.job_template.spec.unwrap();
         assert_eq!((job.completions, job.template.spec.unwrap().dns_policy.as_deref()), (None, Some("ClusterFirst")));
+    }
+
+    /// KEP-3329: the status of a pattern is True where nothing is said, in a template of jobs as in a job.
+    #[test]
+    fn failure_policies_match_what_is_true() {
+        let rule = json!({"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]});
+        let change = json!({"spec": {"jobTemplate": {"spec": {"podFailurePolicy": {"rules": [rule]}}}}});
+        let policy = cron(change.clone()).spec.job_template.spec.unwrap().pod_failure_policy.unwrap();
+        assert_eq!(policy.rules[0].on_pod_conditions.as_ref().unwrap()[0].status.as_deref(), Some("True"));
+        check(change, &[]);
     }
 
     #[test]

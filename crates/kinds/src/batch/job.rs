@@ -42,6 +42,16 @@ const MANY_PODS: i32 = 10_000;
 /// The API of version 1 is older than garbage collection.
 const ORPHANS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 
+/// Defaults of jobs and of templates of jobs. What else a job gets, it gets when it is made of its template.
+pub(super) fn default_template_spec(spec: &mut Value) {
+    if let Some(policy) = spec.get_mut("podFailurePolicy") {
+        for rule in each(policy, "rules") {
+            each(rule, "onPodConditions").for_each(|pattern| set_zero(pattern, "status", "True"));
+        }
+    }
+    pod::default_template(child_object(spec, "template"));
+}
+
 impl Kind for Job {
     const DEF: KindDef = KindDef::new("batch", "v1", "Job", "jobs", "job")
         .in_all()
@@ -69,12 +79,7 @@ impl Kind for Job {
         let policy = spec.get("podFailurePolicy").is_some_and(|policy| !policy.is_null());
         set_default(spec, "podReplacementPolicy", if policy { "Failed" } else { "TerminatingOrFailed" });
         set_default(spec, "manualSelector", false);
-        if let Some(policy) = spec.get_mut("podFailurePolicy") {
-            for rule in each(policy, "rules") {
-                each(rule, "onPodConditions").for_each(|pattern| set_zero(pattern, "status", "True"));
-            }
-        }
-        pod::default_template(child_object(spec, "template"));
+        default_template_spec(spec);
     }
 
     /// The pods of a job are those with its uid, unless its author selects them.

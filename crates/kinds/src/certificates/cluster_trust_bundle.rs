@@ -43,7 +43,7 @@ impl Kind for ClusterTrustBundle {
     fn columns() -> &'static [Column<Self>] {
         const {
             let description = "signerName indicates the associated signer, if any.";
-            &[Column::new("SignerName", description, |bundle, _| or_none(rules::text(&bundle.spec.signer_name)))]
+            &[Column::NAME, Column::new("SignerName", description, |bundle, _| or_none(rules::text(&bundle.spec.signer_name)))]
         }
     }
 }

@@ -84,13 +84,18 @@ impl Kind for Endpoints {
     }
 }
 
-/// Every port at every address. There may be very many: whoever wants a few takes no more.
+/// Every address of every port. There may be very many: whoever wants a few takes no more.
 fn places(subset: &EndpointSubset) -> impl Iterator<Item = String> {
-    list(&subset.addresses).iter().flat_map(|address| {
-        let bare = list(&subset.ports).is_empty().then(|| address.ip.clone());
-        let ports = list(&subset.ports).iter().map(|port| format!("{}:{}", address.ip, port.port));
-        ports.chain(bare)
-    })
+    let addresses = list(&subset.addresses).iter();
+    let bare = list(&subset.ports).is_empty().then(|| addresses.clone().map(|address| address.ip.clone()));
+    let at = move |port: &EndpointPort| {
+        let port = port.port;
+        addresses.clone().map(move |address| match address.ip.contains(':') {
+            true => format!("[{}]:{port}", address.ip),
+            false => format!("{}:{port}", address.ip),
+        })
+    };
+    list(&subset.ports).iter().flat_map(at).chain(bare.into_iter().flatten())
 }
 
 fn validate_address(address: &EndpointAddress, path: &Path, errors: &mut Errors) {
@@ -124,7 +129,7 @@ fn validate_port(port: &EndpointPort, named: bool, path: &Path, errors: &mut Err
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check, check_warnings};
+    use crate::testing::{check, check_row, check_warnings};
     use serde_json::{Value, json};
 
     /// KEP-4858, "API Warnings".
@@ -142,6 +147,21 @@ mod tests {
                 "subsets[0].notReadyAddresses[0].ip: IPv6 address \"FD00::2\" should be in RFC 5952 canonical format (\"fd00::2\")",
             ],
         );
+    }
+
+    /// Upstream's `formatEndpoints`: ports first, and addresses of IPv6 in brackets.
+    #[test]
+    fn cells() {
+        let check = |subset: Value, expected: &str| {
+            let object = json!({"metadata": {"name": "e"}, "subsets": [subset]});
+            check_row::<Endpoints>(object, &format!("e|{expected}|<unknown>"));
+        };
+        let ip = |ip: &str| json!({"ip": ip});
+        let addresses = [ip("10.0.0.1"), ip("10.0.0.2"), ip("fd00::1"), ip("10.0.0.4")];
+        let ports = [json!({"port": 1}), json!({"port": 2})];
+        check(json!({"addresses": addresses, "ports": ports}), "10.0.0.1:1,10.0.0.2:1,[fd00::1]:1 + 5 more...");
+        check(json!({"addresses": addresses[..1], "ports": ports}), "10.0.0.1:1,10.0.0.1:2");
+        check(json!({"addresses": addresses[..3]}), "10.0.0.1,10.0.0.2,fd00::1");
     }
 
     #[test]

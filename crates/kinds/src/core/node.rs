@@ -2,8 +2,10 @@
 
 mod validate;
 
+use std::collections::BTreeSet;
+
 use apimachinery::field::Errors;
-use k8s_openapi::api::core::v1::{Node, NodeAddress};
+use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeSystemInfo};
 use serde_json::Value;
 
 use crate::columns::Column;
@@ -79,7 +81,7 @@ impl Kind for Node {
                 Column::new("Roles", "The roles of the node", |node, _| or_none(roles(node))),
                 Column::AGE,
                 Column::new("Version", "Kubelet Version reported by the node.", |node, _| {
-                    info(node, |info| &info.kubelet_version)
+                    info(node).map(|info| info.kubelet_version.as_str()).unwrap_or_default().into()
                 }),
                 Column::wide("Internal-IP", "Address of the node inside the cluster.", |node, _| {
                     or_none(address(node, "InternalIP"))
@@ -88,13 +90,13 @@ impl Kind for Node {
                     or_none(address(node, "ExternalIP"))
                 }),
                 Column::wide("OS-Image", "OS Image reported by the node from /etc/os-release.", |node, _| {
-                    info(node, |info| &info.os_image)
+                    or_unknown(info(node).map(|info| info.os_image.clone()))
                 }),
                 Column::wide("Kernel-Version", "Kernel Version reported by the node.", |node, _| {
-                    info(node, |info| &info.kernel_version)
+                    or_unknown(info(node).map(kernel))
                 }),
                 Column::wide("Container-Runtime", "ContainerRuntime Version reported by the node.", |node, _| {
-                    info(node, |info| &info.container_runtime_version)
+                    or_unknown(info(node).map(|info| info.container_runtime_version.clone()))
                 }),
             ]
         }
@@ -115,16 +117,15 @@ fn ready(node: &Node) -> String {
     words.join(",")
 }
 
+/// In order, once each.
 fn roles(node: &Node) -> String {
-    let mut roles = Vec::new();
-    for (key, value) in node.metadata.labels.iter().flatten() {
-        match key.strip_prefix("node-role.kubernetes.io/") {
-            Some(role) if !role.is_empty() => roles.push(role),
-            _ if key == "kubernetes.io/role" && !value.is_empty() => roles.push(value),
-            _ => {}
-        }
-    }
-    roles.join(",")
+    let role = |(key, value): (&String, &String)| match key.strip_prefix("node-role.kubernetes.io/") {
+        Some(role) => Some(role.to_owned()),
+        None => (key == "kubernetes.io/role").then(|| value.clone()),
+    };
+    let roles: BTreeSet<String> =
+        node.metadata.labels.iter().flatten().filter_map(role).filter(|role| !role.is_empty()).collect();
+    roles.into_iter().collect::<Vec<_>>().join(",")
 }
 
 fn address(node: &Node, kind: &str) -> String {
@@ -133,16 +134,49 @@ fn address(node: &Node, kind: &str) -> String {
     found.map(|address| address.address.clone()).unwrap_or_default()
 }
 
-fn info(node: &Node, pick: fn(&k8s_openapi::api::core::v1::NodeSystemInfo) -> &String) -> Value {
-    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
-    info.map_or_else(|| "<unknown>".into(), |info| pick(info).clone().into())
+fn info(node: &Node) -> Option<&NodeSystemInfo> {
+    node.status.as_ref().and_then(|status| status.node_info.as_ref())
+}
+
+/// `6.8.0-51-generic (amd64)`.
+fn kernel(info: &NodeSystemInfo) -> String {
+    match (info.kernel_version.as_str(), info.architecture.as_str()) {
+        ("", _) => String::new(),
+        (version, "") => version.to_owned(),
+        (version, architecture) => format!("{version} ({architecture})"),
+    }
+}
+
+fn or_unknown(text: Option<String>) -> Value {
+    text.filter(|text| !text.is_empty()).unwrap_or_else(|| "<unknown>".to_owned()).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::strategy::Strategy;
     use crate::testing::check_warnings;
+    use crate::typed::Typed;
     use serde_json::json;
+
+    /// The cells of `kubectl get nodes -o wide`, after name and status (upstream: `printNode`).
+    #[test]
+    fn cells() {
+        let check = |labels: Value, info: Value, expected: [&str; 7]| {
+            let node = json!({"metadata": {"name": "n", "labels": labels}, "status": {"nodeInfo": info}});
+            let row = Typed::<Node>::new().row(&node, jiff::Timestamp::UNIX_EPOCH);
+            assert_eq!(json!([row[2], row[4], row[5], row[6], row[7], row[8], row[9]]), json!(expected));
+        };
+        let node_info = |kernel: &str, rest: &str| {
+            json!({"architecture": "amd64", "bootID": "", "containerRuntimeVersion": rest, "kernelVersion": kernel,
+            "kubeProxyVersion": "", "kubeletVersion": rest, "machineID": "", "operatingSystem": "linux", "osImage": rest, "systemUUID": ""})
+        };
+        let roles = json!({"kubernetes.io/role": "z", "node-role.kubernetes.io/a": "", "node-role.kubernetes.io/b": ""});
+        check(roles, node_info("6.8.0", "v1"), ["a,b,z", "v1", "<none>", "<none>", "v1", "6.8.0 (amd64)", "v1"]);
+        let unknown = ["<none>", "", "<none>", "<none>", "<unknown>", "<unknown>", "<unknown>"];
+        check(json!({}), node_info("", ""), unknown);
+        check(json!({}), Value::Null, unknown);
+    }
 
     /// Upstream's `fieldIsDeprecatedWarnings`.
     #[test]

@@ -23,6 +23,7 @@ pub(crate) use warnings::{new_label, of_name, of_template, renamed_label};
 pub use validate::tolerations;
 pub(crate) use validate::{
     PROTOCOLS, TAINT_EFFECTS, host_path, node_selector, validate_overhead, validate_template, validate_template_metadata,
+    validate_template_pod,
 };
 
 use crate::columns::Column;
@@ -99,11 +100,12 @@ impl Kind for Pod {
         }
     }
 
-    /// The class of service is set once, by the server; a writer that does not know it leaves it as it is.
+    /// The class of service is set once, by the server; a writer that does not know it leaves it as it is, and so what was observed.
     fn prepare_status(object: &mut Value, old: &Value) {
         if let Some(class) = old.pointer("/status/qosClass") {
             set_default(&mut object["status"], "qosClass", class.clone());
         }
+        status::keep_generations(object, old);
     }
 
     /// What the spec says unless the options say otherwise, none when nothing runs (Pod Lifecycle, "Termination of Pods").
@@ -155,6 +157,10 @@ impl Kind for Pod {
     fn columns() -> &'static [Column<Self>] {
         columns::COLUMNS
     }
+
+    fn row_conditions(object: &Value) -> Vec<Value> {
+        columns::conditions(text(object, "/status/phase"))
+    }
 }
 
 /// The condition of a pod that nobody schedules before its gates are gone (KEP-3521), as the server of upstream notes it.
@@ -187,6 +193,34 @@ mod tests {
         assert_eq!(reason(json!({"schedulingGates": [{"name": "example.com/quota"}]})).as_deref(), Some("SchedulingGated"));
         assert_eq!(reason(json!({"schedulingGates": []})), None);
         assert_eq!(reason(json!({})), None);
+    }
+
+    /// Upstream's TestPodStatusUpdate cases of `preserveOldObservedGeneration`.
+    #[test]
+    fn what_was_observed_stays() {
+        let check = |old: Value, new: Value, expected: Value| {
+            let mut object = json!({"status": new});
+            Pod::prepare_status(&mut object, &json!({"status": old}));
+            assert_eq!(object["status"], expected);
+        };
+        let condition = |ty: &str, generation: Option<i64>| match generation {
+            Some(generation) => json!({"type": ty, "observedGeneration": generation}),
+            None => json!({"type": ty}),
+        };
+        check(json!({"observedGeneration": 3}), json!({}), json!({"observedGeneration": 3}));
+        check(json!({"observedGeneration": 3}), json!({"observedGeneration": 0}), json!({"observedGeneration": 3}));
+        check(json!({"observedGeneration": 3}), json!({"observedGeneration": 4}), json!({"observedGeneration": 4}));
+        check(json!({}), json!({}), json!({}));
+        let old = [condition("Ready", Some(1)), condition("Ready", Some(2)), condition("PodScheduled", Some(1))];
+        let new =
+            [condition("PodScheduled", None), condition("Ready", Some(5)), condition("Ready", None), condition("Other", None)];
+        let expected = [
+            condition("PodScheduled", Some(1)),
+            condition("Ready", Some(5)),
+            condition("Ready", Some(2)),
+            condition("Other", None),
+        ];
+        check(json!({"conditions": old}), json!({"conditions": new}), json!({"conditions": expected}));
     }
 
     /// The class of a stored pod is that by which its kubelet treats it, as both ask the same rule.

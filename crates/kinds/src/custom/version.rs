@@ -8,7 +8,7 @@ use structural::{JsonPath, PathError, Structural, Unusable};
 
 use super::CustomKind;
 use super::columns::Columns;
-use crate::def::{KindDef, Names, UnqualifiedFinalizers};
+use crate::def::{KindDef, Names, StatusKeeps, UnqualifiedFinalizers};
 use crate::strategy::Strategy;
 use crate::sub::{ScalePaths, Sub};
 use crate::util::text;
@@ -83,6 +83,7 @@ fn def(definition: &Value, version: &Value, terminating: bool) -> KindDef {
     def.categories = names("categories");
     def.namespaced = text(definition, "/spec/scope") == "Namespaced";
     def.status_is_optional = true;
+    def.status_keeps = StatusKeeps::Metadata;
     def.subresources = subresources(version).into();
     if let Some(scale) = version.pointer("/subresources/scale") {
         def.scale = scale_paths(scale);

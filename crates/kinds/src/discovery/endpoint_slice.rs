@@ -32,7 +32,7 @@ const MANAGERS: &[&str] = &["endpointslice-controller.k8s.io", "endpointslicemir
 impl Kind for EndpointSlice {
     const DEF: KindDef = KindDef::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice")
         .create_on_update()
-        .generation();
+        .generation_of(&["labels"]);
 
     fn apply_defaults(object: &mut Value) {
         for port in each(object, "ports") {

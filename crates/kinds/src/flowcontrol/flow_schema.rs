@@ -28,6 +28,7 @@ impl Kind for FlowSchema {
         .generation()
         .versioned()
         .status_keeps_metadata()
+        .rows_by("/spec/matchingPrecedence")
         .subresources(&[Sub::STATUS]);
 
     fn apply_defaults(object: &mut Value) {

@@ -4,11 +4,13 @@ use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::api::networking::v1::{IngressClass, IngressClassParametersReference};
 use serde_json::Value;
 
-use crate::columns::Column;
+use crate::columns::{Column, class_name};
 use crate::def::KindDef;
 use crate::rules::{self, text};
 use crate::typed::Kind;
 use crate::util::set_default;
+
+const DEFAULT: &[&str] = &["ingressclass.kubernetes.io/is-default-class"];
 
 const MAX_CONTROLLER: usize = 250;
 
@@ -41,6 +43,7 @@ impl Kind for IngressClass {
     fn columns() -> &'static [Column<Self>] {
         const {
             &[
+                Column::named(|class, _| class_name(&class.metadata, DEFAULT)),
                 Column::new("Controller", "Controller that is responsible for handling this class", |class, _| {
                     class.spec.as_ref().map(|spec| text(&spec.controller)).unwrap_or_default().into()
                 }),
@@ -48,6 +51,7 @@ impl Kind for IngressClass {
                     let parameters = class.spec.as_ref().and_then(|spec| spec.parameters.as_ref());
                     parameters.map_or("<none>".to_owned(), show).into()
                 }),
+                Column::AGE,
             ]
         }
     }

@@ -194,6 +194,8 @@ fn ingress_classes() {
             "spec.parameters.scope: Unsupported value: \"World\": supported values: \"Cluster\", \"Namespace\"",
         ],
     );
+    let default = json!({"metadata": {"annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}}});
+    check_row::<IngressClass>(with(&class(json!({})), default), "c (default)|a.example/b|<none>|60s");
     check_update::<IngressClass>(
         class(json!({})),
         class(json!({"controller": "a.example/c"})),

@@ -1,6 +1,7 @@
 //! PriorityClass.
 
 use apimachinery::field::{Error, Errors, Path};
+use apimachinery::meta;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde_json::Value;
 
@@ -8,6 +9,13 @@ use crate::columns::Column;
 use crate::def::KindDef;
 use crate::typed::Kind;
 use crate::util::set_default;
+
+/// What the names of the cluster's own classes begin with.
+const PREFIX: &str = "system-";
+/// The cluster's own classes, and their values.
+const SYSTEM: [(&str, i32); 2] = [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
+/// The highest value of other classes.
+const MAX_VALUE: i32 = 1_000_000_000;
 
 impl Kind for PriorityClass {
     const DEF: KindDef =
@@ -17,13 +25,21 @@ impl Kind for PriorityClass {
         set_default(object, "preemptionPolicy", "PreemptLowerPriority");
     }
 
-    fn validate(&self, errors: &mut Errors) {
+    /// Classes count no changes: their generation is always the first.
+    fn prepare_create(object: &mut Value) {
+        meta::set_generation(object, 1);
+    }
+
+    fn validate_create(&self, errors: &mut Errors) {
         let name = self.metadata.name.as_deref().unwrap_or_default();
-        if name.starts_with("system-") && !["system-node-critical", "system-cluster-critical"].contains(&name) {
-            let detail = "priority class names with 'system-' prefix are reserved for system use only. error: only system priority classes can have the prefix";
+        if !name.starts_with(PREFIX) {
+            if self.value.unwrap_or(0) > MAX_VALUE {
+                let detail = format!("maximum allowed value of a user defined priority is {MAX_VALUE}");
+                errors.push(Error::forbidden(&Path::new("value"), detail));
+            }
+        } else if let Some(wrong) = wrong_system_class(name, self) {
+            let detail = format!("priority class names with '{PREFIX}' prefix are reserved for system use only. error: {wrong}");
             errors.push(Error::forbidden(&Path::new("metadata").child("name"), detail));
-        } else if !name.starts_with("system-") && self.value.unwrap_or(0) > 1_000_000_000 {
-            errors.push(Error::forbidden(&Path::new("value"), "maximum allowed value of a user defined priority is 1000000000"));
         }
         if let Some(policy) =
             self.preemption_policy.as_deref().filter(|policy| !["PreemptLowerPriority", "Never"].contains(policy))
@@ -57,5 +73,57 @@ impl Kind for PriorityClass {
                 }),
             ]
         }
+    }
+}
+
+/// How a class with the prefix differs from the cluster's own one (upstream: `IsKnownSystemPriorityClass`).
+fn wrong_system_class(name: &str, class: &PriorityClass) -> Option<String> {
+    let Some((_, value)) = SYSTEM.iter().find(|(known, _)| *known == name) else {
+        return Some(format!("{name} is not a known system priority class"));
+    };
+    if class.value != Some(*value) {
+        return Some(format!("value of {name} PriorityClass must be {value}"));
+    }
+    (class.global_default == Some(true)).then(|| format!("globalDefault of {name} PriorityClass must be false"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    /// Cases of upstream's TestValidatePriorityClass.
+    #[test]
+    fn names_of_the_cluster() {
+        let check = |name: &str, value: i32, default: bool, expected: &str| {
+            let class =
+                json!({"metadata": {"name": name}, "value": value, "globalDefault": default, "preemptionPolicy": "Never"});
+            let (class, mut errors): (PriorityClass, _) = (serde_json::from_value(class).unwrap(), Errors::new());
+            class.validate_create(&mut errors);
+            assert_eq!(errors.to_string(), expected);
+        };
+        let reserved = |why: &str| {
+            format!(
+                "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. error: {why}"
+            )
+        };
+        check("a", 1_000_000_000, true, "");
+        check("a", 1_000_000_001, false, "value: Forbidden: maximum allowed value of a user defined priority is 1000000000");
+        check("system-node-critical", 2_000_001_000, false, "");
+        check("system-cluster-critical", 2_000_000_000, false, "");
+        check("system-foo", 1, false, &reserved("system-foo is not a known system priority class"));
+        let wrong = "value of system-node-critical PriorityClass must be 2000001000";
+        check("system-node-critical", 1000, false, &reserved(wrong));
+        let wrong = "globalDefault of system-cluster-critical PriorityClass must be false";
+        check("system-cluster-critical", 2_000_000_000, true, &reserved(wrong));
+    }
+
+    /// Upstream's strategy sets the generation of a new class and never counts on.
+    #[test]
+    fn the_first_generation() {
+        let mut class = json!({"metadata": {"name": "a"}});
+        PriorityClass::prepare_create(&mut class);
+        assert_eq!((meta::generation(&class), PriorityClass::DEF.generation), (1, false));
     }
 }

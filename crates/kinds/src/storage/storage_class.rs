@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{TopologySelectorLabelRequirement, TopologySelec
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 
-use crate::columns::Column;
+use crate::columns::{Column, class_name};
 use crate::core::pod::renamed_label;
 use crate::def::KindDef;
 use crate::rules::{self, list};
@@ -61,7 +61,7 @@ impl Kind for StorageClass {
     fn columns() -> &'static [Column<Self>] {
         const {
             &[
-                Column::named(|class, _| super::class_name(&class.metadata, DEFAULT).into()),
+                Column::named(|class, _| class_name(&class.metadata, DEFAULT)),
                 Column::new("Provisioner", "Who makes the volumes.", |class, _| class.provisioner.as_str().into()),
                 Column::new("ReclaimPolicy", "What becomes of a volume when its claim is deleted.", |class, _| {
                     class.reclaim_policy.as_deref().unwrap_or("Delete").into()

@@ -3,7 +3,7 @@
 use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 
-use crate::columns::Column;
+use crate::columns::{Column, class_name};
 use crate::def::KindDef;
 use crate::typed::Kind;
 
@@ -29,7 +29,7 @@ impl Kind for VolumeAttributesClass {
     fn columns() -> &'static [Column<Self>] {
         const {
             &[
-                Column::named(|class, _| super::class_name(&class.metadata, DEFAULT).into()),
+                Column::named(|class, _| class_name(&class.metadata, DEFAULT)),
                 Column::new("DriverName", "Name of the CSI driver.", |class, _| class.driver_name.as_str().into()),
                 Column::AGE,
             ]

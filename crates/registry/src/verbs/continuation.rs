@@ -1,6 +1,6 @@
 //! Continue tokens, in the form that upstream's have (`k8s.io/apiserver/pkg/storage/continue.go`).
 
-use apimachinery::Status;
+use apimachinery::{Status, json_syntax};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,7 @@ impl Continuation {
     pub(crate) fn decode(text: &str, namespace: Option<&str>) -> Result<Self, Status> {
         let invalid = |why: String| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| invalid(error.to_string()))?;
-        let token: Token = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+        let token: Token = serde_json::from_slice(&bytes).map_err(|error| invalid(json_syntax::told(&bytes, &error)))?;
         if token.v != VERSION {
             return Err(invalid(format!("server does not recognize this encoded version {}", token.v)));
         }
@@ -90,6 +90,7 @@ mod tests {
         let version = "continue key is not valid: server does not recognize this encoded version v2";
         check(r#"{"v":"v2","rv":7,"start":"a"}"#, Err(version));
         assert_eq!(Continuation::decode("%", None).map_err(|status| status.code), Err(400));
+        check("x", Err("continue key is not valid: invalid character 'x' looking for beginning of value"));
         assert_eq!(Continuation::decode("e30", None).map_err(|status| status.code), Err(400));
         for at in [None, Some(12)] {
             let token = Continuation { at, after: "n/\u{fc}".into(), rest: at.map(|_| 7) };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use apimachinery::{Reason, Status};
+use apimachinery::{Reason, Status, json_syntax};
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -75,8 +75,10 @@ pub(super) struct Answer {
 
 /// Reads a reply and holds it against the rules: it answers the very question, and a webhook that may only look sends no patch.
 pub(super) fn read(body: &[u8], version: &str, uid: &str, hook: &str, is_mutating: bool) -> Result<Answer, String> {
-    let reply: Reply = serde_json::from_slice(body)
-        .map_err(|error| format!("failed to call webhook: couldn't get version/kind; json parse error: {error}"))?;
+    let reply: Reply = serde_json::from_slice(body).map_err(|error| {
+        let why = json_syntax::told(body, &error);
+        format!("failed to call webhook: couldn't get version/kind; json parse error: {why}")
+    })?;
     let invalid = |why: String| format!("received invalid webhook response: {why}");
     let (api_version, kind) = (reply.api_version.unwrap_or_default(), reply.kind.unwrap_or_default());
     let (wanted, is_v1) = (format!("{GROUP}/{version}"), version == "v1");

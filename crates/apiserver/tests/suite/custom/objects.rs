@@ -142,6 +142,27 @@ async fn patches() {
     assert!(missing["message"].as_str().unwrap().contains("metadata.resourceVersion: Invalid value: 0"), "{missing}");
 }
 
+/// What a status cannot change is not owned by who applies it: upstream's PR 137689. A later apply of it is no conflict.
+#[tokio::test]
+async fn metadata_that_a_status_brings_are_nobodys() {
+    let server = with_definition(with_subresources()).await;
+    let api = &server.api;
+    ask(api, 201, &format!("POST {FOOS}"), &foo("a", json!({"replicas": 1}))).await;
+    let apply = async |path: &str, manager: &str, rest: Value| {
+        let mut config = json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"labels": {"l": manager}, "annotations": {"a": manager}}});
+        config.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        let request = format!("PATCH {FOOS}/{path}?fieldManager={manager}\ncontent-type: application/apply-patch+yaml");
+        ask(api, 200, &request, &config).await
+    };
+    let applied = apply("a/status", "one", json!({"status": {"replicas": 1}, "spec": {"replicas": 9}})).await;
+    let managers = applied["metadata"]["managedFields"].as_array().unwrap();
+    let one = managers.iter().find(|entry| entry["manager"] == "one").unwrap();
+    assert_eq!(one["fieldsV1"], json!({"f:status": {"f:replicas": {}}}));
+    assert_eq!((applied["metadata"].get("labels"), applied["metadata"].get("annotations")), (None, None));
+    let other = apply("a", "two", json!({})).await;
+    assert_eq!((&other["metadata"]["labels"], &other["status"]), (&json!({"l": "two"}), &json!({"replicas": 1})));
+}
+
 fn with_subresources() -> Value {
     let counts = json!({"type": "object", "properties": {"replicas": {"type": "integer"}, "selector": {"type": "string"}}});
     let schema = json!({"type": "object", "properties": {"spec": counts, "status": counts}});

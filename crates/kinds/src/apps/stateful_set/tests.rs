@@ -89,6 +89,74 @@ fn templates() {
     check(json!({"serviceName": "A"}), &[&format!("spec.serviceName: Invalid value: \"A\": {upper}")]);
 }
 
+const CLAIM: &str = "data";
+
+fn claim(spec: Value) -> Value {
+    json!({"metadata": {"name": CLAIM}, "spec": spec})
+}
+
+fn good_claim() -> Value {
+    claim(json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}))
+}
+
+fn mounting(name: &str) -> Value {
+    json!({"spec": {"containers": [{"name": "c", "image": "x", "volumeMounts": [{"name": name, "mountPath": "/data"}]}]}})
+}
+
+/// Upstream's `ValidatePodTemplateSpec` for StatefulSets (issue 60619), whose claims are volumes.
+#[test]
+fn pods_of_templates() {
+    let template = |spec: Value| json!({"template": {"spec": spec}});
+    check(template(json!({"containers": []})), &["spec.template.spec.containers: Required value"]);
+    check(
+        template(json!({"containers": [{"name": "c", "ports": [{"containerPort": 99999}],
+            "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}]})),
+        &[
+            "spec.template.spec.containers[0].image: Required value",
+            "spec.template.spec.containers[0].ports[0].containerPort: Invalid value: 99999: must be between 1 and 65535, inclusive",
+            "spec.template.spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+        ],
+    );
+    let unknown = "spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"data\"";
+    check(json!({"template": mounting(CLAIM)}), &[unknown]);
+    check(json!({"template": mounting(CLAIM), "volumeClaimTemplates": [good_claim()]}), &[]);
+    check(json!({"template": mounting(CLAIM), "volumeClaimTemplates": [good_claim(), good_claim()]}), &[]);
+    let mut template = mounting(CLAIM);
+    template["spec"]["volumes"] = json!([{"name": CLAIM, "hostPath": {"path": ""}}, {"name": "more", "hostPath": {"path": ""}}]);
+    check(
+        json!({"template": template, "volumeClaimTemplates": [good_claim()]}),
+        &["spec.template.spec.volumes[1].hostPath.path: Required value"],
+    );
+}
+
+/// Upstream's issue 132211.
+#[test]
+fn templates_of_claims() {
+    check(
+        json!({"volumeClaimTemplates": [good_claim(), claim(json!({}))]}),
+        &[
+            "spec.volumeClaimTemplates[1].spec.accessModes: Required value: at least 1 access mode is required",
+            "spec.volumeClaimTemplates[1].spec.resources[storage]: Required value",
+        ],
+    );
+}
+
+#[test]
+fn sets_from_before_these_rules_may_be_changed() {
+    let check = |old: Value, new: Value, expected: &str| {
+        let mut errors = Errors::new();
+        typed(set(&new)).validate_update(&typed(set(&old)), &mut errors);
+        assert_eq!(errors.to_string(), expected);
+    };
+    let (good, bad) = (mounting(CLAIM), mounting("other"));
+    let with = |template: &Value, claim: Value, replicas: i32| json!({"template": template, "volumeClaimTemplates": [claim], "replicas": replicas});
+    let unknown = "spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"other\"";
+    check(with(&good, good_claim(), 1), with(&bad, good_claim(), 1), unknown);
+    check(with(&bad, good_claim(), 1), with(&bad, good_claim(), 2), "");
+    check(with(&good, claim(json!({})), 1), with(&good, claim(json!({})), 2), "");
+    check(with(&good, claim(json!({})), 1), with(&bad, claim(json!({})), 2), unknown);
+}
+
 #[test]
 fn what_may_change() {
     let check = |spec: Value, expected: &str| {

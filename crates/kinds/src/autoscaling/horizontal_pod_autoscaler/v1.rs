@@ -2,6 +2,7 @@
 //! the form that v1 had for it when it was new.
 
 use apimachinery::meta;
+use apimachinery::quantity::Quantity;
 use serde_json::{Map, Value, json};
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
@@ -265,6 +266,9 @@ fn spec_from_v1(metric: &Value) -> Value {
     let mut out = nested(metric, TARGETS);
     for Names { source: (kind, field_name), .. } in TARGETS {
         let Some(source) = out.get_mut(field_name).filter(|source| source.is_object()) else { continue };
+        if *kind == "Object" {
+            drop_zero_value(&mut source["target"]);
+        }
         let has = |name: &str| source.pointer(&format!("/target/{name}")).is_some();
         let ty = match *kind {
             "Resource" | "ContainerResource" if has("averageUtilization") => "Utilization",
@@ -275,6 +279,14 @@ fn spec_from_v1(metric: &Value) -> Value {
         source["target"]["type"] = ty.into();
     }
     out
+}
+
+/// v1 has a target value always, which is zero where the target is an average and no value of its own.
+fn drop_zero_value(target: &mut Value) {
+    let is_zero = |value: &Value| value.as_str().and_then(|text| Quantity::parse(text).ok()).is_some_and(|q| q.signum() == 0);
+    if target.get("averageValue").is_some() && target.get("value").is_some_and(is_zero) {
+        crate::util::remove(target, "value");
+    }
 }
 
 fn status_from_v1(metric: &Value) -> Value {
@@ -374,6 +386,22 @@ mod tests {
     #[test]
     fn the_way_there_and_back_loses_nothing() {
         assert_eq!(from_v1(&to_v1(&scaler())), scaler());
+    }
+
+    /// Upstream's issue 87733: an average of an object's metric can be written back by a client of v1.
+    #[test]
+    fn averages_of_objects_have_no_value_beside_them() {
+        let check = |target: Value, expected: Value| {
+            let mut scaler = scaler();
+            scaler["spec"]["metrics"][0]["object"]["target"] = target;
+            assert_eq!(from_v1(&to_v1(&scaler))["spec"]["metrics"][0]["object"]["target"], expected);
+        };
+        let average = json!({"type": "AverageValue", "averageValue": "3"});
+        check(average.clone(), average.clone());
+        check(json!({"type": "AverageValue", "averageValue": "3", "value": "0m"}), average);
+        let both = json!({"type": "AverageValue", "averageValue": "3", "value": "1"});
+        check(both.clone(), both);
+        check(json!({"type": "Value", "value": "0"}), json!({"type": "Value", "value": "0"}));
     }
 
     #[test]

@@ -220,7 +220,10 @@ fn history(change: &Change<'_>, errors: &mut Errors) {
     // A job that is resumed starts again.
     let resumes = change.was("Suspended") && !change.is("Suspended");
     let moved = moved && spec.suspend != Some(true) && !resumes;
-    change.required(moved, "startTime", "startTime cannot be removed for unsuspended job", errors);
+    let time = &status.start_time;
+    change.required(moved && time.is_none(), "startTime", "startTime cannot be removed for unsuspended job", errors);
+    let detail = "field is immutable for unsuspended job once set";
+    change.invalid(moved && time.is_some(), "startTime", json!(time), detail, errors);
     let lost = change.was("SuccessCriteriaMet") && !change.is("SuccessCriteriaMet");
     change.conditions(lost, "cannot disable the SuccessCriteriaMet=True condition", errors);
     let late = change.was("Complete") && !change.was("SuccessCriteriaMet") && change.is("SuccessCriteriaMet");

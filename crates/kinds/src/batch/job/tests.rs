@@ -348,7 +348,8 @@ fn a_resumed_job_starts_again() {
     check_status(json!({"suspend": false}), suspended.clone(), json!({"startTime": END}), &[]);
     let still = json!({"conditions": conditions(&["Suspended"]), "startTime": END});
     let kept = "status.startTime: Required value: startTime cannot be removed for unsuspended job";
-    check_status(json!({"suspend": false}), suspended, still, &[kept]);
+    let fixed = format!("status.startTime: Invalid value: \"{END}\": field is immutable for unsuspended job once set");
+    check_status(json!({"suspend": false}), suspended, still, &[&fixed]);
     // KEP-5440: a suspended job has no start.
     let none = json!({"conditions": conditions(&["Suspended"])});
     check_status(json!({"suspend": true}), json!({"startTime": START}), none.clone(), &[]);

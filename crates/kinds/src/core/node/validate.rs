@@ -1,5 +1,6 @@
 //! Rules for nodes.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use apimachinery::field::{Error, Errors, Path};
@@ -11,18 +12,54 @@ use crate::core::pod::TAINT_EFFECTS;
 use crate::rules::resources::resource_amount;
 use crate::rules::{self, list, text};
 
+/// Longest name of a feature in bytes.
+const MAX_FEATURE: usize = 253;
+const FEATURE: &str = "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes";
+
 const NO_CHANGE: &str = "except from \"\" to valid";
 
-/// Taints and resources. Upstream reports taints below `metadata`.
+/// Taints, features and resources. Upstream reports taints below `metadata`.
 pub(crate) fn validate(node: &Node, errors: &mut Errors) {
     let taints = node.spec.as_ref().map(|spec| list(&spec.taints)).unwrap_or_default();
     validate_taints(taints, &Path::new("metadata.taints"), errors);
     let Some(status) = &node.status else { return };
+    validate_features(list(&status.declared_features), &Path::new("status.declaredFeatures"), errors);
     for (field, amounts) in [("capacity", &status.capacity), ("allocatable", &status.allocatable)] {
         for (name, amount) in amounts.iter().flatten() {
             resource_amount(&Path::new("status").child(field).child(name), name, amount, errors);
         }
     }
+}
+
+/// Names of features, in order and once each (KEP-5328): who looks for one may search.
+fn validate_features(features: &[String], path: &Path, errors: &mut Errors) {
+    for (index, feature) in features.iter().enumerate() {
+        if feature.len() > MAX_FEATURE {
+            let detail = format!("invalid feature name {feature:?}: must be no more than {MAX_FEATURE} characters");
+            errors.push(Error::invalid(&path.index(index), feature.as_str(), detail));
+        } else if !is_feature(feature) {
+            errors.push(Error::invalid(
+                &path.index(index),
+                feature.as_str(),
+                format!("invalid feature name {feature:?}: {FEATURE}"),
+            ));
+        }
+        let Some(next) = features.get(index + 1) else { return };
+        let path = path.index(index + 1);
+        match feature.cmp(next) {
+            Ordering::Less => {}
+            Ordering::Equal => errors.push(Error::duplicate(&path, next.as_str())),
+            Ordering::Greater => errors.push(Error::invalid(&path, next.as_str(), "list must be sorted alphabetically")),
+        }
+    }
+}
+
+/// `MyFeature` or `MyFeature/mySubFeature`.
+fn is_feature(name: &str) -> bool {
+    let is_word = |word: &str| {
+        word.starts_with(|first: char| first.is_ascii_alphabetic()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    name.starts_with(|first: char| first.is_ascii_uppercase()) && name.split('/').all(is_word)
 }
 
 fn validate_taints(taints: &[Taint], path: &Path, errors: &mut Errors) {
@@ -117,6 +154,28 @@ mod tests {
                 "spec.podCIDRs: Invalid value: [\"10.0.0.0/24\",\"10.0.1.1/24\"]: may specify no more than one CIDR for each IP family",
             ],
         );
+    }
+
+    /// Upstream's `validateNodeDeclaredFeatures`.
+    #[test]
+    fn declared_features() {
+        let check = |features: Value, expected: &[&str]| {
+            let (node, mut errors) = (node(json!({"status": {"declaredFeatures": features}})), Errors::new());
+            validate(&node, &mut errors);
+            assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+        };
+        let own: Vec<_> = pods::features::FEATURES.iter().map(|feature| feature.name).collect();
+        check(json!(own), &[]);
+        check(json!(["A", "Aa/b/C1"]), &[]);
+        check(json!(["A", "A"]), &["status.declaredFeatures[1]: Duplicate value: \"A\""]);
+        check(json!(["B", "A"]), &["status.declaredFeatures[1]: Invalid value: \"A\": list must be sorted alphabetically"]);
+        for wrong in ["a", "", "A/", "A//b", "A/1", "A-b", "1A"] {
+            let told = format!("status.declaredFeatures[0]: Invalid value: {wrong:?}: invalid feature name {wrong:?}: {FEATURE}");
+            check(json!([wrong]), &[&told]);
+        }
+        let long = "A".repeat(254);
+        let told = format!("invalid feature name {long:?}: must be no more than 253 characters");
+        check(json!([long]), &[&format!("status.declaredFeatures[0]: Invalid value: {long:?}: {told}")]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::columns::Column;
 use crate::util::{age_of, or_none};
@@ -26,6 +26,16 @@ pub(super) const COLUMNS: &[Column<Pod>] = &[
     }),
     Column::wide("Readiness Gates", "How many of the pod's readiness gates are met.", |pod, _| gates(pod)),
 ];
+
+/// What there is to say of the row of a pod that has come to its end (upstream: `podSuccessConditions`, `podFailedConditions`).
+pub(super) fn conditions(phase: &str) -> Vec<Value> {
+    let message = match phase {
+        "Succeeded" => "The pod has completed successfully.",
+        "Failed" => "The pod failed.",
+        _ => return Vec::new(),
+    };
+    vec![json!({"type": "Completed", "status": "True", "reason": phase, "message": message})]
+}
 
 fn status(pod: &Pod, pick: fn(&PodStatus) -> Option<String>) -> Value {
     or_none(pod.status.as_ref().and_then(pick).unwrap_or_default())

@@ -2,9 +2,11 @@
 
 use codec::Decode;
 use k8s_openapi::api::core::v1::PodSpec;
+use pods::resources::is_pod_level;
 use serde_json::{Value, json};
 
 use crate::core::volume_source;
+use crate::rules::resources::may_overcommit;
 use crate::util::{child_object, each, set_default, set_zero, text};
 
 /// Mode of files in configMap, secret, projected and downwardAPI volumes: 0644.
@@ -23,7 +25,7 @@ pub(super) fn default_pod(object: &mut Value) {
         }
     }
     if spec.get("resources").is_some() {
-        default_pod_requests(spec);
+        default_pod_resources(spec);
     }
     set_default(spec, "enableServiceLinks", true);
     default_spec(spec);
@@ -129,18 +131,19 @@ fn default_requests(object: &mut Value) {
     }
 }
 
-/// The pod as a whole asks for at least what its containers ask for, and for its limit where they ask for nothing (KEP-2837).
-fn default_pod_requests(spec: &mut Value) {
+/// The pod as a whole asks for at least what its containers ask for, and for its limit where they ask for nothing (KEP-2837). Huge
+/// pages are not overcommitted: their limit comes of the containers' limits, and their request is that limit.
+fn default_pod_resources(spec: &mut Value) {
     let Ok(typed) = PodSpec::from_tree(spec) else { return };
-    let sums = pods::resources::together(&typed, pods::resources::requests);
-    let limited = |name: &str| spec.pointer("/resources/limits").is_some_and(|limits| limits.get(name).is_some());
-    let sums: Vec<_> = sums
-        .into_iter()
-        .filter(|(name, _)| ["cpu", "memory"].contains(name) || (name.starts_with("hugepages-") && !limited(name)))
-        .map(|(name, sum)| (name.to_owned(), sum.to_string()))
-        .collect();
-    for (name, sum) in sums {
-        set_default(child_object(&mut spec["resources"], "requests"), &name, sum);
+    let requests = pods::resources::together(&typed, pods::resources::requests);
+    let limits = pods::resources::together(&typed, pods::resources::limits);
+    let is_pages = |name: &str| is_pod_level(name) && !may_overcommit(name);
+    let is_shared = |name: &str| is_pod_level(name) && may_overcommit(name);
+    for (name, sum) in limits.into_iter().filter(|(name, _)| is_pages(name)) {
+        set_default(child_object(&mut spec["resources"], "limits"), name, sum.to_string());
+    }
+    for (name, sum) in requests.into_iter().filter(|(name, _)| is_shared(name)) {
+        set_default(child_object(&mut spec["resources"], "requests"), name, sum.to_string());
     }
     default_requests(spec);
 }
@@ -220,6 +223,25 @@ mod tests {
         let spec = defaulted(json!({"resources": {"limits": {"cpu": "2", "memory": "1Mi"}}, "containers": [
             {"name": "a", "resources": {"requests": {"cpu": "300m"}}}, {"name": "b", "resources": {"requests": {"cpu": "300m"}}}]}));
         assert_eq!(spec["resources"]["requests"], json!({"cpu": "600m", "memory": "1Mi"}));
+    }
+
+    /// KEP-2837, as of upstream's `defaultHugePagePodLimits`: the pod's limit of huge pages is the sum of its containers', and what it
+    /// asks for is its limit.
+    #[test]
+    fn huge_pages_of_containers_are_the_pods() {
+        let check = |own: Value, of_each: Value, expected: Value| {
+            let container = |name: &str| json!({"name": name, "resources": {"limits": of_each}});
+            let spec = defaulted(json!({"resources": own, "containers": [container("a"), container("b")]}));
+            assert_eq!(spec["resources"], expected);
+        };
+        let each = json!({"cpu": "1", "hugepages-2Mi": "4Mi"});
+        let sum = json!({"limits": {"hugepages-2Mi": "8Mi"}, "requests": {"cpu": "2", "hugepages-2Mi": "8Mi"}});
+        check(json!({"requests": {"cpu": "2"}}), each.clone(), sum);
+        let own = json!({"limits": {"hugepages-2Mi": "16Mi"}});
+        let kept = json!({"limits": {"hugepages-2Mi": "16Mi"}, "requests": {"cpu": "2", "hugepages-2Mi": "16Mi"}});
+        check(own, each, kept);
+        let none = json!({"limits": {"cpu": "4"}, "requests": {"cpu": "2"}});
+        check(json!({"limits": {"cpu": "4"}}), json!({"cpu": "1", "nvidia.com/gpu": "1", "ephemeral-storage": "1Gi"}), none);
     }
 
     /// KEP-3721: `optional` of a `fileKeyRef` is false where nothing is said, in pods and templates, of containers of each list.

@@ -2,7 +2,7 @@
 
 mod devices;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, PodStatus};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::update;
 use crate::rules::{self, list, text};
+use crate::util;
 
 const MAX_ID: i64 = i32::MAX as i64;
 /// Conditions whose names are older than the rule for names.
@@ -30,6 +31,27 @@ pub(super) const READS: &[&str] = &[
     "spec.initContainers.resources.requests",
     "spec.initContainers.resources.claims",
 ];
+
+/// What was observed is not forgotten because a writer does not know of it (KEP-5067): a status, or a condition of it, without an
+/// `observedGeneration` keeps the old one. There may be several conditions of one type.
+pub(super) fn keep_generations(object: &mut Value, old: &Value) {
+    let observed = |of: &Value| of.get("observedGeneration").and_then(Value::as_i64).filter(|generation| *generation != 0);
+    let keep = |new: &mut Value, generation: Option<i64>| {
+        if let (None, Some(generation)) = (observed(new), generation) {
+            new["observedGeneration"] = generation.into();
+        }
+    };
+    let (Some(status), Some(was)) = (object.get_mut("status"), old.get("status")) else { return };
+    keep(status, observed(was));
+    let mut before: HashMap<&str, VecDeque<Option<i64>>> = HashMap::new();
+    for condition in was.get("conditions").and_then(Value::as_array).into_iter().flatten() {
+        before.entry(util::text(condition, "/type")).or_default().push_back(observed(condition));
+    }
+    for condition in util::each(status, "conditions") {
+        let generation = before.get_mut(util::text(condition, "/type")).and_then(VecDeque::pop_front);
+        keep(condition, generation.flatten());
+    }
+}
 
 /// An update through the status subresource.
 pub(super) fn validate(pod: &Pod, old: &Pod, errors: &mut Errors) {

@@ -72,9 +72,14 @@ pub(super) fn validate_new_pod(pod: &Pod, errors: &mut Errors) {
 
 /// A template inside a workload.
 pub(crate) fn validate_template(template: &PodTemplateSpec, path: &Path, errors: &mut Errors) {
+    validate_template_metadata(template, path, errors);
+    validate_template_pod(template, path, errors);
+}
+
+/// The pod of a template.
+pub(crate) fn validate_template_pod(template: &PodTemplateSpec, path: &Path, errors: &mut Errors) {
     let (spec, at) = (template.spec.as_ref().unwrap_or(&EMPTY), path.child("spec"));
     let notes = template.metadata.as_ref().and_then(|metadata| metadata.annotations.as_ref());
-    validate_template_metadata(template, path, errors);
     spec::validate(&Scope::new(spec, None), &at, errors);
     annotations::validate_match(notes, spec, &at, errors);
     if !rules::list(&spec.ephemeral_containers).is_empty() {
@@ -83,8 +88,7 @@ pub(crate) fn validate_template(template: &PodTemplateSpec, path: &Path, errors:
     }
 }
 
-/// Labels and annotations of a template. Of the templates of StatefulSets nothing else is checked, as upstream does: their volumes
-/// are known only with their claims.
+/// Labels and annotations of a template.
 pub(crate) fn validate_template_metadata(template: &PodTemplateSpec, path: &Path, errors: &mut Errors) {
     let metadata = template.metadata.as_ref();
     let notes = metadata.and_then(|metadata| metadata.annotations.as_ref());

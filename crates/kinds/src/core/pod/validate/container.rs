@@ -63,6 +63,14 @@ fn validate_resize_policy(container: &Container, scope: &Scope<'_>, path: &Path,
     }
 }
 
+/// Containers that run to their end cannot be resized, let alone be restarted for it.
+pub(super) fn never_resized(container: &Container, path: &Path, errors: &mut Errors) {
+    for policy in list(&container.resize_policy).iter().filter(|policy| policy.restart_policy == "RestartContainer") {
+        let detail = "must be 'NotRequired' for init containers without restartPolicy=Always";
+        errors.push(Error::invalid(&path.child("resizePolicy"), policy.restart_policy.as_str(), detail).ratcheted());
+    }
+}
+
 /// A container's own restart policy, and its rules (KEP-753, KEP-5307).
 pub(super) fn validate_restart(container: &Container, policies: &[&str], path: &Path, errors: &mut Errors) {
     let given = list(&container.restart_policy_rules);
@@ -73,7 +81,7 @@ pub(super) fn validate_restart(container: &Container, policies: &[&str], path: &
     }
     let path = path.child("restartPolicyRules");
     if given.len() > MAX_RULES {
-        errors.push(Error::too_long(&path, MAX_RULES));
+        errors.push(Error::too_many(&path, given.len(), MAX_RULES));
     }
     for (index, rule) in given.iter().enumerate() {
         validate_restart_rule(rule, &path.index(index), errors);
@@ -85,7 +93,8 @@ fn validate_restart_rule(rule: &ContainerRestartRule, path: &Path, errors: &mut 
     let path = path.child("exitCodes");
     let Some(codes) = &rule.exit_codes else { return errors.push(Error::required(&path, "must be specified")) };
     rules::supported(&path.child("operator"), Some(&codes.operator), &["In", "NotIn"], errors);
-    if list(&codes.values).len() > MAX_EXIT_CODES {
-        errors.push(Error::too_long(&path.child("values"), MAX_EXIT_CODES));
+    let count = list(&codes.values).len();
+    if count > MAX_EXIT_CODES {
+        errors.push(Error::too_many(&path.child("values"), count, MAX_EXIT_CODES));
     }
 }

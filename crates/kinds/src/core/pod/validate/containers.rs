@@ -52,6 +52,7 @@ fn validate_init(scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
         if text(&container.restart_policy) == "Always" {
             probes::validate(container, scope, &at, errors);
         } else {
+            container::never_resized(container, &at, errors);
             probes::forbid(container, "may not be set for init containers without restartPolicy=Always", &at, errors);
         }
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::api::core::v1::{PodResourceClaim, PodSpec, ResourceClaim, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+use pods::resources::is_pod_level;
 use serde_json::json;
 
 use crate::rules::resources::{
@@ -155,7 +156,8 @@ pub(super) fn validate_pod(spec: &PodSpec, path: &Path, errors: &mut Errors) {
     validate_requirements(requirements, pod_resource_name, path, errors);
     let none = Amounts::new();
     let (requests, limits) = (requirements.requests.as_ref().unwrap_or(&none), requirements.limits.as_ref().unwrap_or(&none));
-    for (name, sum) in pods::resources::together(spec, pods::resources::requests) {
+    let asked = pods::resources::together(spec, pods::resources::requests);
+    for (name, sum) in asked.into_iter().filter(|(name, _)| is_pod_level(name)) {
         let given = requests.get(name);
         if given.map(amount).unwrap_or_default() < sum {
             let detail = format!("must be greater than or equal to aggregate container requests of {sum}");
@@ -176,7 +178,7 @@ pub(super) fn validate_pod(spec: &PodSpec, path: &Path, errors: &mut Errors) {
 }
 
 fn pod_resource_name(path: &Path, name: &str, errors: &mut Errors) {
-    if resource_name(path, name, errors) && !["cpu", "memory"].contains(&name) && !is_huge_pages(name) {
+    if resource_name(path, name, errors) && !is_pod_level(name) {
         errors.push(Error::not_supported(path, name, &["cpu", "hugepages-", "memory"]));
     }
 }

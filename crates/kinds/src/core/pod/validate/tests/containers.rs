@@ -258,12 +258,68 @@ fn restart_rules() {
         json!({"restartPolicy": "Never", "restartPolicyRules": [{"action": "Restart"}]}),
         &["restartPolicyRules[0].exitCodes: Required value: must be specified"],
     );
+    let codes: Vec<i32> = (1..=256).collect();
+    let mut rules = vec![json!({"action": "Restart", "exitCodes": {"operator": "In", "values": [1]}}); 21];
+    rules[2]["exitCodes"]["values"] = json!(codes);
+    check_container(
+        json!({"restartPolicy": "Never", "restartPolicyRules": rules}),
+        &[
+            "restartPolicyRules: Too many: 21: must have at most 20 items",
+            "restartPolicyRules[2].exitCodes.values: Too many: 256: must have at most 255 items",
+        ],
+    );
+}
+
+#[test]
+fn resize_policies() {
     check(
         json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "x",
             "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}, {"resourceName": "gpu", "restartPolicy": "NotRequired"}]}]}),
         &[
             "spec.containers[0].resizePolicy: Invalid value: \"RestartContainer\": must be 'NotRequired' when `restartPolicy` is 'Never'",
             "spec.containers[0].resizePolicy: Unsupported value: \"gpu\": supported values: \"cpu\", \"memory\"",
+        ],
+    );
+}
+
+/// Upstream's PR 137458: "Disallow setting a resize restart policy of `RestartContainer` on non-sidecar initContainers".
+#[test]
+fn containers_that_end_are_not_restarted_to_be_resized() {
+    let init = |restart: Value, policy: &str| {
+        json!({"initContainers": [{"name": "i", "image": "x", "restartPolicy": restart,
+            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]}]})
+    };
+    let wrong = "spec.initContainers[0].resizePolicy: Invalid value: \"RestartContainer\": must be 'NotRequired' for init containers without restartPolicy=Always";
+    check(init(Value::Null, "RestartContainer"), &[wrong]);
+    check(init(json!("Never"), "RestartContainer"), &[wrong]);
+    check(init(Value::Null, "NotRequired"), &[]);
+    check(init(json!("Always"), "RestartContainer"), &[]);
+}
+
+/// KEP-2837: pods as a whole ask for processors, memory and huge pages; what else containers ask for is theirs alone (upstream's issue
+/// 132449).
+#[test]
+fn resources_of_pods() {
+    let pod = |own: Value, of_container: Value| json!({"resources": own, "containers": [{"name": "c", "image": "x", "resources": of_container}]});
+    let devices = json!({"limits": {"nvidia.com/gpu": "1", "ephemeral-storage": "1Gi"}});
+    check(pod(json!({"requests": {"cpu": "1"}}), devices), &[]);
+    check(pod(json!({"requests": {"cpu": "1"}}), json!({"limits": {"cpu": "1", "hugepages-2Mi": "4Mi"}})), &[]);
+    check(
+        pod(
+            json!({"requests": {"cpu": "1"}, "limits": {"hugepages-2Mi": "2Mi"}}),
+            json!({"limits": {"cpu": "2", "hugepages-2Mi": "4Mi"}}),
+        ),
+        &[
+            "spec.resources.requests[cpu]: Invalid value: \"1\": must be greater than or equal to aggregate container requests of 2",
+            "spec.resources.requests[hugepages-2Mi]: Invalid value: \"2Mi\": must be greater than or equal to aggregate container requests of 4Mi",
+            "spec.resources.containers[0][hugepages-2Mi].limits: Invalid value: \"4Mi\": must be less than or equal to pod limits of 2Mi",
+        ],
+    );
+    check(
+        pod(json!({"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}), json!({})),
+        &[
+            "spec.resources.limits[nvidia.com/gpu]: Unsupported value: \"nvidia.com/gpu\": supported values: \"cpu\", \"hugepages-\", \"memory\"",
+            "spec.resources.requests[nvidia.com/gpu]: Unsupported value: \"nvidia.com/gpu\": supported values: \"cpu\", \"hugepages-\", \"memory\"",
         ],
     );
 }
