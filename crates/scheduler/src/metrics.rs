@@ -188,7 +188,9 @@ impl Pending {
         let gauge = |queue| metrics.pending.get_or_create(&Waiting { queue }).clone();
         let [active, backoff, unschedulable] = ["active", "backoff", "unschedulable"].map(gauge);
         // Those of a scheduler that has panicked are gone with its queue.
-        [&active, &backoff, &unschedulable].iter().for_each(|gauge| drop(gauge.set(0)));
+        for gauge in [&active, &backoff, &unschedulable] {
+            gauge.set(0);
+        }
         Self { active, backoff, unschedulable, incoming: metrics.incoming.clone() }
     }
 
