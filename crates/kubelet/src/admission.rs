@@ -71,6 +71,8 @@ pub fn shown(resource: &str, amount: i64) -> i64 {
 pub enum Misfit {
     /// There is not enough of something.
     Short(Shortage),
+    /// The Node object forbids it. A pod is refused for good, so that the newest version of that object must say so.
+    Node(Rejection),
     /// Anything else.
     Other(Rejection),
 }
@@ -79,7 +81,7 @@ impl From<Misfit> for Rejection {
     fn from(misfit: Misfit) -> Self {
         match misfit {
             Misfit::Short(shortage) => (format!("OutOf{}", shortage.resource), shortage.message()),
-            Misfit::Other(rejection) => rejection,
+            Misfit::Node(rejection) | Misfit::Other(rejection) => rejection,
         }
     }
 }
@@ -90,7 +92,7 @@ pub fn misfits(pod: &Model, others: &[Model], room: &Room<'_>) -> Vec<Misfit> {
     let mut found: Vec<Misfit> = confined.into_iter().map(Misfit::Other).collect();
     found.extend(shortages(pod, others, room.allocatable).into_iter().map(Misfit::Short));
     if !pods::nodes::fits(pod.spec(), room.name, &Some(room.labels.clone())) {
-        found.push(predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"));
+        found.push(Misfit::Node(predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")));
     }
     let taken: Vec<_> = others.iter().flat_map(host_ports).collect();
     let clash = host_ports(pod).iter().any(|port| {
@@ -100,7 +102,7 @@ pub fn misfits(pod: &Model, others: &[Model], room: &Room<'_>) -> Vec<Misfit> {
         })
     });
     if clash {
-        found.push(predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports"));
+        found.push(Misfit::Other(predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")));
     }
     found
 }
@@ -149,8 +151,8 @@ pub fn resize(wanted: &Model, others: &[Model], room: &Room<'_>) -> Result<(), P
     short.map_or(Ok(()), |shortage| Err(pending("Deferred", shortage.message())))
 }
 
-fn predicate(name: &str, why: &str) -> Misfit {
-    Misfit::Other((name.to_owned(), format!("Predicate {name} failed: {why}")))
+fn predicate(name: &str, why: &str) -> Rejection {
+    (name.to_owned(), format!("Predicate {name} failed: {why}"))
 }
 
 #[cfg(test)]
