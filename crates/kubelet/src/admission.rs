@@ -4,7 +4,9 @@ mod confinement;
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use pods::tolerations::tolerates;
 use runtime::api::Features;
 
 use crate::allocation::Pending;
@@ -21,6 +23,8 @@ pub struct Room<'a> {
     pub name: &'a str,
     /// Its labels.
     pub labels: &'a BTreeMap<String, String>,
+    /// What keeps pods away from it.
+    pub taints: &'a [Taint],
     /// Its kernel has AppArmor.
     pub app_armor: bool,
     /// What its runtime can do.
@@ -104,7 +108,15 @@ pub fn misfits(pod: &Model, others: &[Model], room: &Room<'_>) -> Vec<Misfit> {
     if clash {
         found.push(Misfit::Other(predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")));
     }
+    if room.taints.iter().any(|taint| taint.effect == "NoExecute" && !is_tolerated(pod, taint)) {
+        found.push(Misfit::Node(predicate("TaintToleration", "node(s) had taints that the pod didn't tolerate")));
+    }
     found
+}
+
+/// Whether a pod may be where this taint is. Static pods may be anywhere: they are made with a toleration of all that would end them.
+fn is_tolerated(pod: &Model, taint: &Taint) -> bool {
+    pod.spec().tolerations.iter().flatten().any(|toleration| tolerates(toleration, taint))
 }
 
 /// What a pod takes of each resource of the node, in thousandths.
@@ -165,6 +177,8 @@ mod tests {
     #[track_caller]
     fn check(spec: Value, reason: Option<&str>) {
         let labels = BTreeMap::from([("zone".to_owned(), "a".to_owned()), ("size".to_owned(), "5".to_owned())]);
+        let taint = |key: &str, effect: &str| Taint { key: key.to_owned(), effect: effect.to_owned(), ..Taint::default() };
+        let taints = [taint("soft", "PreferNoSchedule"), taint("hard", "NoSchedule"), taint("out", "NoExecute")];
         let allocatable = ResourceList::from([
             ("cpu".to_owned(), quantity("2")),
             ("memory".to_owned(), quantity("1Gi")),
@@ -175,6 +189,7 @@ mod tests {
         let room = Room {
             name: "n",
             labels: &labels,
+            taints: &taints,
             app_armor: false,
             features: Features::default(),
             sysctls: &[],
@@ -182,8 +197,14 @@ mod tests {
             exclusive_cpus: false,
             exclusive_memory: false,
         };
-        let refused = misfits(&model(spec), &[model(other)], &room).into_iter().next().map(Rejection::from);
+        let first = |spec: Value| misfits(&model(spec), &[model(other.clone())], &room).into_iter().next().map(Rejection::from);
+        let mut tolerant = spec.clone();
+        tolerant["tolerations"] = json!([{"key": "out", "operator": "Exists"}]);
+        let refused = first(tolerant);
         assert_eq!(refused.as_ref().map(|(reason, _)| reason.as_str()), reason, "{refused:?}");
+        // Upstream's `generalFilter`: "Kubelet is only interested in the NoExecute taint", after all else.
+        let refused = first(spec);
+        assert_eq!(refused.as_ref().map(|(reason, _)| reason.as_str()), reason.or(Some("TaintToleration")), "{refused:?}");
     }
 
     #[test]
@@ -242,6 +263,7 @@ mod tests {
         let room = Room {
             name: "n",
             labels: &BTreeMap::new(),
+            taints: &[],
             app_armor: false,
             features: Features::default(),
             sysctls: &[],

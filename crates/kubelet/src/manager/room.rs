@@ -83,7 +83,7 @@ impl Manager {
         eviction::admission::admit(&model, &self.cx.conditions.borrow())?;
         let others = self.others(uid(pod));
         let mut reasons = self.with_room(|room| misfits(&model, &others, room));
-        // The scheduler may have seen a label that has not reached this node yet.
+        // The scheduler may have seen labels and taints that have not reached this node yet.
         if reasons.iter().any(|misfit| matches!(misfit, Misfit::Node(_))) && self.ask_for_node().await {
             reasons = self.with_room(|room| misfits(&model, &others, room));
         }
@@ -141,11 +141,14 @@ impl Manager {
 
     pub(super) fn with_room<T>(&self, ask: impl FnOnce(&Room<'_>) -> T) -> T {
         let own = || self.cx.options.node_labels(&self.cx.machine.info.architecture);
-        let labels = self.node().map_or_else(own, |node| node.metadata.labels.clone().unwrap_or_default());
+        let node = self.node();
+        let taints = node.iter().filter_map(|node| node.spec.as_ref()?.taints.clone()).next().unwrap_or_default();
+        let labels = node.map_or_else(own, |node| node.metadata.labels.clone().unwrap_or_default());
         let (app_armor, features) = (self.cx.machine.app_armor, self.cx.runtime().features());
         ask(&Room {
             name: &self.cx.options.node_name,
             labels: &labels,
+            taints: &taints,
             app_armor,
             features,
             sysctls: &self.cx.options.allowed_unsafe_sysctls,

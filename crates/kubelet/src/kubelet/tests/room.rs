@@ -69,14 +69,18 @@ async fn a_critical_pod_is_admitted_to_a_full_node() {
     assert_eq!(cell.until("asking", |_| true).await["phase"], "Running");
 }
 
-/// kubernetes#134445: the scheduler may have seen labels of the Node that its kubelet has not seen yet, and a refusal is for good.
+/// kubernetes#134445: the scheduler may have seen labels of the Node that its kubelet has not seen yet, and a refusal is for good. A node that
+/// is ready again loses its taints in the same way.
 #[tokio::test]
 async fn a_pod_is_refused_by_what_the_node_is_now() {
     let cell = Cell::new();
     // The informers never hear of changes of the Node.
     let late = Fake::default();
     cell.start_as(|options| options.informers = Informers::new(late.client(), cell.tasks.clone())).await;
-    late.put::<Node>(&cell.fake.all::<Node>()[0]);
+    let mut before = cell.fake.all::<Node>().remove(0);
+    let taint = json!({"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"});
+    before.spec.get_or_insert_default().taints = Some(vec![serde_json::from_value(taint.clone()).unwrap()]);
+    late.put(&before);
     let nodes = Api::<Node>::all(cell.fake.client());
     let change = async |patch: Value| nodes.patch("n1", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     let put = |name: &str, zone: &str| {
@@ -90,8 +94,13 @@ async fn a_pod_is_refused_by_what_the_node_is_now() {
     change(json!({"metadata": {"labels": {"zone": "b"}}})).await;
     put("second", "b");
     cell.ready("second").await;
+    change(json!({"spec": {"taints": [taint]}})).await;
     put("third", "a");
     assert_eq!(cell.until("third", |status| status["phase"] == "Failed").await["reason"], "NodeAffinity");
+    put("fourth", "b");
+    let refused = cell.until("fourth", |status| status["phase"] == "Failed").await;
+    let message = "Pod was rejected: Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
+    assert_eq!((&refused["reason"], &refused["message"]), (&json!("TaintToleration"), &json!(message)));
 }
 
 /// A static pod that the node has refused is refused again by the next kubelet, or runs when there is no reason any more; its mirror says so.
