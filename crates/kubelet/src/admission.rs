@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use pods::ports;
 use pods::tolerations::tolerates;
 use runtime::api::Features;
 
 use crate::allocation::Pending;
-use crate::pod::effects::host_ports;
 use crate::pod::state::Rejection;
 use crate::resources::{self, Qos};
 use crate::spec::Model;
@@ -98,14 +98,8 @@ pub fn misfits(pod: &Model, others: &[Model], room: &Room<'_>) -> Vec<Misfit> {
     if !pods::nodes::fits(pod.spec(), room.name, &Some(room.labels.clone())) {
         found.push(Misfit::Node(predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")));
     }
-    let taken: Vec<_> = others.iter().flat_map(host_ports).collect();
-    let clash = host_ports(pod).iter().any(|port| {
-        taken.iter().any(|other| {
-            let same_address = port.host_ip == other.host_ip || port.host_ip.is_none() || other.host_ip.is_none();
-            port.host_port == other.host_port && port.protocol == other.protocol && same_address
-        })
-    });
-    if clash {
+    let taken: Vec<_> = others.iter().flat_map(|other| ports::of(other.spec())).collect();
+    if ports::of(pod.spec()).iter().any(|port| taken.iter().any(|other| port.conflicts(other))) {
         found.push(Misfit::Other(predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")));
     }
     if room.taints.iter().any(|taint| taint.effect == "NoExecute" && !is_tolerated(pod, taint)) {
@@ -215,6 +209,9 @@ mod tests {
         let port =
             |ip: &str| json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80, "hostIP": ip}]}]});
         check(port("127.0.0.1"), Some("NodePorts"));
+        let mut on_host = port("");
+        on_host["hostNetwork"] = json!(true);
+        check(on_host, Some("NodePorts"));
         check(json!({"nodeSelector": {"zone": "a"}, "containers": []}), None);
         check(json!({"nodeSelector": {"zone": "b"}, "containers": []}), Some("NodeAffinity"));
         let affinity = |operator: &str, values: Value| {

@@ -7,6 +7,7 @@ pub mod claims;
 pub mod csi;
 pub mod features;
 pub mod nodes;
+pub mod ports;
 pub mod qos;
 pub mod quota;
 pub mod references;
