@@ -99,7 +99,7 @@ impl Claims {
         let account = format!("system:serviceaccount:{}:{}", subject.namespace, subject.service_account);
         json!({
             "iss": issuer, "sub": account, "aud": subject.audiences, "iat": now, "nbf": now, "exp": now.saturating_add(subject.seconds),
-            "jti": uuid::Uuid::new_v4().to_string(), "kubernetes.io": own,
+            "jti": subject.id, "kubernetes.io": own,
         })
     }
 

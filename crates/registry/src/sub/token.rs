@@ -2,7 +2,7 @@
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::gvk::GroupResource;
-use apimachinery::{Status, meta};
+use apimachinery::{Status, meta, names};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -19,6 +19,8 @@ const MAX_SECONDS: i64 = 1 << 32;
 const MOUNTED_SECONDS: i64 = 60 * 60 + 7;
 /// What such a token lives in truth: clients that read their token only once go on working.
 const EXTENDED_SECONDS: i64 = 365 * 24 * 60 * 60;
+/// Tells the audit which token was issued (KEP-4193): who uses it has the same `authentication.kubernetes.io/credential-id`.
+const ISSUED_ID: &str = "authentication.kubernetes.io/issued-credential-id";
 
 /// What a token says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct TokenSubject {
     pub bound_to: Option<(String, String, String)>,
     /// The node of the pod that it is bound to: name and UID.
     pub node: Option<(String, String)>,
+    /// By what the audit knows it, of no other token (`jti`).
+    pub id: String,
 }
 
 impl Registry {
@@ -64,6 +68,7 @@ impl Registry {
         let token = tokens.signer.sign(&subject)?;
         request["spec"]["expirationSeconds"] = asked.into();
         request["status"] = json!({"token": token, "expirationTimestamp": apimachinery::time::format(expires)});
+        target.cx.annotations.add(ISSUED_ID, format!("JTI={}", subject.id));
         meta::set_name(&mut request, target.name);
         meta::set_namespace(&mut request, target.namespace);
         request["metadata"]["uid"] = meta::uid(&account).into();
@@ -182,6 +187,7 @@ fn subject(target: Target<'_>, account: &Value, request: &Value) -> Result<Token
         uid: meta::uid(account).to_owned(),
         audiences: audiences.filter_map(|audience| audience.as_str().map(str::to_owned)).collect(),
         seconds,
+        id: names::new_uid(),
         ..TokenSubject::default()
     })
 }
