@@ -39,8 +39,8 @@ pub struct TokenSubject {
     pub warn_after: Option<i64>,
     /// The object whose end ends the token: kind, name and UID.
     pub bound_to: Option<(String, String, String)>,
-    /// The node of the pod that it is bound to: name and UID.
-    pub node: Option<(String, String)>,
+    /// The node of the pod that it is bound to: name, and UID if the Node object is there.
+    pub node: Option<(String, Option<String>)>,
     /// By what the audit knows it, of no other token (`jti`).
     pub id: String,
 }
@@ -110,9 +110,11 @@ impl Registry {
                     subject.service_account
                 )));
             }
-            let node = object.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
-            let found = self.builtin("", "nodes").and_then(|nodes| self.stored(&nodes, "", node));
-            subject.node = found.ok().map(|found| (node.to_owned(), meta::uid(&found).to_owned()));
+            let node = object.pointer("/spec/nodeName").and_then(Value::as_str).filter(|node| !node.is_empty());
+            subject.node = node.map(|node| {
+                let found = self.builtin("", "nodes").and_then(|nodes| self.stored(&nodes, "", node));
+                (node.to_owned(), found.ok().map(|found| meta::uid(&found).to_owned()))
+            });
         }
         subject.bound_to = Some((kind, name, meta::uid(&object).to_owned()));
         Ok(())
