@@ -19,7 +19,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use kinds::Verb;
-use registry::{Annotations, Registry, Remote, Served, User, Warnings};
+use registry::{Annotations, Layer, Registry, Remote, Served, User, Warnings};
 
 use crate::audit::{self, Record};
 use crate::authn::impersonate::modes::{MODES, Mode};
@@ -307,9 +307,10 @@ impl Inner {
         let authenticating = Box::pin(self.authenticator.authenticate(call.parts, &call.annotations));
         let user = tokio::time::timeout(left, authenticating).await.unwrap_or_else(|_| Err(stages::late()));
         metrics::identity::authenticated(user.as_deref(), started.elapsed());
+        call.annotations.took(Layer::Authentication, started.elapsed());
         if let Some(audit) = &self.audit {
             let (what, who) = ((plan.verbs[0], call.ongoing.is_some()), (user.as_deref().ok(), &call.annotations));
-            call.record = Box::pin(audit.begin(call.parts, route, call.path, what, who)).await;
+            call.record = Box::pin(audit.begin(call.parts, route, call.path, what, who, routed.started)).await;
         }
         call.user = user?;
         if call.parts.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
@@ -320,7 +321,9 @@ impl Inner {
             None => {}
             Some(Entry::Seated(taken)) => *seat = Some(taken),
             Some(Entry::Waits(taken, turn)) => {
+                let waiting = Instant::now();
                 Box::pin(seats::wait(seat.insert(taken), turn, routed.started, limit)).await;
+                call.annotations.took(Layer::Queue, waiting.elapsed());
             }
             Some(Entry::Refused(without)) => *seat = Some(without),
         }
@@ -339,6 +342,7 @@ impl Inner {
             }
         }
         metrics::identity::authorized(&allowed, started.elapsed());
+        call.annotations.took(Layer::Authorization, started.elapsed());
         if let Some(record) = &call.record {
             record.annotate("authorization.k8s.io/decision", if allowed.is_ok() { "allow" } else { "forbid" });
             record.annotate("authorization.k8s.io/reason", &decision.why());

@@ -16,12 +16,14 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use apimachinery::{Reason, Status, meta};
 use base::budgets::connections::Place;
 use futures::future::OptionFuture;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use registry::{Annotations, Registry, User};
 use serde_json::{Map, Value, json};
@@ -43,6 +45,9 @@ pub use webhook::WebhookOptions;
 
 /// Bytes of a body that are told at most; of a larger one nothing is.
 const MAX_BODY: usize = 3 << 20;
+
+/// Of requests that take longer it is told what took the time (upstream: `writeLatencyToAnnotation`).
+const SLOW: Duration = Duration::from_millis(500);
 
 /// What is told, and where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -147,6 +152,7 @@ impl Audit {
         path: &str,
         (verb, lasts): (&str, bool),
         (user, annotations): (Option<&User>, &Annotations),
+        started: Instant,
     ) -> Option<Arc<Record>> {
         let asked = Asked { user, verb, path, ..Asked::default() };
         let asked = match route {
@@ -172,12 +178,14 @@ impl Audit {
         if decision.level >= Level::Request {
             annotations.want_details();
         }
-        let event = event(parts, target, verb, user, decision.level);
+        let mut event = event(parts, target, verb, user, decision.level);
+        event["requestReceivedTimestamp"] = micro_time(Timestamp::now() - started.elapsed()).into();
         let record = Record {
             backends: self.backends.clone(),
             decision,
             event: Mutex::new(event),
             annotations: annotations.clone(),
+            started,
             left: Mutex::new(if lasts { &Stage::ANSWER } else { &Stage::ANSWER[1..] }),
         };
         record.tell(Stage::RequestReceived).await;
@@ -212,7 +220,7 @@ fn event(parts: &Parts, target: Option<&Target<'_>>, verb: &str, user: Option<&U
     let mut event = json!({
         "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": level.as_str(), "auditID": header(ID.as_str()).unwrap_or_default(),
         "requestURI": parts.uri.path_and_query().map_or("/", |path| path.as_str()), "verb": verb,
-        "user": user.map(named).unwrap_or_else(|| json!({})), "sourceIPs": sources(parts), "requestReceivedTimestamp": now(),
+        "user": user.map(named).unwrap_or_else(|| json!({})), "sourceIPs": sources(parts),
     });
     if let Some(agent) = header("user-agent") {
         event["userAgent"] = agent.into();
@@ -256,8 +264,8 @@ fn sources(parts: &Parts) -> Vec<String> {
 }
 
 /// `metav1.MicroTime`.
-fn now() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+fn micro_time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
 
 /// One request, as it is told.
@@ -267,6 +275,8 @@ pub(crate) struct Record {
     event: Mutex<Value>,
     /// What is said of it on its way.
     annotations: Annotations,
+    /// When the request came.
+    started: Instant,
     /// The stages that are still to be told.
     left: Mutex<&'static [Stage]>,
 }
@@ -365,8 +375,15 @@ impl Record {
         for (key, value) in self.annotations.all() {
             event["annotations"][key] = value.into();
         }
+        let took = self.started.elapsed();
+        if stage == Stage::ResponseComplete && took > SLOW {
+            for (layer, time) in self.annotations.latencies().chain([("total", took)]) {
+                let nanos = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+                event["annotations"][format!("apiserver.latency.k8s.io/{layer}")] = schema::format_duration(nanos).into();
+            }
+        }
         event["stage"] = stage.as_str().into();
-        event["stageTimestamp"] = now().into();
+        event["stageTimestamp"] = micro_time(Timestamp::now()).into();
         event.to_string()
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use client::Api;
+use client::events::Type;
 use client::kube::api::{Patch, PatchParams};
 use client::{Informer, Informers, Key};
 use ipnet::IpNet;
@@ -82,13 +83,26 @@ impl Controller for PodCidrs {
             self.given.lock().remove(&key.name);
             return Ok(Action::Done);
         }
-        let parts = self.choose(&key.name)?;
+        let parts = self.choose(&key.name).inspect_err(|_| tell(cx, &node, "CIDRNotAvailable"))?;
         let texts: Vec<String> = parts.iter().map(IpNet::to_string).collect();
         let patch = json!({"spec": {"podCIDR": texts[0], "podCIDRs": texts}});
         let api: Api<Node> = Api::all(cx.client.clone());
-        api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-        Ok(Action::Done)
+        match api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await.map_err(Error::from) {
+            Ok(_) => Ok(Action::Done),
+            // The node has gone meanwhile.
+            Err(error) if error.code() == Some(404) => Err(error),
+            Err(error) => {
+                tell(cx, &node, "CIDRAssignmentFailed");
+                Err(error)
+            }
+        }
     }
+}
+
+/// Tells what keeps a node from having pods on the network (upstream: `RecordNodeStatusChange`).
+fn tell(cx: &Cx, node: &Node, status: &str) {
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    cx.events.about(node, Type::Normal, status, format!("Node {name} status is now: {status}"));
 }
 
 impl PodCidrs {
@@ -116,6 +130,8 @@ impl PodCidrs {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use k8s_openapi::api::core::v1::Event;
+
     use crate::testing::{World, object};
 
     #[test]
@@ -134,6 +150,23 @@ mod tests {
         check("fd42::/48", &["fd42::/64"], Some("fd42:0:0:1::/64"));
         let large = ClusterCidr { network: network("10.42.0.0/16"), node_prefix: 22 };
         part(large, &["10.42.0.0/24"], Some("10.42.4.0/22"));
+    }
+
+    /// Upstream's `AllocateOrOccupyCIDR`: a node for which no range is left has an event that says so, and gets one when there is.
+    #[tokio::test]
+    async fn a_node_is_told_that_nothing_is_left() {
+        let world = World::new();
+        world.fake.put::<Node>(&object(json!({"metadata": {"name": "all"}, "spec": {"podCIDRs": ["10.42.0.0/16"]}})));
+        world.fake.put::<Node>(&object(json!({"metadata": {"name": "n", "uid": "u"}, "spec": {}})));
+        world.start(&["node-ipam"]);
+        let is_it = |event: &Event| {
+            event.involved_object.uid.as_deref() == Some("u")
+                && event.reason.as_deref() == Some("CIDRNotAvailable")
+                && event.message.as_deref() == Some("Node n status is now: CIDRNotAvailable")
+        };
+        world.fake.until::<Event>(|events| events.iter().any(is_it)).await;
+        Api::<Node>::all(world.fake.client()).delete("all", &Default::default()).await.unwrap();
+        world.fake.until::<Node>(|nodes| nodes.iter().any(|node| cidrs(node).len() > 1)).await;
     }
 
     #[tokio::test]

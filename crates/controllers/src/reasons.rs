@@ -48,6 +48,8 @@ const REASONS: &[(&str, &[&str])] = &[
     (
         "Node, Pod",
         &[
+            "CIDRAssignmentFailed",
+            "CIDRNotAvailable",
             "FailedAttachVolume",
             "NodeNotReady",
             "RegisteredNode",

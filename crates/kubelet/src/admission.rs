@@ -4,11 +4,13 @@ mod confinement;
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use pods::ports;
+use pods::tolerations::tolerates;
 use runtime::api::Features;
 
 use crate::allocation::Pending;
-use crate::pod::effects::host_ports;
 use crate::pod::state::Rejection;
 use crate::resources::{self, Qos};
 use crate::spec::Model;
@@ -21,6 +23,8 @@ pub struct Room<'a> {
     pub name: &'a str,
     /// Its labels.
     pub labels: &'a BTreeMap<String, String>,
+    /// What keeps pods away from it.
+    pub taints: &'a [Taint],
     /// Its kernel has AppArmor.
     pub app_armor: bool,
     /// What its runtime can do.
@@ -71,6 +75,8 @@ pub fn shown(resource: &str, amount: i64) -> i64 {
 pub enum Misfit {
     /// There is not enough of something.
     Short(Shortage),
+    /// The Node object forbids it. A pod is refused for good, so that the newest version of that object must say so.
+    Node(Rejection),
     /// Anything else.
     Other(Rejection),
 }
@@ -79,7 +85,7 @@ impl From<Misfit> for Rejection {
     fn from(misfit: Misfit) -> Self {
         match misfit {
             Misfit::Short(shortage) => (format!("OutOf{}", shortage.resource), shortage.message()),
-            Misfit::Other(rejection) => rejection,
+            Misfit::Node(rejection) | Misfit::Other(rejection) => rejection,
         }
     }
 }
@@ -90,19 +96,21 @@ pub fn misfits(pod: &Model, others: &[Model], room: &Room<'_>) -> Vec<Misfit> {
     let mut found: Vec<Misfit> = confined.into_iter().map(Misfit::Other).collect();
     found.extend(shortages(pod, others, room.allocatable).into_iter().map(Misfit::Short));
     if !pods::nodes::fits(pod.spec(), room.name, &Some(room.labels.clone())) {
-        found.push(predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"));
+        found.push(Misfit::Node(predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")));
     }
-    let taken: Vec<_> = others.iter().flat_map(host_ports).collect();
-    let clash = host_ports(pod).iter().any(|port| {
-        taken.iter().any(|other| {
-            let same_address = port.host_ip == other.host_ip || port.host_ip.is_none() || other.host_ip.is_none();
-            port.host_port == other.host_port && port.protocol == other.protocol && same_address
-        })
-    });
-    if clash {
-        found.push(predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports"));
+    let taken: Vec<_> = others.iter().flat_map(|other| ports::of(other.spec())).collect();
+    if ports::of(pod.spec()).iter().any(|port| taken.iter().any(|other| port.conflicts(other))) {
+        found.push(Misfit::Other(predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")));
+    }
+    if room.taints.iter().any(|taint| taint.effect == "NoExecute" && !is_tolerated(pod, taint)) {
+        found.push(Misfit::Node(predicate("TaintToleration", "node(s) had taints that the pod didn't tolerate")));
     }
     found
+}
+
+/// Whether a pod may be where this taint is. Static pods may be anywhere: they are made with a toleration of all that would end them.
+fn is_tolerated(pod: &Model, taint: &Taint) -> bool {
+    pod.spec().tolerations.iter().flatten().any(|toleration| tolerates(toleration, taint))
 }
 
 /// What a pod takes of each resource of the node, in thousandths.
@@ -149,8 +157,8 @@ pub fn resize(wanted: &Model, others: &[Model], room: &Room<'_>) -> Result<(), P
     short.map_or(Ok(()), |shortage| Err(pending("Deferred", shortage.message())))
 }
 
-fn predicate(name: &str, why: &str) -> Misfit {
-    Misfit::Other((name.to_owned(), format!("Predicate {name} failed: {why}")))
+fn predicate(name: &str, why: &str) -> Rejection {
+    (name.to_owned(), format!("Predicate {name} failed: {why}"))
 }
 
 #[cfg(test)]
@@ -163,6 +171,8 @@ mod tests {
     #[track_caller]
     fn check(spec: Value, reason: Option<&str>) {
         let labels = BTreeMap::from([("zone".to_owned(), "a".to_owned()), ("size".to_owned(), "5".to_owned())]);
+        let taint = |key: &str, effect: &str| Taint { key: key.to_owned(), effect: effect.to_owned(), ..Taint::default() };
+        let taints = [taint("soft", "PreferNoSchedule"), taint("hard", "NoSchedule"), taint("out", "NoExecute")];
         let allocatable = ResourceList::from([
             ("cpu".to_owned(), quantity("2")),
             ("memory".to_owned(), quantity("1Gi")),
@@ -173,6 +183,7 @@ mod tests {
         let room = Room {
             name: "n",
             labels: &labels,
+            taints: &taints,
             app_armor: false,
             features: Features::default(),
             sysctls: &[],
@@ -180,8 +191,14 @@ mod tests {
             exclusive_cpus: false,
             exclusive_memory: false,
         };
-        let refused = misfits(&model(spec), &[model(other)], &room).into_iter().next().map(Rejection::from);
+        let first = |spec: Value| misfits(&model(spec), &[model(other.clone())], &room).into_iter().next().map(Rejection::from);
+        let mut tolerant = spec.clone();
+        tolerant["tolerations"] = json!([{"key": "out", "operator": "Exists"}]);
+        let refused = first(tolerant);
         assert_eq!(refused.as_ref().map(|(reason, _)| reason.as_str()), reason, "{refused:?}");
+        // Upstream's `generalFilter`: "Kubelet is only interested in the NoExecute taint", after all else.
+        let refused = first(spec);
+        assert_eq!(refused.as_ref().map(|(reason, _)| reason.as_str()), reason.or(Some("TaintToleration")), "{refused:?}");
     }
 
     #[test]
@@ -192,6 +209,9 @@ mod tests {
         let port =
             |ip: &str| json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80, "hostIP": ip}]}]});
         check(port("127.0.0.1"), Some("NodePorts"));
+        let mut on_host = port("");
+        on_host["hostNetwork"] = json!(true);
+        check(on_host, Some("NodePorts"));
         check(json!({"nodeSelector": {"zone": "a"}, "containers": []}), None);
         check(json!({"nodeSelector": {"zone": "b"}, "containers": []}), Some("NodeAffinity"));
         let affinity = |operator: &str, values: Value| {
@@ -240,6 +260,7 @@ mod tests {
         let room = Room {
             name: "n",
             labels: &BTreeMap::new(),
+            taints: &[],
             app_armor: false,
             features: Features::default(),
             sysctls: &[],

@@ -110,6 +110,8 @@ pub struct Manager {
     found: HashMap<String, Found>,
     finished: Arc<Finished>,
     nodes: client::Informer<Node>,
+    /// The Node object as the API has shown it when the informer's seemed to be too old.
+    asked_for: Option<Arc<Node>>,
     /// CPU requests of the burstable pods.
     burstable: watch::Sender<i64>,
     /// What others ask.
@@ -138,9 +140,9 @@ impl Manager {
     /// For this kubelet.
     pub fn new(cx: Arc<Context>, requests: mpsc::Receiver<Request>) -> Self {
         let nodes = cx.options.informers.of_selected(&format!("metadata.name={}", cx.options.node_name));
-        let (handles, uids, found, finished) = Default::default();
+        let (handles, uids, found, finished, asked_for) = Default::default();
         let statics = Running { wanted: cx.statics.subscribe(), uids: HashMap::new(), mirrors: HashMap::new() };
-        Self { cx, handles, uids, found, finished, nodes, burstable: watch::Sender::new(0), requests, statics }
+        Self { cx, handles, uids, found, finished, nodes, asked_for, burstable: watch::Sender::new(0), requests, statics }
     }
 
     /// The Node object.
@@ -179,17 +181,17 @@ impl Manager {
                 () = tokio::time::sleep_until(patience), if stage == Stage::Waits => {
                     tracing::warn!("the server does not answer: static pods start with what this node knows");
                     stage = Stage::Alone;
-                    self.sync_statics();
+                    self.sync_statics().await;
                 }
-                change = changes.next(), if stage == Stage::Knows => self.changed(change),
+                change = changes.next(), if stage == Stage::Knows => self.changed(change).await,
                 Some(event) = events.next() => {
                     if let Some(handle) = self.handles.get(&event.pod_uid) {
                         handle.runtime_changed.notify_one();
                     }
                 }
-                () = async { self.finished.notify.notified().await } => self.reap(),
+                () = async { self.finished.notify.notified().await } => self.reap().await,
                 Some(request) = self.requests.recv() => self.answer(request),
-                Ok(()) = self.statics.wanted.changed(), if stage != Stage::Waits => self.sync_statics(),
+                Ok(()) = self.statics.wanted.changed(), if stage != Stage::Waits => self.sync_statics().await,
             }
         }
     }
@@ -202,8 +204,10 @@ impl Manager {
         self.leave_all(&first);
         // Pods are admitted in the order of their creation.
         first.sort_by_key(|change| change.new.as_ref().and_then(|pod| pod.metadata.creation_timestamp.clone()));
-        first.into_iter().for_each(|change| self.changed(change));
-        self.sync_statics();
+        for change in first {
+            self.changed(change).await;
+        }
+        self.sync_statics().await;
         self.remove_orphans();
     }
 
@@ -309,7 +313,7 @@ impl Manager {
     }
 
     /// Begins static pods that are new, and ends those that are gone. One with another text waits for the end of the one before.
-    fn sync_statics(&mut self) {
+    async fn sync_statics(&mut self) {
         let wanted = self.statics.wanted.borrow_and_update().clone().unwrap_or_default();
         for (key, known) in &self.statics.uids {
             if wanted.get(key).is_none_or(|pod| uid(pod) != known) {
@@ -327,7 +331,7 @@ impl Manager {
                 if let Some(status) = mirror.as_ref().and_then(|mirror| mirror.status.clone()).filter(statics::goes_on) {
                     Arc::make_mut(&mut begun).status = Some(status);
                 }
-                self.begin(begun, Shown::Mirror(mirror));
+                self.begin(begun, Shown::Mirror(mirror)).await;
             }
         }
         self.cx.statics.set_running(&self.statics.uids);
@@ -350,7 +354,7 @@ impl Manager {
         };
     }
 
-    fn changed(&mut self, change: Change<Pod>) {
+    async fn changed(&mut self, change: Change<Pod>) {
         if change.object().is_some_and(|pod| statics::mirrored(pod).is_some()) {
             return self.mirror_changed(change.key, change.new);
         }
@@ -372,14 +376,14 @@ impl Manager {
             Some(_) => self.update(pod),
             None => {
                 self.uids.insert(key, uid(&pod).to_owned());
-                self.begin(pod, Shown::Itself);
+                self.begin(pod, Shown::Itself).await;
             }
         }
     }
 
-    fn begin(&mut self, pod: Arc<Pod>, shown: Shown) {
+    async fn begin(&mut self, pod: Arc<Pod>, shown: Shown) {
         let found = self.found.remove(uid(&pod)).unwrap_or_default();
-        let admission = self.admission(&pod, &found);
+        let admission = self.admission(&pod, &found).await;
         let mut made: Vec<_> = found.containers.iter().collect();
         made.sort_by_key(|container| container.attempt);
         let records = made.iter().filter_map(|c| Some((c.name.as_str(), c.annotations.get(RESOURCES)?.as_str())));
@@ -415,7 +419,7 @@ impl Manager {
     }
 
     /// Forgets tasks that have done their work, and begins those anew that have not.
-    fn reap(&mut self) {
+    async fn reap(&mut self) {
         let ended = std::mem::take(&mut *self.finished.uids.lock());
         for uid in ended {
             let Some(handle) = self.handles.remove(&uid) else { continue };
@@ -426,7 +430,7 @@ impl Manager {
             }
             self.revive(handle);
         }
-        self.sync_statics();
+        self.sync_statics().await;
     }
 
     /// A new task must learn what runs: without that it would start everything a second time.

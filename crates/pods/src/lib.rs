@@ -8,6 +8,7 @@ pub mod csi;
 pub mod features;
 pub mod legacy_tokens;
 pub mod nodes;
+pub mod ports;
 pub mod qos;
 pub mod quota;
 pub mod references;

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use apimachinery::Status;
 use apimachinery::yaml::UNMARSHAL_ERRORS;
 use parking_lot::Mutex;
+
+use crate::latencies::{Latencies, Layer};
 
 /// An authenticated user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +66,7 @@ pub struct Annotations(Arc<Collected>);
 struct Collected {
     all: Mutex<BTreeMap<String, String>>,
     wants_details: AtomicBool,
+    latencies: Latencies,
 }
 
 impl Annotations {
@@ -80,6 +84,16 @@ impl Annotations {
     /// All annotations so far.
     pub fn all(&self) -> BTreeMap<String, String> {
         self.0.all.lock().clone()
+    }
+
+    /// Notes that a part of the work on the request took so long.
+    pub fn took(&self, layer: Layer, time: Duration) {
+        self.0.latencies.add(layer, time);
+    }
+
+    /// How long each part took that there was, by upstream's name.
+    pub fn latencies(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        self.0.latencies.all()
     }
 
     /// What says as much as the request itself is wanted, too: the audit tells what requests hold.

@@ -13,7 +13,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::Served;
+use crate::Layer;
+use crate::target::Target;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
@@ -49,14 +50,15 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
 /// Measures one request to the store. A conflict is an answer, not a failure.
 pub(crate) async fn timed<T>(
     operation: &'static str,
-    res: &Served,
+    target: Target<'_>,
     request: impl Future<Output = Result<T, store::Error>>,
 ) -> Result<T, store::Error> {
     let started = Instant::now();
     let result = request.await;
-    let (group, _, resource) = res.def.label();
+    let (took, (group, _, resource)) = (started.elapsed(), target.res.def.label());
+    target.cx.annotations.took(Layer::Storage, took);
     let labels = Labels { operation, group, resource };
-    METRICS.seconds.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
+    METRICS.seconds.get_or_create(&labels).observe(took.as_secs_f64());
     METRICS.requests.get_or_create(&labels).inc();
     if result.as_ref().is_err_and(|error| !matches!(error, store::Error::Conflict(_))) {
         METRICS.errors.get_or_create(&labels).inc();

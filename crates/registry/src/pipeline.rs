@@ -172,7 +172,7 @@ impl Registry {
         let change = Change::Put(stored.clone());
         let removes = matches!(target.how, How::Delete(_));
         let write = Write { note: Some(index.clone()), holds: holds.to_vec(), removes, ..self.write(res, key, expect, change) };
-        let revision = metrics::timed(operation, res, self.engine.commit(write)).await?;
+        let revision = metrics::timed(operation, target, self.engine.commit(write)).await?;
         // The cache has it already, unless somebody was quicker to write it again.
         let cached = res.storage.cache.get(index.path()).filter(|entry| entry.revision == revision);
         let entry = cached.unwrap_or_else(|| Arc::new(res.storage.cache.entry(&stored, revision, Some(index))));
@@ -187,7 +187,7 @@ impl Registry {
         let key = target.res.storage.key(last.index.path());
         let write = self.write(target.res, key, Expect::At(last.revision), Change::Delete);
         let write = Write { holds: holds.to_vec(), ..write };
-        let revision = metrics::timed("delete", target.res, self.engine.commit(write)).await?;
+        let revision = metrics::timed("delete", target, self.engine.commit(write)).await?;
         Ok(target.res.show(&Arc::new(target.res.storage.cache.restamp(last, revision))).await?)
     }
 

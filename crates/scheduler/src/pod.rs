@@ -8,8 +8,9 @@ use std::sync::Arc;
 use apimachinery::labels::Selector;
 use client::Key;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Affinity, ContainerPort, ObjectReference, Pod, PodSpec, TopologySpreadConstraint, Volume};
+use k8s_openapi::api::core::v1::{Affinity, ObjectReference, Pod, PodSpec, TopologySpreadConstraint, Volume};
 use pods::nodes::{NodeTerm, NodeTerms};
+use pods::ports::HostPort;
 
 use crate::profile::DEFAULT;
 use crate::resources::{Resources, pod_request};
@@ -20,14 +21,6 @@ pub(crate) const PREEMPTED: &str = "PreemptionByScheduler";
 
 /// Of the preferred terms of a pod that has a node, those that count for others.
 const MAX_WISHES: usize = 64;
-
-/// A port on the node's own addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HostPort {
-    ip: String,
-    protocol: String,
-    port: i32,
-}
 
 /// A claim behind a volume of the pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,7 +117,7 @@ impl PodInfo {
             priority: spec.priority.unwrap_or(0),
             request: pod_request(&pod, false),
             assumed_request: pod_request(&pod, true),
-            ports: host_ports(spec),
+            ports: pods::ports::of(spec),
             node_terms: NodeTerms::required(spec),
             preferred_nodes: preferred.map(|term| (i64::from(term.weight), NodeTerm::new(&term.preference))).collect(),
             affinity: near,
@@ -308,25 +301,4 @@ fn claims(spec: &PodSpec, pod: &str) -> Vec<Claim> {
     claims.sort();
     claims.dedup();
     claims
-}
-
-fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
-    let sidecars = spec.init_containers.iter().flatten().filter(|one| pods::is_sidecar(one));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
-    ports.filter_map(host_port).collect()
-}
-
-fn host_port(port: &ContainerPort) -> Option<HostPort> {
-    let number = port.host_port.filter(|number| *number > 0)?;
-    let ip = port.host_ip.as_deref().filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0");
-    let protocol = port.protocol.as_deref().unwrap_or("TCP");
-    Some(HostPort { ip: ip.to_owned(), protocol: protocol.to_owned(), port: number })
-}
-
-impl HostPort {
-    /// Whether both cannot be on one node. `0.0.0.0` means all addresses.
-    pub(crate) fn conflicts(&self, other: &Self) -> bool {
-        let any = |port: &Self| port.ip == "0.0.0.0" || port.ip == "::";
-        self.port == other.port && self.protocol == other.protocol && (any(self) || any(other) || self.ip == other.ip)
-    }
 }

@@ -11,10 +11,11 @@ mod hook;
 mod review;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use apimachinery::Status;
 use async_trait::async_trait;
-use registry::{Admission, Registry, Request};
+use registry::{Admission, Layer, Registry, Request};
 
 use super::criteria::Match;
 use super::current::{Current, Item, is_exempt};
@@ -52,7 +53,10 @@ impl Webhooks {
     /// Calls one webhook. None when its call failed and that does not matter.
     async fn call(&self, hook: &Hook, a: &Request<'_>, version: &Match, place: &Place) -> Result<Option<Verdict>, Status> {
         let watch = metrics::Call::begin(&hook.name, a.operation.as_str(), self.is_mutating);
+        let started = Instant::now();
         let called = base::budgets::heavy::released(call::call(hook, a, version.served(a), self.is_mutating)).await;
+        let layer = if self.is_mutating { Layer::MutatingWebhooks } else { Layer::ValidatingWebhooks };
+        a.context().annotations.took(layer, started.elapsed());
         match called {
             Ok(verdict) => {
                 watch.admitted();

@@ -1,11 +1,12 @@
 #![allow(clippy::unwrap_used)]
 use http::Request;
+use registry::Layer;
 
 use super::*;
 use crate::metrics::{self, Asked as Measured};
 
-/// The events of a request that something happens to, by stage, with the code and the message of the answer.
-async fn told(omit: &str, lasts: bool, happen: impl FnOnce(&Arc<Record>)) -> Vec<(String, u64, String)> {
+/// The events of a request that came then and that something happens to.
+async fn events(omit: &str, lasts: bool, came: Instant, happen: impl FnOnce(&Arc<Record>)) -> Vec<Value> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit.log");
     let (log, write) = Log::open(LogOptions { path: path.clone(), ..LogOptions::default() }).unwrap();
@@ -14,22 +15,27 @@ async fn told(omit: &str, lasts: bool, happen: impl FnOnce(&Arc<Record>)) -> Vec
     let audit = Audit { policy, backends: Backends { log: Some(log.clone()), webhook: None } };
     let (parts, ()) = Request::get("/version").body(()).unwrap().into_parts();
     let annotations = Annotations::default();
-    let record = audit.begin(&parts, &Route::Other, "/version", ("get", lasts), (None, &annotations)).await.unwrap();
+    let (what, who) = (("get", lasts), (None, &annotations));
+    let record = audit.begin(&parts, &Route::Other, "/version", what, who, came).await.unwrap();
     annotations.add("example.com/seen", "yes");
     happen(&record);
     drop(record);
     log.close();
     write.await;
     let text = std::fs::read_to_string(path).unwrap();
-    let event = |line: &str| {
-        let event: Value = serde_json::from_str(line).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The same by stage, with the code and the message of the answer.
+async fn told(omit: &str, lasts: bool, happen: impl FnOnce(&Arc<Record>)) -> Vec<(String, u64, String)> {
+    let event = |event: Value| {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let seen = event["stage"] == "RequestReceived" || event["annotations"]["example.com/seen"] == "yes";
         assert!(seen, "{event}");
         let status = &event["responseStatus"];
         (text(&event["stage"]), status["code"].as_u64().unwrap_or(0), text(&status["message"]))
     };
-    text.lines().map(event).collect()
+    events(omit, lasts, Instant::now(), happen).await.into_iter().map(event).collect()
 }
 
 fn expected(events: &[(&str, u64, &str)]) -> Vec<(String, u64, String)> {
@@ -73,6 +79,32 @@ async fn the_end_of_what_lasts_is_told() {
     assert_eq!(begun, expected(&[received, ("ResponseStarted", 101, "")]));
     let ended = told("", true, |record| drop(answer(record, 101, true))).await;
     assert_eq!(ended, expected(&[received, ("ResponseStarted", 101, ""), ("ResponseComplete", 101, "")]));
+}
+
+/// Upstream's TestAudit: of requests that take longer than half a second it is told what took the time.
+#[tokio::test]
+async fn what_takes_the_time_of_slow_requests_is_told() {
+    let annotations = async |came: Instant| {
+        let events = events("", true, came, |record| {
+            record.annotations.took(Layer::Storage, Duration::from_micros(450_250));
+        });
+        let events = events.await;
+        assert!(
+            events.iter().all(|event| event["requestReceivedTimestamp"].as_str() <= event["stageTimestamp"].as_str()),
+            "{events:?}"
+        );
+        let told = |event: &Value| {
+            ["etcd", "authorization", "total"]
+                .map(|layer| event["annotations"][format!("apiserver.latency.k8s.io/{layer}")].clone())
+        };
+        assert!(events[..2].iter().all(|event| told(event).iter().all(Value::is_null)), "{events:?}");
+        told(&events[2])
+    };
+    let (now, minute) = (Instant::now(), Duration::from_secs(60));
+    let [storage, authorization, total] = annotations(now.checked_sub(minute).unwrap()).await;
+    assert_eq!((storage, authorization), (json!("450.25ms"), Value::Null));
+    assert!(total.as_str().unwrap().starts_with("1m0."), "{total}");
+    assert!(annotations(now + minute).await.iter().all(Value::is_null));
 }
 
 /// What is logged, echoed and handed on is an ID.

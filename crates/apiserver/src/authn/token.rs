@@ -62,6 +62,14 @@ pub struct Reference {
     pub(super) uid: String,
 }
 
+/// A node that a token names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OnNode {
+    name: String,
+    /// None of a pod's node of which the Node object was gone when the token was issued.
+    uid: Option<String>,
+}
+
 /// The claims of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
@@ -74,7 +82,7 @@ pub struct Claims {
     pub(super) account: Reference,
     pod: Option<Reference>,
     secret: Option<Reference>,
-    node: Option<Reference>,
+    node: Option<OnNode>,
     warn_after: Option<i64>,
     /// The Secret that holds the token itself.
     holder: Option<String>,
@@ -90,8 +98,10 @@ impl Claims {
         if let Some((kind, name, uid)) = &subject.bound_to {
             own.insert(kind.to_lowercase(), reference(name, uid));
         }
-        if let Some((name, uid)) = &subject.node {
-            own.insert("node".into(), reference(name, uid));
+        match &subject.node {
+            Some((name, Some(uid))) => _ = own.insert("node".into(), reference(name, uid)),
+            Some((name, None)) => _ = own.insert("node".into(), json!({"name": name})),
+            None => {}
         }
         if let Some(seconds) = subject.warn_after {
             own.insert("warnafter".into(), now.saturating_add(seconds).into());
@@ -99,7 +109,7 @@ impl Claims {
         let account = format!("system:serviceaccount:{}:{}", subject.namespace, subject.service_account);
         json!({
             "iss": issuer, "sub": account, "aud": subject.audiences, "iat": now, "nbf": now, "exp": now.saturating_add(subject.seconds),
-            "jti": uuid::Uuid::new_v4().to_string(), "kubernetes.io": own,
+            "jti": subject.id, "kubernetes.io": own,
         })
     }
 
@@ -108,6 +118,10 @@ impl Claims {
         let text = |value: &Value| value.as_str().map(str::to_owned).ok_or(Error::Malformed);
         let reference = |value: &Value| Ok::<_, Error>(Reference { name: text(&value["name"])?, uid: text(&value["uid"])? });
         let bound = |key: &str| own.get(key).map(reference).transpose();
+        let on_node = |value: &Value| {
+            let uid = value.get("uid").map(text).transpose()?;
+            Ok::<_, Error>(OnNode { name: text(&value["name"])?, uid })
+        };
         let audiences = match &payload["aud"] {
             Value::String(one) => vec![one.clone()],
             Value::Array(all) => all.iter().map(text).collect::<Result<_, _>>()?,
@@ -122,7 +136,7 @@ impl Claims {
             account: reference(&own["serviceaccount"])?,
             pod: bound("pod")?,
             secret: bound("secret")?,
-            node: bound("node")?,
+            node: own.get("node").map(on_node).transpose()?,
             warn_after: own["warnafter"].as_i64(),
             holder: None,
         })
@@ -163,8 +177,10 @@ pub async fn live(registry: &Registry, claims: &Claims) -> Result<User, Error> {
     if let Some(secret) = &claims.secret {
         exists(registry, "secrets", &claims.namespace, secret).await?;
     }
-    if let (Some(node), None) = (&claims.node, &claims.pod) {
-        exists(registry, "nodes", "", node).await?;
+    if let (Some(OnNode { name, uid }), None) = (&claims.node, &claims.pod) {
+        // What is bound to a node itself was issued when it was there.
+        let node = Reference { name: name.clone(), uid: uid.clone().ok_or(Error::Malformed)? };
+        exists(registry, "nodes", "", &node).await?;
     }
     let Claims { namespace, account, pod, node, id, .. } = claims;
     Ok(bound_user(namespace, account, pod.as_ref(), node.as_ref(), format!("JTI={id}")))
@@ -175,28 +191,24 @@ pub async fn live(registry: &Registry, claims: &Claims) -> Result<User, Error> {
 pub(super) async fn live_pod(registry: &Registry, identity: &PodIdentity, credential: &str) -> Result<User, Error> {
     let of = |name: &str, uid: &str| Reference { name: name.to_owned(), uid: uid.to_owned() };
     let account = of(&identity.service_account, &identity.service_account_uid);
-    let (pod, node) = (of(&identity.pod, &identity.pod_uid), of(&identity.node, &identity.node_uid));
+    let pod = of(&identity.pod, &identity.pod_uid);
+    let node = OnNode { name: identity.node.clone(), uid: Some(identity.node_uid.clone()) };
     exists(registry, "serviceaccounts", &identity.namespace, &account).await?;
     exists(registry, "pods", &identity.namespace, &pod).await?;
     Ok(bound_user(&identity.namespace, &account, Some(&pod), Some(&node), credential.to_owned()))
 }
 
 /// The user of a ServiceAccount, with what its credential is bound to.
-fn bound_user(
-    namespace: &str,
-    account: &Reference,
-    pod: Option<&Reference>,
-    node: Option<&Reference>,
-    credential: String,
-) -> User {
+fn bound_user(namespace: &str, account: &Reference, pod: Option<&Reference>, node: Option<&OnNode>, credential: String) -> User {
     let mut user = super::account_user(namespace, account);
     let mut extra = |key: &str, value: &str| {
         user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
     };
-    for (kind, reference) in [("pod", pod), ("node", node)] {
-        let Some(reference) = reference else { continue };
-        extra(&format!("{kind}-name"), &reference.name);
-        extra(&format!("{kind}-uid"), &reference.uid);
+    let pod = pod.map(|pod| ("pod", &pod.name, Some(&pod.uid)));
+    let node = node.map(|node| ("node", &node.name, node.uid.as_ref()));
+    for (kind, name, uid) in pod.into_iter().chain(node) {
+        extra(&format!("{kind}-name"), name);
+        uid.into_iter().for_each(|uid| extra(&format!("{kind}-uid"), uid));
     }
     user.extra.insert(super::CREDENTIAL_ID.into(), vec![credential]);
     user
@@ -309,6 +321,23 @@ mod tests {
         assert_eq!(new.audiences(), names(&["https://new", "https://old"]));
         let own = keys(Issuers::new("https://new".into(), Vec::new(), names(&["api", "vault"])));
         assert_eq!(own.audiences(), names(&["api", "vault"]));
+    }
+
+    /// Upstream (`TokenREST.Create`): of a pod whose Node object is gone "we still embed just the" name.
+    #[test]
+    fn a_node_that_is_gone_is_named() {
+        let keys = TokenKeys::in_memory("https://cluster").unwrap();
+        let check = |uid: Option<&str>, claim: Value, expected: [Option<&str>; 2]| {
+            let subject = TokenSubject { node: Some(("n1".into(), uid.map(str::to_owned))), ..subject(600) };
+            let claims = Claims::of(&subject, "https://cluster", Timestamp::now().as_second());
+            assert_eq!(claims["kubernetes.io"]["node"], claim);
+            let Claims { namespace, account, pod, node, .. } = &*keys.verify(&keys.issue(&claims).unwrap()).unwrap();
+            let user = bound_user(namespace, account, pod.as_ref(), node.as_ref(), "JTI=".into());
+            let extra = |key: &str| user.extra.get(&format!("authentication.kubernetes.io/{key}")).map(|all| all[0].as_str());
+            assert_eq!(["node-name", "node-uid"].map(extra), expected);
+        };
+        check(Some("u3"), json!({"name": "n1", "uid": "u3"}), [Some("n1"), Some("u3")]);
+        check(None, json!({"name": "n1"}), [Some("n1"), None]);
     }
 
     #[test]

@@ -89,6 +89,46 @@ async fn what_the_policy_says_is_told() {
     assert!(!events.iter().any(|event| event["requestURI"] == "/readyz" || event["stage"] == "RequestReceived"));
 }
 
+/// KEP-4193: "the `authentication.kubernetes.io/issued-credential-id` audit annotation" says which token was issued, and what is asked for with
+/// it has the same identifier.
+#[tokio::test]
+async fn who_issued_a_token_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (policy, path) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
+    std::fs::write(&policy, POLICY).unwrap();
+    let log = LogOptions { path: path.clone(), ..LogOptions::default() };
+    let server = start_with(|options| options.audit = Some(AuditOptions { policy, log: Some(log), webhook: None })).await;
+    let (api, accounts) = (&server.api, "/api/v1/namespaces/n/serviceaccounts");
+    namespace(api, "n").await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
+    assert_eq!(admin(api, &format!("POST {accounts}\n\n{account}")).await.code, 201);
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        let issued = admin(api, &format!("POST {accounts}/robot/token\n\n{request}")).await;
+        tokens.push(issued.json()["status"]["token"].as_str().unwrap().to_owned());
+    }
+    for token in &tokens {
+        assert_eq!(ask(api, "", &format!("GET /version\nauthorization: Bearer {token}")).await.code, 200);
+    }
+    let is = |event: &&Value, uri: &str| event["stage"] == "ResponseComplete" && event["requestURI"] == uri;
+    let ids = loop {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let used = events.iter().filter(|event| is(event, "/version"));
+        let used: Vec<_> = used.map(|event| &event["user"]["extra"]["authentication.kubernetes.io/credential-id"][0]).collect();
+        if used.len() < 2 {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let issued = events.iter().filter(|event| is(event, &format!("{accounts}/robot/token")));
+        let issued = issued.map(|event| &event["annotations"]["authentication.kubernetes.io/issued-credential-id"]);
+        assert_eq!(issued.collect::<Vec<_>>(), used);
+        break used.into_iter().cloned().collect::<Vec<_>>();
+    };
+    assert!(ids[0] != ids[1] && ids[0].as_str().unwrap().strip_prefix("JTI=").is_some_and(|id| id.len() == 36), "{ids:?}");
+}
+
 /// What a namespace only wants to know of its pods stands in the log.
 #[tokio::test]
 async fn what_violates_the_standards_is_told() {

@@ -21,6 +21,7 @@ use serde_json::json;
 use super::targets::Family;
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::namespace::tolerate;
+use crate::queue::Queue;
 use crate::{meta, write};
 
 const ACCOUNT: &str = "service-cidrs-controller";
@@ -163,14 +164,29 @@ impl Controller for Ranges {
     const ACCOUNT: &'static str = ACCOUNT;
 
     fn sources(&self) -> Vec<Source> {
-        let ranges = self.ranges.clone();
-        let gone = Source::mapped(&self.addresses, move |change, queue| {
-            if change.new.is_none() {
-                let ending = ranges.select(meta::ends);
-                ending.iter().for_each(|range| queue.add(Key::of(range.as_ref())));
+        let known = self.ranges.clone();
+        let look_at_ending = move |queue: &Queue| {
+            known.select(meta::ends).iter().for_each(|range| queue.add(Key::of(range.as_ref())));
+        };
+        // One that ends may go when its addresses go, or when another range has them.
+        let ranges = Source::mapped(&self.ranges, {
+            let look_at_ending = look_at_ending.clone();
+            move |change, queue| {
+                queue.add(change.key.clone());
+                let has = |range: &Option<Arc<ServiceCIDR>>| {
+                    range.as_deref().filter(|range| !meta::ends(*range)).map(networks).unwrap_or_default()
+                };
+                if has(&change.old) != has(&change.new) {
+                    look_at_ending(queue);
+                }
             }
         });
-        vec![Source::own(&self.ranges), gone]
+        let gone = Source::mapped(&self.addresses, move |change, queue| {
+            if change.new.is_none() {
+                look_at_ending(queue);
+            }
+        });
+        vec![ranges, gone]
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
@@ -306,5 +322,13 @@ mod tests {
         let api: Api<ServiceCIDR> = Api::all(world.fake.client());
         api.delete("one", &Default::default()).await.unwrap();
         world.fake.until::<ServiceCIDR>(|all| all.iter().map(meta::name).collect::<Vec<_>>() == ["two"]).await;
+        // Nor does it matter when the other range is made: "please remove them or create a new ServiceCIDR".
+        api.delete("two", &Default::default()).await.unwrap();
+        let waits = |range: &ServiceCIDR| {
+            range.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|one| one.status == "False")
+        };
+        world.fake.until::<ServiceCIDR>(|all| all.iter().all(waits)).await;
+        world.fake.put::<ServiceCIDR>(&range("three", &["10.43.0.0/16"]));
+        world.fake.until::<ServiceCIDR>(|all| all.iter().map(meta::name).collect::<Vec<_>>() == ["three"]).await;
     }
 }

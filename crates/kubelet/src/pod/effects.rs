@@ -415,7 +415,7 @@ fn sysctls(model: &Model) -> BTreeMap<String, String> {
 }
 
 /// Ports that the node forwards; on the host network the containers open them themselves.
-pub fn host_ports(model: &Model) -> Vec<HostPort> {
+fn host_ports(model: &Model) -> Vec<HostPort> {
     if model.host_network() {
         return Vec::new();
     }

@@ -208,7 +208,8 @@ pub fn container_status(model: &Model, state: &State, member: &Member, now: Time
         image_id: newest.map(image_id).or_else(|| inherited.map(|s| s.image_id.clone())).unwrap_or_default(),
         container_id: newest.map(|c| format!("{SCHEME}{}", c.id)).or_else(|| inherited.and_then(|s| s.container_id.clone())),
         ready,
-        started: Some(running && slot.started && member.role != Role::Ephemeral),
+        // Whether an ephemeral container has started nobody asks: no probe waits for it (upstream: `UpdatePodStatus`).
+        started: (member.role != Role::Ephemeral).then_some(running && slot.started),
         restart_count: restart_count(slot),
         state: Some(shown),
         last_state: Some(last.unwrap_or_default()),

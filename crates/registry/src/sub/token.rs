@@ -2,7 +2,7 @@
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::gvk::GroupResource;
-use apimachinery::{Status, meta};
+use apimachinery::{Status, meta, names};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -19,6 +19,8 @@ const MAX_SECONDS: i64 = 1 << 32;
 const MOUNTED_SECONDS: i64 = 60 * 60 + 7;
 /// What such a token lives in truth: clients that read their token only once go on working.
 const EXTENDED_SECONDS: i64 = 365 * 24 * 60 * 60;
+/// Tells the audit which token was issued (KEP-4193): who uses it has the same `authentication.kubernetes.io/credential-id`.
+const ISSUED_ID: &str = "authentication.kubernetes.io/issued-credential-id";
 
 /// What a token says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,8 +39,10 @@ pub struct TokenSubject {
     pub warn_after: Option<i64>,
     /// The object whose end ends the token: kind, name and UID.
     pub bound_to: Option<(String, String, String)>,
-    /// The node of the pod that it is bound to: name and UID.
-    pub node: Option<(String, String)>,
+    /// The node of the pod that it is bound to: name, and UID if the Node object is there.
+    pub node: Option<(String, Option<String>)>,
+    /// By what the audit knows it, of no other token (`jti`).
+    pub id: String,
 }
 
 impl Registry {
@@ -64,6 +68,7 @@ impl Registry {
         let token = tokens.signer.sign(&subject)?;
         request["spec"]["expirationSeconds"] = asked.into();
         request["status"] = json!({"token": token, "expirationTimestamp": apimachinery::time::format(expires)});
+        target.cx.annotations.add(ISSUED_ID, format!("JTI={}", subject.id));
         meta::set_name(&mut request, target.name);
         meta::set_namespace(&mut request, target.namespace);
         request["metadata"]["uid"] = meta::uid(&account).into();
@@ -105,9 +110,11 @@ impl Registry {
                     subject.service_account
                 )));
             }
-            let node = object.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
-            let found = self.builtin("", "nodes").and_then(|nodes| self.stored(&nodes, "", node));
-            subject.node = found.ok().map(|found| (node.to_owned(), meta::uid(&found).to_owned()));
+            let node = object.pointer("/spec/nodeName").and_then(Value::as_str).filter(|node| !node.is_empty());
+            subject.node = node.map(|node| {
+                let found = self.builtin("", "nodes").and_then(|nodes| self.stored(&nodes, "", node));
+                (node.to_owned(), found.ok().map(|found| meta::uid(&found).to_owned()))
+            });
         }
         subject.bound_to = Some((kind, name, meta::uid(&object).to_owned()));
         Ok(())
@@ -182,6 +189,7 @@ fn subject(target: Target<'_>, account: &Value, request: &Value) -> Result<Token
         uid: meta::uid(account).to_owned(),
         audiences: audiences.filter_map(|audience| audience.as_str().map(str::to_owned)).collect(),
         seconds,
+        id: names::new_uid(),
         ..TokenSubject::default()
     })
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Taint};
+use pods::ports::HostPort;
 
-use crate::pod::{HostPort, PodInfo};
+use crate::pod::PodInfo;
 use crate::resources::{Resources, pods_in};
 use crate::selectors::Labels;
 

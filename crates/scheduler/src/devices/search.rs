@@ -188,6 +188,7 @@ impl<'a> Search<'a> {
     ///
     /// The choices are a list and no recursion: there are as many as devices, of which a pod may ask for more than a thread's stack has room for.
     fn all(&mut self) -> Result<bool, Stop> {
+        (0..self.wanted.len()).try_for_each(|claim| self.bounded(claim))?;
         let Some(first) = self.request_from(0, 0) else { return Ok(true) };
         let mut stack = vec![first];
         while let Some(mut step) = stack.pop() {
@@ -198,6 +199,24 @@ impl<'a> Search<'a> {
             }
         }
         Ok(false)
+    }
+
+    /// Refuses a claim that gets more devices than claims may have, whatever is chosen: searching would only find that there is no way, and not
+    /// why.
+    fn bounded(&mut self, claim: usize) -> Result<(), Stop> {
+        let (wanted, mut least) = (self.wanted, 0_usize);
+        for (request, forms) in wanted[claim].requests.iter().enumerate() {
+            let of_request = match forms.as_slice() {
+                [form] if form.count.is_none() => self.candidates((claim, request, 0), form)?.len(),
+                forms => forms.iter().map(|form| form.count.unwrap_or(1)).min().unwrap_or_default(),
+            };
+            least = of_request.saturating_add(least);
+        }
+        if least <= RESULTS {
+            return Ok(());
+        }
+        let claim = client::Key::of(wanted[claim].claim.as_ref());
+        Err(Stop::Failed(format!("claim {claim}: number of requested devices {least} exceeds the claim limit of {RESULTS}")))
     }
 
     /// The choice of an alternative for a request or, if the claim has no more of them, the next claim's; none after the last.

@@ -247,6 +247,26 @@ fn devices_are_taken() {
     world.check(one(), Ok(&["r=dev0"]));
 }
 
+/// Upstream's allocator tests `too-many-devices-single-request`, `too-many-devices-total` and `too-many-devices-with-subrequests`.
+#[test]
+fn a_claim_is_told_that_it_asks_for_too_many() {
+    let world = World::of(devices(&[("x", 4); 33]));
+    let check = |requests: Value, count: usize| {
+        let why = format!("claim a/c: number of requested devices {count} exceeds the claim limit of 32");
+        world.check(json!({"requests": requests}), Err(&why));
+    };
+    let count = |name: &str, count: usize| request(name, json!({"count": count}));
+    check(json!([count("r", 500)]), 500);
+    check(json!([count("r", 17), count("s", 16)]), 33);
+    check(json!([request("r", json!({"allocationMode": "All"}))]), 33);
+    let first = |counts: [usize; 2]| {
+        let forms = counts.map(|count| json!({"name": format!("n{count}"), "deviceClassName": "any", "count": count}));
+        json!([{"name": "r", "firstAvailable": forms}])
+    };
+    check(first([50, 40]), 40);
+    world.check(json!({"requests": first([40, 1])}), Ok(&["r/n1=dev0"]));
+}
+
 /// KEP-5055: a taint keeps devices from claims that do not tolerate it.
 #[test]
 fn taints_are_tolerated() {

@@ -1,7 +1,9 @@
 //! Pods for which there is no room: critical ones get it, others are rejected.
 
-use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::DeleteParams;
+use client::fake::Fake;
+use client::{Api, Informers};
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -65,6 +67,40 @@ async fn a_critical_pod_is_admitted_to_a_full_node() {
     cell.put("elsewhere", json!({"priority": CRITICAL, "nodeSelector": {"no": "where"}, "containers": [{"name": "e"}]}));
     assert_eq!(cell.until("elsewhere", |status| status["phase"] == "Failed").await["reason"], "NodeAffinity");
     assert_eq!(cell.until("asking", |_| true).await["phase"], "Running");
+}
+
+/// kubernetes#134445: the scheduler may have seen labels of the Node that its kubelet has not seen yet, and a refusal is for good. A node that
+/// is ready again loses its taints in the same way.
+#[tokio::test]
+async fn a_pod_is_refused_by_what_the_node_is_now() {
+    let cell = Cell::new();
+    // The informers never hear of changes of the Node.
+    let late = Fake::default();
+    cell.start_as(|options| options.informers = Informers::new(late.client(), cell.tasks.clone())).await;
+    let mut before = cell.fake.all::<Node>().remove(0);
+    let taint = json!({"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"});
+    before.spec.get_or_insert_default().taints = Some(vec![serde_json::from_value(taint.clone()).unwrap()]);
+    late.put(&before);
+    let nodes = Api::<Node>::all(cell.fake.client());
+    let change = async |patch: Value| nodes.patch("n1", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    let put = |name: &str, zone: &str| {
+        cell.put(name, json!({"nodeSelector": {"zone": zone}, "containers": [{"name": name}]}));
+        late.put(cell.fake.all::<Pod>().iter().find(|pod| pod.metadata.name.as_deref() == Some(name)).unwrap());
+    };
+    change(json!({"metadata": {"labels": {"zone": "a"}}})).await;
+    put("first", "a");
+    cell.ready("first").await;
+    // Nor is one admitted by labels that were asked for before.
+    change(json!({"metadata": {"labels": {"zone": "b"}}})).await;
+    put("second", "b");
+    cell.ready("second").await;
+    change(json!({"spec": {"taints": [taint]}})).await;
+    put("third", "a");
+    assert_eq!(cell.until("third", |status| status["phase"] == "Failed").await["reason"], "NodeAffinity");
+    put("fourth", "b");
+    let refused = cell.until("fourth", |status| status["phase"] == "Failed").await;
+    let message = "Pod was rejected: Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
+    assert_eq!((&refused["reason"], &refused["message"]), (&json!("TaintToleration"), &json!(message)));
 }
 
 /// A static pod that the node has refused is refused again by the next kubelet, or runs when there is no reason any more; its mirror says so.

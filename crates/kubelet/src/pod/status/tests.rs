@@ -251,6 +251,18 @@ fn a_container_that_ends_by_itself_is_shown_at_once() {
     assert_eq!(summary(&status), "Running a=Error/0 False ContainersNotReady");
 }
 
+/// Upstream's `UpdatePodStatus` says it of containers and init containers, of which probes may wait for the start.
+#[test]
+fn whether_it_has_started_is_not_told_of_an_ephemeral_container() {
+    let spec = json!({"containers": [{"name": "a", "image": "img"}], "initContainers": [{"name": "i", "image": "img"}],
+        "ephemeralContainers": [{"name": "e", "image": "img"}]});
+    let state = state(vec![ended("1", "i", 0, 0), container("2", "a", 0, Running), container("3", "e", 0, Running)]);
+    let status = generate(&model(spec), &state, &PodStatus::default(), &[], times(at(4)));
+    let told = |statuses: &Option<Vec<ContainerStatus>>| statuses.as_ref().unwrap()[0].started.is_some();
+    let told = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses].map(told);
+    assert_eq!(told, [true, true, false]);
+}
+
 /// A registry says as much as it likes: a status that is too large would be written again and again, and never be taken.
 #[test]
 fn messages_are_bounded() {
