@@ -11,6 +11,9 @@ use base::trees::{self, Stat, Visitor};
 use nix::libc;
 
 /// Gives a directory and all that is in it to a group (fsGroup). Unless `always`, not when the directory has it already.
+///
+/// The root is last, as upstream's `walkDeep` has it: a walk that was cut off is begun anew, also where the pod asks for `OnRootMismatch`, which
+/// looks at the root alone. Directories below it are before what is in them, so that what pods make in them meanwhile is the group's.
 pub fn give(root: &Path, group: u32, always: bool) -> io::Result<()> {
     let metadata = fs::metadata(root)?;
     if !always && metadata.gid() == group && metadata.mode() & 0o2770 == 0o2770 {
@@ -20,8 +23,13 @@ pub fn give(root: &Path, group: u32, always: bool) -> io::Result<()> {
     if !metadata.is_dir() {
         return hand(&directory, &metadata, group);
     }
-    hand(&directory, &directory.metadata()?, group)?;
-    trees::walk(directory.into(), &mut Giver { group })
+    all(&directory, group, &mut Giver { group })
+}
+
+/// What is in a directory, and then the directory.
+fn all(root: &fs::File, group: u32, below: &mut impl Visitor) -> io::Result<()> {
+    trees::walk(root.try_clone()?.into(), below)?;
+    hand(root, &root.metadata()?, group)
 }
 
 /// Gives what is in a volume to a group. Whoever has the volume already may put links in the place of what is there: all is done by descriptor.
@@ -83,6 +91,35 @@ mod tests {
         fs::set_permissions(volume.join("a/b/own"), fs::Permissions::from_mode(0o600)).unwrap();
         give(&volume, 4242, false).unwrap();
         assert_eq!(shown(&volume.join("a/b/own")), (4242, 0o600));
+    }
+
+    /// KEP-695: "OnRootMismatch will only perform permission change if permissions of top level directory does not match." The top level
+    /// directory says so of all only if it is the last to be given.
+    #[test]
+    fn a_walk_that_was_cut_off_is_finished_by_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::write(root.join("a/b/file"), "").unwrap();
+        /// Stands for the end of the process in the middle of the walk.
+        struct CutOff(Giver);
+        impl Visitor for CutOff {
+            fn file(&mut self, _: BorrowedFd<'_>, _: &CStr, _: &Stat) -> io::Result<()> {
+                Err(io::ErrorKind::Interrupted.into())
+            }
+            fn enter(&mut self, directory: BorrowedFd<'_>, found: &Stat) -> io::Result<()> {
+                self.0.enter(directory, found)
+            }
+        }
+        let shown = |path: &str| {
+            let metadata = fs::metadata(root.join(path)).unwrap();
+            (metadata.gid(), metadata.mode() & 0o2070)
+        };
+        all(&fs::File::open(root).unwrap(), 4242, &mut CutOff(Giver { group: 4242 })).unwrap_err();
+        assert_eq!(shown("a/b"), (4242, 0o2070));
+        assert_ne!(shown(""), (4242, 0o2070));
+        give(root, 4242, false).unwrap();
+        assert_eq!([shown(""), shown("a/b/file")], [(4242, 0o2070), (4242, 0o060)]);
     }
 
     #[test]
