@@ -1,64 +1,103 @@
 //! What is in a volume, given to the group of a pod (fsGroup).
 
 use std::ffi::CStr;
-use std::fs;
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use base::trees::{self, Stat, Visitor};
-use nix::libc;
+use nix::fcntl::AtFlags;
+use nix::unistd::{Gid, fchownat};
 
 /// Gives a directory and all that is in it to a group (fsGroup). Unless `always`, not when the directory has it already.
 ///
 /// The root is last, as upstream's `walkDeep` has it: a walk that was cut off is begun anew, also where the pod asks for `OnRootMismatch`, which
 /// looks at the root alone. Directories below it are before what is in them, so that what pods make in them meanwhile is the group's.
+///
+/// What cannot be given stays as it is, as upstream (`changeFilePermission`): a file may be immutable, and servers refuse root what is others'.
+///
+/// # Errors
+/// A directory cannot be read.
 pub fn give(root: &Path, group: u32, always: bool) -> io::Result<()> {
     let metadata = fs::metadata(root)?;
     if !always && metadata.gid() == group && metadata.mode() & 0o2770 == 0o2770 {
         return Ok(());
     }
-    let directory = fs::File::open(root)?;
-    if !metadata.is_dir() {
-        return hand(&directory, &metadata, group);
+    let mut giver = Giver { group: Gid::from_raw(group), failed: 0, first: None };
+    all(&File::open(root)?, &mut giver)?;
+    if let Some((name, error)) = giver.first {
+        let (volume, failed) = (root.display(), giver.failed);
+        tracing::warn!(%volume, group, failed, name, %error, "files of a volume stay as they are: they cannot be given to the pod's group");
     }
-    all(&directory, group, &mut Giver { group })
+    Ok(())
 }
 
-/// What is in a directory, and then the directory.
-fn all(root: &fs::File, group: u32, below: &mut impl Visitor) -> io::Result<()> {
-    trees::walk(root.try_clone()?.into(), below)?;
-    hand(root, &root.metadata()?, group)
+/// What is in a directory, and then the directory. It may be a file: drivers show what they like.
+fn all(root: &File, giver: &mut (impl Visitor + AsMut<Giver>)) -> io::Result<()> {
+    if root.metadata()?.is_dir() {
+        trees::walk(root.try_clone()?.into(), giver)?;
+    }
+    giver.as_mut().hand(root, c".");
+    Ok(())
 }
 
 /// Gives what is in a volume to a group. Whoever has the volume already may put links in the place of what is there: all is done by descriptor.
 struct Giver {
-    group: u32,
+    group: Gid,
+    /// Files that were not given.
+    failed: u64,
+    /// The name of the first of them, and why.
+    first: Option<(String, io::Error)>,
+}
+
+impl AsMut<Self> for Giver {
+    fn as_mut(&mut self) -> &mut Self {
+        self
+    }
+}
+
+impl Giver {
+    fn hand(&mut self, file: &File, name: &CStr) {
+        if let Err(error) = hand(file, self.group) {
+            self.note(name, error);
+        }
+    }
+
+    fn note(&mut self, name: &CStr, error: io::Error) {
+        self.failed += 1;
+        self.first.get_or_insert_with(|| (name.to_string_lossy().into_owned(), error));
+    }
 }
 
 impl Visitor for Giver {
-    fn file(&mut self, directory: BorrowedFd<'_>, name: &CStr, found: &Stat) -> io::Result<()> {
-        if found.st_mode & libc::S_IFMT != libc::S_IFREG {
-            return Ok(());
+    fn file(&mut self, directory: BorrowedFd<'_>, name: &CStr, _: &Stat) -> io::Result<()> {
+        match trees::handle(directory, name) {
+            Ok(file) => self.hand(&file, name),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.note(name, error),
         }
-        // It may have gone, or have become a link or a pipe.
-        let Ok(file) = trees::open_file(directory, name) else { return Ok(()) };
-        let metadata = file.metadata()?;
-        if metadata.is_file() { hand(&file, &metadata, self.group) } else { Ok(()) }
+        Ok(())
     }
 
     fn enter(&mut self, directory: BorrowedFd<'_>, _: &Stat) -> io::Result<()> {
-        let directory = fs::File::from(directory.try_clone_to_owned()?);
-        hand(&directory, &directory.metadata()?, self.group)
+        self.hand(&File::from(directory.try_clone_to_owned()?), c".");
+        Ok(())
     }
 }
 
-/// Gives an open file or directory to a group, which may do what its owner may.
-fn hand(file: &fs::File, metadata: &fs::Metadata, group: u32) -> io::Result<()> {
-    fchown(file, None, Some(group))?;
-    let more = if metadata.is_dir() { 0o2770 } else { 0o660 };
-    file.set_permissions(fs::Permissions::from_mode(metadata.mode() & 0o7777 | more))
+/// Gives a file or directory to a group, which may do what its owner may. Of a link it is the link that is given: it has no mode.
+fn hand(file: &File, group: Gid) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let owned = fchownat(Some(file.as_raw_fd()), c"", None, Some(group), AtFlags::AT_EMPTY_PATH);
+    if !metadata.is_symlink() {
+        let more = if metadata.is_dir() { 0o2770 } else { 0o660 };
+        // By the handle's own path: it is not open, and fchmod(2) is for open files.
+        let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+        fs::set_permissions(path, Permissions::from_mode(metadata.mode() & 0o7777 | more))?;
+    }
+    Ok(owned?)
 }
 
 #[cfg(test)]
@@ -103,6 +142,11 @@ mod tests {
         fs::write(root.join("a/b/file"), "").unwrap();
         /// Stands for the end of the process in the middle of the walk.
         struct CutOff(Giver);
+        impl AsMut<Giver> for CutOff {
+            fn as_mut(&mut self) -> &mut Giver {
+                &mut self.0
+            }
+        }
         impl Visitor for CutOff {
             fn file(&mut self, _: BorrowedFd<'_>, _: &CStr, _: &Stat) -> io::Result<()> {
                 Err(io::ErrorKind::Interrupted.into())
@@ -115,11 +159,45 @@ mod tests {
             let metadata = fs::metadata(root.join(path)).unwrap();
             (metadata.gid(), metadata.mode() & 0o2070)
         };
-        all(&fs::File::open(root).unwrap(), 4242, &mut CutOff(Giver { group: 4242 })).unwrap_err();
+        let giver = Giver { group: Gid::from_raw(4242), failed: 0, first: None };
+        all(&File::open(root).unwrap(), &mut CutOff(giver)).unwrap_err();
         assert_eq!(shown("a/b"), (4242, 0o2070));
         assert_ne!(shown(""), (4242, 0o2070));
         give(root, 4242, false).unwrap();
         assert_eq!([shown(""), shown("a/b/file")], [(4242, 0o2070), (4242, 0o060)]);
+    }
+
+    /// An immutable file stands for what a server refuses. Links, sockets, pipes and devices are given as well: upstream's Lchown asks no kind.
+    #[test]
+    fn what_cannot_be_given_keeps_nothing_else() {
+        if !nix::unistd::Uid::effective().is_root() {
+            return eprintln!("SKIPPED: giving away needs root");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let at = |name: &str| root.join(name);
+        for name in ["a", "immutable", "z"] {
+            fs::write(at(name), "").unwrap();
+        }
+        symlink("a", at("link")).unwrap();
+        symlink("nowhere", at("dangling")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let immutable = |how: &str| {
+            let changed = std::process::Command::new("chattr").arg(how).arg(at("immutable")).output();
+            changed.is_ok_and(|changed| changed.status.success())
+        };
+        let has_immutable = immutable("+i");
+        let given = give(root, 4242, true);
+        let has = |name: &str| fs::symlink_metadata(at(name)).unwrap().gid();
+        let groups = ["a", "z", "link", "dangling", "socket", "pipe", "", "immutable"].map(has);
+        if has_immutable {
+            immutable("-i");
+        }
+        given.unwrap();
+        assert_eq!(groups[..7], [4242; 7]);
+        assert_eq!(groups[7] != 4242, has_immutable);
+        assert_eq!(fs::metadata(at("pipe")).unwrap().mode() & 0o777, 0o660);
     }
 
     #[test]
