@@ -45,6 +45,7 @@ use crate::drivers::{expand, records};
 use crate::refs::PodReferences;
 use crate::spec::Model;
 use claims::{Backing, Behind, Mode};
+use groups::{Ownership, Progress};
 use nfs::Export;
 use on_disk::OnDisk;
 use payload::Sources;
@@ -210,9 +211,11 @@ impl Volumes {
             }
         }
         failures.extend(self.mount_exports(model, exported).await);
-        let (cx, model) = (self.cx.clone(), model.clone());
-        let work = move || bind_found(&cx.pod_dir(model.uid()), &model, &backings);
-        failures.extend(tokio::task::spawn_blocking(work).await.map_err(|error| vec![error.to_string()])?);
+        let progress = Arc::new(Progress::default());
+        let (cx, own, seen) = (self.cx.clone(), model.clone(), progress.clone());
+        let work = move || bind_found(&cx.pod_dir(own.uid()), &own, &backings, &seen);
+        let bound = progress.tell(&self.cx, model, tokio::task::spawn_blocking(work)).await;
+        failures.extend(bound.map_err(|error| vec![error.to_string()])?);
         Ok(again)
     }
 
@@ -400,7 +403,7 @@ fn make_own(pod_dir: &Path, sources: &Sources<'_>, passed: &BTreeSet<String>) ->
 }
 
 /// The group that volumes are given to.
-fn group(model: &Model) -> Option<u32> {
+pub fn group(model: &Model) -> Option<u32> {
     model.spec().security_context.as_ref()?.fs_group.and_then(|group| u32::try_from(group).ok())
 }
 
@@ -426,15 +429,14 @@ fn make(pod_dir: &Path, sources: &Sources<'_>, volume: &Volume, group: Option<u3
 }
 
 /// Shows the pod what is behind its claims.
-fn bind_found(pod_dir: &Path, model: &Model, backings: &HashMap<String, Backing>) -> Failures {
-    let policy = model.spec().security_context.as_ref().and_then(|c| c.fs_group_change_policy.as_deref());
-    let group = group(model).map(|group| (group, policy != Some("OnRootMismatch")));
+fn bind_found(pod_dir: &Path, model: &Model, backings: &HashMap<String, Backing>, progress: &Progress) -> Failures {
+    let owner = Ownership::of(model, progress);
     let mut failures = Failures::new();
     for volume in model.spec().volumes.iter().flatten() {
         let Some(backing) = backings.get(&volume.name) else { continue };
         let bound = match backing.mode() {
             Mode::Block => block::map(pod_dir, &volume.name, backing.path()),
-            Mode::Filesystem => backing.bind(&path(pod_dir, volume), group.filter(|_| !claims::is_read_only(volume))),
+            Mode::Filesystem => backing.bind(&path(pod_dir, volume), owner.filter(|_| !claims::is_read_only(volume))),
         };
         if let Err(why) = bound {
             failures.insert(volume.name.clone(), block::failure(model, &volume.name, why));

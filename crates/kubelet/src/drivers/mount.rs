@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::Api;
@@ -21,7 +22,7 @@ use super::source::{Context as Pairs, SecretName, Source};
 use crate::context::Context;
 use crate::pod::state::Evicted;
 use crate::spec::Model;
-use crate::volumes::groups::give;
+use crate::volumes::groups::{Ownership, Progress, give};
 use crate::volumes::tokens;
 
 /// Key of the tokens of the pod's service account, in the context or among the secrets.
@@ -79,8 +80,7 @@ impl Plan {
 
 /// Stages and publishes a volume for a pod. Idempotent.
 pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Mounted, String> {
-    let security = model.spec().security_context.as_ref();
-    let group = security.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
+    let group = crate::volumes::group(model);
     let driver = cx.drivers.find(&source.driver)?;
     let policy = policy(cx, &source.driver).await?;
     source.refused_by(&policy)?;
@@ -120,10 +120,11 @@ pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Moun
     // Who may open a device is decided by the container's rules, not by its group.
     let by_us =
         !source.block && plan.policy.gives_to_group(&source.fs_type, &source.modes) && !plan.can(Capability::VolumeMountGroup);
-    if let Some(group) = group.filter(|_| by_us && !source.read_only) {
-        let always = security.and_then(|context| context.fs_group_change_policy.as_deref()) != Some("OnRootMismatch");
-        let root = target.clone();
-        blocking(move || give(&root, group, always)).await?;
+    if by_us && !source.read_only {
+        let progress = Arc::new(Progress::default());
+        let (own, root, seen) = (model.clone(), target.clone(), progress.clone());
+        let work = move || Ownership::of(&own, &seen).map_or(Ok(()), |owner| give(&root, &root, owner));
+        progress.tell(cx, model, blocking(work)).await?;
     }
     let grows = !source.ephemeral && plan.can(Capability::ExpandVolume);
     Ok(Mounted { target, republish: plan.policy.republish, grows })

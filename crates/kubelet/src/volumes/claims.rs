@@ -8,6 +8,7 @@ use client::Api;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use pods::volumes as rules;
 
+use super::groups::Ownership;
 use super::local::Local;
 use super::nfs::Export;
 use super::points::{bind, is_mount_point};
@@ -233,7 +234,7 @@ impl Backing {
     }
 
     /// Binds it to `at`, unless that is done. Blocking.
-    pub fn bind(&self, at: &Path, group: Option<(u32, bool)>) -> Result<(), String> {
+    pub fn bind(&self, at: &Path, owner: Option<Ownership<'_>>) -> Result<(), String> {
         let failed = |error: io::Error| format!("{}: {error}", self.path.display());
         if is_mount_point(at).map_err(failed)? {
             return Ok(());
@@ -243,10 +244,10 @@ impl Backing {
                 host_path::check(&self.path.to_string_lossy(), kind)?;
                 bind(&self.path, at).map_err(failed)
             }
-            Kind::Local(local) => local.mount(&self.path, at, group),
+            Kind::Local(local) => local.mount(&self.path, at, owner),
             Kind::Provisioned(local) => {
                 let opened = provisioned::open(&self.path).map_err(failed)?;
-                local.show(&provisioned::by_descriptor(&opened), at, group).map_err(failed)
+                local.show(&provisioned::by_descriptor(&opened), at, owner).map_err(failed)
             }
         }
     }

@@ -1,17 +1,43 @@
 //! What is in a volume, given to the group of a pod (fsGroup).
 
+mod progress;
+
 use std::ffi::CStr;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::Instant;
 
 use base::trees::{self, Stat, Visitor};
 use nix::fcntl::AtFlags;
 use nix::unistd::{Gid, fchownat};
 
-/// Gives a directory and all that is in it to a group (fsGroup). Unless `always`, not when the directory has it already.
+pub use progress::Progress;
+
+use crate::spec::Model;
+
+/// Whom a pod's volumes are given to.
+#[derive(Clone, Copy, Debug)]
+pub struct Ownership<'a> {
+    /// `fsGroup`
+    pub group: u32,
+    /// Also where the root of a volume is the group's already (`fsGroupChangePolicy`).
+    pub always: bool,
+    /// Who waits looks here how far it is.
+    pub progress: &'a Progress,
+}
+
+impl<'a> Ownership<'a> {
+    /// What a pod asks for, if it does.
+    pub fn of(model: &Model, progress: &'a Progress) -> Option<Self> {
+        let policy = model.spec().security_context.as_ref().and_then(|context| context.fs_group_change_policy.as_deref());
+        super::group(model).map(|group| Self { group, always: policy != Some("OnRootMismatch"), progress })
+    }
+}
+
+/// Gives a directory and all that is in it to a group. The pod has the volume at `place`. Blocking; as long as there are files.
 ///
 /// The root is last, as upstream's `walkDeep` has it: a walk that was cut off is begun anew, also where the pod asks for `OnRootMismatch`, which
 /// looks at the root alone. Directories below it are before what is in them, so that what pods make in them meanwhile is the group's.
@@ -20,22 +46,23 @@ use nix::unistd::{Gid, fchownat};
 ///
 /// # Errors
 /// A directory cannot be read.
-pub fn give(root: &Path, group: u32, always: bool) -> io::Result<()> {
+pub fn give(root: &Path, place: &Path, to: Ownership<'_>) -> io::Result<()> {
     let metadata = fs::metadata(root)?;
-    if !always && metadata.gid() == group && metadata.mode() & 0o2770 == 0o2770 {
+    if !to.always && metadata.gid() == to.group && metadata.mode() & 0o2770 == 0o2770 {
         return Ok(());
     }
-    let mut giver = Giver { group: Gid::from_raw(group), failed: 0, first: None };
+    let _walk = to.progress.begin(place, Instant::now());
+    let mut giver = Giver::new(to);
     all(&File::open(root)?, &mut giver)?;
     if let Some((name, error)) = giver.first {
-        let (volume, failed) = (root.display(), giver.failed);
+        let (volume, group, failed) = (place.display(), to.group, giver.failed);
         tracing::warn!(%volume, group, failed, name, %error, "files of a volume stay as they are: they cannot be given to the pod's group");
     }
     Ok(())
 }
 
 /// What is in a directory, and then the directory. It may be a file: drivers show what they like.
-fn all(root: &File, giver: &mut (impl Visitor + AsMut<Giver>)) -> io::Result<()> {
+fn all<'a>(root: &File, giver: &mut (impl Visitor + AsMut<Giver<'a>>)) -> io::Result<()> {
     if root.metadata()?.is_dir() {
         trees::walk(root.try_clone()?.into(), giver)?;
     }
@@ -44,22 +71,28 @@ fn all(root: &File, giver: &mut (impl Visitor + AsMut<Giver>)) -> io::Result<()>
 }
 
 /// Gives what is in a volume to a group. Whoever has the volume already may put links in the place of what is there: all is done by descriptor.
-struct Giver {
+struct Giver<'a> {
     group: Gid,
+    progress: &'a Progress,
     /// Files that were not given.
     failed: u64,
     /// The name of the first of them, and why.
     first: Option<(String, io::Error)>,
 }
 
-impl AsMut<Self> for Giver {
+impl AsMut<Self> for Giver<'_> {
     fn as_mut(&mut self) -> &mut Self {
         self
     }
 }
 
-impl Giver {
+impl<'a> Giver<'a> {
+    fn new(to: Ownership<'a>) -> Self {
+        Self { group: Gid::from_raw(to.group), progress: to.progress, failed: 0, first: None }
+    }
+
     fn hand(&mut self, file: &File, name: &CStr) {
+        self.progress.count();
         if let Err(error) = hand(file, self.group) {
             self.note(name, error);
         }
@@ -71,7 +104,7 @@ impl Giver {
     }
 }
 
-impl Visitor for Giver {
+impl Visitor for Giver<'_> {
     fn file(&mut self, directory: BorrowedFd<'_>, name: &CStr, _: &Stat) -> io::Result<()> {
         match trees::handle(directory, name) {
             Ok(file) => self.hand(&file, name),
@@ -104,6 +137,10 @@ fn hand(file: &File, group: Gid) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    fn give(root: &Path, group: u32, always: bool) -> io::Result<()> {
+        super::give(root, root, Ownership { group, always, progress: &Progress::default() })
+    }
 
     #[test]
     fn a_group_gets_what_is_in_the_volume_and_nothing_else() {
@@ -141,13 +178,13 @@ mod tests {
         fs::create_dir_all(root.join("a/b")).unwrap();
         fs::write(root.join("a/b/file"), "").unwrap();
         /// Stands for the end of the process in the middle of the walk.
-        struct CutOff(Giver);
-        impl AsMut<Giver> for CutOff {
-            fn as_mut(&mut self) -> &mut Giver {
+        struct CutOff<'a>(Giver<'a>);
+        impl<'a> AsMut<Giver<'a>> for CutOff<'a> {
+            fn as_mut(&mut self) -> &mut Giver<'a> {
                 &mut self.0
             }
         }
-        impl Visitor for CutOff {
+        impl Visitor for CutOff<'_> {
             fn file(&mut self, _: BorrowedFd<'_>, _: &CStr, _: &Stat) -> io::Result<()> {
                 Err(io::ErrorKind::Interrupted.into())
             }
@@ -159,7 +196,8 @@ mod tests {
             let metadata = fs::metadata(root.join(path)).unwrap();
             (metadata.gid(), metadata.mode() & 0o2070)
         };
-        let giver = Giver { group: Gid::from_raw(4242), failed: 0, first: None };
+        let progress = Progress::default();
+        let giver = Giver::new(Ownership { group: 4242, always: true, progress: &progress });
         all(&File::open(root).unwrap(), &mut CutOff(giver)).unwrap_err();
         assert_eq!(shown("a/b"), (4242, 0o2070));
         assert_ne!(shown(""), (4242, 0o2070));

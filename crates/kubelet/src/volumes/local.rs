@@ -15,7 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use parking_lot::{Condvar, Mutex};
 
-use super::groups::give;
+use super::groups::{Ownership, give};
 use super::options::flags;
 use super::points::bind;
 
@@ -96,12 +96,11 @@ fn content(device: &mut (impl Read + Seek)) -> io::Result<Content> {
 }
 
 impl Local {
-    /// Mounts what is at `path` at `at`, and gives it to a group; `always`, or only where it does not have it. It is mounted as it is to be, or
-    /// not at all. Blocking.
+    /// Mounts what is at `path` at `at`, and gives it to a group. It is mounted as it is to be, or not at all. Blocking.
     ///
     /// # Errors
     /// What an event says.
-    pub fn mount(&self, path: &Path, at: &Path, group: Option<(u32, bool)>) -> Result<(), String> {
+    pub fn mount(&self, path: &Path, at: &Path, owner: Option<Ownership<'_>>) -> Result<(), String> {
         let failed = |error: io::Error| format!("{}: {error}", path.display());
         let (kind, device) = match fs::metadata(path) {
             Ok(metadata) => (metadata.file_type(), metadata.rdev()),
@@ -109,7 +108,7 @@ impl Local {
             Err(error) => return Err(failed(error)),
         };
         if kind.is_dir() {
-            return self.show(path, at, group).map_err(failed);
+            return self.show(path, at, owner).map_err(failed);
         }
         if !kind.is_block_device() {
             return Err(format!("local volume {path:?} is neither a directory nor a block device"));
@@ -117,23 +116,23 @@ impl Local {
         let turn = Turn::of(device);
         self.mount_device(path, at)?;
         drop(turn);
-        self.give_to(group, at).map_err(failed).inspect_err(|_| undo(at))
+        self.give_to(owner, at, at).map_err(failed).inspect_err(|_| undo(at))
     }
 
     /// The same of a directory. Blocking.
     ///
     /// # Errors
     /// They do not name the directory.
-    pub fn show(&self, directory: &Path, at: &Path, group: Option<(u32, bool)>) -> io::Result<()> {
-        self.give_to(group, directory)?;
+    pub fn show(&self, directory: &Path, at: &Path, owner: Option<Ownership<'_>>) -> io::Result<()> {
+        self.give_to(owner, directory, at)?;
         bind(directory, at)?;
         self.restrict(at).inspect_err(|_| undo(at))
     }
 
-    /// Gives what is there to a group. What is only read is given to nobody.
-    fn give_to(&self, group: Option<(u32, bool)>, root: &Path) -> io::Result<()> {
-        let group = group.filter(|_| !flags(&self.options).0.contains(MsFlags::MS_RDONLY));
-        group.map_or(Ok(()), |(group, always)| give(root, group, always))
+    /// Gives what is there to a group; the pod has it at `at`. What is only read is given to nobody.
+    fn give_to(&self, owner: Option<Ownership<'_>>, root: &Path, at: &Path) -> io::Result<()> {
+        let owner = owner.filter(|_| !flags(&self.options).0.contains(MsFlags::MS_RDONLY));
+        owner.map_or(Ok(()), |owner| give(root, at, owner))
     }
 
     /// Applies mount options to a directory that is bound. Those of a file system change nothing there, as upstream, whose mount(8) hands them
@@ -242,6 +241,9 @@ fn check(device: &Path) -> Result<(), String> {
 mod tests {
     use super::*;
     use std::io::{Cursor, Write};
+    use std::sync::LazyLock;
+
+    use crate::volumes::groups::Progress;
 
     #[test]
     fn what_is_on_a_device() {
@@ -274,6 +276,11 @@ mod tests {
         table.lines().find(|line| line.contains(at.to_str().unwrap())).unwrap_or_default().to_owned()
     }
 
+    fn to(group: u32) -> Option<Ownership<'static>> {
+        static PROGRESS: LazyLock<Progress> = LazyLock::new(Progress::default);
+        Some(Ownership { group, always: true, progress: &PROGRESS })
+    }
+
     fn local(options: &[&str]) -> Local {
         Local { fs_type: None, options: options.iter().map(|option| (*option).to_owned()).collect() }
     }
@@ -286,12 +293,12 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let (path, at) = (scratch.path().join("disk"), scratch.path().join("v"));
         fs::create_dir(&path).unwrap();
-        local(&["noatime", "noexec", "discard", "data=journal"]).mount(&path, &at, Some((4242, true))).unwrap();
+        local(&["noatime", "noexec", "discard", "data=journal"]).mount(&path, &at, to(4242)).unwrap();
         let line = mounted(&at);
         umount2(&at, MntFlags::MNT_DETACH).unwrap();
         assert!(line.contains("noatime") && line.contains("noexec"), "{line}");
         assert_eq!(fs::metadata(&path).unwrap().gid(), 4242);
-        local(&["ro"]).mount(&path, &at, Some((1717, true))).unwrap();
+        local(&["ro"]).mount(&path, &at, to(1717)).unwrap();
         umount2(&at, MntFlags::MNT_DETACH).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().gid(), 4242, "what is only read is given to nobody");
         let file = scratch.path().join("file");
@@ -330,7 +337,7 @@ mod tests {
         let device = Path::new(&device.0);
         let [one, other] = ["one", "other"].map(|name| scratch.path().join(name));
         assert!(local(&["ro"]).mount(device, &one, None).unwrap_err().contains("has no file system"));
-        local(&["noatime"]).mount(device, &one, Some((4242, true))).unwrap();
+        local(&["noatime"]).mount(device, &one, to(4242)).unwrap();
         fs::write(one.join("file"), "kept").unwrap();
         assert_eq!(fs::metadata(&one).unwrap().gid(), 4242);
         // Another pod of the node has the same, while it is used and after.
@@ -342,7 +349,7 @@ mod tests {
             umount2(at, MntFlags::empty()).unwrap();
         }
         // What is only read is given to nobody.
-        local(&["ro"]).mount(device, &one, Some((1717, true))).unwrap();
+        local(&["ro"]).mount(device, &one, to(1717)).unwrap();
         assert_eq!(fs::read_to_string(one.join("file")).unwrap(), "kept");
         assert_eq!(fs::metadata(&one).unwrap().gid(), 4242);
         umount2(&one, MntFlags::empty()).unwrap();
