@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use client::events::Type;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{PersistentVolume, Volume};
 use nix::mount::MsFlags;
@@ -215,7 +216,11 @@ impl Volumes {
         let (cx, own, seen) = (self.cx.clone(), model.clone(), progress.clone());
         let work = move || bind_found(&cx.pod_dir(own.uid()), &own, &backings, &seen);
         let bound = progress.tell(&self.cx, model, tokio::task::spawn_blocking(work)).await;
-        failures.extend(bound.map_err(|error| vec![error.to_string()])?);
+        let (failed, shared) = bound.map_err(|error| vec![error.to_string()])?;
+        for message in shared {
+            self.cx.pod_event(model, Type::Warning, "AlreadyMountedVolume", message);
+        }
+        failures.extend(failed);
         Ok(again)
     }
 
@@ -275,7 +280,7 @@ impl Volumes {
             driver.grows = false;
             self.mounted.lock().insert(volume.name.clone(), driver.clone());
         }
-        Ok((Some(Behind::Path(Backing::of_driver(driver.target.clone(), mode))), Some(driver)))
+        Ok((Some(Behind::Path(Backing::of_driver(source.name.clone(), driver.target.clone(), mode))), Some(driver)))
     }
 
     /// Whether a volume that the pod does not have yet may be used on this node, and by this pod. The scheduler has looked at both; a pod
@@ -428,21 +433,27 @@ fn make(pod_dir: &Path, sources: &Sources<'_>, volume: &Volume, group: Option<u3
     }
 }
 
-/// Shows the pod what is behind its claims.
-fn bind_found(pod_dir: &Path, model: &Model, backings: &HashMap<String, Backing>, progress: &Progress) -> Failures {
-    let owner = Ownership::of(model, progress);
-    let mut failures = Failures::new();
+/// Shows the pod what is behind its claims; and what the pod is told of volumes that are another pod's, too.
+fn bind_found(
+    pod_dir: &Path,
+    model: &Model,
+    backings: &HashMap<String, Backing>,
+    progress: &Progress,
+) -> (Failures, Vec<String>) {
+    let owner = Ownership::of(model, pod_dir, progress);
+    let (mut failures, mut told) = (Failures::new(), Vec::new());
     for volume in model.spec().volumes.iter().flatten() {
         let Some(backing) = backings.get(&volume.name) else { continue };
         let bound = match backing.mode() {
-            Mode::Block => block::map(pod_dir, &volume.name, backing.path()),
+            Mode::Block => block::map(pod_dir, &volume.name, backing.path()).map(|()| None),
             Mode::Filesystem => backing.bind(&path(pod_dir, volume), owner.filter(|_| !claims::is_read_only(volume))),
         };
-        if let Err(why) = bound {
-            failures.insert(volume.name.clone(), block::failure(model, &volume.name, why));
+        match bound {
+            Ok(shared) => told.extend(shared.map(|shared| shared.message(backing.name()))),
+            Err(why) => drop(failures.insert(volume.name.clone(), block::failure(model, &volume.name, why))),
         }
     }
-    failures
+    (failures, told)
 }
 
 #[cfg(test)]

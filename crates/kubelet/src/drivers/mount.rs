@@ -123,7 +123,7 @@ pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Moun
     if by_us && !source.read_only {
         let progress = Arc::new(Progress::default());
         let (own, root, seen) = (model.clone(), target.clone(), progress.clone());
-        let work = move || Ownership::of(&own, &seen).map_or(Ok(()), |owner| give(&root, &root, owner));
+        let work = move || Ownership::of(&own, &pod_dir, &seen).map_or(Ok(()), |owner| give(&root, &root, owner));
         progress.tell(cx, model, blocking(work)).await?;
     }
     let grows = !source.ephemeral && plan.can(Capability::ExpandVolume);

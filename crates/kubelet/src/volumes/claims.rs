@@ -8,7 +8,7 @@ use client::Api;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use pods::volumes as rules;
 
-use super::groups::Ownership;
+use super::groups::{Ownership, Shared};
 use super::local::Local;
 use super::nfs::Export;
 use super::points::{bind, is_mount_point};
@@ -162,6 +162,8 @@ pub enum Behind {
 /// Where a volume is on this node.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Backing {
+    /// The name of the specification that it comes from: that of a PersistentVolume.
+    name: String,
     path: PathBuf,
     mode: Mode,
     kind: Kind,
@@ -182,9 +184,8 @@ impl Behind {
     /// Of a volume, if it is of a kind that this kubelet offers. `own` is where this node has it, if it is one of the cluster's own provisioner
     /// ([`provisioned::check`]). `only_read` says that the pod has it only to read it.
     pub fn of(volume: &PersistentVolume, own: Option<PathBuf>, only_read: bool) -> Result<Self, Error> {
-        let refused = |what| {
-            Err(Error::Volume(volume.metadata.name.clone().unwrap_or_default(), Refusal::Unsupported(format!("type {what}"))))
-        };
+        let name = volume.metadata.name.clone().unwrap_or_default();
+        let refused = |what| Err(Error::Volume(name.clone(), Refusal::Unsupported(format!("type {what}"))));
         let Some(spec) = &volume.spec else { return refused("unknown".to_owned()) };
         let mode = Mode::of(volume);
         if let Some(local) = &spec.local {
@@ -195,7 +196,7 @@ impl Behind {
                 Mode::Filesystem if own.is_some() => Kind::Provisioned(how),
                 Mode::Filesystem => Kind::Local(how),
             };
-            return Ok(Self::Path(Backing { path: own.unwrap_or_else(|| PathBuf::from(&local.path)), mode, kind }));
+            return Ok(Self::Path(Backing { name, path: own.unwrap_or_else(|| PathBuf::from(&local.path)), mode, kind }));
         }
         if let Some(source) = &spec.host_path {
             // As upstream, whose plugin for paths of the host maps no devices.
@@ -203,7 +204,7 @@ impl Behind {
                 return refused("hostPath and mode Block".to_owned());
             }
             let kind = Kind::Path(source.type_.clone().unwrap_or_default());
-            return Ok(Self::Path(Backing { path: PathBuf::from(&source.path), mode, kind }));
+            return Ok(Self::Path(Backing { name, path: PathBuf::from(&source.path), mode, kind }));
         }
         if let Some(source) = &spec.nfs {
             // As upstream, likewise.
@@ -219,8 +220,13 @@ impl Behind {
 
 impl Backing {
     /// What a driver shows at a path, and has given to the pod's group.
-    pub fn of_driver(path: PathBuf, mode: Mode) -> Self {
-        Self { path, mode, kind: Kind::Path(String::new()) }
+    pub fn of_driver(name: String, path: PathBuf, mode: Mode) -> Self {
+        Self { name, path, mode, kind: Kind::Path(String::new()) }
+    }
+
+    /// What events call it.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What containers get of it.
@@ -233,16 +239,16 @@ impl Backing {
         &self.path
     }
 
-    /// Binds it to `at`, unless that is done. Blocking.
-    pub fn bind(&self, at: &Path, owner: Option<Ownership<'_>>) -> Result<(), String> {
+    /// Binds it to `at`, unless that is done. What is shared with another pod may stay another group's. Blocking.
+    pub fn bind(&self, at: &Path, owner: Option<Ownership<'_>>) -> Result<Option<Shared>, String> {
         let failed = |error: io::Error| format!("{}: {error}", self.path.display());
         if is_mount_point(at).map_err(failed)? {
-            return Ok(());
+            return Ok(None);
         }
         match &self.kind {
             Kind::Path(kind) => {
                 host_path::check(&self.path.to_string_lossy(), kind)?;
-                bind(&self.path, at).map_err(failed)
+                bind(&self.path, at).map_err(failed).map(|()| None)
             }
             Kind::Local(local) => local.mount(&self.path, at, owner),
             Kind::Provisioned(local) => {
@@ -323,7 +329,7 @@ mod tests {
         let check = |spec: Value, own: Option<&str>, expected: Result<(&str, Kind), &str>| {
             let mode = if spec["volumeMode"] == "Block" { Mode::Block } else { Mode::Filesystem };
             let expected = expected
-                .map(|(path, kind)| Behind::Path(Backing { path: path.into(), mode, kind }))
+                .map(|(path, kind)| Behind::Path(Backing { name: "v".to_owned(), path: path.into(), mode, kind }))
                 .map_err(|what| format!("error processing PV v: volumes of {what} are not supported by this kubelet"));
             assert_eq!(found(&spec, own, false), expected);
         };

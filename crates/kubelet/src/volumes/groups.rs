@@ -16,11 +16,14 @@ use nix::unistd::{Gid, fchownat};
 
 pub use progress::Progress;
 
+use super::points::is_shown_in;
 use crate::spec::Model;
 
 /// Whom a pod's volumes are given to.
 #[derive(Clone, Copy, Debug)]
 pub struct Ownership<'a> {
+    /// The pod's directory, which is among those of the other pods.
+    pub pod_dir: &'a Path,
     /// `fsGroup`
     pub group: u32,
     /// Also where the root of a volume is the group's already (`fsGroupChangePolicy`).
@@ -31,10 +34,41 @@ pub struct Ownership<'a> {
 
 impl<'a> Ownership<'a> {
     /// What a pod asks for, if it does.
-    pub fn of(model: &Model, progress: &'a Progress) -> Option<Self> {
+    pub fn of(model: &Model, pod_dir: &'a Path, progress: &'a Progress) -> Option<Self> {
         let policy = model.spec().security_context.as_ref().and_then(|context| context.fs_group_change_policy.as_deref());
-        super::group(model).map(|group| Self { group, always: policy != Some("OnRootMismatch"), progress })
+        super::group(model).map(|group| Self { pod_dir, group, always: policy != Some("OnRootMismatch"), progress })
     }
+}
+
+/// A volume stays another group's, since another pod of the node has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shared {
+    requested: u32,
+    has: u32,
+}
+
+impl Shared {
+    /// What the pod is told, in upstream's words. The volume is called as its PersistentVolume.
+    pub fn message(&self, volume: &str) -> String {
+        let Self { requested, has } = self;
+        format!("The requested fsGroup is {requested}, but the volume {volume} has GID {has}. The volume may not be shareable.")
+    }
+}
+
+/// Like [`give`], of a volume that belongs to the first pod of the node that has it, for as long as one has it (upstream's `SetUpAt` of local
+/// volumes). The caller lets nobody show it meanwhile.
+///
+/// # Errors
+/// A directory cannot be read, or the kernel does not say what is mounted.
+pub fn give_unless_shared(root: &Path, place: &Path, to: Ownership<'_>) -> io::Result<Option<Shared>> {
+    let (Some(pods), Some(own)) = (to.pod_dir.parent(), to.pod_dir.file_name()) else {
+        return give(root, place, to).map(|()| None);
+    };
+    if !is_shown_in(root, pods, own)? {
+        return give(root, place, to).map(|()| None);
+    }
+    let has = fs::metadata(root)?.gid();
+    Ok((has != to.group).then_some(Shared { requested: to.group, has }))
 }
 
 /// Gives a directory and all that is in it to a group. The pod has the volume at `place`. Blocking; as long as there are files.
@@ -139,7 +173,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn give(root: &Path, group: u32, always: bool) -> io::Result<()> {
-        super::give(root, root, Ownership { group, always, progress: &Progress::default() })
+        super::give(root, root, Ownership { pod_dir: root, group, always, progress: &Progress::default() })
     }
 
     #[test]
@@ -197,7 +231,7 @@ mod tests {
             (metadata.gid(), metadata.mode() & 0o2070)
         };
         let progress = Progress::default();
-        let giver = Giver::new(Ownership { group: 4242, always: true, progress: &progress });
+        let giver = Giver::new(Ownership { pod_dir: root, group: 4242, always: true, progress: &progress });
         all(&File::open(root).unwrap(), &mut CutOff(giver)).unwrap_err();
         assert_eq!(shown("a/b"), (4242, 0o2070));
         assert_ne!(shown(""), (4242, 0o2070));
