@@ -22,6 +22,7 @@ use super::source::{Context as Pairs, SecretName, Source};
 use crate::context::Context;
 use crate::pod::state::Evicted;
 use crate::spec::Model;
+use crate::volumes::failure::{Failure, Step};
 use crate::volumes::groups::{Ownership, Progress, give};
 use crate::volumes::tokens;
 
@@ -79,9 +80,11 @@ impl Plan {
 }
 
 /// Stages and publishes a volume for a pod. Idempotent.
-pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Mounted, String> {
+pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Mounted, Failure> {
     let group = crate::volumes::group(model);
-    let driver = cx.drivers.find(&source.driver)?;
+    // As upstream, who looks for the driver when it first needs it.
+    let first = if source.ephemeral { Step::SetUp } else { Step::Stage };
+    let driver = cx.drivers.find(&source.driver).map_err(|why| Failure::at(first, why))?;
     let policy = policy(cx, &source.driver).await?;
     source.refused_by(&policy)?;
     let context = match attachment(cx, source, &policy).await {
@@ -92,7 +95,7 @@ pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Moun
                 let message = format!("volume attachment limit exceeded on node {}: {why}", cx.options.node_name);
                 cx.evictions.evict(model.uid(), Evicted::for_attachments(message)).await;
             }
-            return Err(why);
+            return Err(Failure::at(Step::Attach, why));
         }
     };
     let abilities = driver.capabilities().await.map_err(|error| error.to_string())?;
@@ -110,10 +113,10 @@ pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Moun
     // The pod's record is there while the volume is staged: nobody takes the stage away meanwhile.
     write(target.clone(), record.clone()).await?;
     if !source.ephemeral && plan.policy.attach {
-        reported_in_use(cx, source).await?;
+        reported_in_use(cx, source).await.map_err(|why| Failure::at(Step::Attach, why))?;
     }
     if let Some(staging) = &staging {
-        stage(cx, source, &plan, staging, &record, &context).await?;
+        stage(cx, source, &plan, staging, &record, &context).await.map_err(|why| Failure::at(Step::Stage, why))?;
     }
     publish(cx, model, source, &plan, &target, staging.as_deref(), context).await?;
     cx.node_changed.notify_one();
@@ -235,8 +238,7 @@ async fn stage(
     write(staging.to_owned(), record.clone()).await?;
     let path = staging.to_owned();
     blocking(move || std::fs::create_dir_all(path)).await?;
-    let step = if source.block { "MapVolume.SetUpDevice" } else { "MountVolume.MountDevice" };
-    plan.driver.stage(&request).await.map_err(|error| format!("{step} failed: {error}"))
+    plan.driver.stage(&request).await.map_err(|error| error.to_string())
 }
 
 async fn publish(

@@ -8,6 +8,7 @@ use client::Api;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use pods::volumes as rules;
 
+use super::failure::{Failure, Step};
 use super::groups::{Ownership, Shared};
 use super::local::Local;
 use super::nfs::Export;
@@ -105,7 +106,7 @@ fn taken(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Refusal {
 }
 
 /// What an event says of a claim that cannot be used: upstream's volume manager has no such volume to wait for.
-pub fn failure(volume: &str, error: &Error) -> String {
+pub fn failure(volume: &str, error: &str) -> String {
     format!(
         "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process volumes=[{volume}]: {error}"
     )
@@ -155,8 +156,8 @@ pub fn is_read_only(volume: &Volume) -> bool {
 pub enum Behind {
     /// It is at a path of this node, and is bound.
     Path(Backing),
-    /// A server exports it, and it is mounted.
-    Export(Export),
+    /// A server exports it, and it is mounted. What events call it comes first.
+    Export(String, Export),
 }
 
 /// Where a volume is on this node.
@@ -212,7 +213,7 @@ impl Behind {
                 return refused("nfs and mode Block".to_owned());
             }
             let export = Export::of(source, spec.mount_options.as_deref().unwrap_or_default());
-            return Ok(Self::Export(export.to_read(only_read)));
+            return Ok(Self::Export(name, export.to_read(only_read)));
         }
         refused(kinds::of_persistent(volume))
     }
@@ -240,7 +241,7 @@ impl Backing {
     }
 
     /// Binds it to `at`, unless that is done. What is shared with another pod may stay another group's. Blocking.
-    pub fn bind(&self, at: &Path, owner: Option<Ownership<'_>>) -> Result<Option<Shared>, String> {
+    pub fn bind(&self, at: &Path, owner: Option<Ownership<'_>>) -> Result<Option<Shared>, Failure> {
         let failed = |error: io::Error| format!("{}: {error}", self.path.display());
         if is_mount_point(at).map_err(failed)? {
             return Ok(None);
@@ -248,12 +249,13 @@ impl Backing {
         match &self.kind {
             Kind::Path(kind) => {
                 host_path::check(&self.path.to_string_lossy(), kind)?;
-                bind(&self.path, at).map_err(failed).map(|()| None)
+                bind(&self.path, at).map_err(failed)?;
+                Ok(None)
             }
             Kind::Local(local) => local.mount(&self.path, at, owner),
             Kind::Provisioned(local) => {
-                let opened = provisioned::open(&self.path).map_err(failed)?;
-                local.show(&provisioned::by_descriptor(&opened), at, owner).map_err(failed)
+                let opened = provisioned::open(&self.path).map_err(|error| Failure::at(Step::Look, failed(error)))?;
+                Ok(local.show(&provisioned::by_descriptor(&opened), at, owner).map_err(failed)?)
             }
         }
     }
@@ -304,7 +306,7 @@ mod tests {
             let error = find(&client, &model, volume, "x", false).await.unwrap_err();
             let begin = "Unable to attach or mount volumes: unmounted volumes=[data], unattached volumes=[], \
                          failed to process volumes=[data]: error processing PVC n/x: ";
-            assert_eq!(failure("data", &error), format!("{begin}{expected}"));
+            assert_eq!(failure("data", &error.to_string()), format!("{begin}{expected}"));
         };
         check("failed to fetch PVC from API server: persistentvolumeclaims \"x\" not found").await;
         let claim = json!({"metadata": {"name": "x", "namespace": "n", "uid": "u1"}, "spec": {"volumeName": "v"}, "status": {"phase": "Bound"}});
@@ -347,7 +349,10 @@ mod tests {
         let volume = json!({"nfs": {"path": "/d", "server": "s"}, "mountOptions": ["vers=4.1"]});
         for only_read in [false, true] {
             let source = NFSVolumeSource { read_only: Some(only_read), ..source.clone() };
-            assert_eq!(found(&volume, None, only_read), Ok(Behind::Export(Export::of(&source, &["vers=4.1".to_owned()]))));
+            assert_eq!(
+                found(&volume, None, only_read),
+                Ok(Behind::Export("v".to_owned(), Export::of(&source, &["vers=4.1".to_owned()])))
+            );
         }
         check(json!({"nfs": source, "volumeMode": "Block"}), None, Err("type nfs and mode Block"));
         let flex = json!({"accessModes": [], "capacity": {}, "flexVolume": {"driver": "a/b"}, "storageClassName": "", "volumeMode": "Block"});
@@ -371,7 +376,7 @@ mod tests {
             let volume = json!({"metadata": {"name": "v"}, "spec": {"local": {"path": path}}});
             let behind = Behind::of(&serde_json::from_value(volume).unwrap(), own, false).unwrap();
             let Behind::Path(backing) = behind else { panic!("{behind:?}") };
-            let error = backing.bind(&at, None).unwrap_err();
+            let error = backing.bind(&at, None).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
         }
     }

@@ -15,6 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use parking_lot::{Condvar, Mutex};
 
+use super::failure::{Failure, Step};
 use super::groups::{Ownership, Shared, give_unless_shared};
 use super::options::flags;
 use super::points::{bind, unmount};
@@ -111,24 +112,26 @@ impl Local {
     ///
     /// # Errors
     /// What an event says.
-    pub fn mount(&self, path: &Path, at: &Path, owner: Option<Ownership<'_>>) -> Result<Option<Shared>, String> {
+    pub fn mount(&self, path: &Path, at: &Path, owner: Option<Ownership<'_>>) -> Result<Option<Shared>, Failure> {
         let failed = |error: io::Error| format!("{}: {error}", path.display());
+        let unfit = |why: String| Err(Failure::at(Step::Look, why));
         let (kind, device) = match fs::metadata(path) {
             Ok(metadata) => (metadata.file_type(), metadata.rdev()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(format!("path {path:?} does not exist")),
-            Err(error) => return Err(failed(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return unfit(format!("path {path:?} does not exist")),
+            Err(error) => return unfit(failed(error)),
         };
         if kind.is_dir() {
-            return self.show(path, at, owner).map_err(failed);
+            return Ok(self.show(path, at, owner).map_err(failed)?);
         }
         if !kind.is_block_device() {
-            return Err(format!("local volume {path:?} is neither a directory nor a block device"));
+            return unfit(format!("local volume {path:?} is neither a directory nor a block device"));
         }
+        let mount = |at: &Path| self.mount_device(path, at).map_err(|why| Failure::at(Step::Stage, why));
         let _turn = Turn::of(Place::Device(device));
-        let Some(owner) = owner else { return self.mount_device(path, at).map(|()| None) };
+        let Some(owner) = owner else { return mount(at).map(|()| None) };
         // The pod has it when the group has it. A process that was killed between has left a draft.
         let draft = Draft::new(at).map_err(failed)?;
-        self.mount_device(path, &draft.0)?;
+        mount(&draft.0)?;
         let shared = self.give_to(Some(owner), &draft.0, at).map_err(failed)?;
         bind(&draft.0, at).map_err(failed)?;
         Ok(shared)
@@ -341,7 +344,8 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().gid(), 4242, "what is only read is given to nobody");
         let file = scratch.path().join("file");
         fs::write(&file, "").unwrap();
-        let refused = [&file, &scratch.path().join("none")].map(|path| local(&[]).mount(path, &at, None).unwrap_err());
+        let refused =
+            [&file, &scratch.path().join("none")].map(|path| local(&[]).mount(path, &at, None).unwrap_err().to_string());
         assert!(refused[0].ends_with("is neither a directory nor a block device"), "{refused:?}");
         assert!(refused[1].ends_with("does not exist"), "{refused:?}");
     }
@@ -426,7 +430,7 @@ mod tests {
         let Some(device) = Loop::new(&file) else { return eprintln!("SKIPPED: no loop device") };
         let device = Path::new(&device.0);
         let [one, other] = ["one", "other"].map(|name| scratch.path().join(name));
-        assert!(local(&["ro"]).mount(device, &one, None).unwrap_err().contains("has no file system"));
+        assert!(local(&["ro"]).mount(device, &one, None).unwrap_err().to_string().contains("has no file system"));
         local(&["noatime"]).mount(device, &one, to(4242)).unwrap();
         fs::write(one.join("file"), "kept").unwrap();
         assert_eq!(fs::metadata(&one).unwrap().gid(), 4242);
@@ -443,10 +447,11 @@ mod tests {
         assert_eq!(fs::read_to_string(one.join("file")).unwrap(), "kept");
         assert_eq!(fs::metadata(&one).unwrap().gid(), 4242);
         umount2(&one, MntFlags::empty()).unwrap();
-        let wrong = Local { fs_type: Some("xfs".to_owned()), ..Local::default() }.mount(device, &one, None).unwrap_err();
+        let wrong =
+            Local { fs_type: Some("xfs".to_owned()), ..Local::default() }.mount(device, &one, None).unwrap_err().to_string();
         assert!(wrong.contains("cannot be mounted as xfs"), "{wrong}");
         fs::File::options().write(true).open(device).unwrap().write_all(&[1; 4096]).unwrap();
-        let strange = local(&[]).mount(device, &one, None).unwrap_err();
+        let strange = local(&[]).mount(device, &one, None).unwrap_err().to_string();
         assert!(strange.contains("something on it that is no file system known here"), "{strange}");
     }
 }
