@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::measure::{self, Measured};
 use super::message;
-use super::pressure::{self, Observations, Pressures};
+use super::pressure::{Observations, Pressures};
 use super::rank::rank;
 use super::reclaim::reclaim;
 use super::signal::{Condition, Signal};
@@ -144,7 +144,8 @@ impl Manager {
         let active = self.cx.evictions.active().await;
         if self.reclaims(starved.signal()) {
             reclaim(&self.cx, &active).await;
-            if pressure::is_resolved(&self.cx.options.eviction, &self.observe().await) {
+            let observations = self.observe().await;
+            if self.pressures.is_resolved(&self.cx.options.eviction, &observations) {
                 tracing::info!(resource, "enough of it is free without the eviction of a pod");
                 return None;
             }
