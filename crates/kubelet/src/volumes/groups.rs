@@ -5,7 +5,7 @@ mod progress;
 use std::ffi::CStr;
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Instant;
@@ -161,7 +161,7 @@ fn hand(file: &File, group: Gid) -> io::Result<()> {
     if !metadata.is_symlink() {
         let more = if metadata.is_dir() { 0o2770 } else { 0o660 };
         // By the handle's own path: it is not open, and fchmod(2) is for open files.
-        let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         fs::set_permissions(path, Permissions::from_mode(metadata.mode() & 0o7777 | more))?;
     }
     Ok(owned?)
