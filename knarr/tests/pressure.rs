@@ -99,6 +99,8 @@ fn pods_go_when_memory_is_short() {
     });
 
     c.told("", &["EvictionThresholdMet", "Evicted"]);
+    let of_event = "get event --field-selector reason=Evicted -o jsonpath={.items[0].metadata.annotations.starved_resource}";
+    assert_eq!(c.k(of_event), "memory");
     assert_eq!(c.k("get pod calm -o jsonpath={.status.phase}"), "Running");
 }
 

@@ -327,7 +327,7 @@ fn local_block_devices() {
     let refused = c.try_kubectl(&["exec", "writer", "--", "sh", "-c", &script]);
     assert!(refused.code != Some(0) && refused.stderr.contains("Operation not permitted"), "{refused:?}");
     c.told("", &["FailedMount", "volume v has volumeMode Block, but is specified in volumeMounts"]);
-    c.told("", &["FailedMount", "MapVolume.MapPodDevice failed for volume \"v\"", "is not a block device"]);
+    c.told("", &["FailedMapVolume", "MapVolume.MapPodDevice failed for volume \"nodisk\"", "is not a block device"]);
 
     // The pods keep their devices when the server is killed, and give them back when they go.
     c.kill_server();

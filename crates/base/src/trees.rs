@@ -161,13 +161,13 @@ fn read_on(
     Ok(None)
 }
 
-/// Opens a file of a directory to read it, or to change what it is; what it is may have changed since it was visited.
+/// A handle on what a directory has by this name, whatever it is: of a link on the link itself. It says what it is and has an owner that can be
+/// changed, and nothing is opened: no device is asked, no pipe waits, no right to read is needed (open(2), `O_PATH`).
 ///
 /// # Errors
-/// It cannot be opened, or is a link.
-pub fn open_file(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(File::from(openat(directory, name, flags, Mode::empty())?))
+/// It is not there any more, or the directory may not be looked into.
+pub fn handle(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<File> {
+    Ok(File::from(openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?))
 }
 
 /// Most walks through a tree that is removed.

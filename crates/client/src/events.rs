@@ -7,6 +7,7 @@
 mod correlator;
 
 use codec::Encode;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -64,10 +65,23 @@ impl Recorder {
 
     /// Records one event about `object`. Never waits; drops the event when the queue is full.
     pub fn event(&self, object: &ObjectReference, kind: Type, reason: &str, message: impl Into<String>) {
+        self.annotated(object, kind, reason, message, BTreeMap::new());
+    }
+
+    /// Like [`Recorder::event`], with annotations: what programs read of it. Repetitions keep those of the first.
+    pub fn annotated(
+        &self,
+        object: &ObjectReference,
+        kind: Type,
+        reason: &str,
+        message: impl Into<String>,
+        annotations: BTreeMap<String, String>,
+    ) {
         let message = bounded(message.into());
-        let incident = Incident { object: object.clone(), kind, reason: reason.to_owned(), message, at: Timestamp::now() };
+        let (object, reason) = (object.clone(), reason.to_owned());
+        let incident = Incident { object, kind, reason, message, annotations, at: Timestamp::now() };
         if self.queue.try_send(incident).is_err() {
-            tracing::debug!(reason, "event dropped: the queue is full");
+            tracing::debug!("event dropped: the queue is full");
         }
     }
 
@@ -147,6 +161,7 @@ impl Writer {
             metadata: ObjectMeta {
                 name: Some(name),
                 namespace: Some(namespace(&incident.object).to_owned()),
+                annotations: Some(incident.annotations.clone()).filter(|annotations| !annotations.is_empty()),
                 ..Default::default()
             },
             count: Some(count),

@@ -175,7 +175,19 @@ impl Context {
 
     /// Records an event about a pod.
     pub fn pod_event(&self, model: &Model, kind: Type, reason: &str, message: impl Into<String>) {
-        self.recorder.event(&model.pod.object_ref(&()), kind, reason, message);
+        self.annotated_event(model, kind, reason, message, BTreeMap::new());
+    }
+
+    /// The same, with what programs read of it.
+    pub fn annotated_event(
+        &self,
+        model: &Model,
+        kind: Type,
+        reason: &str,
+        message: impl Into<String>,
+        annotations: BTreeMap<String, String>,
+    ) {
+        self.recorder.annotated(&model.pod.object_ref(&()), kind, reason, message, annotations);
     }
 
     /// Records an event about a container.

@@ -5,6 +5,7 @@ pub mod block;
 pub mod claims;
 pub mod empty_dir;
 pub mod exclusive;
+pub mod failure;
 pub mod gid;
 pub mod groups;
 pub mod host_path;
@@ -31,9 +32,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use client::events::Type;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{PersistentVolume, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use nix::mount::MsFlags;
+use pods::volumes as rules;
 use tokio::sync::Mutex;
 
 use crate::certificates::pod::PodCertificates;
@@ -45,6 +48,8 @@ use crate::drivers::{expand, records};
 use crate::refs::PodReferences;
 use crate::spec::Model;
 use claims::{Backing, Mode, Mountable};
+use failure::{Failure, Step, Told};
+use groups::{Ownership, Progress};
 use nfs::Export;
 use on_disk::OnDisk;
 use payload::Sources;
@@ -65,42 +70,15 @@ pub struct Volumes {
     found: parking_lot::Mutex<BTreeSet<String>>,
 }
 
-/// What events say of the volumes that cannot be had, by their names.
-type Failures = BTreeMap<String, String>;
+/// What the pod is told of the volumes that cannot be had, by their names.
+type Failures = BTreeMap<String, Told>;
 
-/// Why a volume cannot be had.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    /// What the pod claims is not there.
-    #[error(transparent)]
-    Claim(#[from] claims::Error),
-    /// It may not be used on this node.
-    #[error("no matching NodeSelectorTerms")]
-    Affinity,
-    /// It is mounted as it is, and the volume says how.
-    #[error("mount options are not supported")]
-    Options,
-    /// A step on the way to it fails.
-    #[error("{0}")]
-    Step(String),
-}
-
-impl From<String> for Failure {
-    fn from(error: String) -> Self {
-        Self::Step(error)
-    }
-}
-
-impl Failure {
-    /// What an event says of it.
-    fn message(self, model: &Model, volume: &str) -> String {
-        match self {
-            Self::Claim(error) => claims::failure(volume, &error),
-            Self::Affinity => block::check_failure(model, volume, "NodeAffinity", &self.to_string()),
-            Self::Options => block::check_failure(model, volume, "MountOptionSupport", &self.to_string()),
-            Self::Step(error) => block::failure(model, volume, error),
-        }
-    }
+/// What was found of a volume.
+struct Found {
+    /// What is behind it, unless that is mounted already.
+    behind: Option<Mountable>,
+    /// What its driver does, where it has one.
+    driver: Option<Mounted>,
 }
 
 /// Where a volume is, as seen from the host.
@@ -159,8 +137,8 @@ impl Volumes {
     /// be renewed. Idempotent. Each volume is made for itself, as upstream: one that cannot be had keeps no other from being current.
     ///
     /// # Errors
-    /// What events say of the volumes that cannot be had. All others have been made.
-    pub async fn sync(&self, model: &Model, refs: &Arc<PodReferences>) -> Result<Option<Timestamp>, Vec<String>> {
+    /// What the pod is told of the volumes that cannot be had. All others have been made.
+    pub async fn sync(&self, model: &Model, refs: &Arc<PodReferences>) -> Result<Option<Timestamp>, Vec<Told>> {
         let (mut tokens, mut certificates) = (self.tokens.lock().await, self.certificates.lock().await);
         let fetch = tokens.refresh(&self.cx.options.client, model);
         let (unread, untold, uncertified) = tokio::join!(refs.unread(), fetch, certificates.refresh(&self.cx, model));
@@ -170,7 +148,7 @@ impl Volumes {
             let why = unsupported(volume).map(|kind| format!("volumes of type {kind} are not supported by this kubelet"));
             let why = why.or_else(|| unread.iter().find(|unread| payload::shows(volume, &unread.what)).map(ToString::to_string));
             let why = why.or_else(|| untold.get(name).or_else(|| uncertified.get(name)).cloned());
-            failures.extend(why.map(|why| (name.clone(), block::failure(model, name, why))));
+            failures.extend(why.map(|why| (name.clone(), Failure::from(why).told(model, name))));
         }
         let (texts, pairs) = (tokens.texts(), certificates.pairs());
         let due = [tokens.due(), certificates.due()].into_iter().flatten().min();
@@ -182,7 +160,7 @@ impl Volumes {
             let sources = Sources { model: &own, objects: refs.as_ref(), facts: &facts, tokens: &texts, certificates: &pairs };
             make_own(&cx.pod_dir(own.uid()), &sources, &passed)
         };
-        failures.extend(tokio::task::spawn_blocking(work).await.map_err(|error| vec![error.to_string()])?);
+        failures.extend(tokio::task::spawn_blocking(work).await.map_err(ended)?);
         let paths = used::volumes(model).filter(|volume| volume.host_path.is_some());
         self.found.lock().extend(paths.filter(|volume| !failures.contains_key(&volume.name)).map(|volume| volume.name.clone()));
         let again = self.bind_all(model, &mut failures).await?;
@@ -191,78 +169,99 @@ impl Volumes {
     }
 
     /// Mounts the volumes of drivers and of servers, and binds those behind claims; whether a driver wants to be asked again.
-    async fn bind_all(&self, model: &Model, failures: &mut Failures) -> Result<bool, Vec<String>> {
+    async fn bind_all(&self, model: &Model, failures: &mut Failures) -> Result<bool, Vec<Told>> {
         let others = used::volumes(model).filter(|volume| !failures.contains_key(&volume.name));
         let one = async |volume: &Volume| (volume.name.clone(), self.mountable(model, volume).await);
         let (mut backings, mut exported) = (HashMap::new(), Vec::new());
         let mut again = false;
         for (volume, behind) in futures::future::join_all(others.map(one)).await {
             match behind {
-                Ok((behind, driver)) => {
+                Ok(Found { behind, driver }) => {
                     again |= driver.is_some_and(|driver| driver.republish || driver.grows);
                     match behind {
                         Some(Mountable::Path(backing)) => drop(backings.insert(volume, backing)),
-                        Some(Mountable::Export(export)) => exported.push((volume, export)),
+                        Some(Mountable::Export(name, export)) => exported.push((volume, name, export)),
                         None => {}
                     }
                 }
-                Err(failure) => drop(failures.insert(volume.clone(), failure.message(model, &volume))),
+                Err(failure) => drop(failures.insert(volume.clone(), failure.told(model, &volume))),
             }
         }
         failures.extend(self.mount_exports(model, exported).await);
-        let (cx, model) = (self.cx.clone(), model.clone());
-        let work = move || bind_found(&cx.pod_dir(model.uid()), &model, &backings);
-        failures.extend(tokio::task::spawn_blocking(work).await.map_err(|error| vec![error.to_string()])?);
+        let progress = Arc::new(Progress::default());
+        let (cx, own, seen) = (self.cx.clone(), model.clone(), progress.clone());
+        let work = move || bind_found(&cx.pod_dir(own.uid()), &own, &backings, &seen);
+        let bound = progress.tell(&self.cx, model, tokio::task::spawn_blocking(work)).await;
+        let (failed, shared) = bound.map_err(ended)?;
+        for message in shared {
+            self.cx.pod_event(model, Type::Warning, "AlreadyMountedVolume", message);
+        }
+        failures.extend(failed);
         Ok(again)
     }
 
     /// Mounts what servers export, all at once: each for as long as its server takes, and not longer than a time.
-    async fn mount_exports(&self, model: &Model, exported: Vec<(String, Export)>) -> Failures {
+    async fn mount_exports(&self, model: &Model, exported: Vec<(String, String, Export)>) -> Failures {
         let pod_dir = self.cx.pod_dir(model.uid());
         let place = |name: &str| model.spec().volumes.iter().flatten().find(|volume| volume.name == name);
-        let one = async |(name, export): (String, Export)| {
-            let at = path(&pod_dir, place(&name)?);
+        let one = async |(volume, name, export): (String, String, Export)| {
+            let at = path(&pod_dir, place(&volume)?);
             let why = nfs::set_up(&export, &at).await.err()?;
-            let told = block::failure(model, &name, why.to_string());
-            Some((name, told))
+            let told = Failure::from(why.to_string()).of(&name).told(model, &volume);
+            Some((volume, told))
         };
         futures::future::join_all(exported.into_iter().map(one)).await.into_iter().flatten().collect()
     }
 
     /// What is to be mounted for a volume that is not mounted yet, and what its driver does, where it has one.
-    async fn mountable(&self, model: &Model, volume: &Volume) -> Result<(Option<Mountable>, Option<Mounted>), Failure> {
+    async fn mountable(&self, model: &Model, volume: &Volume) -> Result<Found, Failure> {
         let (source, claim) = (Source::of_pod(model, volume), claims::name(model, volume));
         if source.is_none() && claim.is_none() && volume.nfs.is_none() {
-            return Ok((None, None));
+            return Ok(Found { behind: None, driver: None });
         }
         let known = self.mounted.lock().get(&volume.name).cloned();
         let OnDisk { is_mounted, may_be_drivers } = self.on_disk(model, volume, known.is_some()).await?;
         let rests = known.as_ref().is_none_or(|driver| !driver.republish && !driver.grows);
         if let Some(source) = source {
             if is_mounted && known.is_some() && rests {
-                return Ok((None, known));
+                return Ok(Found { behind: None, driver: known });
             }
-            return Ok((None, Some(self.of_driver(model, volume, &source, known.as_ref()).await?)));
+            let driver = self.of_driver(model, volume, &source, known.as_ref()).await?;
+            return Ok(Found { behind: None, driver: Some(driver) });
         }
         let Some(claim) = claim else {
-            block::fits(model, volume, Mode::Filesystem)?;
+            block::fits(model, volume, Mode::Filesystem).map_err(Failure::Claim)?;
             let export = volume.nfs.as_ref().filter(|_| !is_mounted).map(|source| Export::of(source, &[]));
-            return Ok((export.map(Mountable::Export), None));
+            let behind = export.map(|export| Mountable::Export(volume.name.clone(), export));
+            return Ok(Found { behind, driver: None });
         };
         let by_driver = known.is_some() || !is_mounted || may_be_drivers;
         if is_mounted && (!by_driver || known.is_some() && rests) {
-            return Ok((None, known));
+            return Ok(Found { behind: None, driver: known });
         }
-        let found = claims::find(&self.cx.options.client, model, volume, &claim, is_mounted).await;
-        let (claim, found) = found?;
+        let bound = claims::find(&self.cx.options.client, model, volume, &claim, is_mounted).await?;
+        let name = rules::volume_of(&bound.0).to_owned();
+        self.behind_claim(model, volume, bound, known, is_mounted).await.map_err(|failure| failure.of(&name))
+    }
+
+    /// The same of a claim with its volume.
+    async fn behind_claim(
+        &self,
+        model: &Model,
+        volume: &Volume,
+        (claim, found): (PersistentVolumeClaim, PersistentVolume),
+        known: Option<Mounted>,
+        is_mounted: bool,
+    ) -> Result<Found, Failure> {
         let mode = Mode::of(&found);
-        block::fits(model, volume, mode)?;
+        block::fits(model, volume, mode).map_err(Failure::Claim)?;
         if !is_mounted {
             self.admit(model, &found).await?;
             self.note_group(model, volume, &found).await?;
         }
         let Some(source) = Source::of_volume(&found, claims::is_read_only(volume)) else {
-            return Ok((Some(self.on_node(found, claims::is_read_only(volume)).await?), None));
+            let behind = self.on_node(found, claims::is_read_only(volume)).await?;
+            return Ok(Found { behind: Some(behind), driver: None });
         };
         let mut driver = match known {
             Some(driver) if is_mounted && !driver.republish => driver,
@@ -272,19 +271,20 @@ impl Volumes {
             driver.grows = false;
             self.mounted.lock().insert(volume.name.clone(), driver.clone());
         }
-        Ok((Some(Mountable::Path(Backing::of_driver(driver.target.clone(), mode))), Some(driver)))
+        let backing = Backing::of_driver(source.name, driver.target.clone(), mode);
+        Ok(Found { behind: Some(Mountable::Path(backing)), driver: Some(driver) })
     }
 
     /// Whether a volume that the pod does not have yet may be used on this node, and by this pod. The scheduler has looked at both; a pod
     /// with a `nodeName` of its own has passed none.
     async fn admit(&self, model: &Model, volume: &PersistentVolume) -> Result<(), Failure> {
         if !pods::volumes::is_reachable(volume, &self.cx.options.node_name, &Some(self.cx.node_labels())) {
-            return Err(Failure::Affinity);
+            return Err(Failure::at(Step::Affinity, "no matching NodeSelectorTerms"));
         }
         // As upstream, whose plugin for paths of the host knows none.
         let spec = volume.spec.as_ref().filter(|spec| spec.host_path.is_some());
         if spec.is_some_and(|spec| spec.mount_options.as_ref().is_some_and(|options| !options.is_empty())) {
-            return Err(Failure::Options);
+            return Err(Failure::at(Step::Options, "mount options are not supported"));
         }
         if !exclusive::is_exclusive(volume) {
             return Ok(());
@@ -306,7 +306,7 @@ impl Volumes {
             true => Ok(()),
             false => {
                 let why = "volume uses the ReadWriteOncePod access mode and is already in use by another pod";
-                Err(Failure::Step(why.to_owned()))
+                Err(Failure::from(why.to_owned()))
             }
         }
     }
@@ -315,7 +315,7 @@ impl Volumes {
         let Some(group) = gid::of(found) else { return Ok(()) };
         let (pod_dir, name) = (self.cx.pod_dir(model.uid()), volume.name.clone());
         let noted = tokio::task::spawn_blocking(move || gid::note(&pod_dir, &name, group)).await;
-        noted.map_err(|error| error.to_string())?.map_err(|error| Failure::Step(error.to_string()))
+        noted.map_err(|error| error.to_string())?.map_err(|error| Failure::from(error.to_string()))
     }
 
     /// Has a driver show a volume, once more where it is `known`.
@@ -325,7 +325,7 @@ impl Volumes {
         volume: &Volume,
         source: &Source,
         known: Option<&Mounted>,
-    ) -> Result<Mounted, String> {
+    ) -> Result<Mounted, Failure> {
         let started = Instant::now();
         let result = csi_mount::set_up(&self.cx, model, source).await;
         operated(&source.driver, "volume_mount", started.elapsed(), &result);
@@ -382,6 +382,11 @@ pub async fn remove(cx: &Context, uid: &str) -> Result<(), String> {
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?.map_err(failed)
 }
 
+/// What is told when the work itself has ended.
+fn ended(error: tokio::task::JoinError) -> Vec<Told> {
+    vec![Told { reason: failure::MOUNT, message: error.to_string() }]
+}
+
 /// When volumes are looked after again whose drivers want that: nobody tells a node that a claim has changed.
 fn soon(now: Timestamp) -> Timestamp {
     now.saturating_add(SignedDuration::from_secs(60)).unwrap_or(now)
@@ -393,14 +398,14 @@ fn make_own(pod_dir: &Path, sources: &Sources<'_>, passed: &BTreeSet<String>) ->
     let mut failures = Failures::new();
     for volume in used::volumes(sources.model).filter(|volume| !passed.contains(&volume.name)) {
         if let Err(why) = make(pod_dir, sources, volume, group) {
-            failures.insert(volume.name.clone(), block::failure(sources.model, &volume.name, why));
+            failures.insert(volume.name.clone(), Failure::from(why).told(sources.model, &volume.name));
         }
     }
     failures
 }
 
 /// The group that volumes are given to.
-fn group(model: &Model) -> Option<u32> {
+pub fn group(model: &Model) -> Option<u32> {
     model.spec().security_context.as_ref()?.fs_group.and_then(|group| u32::try_from(group).ok())
 }
 
@@ -425,22 +430,27 @@ fn make(pod_dir: &Path, sources: &Sources<'_>, volume: &Volume, group: Option<u3
     }
 }
 
-/// Shows the pod what is behind its claims.
-fn bind_found(pod_dir: &Path, model: &Model, backings: &HashMap<String, Backing>) -> Failures {
-    let policy = model.spec().security_context.as_ref().and_then(|c| c.fs_group_change_policy.as_deref());
-    let group = group(model).map(|group| (group, policy != Some("OnRootMismatch")));
-    let mut failures = Failures::new();
+/// Shows the pod what is behind its claims; and what the pod is told of volumes that are another pod's, too.
+fn bind_found(
+    pod_dir: &Path,
+    model: &Model,
+    backings: &HashMap<String, Backing>,
+    progress: &Progress,
+) -> (Failures, Vec<String>) {
+    let owner = Ownership::of(model, pod_dir, progress);
+    let (mut failures, mut told) = (Failures::new(), Vec::new());
     for volume in model.spec().volumes.iter().flatten() {
         let Some(backing) = backings.get(&volume.name) else { continue };
         let bound = match backing.mode() {
-            Mode::Block => block::map(pod_dir, &volume.name, backing.path()),
-            Mode::Filesystem => backing.bind(&path(pod_dir, volume), group.filter(|_| !claims::is_read_only(volume))),
+            Mode::Block => block::map(pod_dir, &volume.name, backing.path()).map(|()| None).map_err(Failure::from),
+            Mode::Filesystem => backing.bind(&path(pod_dir, volume), owner.filter(|_| !claims::is_read_only(volume))),
         };
-        if let Err(why) = bound {
-            failures.insert(volume.name.clone(), block::failure(model, &volume.name, why));
+        match bound {
+            Ok(shared) => told.extend(shared.map(|shared| shared.message(backing.name()))),
+            Err(failure) => drop(failures.insert(volume.name.clone(), failure.of(backing.name()).told(model, &volume.name))),
         }
     }
-    failures
+    (failures, told)
 }
 
 #[cfg(test)]

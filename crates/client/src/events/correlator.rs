@@ -1,6 +1,6 @@
 //! Decides what becomes of an event: a new object, a higher count, or nothing. Pure.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 
 use jiff::Timestamp;
@@ -23,6 +23,7 @@ pub(super) struct Incident {
     pub(super) kind: Type,
     pub(super) reason: String,
     pub(super) message: String,
+    pub(super) annotations: BTreeMap<String, String>,
     pub(super) at: Timestamp,
 }
 
@@ -168,6 +169,7 @@ mod tests {
                 kind: Type::Normal,
                 reason: "R".into(),
                 message,
+                annotations: BTreeMap::new(),
                 at: Timestamp::from_second(1_000_000 + second).unwrap(),
             };
             shown.push(match correlator.decide(incident) {

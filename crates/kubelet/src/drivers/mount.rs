@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::Api;
@@ -21,7 +22,8 @@ use super::source::{Context as Pairs, SecretName, Source};
 use crate::context::Context;
 use crate::pod::state::Evicted;
 use crate::spec::Model;
-use crate::volumes::groups::give;
+use crate::volumes::failure::{Failure, Step};
+use crate::volumes::groups::{Ownership, Progress, give};
 use crate::volumes::tokens;
 
 /// Key of the tokens of the pod's service account, in the context or among the secrets.
@@ -78,10 +80,11 @@ impl Plan {
 }
 
 /// Stages and publishes a volume for a pod. Idempotent.
-pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Mounted, String> {
-    let security = model.spec().security_context.as_ref();
-    let group = security.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
-    let driver = cx.drivers.find(&source.driver)?;
+pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Mounted, Failure> {
+    let group = crate::volumes::group(model);
+    // As upstream, who looks for the driver when it first needs it.
+    let first = if source.ephemeral { Step::SetUp } else { Step::Stage };
+    let driver = cx.drivers.find(&source.driver).map_err(|why| Failure::at(first, why))?;
     let policy = policy(cx, &source.driver).await?;
     source.refused_by(&policy)?;
     let context = match attachment(cx, source, &policy).await {
@@ -92,7 +95,7 @@ pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Moun
                 let message = format!("volume attachment limit exceeded on node {}: {why}", cx.options.node_name);
                 cx.evictions.evict(model.uid(), Evicted::for_attachments(message)).await;
             }
-            return Err(why);
+            return Err(Failure::at(Step::Attach, why));
         }
     };
     let abilities = driver.capabilities().await.map_err(|error| error.to_string())?;
@@ -110,20 +113,21 @@ pub async fn set_up(cx: &Context, model: &Model, source: &Source) -> Result<Moun
     // The pod's record is there while the volume is staged: nobody takes the stage away meanwhile.
     write(target.clone(), record.clone()).await?;
     if !source.ephemeral && plan.policy.attach {
-        reported_in_use(cx, source).await?;
+        reported_in_use(cx, source).await.map_err(|why| Failure::at(Step::Attach, why))?;
     }
     if let Some(staging) = &staging {
-        stage(cx, source, &plan, staging, &record, &context).await?;
+        stage(cx, source, &plan, staging, &record, &context).await.map_err(|why| Failure::at(Step::Stage, why))?;
     }
     publish(cx, model, source, &plan, &target, staging.as_deref(), context).await?;
     cx.node_changed.notify_one();
     // Who may open a device is decided by the container's rules, not by its group.
     let by_us =
         !source.block && plan.policy.gives_to_group(&source.fs_type, &source.modes) && !plan.can(Capability::VolumeMountGroup);
-    if let Some(group) = group.filter(|_| by_us && !source.read_only) {
-        let always = security.and_then(|context| context.fs_group_change_policy.as_deref()) != Some("OnRootMismatch");
-        let root = target.clone();
-        blocking(move || give(&root, group, always)).await?;
+    if by_us && !source.read_only {
+        let progress = Arc::new(Progress::default());
+        let (own, root, seen) = (model.clone(), target.clone(), progress.clone());
+        let work = move || Ownership::of(&own, &pod_dir, &seen).map_or(Ok(()), |owner| give(&root, &root, owner));
+        progress.tell(cx, model, blocking(work)).await?;
     }
     let grows = !source.ephemeral && plan.can(Capability::ExpandVolume);
     Ok(Mounted { target, republish: plan.policy.republish, grows })
@@ -234,8 +238,7 @@ async fn stage(
     write(staging.to_owned(), record.clone()).await?;
     let path = staging.to_owned();
     blocking(move || std::fs::create_dir_all(path)).await?;
-    let step = if source.block { "MapVolume.SetUpDevice" } else { "MountVolume.MountDevice" };
-    plan.driver.stage(&request).await.map_err(|error| format!("{step} failed: {error}"))
+    plan.driver.stage(&request).await.map_err(|error| error.to_string())
 }
 
 async fn publish(

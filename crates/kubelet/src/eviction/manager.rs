@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::measure::{self, Measured};
 use super::message;
-use super::pressure::{self, Observations, Pressures};
+use super::pressure::{Observations, Pressures};
 use super::rank::rank;
 use super::reclaim::reclaim;
 use super::signal::{Condition, Signal};
@@ -144,7 +144,8 @@ impl Manager {
         let active = self.cx.evictions.active().await;
         if self.reclaims(starved.signal()) {
             reclaim(&self.cx, &active).await;
-            if pressure::is_resolved(&self.cx.options.eviction, &self.observe().await) {
+            let observations = self.observe().await;
+            if self.pressures.is_resolved(&self.cx.options.eviction, &observations) {
                 tracing::info!(resource, "enough of it is free without the eviction of a pod");
                 return None;
             }
@@ -173,14 +174,14 @@ impl Manager {
         let model = candidates.iter().find(|model| model.uid() == first.uid)?;
         let Measured { containers, .. } = measured.remove(&first.uid)?;
         let thresholds: Vec<_> = starved.thresholds.iter().collect();
-        let message = message::of_pod(&thresholds, &starved.observations, model, &containers);
+        let why = message::of_pod(&thresholds, &starved.observations, model, &containers);
         let own = model.spec().termination_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(30);
         let grace = match starved.thresholds[0].is_hard() {
             true => AT_ONCE,
             false => self.cx.options.eviction.max_pod_grace.min(Duration::from_secs(own)).max(AT_ONCE),
         };
-        tracing::warn!(pod = model.title(), why = message, "evicting a pod");
+        tracing::warn!(pod = model.title(), why = why.message, "evicting a pod");
         EVICTIONS.get_or_create(&Label { eviction_signal: signal.name() }).inc();
-        Some(self.cx.evictions.evict(model.uid(), Evicted::under_pressure(message, grace)).await)
+        Some(self.cx.evictions.evict(model.uid(), Evicted::under_pressure(why.message, why.annotations, grace)).await)
     }
 }

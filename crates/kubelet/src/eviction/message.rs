@@ -1,5 +1,7 @@
 //! What is said of an eviction, in upstream's words. Pure.
 
+use std::collections::BTreeMap;
+
 use apimachinery::quantity::{Format, Quantity};
 
 use super::pressure::Observations;
@@ -22,9 +24,18 @@ fn quantity(signal: Signal, amount: i64) -> Quantity {
     Quantity::from_units(amount, format)
 }
 
+/// Why a pod goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reason {
+    /// For people.
+    pub message: String,
+    /// For programs, on the event: who is named in the message, how much they have, and of what. Vertical autoscalers read it.
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// Why a pod goes: the first of `starved` is what is short, and containers are named that have more of it than they asked for.
-pub fn of_pod(starved: &[&Threshold], observations: &Observations, model: &Model, uses: &[ContainerUse]) -> String {
-    let Some(signal) = starved.first().map(|threshold| threshold.signal) else { return String::new() };
+pub fn of_pod(starved: &[&Threshold], observations: &Observations, model: &Model, uses: &[ContainerUse]) -> Reason {
+    let Some(signal) = starved.first().map(|threshold| threshold.signal) else { return Reason::default() };
     let resource = signal.resource();
     let mut message = format!("The node was low on resource: {resource}. ");
     let met = starved.iter().filter(|threshold| threshold.signal.resource() == resource);
@@ -33,6 +44,7 @@ pub fn of_pod(starved: &[&Threshold], observations: &Observations, model: &Model
         let amounts = [threshold.quantity(supply.total), supply.available].map(|amount| quantity(signal, amount));
         message += &format!("Threshold quantity: {}, available: {}. ", amounts[0], amounts[1]);
     }
+    let mut annotations = BTreeMap::new();
     let request = |list: Option<&k8s_openapi::api::core::v1::ResourceRequirements>| {
         list.and_then(|resources| resources.requests.as_ref()?.get(resource))
             .map(|amount| (amount.0.clone(), units::whole(amount)))
@@ -42,7 +54,10 @@ pub fn of_pod(starved: &[&Threshold], observations: &Observations, model: &Model
     {
         let used = quantity(signal, uses.iter().map(|container| container.used).sum());
         message += &format!("Pod {} was using {used}, request is {asked}, has larger consumption of {resource}. ", model.name());
+        annotations.insert("offending_pod".to_owned(), model.name().to_owned());
+        annotations.insert("offending_pod_usage".to_owned(), used.to_string());
     }
+    let (mut names, mut amounts) = (Vec::new(), Vec::new());
     for container in uses {
         let Some(member) = model.member(&container.name) else { continue };
         let (asked, amount) = request(member.spec.resources.as_ref()).unwrap_or_else(|| ("0".to_owned(), 0));
@@ -52,9 +67,14 @@ pub fn of_pod(starved: &[&Threshold], observations: &Observations, model: &Model
                 "Container {} was using {used}, request is {asked}, has larger consumption of {resource}. ",
                 container.name
             );
+            names.push(container.name.as_str());
+            amounts.push(used.to_string());
         }
     }
-    message
+    annotations.insert("offending_containers".to_owned(), names.join(","));
+    annotations.insert("offending_containers_usage".to_owned(), amounts.join(","));
+    annotations.insert("starved_resource".to_owned(), resource.to_owned());
+    Reason { message, annotations }
 }
 
 /// Why a pod is not let in.
@@ -72,13 +92,29 @@ mod tests {
     use serde_json::json;
     use std::time::Duration;
 
+    /// The message, and the annotations that upstream's `evictionMessage` gives the event with it.
     #[track_caller]
-    fn check(hard: &str, available: i64, total: i64, spec: serde_json::Value, uses: &[(&str, i64)], expected: &str) {
+    fn check(
+        hard: &str,
+        available: i64,
+        total: i64,
+        spec: serde_json::Value,
+        uses: &[(&str, i64)],
+        expected: &str,
+        offending: [&str; 2],
+    ) {
         let settings = Settings::parse(&Texts { hard: Some(hard), ..Texts::default() }, None, Duration::ZERO).unwrap();
         let starved: Vec<_> = settings.thresholds.iter().take(1).collect();
         let observations = [(starved[0].signal, Supply { total, available })].into();
         let uses: Vec<_> = uses.iter().map(|(name, used)| ContainerUse { name: (*name).to_owned(), used: *used }).collect();
-        assert_eq!(of_pod(&starved, &observations, &model(spec), &uses), expected);
+        let Reason { message, annotations } = of_pod(&starved, &observations, &model(spec), &uses);
+        assert_eq!(message, expected);
+        let annotation = |key: &str| annotations.get(key).map_or("none", String::as_str);
+        assert_eq!([annotation("offending_containers"), annotation("offending_containers_usage")], offending);
+        assert_eq!(annotation("starved_resource"), starved[0].signal.resource());
+        // Of a pod that has asked for something itself.
+        let pod = if expected.contains("Pod p was using 3Mi") { ["p", "3Mi"] } else { ["none"; 2] };
+        assert_eq!([annotation("offending_pod"), annotation("offending_pod_usage")], pod);
     }
 
     #[test]
@@ -92,12 +128,18 @@ mod tests {
             &[("a", 3 << 20), ("b", 64 << 20)],
             "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. \
              Container a was using 3Mi, request is 0, has larger consumption of memory. ",
+            ["a", "3Mi"],
         );
+        let spec = json!({"containers": [{"name": "a"}, {"name": "b"}]});
+        let both = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. \
+                    Container a was using 3Mi, request is 0, has larger consumption of memory. \
+                    Container b was using 1Ki, request is 0, has larger consumption of memory. ";
+        check("memory.available<100Mi", 50 << 20, 1 << 30, spec, &[("a", 3 << 20), ("b", 1024)], both, ["a,b", "3Mi,1Ki"]);
         let spec = json!({"containers": [{"name": "a"}]});
         let low = "The node was low on resource: inodes. Threshold quantity: 50, available: 49. ";
-        check("nodefs.inodesFree<5%", 49, 1000, spec.clone(), &[], low);
+        check("nodefs.inodesFree<5%", 49, 1000, spec.clone(), &[], low, ["", ""]);
         let low = "The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 1000Ki. ";
-        check("nodefs.available<1Gi", 1000 << 10, 2 << 30, spec, &[], low);
+        check("nodefs.available<1Gi", 1000 << 10, 2 << 30, spec, &[], low, ["", ""]);
     }
 
     #[test]
@@ -111,6 +153,7 @@ mod tests {
             &[("a", 3 << 20)],
             "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. \
              Pod p was using 3Mi, request is 1Mi, has larger consumption of memory. ",
+            ["", ""],
         );
     }
 

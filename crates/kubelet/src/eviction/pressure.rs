@@ -43,11 +43,6 @@ fn crossed(settings: &Settings, observations: &Observations, resolved: bool) -> 
     settings.thresholds.iter().enumerate().filter(|(_, threshold)| is_crossed(threshold)).map(|(place, _)| place).collect()
 }
 
-/// Whether all thresholds are past their goals: nothing has to go any more.
-pub fn is_resolved(settings: &Settings, observations: &Observations) -> bool {
-    crossed(settings, observations, true).is_empty()
-}
-
 impl Pressures {
     /// Takes in measurements.
     pub fn observe<'a>(&mut self, settings: &'a Settings, observations: &Observations, now: Timestamp) -> Verdict<'a> {
@@ -63,6 +58,12 @@ impl Pressures {
         let mut starved: Vec<_> = self.met.iter().map(of).collect();
         starved.sort_by_key(|threshold| threshold.signal.condition() != Condition::Memory);
         Verdict { conditions: self.seen.keys().copied().collect(), starved }
+    }
+
+    /// Whether the thresholds for which something had to go are past their goals. Soft ones in their grace period, and goals of thresholds
+    /// that nothing has crossed, make nothing go (upstream's `thresholdsMet` of `m.thresholdsMet`).
+    pub fn is_resolved(&self, settings: &Settings, observations: &Observations) -> bool {
+        crossed(settings, observations, true).is_disjoint(&self.met)
     }
 }
 
@@ -137,7 +138,32 @@ mod tests {
 
     #[test]
     fn what_cannot_be_measured_is_not_short() {
-        let verdict = Pressures::default().observe(&settings(), &Observations::new(), at(0)).conditions;
-        assert!(verdict.is_empty() && is_resolved(&settings(), &Observations::new()));
+        let (settings, mut pressures) = (settings(), Pressures::default());
+        let verdict = pressures.observe(&settings, &Observations::new(), at(0)).conditions;
+        assert!(verdict.is_empty() && pressures.is_resolved(&settings, &Observations::new()));
+    }
+
+    /// Upstream's `reclaimNodeLevelResources`: "evaluate all current thresholds to see if with adjusted observations, we think we have met
+    /// min reclaim goals".
+    #[test]
+    fn only_what_was_met_must_be_resolved() {
+        let settings = settings();
+        let observations = |memory: i64, disk: i64| -> Observations {
+            let supplies = [(Signal::MemoryAvailable, memory), (Signal::NodeFsAvailable, disk)];
+            supplies.map(|(signal, available)| (signal, Supply { total: 1000, available })).into()
+        };
+        let check = |before: (i64, i64), after: (i64, i64), expected: bool| {
+            let mut pressures = Pressures::default();
+            pressures.observe(&settings, &observations(before.0, before.1), at(0));
+            assert_eq!(pressures.is_resolved(&settings, &observations(after.0, after.1)), expected, "{before:?} {after:?}");
+        };
+        // The disk is short: it must have 50 more than the threshold.
+        check((500, 99), (500, 149), false);
+        check((500, 99), (500, 150), true);
+        // A soft threshold of memory is in its grace period; nobody has gone for it.
+        check((150, 99), (150, 150), true);
+        // The disk is between its threshold, which was not crossed, and its goal.
+        check((99, 120), (99, 120), false);
+        check((99, 120), (100, 120), true);
     }
 }

@@ -103,9 +103,8 @@ impl Policy {
     /// How many bytes must become free; none while the disk is below the higher threshold.
     fn excess(&self, disk: Supply) -> Option<i64> {
         let (total, available) = (i128::from(disk.total), i128::from(disk.available.min(disk.total)));
-        let used = 100 - available * 100 / total.max(1);
         let wanted = total * i128::from(100 - self.low) / 100;
-        (used >= i128::from(self.high)).then(|| i64::try_from(wanted - available).unwrap_or(i64::MAX))
+        (disk.used_percent() >= i128::from(self.high)).then(|| i64::try_from(wanted - available).unwrap_or(i64::MAX))
     }
 }
 

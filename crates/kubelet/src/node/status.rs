@@ -19,6 +19,8 @@ use crate::pod::conditions::seconds;
 
 /// Most images that are listed, the largest first; upstream's default.
 const MAX_IMAGES: usize = 50;
+/// Names of each, digests first (upstream's `MaxNamesPerImageInNodeStatus`).
+const MAX_NAMES: usize = 5;
 
 /// What changes while the node runs.
 #[derive(Clone, Debug, Default)]
@@ -102,7 +104,7 @@ fn images(images: &[Image]) -> Vec<ContainerImage> {
     images.sort_by_key(|image| std::cmp::Reverse(image.size));
     images.truncate(MAX_IMAGES);
     let list = images.into_iter().map(|image| ContainerImage {
-        names: Some(image.digests.iter().chain(&image.tags).cloned().collect()),
+        names: Some(image.digests.iter().chain(&image.tags).take(MAX_NAMES).cloned().collect()),
         size_bytes: i64::try_from(image.size).ok(),
     });
     list.collect()
@@ -223,6 +225,19 @@ mod tests {
         let shown = conditions(&health, &NodeStatus::default(), Timestamp::UNIX_EPOCH);
         let shown: Vec<_> = shown.iter().map(|c| format!("{}={}:{}", c.type_, c.status, c.reason.as_deref().unwrap())).collect();
         assert_eq!(shown, expected);
+    }
+
+    /// Upstream's `TestImages`: "max names per image enforced", "repo digests and tags both show up in image names".
+    #[test]
+    fn images_have_a_bounded_number_of_names() {
+        let image = |digests: usize, tags: usize| {
+            let names = |prefix: &str, count: usize| (0..count).map(|number| format!("{prefix}{number}")).collect::<Vec<_>>();
+            let shown = images(&[Image { digests: names("d", digests), tags: names("t", tags), ..Image::default() }]);
+            shown[0].names.clone().unwrap().join(" ")
+        };
+        assert_eq!(image(2, 2), "d0 d1 t0 t1");
+        assert_eq!(image(2, 9), "d0 d1 t0 t1 t2");
+        assert_eq!(image(9, 2), "d0 d1 d2 d3 d4");
     }
 
     #[test]

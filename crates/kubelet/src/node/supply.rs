@@ -9,6 +9,13 @@ pub struct Supply {
     pub available: i64,
 }
 
+impl Supply {
+    /// How much of it is used, per cent, rounded up.
+    pub fn used_percent(self) -> i128 {
+        100 - i128::from(self.available.min(self.total)) * 100 / i128::from(self.total).max(1)
+    }
+}
+
 /// What is left of the node; nothing where it could not be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Supplies {

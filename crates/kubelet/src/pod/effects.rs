@@ -115,12 +115,15 @@ impl Effects {
     /// Makes the pod's volumes, or brings them up to date. Each that fails has an event.
     async fn make_volumes(&self, model: &Model) -> Outcome {
         let result = self.volumes.sync(model, &self.refs).await;
-        for message in result.as_ref().err().into_iter().flatten() {
-            self.cx.pod_event(model, Type::Warning, "FailedMount", message.clone());
+        for told in result.as_ref().err().into_iter().flatten() {
+            self.cx.pod_event(model, Type::Warning, told.reason, told.message.clone());
         }
         let due = result.map(|due| due.map(|shown| self.cx.clock.of(shown)));
         let names = used::volumes(model).map(|volume| volume.name.clone()).collect();
-        Outcome::Volumes(names, due.map_err(|failures| failures.join("; ")))
+        Outcome::Volumes(
+            names,
+            due.map_err(|failures| failures.into_iter().map(|told| told.message).collect::<Vec<_>>().join("; ")),
+        )
     }
 
     async fn write_rounds(&self, model: &Model, rounds: BTreeMap<String, u32>) -> Result<(), String> {

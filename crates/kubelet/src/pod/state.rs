@@ -327,34 +327,40 @@ pub struct Evicted {
     pub message: String,
     /// Longest time that the pod has to end; none is its own grace period.
     pub grace: Option<Duration>,
+    /// For programs: annotations of the event.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Evicted {
+    fn new(cause: EvictedFor, message: String, grace: Option<Duration>) -> Self {
+        Self { cause, message, grace, annotations: BTreeMap::new() }
+    }
+
     /// For what the pod has written beyond its own limits.
     pub fn for_its_limits(message: String) -> Self {
-        Self { cause: EvictedFor::Limits, message, grace: Some(AT_ONCE) }
+        Self::new(EvictedFor::Limits, message, Some(AT_ONCE))
     }
 
     /// For what the node runs short of.
-    pub fn under_pressure(message: String, grace: Duration) -> Self {
-        Self { cause: EvictedFor::Pressure, message, grace: Some(grace) }
+    pub fn under_pressure(message: String, annotations: BTreeMap<String, String>, grace: Duration) -> Self {
+        Self { annotations, ..Self::new(EvictedFor::Pressure, message, Some(grace)) }
     }
 
     /// For a critical pod that there was no room for.
     pub fn for_critical_pod() -> Self {
         let message = "Preempted in order to admit critical pod".to_owned();
-        Self { cause: EvictedFor::CriticalPod, message, grace: None }
+        Self::new(EvictedFor::CriticalPod, message, None)
     }
 
     /// Since the machine shuts down.
     pub fn for_shutdown(grace: Duration) -> Self {
         let message = "Pod was terminated in response to imminent node shutdown.".to_owned();
-        Self { cause: EvictedFor::Shutdown, message, grace: Some(grace) }
+        Self::new(EvictedFor::Shutdown, message, Some(grace))
     }
 
     /// Since its volumes cannot be attached to this node: another pod in its place may find another node (KEP-4876).
     pub fn for_attachments(message: String) -> Self {
-        Self { cause: EvictedFor::Attachments, message, grace: Some(AT_ONCE) }
+        Self::new(EvictedFor::Attachments, message, Some(AT_ONCE))
     }
 
     /// What the condition `DisruptionTarget` says (KEP-3329); none where the pod itself is at fault.

@@ -214,9 +214,10 @@ impl Worker {
         let Some(ending) = &state.ending else { return };
         if let (Cause::Failed(reason, message), false) = (&ending.cause, was_ending) {
             // That its own deadline is over is no fault.
-            let is_evicted = state.evicted.as_ref().is_some_and(|evicted| evicted.is_cause(&ending.cause));
-            let kind = if is_evicted { Type::Warning } else { Type::Normal };
-            self.cx.pod_event(self.core.model(), kind, reason, message.clone());
+            let evicted = state.evicted.as_ref().filter(|evicted| evicted.is_cause(&ending.cause));
+            let kind = if evicted.is_some() { Type::Warning } else { Type::Normal };
+            let annotations = evicted.map(|evicted| evicted.annotations.clone()).unwrap_or_default();
+            self.cx.annotated_event(self.core.model(), kind, reason, message.clone(), annotations);
         }
         if ending::settled(state) {
             self.desired.borrow().settled.cancel();

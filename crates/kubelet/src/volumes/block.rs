@@ -60,7 +60,8 @@ fn is_mounted(model: &Model, volume: &str) -> bool {
     model.members.iter().any(|member| member.spec.volume_mounts.iter().flatten().any(|mount| mount.name == volume))
 }
 
-fn is_device(model: &Model, volume: &str) -> bool {
+/// Whether a container has the volume as a device.
+pub fn is_device(model: &Model, volume: &str) -> bool {
     model.members.iter().any(|member| member.spec.volume_devices.iter().flatten().any(|device| device.name == volume))
 }
 
@@ -79,18 +80,6 @@ pub fn fits(model: &Model, volume: &Volume, mode: Mode) -> Result<(), String> {
         }
         _ => Ok(()),
     }
-}
-
-/// What an event says of a volume that cannot be had.
-pub fn failure(model: &Model, volume: &str, error: String) -> String {
-    let step = if is_device(model, volume) { "MapVolume.MapPodDevice" } else { "MountVolume.SetUp" };
-    format!("{step} failed for volume {volume:?} : {error}")
-}
-
-/// What an event says of a volume that passes no check before it is mounted or mapped.
-pub fn check_failure(model: &Model, volume: &str, check: &str, error: &str) -> String {
-    let step = if is_device(model, volume) { "MapVolume" } else { "MountVolume" };
-    format!("{step}.{check} check failed for volume {volume:?} : {error}")
 }
 
 /// The devices of a container. One of a claim that is only to be read can only be read, and no node of it be made. Blocking.
@@ -142,14 +131,6 @@ mod tests {
         check(1, Mode::Filesystem, Ok(()));
         check(0, Mode::Filesystem, Err("volume d has volumeMode Filesystem, but is specified in volumeDevices"));
         check(1, Mode::Block, Err("volume m has volumeMode Block, but is specified in volumeMounts"));
-        assert_eq!(failure(&model, "d", "why".to_owned()), "MapVolume.MapPodDevice failed for volume \"d\" : why");
-        assert_eq!(failure(&model, "m", "why".to_owned()), "MountVolume.SetUp failed for volume \"m\" : why");
-        let checks = ["d", "m"].map(|volume| check_failure(&model, volume, "NodeAffinity", "why"));
-        let expected = [
-            "MapVolume.NodeAffinity check failed for volume \"d\" : why",
-            "MountVolume.NodeAffinity check failed for volume \"m\" : why",
-        ];
-        assert_eq!(checks, expected);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use client::Api;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use pods::volumes as rules;
 
+use super::failure::{Failure, Step};
+use super::groups::{Ownership, Shared};
 use super::local::Local;
 use super::nfs::Export;
 use super::points::{bind, is_mount_point};
@@ -104,7 +106,7 @@ fn taken(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Refusal {
 }
 
 /// What an event says of a claim that cannot be used: upstream's volume manager has no such volume to wait for.
-pub fn failure(volume: &str, error: &Error) -> String {
+pub fn failure(volume: &str, error: &str) -> String {
     format!(
         "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process volumes=[{volume}]: {error}"
     )
@@ -154,13 +156,15 @@ pub fn is_read_only(volume: &Volume) -> bool {
 pub enum Mountable {
     /// A path of this node, which is bound.
     Path(Backing),
-    /// An export of a server, which is mounted.
-    Export(Export),
+    /// A server exports it, and it is mounted. What events call it comes first.
+    Export(String, Export),
 }
 
 /// Where a volume is on this node.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Backing {
+    /// The name of the specification that it comes from: that of a PersistentVolume.
+    name: String,
     path: PathBuf,
     mode: Mode,
     kind: Kind,
@@ -181,9 +185,8 @@ impl Mountable {
     /// Of a volume, if it is of a kind that this kubelet offers. `own` is where this node has it, if it is one of the cluster's own provisioner
     /// ([`provisioned::check`]). `only_read` says that the pod has it only to read it.
     pub fn of(volume: &PersistentVolume, own: Option<PathBuf>, only_read: bool) -> Result<Self, Error> {
-        let refused = |what| {
-            Err(Error::Volume(volume.metadata.name.clone().unwrap_or_default(), Refusal::Unsupported(format!("type {what}"))))
-        };
+        let name = volume.metadata.name.clone().unwrap_or_default();
+        let refused = |what| Err(Error::Volume(name.clone(), Refusal::Unsupported(format!("type {what}"))));
         let Some(spec) = &volume.spec else { return refused("unknown".to_owned()) };
         let mode = Mode::of(volume);
         if let Some(local) = &spec.local {
@@ -194,7 +197,7 @@ impl Mountable {
                 Mode::Filesystem if own.is_some() => Kind::Provisioned(how),
                 Mode::Filesystem => Kind::Local(how),
             };
-            return Ok(Self::Path(Backing { path: own.unwrap_or_else(|| PathBuf::from(&local.path)), mode, kind }));
+            return Ok(Self::Path(Backing { name, path: own.unwrap_or_else(|| PathBuf::from(&local.path)), mode, kind }));
         }
         if let Some(source) = &spec.host_path {
             // As upstream, whose plugin for paths of the host maps no devices.
@@ -202,7 +205,7 @@ impl Mountable {
                 return refused("hostPath and mode Block".to_owned());
             }
             let kind = Kind::Path(source.type_.clone().unwrap_or_default());
-            return Ok(Self::Path(Backing { path: PathBuf::from(&source.path), mode, kind }));
+            return Ok(Self::Path(Backing { name, path: PathBuf::from(&source.path), mode, kind }));
         }
         if let Some(source) = &spec.nfs {
             // As upstream, likewise.
@@ -210,7 +213,7 @@ impl Mountable {
                 return refused("nfs and mode Block".to_owned());
             }
             let export = Export::of(source, spec.mount_options.as_deref().unwrap_or_default());
-            return Ok(Self::Export(export.to_read(only_read)));
+            return Ok(Self::Export(name, export.to_read(only_read)));
         }
         refused(kinds::of_persistent(volume))
     }
@@ -218,8 +221,13 @@ impl Mountable {
 
 impl Backing {
     /// What a driver shows at a path, and has given to the pod's group.
-    pub fn of_driver(path: PathBuf, mode: Mode) -> Self {
-        Self { path, mode, kind: Kind::Path(String::new()) }
+    pub fn of_driver(name: String, path: PathBuf, mode: Mode) -> Self {
+        Self { name, path, mode, kind: Kind::Path(String::new()) }
+    }
+
+    /// What events call it.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What containers get of it.
@@ -232,21 +240,22 @@ impl Backing {
         &self.path
     }
 
-    /// Binds it to `at`, unless that is done. Blocking.
-    pub fn bind(&self, at: &Path, group: Option<(u32, bool)>) -> Result<(), String> {
+    /// Binds it to `at`, unless that is done. What is shared with another pod may stay another group's. Blocking.
+    pub fn bind(&self, at: &Path, owner: Option<Ownership<'_>>) -> Result<Option<Shared>, Failure> {
         let failed = |error: io::Error| format!("{}: {error}", self.path.display());
         if is_mount_point(at).map_err(failed)? {
-            return Ok(());
+            return Ok(None);
         }
         match &self.kind {
             Kind::Path(kind) => {
                 host_path::check(&self.path.to_string_lossy(), kind)?;
-                bind(&self.path, at).map_err(failed)
+                bind(&self.path, at).map_err(failed)?;
+                Ok(None)
             }
-            Kind::Local(local) => local.mount(&self.path, at, group),
+            Kind::Local(local) => local.mount(&self.path, at, owner),
             Kind::Provisioned(local) => {
-                let opened = provisioned::open(&self.path).map_err(failed)?;
-                local.show(&provisioned::by_descriptor(&opened), at, group).map_err(failed)
+                let opened = provisioned::open(&self.path).map_err(|error| Failure::at(Step::Look, failed(error)))?;
+                Ok(local.show(&provisioned::by_descriptor(&opened), at, owner).map_err(failed)?)
             }
         }
     }
@@ -297,7 +306,7 @@ mod tests {
             let error = find(&client, &model, volume, "x", false).await.unwrap_err();
             let begin = "Unable to attach or mount volumes: unmounted volumes=[data], unattached volumes=[], \
                          failed to process volumes=[data]: error processing PVC n/x: ";
-            assert_eq!(failure("data", &error), format!("{begin}{expected}"));
+            assert_eq!(failure("data", &error.to_string()), format!("{begin}{expected}"));
         };
         check("failed to fetch PVC from API server: persistentvolumeclaims \"x\" not found").await;
         let claim = json!({"metadata": {"name": "x", "namespace": "n", "uid": "u1"}, "spec": {"volumeName": "v"}, "status": {"phase": "Bound"}});
@@ -322,7 +331,7 @@ mod tests {
         let check = |spec: Value, own: Option<&str>, expected: Result<(&str, Kind), &str>| {
             let mode = if spec["volumeMode"] == "Block" { Mode::Block } else { Mode::Filesystem };
             let expected = expected
-                .map(|(path, kind)| Mountable::Path(Backing { path: path.into(), mode, kind }))
+                .map(|(path, kind)| Mountable::Path(Backing { name: "v".to_owned(), path: path.into(), mode, kind }))
                 .map_err(|what| format!("error processing PV v: volumes of {what} are not supported by this kubelet"));
             assert_eq!(found(&spec, own, false), expected);
         };
@@ -340,7 +349,10 @@ mod tests {
         let volume = json!({"nfs": {"path": "/d", "server": "s"}, "mountOptions": ["vers=4.1"]});
         for only_read in [false, true] {
             let source = NFSVolumeSource { read_only: Some(only_read), ..source.clone() };
-            assert_eq!(found(&volume, None, only_read), Ok(Mountable::Export(Export::of(&source, &["vers=4.1".to_owned()]))));
+            assert_eq!(
+                found(&volume, None, only_read),
+                Ok(Mountable::Export("v".to_owned(), Export::of(&source, &["vers=4.1".to_owned()])))
+            );
         }
         check(json!({"nfs": source, "volumeMode": "Block"}), None, Err("type nfs and mode Block"));
         let flex = json!({"accessModes": [], "capacity": {}, "flexVolume": {"driver": "a/b"}, "storageClassName": "", "volumeMode": "Block"});
@@ -364,7 +376,7 @@ mod tests {
             let volume = json!({"metadata": {"name": "v"}, "spec": {"local": {"path": path}}});
             let mountable = Mountable::of(&serde_json::from_value(volume).unwrap(), own, false).unwrap();
             let Mountable::Path(backing) = mountable else { panic!("{mountable:?}") };
-            let error = backing.bind(&at, None).unwrap_err();
+            let error = backing.bind(&at, None).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
         }
     }

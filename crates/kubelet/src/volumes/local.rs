@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::libc;
@@ -15,9 +15,10 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use parking_lot::{Condvar, Mutex};
 
-use super::groups::give;
+use super::failure::{Failure, Step};
+use super::groups::{Ownership, Shared, give_unless_shared};
 use super::options::flags;
-use super::points::bind;
+use super::points::{bind, unmount};
 
 /// The file system of a device that has none, where the volume does not name one.
 const USUAL: &str = "ext4";
@@ -27,20 +28,30 @@ const EDGE: u64 = 1 << 20;
 /// Exit code of fsck(8): errors are left that nobody has corrected.
 const UNCORRECTED: i32 = 4;
 
-/// Devices that get a file system or are mounted now, by their numbers: one pod at a time looks after each of them.
-static BUSY: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+/// What is on the node at a volume's path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// A device, by its number.
+    Device(u64),
+    /// A directory, by its device and inode.
+    Directory(u64, u64),
+}
+
+/// Places that are looked after now: devices that get a file system or are mounted, and volumes that are given to a group. One pod at a time
+/// does, so that no two are the first.
+static BUSY: Mutex<BTreeSet<Place>> = Mutex::new(BTreeSet::new());
 static DONE: Condvar = Condvar::new();
 
-/// The turn of one who looks after a device.
-struct Turn(u64);
+/// The turn of one who looks after a place.
+struct Turn(Place);
 
 impl Turn {
-    fn of(device: u64) -> Self {
+    fn of(place: Place) -> Self {
         let mut busy = BUSY.lock();
-        while !busy.insert(device) {
+        while !busy.insert(place) {
             DONE.wait(&mut busy);
         }
-        Self(device)
+        Self(place)
     }
 }
 
@@ -96,44 +107,53 @@ fn content(device: &mut (impl Read + Seek)) -> io::Result<Content> {
 }
 
 impl Local {
-    /// Mounts what is at `path` at `at`, and gives it to a group; `always`, or only where it does not have it. It is mounted as it is to be, or
-    /// not at all. Blocking.
+    /// Mounts what is at `path` at `at`, and gives it to a group unless another pod has it, which is said then. It is mounted as it is to be, or
+    /// not at all: what is mounted at `at` is not looked at again. Blocking.
     ///
     /// # Errors
     /// What an event says.
-    pub fn mount(&self, path: &Path, at: &Path, group: Option<(u32, bool)>) -> Result<(), String> {
+    pub fn mount(&self, path: &Path, at: &Path, owner: Option<Ownership<'_>>) -> Result<Option<Shared>, Failure> {
         let failed = |error: io::Error| format!("{}: {error}", path.display());
+        let unfit = |why: String| Err(Failure::at(Step::Look, why));
         let (kind, device) = match fs::metadata(path) {
             Ok(metadata) => (metadata.file_type(), metadata.rdev()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(format!("path {path:?} does not exist")),
-            Err(error) => return Err(failed(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return unfit(format!("path {path:?} does not exist")),
+            Err(error) => return unfit(failed(error)),
         };
         if kind.is_dir() {
-            return self.show(path, at, group).map_err(failed);
+            return Ok(self.show(path, at, owner).map_err(failed)?);
         }
         if !kind.is_block_device() {
-            return Err(format!("local volume {path:?} is neither a directory nor a block device"));
+            return unfit(format!("local volume {path:?} is neither a directory nor a block device"));
         }
-        let turn = Turn::of(device);
-        self.mount_device(path, at)?;
-        drop(turn);
-        self.give_to(group, at).map_err(failed).inspect_err(|_| undo(at))
+        let mount = |at: &Path| self.mount_device(path, at).map_err(|why| Failure::at(Step::Stage, why));
+        let _turn = Turn::of(Place::Device(device));
+        let Some(owner) = owner else { return mount(at).map(|()| None) };
+        // The pod has it when the group has it. A process that was killed between has left a draft.
+        let draft = Draft::new(at).map_err(failed)?;
+        mount(&draft.0)?;
+        let shared = self.give_to(Some(owner), &draft.0, at).map_err(failed)?;
+        bind(&draft.0, at).map_err(failed)?;
+        Ok(shared)
     }
 
     /// The same of a directory. Blocking.
     ///
     /// # Errors
     /// They do not name the directory.
-    pub fn show(&self, directory: &Path, at: &Path, group: Option<(u32, bool)>) -> io::Result<()> {
-        self.give_to(group, directory)?;
+    pub fn show(&self, directory: &Path, at: &Path, owner: Option<Ownership<'_>>) -> io::Result<Option<Shared>> {
+        let metadata = fs::metadata(directory)?;
+        let _turn = Turn::of(Place::Directory(metadata.dev(), metadata.ino()));
+        let shared = self.give_to(owner, directory, at)?;
         bind(directory, at)?;
-        self.restrict(at).inspect_err(|_| undo(at))
+        self.restrict(at).inspect_err(|_| undo(at))?;
+        Ok(shared)
     }
 
-    /// Gives what is there to a group. What is only read is given to nobody.
-    fn give_to(&self, group: Option<(u32, bool)>, root: &Path) -> io::Result<()> {
-        let group = group.filter(|_| !flags(&self.options).0.contains(MsFlags::MS_RDONLY));
-        group.map_or(Ok(()), |(group, always)| give(root, group, always))
+    /// Gives what is there to a group; the pod has it at `at`. What is only read is given to nobody.
+    fn give_to(&self, owner: Option<Ownership<'_>>, root: &Path, at: &Path) -> io::Result<Option<Shared>> {
+        let owner = owner.filter(|_| !flags(&self.options).0.contains(MsFlags::MS_RDONLY));
+        owner.map_or(Ok(None), |owner| give_unless_shared(root, at, owner))
     }
 
     /// Applies mount options to a directory that is bound. Those of a file system change nothing there, as upstream, whose mount(8) hands them
@@ -195,6 +215,26 @@ impl Local {
     }
 }
 
+/// Where a device is mounted until the pod may have it. No volume is called so.
+struct Draft(PathBuf);
+
+impl Draft {
+    fn new(at: &Path) -> io::Result<Self> {
+        let mut path = at.as_os_str().to_owned();
+        path.push(".new");
+        let draft = Self(PathBuf::from(path));
+        unmount(&draft.0, || false)?;
+        Ok(draft)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        undo(&self.0);
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
 /// Takes back a mount that is not as it is to be.
 fn undo(at: &Path) {
     let _ = umount2(at, MntFlags::MNT_DETACH);
@@ -242,6 +282,9 @@ fn check(device: &Path) -> Result<(), String> {
 mod tests {
     use super::*;
     use std::io::{Cursor, Write};
+    use std::sync::LazyLock;
+
+    use crate::volumes::groups::Progress;
 
     #[test]
     fn what_is_on_a_device() {
@@ -274,6 +317,11 @@ mod tests {
         table.lines().find(|line| line.contains(at.to_str().unwrap())).unwrap_or_default().to_owned()
     }
 
+    fn to(group: u32) -> Option<Ownership<'static>> {
+        static PROGRESS: LazyLock<Progress> = LazyLock::new(Progress::default);
+        Some(Ownership { pod_dir: Path::new("/none/pods/u"), group, always: true, progress: &PROGRESS })
+    }
+
     fn local(options: &[&str]) -> Local {
         Local { fs_type: None, options: options.iter().map(|option| (*option).to_owned()).collect() }
     }
@@ -286,19 +334,72 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let (path, at) = (scratch.path().join("disk"), scratch.path().join("v"));
         fs::create_dir(&path).unwrap();
-        local(&["noatime", "noexec", "discard", "data=journal"]).mount(&path, &at, Some((4242, true))).unwrap();
+        local(&["noatime", "noexec", "discard", "data=journal"]).mount(&path, &at, to(4242)).unwrap();
         let line = mounted(&at);
         umount2(&at, MntFlags::MNT_DETACH).unwrap();
         assert!(line.contains("noatime") && line.contains("noexec"), "{line}");
         assert_eq!(fs::metadata(&path).unwrap().gid(), 4242);
-        local(&["ro"]).mount(&path, &at, Some((1717, true))).unwrap();
+        local(&["ro"]).mount(&path, &at, to(1717)).unwrap();
         umount2(&at, MntFlags::MNT_DETACH).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().gid(), 4242, "what is only read is given to nobody");
         let file = scratch.path().join("file");
         fs::write(&file, "").unwrap();
-        let refused = [&file, &scratch.path().join("none")].map(|path| local(&[]).mount(path, &at, None).unwrap_err());
+        let refused =
+            [&file, &scratch.path().join("none")].map(|path| local(&[]).mount(path, &at, None).unwrap_err().to_string());
         assert!(refused[0].ends_with("is neither a directory nor a block device"), "{refused:?}");
         assert!(refused[1].ends_with("does not exist"), "{refused:?}");
+    }
+
+    /// Upstream's e2e tests of local volumes "should set same fsGroup for two pods simultaneously" and "should not set different fsGroups for
+    /// two pods simultaneously": the second pod changes nothing while the first has the volume, and is told.
+    #[track_caller]
+    fn is_the_first_pods(scratch: &Path, path: &Path, root: impl Fn(&str) -> PathBuf) {
+        let pod = |uid: &str| scratch.join("pods").join(uid);
+        let progress = Progress::default();
+        let mount = |uid: &str, group: u32| {
+            let (pod_dir, at) = (pod(uid), pod(uid).join("volumes/v"));
+            let owner = Ownership { pod_dir: &pod_dir, group, always: true, progress: &progress };
+            local(&[]).mount(path, &at, Some(owner)).unwrap()
+        };
+        let group = |uid: &str| fs::metadata(root(uid)).unwrap().gid();
+        assert_eq!((mount("a", 1234), group("a")), (None, 1234));
+        let shared = mount("b", 4321).map(|shared| shared.message("pvc-1"));
+        let told = "The requested fsGroup is 4321, but the volume pvc-1 has GID 1234. The volume may not be shareable.";
+        assert_eq!((shared.as_deref(), group("b")), (Some(told), 1234));
+        assert_eq!((mount("c", 1234), group("c")), (None, 1234));
+        for uid in ["a", "b", "c"] {
+            assert!(!mounted(&pod(uid).join("volumes/v")).is_empty());
+            umount2(&pod(uid).join("volumes/v"), MntFlags::MNT_DETACH).unwrap();
+            assert_eq!(mounted(&pod(uid)), "", "nothing else stays mounted");
+        }
+        assert_eq!((mount("b", 4321), group("b")), (None, 4321), "nobody has it any more");
+        umount2(&pod("b").join("volumes/v"), MntFlags::MNT_DETACH).unwrap();
+    }
+
+    #[test]
+    fn a_volume_is_the_group_of_the_first_pod() {
+        if !can_mount() {
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("disk");
+        fs::create_dir(&path).unwrap();
+        is_the_first_pods(scratch.path(), &path, |_| path.clone());
+        let file = scratch.path().join("image");
+        fs::File::create(&file).unwrap().set_len(16 << 20).unwrap();
+        let Some(device) = Loop::new(&file) else { return eprintln!("SKIPPED: no loop device") };
+        let mounted = |uid: &str| scratch.path().join("pods").join(uid).join("volumes/v");
+        is_the_first_pods(scratch.path(), Path::new(&device.0), mounted);
+        // What a process has left that was killed while it gave the volume away.
+        let draft = mounted("d").with_file_name("v.new");
+        Local::default().mount_device(Path::new(&device.0), &draft).unwrap();
+        let pod_dir = scratch.path().join("pods/d");
+        let progress = Progress::default();
+        let owner = Ownership { pod_dir: &pod_dir, group: 77, always: false, progress: &progress };
+        local(&[]).mount(Path::new(&device.0), &mounted("d"), Some(owner)).unwrap();
+        assert_eq!(fs::metadata(mounted("d")).unwrap().gid(), 77);
+        assert!(!draft.exists());
+        umount2(&mounted("d"), MntFlags::MNT_DETACH).unwrap();
     }
 
     struct Loop(String);
@@ -329,8 +430,8 @@ mod tests {
         let Some(device) = Loop::new(&file) else { return eprintln!("SKIPPED: no loop device") };
         let device = Path::new(&device.0);
         let [one, other] = ["one", "other"].map(|name| scratch.path().join(name));
-        assert!(local(&["ro"]).mount(device, &one, None).unwrap_err().contains("has no file system"));
-        local(&["noatime"]).mount(device, &one, Some((4242, true))).unwrap();
+        assert!(local(&["ro"]).mount(device, &one, None).unwrap_err().to_string().contains("has no file system"));
+        local(&["noatime"]).mount(device, &one, to(4242)).unwrap();
         fs::write(one.join("file"), "kept").unwrap();
         assert_eq!(fs::metadata(&one).unwrap().gid(), 4242);
         // Another pod of the node has the same, while it is used and after.
@@ -342,14 +443,15 @@ mod tests {
             umount2(at, MntFlags::empty()).unwrap();
         }
         // What is only read is given to nobody.
-        local(&["ro"]).mount(device, &one, Some((1717, true))).unwrap();
+        local(&["ro"]).mount(device, &one, to(1717)).unwrap();
         assert_eq!(fs::read_to_string(one.join("file")).unwrap(), "kept");
         assert_eq!(fs::metadata(&one).unwrap().gid(), 4242);
         umount2(&one, MntFlags::empty()).unwrap();
-        let wrong = Local { fs_type: Some("xfs".to_owned()), ..Local::default() }.mount(device, &one, None).unwrap_err();
+        let wrong =
+            Local { fs_type: Some("xfs".to_owned()), ..Local::default() }.mount(device, &one, None).unwrap_err().to_string();
         assert!(wrong.contains("cannot be mounted as xfs"), "{wrong}");
         fs::File::options().write(true).open(device).unwrap().write_all(&[1; 4096]).unwrap();
-        let strange = local(&[]).mount(device, &one, None).unwrap_err();
+        let strange = local(&[]).mount(device, &one, None).unwrap_err().to_string();
         assert!(strange.contains("something on it that is no file system known here"), "{strange}");
     }
 }

@@ -2,9 +2,11 @@
 
 mod trust;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, PodCertificateProjection, ProjectedVolumeSource, Volume};
+use k8s_openapi::api::core::v1::{
+    DownwardAPIVolumeFile, KeyToPath, PodCertificateProjection, ProjectedVolumeSource, Volume, VolumeProjection,
+};
 
 use super::atomic::{File, Payload};
 use crate::certificates::Place;
@@ -78,6 +80,27 @@ impl Files {
     }
 }
 
+/// Why files cannot be made, each reason once.
+#[derive(Debug, Default)]
+struct Failures(Vec<String>);
+
+impl Failures {
+    fn note(&mut self, made: Result<(), String>) {
+        self.0.extend(made.err());
+    }
+
+    fn done(self) -> Result<(), Self> {
+        if self.0.is_empty() { Ok(()) } else { Err(self) }
+    }
+
+    /// As upstream writes several errors (`utilerrors.Aggregate`).
+    fn message(self) -> String {
+        let mut told = BTreeSet::new();
+        let mut all: Vec<String> = self.0.into_iter().filter(|why| told.insert(why.clone())).collect();
+        if all.len() == 1 { all.remove(0) } else { format!("[{}]", all.join(", ")) }
+    }
+}
+
 impl Sources<'_> {
     /// The files of `volume`; none when it is not made of files. The error is what an event says.
     pub fn files(&self, volume: &Volume) -> Option<Result<Payload, String>> {
@@ -90,9 +113,10 @@ impl Sources<'_> {
             let optional = source.optional == Some(true);
             self.secret(&mut files, name, source.items.as_deref(), optional, source.default_mode.unwrap_or(MODE))
         } else if let Some(source) = &volume.downward_api {
-            self.downward(&mut files, source.items.as_deref().unwrap_or_default(), source.default_mode.unwrap_or(MODE))
+            let items = source.items.as_deref().unwrap_or_default();
+            self.downward(&mut files, items, source.default_mode.unwrap_or(MODE)).map_err(Failures::message)
         } else {
-            self.projected(&mut files, &volume.name, volume.projected.as_ref()?)
+            self.projected(&mut files, &volume.name, volume.projected.as_ref()?).map_err(Failures::message)
         };
         Some(made.map(|()| files.files))
     }
@@ -128,7 +152,8 @@ impl Sources<'_> {
         files.pick("references non-existent secret key", &data, items, optional, mode)
     }
 
-    fn downward(&self, files: &mut Files, items: &[DownwardAPIVolumeFile], mode: i32) -> Result<(), String> {
+    fn downward(&self, files: &mut Files, items: &[DownwardAPIVolumeFile], mode: i32) -> Result<(), Failures> {
+        let mut failures = Failures::default();
         for item in items {
             let text = if let Some(field) = &item.field_ref {
                 fields::field(self.model, &field.field_path, self.facts)
@@ -137,36 +162,51 @@ impl Sources<'_> {
             } else {
                 continue;
             };
-            let text = text.map_err(|error| error.to_string())?;
-            files.add(&item.path, text.as_bytes(), item.mode.unwrap_or(mode), None)?;
+            let text = text.map_err(|error| error.to_string());
+            failures.note(text.and_then(|text| files.add(&item.path, text.as_bytes(), item.mode.unwrap_or(mode), None)));
         }
-        Ok(())
+        failures.done()
     }
 
-    fn projected(&self, files: &mut Files, volume: &str, projected: &ProjectedVolumeSource) -> Result<(), String> {
+    /// One source that fails keeps no other from being looked at: all that is missing is told at once, as upstream (`collectData`).
+    fn projected(&self, files: &mut Files, volume: &str, projected: &ProjectedVolumeSource) -> Result<(), Failures> {
         let mode = projected.default_mode.unwrap_or(MODE);
+        let mut failures = Failures::default();
         for (index, source) in projected.sources.iter().flatten().enumerate() {
-            if let Some(map) = &source.config_map {
-                self.config_map(files, &map.name, map.items.as_deref(), map.optional == Some(true), mode)?;
-            } else if let Some(secret) = &source.secret {
-                self.secret(files, &secret.name, secret.items.as_deref(), secret.optional == Some(true), mode)?;
-            } else if let Some(downward) = &source.downward_api {
-                self.downward(files, downward.items.as_deref().unwrap_or_default(), mode)?;
-            } else if let Some(token) = &source.service_account_token {
-                let text = self.tokens.get(&(volume.to_owned(), token.path.clone()));
-                let text = text.ok_or_else(|| format!("no token for {}", token.path))?;
-                self.private(files, &token.path, text, mode)?;
-            } else if let Some(bundle) = &source.cluster_trust_bundle {
-                let data = trust::anchors(bundle, &self.objects.trust_bundles())?;
-                files.add(&bundle.path, data.as_bytes(), mode, None)?;
-            } else if let Some(certificate) = &source.pod_certificate {
-                let pair = self.certificates.get(&(volume.to_owned(), index)).ok_or("the certificate is not issued yet")?;
-                certificate_files(certificate, pair).try_for_each(|(path, text)| self.private(files, &path, &text, mode))?;
+            if let Some(downward) = &source.downward_api {
+                let items = downward.items.as_deref().unwrap_or_default();
+                failures.0.extend(self.downward(files, items, mode).err().into_iter().flat_map(|failures| failures.0));
             } else {
-                return Err("a projected source is of a kind that this kubelet does not support".to_owned());
+                failures.note(self.projection(files, (volume, index), source, mode));
             }
         }
-        Ok(())
+        failures.done()
+    }
+
+    /// What one source shows that is not the pod's own.
+    fn projection(
+        &self,
+        files: &mut Files,
+        (volume, index): (&str, usize),
+        source: &VolumeProjection,
+        mode: i32,
+    ) -> Result<(), String> {
+        if let Some(map) = &source.config_map {
+            self.config_map(files, &map.name, map.items.as_deref(), map.optional == Some(true), mode)
+        } else if let Some(secret) = &source.secret {
+            self.secret(files, &secret.name, secret.items.as_deref(), secret.optional == Some(true), mode)
+        } else if let Some(token) = &source.service_account_token {
+            let text = self.tokens.get(&(volume.to_owned(), token.path.clone()));
+            self.private(files, &token.path, text.ok_or_else(|| format!("no token for {}", token.path))?, mode)
+        } else if let Some(bundle) = &source.cluster_trust_bundle {
+            let data = trust::anchors(bundle, &self.objects.trust_bundles())?;
+            files.add(&bundle.path, data.as_bytes(), mode, None)
+        } else if let Some(certificate) = &source.pod_certificate {
+            let pair = self.certificates.get(&(volume.to_owned(), index)).ok_or("the certificate is not issued yet")?;
+            certificate_files(certificate, pair).try_for_each(|(path, text)| self.private(files, &path, &text, mode))
+        } else {
+            Err("a projected source is of a kind that this kubelet does not support".to_owned())
+        }
     }
 
     /// A token, or a key, is for nobody else: it belongs to the user, where all containers have the same, and is for him and the fsGroup.

@@ -1,8 +1,10 @@
 //! Mount points below the kubelet's directories: what is mounted there is often not ours.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -101,8 +103,13 @@ pub fn source(path: &Path) -> io::Result<Option<String>> {
 
 /// Of several mounts at one place the last one is seen (proc_pid_mountinfo(5)).
 fn source_in(table: &str, path: &Path) -> Option<String> {
-    let around = table.lines().filter_map(Mount::of_line).filter(|mount| path.starts_with(&mount.point));
-    around.max_by_key(|mount| mount.point.components().count()).map(|mount| mount.source)
+    let mounts: Vec<Mount> = table.lines().filter_map(Mount::of_line).collect();
+    around(&mounts, path).map(|mount| mount.source.clone())
+}
+
+fn around<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+    let around = mounts.iter().filter(|mount| path.starts_with(&mount.point));
+    around.max_by_key(|mount| mount.point.components().count())
 }
 
 /// `path` as the table of mounts has it: the way to it leads through no links, such as that of a data directory. None when the
@@ -119,6 +126,21 @@ pub fn in_table(path: &Path) -> io::Result<Option<PathBuf>> {
 /// Whether something is mounted at `path`, also of the same file system. That of a server is not asked.
 pub fn is_mount_point(path: &Path) -> io::Result<bool> {
     Ok(at(path)?.is_some_and(|mount| mount.is_remote() || path.exists()))
+}
+
+/// Whether a directory is mounted in one of the directories in `all`, but for the one called `own`: under whatever path, by whatever way. Only
+/// mounts of the directory's own file system are looked at.
+pub fn is_shown_in(directory: &Path, all: &Path, own: &OsStr) -> io::Result<bool> {
+    let (Some(all), directory) = (in_table(all)?, fs::canonicalize(directory)?) else { return Ok(false) };
+    let identity = |path: &Path| fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+    let (mounts, wanted) = (mounts()?, identity(&directory)?);
+    let Some(around) = around(&mounts, &directory) else { return Ok(false) };
+    let is_others = |mount: &&Mount| {
+        let below = mount.point.strip_prefix(&all).ok().and_then(|below| below.iter().next());
+        mount.device == around.device && below.is_some_and(|first| first != own)
+    };
+    // What has gone meanwhile shows nothing.
+    Ok(mounts.iter().filter(is_others).any(|mount| identity(&mount.point).is_ok_and(|found| found == wanted)))
 }
 
 /// Shows a directory or a file at another place.
@@ -205,6 +227,24 @@ mod tests {
         check("/var/lib", "tmpfs");
         assert_eq!(source_in("nonsense", Path::new("/")), None);
         assert!(source(Path::new("/proc")).unwrap().is_some());
+    }
+
+    /// Under its own path, through a link or a descriptor: it is the same directory, and another one of the same file system is not.
+    #[test]
+    fn a_directory_is_found_wherever_others_show_it() {
+        if !nix::unistd::Uid::effective().is_root() {
+            return eprintln!("SKIPPED: mounting needs root");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| directory.path().join(name);
+        ["disk/a", "disk/b", "pods/x/v", "pods/y/v"].iter().for_each(|name| fs::create_dir_all(place(name)).unwrap());
+        std::os::unix::fs::symlink("disk", place("link")).unwrap();
+        let is_shown = |name: &str, own: &str| is_shown_in(&place(name), &place("pods"), OsStr::new(own)).unwrap();
+        bind(&place("disk/a"), &place("pods/x/v")).unwrap();
+        let found = [is_shown("disk/a", "y"), is_shown("link/a", "y"), is_shown("disk/a", "x"), is_shown("disk/b", "y")];
+        unmount(&place("pods/x/v"), || false).unwrap();
+        assert_eq!(found, [true, true, false, false]);
+        assert!(!is_shown("disk/a", "y"));
     }
 
     #[test]

@@ -47,11 +47,13 @@ pub enum Error {
     Capacity,
     /// Others have the disk.
     #[error(
-        "Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, but only found {freed} bytes eligible to free."
+        "Insufficient free disk space on the node's image filesystem ({}% of {} used). Failed to free sufficient space by deleting unused \
+         images (freed {freed} bytes). Investigate disk usage, as it could be used by active images, logs, volumes, or other data.",
+        disk.used_percent(), size(disk.total)
     )]
     TooFew {
-        /// Bytes that had to go.
-        wanted: i64,
+        /// The disk before.
+        disk: Supply,
         /// Bytes of the images that went.
         freed: i64,
     },
@@ -84,6 +86,20 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// A size for people, as upstream writes it (`formatSize`).
+fn size(bytes: i64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let power = ((bytes.ilog2() / 10) as usize).min(UNITS.len());
+    let (unit, scale) = (UNITS[power - 1], 1_i64 << (10 * power));
+    // Rounded half to even, of what a double has of it, as Go does.
+    #[allow(clippy::cast_precision_loss)]
+    let amount = bytes as f64 / scale as f64;
+    format!("{amount:.1} {unit}")
 }
 
 /// What came of a round.
@@ -133,10 +149,9 @@ impl Collector {
             return Err(Error::Old { age: self.policy.maximum_age, errors: errors.join(", ") });
         }
         let disk = disk.filter(|disk| disk.total > 0).ok_or(Error::Capacity)?;
-        match self.policy.excess(disk) {
-            Some(wanted) => self.free_space((runtime, now), &mut records, rest, wanted, removed).await,
-            None => Ok(()),
-        }
+        let Some(wanted) = self.policy.excess(disk) else { return Ok(()) };
+        let freed = self.free_space((runtime, now), &mut records, rest, wanted, removed).await?;
+        if freed < wanted { Err(Error::TooFew { disk, freed }) } else { Ok(()) }
     }
 
     /// Removes everything that nobody uses and that is not young.
@@ -148,13 +163,11 @@ impl Collector {
         };
         records.observe(&images, used, now);
         let candidates = records.unused(used);
-        let outcome = match self.free_space((runtime, now), &mut records, candidates, i64::MAX, &mut removed).await {
-            Err(Error::TooFew { .. }) => Ok(()),
-            other => other,
-        };
-        Round { removed, outcome }
+        let freed = self.free_space((runtime, now), &mut records, candidates, i64::MAX, &mut removed).await;
+        Round { removed, outcome: freed.map(drop) }
     }
 
+    /// How many bytes have gone.
     async fn free_space(
         &self,
         (runtime, now): (&dyn Runtime, Instant),
@@ -162,14 +175,10 @@ impl Collector {
         mut candidates: Vec<Candidate>,
         wanted: i64,
         removed: &mut usize,
-    ) -> Result<(), Error> {
+    ) -> Result<i64, Error> {
         candidates.retain(|image| !image.record.is_young(&self.policy, now));
         let Freed { bytes: freed, errors } = free(runtime, records, candidates, (wanted, Reason::Space), removed).await;
-        match errors.is_empty() {
-            false => Err(Error::Stayed { wanted, freed, errors: errors.join(", ") }),
-            true if freed < wanted => Err(Error::TooFew { wanted, freed }),
-            true => Ok(()),
-        }
+        if errors.is_empty() { Ok(freed) } else { Err(Error::Stayed { wanted, freed, errors: errors.join(", ") }) }
     }
 }
 
@@ -258,10 +267,24 @@ mod tests {
         assert!(round.removed == 2 && round.outcome.is_ok(), "{round:?}");
         assert_eq!(left(&runtime), ["sha256:used"]);
         let error = collector.collect(&runtime, &used, disk(100), at(3)).await.outcome.unwrap_err();
-        let text = "Failed to garbage collect required amount of images. Attempted to free 100 bytes, but only found 0 bytes eligible to free.";
+        let text = "Insufficient free disk space on the node's image filesystem (90% of 1000 B used). Failed to free sufficient space by \
+                    deleting unused images (freed 0 bytes). Investigate disk usage, as it could be used by active images, logs, volumes, \
+                    or other data.";
         assert_eq!((error.reason(), error.to_string().as_str()), (Some("FreeDiskSpaceFailed"), text));
         let error = collector.collect(&runtime, &used, None, at(4)).await.outcome.unwrap_err();
         assert_eq!(error.reason(), Some("InvalidDiskCapacity"));
+    }
+
+    #[test]
+    fn sizes_are_upstreams() {
+        let check = |bytes: i64, expected: &str| assert_eq!(size(bytes), expected);
+        check(0, "0 B");
+        check(1023, "1023 B");
+        check(1024, "1.0 KiB");
+        check((1 << 20) - 1, "1024.0 KiB");
+        check(100 << 30, "100.0 GiB");
+        check(3 << 40, "3.0 TiB");
+        check(i64::MAX, "8388608.0 TiB");
     }
 
     #[tokio::test]
@@ -270,7 +293,7 @@ mod tests {
         collector.collect(&runtime, &set(&[]), disk(500), at(0)).await;
         runtime.world.lock().images.push("sha256:new".to_owned());
         let round = collector.collect(&runtime, &set(&[]), disk(100), at(5)).await;
-        assert!(round.removed == 0 && matches!(round.outcome, Err(Error::TooFew { wanted: 100, freed: 0 })), "{round:?}");
+        assert!(round.removed == 0 && matches!(round.outcome, Err(Error::TooFew { freed: 0, .. })), "{round:?}");
         assert_eq!(collector.free_unused(&runtime, &set(&[]), at(6)).await.removed, 0);
         let round = collector.free_unused(&runtime, &set(&[]), at(7)).await;
         assert!(round.removed == 1 && round.outcome.is_ok(), "{round:?}");

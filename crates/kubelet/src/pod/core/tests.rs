@@ -457,7 +457,7 @@ impl Life {
             }
             (10, _) if self.random.percent(10) => self.delete(5),
             (11, _) if self.random.percent(5) => {
-                let evicted = Some(Evicted::under_pressure("short".to_owned(), Duration::from_secs(1)));
+                let evicted = Some(Evicted::under_pressure("short".to_owned(), BTreeMap::new(), Duration::from_secs(1)));
                 let desired = Desired { model: model(&self.pod), removed: self.core.is_removed(), pending: None, evicted };
                 self.tell(Event::Desired(Box::new(desired)));
             }

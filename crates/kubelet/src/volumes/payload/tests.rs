@@ -73,6 +73,20 @@ fn projections() {
     );
 }
 
+/// Upstream's `collectData` gathers what every source lacks, and its `CollectData` of the downward API likewise; the same is said once.
+#[test]
+fn all_that_is_missing_is_told() {
+    let unknown = |path: &str| json!({"path": path, "resourceFieldRef": {"containerName": "gone", "resource": "requests.cpu"}});
+    let downward =
+        json!({"items": [unknown("x"), unknown("y"), {"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}}]});
+    let absent = "container gone not found";
+    check(json!({"downwardAPI": downward}), Err(absent));
+    let sources = json!([{"configMap": {"name": "a"}}, {"secret": {"name": "b"}}, {"configMap": {"name": "a"}}, {"downwardAPI": downward},
+        {"configMap": {"name": "m"}}, {"serviceAccountToken": {"path": "other"}}, {"secret": {"name": "c", "optional": true}}]);
+    let expected = format!("[configmap \"a\" not found, secret \"b\" not found, {absent}, no token for other]");
+    check(json!({"projected": {"sources": sources}}), Err(&expected));
+}
+
 /// API page "PodCertificateProjection": "The first PEM block is a PRIVATE KEY block", "The remaining blocks are CERTIFICATE blocks".
 #[test]
 fn certificates_are_shown_as_asked() {
