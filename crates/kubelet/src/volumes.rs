@@ -75,8 +75,8 @@ type Failures = BTreeMap<String, Told>;
 
 /// What was found of a volume.
 struct Found {
-    /// What is behind it, unless that is mounted already.
-    behind: Option<Mountable>,
+    /// What is to be mounted for it, unless that is mounted already.
+    mountable: Option<Mountable>,
     /// What its driver does, where it has one.
     driver: Option<Mounted>,
 }
@@ -174,11 +174,11 @@ impl Volumes {
         let one = async |volume: &Volume| (volume.name.clone(), self.mountable(model, volume).await);
         let (mut backings, mut exported) = (HashMap::new(), Vec::new());
         let mut again = false;
-        for (volume, behind) in futures::future::join_all(others.map(one)).await {
-            match behind {
-                Ok(Found { behind, driver }) => {
+        for (volume, found) in futures::future::join_all(others.map(one)).await {
+            match found {
+                Ok(Found { mountable, driver }) => {
                     again |= driver.is_some_and(|driver| driver.republish || driver.grows);
-                    match behind {
+                    match mountable {
                         Some(Mountable::Path(backing)) => drop(backings.insert(volume, backing)),
                         Some(Mountable::Export(name, export)) => exported.push((volume, name, export)),
                         None => {}
@@ -217,27 +217,27 @@ impl Volumes {
     async fn mountable(&self, model: &Model, volume: &Volume) -> Result<Found, Failure> {
         let (source, claim) = (Source::of_pod(model, volume), claims::name(model, volume));
         if source.is_none() && claim.is_none() && volume.nfs.is_none() {
-            return Ok(Found { behind: None, driver: None });
+            return Ok(Found { mountable: None, driver: None });
         }
         let known = self.mounted.lock().get(&volume.name).cloned();
         let OnDisk { is_mounted, may_be_drivers } = self.on_disk(model, volume, known.is_some()).await?;
         let rests = known.as_ref().is_none_or(|driver| !driver.republish && !driver.grows);
         if let Some(source) = source {
             if is_mounted && known.is_some() && rests {
-                return Ok(Found { behind: None, driver: known });
+                return Ok(Found { mountable: None, driver: known });
             }
             let driver = self.of_driver(model, volume, &source, known.as_ref()).await?;
-            return Ok(Found { behind: None, driver: Some(driver) });
+            return Ok(Found { mountable: None, driver: Some(driver) });
         }
         let Some(claim) = claim else {
             block::fits(model, volume, Mode::Filesystem).map_err(Failure::Claim)?;
             let export = volume.nfs.as_ref().filter(|_| !is_mounted).map(|source| Export::of(source, &[]));
-            let behind = export.map(|export| Mountable::Export(volume.name.clone(), export));
-            return Ok(Found { behind, driver: None });
+            let mountable = export.map(|export| Mountable::Export(volume.name.clone(), export));
+            return Ok(Found { mountable, driver: None });
         };
         let by_driver = known.is_some() || !is_mounted || may_be_drivers;
         if is_mounted && (!by_driver || known.is_some() && rests) {
-            return Ok(Found { behind: None, driver: known });
+            return Ok(Found { mountable: None, driver: known });
         }
         let bound = claims::find(&self.cx.options.client, model, volume, &claim, is_mounted).await?;
         let name = rules::volume_of(&bound.0).to_owned();
@@ -261,7 +261,7 @@ impl Volumes {
         }
         let Some(source) = Source::of_volume(&found, claims::is_read_only(volume)) else {
             let behind = self.on_node(found, claims::is_read_only(volume)).await?;
-            return Ok(Found { behind: Some(behind), driver: None });
+            return Ok(Found { mountable: Some(behind), driver: None });
         };
         let mut driver = match known {
             Some(driver) if is_mounted && !driver.republish => driver,
@@ -272,7 +272,7 @@ impl Volumes {
             self.mounted.lock().insert(volume.name.clone(), driver.clone());
         }
         let backing = Backing::of_driver(source.name, driver.target.clone(), mode);
-        Ok(Found { behind: Some(Mountable::Path(backing)), driver: Some(driver) })
+        Ok(Found { mountable: Some(Mountable::Path(backing)), driver: Some(driver) })
     }
 
     /// Whether a volume that the pod does not have yet may be used on this node, and by this pod. The scheduler has looked at both; a pod

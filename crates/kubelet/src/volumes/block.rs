@@ -13,6 +13,7 @@ use runtime::api::Device;
 
 use super::claims::{self, Mode};
 use super::points::remove_points;
+use super::used;
 use crate::spec::Model;
 
 const DIRECTORY: &str = "volumeDevices";
@@ -60,11 +61,6 @@ fn is_mounted(model: &Model, volume: &str) -> bool {
     model.members.iter().any(|member| member.spec.volume_mounts.iter().flatten().any(|mount| mount.name == volume))
 }
 
-/// Whether a container has the volume as a device.
-pub fn is_device(model: &Model, volume: &str) -> bool {
-    model.members.iter().any(|member| member.spec.volume_devices.iter().flatten().any(|device| device.name == volume))
-}
-
 /// Whether containers use a volume as what it is.
 ///
 /// # Errors
@@ -75,7 +71,7 @@ pub fn fits(model: &Model, volume: &Volume, mode: Mode) -> Result<(), String> {
         Mode::Block if is_mounted(model, name) => {
             Err(format!("volume {name} has volumeMode Block, but is specified in volumeMounts"))
         }
-        Mode::Filesystem if is_device(model, name) => {
+        Mode::Filesystem if used::is_device(model, name) => {
             Err(format!("volume {name} has volumeMode Filesystem, but is specified in volumeDevices"))
         }
         _ => Ok(()),

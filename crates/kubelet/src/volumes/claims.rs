@@ -105,11 +105,10 @@ fn taken(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Refusal {
     }
 }
 
-/// What an event says of a claim that cannot be used: upstream's volume manager has no such volume to wait for.
-pub fn failure(volume: &str, error: &str) -> String {
-    format!(
-        "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process volumes=[{volume}]: {error}"
-    )
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Claim(error.to_string())
+    }
 }
 
 /// A claim that is being deleted serves the pods that have its volume, and none that do not.

@@ -1,6 +1,6 @@
 //! Why a volume cannot be had, and what its pod is told: rendered here alone, in upstream's words (`operation_generator.go`).
 
-use super::{block, claims};
+use super::used;
 use crate::spec::Model;
 
 /// The reason of events about volumes, and about devices.
@@ -42,12 +42,6 @@ pub enum Failure {
     },
 }
 
-impl From<claims::Error> for Failure {
-    fn from(error: claims::Error) -> Self {
-        Self::Claim(error.to_string())
-    }
-}
-
 /// The last step is the usual one.
 impl From<String> for Failure {
     fn from(why: String) -> Self {
@@ -81,10 +75,10 @@ impl Failure {
     /// What the pod is told of its volume.
     pub fn told(self, model: &Model, volume: &str) -> Told {
         let (step, why, name) = match self {
-            Self::Claim(why) => return Told { reason: MOUNT, message: claims::failure(volume, &why) },
+            Self::Claim(why) => return Told { reason: MOUNT, message: unusable(volume, &why) },
             Self::Step { step, why, name } => (step, why, name),
         };
-        let is_device = block::is_device(model, volume);
+        let is_device = used::is_device(model, volume);
         let words = match (step, is_device) {
             (Step::Affinity, false) => "MountVolume.NodeAffinity check failed",
             (Step::Affinity, true) => "MapVolume.NodeAffinity check failed",
@@ -102,6 +96,13 @@ impl Failure {
         let reason = if is_device && step != Step::Affinity { MAP } else { MOUNT };
         Told { reason, message: format!("{words} for volume {:?} : {why}", name.as_deref().unwrap_or(volume)) }
     }
+}
+
+/// What an event says of a claim that cannot be used: upstream's volume manager has no such volume to wait for.
+fn unusable(volume: &str, error: &str) -> String {
+    format!(
+        "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process volumes=[{volume}]: {error}"
+    )
 }
 
 #[cfg(test)]

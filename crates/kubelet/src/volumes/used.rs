@@ -20,6 +20,11 @@ pub fn volumes(model: &Model) -> impl Iterator<Item = &Volume> {
     model.spec().volumes.iter().flatten().filter(move |volume| used.contains(volume.name.as_str()))
 }
 
+/// Whether a container has the volume as a device.
+pub fn is_device(model: &Model, volume: &str) -> bool {
+    model.members.iter().any(|member| member.spec.volume_devices.iter().flatten().any(|device| device.name == volume))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
