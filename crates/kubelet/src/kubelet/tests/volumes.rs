@@ -11,8 +11,12 @@ use serde_json::{Value, json};
 use crate::testing::{Cell, condition};
 
 async fn told(cell: &Cell, words: &str) {
+    told_as(cell, "FailedMount", words).await;
+}
+
+async fn told_as(cell: &Cell, reason: &str, words: &str) {
     let is_it = |event: &Event| {
-        event.reason.as_deref() == Some("FailedMount") && event.message.as_deref().is_some_and(|message| message.contains(words))
+        event.reason.as_deref() == Some(reason) && event.message.as_deref().is_some_and(|message| message.contains(words))
     };
     let told = cell.fake.until::<Event>(|events| events.iter().any(is_it));
     let told = tokio::time::timeout(Duration::from_secs(30), told).await;
@@ -157,7 +161,7 @@ async fn a_volume_of_another_node_is_not_mounted() {
     claim(&cell, "theirs", &disk, "ReadWriteOnce", "n2");
     claim(&cell, "ours", &disk, "ReadWriteOnce", "n1");
     cell.put("p", user("theirs"));
-    told(&cell, "MountVolume.NodeAffinity check failed for volume \"v\" : no matching NodeSelectorTerms").await;
+    told(&cell, "MountVolume.NodeAffinity check failed for volume \"pv-theirs\" : no matching NodeSelectorTerms").await;
     assert!(!cell.directory.path().join("kubelet/pods/uid-p/volumes/kubernetes.io~local-volume/v").exists());
     cell.put("q", user("ours"));
     cell.ready("q").await;
@@ -178,7 +182,31 @@ async fn a_volume_for_one_pod_is_not_mounted_for_two() {
     cell.put("p", user("data"));
     cell.ready("p").await;
     cell.put("q", user("data"));
-    told(&cell, "for volume \"v\" : volume uses the ReadWriteOncePod access mode and is already in use by another pod").await;
+    let words = "for volume \"pv-data\" : volume uses the ReadWriteOncePod access mode and is already in use by another pod";
+    told(&cell, words).await;
     cell.pods().delete("p", &DeleteParams { grace_period_seconds: Some(0), ..Default::default() }).await.unwrap();
     cell.ready("q").await;
+}
+
+/// Upstream's e2e test "should not set different fsGroups for two pods simultaneously".
+#[tokio::test]
+async fn a_volume_stays_the_group_of_the_pod_that_has_it() {
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("SKIPPED: mounting needs root");
+        return;
+    }
+    let cell = Cell::new();
+    cell.start().await;
+    let disk = cell.directory.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    claim(&cell, "data", &disk, "ReadWriteOnce", "n1");
+    for (name, group) in [("p", 1234), ("q", 4321)] {
+        let mut spec = user("data");
+        spec["securityContext"] = json!({"fsGroup": group});
+        cell.put(name, spec);
+        cell.ready(name).await;
+    }
+    let words = "The requested fsGroup is 4321, but the volume pv-data has GID 1234. The volume may not be shareable.";
+    told_as(&cell, "AlreadyMountedVolume", words).await;
+    assert_eq!(std::os::unix::fs::MetadataExt::gid(&std::fs::metadata(&disk).unwrap()), 1234);
 }
