@@ -305,7 +305,7 @@ mod tests {
             let error = find(&client, &model, volume, "x", false).await.unwrap_err();
             let begin = "Unable to attach or mount volumes: unmounted volumes=[data], unattached volumes=[], \
                          failed to process volumes=[data]: error processing PVC n/x: ";
-            assert_eq!(failure("data", &error.to_string()), format!("{begin}{expected}"));
+            assert_eq!(Failure::from(error).told(&model, "data").message, format!("{begin}{expected}"));
         };
         check("failed to fetch PVC from API server: persistentvolumeclaims \"x\" not found").await;
         let claim = json!({"metadata": {"name": "x", "namespace": "n", "uid": "u1"}, "spec": {"volumeName": "v"}, "status": {"phase": "Bound"}});
