@@ -44,11 +44,7 @@ impl Inner {
         let audiences: Vec<String> = texts(review.pointer("/spec/audiences"));
         Ok(match self.authenticator.review(token, &audiences, annotations).await {
             Ok(reviewed) => {
-                let mut status = json!({"authenticated": true, "user": user_info(&reviewed.user)});
-                if !audiences.is_empty() {
-                    status["audiences"] = reviewed.audiences.into();
-                }
-                status
+                json!({"authenticated": true, "user": user_info(&reviewed.user), "audiences": reviewed.audiences})
             }
             Err(error) => json!({"authenticated": false, "user": {}, "error": error.to_string()}),
         })
