@@ -62,6 +62,13 @@ pub(crate) fn data_dirs(dir: &Path) -> Result<Option<Vec<(String, PathBuf)>>> {
     Ok(state.map(|state| state.numbers().map(|number| (format!("n{number}"), state.data_dir(number))).collect()))
 }
 
+/// The data directory of the server that is meant by one: of a throw-away cluster that is its first node's.
+pub(crate) fn server_dir(dir: &Path) -> Result<PathBuf> {
+    let dir = spelled(dir)?;
+    let first = data_dirs(&dir)?.and_then(|nodes| nodes.into_iter().next());
+    Ok(first.map_or(dir, |(_, first)| first))
+}
+
 fn running(dir: &Path) -> Result<State> {
     State::load(dir)?.filter(State::is_alive).context("no cluster runs here: start one (knarr dev)")
 }

@@ -66,6 +66,15 @@ fn a_throw_away_cluster_leaves_nothing() {
     k(&format!("apply -f {}", manifest.display()));
     k("wait --for=jsonpath={.status.phase}=Succeeded pod/here --timeout=60s");
     assert!(k("logs here").ends_with("found\n"));
+    // Commands about a server are about that of the cluster.
+    let snapshot = c.scratch().join("snapshot");
+    for words in
+        [&["snapshot", "save", snapshot.to_str().unwrap()][..], &["certificate", "check"], &["secrets-encryption", "status"]]
+    {
+        let mut command = c.machine().command(Path::new(KNARR));
+        let done = Outcome::of(command.args(words).arg("--data-dir").arg(&dir));
+        assert_eq!(done.code, Some(0), "{words:?}: {done:?}");
+    }
     let again = dev(&[]);
     assert!(again.code != Some(0) && again.stderr.contains("runs in"), "{again:?}");
     assert_eq!(dev(&["cut", "n3"]).code, Some(0));

@@ -64,13 +64,16 @@ pub fn from_value<T: Decode>(tree: Value) -> Result<T, Error> {
 }
 
 /// Go's zero time, which it writes as null.
-const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+const ZERO: &str = "0001-01-01T00:00:00Z";
+/// The same in seconds since the beginning of the epoch.
+pub const ZERO_TIME: i64 = -62_135_596_800;
 
-/// Fields that are times and are always there: Go writes the zero time of an object whose writer has left them out as null, and the generated
-/// types refuse that.
-const TIMES: [&str; 2] = ["lastTransitionTime", "lastObservedTime"];
+/// Fields that are times and are always there, which the generated types hold to be so: Go writes null where their writer has left them out, and
+/// reads null, or nothing, as the zero time.
+const TIMES: [&str; 2] = [TRANSITION, "lastObservedTime"];
+const TRANSITION: &str = "lastTransitionTime";
 
-/// What could not be decoded because a time is null, with Go's zero time in the place of that; the error where it is another one.
+/// What could not be decoded because it lacks a time, with Go's zero time in the place of that; the error where it is another one.
 ///
 /// # Errors
 /// The error that there was.
@@ -78,26 +81,35 @@ const TIMES: [&str; 2] = ["lastTransitionTime", "lastObservedTime"];
 #[cold]
 #[inline(never)]
 pub fn with_zero_times(error: Error, tree: impl FnOnce() -> Result<Value, Error>) -> Result<Value, Error> {
-    if !error.to_string().starts_with("invalid type: null") {
+    let text = error.to_string();
+    if !["invalid type: null", "missing field `lastTransitionTime`"].iter().any(|begin| text.starts_with(begin)) {
         return Err(error);
     }
     let mut tree = tree()?;
     if fill(&mut tree) { Ok(tree) } else { Err(error) }
 }
 
-/// Whether a time was null.
+/// Fills in the times; whether one was missing.
 fn fill(tree: &mut Value) -> bool {
-    match tree {
-        Value::Array(items) => items.iter_mut().fold(false, |filled, item| fill(item) | filled),
-        Value::Object(fields) => fields.iter_mut().fold(false, |filled, (name, value)| {
-            if value.is_null() && TIMES.contains(&name.as_str()) {
-                *value = ZERO_TIME.into();
-                return true;
-            }
-            fill(value) | filled
-        }),
-        _ => false,
+    let fields = match tree {
+        Value::Object(fields) => fields,
+        Value::Array(items) => return items.iter_mut().fold(false, |filled, item| fill(item) | filled),
+        _ => return false,
+    };
+    let mut filled = false;
+    for condition in fields.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(condition) = condition.as_object_mut() {
+            condition.entry(TRANSITION).or_insert(Value::Null);
+        }
     }
+    for (name, value) in fields {
+        if value.is_null() && TIMES.contains(&name.as_str()) {
+            *value = ZERO.into();
+            filled = true;
+        }
+        filled |= fill(value);
+    }
+    filled
 }
 
 /// Implements [`Decode`] for types that serde decodes. What is inlined into a caller is compiled there again: hence `inline(never)`.
@@ -163,15 +175,17 @@ mod tests {
     fn a_time_that_is_null_is_the_zero_time() {
         use k8s_openapi::api::core::v1::Service;
         let tree = json!({"spec": {"clusterIP": "10.0.0.1"}, "status": {"conditions": [
+            {"type": "W", "status": "True", "reason": "r", "message": "m"},
             {"type": "X", "status": "True", "reason": "r", "message": "m", "lastTransitionTime": null},
             {"type": "Y", "status": "True", "reason": "r", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
         for service in [Service::from_tree(&tree).unwrap(), Service::from_json(tree.to_string().as_bytes()).unwrap()] {
             let conditions = service.status.unwrap().conditions.unwrap();
             let times: Vec<String> = conditions.iter().map(|condition| condition.last_transition_time.0.to_string()).collect();
-            assert_eq!(times, [ZERO_TIME, "2026-01-01T00:00:00Z"]);
+            assert_eq!(times, [ZERO, ZERO, "2026-01-01T00:00:00Z"]);
+            assert_eq!(conditions[0].last_transition_time.0.as_second(), ZERO_TIME);
         }
         assert!(Service::from_tree(&json!({"status": {"conditions": [null]}})).is_err());
-        assert!(Service::from_tree(&json!({"status": {"conditions": [{"type": null, "lastTransitionTime": null}]}})).is_err());
+        assert!(Service::from_tree(&json!({"status": {"conditions": [{"type": 1, "lastTransitionTime": null}]}})).is_err());
     }
 
     #[test]

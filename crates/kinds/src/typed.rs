@@ -129,41 +129,13 @@ impl<K> Default for Typed<K> {
 
 /// Decodes an object that the schema has accepted; a failure here is a defect of the schema table and is reported, not hidden.
 pub(crate) fn typed<K: Decode>(object: &Value, errors: &mut Errors) -> Option<K> {
-    match decode(object) {
+    match K::from_tree(object) {
         Ok(typed) => Some(typed),
         Err(error) => {
             errors.push(Error::internal(&Path::root(), error.to_string()));
             None
         }
     }
-}
-
-/// `lastTransitionTime` of a `metav1.Condition` is null where its writer left it out, as the zero time of Go is; the type here has no
-/// such value, and takes the beginning of the epoch for it.
-fn decode<K: Decode>(object: &Value) -> Result<K, serde_json::Error> {
-    K::from_tree(object).or_else(|error| {
-        let mut object = object.clone();
-        if complete_times(&mut object) { K::from_tree(&object) } else { Err(error) }
-    })
-}
-
-/// Fills in the times of conditions; whether one was missing.
-fn complete_times(value: &mut Value) -> bool {
-    let fields = match value {
-        Value::Object(map) => map,
-        Value::Array(list) => return list.iter_mut().fold(false, |any, item| complete_times(item) | any),
-        _ => return false,
-    };
-    let mut any = false;
-    for condition in fields.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(condition) = condition.as_object_mut()
-            && condition.get("lastTransitionTime").is_none_or(Value::is_null)
-        {
-            condition.insert("lastTransitionTime".to_owned(), "1970-01-01T00:00:00Z".into());
-            any = true;
-        }
-    }
-    fields.values_mut().fold(any, |any, value| complete_times(value) | any)
 }
 
 /// Leaves out what a younger rule says of an object that broke it in the same way before, as an update that changes nothing shows.

@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use crate::certificate::report::{File, KUBECONFIG, Report, rows};
 use crate::certificate::{authorities, leaves};
 use crate::cli::{Certificate, CertificateCommand, CheckForm};
-use crate::paths::{Paths, spelled};
+use crate::dev;
+use crate::paths::Paths;
 use crate::process;
 
 /// How long the server may take to write its kubeconfig anew, and the time between two looks.
@@ -21,7 +22,7 @@ const RETRY: Duration = Duration::from_millis(50);
 
 /// Runs one of them.
 pub(crate) fn run(options: &Certificate) -> Result<()> {
-    let data_dir = spelled(&options.data_dir)?;
+    let data_dir = dev::server_dir(&options.data_dir)?;
     let paths = Paths::new(&data_dir);
     match options.command {
         CertificateCommand::Check { output } => check(&data_dir, &paths, output),

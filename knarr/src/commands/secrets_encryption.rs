@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use super::token::{client, why};
 use crate::cli::{EncryptionCommand, SecretsEncryption};
-use crate::paths::{Paths, spelled};
+use crate::dev;
+use crate::paths::Paths;
 use file::Keys;
 
 /// How long the server may take to follow the file.
@@ -31,7 +32,7 @@ const IN_FORCE: &str = "apiserver_encryption_config_controller_last_config_info"
 /// Runs one of them on the data directory, and against its server where one runs.
 pub(crate) fn run(options: &SecretsEncryption) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let paths = Paths::new(&spelled(&options.data_dir)?);
+    let paths = Paths::new(&dev::server_dir(&options.data_dir)?);
     runtime.block_on(act(&paths, options.command))
 }
 

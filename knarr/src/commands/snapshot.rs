@@ -10,14 +10,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::cli::{Snapshot, SnapshotCommand};
-use crate::paths::{Paths, spelled};
+use crate::dev;
+use crate::paths::Paths;
 use crate::process;
 use crate::snapshot::server::{GIVEN, REFUSED};
 use crate::snapshot::{self, Summary};
 
 /// Runs one of them.
 pub(crate) fn run(options: &Snapshot) -> Result<()> {
-    let data_dir = spelled(&options.data_dir)?;
+    let data_dir = dev::server_dir(&options.data_dir)?;
     let paths = Paths::new(&data_dir);
     match &options.command {
         SnapshotCommand::Save { file } => save(file, &data_dir, &paths),

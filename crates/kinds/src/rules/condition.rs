@@ -4,7 +4,6 @@ use std::collections::HashSet;
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::names::regex_error;
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{one_of, qualified_name};
@@ -36,8 +35,7 @@ fn validate(condition: &Condition, path: &Path, errors: &mut Errors) {
         let detail = "must be greater than or equal to zero";
         errors.push(Error::invalid(&path.child("observedGeneration"), generation, detail));
     }
-    // A time that is missing is decoded as the beginning of the epoch.
-    if condition.last_transition_time.0 == Timestamp::UNIX_EPOCH {
+    if condition.last_transition_time.0.as_second() == codec::ZERO_TIME {
         errors.push(Error::required(&path.child("lastTransitionTime"), ""));
     }
     let (reason, at) = (condition.reason.as_str(), path.child("reason"));
@@ -88,7 +86,7 @@ mod tests {
         check(json!({}), &[]);
         check(json!({"reason": "ReasonA:ReasonB", "status": "Unknown"}), &[]);
         check(
-            json!({"status": "Maybe", "observedGeneration": -1, "reason": "", "lastTransitionTime": "1970-01-01T00:00:00Z"}),
+            json!({"status": "Maybe", "observedGeneration": -1, "reason": "", "lastTransitionTime": "0001-01-01T00:00:00Z"}),
             &[
                 "c[0].status: Unsupported value: \"Maybe\": supported values: \"False\", \"True\", \"Unknown\"",
                 "c[0].observedGeneration: Invalid value: -1: must be greater than or equal to zero",
