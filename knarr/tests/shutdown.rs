@@ -260,8 +260,9 @@ fn pods_end_before_the_program_that_is_to_drain() {
     let (status, _) = c.stop_server();
     assert!(status.success());
     assert_eq!(std::fs::read_to_string(directory.join("ended")).unwrap(), "alone\n");
-    let left = || c.machine().processes().into_iter().filter(|(_, line)| line.contains("sleep") || line.contains("shim")).count();
-    eventually("no process of a pod is left", || (left() == 0).then_some(()));
+    let processes = c.machine().processes();
+    let left: Vec<_> = processes.iter().filter(|(_, line)| line.contains("sleep 100000") || line.contains("trap")).collect();
+    assert!(left.is_empty(), "{left:?}");
 
     c.start_server_with(&options);
     let field = |path: &str| c.k(&format!("get pod alone -o jsonpath={{{path}}}"));

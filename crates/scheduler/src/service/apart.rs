@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// Work under way, whose answers come back to whoever waits for [`Apart::next`].
 pub(super) struct Apart<T> {
@@ -22,15 +23,20 @@ impl<T: Send + 'static> Apart<T> {
         Self { name, tasks: tasks.clone(), answers: FuturesUnordered::new() }
     }
 
-    /// Begins with it. Its panic is one of whoever waits for the answer.
+    /// Begins with it. Its panic is one of whoever waits for the answer; it ends when nobody does any more.
     pub(super) fn push(&mut self, work: impl Future<Output = T> + Send + 'static) {
         let (sender, receiver) = oneshot::channel();
+        let unwanted = CancellationToken::new();
+        let wanted = unwanted.clone().drop_guard();
         self.tasks.spawn_until_cancelled(self.name, OnFailure::Log, async move {
-            // Nobody waits for the answer any more where the scheduler has begun anew.
-            let _ = sender.send(AssertUnwindSafe(work).catch_unwind().await);
+            if let Some(answer) = unwanted.run_until_cancelled(AssertUnwindSafe(work).catch_unwind()).await {
+                // The one who waited may just have gone.
+                let _ = sender.send(answer);
+            }
             Ok::<_, Infallible>(())
         });
-        let answer = async {
+        let answer = async move {
+            let _wanted = wanted;
             match receiver.await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(panic)) => resume_unwind(panic),
@@ -86,6 +92,19 @@ mod tests {
         });
         finished.await.unwrap();
         assert_eq!((apart.len(), apart.next().await), (1, Some(7)));
+    }
+
+    #[tokio::test]
+    async fn work_ends_that_nobody_wants_any_more() {
+        let (tasks, _failures) = Tasks::root();
+        let mut apart = Apart::<()>::new("test", &tasks);
+        let (held, dropped) = oneshot::channel::<()>();
+        apart.push(async move {
+            std::future::pending::<()>().await;
+            drop(held);
+        });
+        apart.clear();
+        assert!(dropped.await.is_err());
     }
 
     #[tokio::test]
