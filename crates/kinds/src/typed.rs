@@ -238,7 +238,7 @@ impl<K: Kind> Strategy for Typed<K> {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let metadata = |name: &str| object.pointer(&format!("/metadata/{name}")).and_then(Value::as_str).unwrap_or_default();
-        let typed = decode::<K>(object).ok();
+        let typed = K::from_tree(object).ok();
         let cell = |column: &Column<K>| match column.cell {
             Cell::Name => metadata("name").into(),
             Cell::Age => apimachinery::table::age(metadata("creationTimestamp"), now).into(),
