@@ -234,7 +234,10 @@ impl Scheduler {
                 }
                 change = sources.pods.next() => self.pod_changed(change),
                 Some(written) = self.with_needs.next(), if !self.with_needs.is_empty() => self.written(written),
-                Some(consulted) = self.consulting.next(), if !self.consulting.is_empty() => self.consulted(consulted),
+                Some(consulted) = self.consulting.next(), if !self.consulting.is_empty() => {
+                    let (panics, uid) = (self.panics.clone(), consulted.pod().uid().to_owned());
+                    panics.about(&uid, || self.consulted(consulted));
+                }
                 Some(written) = self.writes.next(), if !self.writes.is_empty() => self.written(written),
                 () = std::future::ready(()), if self.queue.has_active(busy) && self.writes.len() < WRITES => self.schedule_one(),
                 () = until(due) => {}

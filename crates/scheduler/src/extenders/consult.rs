@@ -41,6 +41,15 @@ pub(crate) enum Consulted {
     },
 }
 
+impl Consulted {
+    /// The pod that it is about.
+    pub(crate) fn pod(&self) -> &PodInfo {
+        match self {
+            Self::Nodes { pod, .. } | Self::Victims { pod, .. } => pod,
+        }
+    }
+}
+
 /// An extender's score counts as one from 0 to 10 (`MaxExtenderPriority`), those of plugins go up to 100.
 const SCALE: i64 = 10;
 

@@ -1,6 +1,6 @@
 //! Volumes: each for itself, and only where and for whom they are.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use client::Api;
@@ -146,18 +146,24 @@ fn user(claim: &str) -> Value {
         "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]})
 }
 
-/// Upstream's `checkNodeAffinity`: a path that every node has is of one node's disk, and whoever names his node himself gets no other's.
-#[tokio::test]
-async fn a_volume_of_another_node_is_not_mounted() {
+/// A kubelet whose node is registered, and a directory that stands for a disk; none where nobody may mount.
+async fn with_disk() -> Option<(Cell, PathBuf)> {
     if !nix::unistd::Uid::effective().is_root() {
         eprintln!("SKIPPED: mounting needs root");
-        return;
+        return None;
     }
     let cell = Cell::new();
     cell.start().await;
     cell.fake.until::<Node>(|nodes| !nodes.is_empty()).await;
     let disk = cell.directory.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
+    Some((cell, disk))
+}
+
+/// Upstream's `checkNodeAffinity`: a path that every node has is of one node's disk, and whoever names his node himself gets no other's.
+#[tokio::test]
+async fn a_volume_of_another_node_is_not_mounted() {
+    let Some((cell, disk)) = with_disk().await else { return };
     claim(&cell, "theirs", &disk, "ReadWriteOnce", "n2");
     claim(&cell, "ours", &disk, "ReadWriteOnce", "n1");
     cell.put("p", user("theirs"));
@@ -170,14 +176,7 @@ async fn a_volume_of_another_node_is_not_mounted() {
 /// KEP-2485: the scheduler and the kubelet both see to it that one pod has the volume.
 #[tokio::test]
 async fn a_volume_for_one_pod_is_not_mounted_for_two() {
-    if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("SKIPPED: mounting needs root");
-        return;
-    }
-    let cell = Cell::new();
-    cell.start().await;
-    let disk = cell.directory.path().join("disk");
-    std::fs::create_dir(&disk).unwrap();
+    let Some((cell, disk)) = with_disk().await else { return };
     claim(&cell, "data", &disk, "ReadWriteOncePod", "n1");
     cell.put("p", user("data"));
     cell.ready("p").await;
@@ -191,14 +190,7 @@ async fn a_volume_for_one_pod_is_not_mounted_for_two() {
 /// Upstream's e2e test "should not set different fsGroups for two pods simultaneously".
 #[tokio::test]
 async fn a_volume_stays_the_group_of_the_pod_that_has_it() {
-    if !nix::unistd::Uid::effective().is_root() {
-        eprintln!("SKIPPED: mounting needs root");
-        return;
-    }
-    let cell = Cell::new();
-    cell.start().await;
-    let disk = cell.directory.path().join("disk");
-    std::fs::create_dir(&disk).unwrap();
+    let Some((cell, disk)) = with_disk().await else { return };
     claim(&cell, "data", &disk, "ReadWriteOnce", "n1");
     for (name, group) in [("p", 1234), ("q", 4321)] {
         let mut spec = user("data");
