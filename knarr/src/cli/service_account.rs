@@ -61,7 +61,7 @@ fn issuer(text: &str) -> Result<String, String> {
     https(text)
 }
 
-/// kube-apiserver's own bounds (`validateTokenRequest`).
+/// The bounds of kube-apiserver: "the service-account-max-token-expiration must be between 1 hour and 2^32 seconds".
 fn longest(text: &str) -> Result<Duration, String> {
     let longest = duration(text)?;
     if (3600..=1 << 32).contains(&longest.as_secs()) {
