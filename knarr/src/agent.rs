@@ -18,6 +18,7 @@ use base::tls::{self, Resolver};
 use client::Client;
 use client::kube;
 use client::remote::Remote;
+use kubelet::shutdown::Periods;
 use tokio::sync::Notify;
 
 use crate::bootstrap::nodes::{CLUSTER, NODE_AUTHORITY};
@@ -40,10 +41,13 @@ pub(crate) fn run(options: cli::Agent) -> Result<()> {
     preflight::node(&options.node)?;
     let options = cli::Agent { data_dir: spelled(&options.data_dir)?, ..options };
     preflight::pod_network(&options.data_dir)?;
-    process::run(serve(options))
+    options.node.protocols.tell();
+    // Nothing between a signal and the end can fail by what the options say.
+    let drain = options.node.shutdown.on_exit()?;
+    process::run(serve(options, drain))
 }
 
-async fn serve(options: cli::Agent) -> Result<()> {
+async fn serve(options: cli::Agent, drain: Option<Periods>) -> Result<()> {
     let (tasks, failures) = Tasks::root();
     let mut ending = Ending::new(failures)?;
     let running = Running::default();
@@ -57,7 +61,7 @@ async fn serve(options: cli::Agent) -> Result<()> {
     process::tell_end(&ended);
     // An error tells of itself; one at the start has stopped nothing.
     if ended.is_ok() {
-        ending.drain(&running, &options.node.shutdown).await?;
+        ending.drain(&running, drain).await;
     }
     if !tasks.drain(DRAIN).await {
         tracing::warn!(left = tasks.len(), "some components did not end in time");

@@ -10,6 +10,7 @@ mod image;
 mod image_gc;
 mod node;
 mod pressure;
+mod protocols;
 mod service_account;
 mod shutdown;
 mod snapshot;
@@ -26,11 +27,14 @@ use ipnet::IpNet;
 use self::access::{Audit, Authentication, Authorization};
 pub(crate) use self::certificate::{Certificate, CertificateCommand, CheckForm};
 use self::cluster::Cluster;
+pub(crate) use self::cluster::fits_cluster_name;
+use self::configuration::OptionsFile;
 pub(crate) use self::dev::{DEV_DIRECTORY, Dev, DevCommand};
 pub(crate) use self::image::{Form, Image, ImageCommand};
 pub(crate) use self::image_gc::ImageGc;
 pub(crate) use self::node::{Node, ShareImages};
 pub(crate) use self::pressure::Pressure;
+use self::protocols::Protocols;
 use self::service_account::ServiceAccount;
 pub(crate) use self::shutdown::Shutdown;
 pub(crate) use self::snapshot::{Snapshot, SnapshotCommand};
@@ -65,9 +69,8 @@ impl Cli {
     fn of(args: Vec<OsString>) -> Result<Self, clap::Error> {
         let mut command = Self::command();
         command.build();
-        let args =
-            configuration::complete(&command, args).map_err(|why| command.error(clap::error::ErrorKind::ValueValidation, why))?;
-        let mut matches = command.try_get_matches_from_mut(args)?;
+        let completed = configuration::complete(&command, args)?;
+        let mut matches = command.try_get_matches_from_mut(&completed.args).map_err(|error| completed.explain(error))?;
         let flags = flags::all(&command, &matches);
         let mut cli = Self::from_arg_matches_mut(&mut matches)?;
         match &mut cli.command {
@@ -233,6 +236,8 @@ pub(crate) struct Token {
     /// The server's data directory.
     #[arg(long, default_value = crate::paths::DEFAULT, global = true)]
     pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    file: OptionsFile,
     #[command(subcommand)]
     pub(crate) command: TokenCommand,
 }
@@ -263,6 +268,8 @@ pub(crate) struct SecretsEncryption {
     /// The server's data directory.
     #[arg(long, default_value = crate::paths::DEFAULT, global = true)]
     pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    file: OptionsFile,
     #[command(subcommand)]
     pub(crate) command: EncryptionCommand,
 }
@@ -352,6 +359,8 @@ pub(crate) struct Status {
     /// The server's data directory.
     #[arg(long, default_value = crate::paths::DEFAULT)]
     pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    file: OptionsFile,
     /// Wait until everything is ready.
     #[arg(long)]
     pub(crate) wait: bool,
@@ -366,6 +375,8 @@ pub(crate) struct Killall {
     /// The data directory of the server or agent.
     #[arg(long, default_value = crate::paths::DEFAULT)]
     pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    file: OptionsFile,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -390,19 +401,11 @@ fn storage_quota(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A duration as Go writes it, which is how upstream's options have it, or a number of seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
-        Some(at) => text.split_at(at),
-        None => (text, "s"),
-    };
-    let number: u64 = number.parse().map_err(|_| "expected a number with a unit, such as 30s")?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
-        "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
-        _ => Err("the unit is one of ms, s, m, h".to_owned()),
-    }
+    let seconds = text.parse().ok().map(Duration::from_secs);
+    let written = || Duration::try_from(apimachinery::time::parse_duration(text)?).ok();
+    seconds.or_else(written).ok_or_else(|| "expected a duration, such as 30s or 1h30m".to_owned())
 }
 
 #[cfg(test)]
@@ -431,8 +434,12 @@ mod tests {
         check("15", Some(15_000));
         check("250ms", Some(250));
         check("2m", Some(120_000));
+        check("1h0m0s", Some(3_600_000));
+        check("1m30.5s", Some(90_500));
+        check("-1s", None);
         check("1d", None);
         check("s", None);
+        check("", None);
     }
 
     #[test]

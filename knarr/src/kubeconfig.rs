@@ -23,6 +23,8 @@ pub(crate) const ADMIN: &str = "admin";
 pub(crate) struct Kubeconfig {
     /// The file.
     pub(crate) path: PathBuf,
+    /// What its cluster and context are called; its user, too, with `-admin`, since files are merged by names.
+    pub(crate) name: String,
     /// Where the administrator's certificate is kept.
     pub(crate) pki: PathBuf,
     /// Who issues it.
@@ -82,35 +84,35 @@ impl Kubeconfig {
             _ => "127.0.0.1".to_owned(),
         };
         let host = if host.contains(':') { format!("[{host}]") } else { host };
-        let text = text(&format!("https://{host}:{port}"), self.authority.bundle(), &identity);
+        let text = text(&self.name, &format!("https://{host}:{port}"), self.authority.bundle(), &identity);
         write_private(&self.path, text.as_bytes())?;
         Ok(identity)
     }
 }
 
-/// The configuration of an administrator of this server.
-pub(crate) fn text(server: &str, bundle: &str, identity: &Identity) -> String {
+/// The configuration of an administrator of this server, whose cluster and context have the name.
+pub(crate) fn text(name: &str, server: &str, bundle: &str, identity: &Identity) -> String {
     let encode = |text: &str| STANDARD.encode(text);
     format!(
-        "apiVersion: v1
+        r#"apiVersion: v1
 kind: Config
 clusters:
-- name: knarr
+- name: "{name}"
   cluster:
     server: {server}
     certificate-authority-data: {}
 users:
-- name: admin
+- name: "{name}-admin"
   user:
     client-certificate-data: {}
     client-key-data: {}
 contexts:
-- name: knarr
+- name: "{name}"
   context:
-    cluster: knarr
-    user: admin
-current-context: knarr
-",
+    cluster: "{name}"
+    user: "{name}-admin"
+current-context: "{name}"
+"#,
         encode(bundle),
         encode(&identity.certificate),
         encode(&base::tls::sec1(&identity.key))

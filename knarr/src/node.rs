@@ -93,6 +93,8 @@ pub(crate) struct Options {
     pub(crate) cluster: Cluster,
     /// Where the kubelet listens.
     pub(crate) listen: SocketAddr,
+    /// What it speaks of TLS.
+    pub(crate) protocols: tls::Protocols,
     /// Where the service proxy says how it is.
     pub(crate) proxy: Listen,
     /// The command line.
@@ -198,6 +200,7 @@ impl Options {
             identity,
             cluster,
             listen: SocketAddr::new(bind, options.kubelet_port),
+            protocols: options.protocols.options(),
             proxy: proxy_ports(options, bind),
             flags: options.flags.clone(),
             reserved_ports: Vec::new(),
@@ -453,6 +456,6 @@ fn endpoint(options: &Options, certificates: &dyn Certificates) -> Result<kubele
     let verifier = Verifier::new(&certificates.bundle())?;
     let serving = certificates.serving(&options.identity)?;
     expiry::follow(Certificate::Serving, &serving);
-    let tls = tls::server(serving, Some(verifier.clone()))?;
+    let tls = tls::server_speaking(&options.protocols, serving, Some(verifier.clone()))?;
     Ok(kubelet::Server { listen: options.listen, tls, verifier, callers: vec!["system:kube-apiserver".to_owned()] })
 }

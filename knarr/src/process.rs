@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use base::tasks::{Failures, OnFailure, Tasks};
+use kubelet::shutdown::{self, Periods};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -19,10 +20,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::running::Running;
-use crate::{cli, systemd};
+use crate::systemd;
 
 /// How long after the start the code that only the start needs is let go of.
 const SETTLED: Duration = Duration::from_secs(3);
+
+/// How long what blocks threads may still take when everything has ended.
+const BLOCKED: Duration = Duration::from_secs(1);
 
 /// How often memory that is free is given back: nothing tells when a load is over.
 const GIVEN_BACK: Duration = Duration::from_secs(30);
@@ -38,8 +42,15 @@ pub(crate) fn run(work: impl Future<Output = Result<()>>) -> Result<()> {
         tracing::info!(%error, "no oom_score_adj of {}: of equally large processes, the kernel may kill this one", base::budgets::oom::SERVER);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_park(runtime::memory::idle).build()?;
+    again(finish(runtime, work))
+}
+
+/// Runs work to its end, and waits no longer than [`BLOCKED`] for what blocks threads: users decide how many files a removal has, and it is
+/// gone on with at the next start, as after a crash.
+fn finish<T>(runtime: tokio::runtime::Runtime, work: impl Future<Output = T>) -> T {
     let ended = runtime.block_on(work);
-    again(ended)
+    runtime.shutdown_timeout(BLOCKED);
+    ended
 }
 
 /// Signals that end a process, each in the same way: it drains.
@@ -77,18 +88,18 @@ impl Ending {
 }
 
 impl Ending {
-    /// Ends the pods of the node, where its options say so, before it stops. Another signal ends the waiting for them.
-    pub(crate) async fn drain(&mut self, node: &Running, options: &cli::Shutdown) -> Result<()> {
-        let (Some(kubelet), Some(periods)) = (node.get(), options.on_exit()?) else {
+    /// Ends the pods of the node in these periods, where there are some, before it stops. Another signal ends the waiting for them.
+    pub(crate) async fn drain(&mut self, node: &Running, periods: Option<Periods>) {
+        let (Some(kubelet), Some(periods)) = (node.get(), periods) else {
             tracing::info!("stopping; pods keep running");
-            return Ok(());
+            return;
         };
-        tracing::info!(at_most = ?periods.total(), "stopping; pods are ended first (--drain-on-exit)");
+        let at_most = shutdown::at_most(&periods);
+        tracing::info!(?at_most, "stopping; pods are ended first (--drain-on-exit)");
         tokio::select! {
             () = kubelet.drain(&periods) => {}
             () = any(&mut self.signals) => tracing::warn!("told to stop again: pods that have not ended keep running"),
         }
-        Ok(())
     }
 }
 
@@ -270,6 +281,20 @@ fn whole(kind: i32) -> libc::flock {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn nothing_that_blocks_keeps_the_process() {
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (_forever, blocked) = std::sync::mpsc::channel::<()>();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        finish(runtime, async {
+            tokio::task::spawn_blocking(move || {
+                let _ = begun.send(());
+                blocked.recv()
+            });
+            has_begun.await.unwrap();
+        });
+    }
 
     #[test]
     fn what_is_ignored_is_in_the_mask() {

@@ -16,6 +16,7 @@ use base::readiness::Readiness;
 use base::tasks::{OnFailure, Tasks};
 use base::tls::Authority;
 use client::{Client, Informers};
+use kubelet::shutdown::Periods;
 
 use crate::bootstrap::DnsError;
 use crate::bootstrap::refusals::Refusals;
@@ -46,10 +47,13 @@ pub(crate) fn run(options: cli::Server) -> Result<()> {
     if !options.no_agent {
         preflight::pod_network(&options.data_dir)?;
     }
-    process::run(serve(options))
+    options.node.protocols.tell();
+    // Nothing between a signal and the end can fail by what the options say.
+    let drain = options.node.shutdown.on_exit()?;
+    process::run(serve(options, drain))
 }
 
-async fn serve(options: cli::Server) -> Result<()> {
+async fn serve(options: cli::Server, drain: Option<Periods>) -> Result<()> {
     let (tasks, failures) = Tasks::root();
     let (storage, api_tasks, components) = (tasks.child(), tasks.child(), tasks.child());
     let mut ending = Ending::new(failures)?;
@@ -57,6 +61,8 @@ async fn serve(options: cli::Server) -> Result<()> {
     let paths = Paths::new(&options.data_dir);
     create_private(&options.data_dir)?;
     process::lock_for_life(&paths.lock())?;
+    // Keys that are made for a store which is to come from a snapshot would be those of another cluster.
+    store::Fjall::check(&paths.store())?;
     for part in [paths.pki(), paths.runtime(), paths.kubelet(), paths.network()] {
         make_private(&part)?;
     }
@@ -83,7 +89,7 @@ async fn serve(options: cli::Server) -> Result<()> {
     process::tell_end(&ended);
     // An error tells of itself; one at the start has stopped nothing.
     if ended.is_ok() {
-        ending.drain(&node, &options.node.shutdown).await?;
+        ending.drain(&node, drain).await;
     }
     // Components first, so that they can still tell the API what they leave; the store last.
     if !components.drain(DRAIN_COMPONENTS).await {
@@ -171,7 +177,8 @@ async fn start(
     process::settle(components);
     // Last: who sees the file may connect.
     let listen = SocketAddr::new(options.bind_address, handle.address.port());
-    Kubeconfig { path: paths.kubeconfig(), pki: paths.pki(), authority: authority.clone(), listen }.keep(components)?;
+    let name = options.cluster.cluster_name.clone();
+    Kubeconfig { path: paths.kubeconfig(), name, pki: paths.pki(), authority: authority.clone(), listen }.keep(components)?;
     tracing::info!(address = %handle.address, kubeconfig = %paths.kubeconfig().display(), "knarr {} serves Kubernetes {}", env!("CARGO_PKG_VERSION"), apiserver::VERSION);
     systemd::serves(components);
     process::until_changed(own, changed).await
@@ -255,6 +262,7 @@ fn api_options(options: &cli::Server, paths: &Paths, node: &node::Identity) -> R
     let node_ip = node.ip();
     Ok(apiserver::Options {
         listen: SocketAddr::new(options.bind_address, options.port),
+        tls: options.node.protocols.options(),
         pki: paths.pki(),
         names,
         public_address: SocketAddr::new(node_ip, options.port).to_string(),

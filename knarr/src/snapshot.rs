@@ -86,13 +86,11 @@ pub(crate) fn check(file: impl Read) -> Result<Summary> {
     Ok(Summary { head: reader.head, end, files })
 }
 
-/// Makes the store of a data directory, and its keys, those of a snapshot.
+/// Makes the store of a data directory, and its keys, those of a snapshot that was [checked](check).
 ///
 /// # Errors
-/// The file is no whole snapshot; the directory has a store, or keys of another cluster. Nothing has changed then.
-pub(crate) fn restore(path: &Path, data_dir: &Path, store: &Path) -> Result<Summary> {
-    let open = || File::open(path).with_context(|| path.display().to_string());
-    let summary = check(open()?).with_context(|| path.display().to_string())?;
+/// The directory has a store, or keys of another cluster: nothing has changed then. The file cannot be read any more.
+pub(crate) fn restore(summary: &Summary, path: &Path, data_dir: &Path, store: &Path) -> Result<()> {
     for (name, content) in &summary.files {
         let present = data_dir.join(name);
         match std::fs::read_to_string(&present) {
@@ -103,7 +101,7 @@ pub(crate) fn restore(path: &Path, data_dir: &Path, store: &Path) -> Result<Summ
         }
     }
     let mut restoring = store::Restoring::begin(store).with_context(|| store.display().to_string())?;
-    let mut reader = Reader::new(open()?)?;
+    let mut reader = Reader::new(File::open(path).with_context(|| path.display().to_string())?)?;
     while let Some(item) = reader.next()? {
         if let Item::Key(copied) = item {
             restoring.add(copied)?;
@@ -114,7 +112,7 @@ pub(crate) fn restore(path: &Path, data_dir: &Path, store: &Path) -> Result<Summ
     }
     // Last: only now there is a store.
     restoring.finish(summary.end.revision, store::first_revision())?;
-    Ok(summary)
+    Ok(())
 }
 
 #[cfg(test)]

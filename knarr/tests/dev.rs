@@ -66,6 +66,7 @@ fn a_throw_away_cluster_leaves_nothing() {
     k(&format!("apply -f {}", manifest.display()));
     k("wait --for=jsonpath={.status.phase}=Succeeded pod/here --timeout=60s");
     assert!(k("logs here").ends_with("found\n"));
+    assert_eq!(k("config current-context"), "dev\n", "contexts of several clusters have names of their own");
     // Commands about a server are about that of the cluster.
     let snapshot = c.scratch().join("snapshot");
     for words in

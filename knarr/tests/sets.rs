@@ -368,14 +368,14 @@ fn revisions_live_as_their_users_say() {
 }
 
 /// Deployment page, "Failed Deployment": an update to what cannot run stops, and what ran before serves on. The pods of all three kinds have no
-/// probes, so that nothing but their own life says whether they are good.
+/// probes, so that nothing but their own life says whether they are good: that of a moment is none.
 #[test]
 fn a_version_that_ends_at_once_stops_its_rollout() {
     let c = Cluster::start(KNARR);
     let sleeps = || json!({"name": "web", "image": BUSYBOX, "command": ["sleep", "100000"]});
-    c.k_with("apply -f -", &workload("Deployment", "dp", sleeps(), json!({"replicas": 4})));
-    c.k_with("apply -f -", &stateful("ss", 3, sleeps(), json!({})));
-    c.k_with("apply -f -", &workload("DaemonSet", "ds", sleeps(), json!({})));
+    c.k_with("apply -f -", &workload("Deployment", "dp", sleeps(), json!({"replicas": 4, "minReadySeconds": 3})));
+    c.k_with("apply -f -", &stateful("ss", 3, sleeps(), json!({"minReadySeconds": 3})));
+    c.k_with("apply -f -", &workload("DaemonSet", "ds", sleeps(), json!({"minReadySeconds": 3})));
     for one in ["deployment/dp", "statefulset/ss", "daemonset/ds"] {
         c.k(&format!("rollout status {one} --timeout=90s"));
         let fails =

@@ -227,13 +227,17 @@ fn a_machine_without_a_bus_says_so_once() {
     let said = || std::fs::read_to_string(c.log()).unwrap().matches("this machine has no system bus").count();
     eventually("it is said", || (said() == 1).then_some(()));
     assert!(c.k("get nodes").contains(" Ready "));
-    let refused =
-        c.knarr(&["server", "--shutdown-grace-period", "5s", "--shutdown-grace-period-critical-pods", "6s"]).output().unwrap();
-    let text = String::from_utf8_lossy(&refused.stderr);
-    assert!(text.contains("is a part of --shutdown-grace-period, and cannot be longer"), "{text}");
+    // At the start, also where no node would need them.
+    for more in [&[][..], &["--no-agent"]] {
+        let options = ["server", "--shutdown-grace-period", "5s", "--shutdown-grace-period-critical-pods", "6s"];
+        let refused = c.knarr(&[&options[..], more].concat()).output().unwrap();
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(text.contains("is a part of --shutdown-grace-period, and cannot be longer"), "{text}");
+    }
 }
 
-/// Pods end before the program does where its file of options says so, in the time that they need, and are made again by whoever wants them.
+/// Pods end before the program does where its file of options says so, also those that do not react to their stop signal, as a PID 1 without a
+/// handler, and are made again by whoever wants them.
 #[test]
 fn pods_end_before_the_program_that_is_to_drain() {
     let mut c = Cluster::prepare(KNARR);
@@ -241,7 +245,7 @@ fn pods_end_before_the_program_that_is_to_drain() {
     let file = directory.join("options.yaml");
     std::fs::write(
         &file,
-        "drain-on-exit: true\nservice-node-port-range: 31000-31001\nnode-cidr-mask-size: 25\ncontainer-log-max-files: 2\n",
+        "drain-on-exit: true\nshutdown-grace-period: 4s\nservice-node-port-range: 31000-31001\nnode-cidr-mask-size: 25\ncontainer-log-max-files: 2\n",
     )
     .unwrap();
     let options = ["--config", file.to_str().unwrap()];
@@ -250,7 +254,7 @@ fn pods_end_before_the_program_that_is_to_drain() {
     c.k_with(
         "create -f -",
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec:\n  selector: {matchLabels: {a: d}}\n  template:\n    metadata: {labels: {a: d}}\n    \
-         spec: {terminationGracePeriodSeconds: 0, containers: [{name: c, image: '127.0.0.1:5000/busybox:1.36', command: [sleep, '100000']}]}\n",
+         spec: {containers: [{name: c, image: '127.0.0.1:5000/busybox:1.36', command: [sleep, '100000']}]}\n",
     );
     c.k("wait --for=condition=Ready pod/alone --timeout=60s");
     c.k("wait --for=condition=Available deployment/d --timeout=60s");
@@ -267,5 +271,6 @@ fn pods_end_before_the_program_that_is_to_drain() {
     c.start_server_with(&options);
     let field = |path: &str| c.k(&format!("get pod alone -o jsonpath={{{path}}}"));
     assert_eq!([field(".status.phase"), field(".status.reason")], ["Failed", "Terminated"]);
+    assert!(c.k("get pods -l a=d -o jsonpath={.items[*].status.reason}").contains("Terminated"));
     c.k("rollout status deployment/d --timeout=60s");
 }

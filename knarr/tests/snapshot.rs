@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::json;
 use testing::{Cluster, Outcome};
@@ -91,6 +92,17 @@ fn a_cluster_comes_back_from_a_snapshot() {
     fs::write(data.join("other.snapshot"), &bytes[..bytes.len() - 2]).unwrap();
     refused(&c, &["status", &other], "damaged");
     refused(&c, &["restore", &other], "damaged");
+}
+
+/// A restoration may be cut off, and the unit of the server start it by itself afterwards: it refuses, and is not in the way of another restoration.
+#[test]
+fn a_server_makes_nothing_beside_half_a_snapshot() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("store")).unwrap();
+    fs::write(home.path().join("store/restoring"), "").unwrap();
+    let outcome = Outcome::of(Command::new(KNARR).args(["server", "--no-agent", "--data-dir"]).arg(home.path()));
+    assert!(outcome.code == Some(1) && outcome.stderr.contains("not restored to its end"), "{outcome:?}");
+    assert!(!home.path().join("pki").exists());
 }
 
 fn encrypted(c: &Cluster) -> Outcome {

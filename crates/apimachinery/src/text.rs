@@ -36,9 +36,16 @@ fn push_escaped(out: &mut String, c: char) {
         '\t' => out.push_str("\\t"),
         '\x0b' => out.push_str("\\v"),
         c if (c as u32) < 0x20 || c as u32 == 0x7f => drop(write!(out, "\\x{:02x}", c as u32)),
-        c if c.is_control() => drop(write!(out, "\\u{:04x}", c as u32)),
-        c => out.push(c),
+        c if is_print(c) => out.push(c),
+        c if (c as u32) < 0x10000 => drop(write!(out, "\\u{:04x}", c as u32)),
+        c => drop(write!(out, "\\U{:08x}", c as u32)),
     }
+}
+
+/// Whether a letter is one of Go's `strconv.IsPrint`: neither a control nor a format character, nobody's and no space but the usual one. Rust
+/// escapes the same ones behind another letter, and first in a text also marks that belong to a letter before them.
+fn is_print(c: char) -> bool {
+    c.is_ascii() || ['a', c].iter().collect::<String>().escape_debug().count() == 2
 }
 
 /// A number as Go's `%g` writes it: with as few digits as tell it apart, with an exponent from 1e+06 on, and below 0.0001.
@@ -106,5 +113,10 @@ mod tests {
         check("a\"b\\c", "\"a\\\"b\\\\c\"");
         check("\0\n\u{85}", "\"\\x00\\n\\u0085\"");
         check("grün", "\"grün\"");
+        check("\x07\x08\x0c\x0b\x1b\x7f", r#""\a\b\f\v\x1b\x7f""#);
+        // Spaces, marks of formats, what is nobody's; but no mark of a letter.
+        check("a\u{a0}\u{200b}\u{feff}\u{2028}", r#""a\u00a0\u200b\ufeff\u2028""#);
+        check("\u{e0001}\u{10ffff}\u{e000}", r#""\U000e0001\U0010ffff\ue000""#);
+        check("u\u{308}\u{fffd}\u{1f680}\u{1f469}\u{200d}", "\"u\u{308}\u{fffd}\u{1f680}\u{1f469}\\u200d\"");
     }
 }

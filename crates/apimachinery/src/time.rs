@@ -1,6 +1,7 @@
 //! Times as the API writes them: `metav1.Time` in whole seconds and `metav1.MicroTime`, both in UTC.
 
 use jiff::{SignedDuration, Timestamp};
+use schema::Precision;
 
 /// Now as `metav1.Time`: RFC 3339 in whole seconds, such as `2026-01-31T08:00:00Z`.
 pub fn now() -> String {
@@ -12,14 +13,14 @@ pub fn now_micro() -> String {
     format_micro(Timestamp::now())
 }
 
-/// As `metav1.Time`; fractions of a second are cut off.
+/// As `metav1.Time`; fractions of a second are cut off. A time before the year 0, which nobody could read, is written as its beginning.
 pub fn format(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    schema::format_time(time, Precision::Seconds)
 }
 
-/// As `metav1.MicroTime`; fractions of a microsecond are cut off.
+/// As `metav1.MicroTime`, with the same bound; fractions of a microsecond are cut off.
 pub fn format_micro(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+    schema::format_time(time, Precision::Micros)
 }
 
 /// A duration as Go prints it: `312ms`, `2m40s`.
@@ -73,6 +74,8 @@ mod tests {
         assert_eq!(format_micro(t), "2026-01-31T08:00:00.123456Z");
         assert_eq!(parse("2026-01-31T09:00:00+01:00").map(format), Some("2026-01-31T08:00:00Z".into()));
         assert_eq!(parse("yesterday"), None);
+        assert_eq!(format(Timestamp::MIN), "0000-01-01T00:00:00Z");
+        assert_eq!(format_micro(Timestamp::MIN), "0000-01-01T00:00:00.000000Z");
         assert_eq!(seconds_since("2026-01-31T07:59:00Z", t), Some(60));
     }
 }

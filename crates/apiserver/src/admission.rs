@@ -123,6 +123,7 @@ pub(crate) fn all(
         Box::new(pod_changes::NodeDeclaredFeatureValidator),
         Box::new(pod_changes::PodResizeValidator),
         Box::new(EscalationCheck::new(authorizer.clone())),
+        Box::new(policies::ParameterAccess(authorizer.clone())),
         Box::new(policies::MutatingAdmissionPolicy::new(authorizer.clone())),
         Box::new(webhooks::MutatingAdmissionWebhook::new(authorizer.clone(), remotes.clone())),
         Box::new(policies::ValidatingAdmissionPolicy::new(authorizer.clone())),

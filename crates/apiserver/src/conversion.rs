@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use apimachinery::field::{Errors, Path};
-use apimachinery::{Reason, Status, gvk, meta};
+use apimachinery::{Reason, Status, gvk, json_syntax, meta};
 use async_trait::async_trait;
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -84,7 +84,9 @@ impl Converter for Webhook {
         if !answer.status().is_success() {
             return Err(failed(&refusal(answer.status().as_u16(), answer.body())));
         }
-        let review: Value = serde_json::from_slice(answer.body()).map_err(|error| failed(&error))?;
+        let undecodable =
+            |error: &_| format!("couldn't get version/kind; json parse error: {}", json_syntax::told(answer.body(), error));
+        let review: Value = serde_json::from_slice(answer.body()).map_err(|error| failed(&undecodable(&error)))?;
         let converted = response(&review, self.review, &uid).map_err(|why| failed(&why))?;
         accept(&objects, converted, api_version).map_err(|why| failure(format!("conversion webhook for {of} {why}")))
     }

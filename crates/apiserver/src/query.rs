@@ -125,6 +125,9 @@ impl Query {
             }
             None => {
                 options.grace_seconds = self.integer("gracePeriodSeconds")?;
+                // Preconditions have parameters of their own (upstream: `Convert_url_Values_To_v1_DeleteOptions`).
+                options.uid = self.some("uid");
+                options.resource_version = self.some("resourceVersion");
                 options.propagation = self.some("propagationPolicy");
                 options.orphan_dependents = self.get("orphanDependents").map(|_| self.flag("orphanDependents"));
             }
@@ -294,6 +297,13 @@ mod tests {
         let (options, dry_run) = Query::parse("gracePeriodSeconds=9").delete_options(Some(&body)).unwrap();
         assert_eq!((options.grace_seconds, options.uid.as_deref(), dry_run), (Some(3), Some("u"), true));
         assert_eq!(Query::parse("gracePeriodSeconds=9").delete_options(None).unwrap().0.grace_seconds, Some(9));
+        let only = |query: &str, body| {
+            let (options, _) = Query::parse(query).delete_options(body).unwrap();
+            (options.uid, options.resource_version)
+        };
+        assert_eq!(only("uid=u&resourceVersion=5", None), (Some("u".to_owned()), Some("5".to_owned())));
+        assert_eq!(only("uid=&resourceVersion=", None), (None, None));
+        assert_eq!(only("uid=v&resourceVersion=5", Some(&body)), (Some("u".to_owned()), None));
         assert_eq!(Query::parse("propagationPolicy=Never").delete_options(None).unwrap_err().code, 422);
     }
 }

@@ -1,10 +1,12 @@
 //! The verbs on resources: from an understood request to the registry and back.
 
+use std::sync::Arc;
+
 use apimachinery::Status;
 use apimachinery::status::Details;
 use http::{Response, StatusCode};
 use kinds::{Computed, Verb};
-use registry::{Context, Deleted, FieldValidation, Patch};
+use registry::{Context, Deleted, FieldValidation, MayCreate, Patch};
 use serde_json::Value;
 
 use crate::authz::Attributes;
@@ -135,7 +137,7 @@ impl Inner {
 
     async fn update(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {
         let cx = on.context("UpdateOptions", false)?;
-        let cx = Context { create_refused: self.create_refused(on, on.resource.def.create_on_update).await, ..cx };
+        let cx = Context { may_create: self.may_create(on, on.resource.def.create_on_update), ..cx };
         let object = on.read(&cx, body).await?;
         let target = &on.target;
         let written = self.registry.update(&cx, on.resource, target.sub, target.namespace, target.name, object).await?;
@@ -150,7 +152,7 @@ impl Inner {
         }
         let apply = kind == "application/apply-patch+yaml";
         let cx = on.context("PatchOptions", apply)?;
-        let cx = Context { create_refused: self.create_refused(on, apply).await, ..cx };
+        let cx = Context { may_create: self.may_create(on, apply), ..cx };
         let bytes = decode::read(body).await?;
         let patch = match kind {
             "application/json-patch+json" => Patch::Json(bytes),
@@ -169,23 +171,31 @@ impl Inner {
         Ok(on.written(written))
     }
 
-    /// Why the user may not create the object; none when the request `can` create none.
-    async fn create_refused(&self, on: &On<'_>, can: bool) -> Option<Box<Status>> {
-        let (target, user) = (&on.target, &on.call.user);
-        if !can || !target.sub.is_empty() {
+    /// How the authorizers are asked whether the user may create the object; none when the request `can` create none.
+    fn may_create(&self, on: &On<'_>, can: bool) -> Option<MayCreate> {
+        if !can || !on.target.sub.is_empty() {
             return None;
         }
-        let attributes = Attributes {
-            verb: "create",
-            group: target.group,
-            version: target.version,
-            resource: target.plural,
-            namespace: target.namespace,
-            name: target.name,
-            is_resource: true,
-            ..Attributes::new(user)
-        };
-        self.authorizer.decide(&self.registry, &attributes).await.err().map(Box::new)
+        let (authorizer, registry, user) = (self.authorizer.clone(), self.registry.clone(), on.call.user.clone());
+        let (resource, namespace, name) = (on.resource.clone(), on.target.namespace.to_owned(), on.target.name.to_owned());
+        let asked = Arc::new((authorizer, registry, user, resource, namespace, name));
+        Some(MayCreate::new(move || {
+            let asked = asked.clone();
+            Box::pin(async move {
+                let (authorizer, registry, user, resource, namespace, name) = &*asked;
+                let attributes = Attributes {
+                    verb: "create",
+                    group: &resource.def.group,
+                    version: &resource.def.version,
+                    resource: &resource.def.plural,
+                    namespace,
+                    name,
+                    is_resource: true,
+                    ..Attributes::new(user)
+                };
+                authorizer.decide(registry, &attributes).await
+            })
+        }))
     }
 
     async fn delete(&self, on: &On<'_>, body: RequestBody) -> Result<Response<Body>, Status> {

@@ -11,7 +11,7 @@ use base::budgets::descriptors;
 use base::listen::{Listener, canonical};
 use base::patience::{self, Patient, Times};
 use base::tasks::{OnFailure, Tasks};
-use base::tls::Verifier;
+use base::tls::{self, Verifier};
 use base::unread::{self, Lent};
 use http::Response;
 use http::header::ACCEPT_ENCODING;
@@ -42,6 +42,9 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// Streams of one HTTP/2 connection at once (upstream's default).
 const MAX_STREAMS: u32 = 250;
 const MAX_HEADER_BYTES: u32 = 64 << 10;
+/// Headers of a request over HTTP/1.1. Who asks for others, as proxies before clusters do, has one for each of their groups, and a directory has
+/// hundreds for a user.
+const MAX_HEADERS: usize = 1000;
 /// Bytes of one answer over HTTP/2 that may wait for a client that reads slowly; each of its streams has as many.
 const SEND_BUFFER: usize = 64 << 10;
 /// Why a certificate that was good at the handshake is refused.
@@ -102,7 +105,7 @@ async fn converse(
 ) {
     // On one machine copying is cheaper than compressing.
     let local = stream.local_addr().is_ok_and(|own| canonical(own).ip() == peer.ip());
-    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls::accept(&acceptor, stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             metrics::load::handshake_failed();
@@ -196,7 +199,7 @@ where
 /// client that reads slowly.
 fn builder(patience: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience).max_headers(MAX_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -253,8 +256,25 @@ mod tests {
         let head = "POST / HTTP/1.1\r\nhost: x\r\n";
         check(&format!("{head}transfer-encoding: other\r\n\r\n0\r\n\r\n"), "HTTP/1.1 400").await;
         check(&format!("{head}content-length: 5\r\ncontent-length: 6\r\n\r\nabcdef"), "HTTP/1.1 400").await;
-        check(&format!("{head}{}\r\nrest", "a: b\r\n".repeat(200)), "HTTP/1.1 431").await;
+        check(&format!("{head}{}\r\nrest", "a: b\r\n".repeat(MAX_HEADERS)), "HTTP/1.1 431").await;
         check(&format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\nrest", "a".repeat(100_000)), "HTTP/1.1 414").await;
+    }
+
+    /// As over HTTP/2, and from upstream: an upgrade, such as of a command in a pod, comes over HTTP/1.1 with all groups of whom it is for.
+    #[tokio::test]
+    async fn many_headers_are_taken() {
+        use tokio::io::AsyncReadExt;
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let groups: String = (0..MAX_HEADERS - 2).map(|n| format!("impersonate-group: g{n}\r\n")).collect();
+        client.write_all(format!("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{groups}\r\n").as_bytes()).await.unwrap();
+        let count = |request: http::Request<Lent>| {
+            let count = request.headers().get_all("impersonate-group").iter().count();
+            std::future::ready(Ok(Response::builder().header("count", count).body(Body::Empty).unwrap()))
+        };
+        hold(server, count, HEADER_TIMEOUT, CancellationToken::new()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(&format!("count: {}", MAX_HEADERS - 2)), "{answer}");
     }
 
     /// An answer that comes before the body is read says whether the connection goes on (as net/http's server does).

@@ -33,6 +33,8 @@ use crate::{Error, bootstrap, documents, fairness, metrics, server};
 pub struct Options {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// What it speaks of TLS.
+    pub tls: tls::Protocols,
     /// Directory of the certificates and keys.
     pub pki: PathBuf,
     /// Names and addresses that clients reach it by, besides localhost and `kubernetes.default` with its kin.
@@ -236,7 +238,7 @@ impl Service {
         let certificate = Request::Server { name: "kube-apiserver".into(), sans: options.all_names() };
         let resolver = Resolver::issued(authority.clone(), &options.pki, "apiserver", certificate)?;
         let verifier = Verifier::new(authority.bundle())?;
-        let config = tls::server(resolver, Some(verifier.clone()))?;
+        let config = tls::server_speaking(&options.tls, resolver, Some(verifier.clone()))?;
         let registry = &core.api.0.registry;
         let aggregation = Aggregation::new(registry.clone(), core.servers.clone(), authority.bundle().to_owned());
         metrics::storage::observe(Arc::downgrade(registry));

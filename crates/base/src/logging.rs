@@ -1,9 +1,13 @@
 //! Logs go to standard error: for people on a terminal, as JSON where a machine reads them.
 
+use std::fmt;
 use std::io::{IsTerminal, Stderr, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::prelude::*;
 
 /// How log lines look.
@@ -45,6 +49,21 @@ impl<W: Write> Write for Checked<W> {
     }
 }
 
+/// Fields on one line: words of clients are in them, which must neither begin a record of their own nor speak to a terminal.
+#[derive(Default)]
+struct OneLine(DefaultFields);
+
+impl<'w> FormatFields<'w> for OneLine {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut text = String::new();
+        self.0.format_fields(Writer::new(&mut text), fields)?;
+        text.chars().try_for_each(|c| match c.is_control() {
+            true => write!(writer, "{}", c.escape_default()),
+            false => writer.write_char(c),
+        })
+    }
+}
+
 /// Installs the process-wide logger. `level` is `error`, `warn`, `info`, `debug` or `trace`, or a list of
 /// `target=level` pairs.
 pub fn init(format: Format, level: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
@@ -60,7 +79,8 @@ pub fn init(format: Format, level: &str) -> Result<(), tracing_subscriber::filte
     let ansi = std::io::stderr().is_terminal();
     match format {
         Format::Text => {
-            registry.with(tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(Checked::default)).try_init().ok()
+            let layer = tracing_subscriber::fmt::layer().with_ansi(ansi).fmt_fields(OneLine::default());
+            registry.with(layer.with_writer(Checked::default)).try_init().ok()
         }
         Format::Json => registry.with(tracing_subscriber::fmt::layer().json().with_writer(Checked::default)).try_init().ok(),
     };
@@ -69,6 +89,7 @@ pub fn init(format: Format, level: &str) -> Result<(), tracing_subscriber::filte
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     struct Full;
@@ -81,6 +102,21 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn nobody_writes_lines_of_their_own() {
+        let (mut lines, writer) = std::io::pipe().unwrap();
+        let layer = tracing_subscriber::fmt::layer().without_time().with_ansi(false).fmt_fields(OneLine::default());
+        let subscriber = tracing_subscriber::registry().with(layer.with_writer(std::sync::Arc::new(writer)));
+        tracing::subscriber::with_default(subscriber, || {
+            let _span = tracing::info_span!("pod", name = "a\nb").entered();
+            tracing::warn!(error = %"no x\nERROR forged\u{1b}[2J\0", "of {}, grün", "a\rb");
+        });
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut lines, &mut text).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains(r"of a\rb, grün error=no x\nERROR forged\u{1b}[2J\u{0}"), "{text}");
     }
 
     #[test]

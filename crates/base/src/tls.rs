@@ -8,26 +8,32 @@ mod authority;
 mod bundle;
 mod config;
 mod der;
+mod handshake;
 mod inspect;
 mod peer;
 mod pods;
+mod protocols;
 mod resolver;
 mod rotation;
 mod sec1;
 mod signing;
+mod trusting;
 
 pub use anybody::{Unverified, client_of_anybody};
 pub use authority::{Authority, Identity, Request, generate_key, read_private, write_private};
 pub use bundle::{certificates, digest_of_signer, reduced, vouched};
-pub use config::{client, roots, server, system_roots};
+pub use config::{client, roots, server, server_speaking, system_roots};
 pub use der::certificate_pem;
+pub use handshake::accept;
 pub use inspect::{Certificate, inspect};
 pub use peer::{Credential, Peer, Verifier};
 pub use pods::{KeyType, PodCertificate, PodIdentity, PodKey, clean_chain, requested_key};
+pub use protocols::{Protocols, Suite, Version};
 pub use resolver::Resolver;
 pub use rotation::Files;
 pub use sec1::sec1;
 pub use signing::{NODE_KEY, SigningRequest, Usage, digest_of_bundle, fingerprint_of_key, request};
+pub use trusting::{Own, Trusting};
 
 /// Why a certificate could not be made, read or used.
 #[derive(Debug, thiserror::Error)]

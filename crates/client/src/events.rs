@@ -78,10 +78,11 @@ impl Recorder {
         annotations: BTreeMap<String, String>,
     ) {
         let message = bounded(message.into());
-        let (object, reason) = (object.clone(), reason.to_owned());
-        let incident = Incident { object, kind, reason, message, annotations, at: Timestamp::now() };
-        if self.queue.try_send(incident).is_err() {
-            tracing::debug!("event dropped: the queue is full");
+        let (object, at) = (object.clone(), Timestamp::now());
+        let incident = Incident { object, kind, reason: reason.to_owned(), message, annotations, at };
+        if let Err(error) = self.queue.try_send(incident) {
+            // Full, or its writer has ended with the program.
+            tracing::debug!(%error, reason, "event dropped");
         }
     }
 

@@ -72,6 +72,8 @@ pub const ZERO_TIME: i64 = -62_135_596_800;
 /// reads null, or nothing, as the zero time.
 const TIMES: [&str; 2] = [TRANSITION, "lastObservedTime"];
 const TRANSITION: &str = "lastTransitionTime";
+/// A map of times by name, of a PodDisruptionBudget.
+const DISRUPTED: &str = "disruptedPods";
 
 /// What could not be decoded because it lacks a time, with Go's zero time in the place of that; the error where it is another one.
 ///
@@ -105,6 +107,11 @@ fn fill(tree: &mut Value) -> bool {
     for (name, value) in fields {
         if value.is_null() && TIMES.contains(&name.as_str()) {
             *value = ZERO.into();
+            filled = true;
+        }
+        let times = value.as_object_mut().filter(|_| name == DISRUPTED);
+        for time in times.into_iter().flat_map(serde_json::Map::values_mut).filter(|time| time.is_null()) {
+            *time = ZERO.into();
             filled = true;
         }
         filled |= fill(value);
@@ -184,6 +191,9 @@ mod tests {
             assert_eq!(times, [ZERO, ZERO, "2026-01-01T00:00:00Z"]);
             assert_eq!(conditions[0].last_transition_time.0.as_second(), ZERO_TIME);
         }
+        let budget = json!({"status": {"disruptedPods": {"a": null}, "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0}});
+        let budget = k8s_openapi::api::policy::v1::PodDisruptionBudget::from_tree(&budget).unwrap();
+        assert_eq!(budget.status.unwrap().disrupted_pods.unwrap()["a"].0.as_second(), ZERO_TIME);
         assert!(Service::from_tree(&json!({"status": {"conditions": [null]}})).is_err());
         assert!(Service::from_tree(&json!({"status": {"conditions": [{"type": 1, "lastTransitionTime": null}]}})).is_err());
     }

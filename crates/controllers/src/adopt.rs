@@ -27,17 +27,20 @@ pub(crate) async fn claim<O: Owned, C: Owned>(
     selector: &Selector,
     cache: &Informer<C>,
 ) -> Result<Vec<Arc<C>>, Error> {
-    Ok(claim_as(cx, owner, selector, cache, |_| true, None).await?.objects())
+    let rules = Rules { may_own: |_: &Entry<C>| true, is_past: |_: &Entry<C>| false, finalizer: None };
+    Ok(claim_as(cx, owner, selector, cache, rules).await?.objects())
 }
 
-/// [`claim`] for an owner that may have very many: what is there already is not decoded.
+/// [`claim`] for an owner that may have very many: what is there already is not decoded. It takes nothing that `is_past`, and lets none of it go.
 pub(crate) async fn claim_entries<O: Owned, C: Owned + Encode>(
     cx: &Cx,
     owner: &O,
     selector: &Selector,
     cache: &Informer<C>,
+    is_past: impl Fn(&Entry<C>) -> bool,
 ) -> Result<Vec<Entry<C>>, Error> {
-    let Claimed { mut known, adopted } = claim_as(cx, owner, selector, cache, |_| true, None).await?;
+    let rules = Rules { may_own: |_: &Entry<C>| true, is_past, finalizer: None };
+    let Claimed { mut known, adopted } = claim_as(cx, owner, selector, cache, rules).await?;
     let entry = |object: C| object.to_json().and_then(Entry::of_json).ok();
     known.extend(adopted.into_iter().filter_map(entry));
     Ok(known)
@@ -52,7 +55,8 @@ pub(crate) async fn claim_where<O: Owned, C: Owned>(
     may_own: impl Fn(&C) -> bool,
 ) -> Result<Vec<Arc<C>>, Error> {
     let may_own = |entry: &Entry<C>| entry.get().is_some_and(|object| may_own(&object));
-    Ok(claim_as(cx, owner, selector, cache, may_own, None).await?.objects())
+    let rules = Rules { may_own, is_past: |_: &Entry<C>| false, finalizer: None };
+    Ok(claim_as(cx, owner, selector, cache, rules).await?.objects())
 }
 
 /// [`claim`] for an owner that holds what it owns by a finalizer: it comes with adoption and goes with release.
@@ -63,7 +67,18 @@ pub(crate) async fn claim_tracked<O: Owned, C: Owned>(
     cache: &Informer<C>,
     finalizer: &str,
 ) -> Result<Vec<Arc<C>>, Error> {
-    Ok(claim_as(cx, owner, selector, cache, |_| true, Some(finalizer)).await?.objects())
+    let rules = Rules { may_own: |_: &Entry<C>| true, is_past: |_: &Entry<C>| false, finalizer: Some(finalizer) };
+    Ok(claim_as(cx, owner, selector, cache, rules).await?.objects())
+}
+
+/// How an owner takes objects and lets them go.
+struct Rules<'a, M, P> {
+    /// Whether it may own an object.
+    may_own: M,
+    /// Whether an object counts no more: it stays whose it is.
+    is_past: P,
+    /// Comes with adoption and goes with release.
+    finalizer: Option<&'a str>,
 }
 
 /// What an owner has: what the cache says that it has, and what it has just been given.
@@ -84,8 +99,7 @@ async fn claim_as<O: Owned, C: Owned>(
     owner: &O,
     selector: &Selector,
     cache: &Informer<C>,
-    may_own: impl Fn(&Entry<C>) -> bool,
-    finalizer: Option<&str>,
+    Rules { may_own, is_past, finalizer }: Rules<'_, impl Fn(&Entry<C>) -> bool, impl Fn(&Entry<C>) -> bool>,
 ) -> Result<Claimed<C>, Error> {
     let namespace = meta::namespace(owner);
     let api: Api<C> = Api::namespaced(cx.client.clone(), namespace);
@@ -94,7 +108,8 @@ async fn claim_as<O: Owned, C: Owned>(
         if entry.key().ns() != namespace {
             continue;
         }
-        if meta::ends(owner) || (selector.matches(&meta::Labels(entry.labels())) && may_own(&entry)) {
+        let stays = || selector.matches(&meta::Labels(entry.labels())) && may_own(&entry);
+        if meta::ends(owner) || stays() || is_past(&entry) {
             claimed.known.push(entry);
         } else if let Some(object) = entry.get() {
             release(&api, object.as_ref(), meta::uid(owner), finalizer).await?;
@@ -104,7 +119,7 @@ async fn claim_as<O: Owned, C: Owned>(
         return Ok(claimed);
     }
     let mut orphans = cache.orphan_entries(namespace, |labels| selector.matches(&meta::Labels(labels)));
-    orphans.retain(|entry| !entry.is_ending() && may_own(entry));
+    orphans.retain(|entry| !entry.is_ending() && may_own(entry) && !is_past(entry));
     if orphans.is_empty() {
         return Ok(claimed);
     }

@@ -129,9 +129,16 @@ impl PodCidrs {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
-    use k8s_openapi::api::core::v1::Event;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
+    use client::Client;
+    use client::kube::client::Body;
+    use k8s_openapi::api::core::v1::Event;
+    use tower::Service;
+
+    use super::*;
+    use crate::Options;
     use crate::testing::{World, object};
 
     #[test]
@@ -167,6 +174,43 @@ mod tests {
         world.fake.until::<Event>(|events| events.iter().any(is_it)).await;
         Api::<Node>::all(world.fake.client()).delete("all", &Default::default()).await.unwrap();
         world.fake.until::<Node>(|nodes| nodes.iter().any(|node| cidrs(node).len() > 1)).await;
+    }
+
+    /// Upstream's `updateCIDRsAllocation`: a write that fails is told of the node, and tried again; of a node that has gone nothing is told.
+    #[tokio::test]
+    async fn a_node_is_told_that_its_part_cannot_be_written() {
+        let world = World::new();
+        for name in ["gone", "n"] {
+            world.fake.put::<Node>(&object(json!({"metadata": {"name": name, "uid": name}, "spec": {}})));
+        }
+        let (server, refuses) = (world.fake.clone(), Arc::new(AtomicBool::new(true)));
+        let refusing = refuses.clone();
+        let client = Client::new(
+            tower::service_fn(move |request: http::Request<Body>| {
+                let (mut server, refusing) = (server.clone(), refusing.clone());
+                async move {
+                    match request.uri().path() {
+                        "/api/v1/nodes/gone" => drop(Api::<Node>::all(server.client()).delete("gone", &Default::default()).await),
+                        "/api/v1/nodes/n" if refusing.load(Ordering::Relaxed) => return Err("out of order".into()),
+                        _ => {}
+                    }
+                    Ok::<_, tower::BoxError>(server.call(request).await?)
+                }
+            }),
+            "default",
+        );
+        let options = Options { clients: Arc::new(move |_| client.clone()), ..world.options() };
+        world.start_with(&options, &["node-ipam"]);
+        let about = |event: &Event, node: &str| {
+            let is_about = event.involved_object.uid.as_deref() == Some(node);
+            is_about && event.reason.as_deref() == Some("CIDRAssignmentFailed")
+        };
+        let text = "Node n status is now: CIDRAssignmentFailed";
+        let is_it = |event: &Event| about(event, "n") && event.message.as_deref() == Some(text);
+        world.fake.until::<Event>(|events| events.iter().any(is_it)).await;
+        refuses.store(false, Ordering::Relaxed);
+        world.fake.until::<Node>(|nodes| nodes.len() == 1 && !cidrs(&nodes[0]).is_empty()).await;
+        assert!(!world.fake.all::<Event>().iter().any(|event| about(event, "gone")));
     }
 
     #[tokio::test]

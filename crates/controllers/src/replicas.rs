@@ -74,7 +74,9 @@ impl<K: Replicated> Controller for Replicas<K> {
             return Ok(Action::Done);
         };
         let seen = self.expectations.seen(key, &self.pods);
-        let claimed = adopt::claim_entries(cx, owner.as_ref(), &selector, &self.pods).await?;
+        // As upstream, pods that have ended stay whose they are: a pod of nobody that has done its work is not to go with the owner.
+        let has_ended = |pod: &Entry<Pod>| Member::of(pod.clone()).is_some_and(|pod| pod.facts.is_finished);
+        let claimed = adopt::claim_entries(cx, owner.as_ref(), &selector, &self.pods, has_ended).await?;
         let pods: Vec<Member> = claimed.into_iter().filter_map(Member::of).collect();
         let result = if seen { self.act(cx, key, owner.as_ref(), &pods).await } else { Ok(Acted::default()) };
         let failure = match &result {

@@ -57,6 +57,17 @@ impl ResourceQuotas {
         }
     }
 
+    /// Quotas are looked at when it becomes known of a pod when it will count no more, or that it will sooner. Not at once: pods often end together.
+    fn ending(&self) -> Source {
+        let quotas = self.quotas.clone();
+        Source::stepped(&self.pods, move |step, queue| {
+            if ends_sooner(step.old.as_ref(), step.new.as_ref()) {
+                let quotas = quotas.in_namespace(step.key().ns());
+                quotas.iter().for_each(|quota| queue.add_after(Key::of(quota.as_ref()), SETTLE));
+            }
+        })
+    }
+
     /// Quotas are looked at when an object of the informer goes, or when `ended` holds for a change of it and the quotas of its namespace; and a
     /// while after one is seen that is older than the quota: the objects may have been counted without it, as the caches are not equally quick.
     fn gone<K: client::Object>(&self, informer: &Informer<K>, ended: Ended<K>) -> Source {
@@ -78,6 +89,12 @@ impl ResourceQuotas {
 
 /// Whether a change of an object may leave more of the quotas of its namespace.
 type Ended<K> = fn(&Step<K>, &[Arc<ResourceQuota>]) -> bool;
+
+/// Whether a pod has begun to end, or its deletion has become shorter than it was.
+fn ends_sooner(old: Option<&Entry<Pod>>, new: Option<&Entry<Pod>>) -> bool {
+    let end = |pod: Option<&Entry<Pod>>| quota::overdue_after(pod.filter(|pod| pod.is_ending())?.get()?.as_ref());
+    end(new).is_some_and(|new| end(old).is_none_or(|old| new < old))
+}
 
 /// Whether a pod has ended, got a deadline or become smaller, and so takes less of a quota, or nothing.
 fn leaves(step: &Step<Pod>, quotas: &[Arc<ResourceQuota>]) -> bool {
@@ -151,7 +168,7 @@ impl Controller for ResourceQuotas {
             quotas.list().iter().filter(|quota| counts_devices(quota)).for_each(|quota| queue.add(Key::of(quota.as_ref())));
         });
         let of_pods = self.gone(&self.pods, leaves);
-        vec![own, of_pods, self.gone(&self.services, changed), of_claims, of_devices, of_classes, of_others]
+        vec![own, of_pods, self.ending(), self.gone(&self.services, changed), of_claims, of_devices, of_classes, of_others]
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
@@ -159,11 +176,21 @@ impl Controller for ResourceQuotas {
             self.lowered.lock().remove(key);
             return Ok(Action::Done);
         };
-        let Counted { usage, unknown, error } = self.usage(cx, &quota).await;
+        let now = cx.clock.now();
+        let Counted { usage, unknown, error, overdue } = self.usage(&quota, now).await;
         let status = count::status(&quota, &usage, &unknown);
-        let action = self.write(cx, key, &quota, status).await?;
+        let action = match self.write(cx, key, &quota, status).await? {
+            // Nothing tells that a pod's time is over.
+            Action::Done => Action::after(overdue.map(|end| until(end, now))),
+            sooner @ Action::After(_) => sooner,
+        };
         error.map_or(Ok(action), Err)
     }
+}
+
+/// How long it is until a time is over.
+fn until(end: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(end.duration_since(now)).unwrap_or_default() + Duration::from_secs(1)
 }
 
 /// What objects take.
@@ -174,6 +201,8 @@ struct Counted {
     unknown: BTreeSet<String>,
     /// Why, of the first.
     error: Option<Error>,
+    /// When the first of the pods that end will take nothing any more.
+    overdue: Option<Timestamp>,
 }
 
 impl ResourceQuotas {
@@ -207,10 +236,10 @@ impl ResourceQuotas {
 
     /// What the objects take that the quota is about. As upstream, what cannot be counted keeps nothing else from it: its definition may be about
     /// to go, or its server be away.
-    async fn usage(&self, cx: &Cx, quota: &ResourceQuota) -> Counted {
+    async fn usage(&self, quota: &ResourceQuota, now: Timestamp) -> Counted {
         let spec = quota.spec.clone().unwrap_or_default();
         let namespace = meta::namespace(quota);
-        let mut counted = Counted { usage: self.sized(namespace, &spec, cx.clock.now()), ..Counted::default() };
+        let mut counted = self.sized(namespace, &spec, now);
         for (group, plural) in numbered(&spec) {
             let one = quota::of_any(&group, &plural).into_iter();
             match self.others.count(namespace, &group, &plural).await {
@@ -225,13 +254,17 @@ impl ResourceQuotas {
     }
 
     /// What the objects take that are more than numbers.
-    fn sized(&self, namespace: &str, spec: &ResourceQuotaSpec, now: Timestamp) -> Usage {
+    fn sized(&self, namespace: &str, spec: &ResourceQuotaSpec, now: Timestamp) -> Counted {
         let names = || spec.hard.iter().flatten().map(|(name, _)| name.as_str());
         let concerns = |(group, plural): (&str, &str)| names().any(|name| quota::concerns(group, plural, name));
-        let mut usage = Usage::new();
+        let Counted { mut usage, mut overdue, .. } = Counted::default();
         if concerns(("", "pods")) {
-            let pods = self.pods.in_namespace(namespace).into_iter().filter(|pod| quota::selects(spec, Scoped::Pod(pod)));
-            pods.for_each(|pod| count::add(&mut usage, quota::of_pod(&pod, now)));
+            let pods = self.pods.in_namespace(namespace);
+            for pod in pods.iter().filter(|pod| quota::selects(spec, Scoped::Pod(pod))) {
+                count::add(&mut usage, quota::of_pod(pod, now));
+                let end = quota::overdue_after(pod).filter(|end| *end >= now);
+                overdue = overdue.into_iter().chain(end).min();
+            }
         }
         if concerns(("", "persistentvolumeclaims")) {
             let claims =
@@ -246,7 +279,7 @@ impl ResourceQuotas {
         if all && concerns(quota::devices::RESOURCE) {
             self.devices(namespace).for_each(|taken| count::add(&mut usage, taken));
         }
-        usage
+        Counted { usage, overdue, ..Counted::default() }
     }
 
     /// What claims of devices take.

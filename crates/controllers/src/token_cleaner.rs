@@ -23,9 +23,11 @@ impl TokenCleaner {
     }
 }
 
+/// When a token ends; none where it does not. One of which that cannot be read is over: nobody takes it either.
 fn expiration(secret: &Secret) -> Option<Timestamp> {
-    let text = secret.data.as_ref()?.get("expiration")?;
-    std::str::from_utf8(&text.0).ok()?.parse().ok()
+    let text = secret.data.as_ref()?.get("expiration").filter(|text| !text.0.is_empty())?;
+    let text = std::str::from_utf8(&text.0).ok();
+    Some(text.and_then(|text| text.parse().ok()).unwrap_or(Timestamp::MIN))
 }
 
 impl Controller for TokenCleaner {
@@ -76,6 +78,7 @@ mod tests {
             world.fake.put::<Secret>(&object(json!({"metadata": metadata, "type": kind, "data": data})));
         };
         put("old", TYPE, NAMESPACE, "2025-12-31T23:59:59Z");
+        put("unreadable", TYPE, NAMESPACE, "tomorrow");
         put("new", TYPE, NAMESPACE, "2026-01-02T00:00:00Z");
         put("for-ever", TYPE, NAMESPACE, "");
         put("elsewhere", TYPE, "default", "2025-12-31T23:59:59Z");
@@ -83,6 +86,6 @@ mod tests {
         world.start(&["token-cleaner"]);
         world.fake.until::<Secret>(|all| all.len() == 4).await;
         let left: Vec<_> = world.fake.all::<Secret>().into_iter().filter_map(|secret| secret.metadata.name).collect();
-        assert!(!left.contains(&"old".to_owned()), "{left:?}");
+        assert!(!left.contains(&"old".to_owned()) && !left.contains(&"unreadable".to_owned()), "{left:?}");
     }
 }

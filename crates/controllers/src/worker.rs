@@ -1,9 +1,10 @@
 //! The one loop that runs every controller.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use base::readiness::Part;
 use base::tasks::{OnFailure, Tasks, panic_message};
@@ -11,6 +12,7 @@ use client::Key;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -81,18 +83,19 @@ async fn run<C: Controller>(controller: C, cx: Cx, ready: Part) -> Result<(), In
 }
 
 async fn work<C: Controller>(controller: Arc<C>, cx: Cx, queue: Queue) {
+    let told = Told::default();
     let mut running = FuturesUnordered::new();
     loop {
         tokio::select! {
             key = queue.next(), if running.len() < C::CONCURRENCY => {
-                running.push(one(controller.clone(), &cx, &queue, key));
+                running.push(one(controller.clone(), &cx, &queue, &told, key));
             }
             Some(()) = running.next() => {}
         }
     }
 }
 
-async fn one<C: Controller>(controller: Arc<C>, cx: &Cx, queue: &Queue, key: Key) {
+async fn one<C: Controller>(controller: Arc<C>, cx: &Cx, queue: &Queue, told: &Told, key: Key) {
     // A panic costs a retry of this key, and neither the other keys nor the process: the next look begins anew, from the caches.
     let looked = AssertUnwindSafe(controller.reconcile(cx, &key)).catch_unwind().await;
     let result = looked.unwrap_or_else(|panic| Err(Error::Other(format!("panic: {}", panic_message(&*panic)))));
@@ -106,7 +109,7 @@ async fn one<C: Controller>(controller: Arc<C>, cx: &Cx, queue: &Queue, key: Key
             }
         }
         Err(error) => {
-            log(C::NAME, &key, &error);
+            log(C::NAME, &key, &error, told);
             queue.retry(key.clone());
         }
     }
@@ -114,10 +117,39 @@ async fn one<C: Controller>(controller: Arc<C>, cx: &Cx, queue: &Queue, key: Key
 }
 
 /// Conflicts and vanished objects are how optimistic writers live; the rest deserves attention.
-fn log(controller: &str, key: &Key, error: &Error) {
+fn log(controller: &str, key: &Key, error: &Error, told: &Told) {
     match error.code() {
         Some(404 | 409) => tracing::debug!(controller, %key, %error, "again"),
-        _ => tracing::warn!(controller, %key, %error, "reconciliation failed, again later"),
+        _ if told.is_due(key, Instant::now()) => tracing::warn!(controller, %key, %error, "reconciliation failed, again later"),
+        _ => tracing::debug!(controller, %key, %error, "reconciliation failed, again later"),
+    }
+}
+
+/// Of which keys failures were told lately. Some failures are an object's own, which its author can mend and nobody else, and each change of
+/// what it is about leads to the next one: whoever writes objects must not fill the log.
+#[derive(Default)]
+struct Told(Mutex<HashMap<Key, Instant>>);
+
+impl Told {
+    /// Time between two lines about a key.
+    const PAUSE: Duration = Duration::from_secs(60);
+    /// Keys that are remembered. Where more fail within the time between two lines, nothing is told of the others.
+    const MOST: usize = 1024;
+
+    /// Whether a failure is to be told.
+    fn is_due(&self, key: &Key, now: Instant) -> bool {
+        let mut told = self.0.lock();
+        if told.get(key).is_some_and(|last| now.duration_since(*last) < Self::PAUSE) {
+            return false;
+        }
+        if told.len() >= Self::MOST {
+            told.retain(|_, last| now.duration_since(*last) < Self::PAUSE);
+        }
+        if told.len() >= Self::MOST {
+            return false;
+        }
+        told.insert(key.clone(), now);
+        true
     }
 }
 
@@ -152,6 +184,20 @@ mod tests {
             self.good.notify_one();
             Ok(Action::Done)
         }
+    }
+
+    #[test]
+    fn failures_of_a_key_are_told_once_a_minute() {
+        let (told, now, key) = (Told::default(), Instant::now(), Key::cluster);
+        let after = |seconds: u64| now + Duration::from_secs(seconds);
+        assert_eq!([0, 1, 59, 60, 61].map(|second| told.is_due(&key("a"), after(second))), [true, false, false, true, false]);
+        assert!(told.is_due(&key("b"), after(61)));
+        let others = (0..2 * Told::MOST).filter(|number| told.is_due(&Key::cluster(number.to_string()), after(62))).count();
+        assert_eq!(
+            (others, told.0.lock().len()),
+            (Told::MOST - 2, Told::MOST),
+            "what is young stays, and nothing is told of others"
+        );
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prost::Message;
 
-use grpc::{Code, Endpoint, Error, Messages};
+use grpc::{Code, Endpoint, Error, Held, Messages};
 
 /// The type of plugins that prepare claims, when they register.
 pub const DRA: &str = "DRAPlugin";
@@ -84,6 +84,9 @@ pub struct Device {
     /// What it is called by the Container Device Interface.
     #[prost(string, repeated, tag = "4")]
     pub cdi_device_ids: Vec<String>,
+    /// Which part of the device it is, where several claims have parts of it.
+    #[prost(string, optional, tag = "5")]
+    pub share_id: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -190,6 +193,14 @@ impl Plugin {
     /// The driver does not answer. One that does not watch its devices says so in the answer: [`Code::Unimplemented`].
     pub async fn watch_health(&self) -> Result<Messages<Healths>, Error> {
         self.endpoint.stream("/v1alpha1.DRAResourceHealth/NodeWatchResources", &WatchHealth {}, LIMIT).await
+    }
+
+    /// Waits, once it has been reached, until it is there no more: its process has ended, or has closed the connection.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub async fn hold(&self) -> Result<Held, Error> {
+        self.endpoint.hold().await
     }
 
     /// Undoes [`Self::prepare`]. Idempotent.

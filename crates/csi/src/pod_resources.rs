@@ -81,6 +81,51 @@ pub struct ContainerResources {
     /// Memory that it has for itself.
     #[prost(message, repeated, tag = "4")]
     pub memory: Vec<ContainerMemory>,
+    /// Devices that it has by claims.
+    #[prost(message, repeated, tag = "5")]
+    pub dynamic_resources: Vec<DynamicResource>,
+}
+
+/// What a container has of a claim (KEP-3695).
+#[derive(Clone, PartialEq, Message)]
+pub struct DynamicResource {
+    /// Name of the claim.
+    #[prost(string, tag = "2")]
+    pub claim_name: String,
+    /// Its namespace.
+    #[prost(string, tag = "3")]
+    pub claim_namespace: String,
+    /// The devices.
+    #[prost(message, repeated, tag = "4")]
+    pub claim_resources: Vec<ClaimResource>,
+}
+
+/// A device of a claim.
+#[derive(Clone, PartialEq, Message)]
+pub struct ClaimResource {
+    /// What it is called by the Container Device Interface.
+    #[prost(message, repeated, tag = "1")]
+    pub cdi_devices: Vec<CdiDevice>,
+    /// Whose it is.
+    #[prost(string, tag = "2")]
+    pub driver_name: String,
+    /// Its pool.
+    #[prost(string, tag = "3")]
+    pub pool_name: String,
+    /// Its name.
+    #[prost(string, tag = "4")]
+    pub device_name: String,
+    /// Which part of the device it is, where several claims have parts of it.
+    #[prost(string, optional, tag = "5")]
+    pub share_id: Option<String>,
+}
+
+/// A device of the Container Device Interface.
+#[derive(Clone, PartialEq, Message)]
+pub struct CdiDevice {
+    /// Its name in full: vendor, class and device.
+    #[prost(string, tag = "1")]
+    pub name: String,
 }
 
 /// Memory, or huge pages of one size, of some NUMA nodes.

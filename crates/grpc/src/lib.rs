@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::future::BoxFuture;
 use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -126,6 +127,9 @@ impl Error {
     }
 }
 
+/// A connection that is held; it is over when the other side has ended it.
+pub type Held = BoxFuture<'static, ()>;
+
 /// Who listens at a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint(PathBuf);
@@ -176,6 +180,19 @@ impl Endpoint {
             Ok(messages) => messages,
             Err(_) => Err(Error { code: Code::DeadlineExceeded, message: "context deadline exceeded".to_owned() }),
         }
+    }
+
+    /// Connects, and holds the connection until the other side ends it, as when its process does: what is given waits for that.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub async fn hold(&self) -> Result<Held, Error> {
+        let (sender, connection) = self.connect().await?;
+        Ok(Box::pin(async move {
+            // How it ends makes no difference.
+            let _ = connection.await;
+            drop(sender);
+        }))
     }
 
     async fn connect(&self) -> Result<(Sender, Connection), Error> {
@@ -274,6 +291,8 @@ fn percent_decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use futures::FutureExt;
+
     use super::*;
 
     #[test]
@@ -305,6 +324,22 @@ mod tests {
         check(&[0, 0, 0, 0, 1, 8, 1], None);
         check(&[], None);
         assert_eq!(&frame(&"n".to_owned())[..], [0, 0, 0, 0, 3, 10, 1, b'n']);
+    }
+
+    /// A process that is killed leaves its socket's file.
+    #[tokio::test]
+    async fn a_connection_ends_with_the_other_side() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("dra.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let endpoint = Endpoint::new(&path.display().to_string());
+        let (held, accepted) = tokio::join!(endpoint.hold(), listener.accept());
+        let mut ended = held.unwrap();
+        let (other, _) = accepted.unwrap();
+        assert!((&mut ended).now_or_never().is_none());
+        drop((other, listener));
+        ended.await;
+        assert!(path.exists() && endpoint.hold().await.is_err());
     }
 
     #[tokio::test]

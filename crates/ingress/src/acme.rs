@@ -4,6 +4,7 @@
 //! decided by [`step`], which is pure. [`keeper`] does it: one task for each Secret. Where a certificate is wanted and what is there
 //! change by the same watches that the routing table has, so that a Secret that is deleted is made again.
 
+mod attempts;
 pub(crate) mod challenges;
 mod issue;
 pub(crate) mod keeper;
@@ -118,6 +119,12 @@ pub(crate) fn step(wanted: &Wanted, now: SystemTime) -> Step {
         },
         _ => Step::Issue,
     }
+}
+
+/// Part of a name, for what names cannot hold.
+fn digest(text: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

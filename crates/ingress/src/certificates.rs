@@ -68,6 +68,7 @@ impl ResolvesServerCert for Chooser {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // A client without a name gets what is configured for any host.
         let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
-        self.table.load().certificate(self.entrance, &name).or_else(|| self.fallback.current())
+        let can_verify = |certified: &CertifiedKey| certified.key.choose_scheme(hello.signature_schemes()).is_some();
+        self.table.load().certificate(self.entrance, &name, &can_verify).or_else(|| self.fallback.current())
     }
 }

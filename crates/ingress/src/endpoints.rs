@@ -83,7 +83,7 @@ fn is_of(protocol: Option<&str>, wanted: &PortRef) -> bool {
 fn protocol(name: Option<&str>) -> Option<Protocol> {
     match name? {
         "kubernetes.io/h2c" | "grpc" => Some(Protocol::Grpc),
-        "https" => Some(Protocol::Https),
+        "https" | "kubernetes.io/wss" => Some(Protocol::Https),
         "http" | "kubernetes.io/ws" => Some(Protocol::Http),
         _ => None,
     }
@@ -161,7 +161,9 @@ mod tests {
         check(spec(json!(null)), ready.clone(), &PortRef::Udp(53), &addresses(&["10.0.0.1:53", "10.0.0.2:53"], None));
         check(spec(json!(null)), ready.clone(), &PortRef::Udp(80), &Behind::Nothing);
         let leaving = json!([ready[2], ready[3]]);
-        check(spec(json!("kubernetes.io/h2c")), leaving, &name, &addresses(&["10.0.0.4:8080"], Some(Protocol::Grpc)));
+        for (app, protocol) in [("kubernetes.io/h2c", Protocol::Grpc), ("kubernetes.io/wss", Protocol::Https)] {
+            check(spec(json!(app)), leaving.clone(), &name, &addresses(&["10.0.0.4:8080"], Some(protocol)));
+        }
         check(spec(json!(null)), json!([]), &name, &addresses(&["[fd00::1]:8080"], None));
         assert_eq!(behind::<Box<EndpointSlice>>(None, &[], &name), Behind::Nothing);
     }

@@ -125,7 +125,7 @@ impl Front {
         self.tasks.spawn("ingress connection", OnFailure::Log, async move {
             let ended = place.ended().clone();
             let (tls, port, entrance) = (at.tls.is_some(), at.port, at.entrance);
-            let peer = Peer { address: peer.ip(), tls, port, entrance, shown: Shown::NotAsked };
+            let peer = Peer { address: peer.ip(), tls, port, entrance, shown: Shown::NotAsked, named: String::new() };
             if let Some(Err(why)) = ended.run_until_cancelled(front.converse(stream, peer, place, at.tls)).await {
                 tracing::trace!(why, "connection ended");
             }
@@ -154,8 +154,8 @@ impl Front {
         };
         if !passes && ends {
             let shaken = tokio::time::timeout(HANDSHAKE, self.shake_hands(stream, peer.entrance, &spoken)).await;
-            let (stream, shown) = shaken.map_err(late)?.map_err(text)?;
-            return self.hold(stream, Peer { shown, ..peer }, place).await;
+            let (stream, shown, named) = shaken.map_err(late)?.map_err(text)?;
+            return self.hold(stream, Peer { shown, named, ..peer }, place).await;
         }
         let hello = tokio::time::timeout(HANDSHAKE, Hello::read(&mut stream)).await.map_err(late)?.map_err(text)?;
         let led = self.proxy.table.load().passes(peer.entrance, &hello.name).map(|(route, door)| (route.clone(), door));
@@ -182,12 +182,17 @@ impl Front {
         }
         let stream = Replayed::new(hello.bytes, stream);
         let shaken = tokio::time::timeout(HANDSHAKE, self.shake_hands(stream, peer.entrance, &spoken)).await;
-        let (stream, shown) = shaken.map_err(late)?.map_err(text)?;
-        self.hold(stream, Peer { shown, ..peer }, place).await
+        let (stream, shown, named) = shaken.map_err(late)?.map_err(text)?;
+        self.hold(stream, Peer { shown, named, ..peer }, place).await
     }
 
     /// The name in the client's first message decides whether it is asked for a certificate.
-    async fn shake_hands<I>(&self, stream: I, entrance: Entrance, spoken: &Spoken) -> std::io::Result<(TlsStream<I>, Shown)>
+    async fn shake_hands<I>(
+        &self,
+        stream: I,
+        entrance: Entrance,
+        spoken: &Spoken,
+    ) -> std::io::Result<(TlsStream<I>, Shown, String)>
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
@@ -200,7 +205,7 @@ impl Front {
             _ if asks => Shown::Nothing,
             _ => Shown::NotAsked,
         };
-        Ok((stream, shown))
+        Ok((stream, shown, name))
     }
 
     /// Serves one connection to its end. The error says why it did not end well.

@@ -16,7 +16,9 @@ mod features;
 pub mod frontend;
 mod gateways;
 pub mod grpc;
+mod kinds;
 pub mod listeners;
+mod overlaps;
 pub mod owners;
 pub mod placed;
 mod planned;
@@ -40,8 +42,10 @@ use crate::compile::host_name;
 use crate::issuer::Issuers;
 use backend_tls::{Ancestors, Policies};
 use frontend::askings;
+use kinds::Rejected;
 use listeners::AllListed;
-pub use planned::{Backend, Certificate, Door, Entrance, Holder, Order, Plan, Planned};
+use placed::Placed;
+pub use planned::{Backend, Certificates, Door, Entrance, Holder, Order, Plan, Planned};
 use precedence::Claims;
 use route::{Planner, Read};
 use status::{Kind, condition, generation};
@@ -145,21 +149,22 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     let routes: Vec<_> = routes(objects).map(|route| planner(route).read(&listed)).collect();
     plan.without_room = routes.iter().any(|route| route.rules.as_ref().is_err_and(|why| *why == rules::NO_ROOM));
     let mut claims = Claims::of_listeners(&listed);
-    routes.iter().for_each(|route| route.claim(&mut claims));
+    let rejected = Rejected::among(routes.iter().flat_map(Read::asking));
+    routes.iter().for_each(|route| route.claim(&rejected, &mut claims));
     let mut attached: BTreeMap<(&Key, usize), usize> = BTreeMap::new();
     for Read { planner, rules, parents: of_route } in &routes {
         let Planner { kind, key, route, .. } = planner;
-        let mut parents = Vec::new();
+        let (mut parents, mut places) = (Vec::new(), BTreeSet::new());
         for parent in of_route {
-            let (listeners, status) = planner.parent(parent, rules, &claims, &mut plan);
+            let (listeners, status) = planner.parent(parent, rules, (&rejected, &claims), &mut plan);
             if !listeners.is_empty() {
                 planner.note(parent, &mut ancestors);
             }
-            for listener in listeners {
-                *attached.entry((parent.key, listener)).or_default() += 1;
-            }
+            places.extend(listeners.into_iter().map(|listener| (parent.key, listener)));
             parents.push(status);
         }
+        // A route that names a listener twice, such as by its name and by its port, is one.
+        places.into_iter().for_each(|place| *attached.entry(place).or_default() += 1);
         let had = route.status.pointer("/parents").and_then(Value::as_array).into_iter().flatten();
         let others: Vec<Value> = had.filter(|parent| parent["controllerName"] != CONTROLLER).cloned().collect();
         let have_ours = route.status.pointer("/parents").and_then(Value::as_array).is_some_and(|all| all.len() > others.len());
@@ -169,6 +174,7 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
         }
     }
     plan.ends_here = claims.ends_here().cloned().collect();
+    plan.over_tls = listed.values().flat_map(|listed| listed.listeners.iter().filter_map(Placed::over_tls)).collect();
     plan.holders = claims.holders().collect();
     plan.conflicts = conflicts(&plan.rules, around);
     plan.statuses.extend(policies.statuses(&ancestors));

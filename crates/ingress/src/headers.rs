@@ -47,6 +47,8 @@ pub struct Peer {
     pub entrance: Entrance,
     /// The certificate that the client has shown.
     pub shown: Shown,
+    /// The host that the client has named in its handshake, in small letters; empty where it has named none.
+    pub named: String,
 }
 
 /// Who asks, and how, after trusted proxies were heard.
@@ -241,7 +243,8 @@ mod tests {
     }
 
     fn peer(address: &str) -> Peer {
-        Peer { address: address.parse().unwrap(), tls: false, port: 80, entrance: Entrance::Ingress, shown: Shown::NotAsked }
+        let (address, named) = (address.parse().unwrap(), String::new());
+        Peer { address, tls: false, port: 80, entrance: Entrance::Ingress, shown: Shown::NotAsked, named }
     }
 
     #[test]

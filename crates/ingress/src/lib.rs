@@ -42,6 +42,7 @@ mod proxy_protocol;
 mod random;
 pub mod service;
 pub mod session;
+pub mod several;
 pub mod table;
 pub mod template;
 mod tunnel;

@@ -27,6 +27,7 @@ use crate::issuer::{Issuers, is_provable};
 use crate::live::Live;
 use crate::paths::{Matcher, PathType};
 use crate::policy::{Policy, Retry};
+use crate::several::Several;
 use crate::table::{Certificates, Closed, GatewayRoute, GatewayRoutes, GatewayRule, HostRoutes, HostTls, Mirrored, Route, Table};
 use crate::upstream::{Place, Upstream, UpstreamKey, Upstreams};
 
@@ -62,7 +63,7 @@ pub struct Model {
 /// What there is of the Gateway API.
 #[derive(Debug, Default)]
 struct Gateways {
-    tls: Vec<gateway::Certificate>,
+    tls: Vec<gateway::Certificates>,
     secrets: BTreeSet<Key>,
     orders: Vec<gateway::Order>,
     holders: BTreeMap<String, gateway::Holder>,
@@ -243,9 +244,9 @@ impl Model {
 
     /// Takes what HTTPRoutes say instead of what they said.
     pub fn set_gateway(&mut self, plan: Plan) {
-        let Plan { rules, ports, streams, tls, secrets, orders, holders, asks, ends_here, conflicts, .. } = plan;
+        let Plan { rules, ports, streams, tls, secrets, orders, holders, asks, ends_here, over_tls, conflicts, .. } = plan;
         let mut routes: HashMap<Entrance, GatewayRoutes> = HashMap::new();
-        let mut live = HashMap::new();
+        let (mut live, mut listeners) = (HashMap::new(), HashMap::new());
         let mut rule = |planned: &Planned| {
             let route = (planned.kind, planned.route.clone());
             let of_route = self.gateway.live.get(&route).cloned().unwrap_or_else(|| {
@@ -253,7 +254,10 @@ impl Model {
                 Arc::new(Live::new(&Key { name, ..planned.route.clone() }, &Policy::default(), None))
             });
             live.insert(route, of_route.clone());
-            gateway_rule(planned, of_route, &self.upstreams, &mut self.fresh)
+            let next = listeners.len();
+            let listener = *listeners.entry(planned.listener.clone()).or_insert(next);
+            let route = gateway_route(planned, of_route, &self.upstreams, &mut self.fresh);
+            GatewayRule { listener, matched: planned.matched.clone(), route: Arc::new(route) }
         };
         for planned in &rules {
             let hosts = &mut routes.entry(planned.entrance).or_default().hosts[planned.door as usize];
@@ -262,12 +266,15 @@ impl Model {
         for (entrance, host) in asks {
             routes.entry(entrance).or_default().asks.insert(host_name(&host));
         }
+        for (entrance, host) in over_tls {
+            routes.entry(entrance).or_default().over_tls.insert(host);
+        }
         for (entrance, host) in ends_here {
             routes.entry(entrance).or_default().ends_here.insert(host);
         }
         let streams = Arc::new(streams.iter().map(|(port, planned)| (*port, rule(planned).route)).collect());
         for rules in routes.values_mut().flat_map(|routes| routes.hosts.iter_mut()).flat_map(HashMap::values_mut) {
-            rules.sort_by(|a, b| a.matched.rank.cmp(&b.matched.rank));
+            rules.sort_by(|a, b| a.order().cmp(&b.order()));
         }
         for (route, old) in &self.gateway.live {
             if !live.contains_key(route) {
@@ -364,13 +371,13 @@ impl Model {
         Some(Step { table: self.table.clone(), fresh, problems })
     }
 
-    /// The certificates of listeners, of one name the oldest.
+    /// The certificates of listeners, of one name those of the oldest listener.
     fn gateway_tls(&self) -> HashMap<Entrance, Certificates> {
         let mut all: HashMap<Entrance, Certificates> = HashMap::new();
         for of in self.gateway.tls.iter().rev() {
-            let certified = self.secrets.get(&of.secret).and_then(|known| known.certified.as_ref()?.as_ref().ok());
-            if let Some(certified) = certified {
-                all.entry(of.entrance).or_default().insert(host_name(&of.host), (of.created, certified.clone()));
+            let known = of.secrets.iter().filter_map(|secret| self.secrets.get(secret)?.certified.as_ref()?.as_ref().ok());
+            if let Some(several) = Several::of(known.cloned().collect()) {
+                all.entry(of.entrance).or_default().insert(host_name(&of.host), (of.created, several));
             }
         }
         all
@@ -605,7 +612,7 @@ fn nobody(owner: &Key) -> UpstreamKey {
     UpstreamKey { place: Place::Service(owner.clone(), PortRef::Number(0)), protocol: None, tls_name: None, trust: None }
 }
 
-fn gateway_rule(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh: &mut Vec<Arc<Upstream>>) -> GatewayRule {
+fn gateway_route(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh: &mut Vec<Arc<Upstream>>) -> Route {
     let mut backend = |key: &UpstreamKey| upstreams.get(key, fresh);
     let backends: Vec<_> = planned
         .backends
@@ -626,7 +633,7 @@ fn gateway_rule(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh
     let mirrors = planned.mirrors.iter().map(mirrored).collect();
     let upstream = backends.iter().find_map(|one| one.to.clone()).unwrap_or_else(|| backend(&nobody(&planned.route)));
     let (actions, clients, without) = (planned.actions.clone(), planned.clients.clone(), planned.kind.without_backend());
-    let route = Route {
+    Route {
         ingress: planned.route.clone(),
         text: "/".to_owned(),
         matcher: planned.matched.matcher.clone(),
@@ -637,15 +644,15 @@ fn gateway_rule(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh
         spare: None,
         canary: None,
         gateway: Some(GatewayRoute { actions, backends, mirrors, clients, without }),
-    };
-    GatewayRule { matched: planned.matched.clone(), route: Arc::new(route) }
+    }
 }
 
 /// What rules of routes have in common with Ingresses.
 fn gateway_policy(actions: &Actions) -> Policy {
     let plain = Policy { ssl_redirect: false, body_size: None, ..Policy::default() };
     Policy {
-        read_timeout: actions.timeout.unwrap_or(plain.read_timeout),
+        connect_timeout: actions.silence.map_or(plain.connect_timeout, |silence| silence.min(plain.connect_timeout)),
+        read_timeout: actions.silence.unwrap_or(plain.read_timeout),
         retry: actions.retry.clone().unwrap_or(plain.retry),
         cors: actions.cors.clone().unwrap_or(plain.cors),
         affinity: actions.session.is_some(),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::Arc;
 
 use crate::patterns::{self, Pattern, beginning, pattern, plain_beginning};
@@ -82,7 +83,8 @@ impl Matcher {
         }
     }
 
-    /// The path after a rewrite of what was matched; `$1` to `$9` are the groups of the pattern.
+    /// The path after a rewrite of what was matched, as requests have it; `$1` to `$9` are the groups of the pattern. A target may have a query of its own;
+    /// what a group has is a part of a path, whatever letters that has.
     pub fn rewrite(&self, target: &str, path: &str) -> String {
         let captures = match self {
             Self::Pattern(pattern) => pattern.captures(path),
@@ -91,18 +93,18 @@ impl Matcher {
         let mut rewritten = String::new();
         let mut rest = target;
         while let Some(at) = rest.find('$') {
-            rewritten.push_str(&rest[..at]);
+            encode(&rest[..at], "?", &mut rewritten);
             rest = &rest[at + 1..];
             match rest.chars().next().and_then(|c| c.to_digit(10)) {
                 Some(group) => {
                     rest = &rest[1..];
                     let text = captures.as_ref().and_then(|captures| captures.get(group as usize));
-                    rewritten.push_str(text.map_or("", |text| text.as_str()));
+                    encode(text.map_or("", |text| text.as_str()), "", &mut rewritten);
                 }
                 None => rewritten.push('$'),
             }
         }
-        rewritten.push_str(rest);
+        encode(rest, "?", &mut rewritten);
         rewritten
     }
 }
@@ -208,6 +210,46 @@ pub fn normalize(path: &str) -> Option<Cow<'_, str>> {
         normal.push('/');
     }
     Some(Cow::Owned(normal))
+}
+
+/// Adds a path that is decoded, as requests have it. Letters that are in `kept` stay what they are.
+fn encode(path: &str, kept: &str, encoded: &mut String) {
+    for byte in path.bytes() {
+        let letter = char::from(byte);
+        if kept.contains(letter) || (byte.is_ascii_graphic() && !b"\"<>\\^`{|}%#?".contains(&byte)) {
+            encoded.push(letter);
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+}
+
+/// A path, perhaps with a query, that was written down as requests have it: what cannot stand in a request is escaped.
+pub fn written(path: &str) -> String {
+    let mut encoded = String::with_capacity(path.len());
+    let is_escaped = |after: &str| after.len() >= 2 && after.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    for (place, part) in path.split('%').enumerate() {
+        if place > 0 {
+            encoded.push_str(if is_escaped(part) { "%" } else { "%25" });
+        }
+        encode(part, "?", &mut encoded);
+    }
+    encoded
+}
+
+/// What follows a prefix, which is normal and without a slash at its end, of a path that it matches: as it was sent where this has the same parts, since what was
+/// escaped means something else to some back ends (`%2F`), else as `normal` has it. What leads above the prefix is never as it was sent.
+pub fn behind(prefix: &str, normal: &str, sent: &str) -> String {
+    let rest = normal.get(prefix.len()..).unwrap_or_default();
+    let end = sent.match_indices('/').nth(prefix.matches('/').count()).map_or(sent.len(), |(at, _)| at);
+    let (before, behind) = sent.split_at(end);
+    let is = |sent: &str, normal: &str| sent == normal || (!sent.is_empty() && normalize(sent).as_deref() == Some(normal));
+    if is(before, prefix) && is(behind, rest) {
+        return behind.to_owned();
+    }
+    let mut encoded = String::with_capacity(rest.len());
+    encode(rest, "", &mut encoded);
+    encoded
 }
 
 fn decode(path: &str) -> Option<String> {
@@ -407,5 +449,40 @@ mod tests {
         check("/%0", None);
         check("/a%00b", None);
         check("/%C3%A9", Some("/é"));
+    }
+
+    #[test]
+    fn what_was_written_down() {
+        let check = |text: &str, expected: &str| assert_eq!(written(text), expected);
+        check("/a/b?c=1", "/a/b?c=1");
+        check("/a%20b/%C3%A9", "/a%20b/%C3%A9");
+        check("/a b/é#", "/a%20b/%C3%A9%23");
+        check("/100%/%zz%", "/100%25/%25zz%25");
+        check("", "");
+    }
+
+    #[test]
+    fn what_follows_a_prefix() {
+        let check = |prefix: &str, sent: &str, expected: &str| {
+            let normal = normalize(sent).unwrap();
+            assert!(Matcher::Prefix(prefix.to_owned()).matches(&normal), "{prefix} {sent}");
+            assert_eq!(behind(prefix, &normal, sent), expected, "{prefix} {sent}");
+        };
+        check("/foo", "/foo/bar", "/bar");
+        check("/foo", "/foo", "");
+        check("/foo", "/foo/", "/");
+        check("", "/", "/");
+        check("", "/a%2Fb", "/a%2Fb");
+        check("/foo", "/foo/api/a%2Fb", "/api/a%2Fb");
+        check("/foo", "/f%6Fo/a%3Fb", "/a%3Fb");
+        check("/a b", "/a%20b/c%20d", "/c%20d");
+        check("/foo", "/foo/x/../y", "/x/../y");
+        // The prefix is not where it seems to be, or what follows leads out of it.
+        check("/foo", "//foo/a%3Fb", "/a%3Fb");
+        check("/foo", "/x/../foo/a", "/a");
+        check("/foo", "/foo/../foo/a%2Fb", "/a/b");
+        check("/foo", "/foo/a/../../foo/b", "/b");
+        check("/foo", "/foo/%2e%2e/foo/b", "/b");
+        check("/foo", "/foo%2Fbar%3F", "/bar%3F");
     }
 }

@@ -197,6 +197,8 @@ pub struct External {
     pub method: Option<http::Method>,
     /// Headers of the answer that back ends get.
     pub response_headers: Vec<HeaderName>,
+    /// Clients get its cookies with every answer, not with those alone that tell of no error.
+    pub always_cookies: bool,
     /// Where who may not pass is sent.
     pub signin: Option<Template>,
     /// The parameter that brings them back.

@@ -38,6 +38,7 @@ use crate::template::{Facts, path_and_query};
 use crate::tunnel;
 use crate::underway::{Place, Underway};
 use choice::Chosen;
+use external::Cookies;
 
 /// What requests are answered with.
 pub(crate) struct Proxy {
@@ -146,7 +147,12 @@ impl Proxy {
         let path = normalize(parts.uri.path()).ok_or(StatusCode::BAD_REQUEST)?.into_owned();
         let origin = Origin::of(peer, &parts.headers, &self.trusted);
         let table = self.table.load();
-        let route = table.route((peer.entrance, peer.tls), &host, &path, &parts).cloned().ok_or(StatusCode::NOT_FOUND)?;
+        let route = table.route((peer.entrance, peer.tls), &host, &path, &parts).cloned();
+        let is_of_ingress = route.as_ref().is_some_and(|route| route.gateway.is_none());
+        if !is_of_ingress && table.is_misdirected(peer.entrance, &peer.named, &host) {
+            return Err(StatusCode::MISDIRECTED_REQUEST);
+        }
+        let route = route.ok_or(StatusCode::NOT_FOUND)?;
         let has_tls = table.has_tls(&host);
         let (shown, over_tls) = (peer.shown.clone(), peer.tls);
         Ok(Visit { parts, route, origin, authority, host, path, shown, over_tls, has_tls })
@@ -176,7 +182,14 @@ impl Proxy {
                 return text(StatusCode::SERVICE_UNAVAILABLE);
             };
             match self.access(&mut visit).await {
-                Ok(()) => self.pass(visit, body, upgrade, Held { _permit: permit, _place: place }).await,
+                Ok(()) => {
+                    let cookies = visit.parts.extensions.remove::<Cookies>();
+                    let mut answer = self.pass(visit, body, upgrade, Held { _permit: permit, _place: place }).await;
+                    if let Some(cookies) = cookies {
+                        cookies.give(&policy.external, &mut answer);
+                    }
+                    answer
+                }
                 Err(refusal) => *refusal,
             }
         };
@@ -283,9 +296,9 @@ impl Proxy {
         if let Some(gateway) = &route.gateway {
             gateway.actions.request.apply(&mut parts.headers);
             if let Some(new) = &gateway.actions.path {
-                redirect::replace(&new.of_path(&route.matcher, path), &mut parts.uri);
+                redirect::replace(&new.of_path(&route.matcher, path, parts.uri.path()), &mut parts.uri);
             }
-            host = gateway.actions.host.clone().unwrap_or(host);
+            host = gateway.actions.host.as_ref().or(gateway.actions.request.host()).cloned().unwrap_or(host);
         }
         let parts = std::mem::replace(parts, Request::new(()).into_parts().0);
         let mut outgoing = Outgoing { parts, body, progress, host };
@@ -294,6 +307,7 @@ impl Proxy {
         }
         if let Some(changes) = changes {
             changes.request.apply(&mut outgoing.parts.headers);
+            outgoing.host = changes.request.host().cloned().unwrap_or(outgoing.host);
         }
         outgoing
     }

@@ -9,6 +9,7 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -96,8 +97,8 @@ pub struct Options {
     pub at_once: Option<usize>,
     /// Who may be asked for certificates by ACME.
     pub acme_issuers: Issuers,
-    /// Authorities by which ACME servers are trusted beside the machine's own, PEM.
-    pub acme_roots: Option<String>,
+    /// A file (PEM) with authorities by which ACME servers are trusted beside the machine's own; it is read whenever one is asked.
+    pub acme_authorities: Option<PathBuf>,
 }
 
 /// Ingress cannot start.
@@ -183,11 +184,9 @@ impl Service {
         let (wanted, wants) = watch::channel(false);
         let (certificates, orders) = watch::channel(Arc::default());
         let recorder = Recorder::new(options.client.clone(), "knarr-ingress", "", &tasks);
-        let roots = options.acme_roots.as_deref();
-        match Keeper::new(options.client.clone(), roots, challenges, recorder.clone(), tasks.clone()) {
-            Ok(keeper) => tasks.spawn_until_cancelled("certificates by ACME", OnFailure::Log, keeper.keep(orders)),
-            Err(error) => tracing::error!(%error, "no certificates can be issued"),
-        }
+        let authorities = options.acme_authorities.clone();
+        let keeper = Keeper::new(options.client.clone(), authorities, challenges, recorder.clone(), tasks.clone());
+        tasks.spawn_until_cancelled("certificates by ACME", OnFailure::Log, keeper.keep(orders));
         let shared = ports::Shared {
             table: table.clone(),
             front: front.clone(),

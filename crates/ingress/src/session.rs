@@ -20,6 +20,9 @@ pub struct Session {
     pub upstream: u64,
 }
 
+/// The last second that an HTTP date can say (RFC 9110, 5.6.7): the end of the year 9999.
+const LAST: Duration = Duration::from_secs(253_402_300_799);
+
 impl Session {
     /// The session of a request: that of the first cookie which is one.
     pub fn of(policy: &Cookie, headers: &HeaderMap) -> Option<Self> {
@@ -41,7 +44,8 @@ impl Session {
             let _ = write!(text, "; Domain={domain}");
         }
         if let Some(seconds) = policy.expires {
-            let at = now.checked_add(Duration::from_secs(seconds))?;
+            let last = SystemTime::UNIX_EPOCH + LAST;
+            let at = now.checked_add(Duration::from_secs(seconds)).map_or(last, |at| at.min(last));
             let _ = write!(text, "; Expires={}", httpdate::HttpDate::from(at));
         }
         if let Some(seconds) = policy.max_age {
@@ -90,6 +94,10 @@ mod tests {
         let value = "route=00000000000000ab|0000000000000002";
         let rest = "Path=/; Domain=a.example; Expires=Thu, 01 Jan 1970 00:01:00 GMT; Max-Age=60; HttpOnly; SameSite=Lax";
         check(&full, true, &format!("{value}; {rest}"));
+        for ages in [LAST.as_secs() + 1, u64::MAX] {
+            let full = Cookie { expires: Some(ages), ..Cookie::default() };
+            check(&full, false, &format!("{base}; Expires=Fri, 31 Dec 9999 23:59:59 GMT; HttpOnly"));
+        }
     }
 
     #[test]

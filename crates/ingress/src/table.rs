@@ -1,5 +1,6 @@
 //! The routing table: an immutable snapshot that every request looks into.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -9,14 +10,16 @@ use http::request::Parts;
 use rustls::sign::CertifiedKey;
 
 use crate::gateway::actions::Actions;
+use crate::gateway::attach::Closeness;
 use crate::gateway::frontend::Clients;
-use crate::gateway::rules::Matched;
+use crate::gateway::rules::{Matched, Rank};
 use crate::gateway::streams::{Carries, Port};
 use crate::gateway::{Backend, Door, Entrance};
 use crate::live::Live;
 use crate::paths::{Matcher, Paths};
 use crate::policy::Policy;
 use crate::session::Session;
+use crate::several::Several;
 use crate::upstream::Upstream;
 
 /// Where a request leads, and what holds on the way.
@@ -112,19 +115,23 @@ pub struct Mirrored {
 /// One match of a rule of an HTTPRoute, and where it leads.
 #[derive(Debug)]
 pub struct GatewayRule {
+    /// The number of the listener that has it.
+    pub listener: usize,
     /// What requests are like.
     pub matched: Matched,
     /// Where they go.
     pub route: Arc<Route>,
 }
 
-/// The rules of routes where connections come, by door and by host; of one host the first that matches counts.
+/// The rules of routes where connections come, by door and by host, those of a host in [`GatewayRule::order`].
 #[derive(Debug, Default)]
 pub struct GatewayRoutes {
     /// Those over plain HTTP, those over TLS, those of TLS that is passed through, and those of what TLS that ends here carries.
     pub(crate) hosts: [HashMap<String, Vec<GatewayRule>>; 4],
     /// Hosts for which TLS ends here, whether or not a rule has them.
     pub(crate) ends_here: HashSet<String>,
+    /// Hosts of listeners over TLS, whether it ends here or not.
+    pub(crate) over_tls: HashSet<String>,
     /// Hosts whose clients are asked for certificates.
     pub(crate) asks: HashSet<String>,
 }
@@ -138,12 +145,27 @@ impl GatewayRoutes {
     fn of(&self, door: Door, name: &str) -> Option<&[GatewayRule]> {
         self.hosts[door as usize].get(name).map(Vec::as_slice)
     }
+
+    /// The host of the listeners over TLS that name another one most closely.
+    fn listener<'n>(&self, host: &'n str) -> Option<&'n str> {
+        levels(host).map(|(name, _)| name).find(|name| self.over_tls.contains(*name))
+    }
 }
 
-/// The first rule that matches.
+impl GatewayRule {
+    /// The order in which [`first`] wants the rules of a host.
+    pub(crate) fn order(&self) -> (usize, Reverse<Closeness>, &Rank) {
+        (self.listener, Reverse(self.matched.closeness), &self.matched.rank)
+    }
+}
+
+/// The rule that comes first of those that match. Of one listener the routes that name the host most closely come first, whatever their paths are; listeners of several
+/// Gateways share a host by its paths, and nobody gets more of it there by naming it more closely.
 fn first<'r>(rules: &'r [GatewayRule], path: &str, parts: &Parts) -> Option<&'r Arc<Route>> {
     let matches = |rule: &&GatewayRule| rule.matched.matcher.matches(path) && rule.matched.conditions.hold(parts);
-    rules.iter().find(matches).map(|rule| &rule.route)
+    let of_listeners = rules.chunk_by(|one, next| one.listener == next.listener);
+    let found = of_listeners.filter_map(|rules| rules.iter().find(matches)).min_by_key(|rule| &rule.matched.rank);
+    found.map(|rule| &rule.route)
 }
 
 /// What an Ingress that is too large has of a host. Its paths are not known one by one, so it has all that begin like them and are no longer
@@ -206,7 +228,7 @@ pub struct HostTls {
 }
 
 /// Certificates of listeners by host, with the seconds of the creation of those that have them.
-pub type Certificates = HashMap<String, (i64, Arc<CertifiedKey>)>;
+pub type Certificates = HashMap<String, (i64, Several)>;
 
 /// Everything by host, named as in [`crate::compile::host_name`]. Cloning copies one pointer for each host.
 #[derive(Clone, Debug, Default)]
@@ -266,15 +288,33 @@ impl Table {
         by_path.or_else(|| hosts.iter().flatten().find_map(|routes| routes.default.as_ref()))
     }
 
-    /// What a handshake for this name shows; none when the fallback certificate has to do.
-    pub fn certificate(&self, entrance: Entrance, name: &str) -> Option<Arc<CertifiedKey>> {
+    /// What a handshake for this name shows to a client; none when the fallback certificate has to do.
+    pub fn certificate(
+        &self,
+        entrance: Entrance,
+        name: &str,
+        can_verify: &dyn Fn(&CertifiedKey) -> bool,
+    ) -> Option<Arc<CertifiedKey>> {
         let of_gateways = self.gateway_tls.get(&entrance);
         // Of one name the older certificate is shown: nobody has another's clients turn away by a later one.
-        candidates(name).into_iter().flatten().find_map(|name| {
-            let of_ingress = self.tls.get(name).and_then(|tls| tls.certified.as_ref()).filter(|_| entrance == Entrance::Ingress);
-            let both = of_ingress.into_iter().chain(of_gateways.and_then(|all| all.get(name)));
-            both.min_by_key(|(created, _)| *created).map(|(_, certified)| certified.clone())
+        levels(name).find_map(|(level, is_of_ingress)| {
+            let of_ingress = self.tls.get(level).filter(|_| is_of_ingress && entrance == Entrance::Ingress);
+            let of_ingress = of_ingress.and_then(|tls| tls.certified.as_ref());
+            match (of_ingress, of_gateways.and_then(|all| all.get(level))) {
+                (Some((created, certified)), of_gateway) if of_gateway.is_none_or(|(other, _)| created <= other) => {
+                    Some(certified.clone())
+                }
+                (_, of_gateway) => of_gateway.map(|(_, several)| several.choose(name, can_verify)),
+            }
         })
+    }
+
+    /// Whether a request for a host came over a connection whose client has `named` a host of another listener: it takes one connection for all names of a certificate.
+    /// "If another Listener has an exact match or more specific wildcard entry, the Gateway SHOULD return a 421", and so where the connection's listener is not for the
+    /// host at all (Listener, hostname). Who has named no host of a listener has come to none, and asks as before.
+    pub fn is_misdirected(&self, entrance: Entrance, named: &str, host: &str) -> bool {
+        let Some(gateway) = self.gateway.get(&entrance).filter(|_| !named.is_empty()) else { return false };
+        gateway.listener(named).zip(gateway.listener(host)).is_some_and(|(one, other)| one != other)
     }
 
     /// What a port of TCP is for; none where no listener has it.

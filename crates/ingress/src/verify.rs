@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use base::tls::Own;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -53,13 +54,13 @@ impl Trust {
     /// # Errors
     /// The bundle has no certificate that can be used.
     pub fn of(verify: Verify) -> Result<Self, base::tls::Error> {
-        let roots = match &verify.roots {
-            Roots::Bundle(bundle) => base::tls::roots(bundle)?,
-            Roots::System => SYSTEM.clone(),
+        let (roots, own) = match &verify.roots {
+            Roots::Bundle(bundle) => (base::tls::roots(bundle)?, Own::of(bundle)),
+            Roots::System => (SYSTEM.clone(), Own::default()),
         };
         let provider = ring::default_provider();
         let builder = ClientConfig::builder_with_provider(Arc::new(provider.clone())).with_safe_default_protocol_versions()?;
-        let verifier = Verifier { roots, names: verify.names.clone(), provider };
+        let verifier = Verifier { roots, own, names: verify.names.clone(), provider };
         let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
         let with = |protocols: &[&[u8]]| {
             let mut config = config.clone();
@@ -103,6 +104,8 @@ impl PartialOrd for Trust {
 #[derive(Debug)]
 struct Verifier {
     roots: RootCertStore,
+    /// Back ends that are their own authorities.
+    own: Own,
     names: Vec<Name>,
     provider: CryptoProvider,
 }
@@ -138,7 +141,10 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let parsed = ParsedCertificate::try_from(leaf)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        let signed = verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms);
+        if signed.is_err() && !self.own.has(leaf, now)? {
+            signed?;
+        }
         let named = self.is_named(leaf, &parsed, sent);
         named.then(ServerCertVerified::assertion).ok_or(CertificateError::NotValidForName.into())
     }
@@ -181,7 +187,7 @@ mod tests {
     }
 
     fn passes(chain: &[CertificateDer<'static>], roots: RootCertStore, names: &[Name], sent: &str, expected: bool) {
-        let verifier = Verifier { roots, names: names.to_vec(), provider: ring::default_provider() };
+        let verifier = Verifier { roots, own: Own::default(), names: names.to_vec(), provider: ring::default_provider() };
         let sent = ServerName::try_from(sent.to_owned()).unwrap();
         let found = verifier.verify_server_cert(&chain[0], &chain[1..], &sent, &[], UnixTime::now());
         assert_eq!(found.is_ok(), expected, "{names:?} {sent:?} {found:?}");

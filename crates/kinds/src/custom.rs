@@ -11,7 +11,7 @@ use std::sync::Arc;
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::table::ColumnDefinition;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use structural::{JsonPath, Structural};
 
 pub use acceptance::{accept, conditions, finish, has_its_names, is_accepted, is_kept, set_terminating};
@@ -21,7 +21,6 @@ pub use version::{CustomVersion, DefinitionError, version_priority, versions};
 
 use crate::def::{KindDef, Names};
 use crate::strategy::{Fields, Strategy};
-use crate::sub::ScalePaths;
 
 /// One version of a custom resource.
 pub struct CustomKind {
@@ -33,24 +32,55 @@ pub struct CustomKind {
 }
 
 impl CustomKind {
-    /// Counts are small enough, and not negative (upstream: `registry/customresource/validator.go`).
-    fn validate_scale(&self, object: &Value, paths: &ScalePaths, errors: &mut Errors) {
-        for pointer in [&paths.replicas, &paths.status_replicas] {
-            let Some(count) = object.pointer(pointer).and_then(Value::as_i64) else { continue };
-            let path = Path::new(&pointer.trim_start_matches('/').replace('/', "."));
-            if count < 0 {
-                errors.push(Error::invalid(&path, count, "should be a non-negative integer"));
-            } else if count > i64::from(i32::MAX) {
-                errors.push(Error::invalid(&path, count, format!("should be less than or equal to {}", i32::MAX)));
-            }
+    /// What the scale sub-resource reads is what it can show (upstream: `registry/customresource/validator.go`). A write of the status is asked of its
+    /// own part alone.
+    fn validate_scale(&self, object: &Value, is_status: bool, errors: &mut Errors) {
+        let Some(paths) = self.def.scale() else { return };
+        if !is_status {
+            validate_count(object, &paths.replicas, errors);
+        }
+        validate_count(object, &paths.status_replicas, errors);
+        if let Some(pointer) = &paths.selector
+            && let Some(other) = object.pointer(pointer).filter(|selector| !selector.is_string())
+        {
+            refuse_type(pointer, other, json!(""), "string", errors);
         }
     }
+}
 
-    fn validate_common(&self, object: &Value, errors: &mut Errors) {
-        if let Some(paths) = self.def.scale() {
-            self.validate_scale(object, paths, errors);
+/// A count of pods is a small number, and not negative.
+fn validate_count(object: &Value, pointer: &str, errors: &mut Errors) {
+    let Some(value) = object.pointer(pointer).filter(|_| !pointer.is_empty()) else { return };
+    let path = Path::new(&written(pointer));
+    match value.as_i64() {
+        None => refuse_type(pointer, value, json!(0), "int64", errors),
+        Some(count) if count < 0 => errors.push(Error::invalid(&path, count, "should be a non-negative integer")),
+        Some(count) if count > i64::from(i32::MAX) => {
+            errors.push(Error::invalid(&path, count, format!("should be less than or equal to {}", i32::MAX)));
         }
+        Some(_) => {}
     }
+}
+
+/// What of another type stands where a sub-resource reads, in the words of `unstructured.NestedInt64`.
+fn refuse_type(pointer: &str, found: &Value, shown: Value, wanted: &str, errors: &mut Errors) {
+    let (text, kind) = match found {
+        Value::Null => ("<nil>".to_owned(), "<nil>"),
+        Value::Bool(value) => (value.to_string(), "bool"),
+        Value::Number(value) if value.is_f64() => (value.to_string(), "float64"),
+        Value::Number(value) => (value.to_string(), "int64"),
+        Value::String(text) => (text.clone(), "string"),
+        Value::Array(_) => (found.to_string(), "[]interface {}"),
+        Value::Object(_) => (found.to_string(), "map[string]interface {}"),
+    };
+    let path = written(pointer);
+    let detail = format!("{path} accessor error: {text} is of the type {kind}, expected {wanted}");
+    errors.push(Error::invalid(&Path::new(&path), shown, detail));
+}
+
+/// A path as definitions write it.
+fn written(pointer: &str) -> String {
+    pointer.replace('/', ".").replace("~1", "/").replace("~0", "~")
 }
 
 impl Strategy for CustomKind {
@@ -72,19 +102,24 @@ impl Strategy for CustomKind {
 
     fn validate(&self, object: &Value, _: &mut Vec<String>) -> Errors {
         let mut errors = self.schema.validate(object);
-        self.validate_common(object, &mut errors);
+        self.validate_scale(object, false, &mut errors);
         errors
     }
 
     fn validate_update(&self, object: &Value, old: &Value, _: &mut Vec<String>) -> Errors {
         let mut errors = self.schema.validate_update(object, old);
-        self.validate_common(object, &mut errors);
+        self.validate_scale(object, false, &mut errors);
         errors
     }
 
     fn validate_sub(&self, sub: &str, object: &Value, old: &Value, _: &mut Vec<String>) -> Errors {
         let is_status = self.def.subresource(sub).is_some_and(|sub| matches!(sub.behaviour, crate::Behaviour::Status));
-        if is_status { self.schema.validate_field("status", object, old) } else { self.schema.validate_update(object, old) }
+        let mut errors = match is_status {
+            true => self.schema.validate_field("status", object, old),
+            false => self.schema.validate_update(object, old),
+        };
+        self.validate_scale(object, is_status, &mut errors);
+        errors
     }
 
     fn selectable(&self) -> &Names {

@@ -93,3 +93,6 @@ pub static KINDS: &[&dyn Strategy] = &[
     kind::<storage::v1::VolumeAttachment>(),
     kind::<storage::v1::VolumeAttributesClass>(),
 ];
+
+#[cfg(test)]
+mod tests;

@@ -44,9 +44,20 @@ impl Allocation {
         Self { pod: pod.spec.as_ref().and_then(|spec| spec.resources.clone()), containers }
     }
 
-    /// What a pod has that ran before this kubelet started: `running` has the texts of [`RESOURCES`] by container.
+    /// What a pod has that ran before this kubelet started: `running` has the texts of [`RESOURCES`] by container. What it has as a whole is
+    /// what the kubelet before has told of it, and so are the requests of containers that were never made; limits are told of none of these.
     pub fn found<'a>(pod: &Pod, running: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut allocation = Self::wanted(pod);
+        let told = pod.status.as_ref().and_then(|status| status.resources.clone());
+        allocation.pod = allocation.pod.map(|wanted| told.unwrap_or(wanted));
+        let told = pod.status.iter().flat_map(|status| [&status.init_container_statuses, &status.container_statuses]);
+        for one in told.flatten().flatten() {
+            if let (Some(known), Some(told)) = (allocation.containers.get_mut(&one.name), &one.allocated_resources)
+                && known.as_ref().and_then(|known| known.requests.as_ref()) != Some(told)
+            {
+                known.get_or_insert_default().requests = Some(told.clone());
+            }
+        }
         for (name, text) in running {
             let known = allocation.containers.get_mut(name);
             if let (Some(known), Ok(resources)) = (known, ResourceRequirements::from_json(text.as_bytes()))

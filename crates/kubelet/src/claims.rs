@@ -4,13 +4,19 @@
 //! | module | what |
 //! |---|---|
 //! | [`prepare`] | a pod's claims are prepared, and given back when it has ended |
+//! | [`instances`] | the plugins of drivers: which one serves, and since when none does |
+//! | [`connection`] | whether a plugin is there |
 //! | [`health`] | how devices are, as drivers say |
 //! | [`records`] | what was begun with which driver, on disk before it is begun |
+//! | [`resources`] | what a container has by claims, for monitors |
 //! | [`slices`] | those of a driver go with it |
 
+pub mod connection;
 pub mod health;
+mod instances;
 pub mod prepare;
 mod records;
+mod resources;
 pub mod slices;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,9 +25,11 @@ use std::sync::Arc;
 
 use csi::dra::Plugin;
 use health::Findings;
+use instances::Instances;
 use parking_lot::Mutex;
 use records::Record;
 use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::time::Instant;
 
 type Locks = HashMap<String, Arc<tokio::sync::Mutex<()>>>;
 
@@ -29,8 +37,7 @@ type Locks = HashMap<String, Arc<tokio::sync::Mutex<()>>>;
 #[derive(Default)]
 pub struct Claims {
     directory: PathBuf,
-    /// Drivers by name, each with the number of its socket: the next one has another.
-    drivers: Mutex<BTreeMap<String, (Plugin, u64)>>,
+    instances: Mutex<Instances>,
     /// By the claim's uid.
     records: Mutex<BTreeMap<String, Record>>,
     /// What this process had prepared, by the claim's uid and the driver. What a record says is from before a restart of the machine perhaps,
@@ -53,20 +60,24 @@ impl Claims {
         Self { directory, records: Mutex::new(records), ..Self::default() }
     }
 
-    /// A driver has made itself known.
-    pub fn insert(&self, name: &str, plugin: Plugin, socket: u64) {
-        self.drivers.lock().insert(name.to_owned(), (plugin, socket));
+    /// A plugin of a driver has made itself known. Whether it is to be seen from now on whether the driver is away for long.
+    #[must_use]
+    pub fn insert(&self, driver: &str, plugin: Plugin, socket: u64) -> bool {
+        self.instances.lock().insert(driver, plugin, socket, Instant::now())
     }
 
-    /// Forgets a driver, unless another one has taken its name meanwhile. Whether it is gone.
-    pub fn remove(&self, name: &str, socket: u64) -> bool {
-        let mut drivers = self.drivers.lock();
-        let same = drivers.get(name).is_some_and(|(_, number)| *number == socket);
-        if same {
-            drivers.remove(name);
-            self.forget_findings(name);
-        }
-        same
+    /// A plugin of a driver is there, or is there no more. Whether it is to be seen from now on whether the driver is away for long.
+    #[must_use]
+    fn connected(&self, driver: &str, socket: u64, is_connected: bool) -> bool {
+        self.instances.lock().connected(driver, socket, is_connected, Instant::now())
+    }
+
+    /// Forgets a plugin of a driver. Whether it is to be seen from now on whether the driver is away for long.
+    #[must_use]
+    pub fn remove(&self, driver: &str, socket: u64) -> bool {
+        let is_away = self.instances.lock().remove(driver, socket, Instant::now());
+        self.forget_findings(driver, socket);
+        is_away
     }
 
     /// Changes with what drivers say of their devices.
@@ -75,8 +86,7 @@ impl Claims {
     }
 
     fn driver(&self, name: &str) -> Result<Plugin, String> {
-        let driver = self.drivers.lock().get(name).map(|(plugin, _)| plugin.clone());
-        driver.ok_or_else(|| format!("DRA driver {name} is not registered"))
+        self.instances.lock().serving(name).ok_or_else(|| format!("DRA driver {name} is not registered"))
     }
 
     /// Waits until nobody else is at work on a claim.

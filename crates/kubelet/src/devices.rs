@@ -113,10 +113,45 @@ impl Devices {
         held.map(|(resource, held)| (resource.to_owned(), held.devices.clone())).collect()
     }
 
+    /// A plugin is about to be followed, in the place of the one before it: gives its number. In one step, or the older of two that register at once
+    /// could end the newer.
+    fn expect(&self, name: &str, token: CancellationToken) -> Result<u64, inventory::TooMany> {
+        let mut followed = self.followed.lock();
+        let serial = self.inventory.lock().expect(name)?;
+        if let Some((_, before)) = followed.insert(name.to_owned(), (serial, token)) {
+            before.cancel();
+        }
+        Ok(serial)
+    }
+
     /// Writes down who has which devices.
     async fn save(&self) -> io::Result<()> {
         let _one = self.writing.lock().await;
         let (directory, bytes) = (self.directory.clone(), records::encode(&self.inventory.lock())?);
         tokio::task::spawn_blocking(move || records::write(&directory, &bytes)).await.map_err(io::Error::other)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A plugin that registers at both sockets, or twice, and whoever is the last.
+    #[test]
+    fn the_last_plugin_that_registers_is_followed() {
+        let devices = Devices::default();
+        let expect = || {
+            let token = CancellationToken::new();
+            (devices.expect("example.com/berth", token.clone()).unwrap(), token)
+        };
+        let all: Vec<(u64, CancellationToken)> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..64).map(|_| scope.spawn(expect)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let last = all.iter().map(|(serial, _)| *serial).max().unwrap();
+        let left: Vec<u64> = all.iter().filter(|(_, token)| !token.is_cancelled()).map(|(serial, _)| *serial).collect();
+        assert_eq!(left, [last]);
+        assert_eq!(devices.followed.lock()["example.com/berth"].0, last);
     }
 }

@@ -20,4 +20,4 @@ pub mod signal;
 pub mod threshold;
 
 pub use signal::{Condition, Signal};
-pub use threshold::{Settings, SettingsError, Texts, Threshold};
+pub use threshold::{Fault, Settings, SettingsError, Texts, Threshold};

@@ -76,25 +76,8 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 
 /// `key="value"` lines, sorted, values quoted as in Go.
 fn map_text(map: &Option<BTreeMap<String, String>>) -> String {
-    let lines = map.iter().flatten().map(|(key, value)| format!("{key}={}", quote(value)));
+    let lines = map.iter().flatten().map(|(key, value)| format!("{key}={}", apimachinery::text::quote(value)));
     lines.collect::<Vec<_>>().join("\n")
-}
-
-fn quote(value: &str) -> String {
-    let mut out = String::from("\"");
-    for c in value.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            '\r' => out.push_str("\\r"),
-            c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 /// The value of a `resourceFieldRef`; `asking` is the container that asks, none in a volume.

@@ -63,10 +63,14 @@ enum Asked {
 async fn get(action: &HTTPGetAction, container: &Container, ip: Option<IpAddr>, limit: Duration) -> Result<Asked, String> {
     let (get, begun) = (Get::new(action, container, ip, Purpose::Hook)?, Instant::now());
     match get.send(limit).await {
-        Ok(_) => Ok(Asked::AsItSays),
+        // Nothing of the answer is read.
+        Ok(_) | Err(http::Error::Body(_)) => Ok(Asked::AsItSays),
         Err(http::Error::Plain(_)) => {
             let answer = get.by_http()?.send(limit.saturating_sub(begun.elapsed())).await;
-            answer.map(|_| Asked::ByHttp(get.authority().to_owned())).map_err(|error| error.to_string())
+            match answer {
+                Ok(_) | Err(http::Error::Body(_)) => Ok(Asked::ByHttp(get.authority().to_owned())),
+                Err(error) => Err(error.to_string()),
+            }
         }
         Err(error) => Err(error.to_string()),
     }

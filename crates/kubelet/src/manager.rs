@@ -1,5 +1,6 @@
 //! Gives every pod of this node its task, and tells the tasks of changes.
 
+mod asking;
 mod inventory;
 mod room;
 mod task;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use asking::{Asking, Undecided};
 use base::tasks::OnFailure;
 use client::events::Type;
 use client::{Change, Changes, Key};
@@ -17,14 +19,14 @@ use futures::StreamExt;
 use inventory::inventory;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
+use room::Admission;
 use task::Task;
-use tokio::sync::{Notify, mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admission;
 use crate::allocation::{self, Allocation, Pending, RESOURCES};
 use crate::context::Context;
-use crate::eviction::requests::{Request, cancelled};
+use crate::eviction::requests::{End, Request};
 use crate::pod::cleanup;
 use crate::pod::found::{Found, ended};
 use crate::pod::report::Shown;
@@ -61,6 +63,8 @@ struct Handle {
     allocation: Allocation,
     /// The newest object, while it asks for something else.
     waiting: Option<Arc<Pod>>,
+    /// What its admission waits for, while only the API can say whether the pod may run here.
+    undecided: Option<Undecided>,
 }
 
 impl Handle {
@@ -68,8 +72,8 @@ impl Handle {
     fn counts(&self) -> bool {
         let desired = self.desired.borrow();
         // Of what has ended the API may not know yet: a full disk takes no status.
-        let is_left = !desired.settled.is_cancelled() && !desired.pod.status.as_ref().is_some_and(ended);
-        self.rejected.is_none() && !desired.removed && is_left
+        let is_left = !desired.end.settled.is_cancelled() && !desired.pod.status.as_ref().is_some_and(ended);
+        self.rejected.is_none() && self.undecided.is_none() && !desired.removed && is_left
     }
 
     /// Tells the pod's task of a newer object, as this node runs it.
@@ -110,8 +114,7 @@ pub struct Manager {
     found: HashMap<String, Found>,
     finished: Arc<Finished>,
     nodes: client::Informer<Node>,
-    /// The Node object as the API has shown it when the informer's seemed to be too old.
-    asked_for: Option<Arc<Node>>,
+    asking: Asking,
     /// CPU requests of the burstable pods.
     burstable: watch::Sender<i64>,
     /// What others ask.
@@ -140,9 +143,9 @@ impl Manager {
     /// For this kubelet.
     pub fn new(cx: Arc<Context>, requests: mpsc::Receiver<Request>) -> Self {
         let nodes = cx.options.informers.of_selected(&format!("metadata.name={}", cx.options.node_name));
-        let (handles, uids, found, finished, asked_for) = Default::default();
+        let (handles, uids, found, finished, asking) = Default::default();
         let statics = Running { wanted: cx.statics.subscribe(), uids: HashMap::new(), mirrors: HashMap::new() };
-        Self { cx, handles, uids, found, finished, nodes, asked_for, burstable: watch::Sender::new(0), requests, statics }
+        Self { cx, handles, uids, found, finished, nodes, asking, burstable: watch::Sender::new(0), requests, statics }
     }
 
     /// The Node object.
@@ -181,17 +184,18 @@ impl Manager {
                 () = tokio::time::sleep_until(patience), if stage == Stage::Waits => {
                     tracing::warn!("the server does not answer: static pods start with what this node knows");
                     stage = Stage::Alone;
-                    self.sync_statics().await;
+                    self.sync_statics();
                 }
-                change = changes.next(), if stage == Stage::Knows => self.changed(change).await,
+                change = changes.next(), if stage == Stage::Knows => self.changed(change),
                 Some(event) = events.next() => {
                     if let Some(handle) = self.handles.get(&event.pod_uid) {
                         handle.runtime_changed.notify_one();
                     }
                 }
-                () = async { self.finished.notify.notified().await } => self.reap().await,
+                () = async { self.finished.notify.notified().await } => self.reap(),
+                told = self.asking.told() => self.node_told(told),
                 Some(request) = self.requests.recv() => self.answer(request),
-                Ok(()) = self.statics.wanted.changed(), if stage != Stage::Waits => self.sync_statics().await,
+                Ok(()) = self.statics.wanted.changed(), if stage != Stage::Waits => self.sync_statics(),
             }
         }
     }
@@ -205,9 +209,9 @@ impl Manager {
         // Pods are admitted in the order of their creation.
         first.sort_by_key(|change| change.new.as_ref().and_then(|pod| pod.metadata.creation_timestamp.clone()));
         for change in first {
-            self.changed(change).await;
+            self.changed(change);
         }
-        self.sync_statics().await;
+        self.sync_statics();
         self.remove_orphans();
     }
 
@@ -232,11 +236,11 @@ impl Manager {
         }
     }
 
-    /// Begins the end of a pod. What is returned is cancelled when nothing of it is left.
-    fn evict(&self, uid: &str, evicted: Evicted) -> CancellationToken {
-        let Some(handle) = self.handles.get(uid) else { return cancelled() };
+    /// Begins the end of a pod, of which what is returned tells.
+    fn evict(&self, uid: &str, evicted: Evicted) -> End {
+        let Some(handle) = self.handles.get(uid) else { return End::over() };
         handle.desired.send_modify(|desired| desired.evicted = Evicted::merge(desired.evicted.take(), Some(evicted)));
-        handle.desired.borrow().settled.clone()
+        handle.desired.borrow().end.clone()
     }
 
     /// Tells of the requests that count now.
@@ -258,6 +262,10 @@ impl Manager {
     /// Hands a newer object on to its task, and decides on what it asks for beyond what the pod has.
     fn update(&mut self, pod: Arc<Pod>) {
         let Some(handle) = self.handles.get_mut(uid(&pod)) else { return };
+        if handle.undecided.is_some() {
+            // It has nothing yet, and is decided on as it is then.
+            return self.grant(&pod);
+        }
         // Most changes are of the status, and ask for nothing else than before.
         if handle.waiting.is_none() && handle.desired.borrow().pod.spec == pod.spec {
             return handle.send_as_is(pod, None);
@@ -313,7 +321,7 @@ impl Manager {
     }
 
     /// Begins static pods that are new, and ends those that are gone. One with another text waits for the end of the one before.
-    async fn sync_statics(&mut self) {
+    fn sync_statics(&mut self) {
         let wanted = self.statics.wanted.borrow_and_update().clone().unwrap_or_default();
         for (key, known) in &self.statics.uids {
             if wanted.get(key).is_none_or(|pod| uid(pod) != known) {
@@ -331,7 +339,7 @@ impl Manager {
                 if let Some(status) = mirror.as_ref().and_then(|mirror| mirror.status.clone()).filter(statics::goes_on) {
                     Arc::make_mut(&mut begun).status = Some(status);
                 }
-                self.begin(begun, Shown::Mirror(mirror)).await;
+                self.begin(begun, Shown::Mirror(mirror));
             }
         }
         self.cx.statics.set_running(&self.statics.uids);
@@ -354,7 +362,7 @@ impl Manager {
         };
     }
 
-    async fn changed(&mut self, change: Change<Pod>) {
+    fn changed(&mut self, change: Change<Pod>) {
         if change.object().is_some_and(|pod| statics::mirrored(pod).is_some()) {
             return self.mirror_changed(change.key, change.new);
         }
@@ -376,50 +384,60 @@ impl Manager {
             Some(_) => self.update(pod),
             None => {
                 self.uids.insert(key, uid(&pod).to_owned());
-                self.begin(pod, Shown::Itself).await;
+                self.begin(pod, Shown::Itself);
             }
         }
     }
 
-    async fn begin(&mut self, pod: Arc<Pod>, shown: Shown) {
+    fn begin(&mut self, pod: Arc<Pod>, shown: Shown) {
         let found = self.found.remove(uid(&pod)).unwrap_or_default();
-        let admission = self.admission(&pod, &found).await;
+        let admission = self.admission(&pod, &found);
         let mut made: Vec<_> = found.containers.iter().collect();
         made.sort_by_key(|container| container.attempt);
         let records = made.iter().filter_map(|c| Some((c.name.as_str(), c.annotations.get(RESOURCES)?.as_str())));
         let allocation = Allocation::found(&pod, records);
         let given = allocation.apply(&pod);
         let waiting = (allocation != Allocation::wanted(&pod)).then_some(pod);
-        let (task, name) = self.add(given, allocation, waiting, shown, admission.as_ref().err().cloned());
+        let (task, name) = self.add(given, allocation, waiting, shown, admission);
         self.cx.tasks.spawn(name, OnFailure::Log, async move {
-            task.run(found, admission).await;
+            task.run(found).await;
             Ok::<_, Infallible>(())
         });
     }
 
-    /// A handle of the pod, which is here from now on, and its task with a name.
+    /// A handle of the pod, which is here from now on, and its task with a name. Without an admission the API is asked.
     fn add(
         &mut self,
         pod: Arc<Pod>,
         allocation: Allocation,
         waiting: Option<Arc<Pod>>,
         shown: Shown,
-        rejected: Option<Rejection>,
+        admission: Option<Admission>,
     ) -> (Task, String) {
         let (uid, model) = (uid(&pod).to_owned(), Model::new(pod.clone()));
-        let settled = CancellationToken::new();
-        let desired = Desired { pod, removed: false, pending: None, evicted: None, shown, settled };
+        let desired = Desired { pod, removed: false, pending: None, evicted: None, shown, end: End::default() };
         let (desired, receiver) = watch::channel(desired);
         let runtime_changed = Arc::new(Notify::new());
         let (burstable, name) = (qos::burstable_milli(&model), format!("pod {}", model.title()));
         let end = TellEnd(self.finished.clone(), uid.clone());
-        let task = Task { cx: self.cx.clone(), desired: receiver, runtime_changed: runtime_changed.clone(), model, _end: end };
-        self.handles.insert(uid, Handle { desired, runtime_changed, rejected, burstable, allocation, waiting });
+        let (decision, decided) = oneshot::channel();
+        let rejected = admission.as_ref().and_then(|admission| admission.as_ref().err().cloned());
+        let undecided = match admission {
+            Some(admission) => {
+                // The task has the other end.
+                let _ = decision.send(admission);
+                None
+            }
+            None => Some(self.doubt(decision)),
+        };
+        let (cx, changed) = (self.cx.clone(), runtime_changed.clone());
+        let task = Task { cx, desired: receiver, runtime_changed: changed, model, admission: decided, _end: end };
+        self.handles.insert(uid, Handle { desired, runtime_changed, rejected, burstable, allocation, waiting, undecided });
         (task, name)
     }
 
     /// Forgets tasks that have done their work, and begins those anew that have not.
-    async fn reap(&mut self) {
+    fn reap(&mut self) {
         let ended = std::mem::take(&mut *self.finished.uids.lock());
         for uid in ended {
             let Some(handle) = self.handles.remove(&uid) else { continue };
@@ -430,21 +448,22 @@ impl Manager {
             }
             self.revive(handle);
         }
-        self.sync_statics().await;
+        self.sync_statics();
     }
 
     /// A new task must learn what runs: without that it would start everything a second time.
     fn revive(&mut self, handle: Handle) {
-        let Handle { desired, rejected, allocation, waiting, .. } = handle;
+        let Handle { desired, rejected, allocation, waiting, undecided, .. } = handle;
         let Desired { pod, shown, .. } = desired.borrow().clone();
         let uid = uid(&pod).to_owned();
-        let (task, name) = self.add(pod, allocation, waiting, shown, rejected.clone());
+        let admission = undecided.is_none().then(|| rejected.map_or_else(|| Ok(Vec::new()), Err));
+        let (task, name) = self.add(pod, allocation, waiting, shown, admission);
         tracing::error!("the task of {name} died, it is begun anew");
         let cx = self.cx.clone();
         self.cx.tasks.spawn(name, OnFailure::Log, async move {
             tokio::time::sleep(REVIVE).await;
             let found = inventory(&cx).await?.remove(&uid).unwrap_or_default();
-            task.run(found, rejected.map_or_else(|| Ok(Vec::new()), Err)).await;
+            task.run(found).await;
             Ok::<_, runtime::api::Error>(())
         });
     }

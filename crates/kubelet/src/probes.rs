@@ -237,8 +237,12 @@ async fn once(cx: &Context, target: &Target, probe: &Probe) -> Outcome {
     }
     if let Some(action) = &probe.http_get {
         let get = http::Get::new(action, &target.member.spec, target.ip, http::Purpose::Probe).map_err(Trouble::Unknown)?;
-        let (status, body) = get.send(timeout).await.map_err(|error| Trouble::Failed(error.to_string()))?;
-        return judge(status, &body);
+        return match get.send(timeout).await {
+            Ok((status, body)) => judge(status, &body),
+            // As upstream: it works, and nobody knows how it is.
+            Err(http::Error::Body(error)) => Err(Trouble::Unknown(error)),
+            Err(error) => Err(Trouble::Failed(error.to_string())),
+        };
     }
     if let Some(action) = &probe.tcp_socket {
         let port = http::port(&action.port, &target.member.spec).map_err(Trouble::Unknown)?;

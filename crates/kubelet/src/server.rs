@@ -99,9 +99,11 @@ async fn connection(
     auth: Arc<Auth>,
     (tasks, place): (Tasks, Arc<Held>),
 ) -> Result<(), String> {
-    let handshake = TlsAcceptor::from(server.tls.clone()).accept(stream);
-    let stream =
-        tokio::time::timeout(PATIENCE, handshake).await.map_err(|_| "no handshake in time")?.map_err(|e| e.to_string())?;
+    let acceptor = TlsAcceptor::from(server.tls.clone());
+    let stream = tokio::time::timeout(PATIENCE, base::tls::accept(&acceptor, stream))
+        .await
+        .map_err(|_| "no handshake in time")?
+        .map_err(|e| e.to_string())?;
     let peer = Arc::new(server.verifier.peer(stream.get_ref().1.peer_certificates()));
     let exempt = Arc::new(AtomicBool::new(true));
     let stream = Patient::new(stream, WRITE, exempt.clone());

@@ -10,4 +10,5 @@ pub mod logind;
 pub mod manager;
 pub mod periods;
 
+pub use manager::at_most;
 pub use periods::{Periods, PeriodsError};

@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) images: Vec<String>,
     /// What every pod and container has used.
     pub(crate) usage: Usage,
+    /// Containers do not react to their stop signal: they end with their grace period.
+    pub(crate) deaf: bool,
     /// Why nothing can be stopped, while there is a reason.
     pub(crate) stays: Option<String>,
     next: u32,
@@ -259,6 +261,10 @@ impl Runtime for FakeRuntime {
 
     async fn stop_container(&self, id: &str, grace: Duration, _signal: Option<&str>) -> Result<()> {
         self.may_stop()?;
+        let is_deaf = self.world.lock().deaf;
+        if is_deaf {
+            tokio::time::sleep(grace).await;
+        }
         let (name, sandbox) = {
             let mut world = self.world.lock();
             let Some(container) = world.containers.get_mut(id) else { return Ok(()) };
@@ -443,7 +449,7 @@ impl Cell {
     }
 
     /// Starts a kubelet whose options `adjust` changes.
-    pub(crate) async fn start_as(&self, adjust: impl FnOnce(&mut Options)) {
+    pub(crate) async fn start_as(&self, adjust: impl FnOnce(&mut Options)) -> crate::server::Api {
         let readiness = Readiness::default();
         let mut options = Options {
             node_name: "n1".to_owned(),
@@ -489,9 +495,10 @@ impl Cell {
             server: None,
         };
         adjust(&mut options);
-        crate::start(options, self.tasks.clone(), readiness.gate("kubelet")).await.unwrap();
+        let api = crate::start(options, self.tasks.clone(), readiness.gate("kubelet")).await.unwrap();
         let ready = tokio::time::timeout(Duration::from_secs(10), readiness.wait(&["kubelet"])).await;
         assert!(ready.is_ok(), "not ready: {:?}", readiness.snapshot());
+        api
     }
 
     pub(crate) fn put(&self, name: &str, spec: Value) {

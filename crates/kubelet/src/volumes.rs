@@ -53,7 +53,7 @@ use groups::{Ownership, Progress};
 use nfs::Export;
 use on_disk::OnDisk;
 use payload::Sources;
-use points::{remove_points, unmount_below};
+use points::{remove_points, unmount_below, unmount_own_below};
 use tokens::Tokens;
 
 /// The directory of volumes behind claims: what is in them is not the pod's.
@@ -362,16 +362,19 @@ pub async fn remove(cx: &Context, uid: &str) -> Result<(), String> {
     let pod_dir = cx.pod_dir(uid);
     let bound = [pod_dir.join("volume-subpaths"), pod_dir.join("volumes").join(CLAIMED)];
     let mapped = pod_dir.clone();
-    // What a server exports is taken away before anything could look into it.
-    remote::tear_down(&pod_dir, &records::of_pod(&pod_dir)).await.map_err(|why| format!("cannot remove volumes: {why}"))?;
+    // What a server exports is taken away before anything could look into it. One that stays keeps back no volume of a driver.
+    let exports =
+        remote::tear_down(&pod_dir, &records::of_pod(&pod_dir)).await.map_err(|why| format!("cannot remove volumes: {why}"));
     let unbind = move || {
-        block::unmap_all(&mapped)?;
-        bound.iter().try_for_each(|directory| unmount_below(directory))
+        let unmapped = block::unmap_all(&mapped);
+        bound.iter().try_for_each(|directory| unmount_own_below(directory))?;
+        Ok(unmapped)
     };
     let failed = |error: io::Error| format!("cannot remove volumes: {error}");
-    tokio::task::spawn_blocking(unbind).await.map_err(|error| error.to_string())?.map_err(failed)?;
+    let unmapped = tokio::task::spawn_blocking(unbind).await.map_err(|error| error.to_string())?.map_err(failed)?;
     // A driver undoes what it has done before anybody else does.
-    csi_mount::tear_down(cx, &pod_dir).await?;
+    let by_drivers = csi_mount::tear_down(cx, &pod_dir).await;
+    exports.and(unmapped.map_err(failed)).and(by_drivers)?;
     let work = move || -> io::Result<()> {
         unmount_below(&pod_dir)?;
         [CLAIMED, nfs::DIRECTORY].iter().try_for_each(|plugin| remove_points(&pod_dir.join("volumes").join(plugin), 1))?;

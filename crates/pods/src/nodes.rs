@@ -1,6 +1,6 @@
 //! Which nodes a pod may be on by their names and labels: node selectors and node affinity, compiled once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use apimachinery::labels::{Operator, Requirement};
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
@@ -47,6 +47,13 @@ impl NodeTerm {
         }
     }
 
+    /// The names that it is about, where it names some.
+    fn names(&self) -> Option<BTreeSet<&str>> {
+        let named = self.names.iter().filter(|one| one.operator() == Operator::In);
+        let named = named.map(|one| one.values().iter().map(String::as_str).collect::<BTreeSet<_>>());
+        named.reduce(|these, those| these.intersection(&those).copied().collect())
+    }
+
     /// Whether a node matches.
     pub fn matches(&self, name: &str, labels: &Labels) -> bool {
         let Some(requirements) = &self.labels else { return false };
@@ -66,6 +73,12 @@ impl NodeTerms {
     pub fn required(spec: &PodSpec) -> Option<Self> {
         let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
         affinity.required_during_scheduling_ignored_during_execution.as_ref().map(Self::new)
+    }
+
+    /// The names of the only nodes that may match; none where a term names no nodes.
+    pub fn names(&self) -> Option<BTreeSet<&str>> {
+        let named: Vec<BTreeSet<&str>> = self.0.iter().map(NodeTerm::names).collect::<Option<_>>()?;
+        (!named.is_empty()).then(|| named.into_iter().flatten().collect())
     }
 
     /// Whether a node matches.
@@ -122,5 +135,23 @@ mod tests {
         check(Value::Null, json!([{}]), false);
         check(Value::Null, json!([]), false);
         check(json!({"zone": "b"}), label("Exists", json!([])), false);
+    }
+    /// As upstream's NodeAffinity has it in PreFilter: the nodes of all terms, if each names some.
+    #[test]
+    fn terms_that_name_nodes() {
+        let name = |operator: &str, names: &[&str]| json!({"key": "metadata.name", "operator": operator, "values": names});
+        let check = |terms: Value, expected: Option<&[&str]>| {
+            let terms = NodeTerms::new(&serde_json::from_value(json!({"nodeSelectorTerms": terms})).unwrap());
+            let found: Option<Vec<&str>> = terms.names().map(|names| names.into_iter().collect());
+            assert_eq!(found.as_deref(), expected);
+        };
+        let labelled = json!([{"key": "zone", "operator": "In", "values": ["a"]}]);
+        check(json!([]), None);
+        check(json!([{}]), None);
+        check(json!([{"matchFields": [name("In", &["b"])]}, {"matchFields": [name("In", &["a"])]}]), Some(&["a", "b"]));
+        check(json!([{"matchFields": [name("In", &["a"])]}, {"matchExpressions": labelled.clone()}]), None);
+        check(json!([{"matchFields": [name("In", &["a"])], "matchExpressions": labelled}]), Some(&["a"]));
+        check(json!([{"matchFields": [name("NotIn", &["a"])]}]), None);
+        check(json!([{"matchFields": [name("In", &["a"]), name("In", &["b"])]}]), Some(&[]));
     }
 }

@@ -100,10 +100,7 @@ pub fn of_pod(pod: &Pod, now: Timestamp) -> Usage {
     let mut usage = of_any("", "pods");
     let Some(spec) = pod.spec.as_ref().filter(|_| !state::is_finished(pod) && !is_overdue(pod, now)) else { return usage };
     usage.insert("pods".to_owned(), one());
-    let own = spec.resources.as_ref();
-    let requests = resources::set_aside(pod, resources::requests);
-    let mut limits = resources::together(spec, resources::limits);
-    limits.extend(resources::amounts(own.and_then(|own| own.limits.as_ref())));
+    let (requests, mut limits) = (resources::set_aside(pod, resources::requests), resources::limits_set_aside(pod));
     for (name, overhead) in resources::amounts(spec.overhead.as_ref()) {
         if let Some(limit) = limits.get_mut(name) {
             *limit += overhead;
@@ -127,9 +124,13 @@ fn insert(usage: &mut Usage, requests: &Amounts<'_>, limits: &Amounts<'_>) {
 
 /// Whether the time to end is long over: the node of the pod must be gone.
 fn is_overdue(pod: &Pod, now: Timestamp) -> bool {
-    let grace = pod.metadata.deletion_grace_period_seconds;
-    let (Some(deletion), Some(grace)) = (&pod.metadata.deletion_timestamp, grace) else { return false };
-    deletion.0.checked_add(SignedDuration::from_secs(grace)).is_ok_and(|end| now > end)
+    overdue_after(pod).is_some_and(|end| now > end)
+}
+
+/// After which time a pod that ends takes nothing, though it is there still.
+pub fn overdue_after(pod: &Pod) -> Option<Timestamp> {
+    let grace = pod.metadata.deletion_grace_period_seconds?;
+    pod.metadata.deletion_timestamp.as_ref()?.0.checked_add(SignedDuration::from_secs(grace)).ok()
 }
 
 /// What a service takes.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use apimachinery::names;
 use apimachinery::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 /// What a pod can have more or less of while it runs.
@@ -75,11 +75,15 @@ pub fn together<'a>(spec: &'a PodSpec, of: impl Fn(&'a Container) -> Amounts<'a>
     total
 }
 
-/// What the scheduler and the kubelet set aside for a pod, when each container asks for what `of` says. The pod's own requests stand for
-/// those of its containers (KEP-2837), its overhead comes on top (KEP-688).
+/// What the scheduler and the kubelet set aside for a pod, when each container asks for what `of` says.
 pub fn pod_requests_as<'a>(spec: &'a PodSpec, of: impl Fn(&'a Container) -> Amounts<'a>) -> Amounts<'a> {
+    summed(spec, of, amounts(asks(spec.resources.as_ref())))
+}
+
+/// The pod's `own` requests stand for those of its containers (KEP-2837), its overhead comes on top (KEP-688).
+fn summed<'a>(spec: &'a PodSpec, of: impl Fn(&'a Container) -> Amounts<'a>, own: Amounts<'a>) -> Amounts<'a> {
     let mut total = together(spec, of);
-    total.extend(amounts(spec.resources.as_ref().and_then(|resources| resources.requests.as_ref())));
+    total.extend(own);
     add(&mut total, &amounts(spec.overhead.as_ref()));
     total
 }
@@ -89,42 +93,115 @@ pub fn pod_requests(spec: &PodSpec) -> Amounts<'_> {
     pod_requests_as(spec, requests)
 }
 
+fn asks(resources: Option<&ResourceRequirements>) -> Option<&ResourceList> {
+    resources.and_then(|resources| resources.requests.as_ref())
+}
+
 /// Whether the status tells of other requests than the specification asks for: what is set aside depends on it then.
 pub fn is_resizing(pod: &Pod) -> bool {
     let (Some(spec), Some(status)) = (&pod.spec, &pod.status) else { return false };
+    let own = asks(spec.resources.as_ref());
+    if own.is_some()
+        && [status.allocated_resources.as_ref(), asks(status.resources.as_ref())]
+            .into_iter()
+            .flatten()
+            .any(|told| Some(told) != own)
+    {
+        return true;
+    }
     let told = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
     crate::containers(spec).any(|container| {
-        let asked = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
         let Some(told) = told.clone().find(|told| told.name == container.name) else { return false };
-        let actual = told.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-        [told.allocated_resources.as_ref(), actual].into_iter().flatten().any(|told| Some(told) != asked)
+        let told = [told.allocated_resources.as_ref(), asks(told.resources.as_ref())];
+        told.into_iter().flatten().any(|told| Some(told) != asks(container.resources.as_ref()))
     })
 }
 
-/// What is set aside for a pod, when each container asks for what `of` says. A pod that is being resized needs the more of what it asks for
-/// and of what it has; of a resize that its node can never do, only what it has (KEP-1287).
+/// What is set aside for a pod, when each container asks for what `of` says. A pod that is being resized, by its containers or as a whole, needs
+/// the more of what it asks for and of what it has; of a resize that its node can never do, only what it has (KEP-1287, KEP-5419).
 pub fn set_aside<'a>(pod: &'a Pod, of: impl Fn(&'a Container) -> Amounts<'a>) -> Amounts<'a> {
     let Some(spec) = &pod.spec else { return Amounts::new() };
-    let Some(status) = &pod.status else { return pod_requests_as(spec, of) };
-    let pending =
-        |condition: &PodCondition| condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible");
-    let infeasible = status.conditions.iter().flatten().any(pending);
-    let told = |name: &str| {
-        let lists = [&status.container_statuses, &status.init_container_statuses];
-        lists.into_iter().flatten().flatten().find(|told| told.name == name)
+    let told = Told::of(pod);
+    let of = |container: &'a Container| {
+        told.of_container(container, of(container), |status| {
+            [status.allocated_resources.as_ref(), asks(status.resources.as_ref())]
+        })
     };
-    pod_requests_as(spec, |container| {
-        let mut own = of(container);
-        let Some(told) = told(&container.name) else { return own };
-        let mut has = amounts(told.allocated_resources.as_ref());
-        raise(&mut has, &amounts(told.resources.as_ref().and_then(|resources| resources.requests.as_ref())));
-        for (name, amount) in &mut own {
+    let own = asks(spec.resources.as_ref());
+    let allocated = told.status.and_then(|status| status.allocated_resources.as_ref());
+    summed(spec, of, told.of_pod(own, |resources| [allocated, resources.requests.as_ref()]))
+}
+
+/// What a pod is limited to where its containers or the pod have limits, by the same rule, without its overhead.
+pub fn limits_set_aside(pod: &Pod) -> Amounts<'_> {
+    let Some(spec) = &pod.spec else { return Amounts::new() };
+    let told = Told::of(pod);
+    let mut total = together(spec, |container| {
+        told.of_container(container, limits(container), |status| {
+            [status.resources.as_ref().and_then(|resources| resources.limits.as_ref()), None]
+        })
+    });
+    let own = spec.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    total.extend(told.of_pod(own, |resources| [resources.limits.as_ref(), None]));
+    total
+}
+
+/// What the status of a pod says of its resources.
+struct Told<'a> {
+    status: Option<&'a PodStatus>,
+    /// Its node can never do what the pod asks for.
+    infeasible: bool,
+}
+
+/// What somebody has: what has been given, and what is in force.
+type Has<'a> = [Option<&'a ResourceList>; 2];
+
+impl<'a> Told<'a> {
+    fn of(pod: &'a Pod) -> Self {
+        let pending =
+            |condition: &PodCondition| condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible");
+        let status = pod.status.as_ref();
+        Self { status, infeasible: status.is_some_and(|status| status.conditions.iter().flatten().any(pending)) }
+    }
+
+    /// What a container takes that asks for so much.
+    fn of_container(
+        &self,
+        container: &Container,
+        mut asks: Amounts<'a>,
+        has: impl Fn(&'a ContainerStatus) -> Has<'a>,
+    ) -> Amounts<'a> {
+        let lists = self.status.into_iter().flat_map(|status| [&status.container_statuses, &status.init_container_statuses]);
+        let Some(told) = lists.flatten().flatten().find(|told| told.name == container.name) else { return asks };
+        let has = most(has(told));
+        for (name, amount) in &mut asks {
             if let Some(has) = has.get(name).filter(|_| RESIZABLE.contains(name)) {
-                *amount = if infeasible { *has } else { (*amount).max(*has) };
+                *amount = if self.infeasible { *has } else { (*amount).max(*has) };
             }
         }
-        own
-    })
+        asks
+    }
+
+    /// The same of the pod as a whole; nothing where it asks for nothing.
+    fn of_pod(&self, asks: Option<&'a ResourceList>, has: impl Fn(&'a ResourceRequirements) -> Has<'a>) -> Amounts<'a> {
+        let told = self.status.and_then(|status| status.resources.as_ref()).filter(|_| asks.is_some());
+        let (mut all, has) = (amounts(asks), told.map(|told| most(has(told))));
+        match has {
+            Some(has) if self.infeasible => has,
+            Some(has) => {
+                raise(&mut all, &has);
+                all
+            }
+            None => all,
+        }
+    }
+}
+
+/// The more of both.
+fn most(lists: Has<'_>) -> Amounts<'_> {
+    let mut most = Amounts::new();
+    lists.into_iter().for_each(|list| raise(&mut most, &amounts(list)));
+    most
 }
 
 /// What a pod is limited to. A resource that one of its containers may take without limit has none, unless the pod itself has.
@@ -185,19 +262,44 @@ mod tests {
         assert_eq!(shown(&pod_requests(&typed)), expected, "{spec}");
     }
 
+    /// Of its containers or as a whole (KEP-5419), requests and limits.
     #[test]
     fn a_resized_pod_keeps_what_it_has_until_it_is_done() {
+        let both = |cpu: &str| json!({"requests": {"cpu": cpu}, "limits": {"cpu": cpu}});
+        let status = |reason: &str, has: &str| {
+            json!({"name": "c", "ready": true, "restartCount": 0, "image": "i", "imageID": "", "resources": both(has),
+                "allocatedResources": {"cpu": has},
+                "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}]})
+        };
         let check = |reason: &str, has: &str, expected: i64| {
-            let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [asks("500m")]}, "status": {
-                "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
-                "containerStatuses": [{"name": "c", "ready": true, "restartCount": 0, "image": "i", "imageID": "",
-                    "allocatedResources": {"cpu": has}, "resources": {"requests": {"cpu": has}}}]}}))
-            .unwrap();
-            assert_eq!(shown(&set_aside(&pod, requests)), json!({"cpu": expected}), "{reason} {has}");
+            let told = status(reason, has);
+            let containers = json!({"spec": {"containers": [container(both("500m"))]},
+                "status": {"conditions": told["conditions"], "containerStatuses": [told]}});
+            let whole = json!({"spec": {"containers": [container(both("100m"))], "resources": both("500m")}, "status": told});
+            for pod in [containers, whole] {
+                let pod: Pod = serde_json::from_value(pod).unwrap();
+                assert_eq!(shown(&set_aside(&pod, requests)), json!({"cpu": expected}), "{reason} {has}");
+                assert_eq!(shown(&limits_set_aside(&pod)), json!({"cpu": expected}), "{reason} {has}");
+                assert_eq!(is_resizing(&pod), has != "500m", "{reason} {has}");
+            }
         };
         check("Deferred", "200m", 500);
         check("Deferred", "1", 1000);
         check("Infeasible", "200m", 200);
+        check("", "500m", 500);
+    }
+
+    /// Of a pod that has no requests of its own nothing is told, and what it has not been given yet it has only asked for.
+    #[test]
+    fn what_is_not_told_is_what_is_asked_for() {
+        let check = |spec: Value, status: Value, expected: i64| {
+            let pod: Pod = serde_json::from_value(json!({"spec": spec, "status": status})).unwrap();
+            assert_eq!(shown(&set_aside(&pod, requests)), json!({"cpu": expected}), "{spec} {status}");
+        };
+        let own = json!({"containers": [asks("100m")], "resources": {"requests": {"cpu": "500m"}}});
+        check(own.clone(), json!({}), 500);
+        check(own, json!({"allocatedResources": {"cpu": "1"}}), 500);
+        check(json!({"containers": [asks("100m")]}), json!({"resources": {"requests": {"cpu": "1"}}}), 100);
     }
 
     #[test]

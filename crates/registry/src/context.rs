@@ -1,12 +1,14 @@
 //! Who asks, and how the request wants to be treated.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use apimachinery::Status;
 use apimachinery::yaml::UNMARSHAL_ERRORS;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use crate::latencies::{Latencies, Layer};
@@ -126,8 +128,32 @@ pub struct Context {
     pub warnings: Warnings,
     /// Annotations for the audit.
     pub annotations: Annotations,
-    /// Why the user may not create the object, when an update or apply finds that it does not exist.
-    pub create_refused: Option<Box<Status>>,
+    /// Asked when an update or an apply finds that the object does not exist, and not before.
+    pub may_create: Option<MayCreate>,
+}
+
+/// Whether the user may create the object: none, or why not. Authorizers may be other servers, which are to be asked of what is done
+/// alone (upstream: `withAuthorization`).
+#[derive(Clone)]
+pub struct MayCreate(Arc<Ask>);
+
+type Ask = dyn Fn() -> BoxFuture<'static, Result<(), Status>> + Send + Sync;
+
+impl MayCreate {
+    /// `ask` asks the authorizers.
+    pub fn new(ask: impl Fn() -> BoxFuture<'static, Result<(), Status>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    pub(crate) async fn ask(&self) -> Result<(), Status> {
+        self.0().await
+    }
+}
+
+impl fmt::Debug for MayCreate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MayCreate")
+    }
 }
 
 /// Fields that are unknown or occur twice, of a request that is strict about them.

@@ -37,7 +37,7 @@ mod versions;
 pub use admission::{Admission, Invoked, Operation, Request, Seen};
 pub use cache::{Cursor, Event, EventType, Since, Watch};
 pub use catalog::Catalog;
-pub use context::{Annotations, Context, FieldValidation, User, Warnings};
+pub use context::{Annotations, Context, FieldValidation, MayCreate, User, Warnings};
 pub use convert::Converter;
 pub use definitions::Renewal;
 pub use derived::Derived;

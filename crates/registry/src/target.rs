@@ -49,8 +49,11 @@ impl Target<'_> {
     }
 
     /// Creating needs the right to create, whatever the verb of the request.
-    pub(crate) fn may_create(&self) -> Result<(), Status> {
-        self.cx.create_refused.as_deref().map_or(Ok(()), |refused| Err(refused.clone()))
+    pub(crate) async fn may_create(&self) -> Result<(), Status> {
+        match &self.cx.may_create {
+            Some(may_create) => may_create.ask().await,
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn modified(&self) -> Status {

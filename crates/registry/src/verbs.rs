@@ -9,7 +9,7 @@ mod patch;
 mod update;
 mod watch;
 
-pub(crate) use create::{Created, by};
+pub(crate) use create::{Created, by, check_identity};
 pub(crate) use delete::Admit;
-pub(crate) use patch::{check_type, patched};
+pub(crate) use patch::{check_shape, check_type, patched};
 pub(crate) use update::{CONFLICT_ATTEMPTS, Live};

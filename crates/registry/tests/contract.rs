@@ -274,6 +274,28 @@ async fn check_kind(registry: &Registry, res: &Arc<Served>) {
     assert_eq!(seen[2].0, last, "{kind}");
 }
 
+/// What a list says comes in pages, too: each object once, all of one revision, and as many behind a page as it says.
+async fn check_pages(registry: &Registry, res: &Arc<Served>) {
+    for scope in [None, res.def.namespaced.then_some("ns")] {
+        let names = |list: &registry::List| list.entries.iter().map(|entry| entry.name().to_owned()).collect::<Vec<_>>();
+        let all = registry.list(res, scope, &ListOptions::default()).await.unwrap();
+        let (mut paged, mut token) = (Vec::new(), None);
+        loop {
+            let options = ListOptions { limit: 1, continue_token: token, ..ListOptions::default() };
+            let page = registry.list(res, scope, &options).await.unwrap();
+            paged.extend(names(&page));
+            let left = i64::try_from(all.entries.len() - paged.len()).unwrap();
+            assert_eq!((page.revision, page.remaining), (all.revision, (left > 0).then_some(left)), "{}", res.def.kind);
+            token = page.continue_token;
+            if token.is_none() {
+                break;
+            }
+        }
+        assert!(all.entries.len() >= 2, "{}", res.def.kind);
+        assert_eq!(paged, names(&all), "{}", res.def.kind);
+    }
+}
+
 /// Collections are deleted by selector; what is not selected stays.
 async fn check_collection(registry: &Registry, res: &Arc<Served>) {
     let (cx, kind) = (context("tester"), &*res.def.kind);
@@ -284,6 +306,7 @@ async fn check_collection(registry: &Registry, res: &Arc<Served>) {
         object["metadata"]["labels"]["collection"] = label.into();
         registry.create(&cx, res, namespace, None, decoded(res, &cx, object).await).await.unwrap();
     }
+    check_pages(registry, res).await;
     let labels = |text: &str| Some(apimachinery::labels::Selector::parse(text).unwrap());
     let goes = ListOptions { labels: labels("collection=goes"), ..ListOptions::default() };
     let scope = res.def.namespaced.then_some("ns");
@@ -395,6 +418,16 @@ async fn events_are_the_same_objects_in_both_groups() {
     let stored = registry.get(core, "ns", "new", None).await.unwrap().value();
     assert_eq!((&stored["involvedObject"]["name"], &stored["reportingComponent"]), (&json!("x"), &json!("c")));
     assert!(meta::managed_fields(&stored)[0]["fieldsV1"].get("f:involvedObject").is_some(), "{stored}");
+
+    // Recorders name events after objects of any name; events.k8s.io is stricter.
+    for (res, name, expected) in [(core, "system:node:One.17a", Ok(())), (shown, "system:node:Two.17a", Err(422))] {
+        let event = decoded(res, &cx, minimal(res, "ns", name)).await;
+        let made = registry.create(&cx, res, "ns", None, event).await;
+        assert_eq!(made.map(drop).map_err(|status| status.code), expected, "{}", res.def.api_version());
+    }
+    let unnamed = decoded(core, &cx, minimal(core, "ns", "a%b")).await;
+    assert_eq!(registry.create(&cx, core, "ns", None, unnamed).await.unwrap_err().code, 422);
+    registry.delete(&cx, core, "ns", "system:node:One.17a", DeleteOptions::default()).await.unwrap();
 
     let count = async |res: &Arc<Served>, selector: &str| {
         let fields = Some(apimachinery::fields::Selector::parse(selector).unwrap());

@@ -5,10 +5,11 @@ mod common;
 
 use std::sync::Arc;
 
-use apimachinery::{Reason, meta};
-use common::{Directory, config_map, config_maps, create, cx, open};
+use apimachinery::{GroupResource, Reason, Status, meta};
+use async_trait::async_trait;
+use common::{Directory, config_map, config_maps, create, cx, open, open_with};
 use futures::future::join_all;
-use registry::{Context, DeleteOptions, Deleted, ListOptions, Patch, Registry};
+use registry::{Admission, Context, DeleteOptions, Deleted, ListOptions, Operation, Patch, Registry, Request};
 use serde_json::{Value, json};
 use store::memory::{Memory, Reliable};
 
@@ -226,6 +227,46 @@ async fn collections_go_up_to_the_limit() {
     let list = ListOptions { labels: Some(selected), ..ListOptions::default() };
     registry.delete_collection(&cx(), maps, Some("ns"), &list, DeleteOptions::default()).await.unwrap();
     assert_eq!(left().await, "d");
+}
+
+/// Lets deletions pass two by two.
+struct Pairs(tokio::sync::Barrier);
+
+#[async_trait]
+impl Admission for Pairs {
+    fn name(&self) -> &'static str {
+        "Pairs"
+    }
+
+    fn handles(&self, request: &Request<'_>) -> bool {
+        request.operation == Operation::Delete
+    }
+
+    async fn validate(&self, request: &Request<'_>) -> Result<(), Status> {
+        self.0.wait().await;
+        if request.name == "kept" { Err(Status::forbidden(&GroupResource::new("", "configmaps"), "kept", "no")) } else { Ok(()) }
+    }
+}
+
+/// One after the other, the deletions of a large collection take longer than a request may: this test does not end then.
+#[tokio::test]
+async fn objects_of_a_collection_are_deleted_side_by_side() {
+    let directory = Directory::new();
+    let registry = open_with(directory.engine().await, vec![Box::new(Pairs(tokio::sync::Barrier::new(2)))]).await;
+    let maps = &config_maps(&registry);
+    let delete =
+        async || registry.delete_collection(&cx(), maps, Some("ns"), &ListOptions::default(), DeleteOptions::default()).await;
+    for number in 0..100 {
+        create(&registry, &format!("m{number}"), "").await;
+    }
+    assert_eq!(delete().await.unwrap().entries.len(), 100);
+    let left = async || registry.list(maps, None, &ListOptions::default()).await.unwrap().entries.len();
+    assert_eq!(left().await, 0);
+    for name in ["kept", "other"] {
+        create(&registry, name, "").await;
+    }
+    assert_eq!(delete().await.unwrap_err().code, 403);
+    assert!(left().await > 0);
 }
 
 /// "No two Services can collide" (documentation, "Cluster IP address allocation"): a write that is queued comes to be also when the request has

@@ -22,3 +22,4 @@ mod streams;
 pub(crate) mod trees;
 mod usage;
 pub(crate) mod user;
+pub(crate) mod working_dir;

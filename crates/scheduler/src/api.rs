@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::budgets::shares::Share;
+use client::events::{Recorder, Type};
+use client::kube;
 use client::kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use client::kube::{self, Resource};
 use client::{Client, Informer, Key};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod, PodCondition};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status, Time};
-use pods::volumes as rules;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
@@ -22,8 +22,8 @@ use crate::devices::{Reservation, binding, write};
 use crate::extenders::call::CallError;
 use crate::pod::{PREEMPTED, PodInfo};
 use crate::queue::Trial;
-use crate::volumes::Step;
-use crate::waiting::Waiting;
+use crate::volumes::binding::Bindings;
+use crate::waiting::Cache;
 
 /// A write that has ended.
 pub(crate) enum Written {
@@ -44,12 +44,30 @@ pub(crate) enum Written {
         victim: Arc<PodInfo>,
         result: kube::Result<()>,
     },
+    /// The devices of a claim that nobody uses were to be taken away.
+    Deallocated {
+        pod: Arc<PodInfo>,
+        result: kube::Result<()>,
+    },
     /// Claims of an attempt that failed were to be deleted.
     Discarded {
         pod: Arc<PodInfo>,
         result: Result<(), crate::devices::write::Error>,
     },
     Reported,
+}
+
+impl Written {
+    /// The pod that it was about, where that is known.
+    pub(crate) fn pod(&self) -> Option<&PodInfo> {
+        match self {
+            Self::Bound { pod, .. }
+            | Self::Discarded { pod, .. }
+            | Self::Deallocated { pod, .. }
+            | Self::Evicted { victim: pod, .. } => Some(pod),
+            Self::Reported => None,
+        }
+    }
 }
 
 /// Why a pod was not bound.
@@ -71,8 +89,8 @@ pub(crate) enum BindError {
     DevicesLate,
     #[error("binding volumes: context deadline exceeded")]
     Late,
-    #[error("binding volumes: provisioning failed for PVC {0:?}")]
-    Provisioning(String),
+    #[error("binding volumes: {0}")]
+    Volumes(#[from] crate::volumes::binding::Error),
 }
 
 /// A binding that is not under way yet.
@@ -91,22 +109,16 @@ pub(crate) const SCHEDULER_ERROR: &str = "SchedulerError";
 /// What a pod needs before it can be bound.
 pub(crate) struct Needs {
     /// Of its claims for volumes.
-    pub(crate) volumes: Vec<Step>,
-    pub(crate) cache: Cache<PersistentVolumeClaim>,
+    pub(crate) volumes: Bindings,
     /// Of its claims for devices.
     pub(crate) devices: Vec<Reservation>,
     pub(crate) claims: Cache<ResourceClaim>,
+    /// Who tells what is waited for.
+    pub(crate) events: Option<Recorder>,
     /// It is one of those that wait.
     pub(crate) share: Share,
     /// It may be called off meanwhile.
     pub(crate) pending: PendingBinding,
-}
-
-/// Claims, and who waits for changes of them.
-#[derive(Clone)]
-pub(crate) struct Cache<K> {
-    pub(crate) claims: Informer<K>,
-    pub(crate) waiting: Waiting,
 }
 
 /// How long volumes may take.
@@ -151,7 +163,7 @@ impl Api {
         async move {
             let nominated = tokio::time::timeout(TOLD, nominated).await.ok().flatten();
             let (pod, mut claims) = (nominated.unwrap_or(pod), Vec::new());
-            let result = bind_with(&client, &pod, &node, &needs, &mut claims, bind).await;
+            let result = bind_with(&client, &pod, &needs, &mut claims, bind).await;
             if result.is_err() {
                 write::give_back(&client, &pod, &needs.devices, &mut claims).await;
             }
@@ -171,6 +183,12 @@ impl Api {
             Written::Discarded { pod, result }
         }
         .boxed()
+    }
+
+    /// Takes the devices of a claim away that nobody uses, so that the pod may get others.
+    pub(crate) fn deallocate(&self, pod: Arc<PodInfo>, claim: Arc<ResourceClaim>) -> BoxFuture<'static, Written> {
+        let client = self.client.clone();
+        async move { Written::Deallocated { pod, result: write::deallocate(&client, &claim).await } }.boxed()
     }
 
     /// Binds the pod.
@@ -293,17 +311,20 @@ impl Api {
 async fn bind_with(
     client: &Client,
     pod: &PodInfo,
-    node: &str,
     needs: &Needs,
     claims: &mut Vec<ResourceClaim>,
     bind: Bind,
 ) -> Result<(), BindError> {
     write::reserve(client, pod, &needs.devices, claims).await?;
+    if let Some(events) = needs.events.as_ref().filter(|_| claims.iter().any(binding::has_conditions)) {
+        let message = format!("waiting for binding conditions for device on node {}", needs.volumes.node);
+        events.event(&pod.reference(), Type::Normal, "BindingConditionsPending", message);
+    }
     let devices = tokio::time::timeout(DEVICES, devices_ready(&needs.claims, claims));
     needs.pending.unless_called_off(devices).await?.map_err(|_| BindError::DevicesLate)??;
     let due = Instant::now() + VOLUMES;
-    let open = timeout_at(due, ask_for_volumes(client, node, &needs.volumes)).await.map_err(|_| BindError::Late)??;
-    let volumes = timeout_at(due, volumes_ready(&needs.cache, &open, node));
+    let open = timeout_at(due, needs.volumes.begin(client)).await.map_err(|_| BindError::Late)??;
+    let volumes = timeout_at(due, needs.volumes.until_bound(&open));
     needs.pending.unless_called_off(volumes).await?.map_err(|_| BindError::Late)??;
     needs.pending.write()?;
     bind.await
@@ -327,75 +348,19 @@ fn all_ready(cache: &Informer<ResourceClaim>, open: &[&ResourceClaim]) -> Result
     for claim in open {
         let key = Key::of(*claim);
         let version = client::resource_version::of(*claim);
-        let seen = cache.by_key(&key).filter(|seen| client::resource_version::of(seen.as_ref()) >= version);
-        let Some(seen) = seen else { return Ok(false) };
+        let Some(seen) = cache.by_key(&key) else {
+            // One that has just been made may not be seen yet.
+            return if cache.observed() < version { Ok(false) } else { Err(write::Error::Gone(key).into()) };
+        };
+        if client::resource_version::of(seen.as_ref()) < version {
+            return Ok(false);
+        }
         if seen.metadata.uid != claim.metadata.uid || !pods::claims::is_allocated(&seen) {
             return Err(write::Error::Deallocated(key).into());
         }
         ready &= binding::is_ready(&seen).map_err(BindError::Device)?;
     }
     Ok(ready)
-}
-
-/// A claim that waits for its volume, with its version where that was asked for, and whether it is provisioned.
-type Open = (Key, u64, bool);
-
-/// Takes the steps. Gives the claims that wait for their volumes then.
-async fn ask_for_volumes(client: &Client, node: &str, steps: &[Step]) -> Result<Vec<Open>, BindError> {
-    let volumes: client::Api<PersistentVolume> = client::Api::all(client.clone());
-    let mut open = Vec::new();
-    for step in steps {
-        let (claim, provisioned) = match step {
-            Step::Take(volume, claim) => {
-                let mut next = volume.as_ref().clone();
-                let annotations = next.metadata.annotations.get_or_insert_default();
-                annotations.insert(rules::BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned());
-                next.spec.get_or_insert_default().claim_ref = Some(claim.object_ref(&()));
-                volumes.replace(volume.metadata.name.as_deref().unwrap_or_default(), &PostParams::default(), &next).await?;
-                (claim.clone(), false)
-            }
-            Step::Provision(claim) => {
-                let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-                let api: client::Api<PersistentVolumeClaim> = client::Api::namespaced(client.clone(), namespace);
-                let patch = json!({"metadata": {"uid": claim.metadata.uid, "annotations": {rules::SELECTED_NODE: node}}});
-                let name = claim.metadata.name.as_deref().unwrap_or_default();
-                let told = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-                (Arc::new(told), true)
-            }
-        };
-        open.push((Key::of(claim.as_ref()), client::resource_version::of(claim.as_ref()), provisioned));
-    }
-    Ok(open)
-}
-
-/// Waits until the claims have their volumes.
-async fn volumes_ready(cache: &Cache<PersistentVolumeClaim>, open: &[Open], node: &str) -> Result<(), BindError> {
-    let waiter = cache.waiting.wait(open.iter().map(|(key, ..)| key.clone()).collect());
-    while !all_bound(&cache.claims, open, node)? {
-        waiter.changed().await;
-    }
-    Ok(())
-}
-
-/// Whether the claims have their volumes. A provisioner that cannot make one takes the node's name away again.
-fn all_bound(cache: &Informer<PersistentVolumeClaim>, open: &[Open], node: &str) -> Result<bool, BindError> {
-    let mut all = true;
-    for (key, version, provisioned) in open {
-        let claim = cache.by_key(key);
-        if claim.as_ref().is_some_and(|claim| rules::is_usable(claim)) {
-            continue;
-        }
-        all = false;
-        // Older ones do not show yet what we have written.
-        let newer = claim.filter(|claim| client::resource_version::of(claim.as_ref()) >= *version);
-        let chosen = |claim: &Arc<PersistentVolumeClaim>| {
-            claim.metadata.annotations.as_ref().and_then(|all| all.get(rules::SELECTED_NODE)).map(String::as_str) == Some(node)
-        };
-        if newer.is_some_and(|claim| *provisioned && !chosen(&claim)) {
-            return Err(BindError::Provisioning(key.name.clone()));
-        }
-    }
-    Ok(all)
 }
 
 fn condition(kind: &str, status: &str, reason: &str, message: String, generation: Option<i64>) -> PodCondition {

@@ -3,10 +3,12 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use pods::slices::Place;
 
-use crate::cluster::NodeInfo;
+use crate::cluster::{Cluster, NodeInfo};
 use crate::devices::{ClaimsOf, Devices, Found, Refusal, Reservation};
 use crate::pod::PodInfo;
 use crate::volumes::{self, Volumes};
@@ -64,6 +66,14 @@ impl Attempt {
         reason
     }
 
+    /// A claim of the pod whose devices cannot be used on one of the nodes that have been looked at, and which nobody else uses.
+    pub(crate) fn idle_claim(&self, pod: &PodInfo, cluster: &Cluster) -> Option<Arc<ResourceClaim>> {
+        let claims = self.claims.get()?.as_ref().ok()?;
+        let on = self.on.borrow();
+        let nodes: Vec<Place<'_>> = on.keys().filter_map(|name| cluster.node(name)).map(place).collect();
+        claims.idle(pod.uid(), &nodes)
+    }
+
     /// How much the pod's claims prefer what they can have on a node that has been looked at.
     pub(crate) fn preference(&self, node: &NodeInfo) -> i64 {
         self.on.borrow().get(&node.name).and_then(|on| on.as_ref().ok()).map_or(0, |on| on.preference)
@@ -102,16 +112,13 @@ fn place(node: &NodeInfo) -> Place<'_> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::sync::Arc;
-
     use base::tasks::Tasks;
     use client::Informers;
     use client::fake::Fake;
-    use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+    use k8s_openapi::api::resource::v1::{DeviceClass, ResourceSlice};
     use serde_json::json;
 
     use super::*;
-    use crate::cluster::Cluster;
     use crate::testing::{node, pod};
 
     /// The search on a node is made once in an attempt, whoever is thought away from the node meanwhile.

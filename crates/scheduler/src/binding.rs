@@ -8,7 +8,8 @@ use tokio::sync::Notify;
 const WAITS: u8 = 0;
 const PREEMPTED: u8 = 1;
 const GONE: u8 = 2;
-const WRITTEN: u8 = 3;
+const NODE_GONE: u8 = 3;
+const WRITTEN: u8 = 4;
 
 /// The binding of a pod as the scheduler and whoever makes the binding know it. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -26,9 +27,12 @@ pub(crate) enum CalledOff {
     /// Somebody more important needs the node. The pod is tried again.
     #[error("preempted by DefaultPreemption")]
     Preempted,
-    /// The pod was deleted, or has finished.
+    /// The pod was deleted, ends, or has finished.
     #[error("pod does not exist any more")]
     Gone,
+    /// The node was deleted. The pod is tried again.
+    #[error("node does not exist any more")]
+    NodeGone,
 }
 
 /// What became of the wish that a binding ends.
@@ -47,12 +51,13 @@ impl CalledOff {
         match self {
             Self::Preempted => PREEMPTED,
             Self::Gone => GONE,
+            Self::NodeGone => NODE_GONE,
         }
     }
 
     /// None of a binding that has not been called off.
     fn of(state: u8) -> Option<Self> {
-        [Self::Preempted, Self::Gone].into_iter().find(|why| why.state() == state)
+        [Self::Preempted, Self::Gone, Self::NodeGone].into_iter().find(|why| why.state() == state)
     }
 }
 
@@ -117,11 +122,16 @@ mod tests {
     /// Who calls off is told whether it is in time, and who waits hears of it and why, also when it begins to wait afterwards.
     #[test]
     fn it_is_called_off_or_written() {
-        use CalledOff::{Gone, Preempted};
+        use CalledOff::{Gone, NodeGone, Preempted};
         let waits = |binding: &PendingBinding| binding.unless_called_off(std::future::pending::<()>()).now_or_never();
-        for (reasons, expected) in
-            [([Preempted, Preempted], Preempted), ([Gone, Gone], Gone), ([Preempted, Gone], Gone), ([Gone, Preempted], Gone)]
-        {
+        for (reasons, expected) in [
+            ([Preempted, Preempted], Preempted),
+            ([Gone, Gone], Gone),
+            ([Preempted, Gone], Gone),
+            ([Gone, Preempted], Gone),
+            ([NodeGone, Preempted], NodeGone),
+            ([NodeGone, Gone], Gone),
+        ] {
             let binding = PendingBinding::default();
             assert!(waits(&binding).is_none());
             assert!(matches!(binding.unless_called_off(std::future::ready(1)).now_or_never(), Some(Ok(1))));
@@ -129,7 +139,7 @@ mod tests {
             assert_eq!(waits(&binding), Some(Err(expected)), "{reasons:?}");
             assert_eq!(binding.write(), Err(expected), "{reasons:?}");
         }
-        for why in [Preempted, Gone] {
+        for why in [Preempted, Gone, NodeGone] {
             let binding = PendingBinding::default();
             assert_eq!(binding.write(), Ok(()));
             assert_eq!(binding.call_off(why), CallOff::IsWritten);

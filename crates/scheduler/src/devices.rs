@@ -109,6 +109,14 @@ impl ClaimsOf {
         !self.allocated.is_empty() || !self.wanted.is_empty()
     }
 
+    /// One of those whose devices cannot be used on all of these nodes, that is reserved for nobody but the pod of this uid.
+    pub(crate) fn idle(&self, pod: &str, nodes: &[Place<'_>]) -> Option<Arc<ResourceClaim>> {
+        let is_idle = |claim: &ResourceClaim| claims::consumers(claim).iter().all(|consumer| consumer.uid == pod);
+        let lacks = |terms: &Option<NodeTerms>| nodes.iter().any(|node| !is_usable(terms, *node));
+        let idle = self.allocated.iter().find(|(claim, terms)| is_idle(claim) && lacks(terms));
+        idle.map(|(claim, _)| claim.clone())
+    }
+
     /// Those that get devices, with the one that is made for the pod.
     fn wanted_with<'a>(&'a self, made: Option<&'a Variant>) -> Vec<&'a Wanted> {
         self.wanted.iter().chain(made.map(|made| &made.wanted)).collect()
@@ -128,6 +136,11 @@ impl ClaimsOf {
     pub(crate) fn renew(&self) {
         self.effort.renew();
     }
+}
+
+/// Whether devices with these terms can be used on a node.
+fn is_usable(terms: &Option<NodeTerms>, node: Place<'_>) -> bool {
+    terms.as_ref().is_none_or(|terms| terms.matches(node.name, node.labels))
 }
 
 /// What has to be written of a claim before its pod is bound.
@@ -257,8 +270,7 @@ impl Devices {
         node: Place<'_>,
         allocatable: &Resources,
     ) -> Result<Found, String> {
-        let usable = |nodes: &Option<NodeTerms>| nodes.as_ref().is_none_or(|nodes| nodes.matches(node.name, node.labels));
-        if !claims.allocated.iter().all(|(_, nodes)| usable(nodes)) {
+        if !claims.allocated.iter().all(|(_, terms)| is_usable(terms, node)) {
             return Err("resourceclaim not available on the node".to_owned());
         }
         let made = self.made(pod, claims, allocatable)?;

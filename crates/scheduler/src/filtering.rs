@@ -6,7 +6,7 @@ use std::fmt;
 use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
 use crate::extenders::protocol::Refused;
-use crate::framework::{Filter, Reason, Verdict};
+use crate::framework::{Filter, Named, Reason, Verdict};
 use crate::plugins::PLUGINS;
 use crate::pod::PodInfo;
 use crate::queue::{EXTENDERS, PluginSet};
@@ -15,6 +15,8 @@ use crate::queue::{EXTENDERS, PluginSet};
 pub(crate) struct Filters<'a> {
     pod: &'a PodInfo,
     cluster: &'a Cluster,
+    /// The only nodes that are looked at, with the index of each plugin that says so.
+    named: Vec<(usize, Named<'a>)>,
     /// With the index of the plugin.
     filters: Vec<(usize, Box<dyn Filter + 'a>)>,
 }
@@ -23,13 +25,18 @@ impl<'a> Filters<'a> {
     pub(crate) fn prepare(pod: &'a PodInfo, cluster: &'a Cluster, attempt: &'a Attempt) -> Self {
         let profile = cluster.profile(pod);
         let filtering = PLUGINS.iter().enumerate().filter(|(index, _)| profile.is_none_or(|profile| profile.filters(*index)));
+        let named = filtering.clone().filter_map(|(index, plugin)| Some((index, plugin.names(pod)?))).collect();
         let prepared = filtering.filter_map(|(index, plugin)| Some((index, plugin.filter(pod, cluster, attempt)?)));
-        Self { pod, cluster, filters: prepared.collect() }
+        Self { pod, cluster, named, filters: prepared.collect() }
     }
 
     /// Whether the node will do, also when the pods come that were promised it and are not less important; else who
     /// refuses it, with the reasons.
     pub(crate) fn check(&self, node: &NodeInfo, reasons: &mut Vec<Reason>) -> (Verdict, PluginSet) {
+        if let Some((plugin, named)) = self.named.iter().find(|(_, named)| !named.nodes.contains(node.name.as_str())) {
+            reasons.push(Reason::Borrowed(named.otherwise));
+            return (Verdict::Unfit, 1 << plugin);
+        }
         let mut ahead = self.cluster.nominations.ahead_of(self.pod, &node.name).peekable();
         if ahead.peek().is_some() {
             let refused = self.check_as_is(&node.with(ahead), reasons);
@@ -63,6 +70,8 @@ pub(crate) struct FitError {
     pub(crate) plugins: PluginSet,
     /// Nodes where only other pods are in the way.
     pub(crate) occupied: Vec<String>,
+    /// The devices of a claim are taken away, so that the pod may get others.
+    pub(crate) frees_devices: bool,
     /// What came of all that is tried when no node will do (upstream's plugins at PostFilter, in their order).
     pub(crate) post_filter: Option<String>,
 }

@@ -1,6 +1,7 @@
 //! What a plugin is.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
@@ -18,6 +19,8 @@ pub(crate) type Reason = Cow<'static, str>;
 pub(crate) enum Event {
     /// A node came, or changed in a way that matters.
     Node,
+    /// A node went.
+    NodeRemoved,
     /// A pod came to a node, or its labels changed.
     PodPlaced,
     /// A pod left a node.
@@ -45,6 +48,12 @@ pub(crate) trait Plugin: Sync {
     /// Why `pod` cannot be on any node, whatever node it is.
     fn refuse(&self, pod: &PodInfo, cluster: &Cluster, attempt: &Attempt) -> Option<Reason> {
         let _ = (pod, cluster, attempt);
+        None
+    }
+
+    /// The only nodes that may do for `pod` (upstream's `PreFilterResult`): no other one is looked at by any plugin. None: all.
+    fn names<'a>(&self, pod: &'a PodInfo) -> Option<Named<'a>> {
+        let _ = pod;
         None
     }
 
@@ -77,6 +86,13 @@ pub(crate) trait Plugin: Sync {
         let _ = (waiting, pod, event, namespaces);
         true
     }
+}
+
+/// Nodes by name.
+pub(crate) struct Named<'a> {
+    pub(crate) nodes: BTreeSet<&'a str>,
+    /// Why others will not do.
+    pub(crate) otherwise: &'static str,
 }
 
 /// What a filter says of a node.

@@ -65,6 +65,12 @@ pub fn run(options: &Options, tasks: &Tasks, gate: Gate) {
             let scheduler = service::Scheduler::new(&options, &of_scheduler, panics.clone(), metrics.clone());
             scheduler.run(options.informers.clone(), &gate)
         };
-        panics.contain(run, service::PAUSE).await
+        let panicked = |is_stuck: bool| {
+            metrics.panicked();
+            if is_stuck {
+                gate.not_ready("it panics again and again, see the log");
+            }
+        };
+        panics.contain(run, service::PAUSE, panicked).await
     });
 }

@@ -54,6 +54,7 @@ pub(crate) struct Metrics {
     incoming: Family<Coming, Counter>,
     preemptions: Counter,
     victims: Histogram,
+    panics: Counter,
 }
 
 fn seconds() -> Histogram {
@@ -74,6 +75,7 @@ impl Default for Metrics {
             incoming: Family::default(),
             preemptions: Counter::default(),
             victims: Histogram::new(exponential_buckets(1.0, 2.0, 7)),
+            panics: Counter::default(),
         }
     }
 }
@@ -110,6 +112,8 @@ impl Metrics {
         let help = "Total preemption attempts in the cluster till now";
         page.register("scheduler_preemption_attempts", help, self.preemptions.clone());
         page.register("scheduler_preemption_victims", "Number of selected preemption victims", self.victims.clone());
+        let help = "Number of panics after which the scheduler has begun anew";
+        page.register("knarr_scheduler_panics", help, self.panics.clone());
     }
 
     /// One decision was made.
@@ -139,6 +143,11 @@ impl Metrics {
     pub(crate) fn preempted(&self, victims: usize) {
         self.preemptions.inc();
         self.victims.observe(victims as f64);
+    }
+
+    /// The scheduler begins anew.
+    pub(crate) fn panicked(&self) {
+        self.panics.inc();
     }
 
     /// How many attempts of the default profile have ended so.

@@ -435,6 +435,20 @@ mod tests {
         check(&json!({}), "NodeResourcesFit", Event::PodRemoved, &y, true);
     }
 
+    /// Upstream, podtopologyspread/plugin.go, isSchedulableAfterNodeChange: the value with the fewest pods may go with its node.
+    #[test]
+    fn nodes_that_go_help_those_that_are_spread() {
+        for (name, expected) in [("PodTopologySpread", (0, 1, 0)), ("NodePorts", (0, 0, 1)), ("InterPodAffinity", (0, 0, 1))] {
+            let mut queue = queue();
+            let plugin = PLUGINS.iter().position(|plugin| plugin.name() == name).map_or(0, |index| 1 << index);
+            queue.add(info("a", 0), 0);
+            queue.pop(0);
+            queue.failed(&Key::namespaced("a", "a"), plugin, Instant::now());
+            queue.happened(Event::NodeRemoved, "test");
+            assert_eq!(queue.lengths(), expected, "{name}");
+        }
+    }
+
     #[test]
     fn waits_for_what_may_help() {
         let (mut queue, now) = (queue(), Instant::now());

@@ -51,6 +51,7 @@ use crate::volumes::capacity::has_grown;
 use crate::waiting::Waiting;
 use apart::Apart;
 use causes::cause;
+use panics::{Hold, Stage};
 pub(crate) use panics::{PAUSE, Panics};
 
 /// Writes under way. While as many are, no decision is made.
@@ -135,6 +136,8 @@ pub(crate) struct Scheduler {
     reserving: HashMap<String, Vec<Reservation>>,
     waiting: Waits,
     panics: Arc<Panics>,
+    /// Pods that are not read for now, since the scheduler has failed on that, and until when.
+    unread: HashMap<Key, (Instant, Arc<Pod>)>,
 }
 
 /// Who waits for claims.
@@ -166,13 +169,14 @@ impl Scheduler {
             queue: Queue::new(options.configuration.backoff, &metrics),
             chooser: Chooser::new(metrics.clone()),
             metrics,
-            writes: Apart::new("write of the scheduler", tasks),
-            with_needs: Apart::new("binding that waits for claims", tasks),
+            writes: Apart::new("write of the scheduler", tasks, panics.clone()),
+            with_needs: Apart::new("binding that waits for claims", tasks, panics.clone()),
             extenders: Extenders::new(options.configuration.extenders.clone(), &options.informers),
-            consulting: Apart::new("question to an extender", tasks),
+            consulting: Apart::new("question to an extender", tasks, panics.clone()),
             reserving: HashMap::new(),
             waiting: Waits::default(),
             panics,
+            unread: HashMap::new(),
         }
     }
 
@@ -207,7 +211,10 @@ impl Scheduler {
                     self.waiting.volumes.changed(&change.key);
                     self.queue.happened(Event::Volume, cause(&change, causes::CLAIM));
                 }
-                change = sources.volumes.next() => self.queue.happened(Event::Volume, cause(&change, causes::VOLUME)),
+                change = sources.volumes.next() => {
+                    [&change.old, &change.new].into_iter().flatten().for_each(|volume| self.waiting.volumes.volume_changed(volume));
+                    self.queue.happened(Event::Volume, cause(&change, causes::VOLUME));
+                }
                 change = sources.classes.next() => self.queue.happened(Event::Volume, cause(&change, causes::CLASS)),
                 change = sources.drivers.next() => self.queue.happened(Event::Volume, cause(&change, causes::DRIVERS)),
                 change = sources.attachments.next() => if change.new.is_none() {
@@ -232,13 +239,13 @@ impl Scheduler {
                     self.cluster.devices.extended.changed(change.old.as_deref(), change.new.as_deref());
                     self.queue.happened(Event::DeviceClass, cause(&change, causes::DEVICE_CLASS));
                 }
-                change = sources.pods.next() => self.pod_changed(change),
-                Some(written) = self.with_needs.next(), if !self.with_needs.is_empty() => self.written(written),
+                change = sources.pods.next() => self.read(change, Instant::now()),
+                Some(written) = self.with_needs.next(), if !self.with_needs.is_empty() => self.ended(written),
                 Some(consulted) = self.consulting.next(), if !self.consulting.is_empty() => {
                     let (panics, uid) = (self.panics.clone(), consulted.pod().uid().to_owned());
-                    panics.about(&uid, || self.consulted(consulted));
+                    panics.about(&uid, Stage::Tried, || self.consulted(consulted));
                 }
-                Some(written) = self.writes.next(), if !self.writes.is_empty() => self.written(written),
+                Some(written) = self.writes.next(), if !self.writes.is_empty() => self.ended(written),
                 () = std::future::ready(()), if self.queue.has_active(busy) && self.writes.len() < WRITES => self.schedule_one(),
                 () = until(due) => {}
             }
@@ -251,12 +258,47 @@ impl Scheduler {
             let overdue = self.extenders.overdue(now);
             self.not_bound(overdue);
         }
-        self.queue.ripen(now).into_iter().chain(self.extenders.due()).min()
+        let ripe: Vec<Key> = self.unread.iter().filter(|(_, (until, _))| *until <= now).map(|(key, _)| key.clone()).collect();
+        for key in ripe {
+            let new = self.unread.remove(&key).map(|(_, pod)| pod);
+            self.read(Change { key, old: None, new }, now);
+        }
+        let unread = self.unread.values().map(|(until, _)| *until);
+        self.queue.ripen(now).into_iter().chain(self.extenders.due()).chain(unread).min()
+    }
+
+    /// Takes in a change of a pod, unless the scheduler has failed on that: what the pod says is then not looked at for a while.
+    fn read(&mut self, mut change: Change<Pod>, now: Instant) {
+        self.unread.remove(&change.key);
+        let uid = change.object().and_then(|pod| pod.metadata.uid.clone()).unwrap_or_default();
+        let panics = self.panics.clone();
+        if let (Some(pod), Some(hold)) = (change.new.clone(), panics.held(&uid, Stage::Read, now)) {
+            if let Some(events) = self.events.get(scheduler_of(&pod)).filter(|_| hold.is_news) {
+                events.about(pod.as_ref(), Type::Warning, "FailedScheduling", hold.reason());
+            }
+            self.unread.insert(change.key.clone(), (hold.until, pod));
+            // What it said before holds no longer.
+            change.new = None;
+        }
+        panics.about(&uid, Stage::Read, || self.pod_changed(change));
+    }
+
+    /// A write has ended.
+    fn ended(&mut self, written: Written) {
+        let (panics, uid) = (self.panics.clone(), written.pod().map(|pod| pod.uid().to_owned()));
+        match uid {
+            Some(uid) => panics.about(&uid, Stage::Tried, || self.written(written)),
+            None => self.written(written),
+        }
     }
 
     fn node_changed(&mut self, change: &Change<Node>) {
         match (&change.old, &change.new) {
-            (_, None) => self.cluster.remove_node(&change.key.name),
+            (_, None) => {
+                self.abandon(&change.key.name);
+                self.cluster.remove_node(&change.key.name);
+                self.queue.happened(Event::NodeRemoved, cause(change, causes::NODE));
+            }
             (Some(old), Some(new)) if same_node(old, new) => {}
             (_, Some(node)) => {
                 self.cluster.set_node(node);
@@ -338,12 +380,16 @@ impl Scheduler {
     }
 
     fn pending(&mut self, key: &Key, pod: Arc<Pod>, old: Option<Arc<Pod>>) {
+        if pod.metadata.deletion_timestamp.is_some() {
+            // The API gives it no node any more, though finalizers may keep it for long.
+            return self.forget(key, pod.metadata.uid.as_deref().unwrap_or_default());
+        }
         let spec = pod.spec.as_ref();
         let ours = self.cluster.profiles.get(scheduler_of(&pod)).is_some();
         let gated = spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
         // It is not attempted before its claims are made, as upstream: its status tells when they are.
         let waits_for_claims = claims::entries(&pod).iter().any(|entry| claims::named(&pod, entry) == Named::NotMade);
-        if !ours || gated || waits_for_claims || pod.metadata.deletion_timestamp.is_some() {
+        if !ours || gated || waits_for_claims {
             self.queue.remove(key);
             let given_up = self.cluster.nominations.withdraw(pod.metadata.uid.as_deref().unwrap_or_default());
             return self.given_up(given_up);
@@ -387,13 +433,23 @@ impl Scheduler {
     fn schedule_one(&mut self) {
         let Some((pod, trial)) = self.queue.pop(self.extenders.busy()) else { return };
         let panics = self.panics.clone();
-        match panics.held(pod.uid(), Instant::now()) {
-            Some(left) => {
-                let reason = format!("the scheduler has failed on this pod, and tries it again in {} s", left.as_secs());
-                self.refused(&pod, trial, FitError::held(self.cluster.len(), reason.into()), None);
-            }
-            None => panics.about(pod.uid(), || self.attempt(pod.clone(), trial)),
+        match panics.held(pod.uid(), Stage::Tried, Instant::now()) {
+            Some(hold) => self.leave_alone(&pod, trial, &hold),
+            None => panics.about(pod.uid(), Stage::Tried, || self.attempt(pod.clone(), trial)),
         }
+    }
+
+    /// A pod on which the scheduler has failed gets no node for a while, which is told once, and keeps no room from others.
+    fn leave_alone(&mut self, pod: &Arc<PodInfo>, trial: Trial, hold: &Hold) {
+        if hold.is_news {
+            let message = FitError::held(self.cluster.len(), hold.reason().into()).to_string();
+            self.tell(pod, pod, (Type::Warning, "FailedScheduling"), message.as_str());
+            self.metrics.attempted(pod.scheduler(), Outcome::Error, trial);
+            self.writes.extend(self.api.report(pod, UNSCHEDULABLE, message, None));
+        }
+        self.queue.failed(&pod.key(), 0, Instant::now());
+        let given_up = self.cluster.nominations.withdraw(pod.uid());
+        self.given_up(given_up);
     }
 
     fn attempt(&mut self, pod: Arc<PodInfo>, trial: Trial) {
@@ -419,7 +475,12 @@ impl Scheduler {
     }
 
     /// Tries to make room, and tells why there is none.
-    fn no_node(&mut self, pod: &Arc<PodInfo>, trial: Trial, attempt: &Attempt, error: FitError) {
+    fn no_node(&mut self, pod: &Arc<PodInfo>, trial: Trial, attempt: &Attempt, mut error: FitError) {
+        // Before others have to go for the pod, as upstream.
+        if let Some(claim) = attempt.idle_claim(pod, &self.cluster) {
+            error.frees_devices = true;
+            self.writes.push(self.api.deallocate(pod.clone(), claim));
+        }
         let offset = self.chooser.draw(error.occupied.len().max(1));
         let preempts = self.cluster.profile(pod).is_some_and(|profile| profile.preempts);
         let found = match preempts.then(|| preemption::candidates(pod, &mut self.cluster, attempt, &error, offset)) {
@@ -441,7 +502,8 @@ impl Scheduler {
             Some(Ok(preemption)) => given_up = self.make_room(pod, preemption),
             Some(Err(refusal)) => {
                 // Without nodes there is nothing to say about them.
-                error.post_filter = (error.nodes() > 0).then(|| format!("{}, preemption: {}", devices(pod), refusal.message));
+                error.post_filter =
+                    (error.nodes() > 0).then(|| format!("{}, preemption: {}", devices(pod, &error), refusal.message));
                 if refusal.hopeless {
                     given_up.extend(self.cluster.nominations.withdraw(pod.uid()));
                 }
@@ -477,10 +539,14 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// What upstream's plugin for devices says of a pod that no node will do for: it has taken no claim's devices away so that others might do.
-fn devices(pod: &PodInfo) -> &'static str {
+/// What upstream's plugin for devices says of a pod that no node will do for.
+fn devices(pod: &PodInfo, error: &FitError) -> &'static str {
     let has_claims = pod.object().is_some_and(|pod| claims::all(pod).next().is_some());
-    if has_claims { "still not schedulable" } else { "no new claims to deallocate" }
+    match has_claims {
+        _ if error.frees_devices => "deallocation of ResourceClaim completed",
+        true => "still not schedulable",
+        false => "no new claims to deallocate",
+    }
 }
 
 /// Whether nothing changed that scheduling looks at. Heartbeats change a node all the time.

@@ -229,6 +229,11 @@ async fn extended_resources_come_by_a_claim() {
     assert!(pods::claims::is_extended(&first) && pods::claims::is_for(&first, "p"));
     assert!(pods::claims::is_reserved_for(&first, "p"));
     fake.until::<Pod>(|pods| pods::claims::names(&pods[0]).next() == first.metadata.name.as_deref()).await;
+    // KEP-5007 has this event while conditions are waited for.
+    let message = Some("waiting for binding conditions for device on node n");
+    let waits =
+        |event: &Event| (event.reason.as_deref(), event.message.as_deref()) == (Some("BindingConditionsPending"), message);
+    fake.until::<Event>(|events| events.iter().any(waits)).await;
     say(&fake, &first, "broken").await;
 
     let second = allocated(&fake, Some(&first)).await;
@@ -240,6 +245,42 @@ async fn extended_resources_come_by_a_claim() {
     assert_eq!(Some(&status.resource_claim_name), second.metadata.name.as_ref());
     let mapping = json!([{"containerName": "c", "resourceName": "example.com/gpu", "requestName": "container-0-request-0"}]);
     assert_eq!(serde_json::to_value(&status.request_mappings).unwrap(), mapping);
+}
+
+/// Upstream, dynamicresources.go, PostFilter: a claim that keeps its pod from the nodes that are left gives its devices back, where nobody else uses
+/// them: an attempt that ended halfway may have left it so.
+#[tokio::test]
+async fn devices_of_nobody_are_given_back() {
+    let of = |pod: &str| json!([{"resource": "pods", "name": pod, "uid": pod}]);
+    for (users, frees) in [(json!([]), true), (of("p"), true), (of("other"), false)] {
+        let fake = Fake::default();
+        with_device(&fake);
+        fake.put::<Node>(&node("n", json!({"spec": {"unschedulable": true}})));
+        fake.put::<Node>(&node("m", json!({})));
+        let pool = json!({"name": "q", "generation": 1, "resourceSliceCount": 1});
+        let slice = json!({"metadata": {"name": "t"}, "spec": {"driver": "d", "nodeName": "m", "pool": pool, "devices": [{"name": "y"}]}});
+        fake.put::<ResourceSlice>(&serde_json::from_value(slice).unwrap());
+        let results = json!([{"request": "r", "driver": "d", "pool": "p", "device": "x"}]);
+        let field = json!({"key": "metadata.name", "operator": "In", "values": ["n"]});
+        let allocation =
+            json!({"devices": {"results": results}, "nodeSelector": {"nodeSelectorTerms": [{"matchFields": [field]}]}});
+        let claim = json!({"metadata": {"namespace": "a", "name": "c", "uid": "c"},
+            "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}},
+            "status": {"allocation": allocation, "reservedFor": users}});
+        fake.put::<ResourceClaim>(&serde_json::from_value(claim).unwrap());
+        fake.put(&pod("p", json!({"resourceClaims": [{"name": "c", "resourceClaimName": "c"}]})));
+        let (_tasks, _failures) = start(&fake);
+
+        let text = if frees { "deallocation of ResourceClaim completed" } else { "still not schedulable" };
+        let told = |event: &Event| event.message.as_deref().is_some_and(|message| message.contains(text));
+        fake.until::<Event>(|events| events.iter().any(told)).await;
+        if frees {
+            fake.until::<Pod>(|pods| node_of(pods, "p") == Some("m")).await;
+        }
+        let claim = fake.all::<ResourceClaim>().remove(0);
+        let devices = claim.status.and_then(|status| status.allocation?.devices?.results).unwrap();
+        assert_eq!(devices[0].device, if frees { "y" } else { "x" }, "{users}");
+    }
 }
 
 /// KEP-5004: a pod that no node has the resource for is tried again when a class comes that stands for it.

@@ -1,6 +1,7 @@
 //! Claims, volumes and classes as scheduling sees them: which claims of a pod have a volume, and what can be done about the others
 //! on a node. The caches are read as they are; who binds is told by a conflict when they were behind.
 
+pub(crate) mod binding;
 pub(crate) mod capacity;
 
 use std::cell::OnceCell;

@@ -4,13 +4,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use client::Key;
+use client::{Informer, Key};
+use k8s_openapi::api::core::v1::PersistentVolume;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// Who waits for which claim. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Waiting(Arc<Mutex<HashMap<Key, Vec<Arc<Notify>>>>>);
+
+/// Claims, and who waits for changes of them.
+#[derive(Clone)]
+pub(crate) struct Cache<K> {
+    pub(crate) claims: Informer<K>,
+    pub(crate) waiting: Waiting,
+}
 
 /// Somebody who waits for claims, until this is dropped.
 #[derive(Debug)]
@@ -36,6 +44,14 @@ impl Waiting {
     pub(crate) fn changed(&self, claim: &Key) {
         self.0.lock().get(claim).into_iter().flatten().for_each(|told| told.notify_one());
     }
+
+    /// The same of the volume of a claim.
+    pub(crate) fn volume_changed(&self, volume: &PersistentVolume) {
+        let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+        if let Some((namespace, name)) = claim.and_then(|claim| claim.namespace.as_ref().zip(claim.name.as_ref())) {
+            self.changed(&Key::namespaced(namespace, name));
+        }
+    }
 }
 
 impl Waiter {
@@ -60,7 +76,9 @@ impl Drop for Waiter {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use futures::FutureExt;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -78,6 +96,14 @@ mod tests {
         check("x", [true, false]);
         check("y", [true, true]);
         check("z", [false, false]);
+        let of_claim = |reference: Value| {
+            let volume = json!({"metadata": {"name": "v"}, "spec": {"claimRef": reference}});
+            waiting.volume_changed(&serde_json::from_value(volume).unwrap());
+            [hears(&one), hears(&other)]
+        };
+        assert_eq!(of_claim(json!({"namespace": "a", "name": "x"})), [true, false]);
+        assert_eq!(of_claim(json!({"namespace": "b", "name": "x"})), [false, false]);
+        assert_eq!(of_claim(Value::Null), [false, false]);
         drop(one);
         drop(other);
         assert!(waiting.0.lock().is_empty());

@@ -5,7 +5,7 @@ mod scalar;
 mod zero;
 
 pub use error::TypeError;
-pub(crate) use scalar::of_float;
+pub use scalar::of_float;
 
 use serde_json::{Map, Value};
 

@@ -14,8 +14,8 @@ mod table;
 mod time;
 mod types;
 
-pub use decode::{TypeError, check, decode};
+pub use decode::{TypeError, check, decode, of_float};
 pub use ordered::Ordered;
 pub use strict::{Shape, parse_strict, problems};
-pub use time::{format_duration, parse_duration};
+pub use time::{Precision, format as format_time, format_duration, parse_duration};
 pub use types::{Alternative, Field, ListKind, Patch, Schema, Type, TypeDef, TypeId};

@@ -11,10 +11,16 @@ const LAYOUT: &str = "2006-01-02T15:04:05Z07:00";
 /// Go's zero time, which JSON shows as null.
 const ZERO: &str = "0001-01-01T00:00:00Z";
 
+/// The earliest time that four digits of a year can write in UTC, 0000-01-01T00:00:00Z, as RFC 3339 has them. Go reads no other ones, and the latest
+/// is the calendar's own.
+pub(crate) const FIRST: Timestamp = Timestamp::constant(-62_167_219_200, 0);
+
 /// How many digits of the second are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Precision {
+pub enum Precision {
+    /// None, as of `metav1.Time`.
     Seconds,
+    /// Six, as of `metav1.MicroTime`.
     Micros,
 }
 
@@ -49,9 +55,9 @@ fn is_canonical(text: &[u8]) -> bool {
         && within(17, 0, 59)
 }
 
-/// Writes a time: `2006-01-02T15:04:05Z`, or with six digits after the second.
-pub(crate) fn format(time: Timestamp, precision: Precision) -> String {
-    let at = Offset::UTC.to_datetime(time);
+/// Writes a time: `2006-01-02T15:04:05Z`, or with six digits after the second. One before the year 0, which nobody could read, is written as its beginning.
+pub fn format(time: Timestamp, precision: Precision) -> String {
+    let at = Offset::UTC.to_datetime(time.max(FIRST));
     let (date, clock) = (at.date(), at.time());
     let mut out = Vec::with_capacity(27);
     digits(&mut out, i32::from(date.year()), 4);
@@ -75,7 +81,7 @@ fn digits(out: &mut Vec<u8>, value: i32, width: u32) {
     }
 }
 
-/// Reads an RFC 3339 time as Go does; the error is Go's message.
+/// Reads an RFC 3339 time as Go does; the error is Go's message. What cannot be written in UTC, by its offset, is no time.
 pub(crate) fn parse(text: &str) -> Result<Timestamp, String> {
     let mut reader = Reader { text, rest: text };
     let year = reader.number("2006", 4)?;
@@ -109,7 +115,8 @@ pub(crate) fn parse(text: &str) -> Result<Timestamp, String> {
     let [month, day, hour, minute, second] = [month, day, hour, minute, second].map(|value| value as i8);
     let local = DateTime::new(year as i16, month, day, hour, minute, second, nanos).map_err(|_| range("day"))?;
     let utc = Offset::UTC.to_timestamp(local).map_err(|_| range("year"))?;
-    utc.checked_sub(jiff::SignedDuration::from_secs(offset)).map_err(|_| range("year"))
+    let utc = utc.checked_sub(jiff::SignedDuration::from_secs(offset)).ok().filter(|utc| *utc >= FIRST);
+    utc.ok_or_else(|| range("year"))
 }
 
 struct Reader<'a> {
@@ -260,6 +267,9 @@ mod tests {
         check("2026-13-02T03:04:05Z", Err("parsing time \"2026-13-02T03:04:05Z\": month out of range"));
         check("2026-02-30T03:04:05Z", Err("parsing time \"2026-02-30T03:04:05Z\": day out of range"));
         check("2026-02-03T03:04:05Zx", Err("parsing time \"2026-02-03T03:04:05Zx\": extra text: \"x\""));
+        check("0000-01-01T00:00:00Z", Ok(Some("0000-01-01T00:00:00Z")));
+        check("0000-01-01T00:00:00+00:01", Err("parsing time \"0000-01-01T00:00:00+00:01\": year out of range"));
+        check("9999-12-30T23:00:00-01:00", Err("parsing time \"9999-12-30T23:00:00-01:00\": year out of range"));
         let micro = canonical("2026-01-02T03:04:05.123Z", Precision::Micros);
         assert_eq!(micro.unwrap().as_deref(), Some("2026-01-02T03:04:05.123000Z"));
     }
@@ -283,6 +293,31 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// What is written can be read, and is that time: every list with the object fails otherwise for clients that want protobuf.
+        #[test]
+        fn what_is_written_can_be_read(second in Timestamp::MIN.as_second()..=Timestamp::MAX.as_second(), nano in 0..1_000_000_000i64) {
+            let time = Timestamp::new(second, 0).unwrap().saturating_add(jiff::SignedDuration::from_nanos(nano)).unwrap();
+            for (precision, unit) in [(Precision::Seconds, 1_000_000_000), (Precision::Micros, 1_000)] {
+                let whole = time.max(FIRST).as_nanosecond().div_euclid(unit) * unit;
+                proptest::prop_assert_eq!(parse(&format(time, precision)).map(Timestamp::as_nanosecond), Ok(whole));
+            }
+        }
+
+        /// Whatever a client says of its offset, what is kept of it is kept again.
+        #[test]
+        fn what_is_taken_stays(year in 0..10_000, day in 1..366, second in 0..86_400, east: bool, offset in 0..25 * 60) {
+            let (month, day) = (day / 31 + 1, day % 28 + 1);
+            let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+            let (sign, offset) = (if east { '+' } else { '-' }, format!("{:02}:{:02}", offset / 60, offset % 60));
+            let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{sign}{offset}");
+            for precision in [Precision::Seconds, Precision::Micros] {
+                if let Ok(Some(kept)) = canonical(&text, precision) {
+                    let again = canonical(&kept, precision).unwrap().map(Cow::into_owned);
+                    proptest::prop_assert_eq!(again.as_deref(), Some(&*kept));
+                }
+            }
+        }
+
         #[test]
         fn never_panics(text in "\\PC*") {
             let _ = (parse(&text), parse_duration(&text));

@@ -137,6 +137,7 @@ fn options(site: &Site) -> apiserver::Options {
     let address = std::net::SocketAddr::from(([10, 0, 0, 1], 6443));
     apiserver::Options {
         listen: address,
+        tls: Default::default(),
         pki: site.pki.clone(),
         names: Vec::new(),
         public_address: address.to_string(),

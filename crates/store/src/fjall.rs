@@ -31,7 +31,7 @@ mod stage;
 mod sweep;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -123,6 +123,15 @@ struct Handle {
 }
 
 impl Fjall {
+    /// Whether [`Fjall::open`] would refuse a directory of which a restoration has made half a store. Changes nothing: whoever makes other files
+    /// beside a store asks first.
+    ///
+    /// # Errors
+    /// [`Error::Unfinished`].
+    pub fn check(directory: &Path) -> Result<(), Error> {
+        Directory::check(directory)
+    }
+
     /// Opens the directory, creating it if needed. The engine runs until [`Fjall::close`]; its failure ends the process by way
     /// of `tasks`.
     ///

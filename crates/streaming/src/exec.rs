@@ -173,7 +173,7 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     let encoding = if matches!(protocol, V4_BASE64 | V1_BASE64) { Encoding::Base64 } else { Encoding::Binary };
-    let mut socket = upgrade::websocket(io).await;
+    let mut socket = upgrade::websocket(io, true).await;
     // An empty message on the first output says that the session is there, before the command says anything.
     let first = if streams.stdout {
         1

@@ -28,7 +28,7 @@ where
     let base64 = accepted.protocol == BASE64;
     let copy = move |body: D| -> Copying {
         Box::pin(async move {
-            let socket = upgrade::websocket(upgrade::socket(accepted.upgrade).await?).await;
+            let socket = upgrade::websocket(upgrade::socket(accepted.upgrade).await?, false).await;
             let data = body.into_data_stream().take_while(|data| ready(data.is_ok()));
             websocket::send_all(socket, data.filter_map(|data| ready(data.ok().map(|data| message(data, base64))))).await
         })

@@ -21,7 +21,7 @@ pub fn accept<B>(request: &mut Request<B>, text: bool) -> Result<(Response<()>, 
     let (response, upgraded) = upgrade::any_websocket(request)?;
     let send: Send = Box::new(move |messages: BoxStream<'static, Bytes>| -> Sending {
         Box::pin(async move {
-            let socket = upgrade::websocket(upgrade::socket(upgraded).await?).await;
+            let socket = upgrade::websocket(upgrade::socket(upgraded).await?, false).await;
             crate::ended(websocket::send_all(socket, messages.map(|bytes| message(bytes, text))).await)
         })
     });

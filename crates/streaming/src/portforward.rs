@@ -49,7 +49,7 @@ pub fn accept<B>(request: &mut Request<B>, tasks: &Tasks) -> Result<(Response<()
         let io = upgrade::socket(upgrade).await?;
         ended(match (transport, protocol) {
             (Transport::Spdy, _) => over_spdy(io, sender).await,
-            (Transport::WebSocket, TUNNEL) => over_spdy(ByteStream::new(upgrade::websocket(io).await), sender).await,
+            (Transport::WebSocket, TUNNEL) => over_spdy(ByteStream::new(upgrade::websocket(io, false).await), sender).await,
             (Transport::WebSocket, _) => over_channels(io, &ports, protocol, sender).await,
         })
     });
@@ -128,7 +128,7 @@ where
         connections.send(Connection { port: *port, data, error }).await.map_err(|_| Error::Closed)?;
     }
     drop(connections);
-    websocket::serve(upgrade::websocket(io).await, channels, encoding).await
+    websocket::serve(upgrade::websocket(io, true).await, channels, encoding).await
 }
 
 #[cfg(test)]

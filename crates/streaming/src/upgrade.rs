@@ -9,12 +9,12 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::Error;
+use crate::websocket::pieces::Pieces;
 
 pub(crate) const SPDY: &str = "SPDY/3.1";
 pub(crate) const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
-/// Larger than any message that kubectl sends. Upstream takes 32 MiB; a session may have three messages for as long as its process reads
-/// nothing, so what is larger is refused: with close code 1009 and the reason.
-pub(crate) const MAX_MESSAGE: usize = 4 << 20;
+/// Bytes of a session's messages that are kept while its process reads nothing, and of one of them: those of clients come in pieces.
+pub(crate) const MAX_MESSAGE: usize = 1 << 20;
 
 /// A request that is not one of the upgrades served here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -151,14 +151,14 @@ pub(crate) async fn socket(upgrade: hyper::upgrade::OnUpgrade) -> Result<Socket,
     Ok(TokioIo::new(upgrade.await?))
 }
 
-/// The server's end of a WebSocket over an upgraded connection.
-pub(crate) async fn websocket<S>(io: S) -> WebSocketStream<S>
+/// The server's end of a WebSocket over an upgraded connection. Large messages are read in pieces, where each begins with a channel if messages do.
+pub(crate) async fn websocket<S>(io: S, channels: bool) -> WebSocketStream<Pieces<S>>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     let config =
         WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE)).write_buffer_size(0);
-    WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
+    WebSocketStream::from_raw_socket(Pieces::new(io, channels), Role::Server, Some(config)).await
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Several byte streams over one WebSocket: the first byte of a message names the channel. And one byte stream over
 //! a WebSocket: its binary messages put together.
 
+pub(crate) mod pieces;
 mod receiver;
 
 use std::io;
@@ -79,15 +80,11 @@ where
     };
     let socket = sink.reunite(source).map_err(|_| Error::Closed)?;
     match end {
-        None => finish(socket, receiver, CloseCode::Normal, String::new()).await,
+        None => finish(socket, receiver).await,
         Some(Ok(())) => {
             // Input ends before the client hears that its close was seen.
             drop(receiver);
             acknowledge(socket).await
-        }
-        Some(Err(WsError::Capacity(error))) => {
-            drop(receiver);
-            finish(socket, Receiver::deaf(), CloseCode::Size, error.to_string()).await
         }
         Some(Err(error)) => Err(error.into()),
     }
@@ -114,17 +111,17 @@ where
         () = receiving => return Ok(()),
     };
     let socket = sink.reunite(source).map_err(|_| Error::Closed)?;
-    finish(socket, Receiver::deaf(), CloseCode::Normal, String::new()).await
+    finish(socket, Receiver::deaf()).await
 }
 
 /// Ends a connection on which everything is sent: with the close frame, then with our half of the transport. What the client has sent
 /// before it saw the close frame is handed on: a pod that has ended its side of a forwarded connection may still read.
-async fn finish<S>(mut socket: WebSocketStream<S>, mut receiver: Receiver, code: CloseCode, reason: String) -> Result<(), Error>
+async fn finish<S>(mut socket: WebSocketStream<S>, mut receiver: Receiver) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     // Clients take a close without the code for a normal end as a connection that broke.
-    match socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await {
+    match socket.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await {
         Ok(()) | Err(WsError::ConnectionClosed) => {}
         // The client was first.
         Err(WsError::Protocol(ProtocolError::SendAfterClosing)) => {

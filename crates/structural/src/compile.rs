@@ -6,9 +6,9 @@ use crate::field_path::field_path;
 use crate::formats::Format;
 use crate::node::{Additional, Kind, Limits, List, Node, NumberFormat};
 use crate::pattern::Pattern;
-use crate::prune;
 use crate::rule::Rule;
 use crate::timing::timed;
+use crate::{numbers, prune};
 
 /// How deep schemas may be: a body cannot nest deeper either.
 const MAX_DEPTH: usize = 128;
@@ -82,6 +82,7 @@ pub(crate) fn node(source: &Value, depth: usize) -> Result<Node, Unusable> {
     out.has_rules = !out.rules.is_empty() || out.children().any(|child| child.has_rules);
     if let Some(mut default) = out.default.take() {
         out.default_was_pruned = !prune::prune(&out, &mut default).is_empty();
+        numbers::settle(&mut default);
         out.default = Some(default);
     }
     Ok(out)

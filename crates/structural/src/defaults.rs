@@ -4,7 +4,7 @@ use apimachinery::field::{Error, Errors, Path};
 use serde_json::Value;
 
 use crate::node::{Additional, Node};
-use crate::validate;
+use crate::{embedded, rules, validate};
 
 /// Whether null stands for nothing here.
 fn is_void(value: &Value, node: &Node) -> bool {
@@ -60,30 +60,52 @@ fn stand_in(node: &Node, value: &mut Value) {
 /// Whether the defaults of a schema fit it.
 pub(crate) fn validate(node: &Node, path: &Path) -> Errors {
     let mut errors = Errors::new();
-    check(node, path, &mut errors);
+    each(node, path, &mut |node, default, at| {
+        if node.default_was_pruned {
+            errors.push(Error::invalid(at, default.clone(), "must not have unknown fields"));
+        }
+        errors.extend(validate::validate(node, &filled(node, default), None, at.as_str()));
+    });
     errors
 }
 
-fn check(node: &Node, path: &Path, errors: &mut Errors) {
+/// Whether the defaults of a schema fit its rules in CEL, and are good objects where they are some (upstream: `schema/defaulting/validation.go`).
+/// Nothing was there before: rules about changes are not asked. All defaults share what the rules of one object may cost.
+pub(crate) fn validate_rules(node: &Node, path: &Path) -> Errors {
+    let (mut errors, mut left) = (Errors::new(), rules::OBJECT_LIMIT);
+    each(node, path, &mut |node, default, at| {
+        let filled = filled(node, default);
+        let wrong = embedded::validate_all(node, &filled, at);
+        match wrong.is_empty() {
+            true => errors.extend(rules::validate_at(node, &filled, at, &mut left)),
+            false => errors.extend(wrong),
+        }
+    });
+    errors
+}
+
+/// A default with those below it.
+fn filled(node: &Node, default: &Value) -> Value {
+    let mut filled = default.clone();
+    apply(node, &mut filled);
+    filled
+}
+
+/// Every default of a schema, and where it stands.
+fn each(node: &Node, path: &Path, look: &mut impl FnMut(&Node, &Value, &Path)) {
     if !node.has_defaults {
         return;
     }
     if let Some(default) = &node.default {
-        let at = path.child("default");
-        if node.default_was_pruned {
-            errors.push(Error::invalid(&at, default.clone(), "must not have unknown fields"));
-        }
-        let mut filled = default.clone();
-        apply(node, &mut filled);
-        errors.extend(validate::validate(node, &filled, None, at.as_str()));
+        look(node, default, &path.child("default"));
     }
     for (name, property) in &node.properties {
-        check(property, &path.child("properties").key(name), errors);
+        each(property, &path.child("properties").key(name), look);
     }
     if let Additional::Of(additional) = &node.additional {
-        check(additional, &path.child("additionalProperties"), errors);
+        each(additional, &path.child("additionalProperties"), look);
     }
     if let Some(items) = &node.items {
-        check(items, &path.child("items"), errors);
+        each(items, &path.child("items"), look);
     }
 }

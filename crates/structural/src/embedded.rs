@@ -67,6 +67,15 @@ pub(crate) fn validate(root: &Node, object: &Value) -> Errors {
     errors
 }
 
+/// The same of a part of an object, which may be an object itself.
+pub(crate) fn validate_all(node: &Node, value: &Value, path: &Path) -> Errors {
+    let mut errors = Errors::new();
+    if node.has_embedded {
+        walk(node, value, path, &mut errors);
+    }
+    errors
+}
+
 fn walk(node: &Node, value: &Value, path: &Path, errors: &mut Errors) {
     if node.embeds && value.is_object() {
         check(value, path, errors);

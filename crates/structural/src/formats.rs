@@ -1,6 +1,9 @@
 //! Formats of texts (upstream: `kube-openapi/pkg/validation/strfmt`). Formats that upstream does not know are ignored.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::LazyLock;
+
+use regex::Regex;
 
 /// A format that is checked.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +38,7 @@ const ALL: &[Format] = &[
         takes: |text| !text.is_empty() && is_base64(text),
     },
     Format { name: "password", takes: |_| true },
-    Format { name: "date", takes: |text| text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok() },
+    Format { name: "date", takes: is_date },
     Format { name: "duration", takes: is_duration },
     Format { name: "datetime", takes: is_time },
     Format { name: "k8s-short-name", takes: |text| apimachinery::names::name_is_label(text, false).is_empty() },
@@ -207,9 +210,20 @@ fn is_duration(text: &str) -> bool {
     !text.is_empty() && (parts(UNITS) || parts(WORDS))
 }
 
-/// RFC 3339, with or without parts of a second.
+/// RFC 3339, with or without parts of a second (go-openapi's `IsDateTime`: every year of four digits, and no second 60).
 fn is_time(text: &str) -> bool {
-    text.len() >= 19 && text.as_bytes()[10].eq_ignore_ascii_case(&b'T') && text.parse::<jiff::Timestamp>().is_ok()
+    text.split_once(['T', 't']).is_some_and(|(date, clock)| is_date(date) && is_clock(clock))
+}
+
+fn is_date(text: &str) -> bool {
+    text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok()
+}
+
+/// `10:00:00.5+02:00`.
+fn is_clock(text: &str) -> bool {
+    static CLOCK: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new(r"^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$").ok());
+    CLOCK.as_ref().is_some_and(|clock| clock.is_match(text))
 }
 
 #[cfg(test)]
@@ -237,7 +251,25 @@ mod tests {
         check("hostname", &["example.com", "a"], &["-a", "a..b", ""]);
         check("byte", &["aGk="], &["", "aGk", "!"]);
         check("date", &["2026-01-31"], &["2026-02-31", "2026-1-1", "x"]);
-        check("date-time", &["2026-01-31T10:00:00Z", "2026-01-31T10:00:00.5+02:00"], &["2026-01-31", "x"]);
+        check(
+            "date-time",
+            &["2026-01-31T10:00:00Z", "2026-01-31t10:00:00.5+02:00", "9999-12-31T23:59:59Z", "0000-01-01T00:00:00z"],
+            &[
+                "2026-01-31",
+                "x",
+                "2026-02-30T10:00:00Z",
+                "2026-01-31T24:00:00Z",
+                "2026-01-31T10:00:60Z",
+                "2026-01-31T10:00:00",
+                "2026-01-31T10:00:00.Z",
+                "2026-01-31T10:00:00Z[UTC]",
+                "2026-01-31T10:00:00+02",
+                "2026-01-31T10:00:00+2:000",
+                "2026-01-31T10:00:00+ä:00",
+                "2026-01-31T10:00:00Z\n",
+                "+002026-01-31T10:00:00Z",
+            ],
+        );
         check("datetime", &["2026-01-31T10:00:00Z"], &["noon"]);
         check("duration", &["1h30m", "15s", "3 days", "0", "-1.5h"], &["1", "h", "1y", ""]);
         check("hexcolor", &["#fff", "00ff00"], &["#ff", "red"]);

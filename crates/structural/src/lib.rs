@@ -15,6 +15,7 @@ mod formats;
 mod json_path;
 mod lists;
 mod node;
+mod numbers;
 mod path;
 mod pattern;
 mod prune;
@@ -59,13 +60,14 @@ impl Structural {
     }
 
     /// Brings an object into the form in which it is kept: its metadata have their types, what the schema does not know and what is
-    /// null without need is gone. The paths of unknown fields, sorted.
+    /// null without need is gone, and whole numbers are written as such. The paths of unknown fields, sorted.
     ///
     /// # Errors
     /// Metadata, of the object itself or of one that it holds, are of the wrong type.
     pub fn decode(&self, object: &mut Value) -> Result<Vec<String>, schema::TypeError> {
         let mut unknown = embedded::coerce(&self.root, object)?;
         unknown.extend(prune::prune(&self.root, object));
+        numbers::settle(object);
         unknown.sort_unstable();
         Ok(unknown)
     }
@@ -88,24 +90,37 @@ impl Structural {
     pub fn validate_update(&self, object: &Value, old: &Value) -> Errors {
         let mut errors = validate::validate(&self.root, object, Some(old), "");
         errors.extend(embedded::validate(&self.root, object));
-        if lists::validate(&self.root, old).is_empty() {
-            errors.extend(lists::validate(&self.root, object));
-        }
-        rules::validate(&self.root, object, Some(old), &mut errors);
+        self.validate_changes(object, old, &mut errors);
         errors
     }
 
-    /// Rules for one field of the root, such as the status, when it alone is written.
+    /// Rules for a changed object of which one field of the root alone is written, such as the status. As upstream, what is unique in lists and
+    /// the rules in CEL are asked of the whole object (`statusStrategy.ValidateUpdate`).
     pub fn validate_field(&self, name: &str, object: &Value, old: &Value) -> Errors {
-        let (Some(node), Some(value)) = (self.root.properties.get(name), object.get(name)) else { return Errors::new() };
-        let mut errors = validate::validate(node, value, old.get(name), name);
-        rules::validate(&self.root, object, Some(old), &mut errors);
+        let mut errors = match (self.root.properties.get(name), object.get(name)) {
+            (Some(node), Some(value)) => validate::validate(node, value, old.get(name), name),
+            _ => Errors::new(),
+        };
+        self.validate_changes(object, old, &mut errors);
         errors
+    }
+
+    /// What is unique in the lists of a changed object, unless the old one has broken that already, and then the rules in CEL.
+    fn validate_changes(&self, object: &Value, old: &Value, errors: &mut Errors) {
+        if lists::validate(&self.root, old).is_empty() {
+            errors.extend(lists::validate(&self.root, object));
+        }
+        rules::validate(&self.root, object, Some(old), errors);
     }
 
     /// Whether a default fits its schema: for definitions, before anybody relies on it.
     pub fn validate_default(&self, path: &Path) -> Errors {
         defaults::validate(&self.root, path)
+    }
+
+    /// Whether a default fits the rules in CEL of its schema, and is a good object where it is one: for definitions whose rules can be asked.
+    pub fn validate_default_rules(&self, path: &Path) -> Errors {
+        defaults::validate_rules(&self.root, path)
     }
 
     /// What is wrong with the rules of a schema, and which may cost too much: for definitions.

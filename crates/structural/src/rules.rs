@@ -10,7 +10,7 @@ use crate::timing::timed;
 
 /// What one rule may cost, and all rules of one object.
 const CALL_LIMIT: u64 = 1_000_000;
-const OBJECT_LIMIT: u64 = 10_000_000;
+pub(crate) const OBJECT_LIMIT: u64 = 10_000_000;
 /// Characters of a message that an expression makes.
 const MAX_MESSAGE: usize = 5 << 10;
 
@@ -28,11 +28,20 @@ pub(crate) fn validate(node: &Node, object: &Value, old: Option<&Value>, found: 
         let detail = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
         return found.push(Error::invalid(&Path::new("<nil>"), Value::Null, detail));
     }
-    let mut walk = Walk { errors: Errors::new(), left: OBJECT_LIMIT };
-    let at = Place { path: &Path::root(), old, nearest: old.map(|old| (object, old)) };
+    found.extend(ask(node, object, old, &Path::root(), &mut { OBJECT_LIMIT }));
+}
+
+/// Asks the rules of a new value that stands at a path. `left` is what they may still cost.
+pub(crate) fn validate_at(node: &Node, value: &Value, path: &Path, left: &mut u64) -> Errors {
+    ask(node, value, None, path, left)
+}
+
+fn ask(node: &Node, value: &Value, old: Option<&Value>, path: &Path, left: &mut u64) -> Errors {
+    let mut walk = Walk { errors: Errors::new(), left: *left };
     // Without budget the rest is not looked at.
-    let _ = walk.node(node, object, at);
-    found.extend(walk.errors);
+    let _ = walk.node(node, value, Place { path, old, nearest: old.map(|old| (value, old)) });
+    *left = walk.left;
+    walk.errors
 }
 
 /// The rest of the rules is not asked.

@@ -59,6 +59,7 @@ fn defaulting() {
     };
     check(json!({"a": {"type": "string", "default": "x"}}), json!({}), json!({"a": "x"}));
     check(json!({"a": {"type": "string", "default": "x"}}), json!({"a": "y"}), json!({"a": "y"}));
+    check(json!({"a": {"type": "integer", "default": 1e3}}), json!({}), json!({"a": 1000}));
     check(json!({"a": {"type": "string", "default": "x"}}), json!({"a": null}), json!({"a": "x"}));
     check(json!({"a": {"type": "string", "default": "x", "nullable": true}}), json!({"a": null}), json!({"a": null}));
     let inner = json!({"type": "object", "default": {}, "properties": {"b": {"type": "integer", "default": 1}}});
@@ -414,6 +415,78 @@ fn rules_about_changes() {
     check(json!({"small": 9}), json!({"small": 9, "other": 1}), &[]);
     check(json!({"small": 9}), json!({"small": 8}), &["spec.small: Invalid value: 8: failed rule: self < 5"]);
     assert!(schema.validate(&json!({"spec": {"fixed": "a"}})).is_empty());
+}
+
+/// Upstream: `statusStrategy.ValidateUpdate` looks at one field by its schema, and at the whole object for what is unique in lists and for rules.
+#[test]
+fn a_field_that_is_written_alone() {
+    let conditions = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"], "items": {
+        "type": "object", "required": ["type"], "properties": {"type": {"type": "string"}}}});
+    let spec = json!({"type": "object", "properties": {"n": {"type": "integer", "maximum": 5}}});
+    let status = json!({"type": "object", "properties": {"n": {"type": "integer"}, "conditions": conditions}});
+    let rules = json!([{"rule": "!has(self.status) || self.status.n <= self.spec.n"}, {"rule": "has(self.status) || !has(oldSelf.status)"}]);
+    let schema = |properties: Value| {
+        let source = json!({"type": "object", "properties": properties, "x-kubernetes-validations": rules});
+        Structural::compile(&source).unwrap()
+    };
+    let whole = schema(json!({"spec": spec, "status": status}));
+    let check = |schema: &Structural, old: Value, new: Value, expected: &[&str]| {
+        let found = schema.validate_field("status", &new, &old);
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{old} {new}");
+    };
+    let with = |status: Value| json!({"spec": {"n": 3}, "status": status});
+    let twice = || json!({"n": 1, "conditions": [{"type": "Ready"}, {"type": "Ready"}]});
+    check(&whole, json!({"spec": {"n": 3}}), with(json!({"n": 3, "conditions": [{"type": "Ready"}]})), &[]);
+    let duplicate = "status.conditions[1]: Duplicate value: {\"type\":\"Ready\"}";
+    check(&whole, json!({"spec": {"n": 3}}), with(twice()), &[duplicate]);
+    check(&whole, with(twice()), with(twice()), &[]);
+    let beyond = "<nil>: Invalid value: failed rule: !has(self.status) || self.status.n <= self.spec.n";
+    check(&whole, json!({"spec": {"n": 3}}), with(json!({"n": 4})), &[beyond]);
+    let gone = "<nil>: Invalid value: failed rule: has(self.status) || !has(oldSelf.status)";
+    check(&whole, with(json!({"n": 1})), json!({"spec": {"n": 3}}), &[gone]);
+    // What is wrong elsewhere is not the status's fault.
+    check(&whole, json!({"spec": {"n": 9}}), json!({"spec": {"n": 9}, "status": {"n": 1}}), &[]);
+}
+
+/// Upstream: `schema/defaulting/validation.go` holds each default against the rules of its part of the schema.
+#[test]
+fn defaults_keep_the_rules() {
+    let check = |field: Value, expected: &[&str]| {
+        let schema = compile(json!({"f": field}));
+        let path = apimachinery::field::Path::new("schema");
+        assert!(schema.validate_default(&path).is_empty() && schema.validate_rules(&path).is_empty(), "{field}");
+        let found = schema.validate_default_rules(&path);
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected, "{field}");
+    };
+    let number = |default: i64| json!({"type": "integer", "default": default, "x-kubernetes-validations": [{"rule": "self > 1", "message": "more than one"}]});
+    check(number(2), &[]);
+    check(number(1), &["schema.properties[f].default: Invalid value: 1: more than one"]);
+    // A rule around the default is asked of a default around it.
+    let object = |default: Value| {
+        json!({"type": "object", "default": default, "properties": {"a": {"type": "integer", "default": 1}, "b": number(2)},
+            "x-kubernetes-validations": [{"rule": "self.a < self.b"}]})
+    };
+    check(object(json!({})), &[]);
+    check(
+        object(json!({"b": 1})),
+        &[
+            "schema.properties[f].default: Invalid value: failed rule: self.a < self.b",
+            "schema.properties[f].default.b: Invalid value: 1: more than one",
+        ],
+    );
+    let items = json!({"type": "array", "items": number(1)});
+    check(items, &["schema.properties[f].items.default: Invalid value: 1: more than one"]);
+    // Nothing was there before.
+    check(json!({"type": "integer", "default": 1, "x-kubernetes-validations": [{"rule": "self > oldSelf"}]}), &[]);
+    let embedded = |default: Value| json!({"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true, "default": default});
+    check(embedded(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}})), &[]);
+    check(embedded(json!({"kind": "Pod"})), &["schema.properties[f].default.apiVersion: Required value"]);
+    // All of them share one budget: what a definition may cost has a bound, however many defaults it has.
+    let costly = json!({"type": "array", "maxItems": 400, "items": {"type": "integer"}, "default": (0..400).collect::<Vec<_>>(),
+        "x-kubernetes-validations": [{"rule": "self.all(a, self.all(b, a + b >= 0))"}]});
+    let many: Value = Value::Object((0..40).map(|n| (format!("f{n}"), costly.clone())).collect());
+    let found = compile(many).validate_default_rules(&apimachinery::field::Path::new("schema")).to_string();
+    assert!(found.contains("running out of cost budget"), "{found}");
 }
 
 #[test]

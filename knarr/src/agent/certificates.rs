@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_secs(3600);
 /// How long a node that starts waits for a certificate of the cluster's new authority.
 const AT_START: Duration = Duration::from_secs(20);
+/// Time between two looks at the clock of a machine on which no certificate is valid yet.
+const EARLY: Duration = Duration::from_secs(5);
 /// Delay before the node says again who has issued its certificate.
 const TELL: Duration = Duration::from_secs(5);
 /// Delay before a failed request is repeated, doubling up to the second value.
@@ -244,7 +246,13 @@ impl Member {
 
     /// Gets the first client certificate; a machine that has a valid one has joined already.
     pub(super) async fn join(&self, tasks: &Tasks) -> Result<()> {
-        if self.present(Kind::Client).is_some_and(|identity| identity.is_valid(SystemTime::now())) {
+        let now = SystemTime::now;
+        // A machine without a clock of its own starts in the past, until somebody tells it the time.
+        while self.token.is_none() && self.present(Kind::Client).is_some_and(|identity| identity.is_early(now())) {
+            tracing::warn!("the certificate of this node is not valid yet: is the clock of this machine set?");
+            tokio::time::sleep(EARLY).await;
+        }
+        if self.present(Kind::Client).is_some_and(|identity| identity.is_valid(now())) {
             return Ok(());
         }
         let client = self.newcomer()?;
@@ -308,7 +316,17 @@ impl Member {
             }
             // Who was away for longer than the certificate is valid comes in by the token again.
             let expired = self.present(Kind::Client).is_none_or(|identity| !identity.is_valid(SystemTime::now()));
-            let client = if expired { self.newcomer().unwrap_or_else(|_| member.clone()) } else { member.clone() };
+            let client = match asks_as(kind, expired) {
+                As::Newcomer => self.newcomer().unwrap_or_else(|_| member.clone()),
+                As::Member => member.clone(),
+                As::Nobody => {
+                    tokio::select! {
+                        () = tokio::time::sleep(RETRY.1) => {}
+                        () = followed.changed() => {}
+                    }
+                    continue;
+                }
+            };
             match self.obtain(kind, &client, &tasks).await {
                 Ok(()) => {
                     tracing::info!(certificate = kind.name(), "the node has a new certificate");
@@ -341,11 +359,33 @@ impl Member {
         let created: serde_json::Value = client.request(post).await?;
         let name = created["metadata"]["name"].as_str().unwrap_or_default();
         let watching = tasks.child();
+        // Who has asked may give it up.
+        let _ends = watching.token().drop_guard();
         let answer = tokio::time::timeout(PATIENCE, decision(client, name, &watching)).await;
         watching.drain(Duration::from_secs(1)).await;
         let certificate = answer.map_err(|_| Refusal::Undecided)??;
         let (path, key_path) = self.files(kind);
         Ok(Identity { certificate, key }.store(&path, &key_path)?)
+    }
+}
+
+/// As whom a certificate is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum As {
+    /// Who has joined.
+    Member,
+    /// Who has the token.
+    Newcomer,
+    /// Nobody before the node has a client certificate again.
+    Nobody,
+}
+
+/// Nobody decides on a serving certificate that somebody else asks for than the node itself.
+fn asks_as(kind: Kind, client_expired: bool) -> As {
+    match (kind, client_expired) {
+        (_, false) => As::Member,
+        (Kind::Client, true) => As::Newcomer,
+        (Kind::Serving, true) => As::Nobody,
     }
 }
 
@@ -370,5 +410,19 @@ async fn decision(client: &Client, name: &str, tasks: &Tasks) -> Result<String, 
                 _ => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_node_asks_for_its_serving_certificate() {
+        let check = |kind: Kind, expired: bool, expected: As| assert_eq!(asks_as(kind, expired), expected, "{kind:?} {expired}");
+        check(Kind::Client, false, As::Member);
+        check(Kind::Client, true, As::Newcomer);
+        check(Kind::Serving, false, As::Member);
+        check(Kind::Serving, true, As::Nobody);
     }
 }

@@ -1,6 +1,7 @@
 //! How a machine comes to know its server: by the digest in its token.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +10,7 @@ use client::remote::{Remote, Server};
 use client::{Client, kube};
 use http::header::HeaderValue;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::authority::Trusted;
 use crate::bootstrap::nodes::{INFO, published};
@@ -19,16 +21,24 @@ pub(super) const AGENT: HeaderValue = HeaderValue::from_static("knarr");
 /// Delay before something is tried again, doubling up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
+/// How long nobody is told that something does not succeed: a server that starts writes things one after the other.
+const SILENCE: Duration = Duration::from_secs(3);
+
 /// Tries until it succeeds; `what` is logged with the reason.
 pub(super) async fn until<T, F: Future<Output = kube::Result<T>>>(what: &str, mut attempt: impl FnMut() -> F) -> T {
-    let mut delay = RETRY.0;
+    let (mut delay, begun) = (RETRY.0, Instant::now());
     loop {
-        match attempt().await {
-            Ok(found) => return found,
-            // A server that starts writes things one after the other.
-            Err(error) if delay > Duration::from_secs(1) => {
-                tracing::warn!(error = client::why(&error), "{what} yet, trying again")
+        let mut asking = pin!(attempt());
+        let answered = tokio::select! {
+            answered = asking.as_mut() => answered,
+            () = tokio::time::sleep_until(begun + SILENCE), if begun.elapsed() < SILENCE => {
+                tracing::warn!("{what} yet: there is no answer so far");
+                asking.await
             }
+        };
+        match answered {
+            Ok(found) => return found,
+            Err(error) if begun.elapsed() >= SILENCE => tracing::warn!(error = client::why(&error), "{what} yet, trying again"),
             Err(error) => tracing::debug!(error = client::why(&error), "{what} yet, trying again"),
         }
         tokio::time::sleep(delay).await;
@@ -49,7 +59,7 @@ pub(super) async fn authority(server: &Server, token: Option<&JoinToken>, truste
     }
     let remote = Remote::new(server.clone(), tls::client_of_anybody()?, AGENT);
     let client = Client::new(remote, "default");
-    let info: Value = until("the server cannot be asked for its authority", || async {
+    let info: Value = until(&format!("the server {server} cannot be asked for its authority"), || async {
         client.request(http::Request::get(INFO).body(Vec::new()).map_err(kube::Error::HttpError)?).await
     })
     .await;

@@ -68,9 +68,9 @@ pub(crate) fn write_kubeconfig(paths: &Paths) -> Result<()> {
     let (Some(before), Some(identity)) = (tls::read_private(path)?, present(&pki, ADMIN)?) else { return Ok(()) };
     let authority = Authority::load(&pki, "ca")?.context("there is no authority")?;
     let before = Kubeconfig::from_yaml(&before).with_context(|| path.display().to_string())?;
-    let server = before.clusters.first().and_then(|named| named.cluster.as_ref()?.server.clone());
-    let server = server.with_context(|| format!("{}: it names no server", path.display()))?;
-    Ok(write_private(path, kubeconfig::text(&server, authority.bundle(), &identity).as_bytes())?)
+    let cluster = before.clusters.into_iter().next().and_then(|named| Some((named.name, named.cluster?.server?)));
+    let (name, server) = cluster.with_context(|| format!("{}: it names no server", path.display()))?;
+    Ok(write_private(path, kubeconfig::text(&name, &server, authority.bundle(), &identity).as_bytes())?)
 }
 
 /// Has an agent ask for other certificates in the place of those that it has.
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(renew(&paths).unwrap().len(), 2);
         write_kubeconfig(&paths).unwrap();
         assert!(!paths.kubeconfig().exists() && is_in_kubeconfig(&paths).unwrap());
-        let written = kubeconfig::text("https://10.0.0.1:7443", authority.bundle(), &before[1]);
+        let written = kubeconfig::text("yes", "https://10.0.0.1:7443", authority.bundle(), &before[1]);
         std::fs::write(paths.kubeconfig(), written).unwrap();
         assert!(!is_in_kubeconfig(&paths).unwrap());
         assert_eq!(renew(&paths).unwrap().len(), 2);
@@ -126,7 +126,7 @@ mod tests {
         }
         let after = present(&pki, ADMIN).unwrap().unwrap();
         let text = std::fs::read_to_string(paths.kubeconfig()).unwrap();
-        assert_eq!(text, kubeconfig::text("https://10.0.0.1:7443", authority.bundle(), &after));
+        assert_eq!(text, kubeconfig::text("yes", "https://10.0.0.1:7443", authority.bundle(), &after));
         assert!(ask(&Paths::new(&directory.path().join("agent"))).unwrap_err().to_string().contains("not joined"));
     }
 }

@@ -17,14 +17,14 @@ pub(crate) struct Audit {
     /// File of the audit log; - for the standard output.
     #[arg(long, requires = "audit_policy_file")]
     pub(crate) audit_log_path: Option<PathBuf>,
-    /// MiB after which a new file is begun.
+    /// MiB after which a new file is begun; 0 for never.
     #[arg(long, default_value_t = 100)]
     pub(crate) audit_log_maxsize: u64,
     /// Old files that are kept; 0 for all.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 100)]
     pub(crate) audit_log_maxbackup: usize,
     /// Days that old files are kept; 0 for ever.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 366)]
     pub(crate) audit_log_maxage: u64,
     /// Kubeconfig of a webhook that is sent audit events.
     #[arg(long, requires = "audit_policy_file")]

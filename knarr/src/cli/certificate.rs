@@ -4,12 +4,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::configuration::OptionsFile;
+
 /// Options of `knarr certificate`.
 #[derive(Args, Clone)]
 pub(crate) struct Certificate {
     /// The data directory of the server, or for check and rotate also of an agent.
     #[arg(long, global = true, default_value = crate::paths::DEFAULT)]
     pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    file: OptionsFile,
     #[command(subcommand)]
     pub(crate) command: CertificateCommand,
 }

@@ -13,6 +13,9 @@ use super::duration;
 /// Figures of a cluster that most leave as they are.
 #[derive(Args, Clone)]
 pub(crate) struct Cluster {
+    /// Name of the cluster and of the context in the kubeconfig, so that those of several clusters can be merged.
+    #[arg(long, value_name = "NAME", default_value = "knarr", value_parser = cluster_name)]
+    pub(crate) cluster_name: String,
     /// Ports of nodes that Services of type NodePort get: FIRST-LAST, or FIRST+COUNT.
     #[arg(long, value_name = "FIRST-LAST", default_value = "30000-32767", value_parser = ports)]
     pub(crate) service_node_port_range: RangeInclusive<u16>,
@@ -39,6 +42,20 @@ pub(crate) struct Cluster {
     terminated_pod_gc_threshold: usize,
 }
 
+/// Whether a name of a cluster may have a character: those that quotes of YAML, and shells, leave as they are.
+pub(crate) fn fits_cluster_name(character: char) -> bool {
+    character.is_ascii_alphanumeric() || "._-".contains(character)
+}
+
+/// A name of a cluster, which nobody takes for an option.
+fn cluster_name(text: &str) -> Result<String> {
+    if !text.starts_with(|first: char| first.is_ascii_alphanumeric()) || !text.chars().all(fits_cluster_name) || text.len() > 253
+    {
+        bail!("a name has letters, digits, '.', '_' and '-', and begins with one of the first two");
+    }
+    Ok(text.to_owned())
+}
+
 impl Cluster {
     /// The networks that nodes get parts of.
     ///
@@ -56,15 +73,14 @@ impl Cluster {
         let of_family = if ipv4 { self.node_cidr_mask_size_ipv4 } else { self.node_cidr_mask_size_ipv6 };
         let default = ClusterCidr::from(network);
         let node_prefix = of_family.or(self.node_cidr_mask_size).unwrap_or(default.node_prefix);
+        let option = if ipv4 { "--node-cidr-mask-size-ipv4" } else { "--node-cidr-mask-size-ipv6" };
         let (length, largest) = (network.prefix_len(), network.max_prefix_len() - 2);
         if node_prefix < length {
-            bail!("the network of the pods {network} is too small: a node takes a /{node_prefix} of it (--node-cidr-mask-size)");
+            bail!("the network of the pods {network} is too small: a node takes a /{node_prefix} of it ({option})");
         }
+        // However many parts there are: a free one is looked for among those that nodes have, where upstream keeps a bitmap of all.
         if node_prefix > largest {
-            bail!("--node-cidr-mask-size: a /{node_prefix} has no room for pods; the most is {largest}");
-        }
-        if node_prefix - length > PARTS {
-            bail!("--node-cidr-mask-size: {network} has more than {} parts of /{node_prefix}", 1_u32 << PARTS);
+            bail!("{option}: a /{node_prefix} has no room for pods; the most is {largest}");
         }
         Ok(ClusterCidr { network, node_prefix })
     }
@@ -82,9 +98,6 @@ impl Cluster {
         Some(self.terminated_pod_gc_threshold).filter(|most| *most > 0)
     }
 }
-
-/// Of a network, the binary logarithm of the most parts, as upstream's (`cidrset`).
-const PARTS: u8 = 16;
 
 /// Ports as upstream writes them (`PortRange` of apimachinery).
 fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
@@ -160,7 +173,10 @@ mod tests {
         check(&["--node-cidr-mask-size=22"], &[v4, v6], Err("two families"));
         check(&["--node-cidr-mask-size=15"], &[v4], Err("too small"));
         check(&["--node-cidr-mask-size=31"], &[v4], Err("the most is 30"));
-        check(&["--node-cidr-mask-size=72"], &[v6], Err("more than 65536"));
+        check(&["--node-cidr-mask-size=72"], &[v6], Ok(&[72]));
+        check(&["--node-cidr-mask-size=25"], &["10.0.0.0/8"], Ok(&[25]));
+        check(&[], &["fd00:42::/32"], Ok(&[64]));
+        check(&[], &["fd42::/80"], Err("a node takes a /64 of it (--node-cidr-mask-size-ipv6)"));
         check(&[], &["10.42.0.0/25"], Err("a node takes a /24"));
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::configuration::OptionsFile;
+
 /// Options of `knarr image`.
 #[derive(Args, Clone)]
 pub(crate) struct Image {
@@ -11,6 +13,8 @@ pub(crate) struct Image {
     /// default that of a server, and where none runs that of `knarr dev`.
     #[arg(long, global = true)]
     pub(crate) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    file: OptionsFile,
     /// Nodes of a throw-away cluster that are meant, such as n1,n2; all by default.
     #[arg(long = "node", global = true, value_delimiter = ',')]
     pub(crate) nodes: Vec<String>,

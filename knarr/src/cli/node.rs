@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use k8s_openapi::api::core::v1::Taint;
 
-use super::{ImageGc, Pressure, Shutdown, bytes, duration, key_value};
+use super::{ImageGc, Pressure, Protocols, Shutdown, bytes, duration, key_value};
 
 /// What is said of a node, wherever it runs.
 #[derive(Args, Clone)]
@@ -98,6 +98,8 @@ pub(crate) struct Node {
     /// What of images the node gets from other nodes and gives to them, by its own endpoint (--kubelet-port).
     #[arg(long, value_name = "WHAT", default_value = "all")]
     pub(crate) share_images: ShareImages,
+    #[command(flatten)]
+    pub(crate) protocols: Protocols,
     #[command(flatten)]
     pub(crate) pressure: Pressure,
     #[command(flatten)]

@@ -20,7 +20,8 @@ pub(crate) struct ServiceAccount {
     /// Audiences that are the API server; the issuers by default.
     #[arg(long, value_name = "AUDIENCE", value_delimiter = ',')]
     api_audiences: Vec<String>,
-    /// The longest that a token is good, from 1h to 2^32s: who asks for more gets so much. No limit but the API's by default.
+    /// The longest that a token is good, from 1h to 2^32s: who asks for more gets so much. No limit but the API's by default. The year of
+    /// `--service-account-extend-token-expiration` stays a year.
     #[arg(long = "service-account-max-token-expiration", value_name = "DURATION", value_parser = longest)]
     longest: Option<Duration>,
     /// Whether tokens that pods are given for the API server are good for a year rather than the hour that is told, so that clients which

@@ -20,7 +20,8 @@ pub(crate) struct Shutdown {
     #[arg(long, value_name = "PRIORITY=DURATION", value_delimiter = ',', value_parser = period)]
     shutdown_grace_period_by_pod_priority: Vec<(i32, Duration)>,
     /// When the program is told to stop, end the pods, rather than leave them running: as at a shutdown of the machine, in its grace
-    /// periods, or in 30s where there are none. A second signal leaves what has not ended.
+    /// periods, or in 30s where there are none. What has not ended by then is killed, which takes some seconds more. A second signal leaves
+    /// what has not ended.
     #[arg(long)]
     drain_on_exit: bool,
 }

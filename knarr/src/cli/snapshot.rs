@@ -4,12 +4,16 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::configuration::OptionsFile;
+
 /// Options of `knarr snapshot`.
 #[derive(Args, Clone)]
 pub(crate) struct Snapshot {
     /// The server's data directory.
     #[arg(long, global = true, default_value = crate::paths::DEFAULT)]
     pub(crate) data_dir: PathBuf,
+    #[command(flatten)]
+    file: OptionsFile,
     #[command(subcommand)]
     pub(crate) command: SnapshotCommand,
 }

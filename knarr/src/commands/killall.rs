@@ -82,9 +82,18 @@ fn unmount_below(data_dir: &Path) -> Result<()> {
     points.retain(|point| Path::new(point).starts_with(&data_dir) && Path::new(point) != data_dir);
     points.sort_by_key(|point| std::cmp::Reverse(point.len()));
     for point in points {
-        nix::mount::umount2(point.as_str(), nix::mount::MntFlags::MNT_DETACH).with_context(|| point.clone())?;
+        unmount(&point).with_context(|| point.clone())?;
     }
     Ok(())
+}
+
+/// Unmounts what is mounted at a place. A mount that went with another one, by propagation, since the table was read is no error (umount(2): EINVAL).
+fn unmount(point: &str) -> nix::Result<()> {
+    use nix::errno::Errno;
+    match nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH) {
+        Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        other => other,
+    }
 }
 
 fn remove(directory: &Path) -> Result<()> {
@@ -133,4 +142,19 @@ fn remove_tree(cgroup: &Path) {
 /// Mount tables write blanks as octal escapes.
 fn unescape(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+#[cfg(test)]
+mod tests {
+    /// The table of mounts was read before, and what it named may be gone.
+    #[test]
+    fn what_is_not_mounted_any_more_is_no_error() {
+        if !nix::unistd::Uid::effective().is_root() {
+            return eprintln!("SKIPPED: unmounting needs root");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        super::unmount(&directory.path().display().to_string()).unwrap();
+        super::unmount(&directory.path().join("none").display().to_string()).unwrap();
+        assert!(super::unmount("").is_ok() && super::unmount(&"x".repeat(5000)).is_err());
+    }
 }

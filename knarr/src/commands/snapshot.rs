@@ -23,9 +23,11 @@ pub(crate) fn run(options: &Snapshot) -> Result<()> {
     match &options.command {
         SnapshotCommand::Save { file } => save(file, &data_dir, &paths),
         SnapshotCommand::Restore { file } => {
+            // Before there is a directory: a damaged file leaves nothing.
+            let summary = checked(file)?;
             process::create_private(&data_dir)?;
             let _lock = process::lock(&paths.lock())?;
-            let summary = snapshot::restore(file, &data_dir, &paths.store())?;
+            snapshot::restore(&summary, file, &data_dir, &paths.store())?;
             println!("restored {}: {}", data_dir.display(), said(&summary));
             Ok(())
         }

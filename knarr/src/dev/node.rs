@@ -37,7 +37,9 @@ impl Running {
     /// Starts the server with its node.
     pub(super) fn server(state: &State, more: Vec<OsString>) -> Result<Self> {
         let address = state.wire().address(1).to_string();
-        let mut arguments: Vec<OsString> = vec!["server".into(), "--bind-address".into(), address.into()];
+        let name = state.cluster_name();
+        let own = ["server", "--cluster-name", &name, "--bind-address", &address];
+        let mut arguments: Vec<OsString> = own.into_iter().map(OsString::from).collect();
         let ranges = match state.wire().families {
             Families::V4 => None,
             Families::V6 => Some((POD_CIDR_V6.to_owned(), SERVICE_CIDR_V6.to_owned())),

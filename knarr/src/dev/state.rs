@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::cli;
 use crate::process::{self, create_private};
 
 /// How long a node may take to end when it is asked, and time between two looks.
@@ -33,6 +34,14 @@ pub(super) struct State {
 /// The name of the cluster's bridge, by which its other parts are named, too.
 pub(super) fn bridge(dir: &Path) -> String {
     format!("kd-{:06x}", crate::paths::fnv(dir.as_os_str().as_encoded_bytes()) & 0xff_ffff)
+}
+
+/// The name of the cluster in its kubeconfig: that of its directory, as far as the characters are those of such names.
+fn cluster_name(dir: &Path) -> String {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let name: String = name.chars().filter(|character| cli::fits_cluster_name(*character)).take(63).collect();
+    let name = name.trim_start_matches(|first: char| !first.is_ascii_alphanumeric());
+    if name.is_empty() { "knarr-dev".to_owned() } else { name.to_owned() }
 }
 
 /// Held by the process that watches over the cluster.
@@ -140,6 +149,10 @@ impl State {
         Wire { bridge: self.bridge.clone(), network: self.network, families: self.families }
     }
 
+    pub(super) fn cluster_name(&self) -> String {
+        cluster_name(&self.dir)
+    }
+
     /// The numbers of the nodes; the first is the server's.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u8> + use<> {
         1..=self.nodes
@@ -237,6 +250,8 @@ fn works_in(line: &[u8], dir: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
     use super::*;
 
     #[test]
@@ -255,6 +270,17 @@ mod tests {
         assert!(!state.is_alive());
         let _held = process::lock(&lock_file(dir.path())).unwrap();
         assert!(state.is_alive());
+    }
+
+    /// The server takes each name that a directory gives.
+    #[test]
+    fn clusters_are_called_after_their_directories() {
+        let of = |dir: &str| cluster_name(Path::new(dir));
+        let names = ["/var/lib/knarr-dev", "/tmp/blue", "/tmp/7 of \u{fc}s: b", "/", "/tmp/..-7", "/tmp/--"].map(of);
+        assert_eq!(names, ["knarr-dev", "blue", "7ofsb", "knarr-dev", "7", "knarr-dev"]);
+        for name in names {
+            cli::Cli::try_parse_from(["knarr", "server", "--cluster-name", &name]).unwrap();
+        }
     }
 
     /// What was in the directory before, and what somebody puts there later, is not the cluster's.

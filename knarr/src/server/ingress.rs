@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ::ingress::gateway::streams::Port;
 use ::ingress::issuer::Issuers;
@@ -78,7 +79,7 @@ pub(super) fn start(
         trusted: options.ingress.trusted.clone(),
         access_log: options.ingress.access_log,
         acme_issuers: Issuers::with(options.ingress.acme_issuers.clone()),
-        acme_roots: acme_roots(options)?,
+        acme_authorities: acme_authorities(options)?,
     };
     let service = ::ingress::Service::build(service, tasks.clone())?;
     let (client, gate) = (identity::apiserver(api), readiness.gate("ingress"));
@@ -138,10 +139,12 @@ async fn lead_to_gateways(client: &kube::Client, place: &bootstrap::Place<'_>, m
     }
 }
 
-/// The authorities by which ACME servers are trusted beside the machine's own.
-fn acme_roots(options: &cli::Server) -> Result<Option<String>> {
-    let read = |path: &std::path::PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
-    options.ingress.acme_ca.as_ref().map(read).transpose()
+/// The file with authorities by which ACME servers are trusted beside the machine's own. What cannot be used is said at the start.
+fn acme_authorities(options: &cli::Server) -> Result<Option<PathBuf>> {
+    let Some(path) = &options.ingress.acme_ca else { return Ok(None) };
+    let read = || Ok::<_, anyhow::Error>(base::tls::roots(&std::fs::read_to_string(path)?)?);
+    read().with_context(|| path.display().to_string())?;
+    Ok(Some(path.clone()))
 }
 
 #[cfg(test)]

@@ -65,6 +65,16 @@ impl Admission for NodeRestriction {
         node_identity(a.user).is_some()
     }
 
+    /// A request for a token is looked at as the kubelet has sent it: the API server's audiences, which may be several, are put in later.
+    async fn mutate(&self, a: &mut Request<'_>) -> Result<(), Status> {
+        let is_token = Restricted::of(&a.resource.def.group, &a.resource.def.plural) == Some(Restricted::Accounts)
+            && a.subresource == "token";
+        match node_identity(a.user) {
+            Some(node) if is_token => token(a, node, &self.0).await.map_err(|why| forbidden(a, why)),
+            _ => Ok(()),
+        }
+    }
+
     async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {
         let Some(node) = node_identity(a.user) else { return Ok(()) };
         if node.is_empty() {
@@ -87,7 +97,7 @@ impl Admission for NodeRestriction {
                 ("status", ..) => Ok(()),
                 _ => Err("may only update PVC status".to_owned()),
             },
-            Restricted::Accounts if a.subresource == "token" => token(a, node, &self.0).await,
+            // See `mutate`.
             Restricted::Accounts => Ok(()),
             Restricted::Leases if a.namespace != "kube-node-lease" => {
                 Err("can only access leases in the \"kube-node-lease\" system namespace".to_owned())

@@ -4,6 +4,7 @@
 //! bindings are compiled once for each change ([`super::current`]). Which policies, bindings and parameters a request meets is found
 //! out here for both kinds; what they then do stands in [`validating`] and [`mutating`].
 
+mod access;
 mod declared;
 mod definition;
 mod evaluation;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use registry::{Registry, Request};
 use serde_json::Value;
 
+pub(super) use access::ParameterAccess;
 pub(super) use mutating::MutatingAdmissionPolicy;
 pub(super) use validating::ValidatingAdmissionPolicy;
 

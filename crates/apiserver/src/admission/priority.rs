@@ -11,6 +11,8 @@ use super::{creates_pod, forbidden, is, text};
 const GROUP: &str = "scheduling.k8s.io";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const NODE_CRITICAL: i64 = 2_000_001_000;
+/// The cluster's own classes, without which its own pods could not be made again (upstream: `registry/scheduling/priorityclass/storage`).
+const OWN: [&str; 2] = ["system-node-critical", "system-cluster-critical"];
 
 pub(super) struct Priority {
     classes: Current<Class>,
@@ -90,6 +92,9 @@ impl Admission for Priority {
     }
 
     async fn validate(&self, a: &Request<'_>) -> Result<(), Status> {
+        if a.operation == Operation::Delete && is(a, GROUP, "priorityclasses") && OWN.contains(&a.name) {
+            return Err(forbidden(a, "this is a system priority class and cannot be deleted"));
+        }
         let writes = matches!(a.operation, Operation::Create | Operation::Update);
         let Some(class) = a.object().filter(|_| writes && is(a, GROUP, "priorityclasses")) else { return Ok(()) };
         let name = meta::name(class);

@@ -8,7 +8,7 @@ use apimachinery::{Reason, Status, fields, meta, time};
 use base::readiness::Gate;
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{self, BoxStream, FuturesUnordered, SelectAll};
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use kinds::util::text;
 use registry::{DeleteOptions, ListOptions, Registry, Remote, Served};
 use serde_json::{Value, json};
@@ -76,6 +76,17 @@ enum Answer {
     OpenApi(Option<Value>),
 }
 
+/// What a change leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// Everything is brought into force as it is now.
+    Settle,
+    /// Servers that are due are asked; nothing else has changed.
+    Ask,
+    /// All is followed anew.
+    Follow,
+}
+
 /// What has happened.
 enum Change {
     /// To an APIService, or to what this server tells the others.
@@ -106,18 +117,21 @@ impl Aggregation {
             let with_services = !self.known.is_empty();
             let mut changes = self.changes(with_services).await?;
             self.known.values_mut().for_each(|known| known.due = Some(Instant::now()));
+            let (mut since, mut again, mut work) = (0, None, Work::Settle);
             loop {
-                let since = self.registry.catalog().versions_since();
-                let again = match self.settle().await {
-                    Ok(()) => {
-                        registered.ready();
-                        None
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "APIServices cannot be brought into force, trying again");
-                        Some(Instant::now() + bootstrap::RETRY)
-                    }
-                };
+                if work == Work::Settle {
+                    since = self.registry.catalog().versions_since();
+                    again = match self.settle().await {
+                        Ok(()) => {
+                            registered.ready();
+                            None
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "APIServices cannot be brought into force, trying again");
+                            Some(Instant::now() + bootstrap::RETRY)
+                        }
+                    };
+                }
                 if self.known.is_empty() == with_services {
                     // Services are followed where there is one to follow.
                     break;
@@ -130,12 +144,24 @@ impl Aggregation {
                         None => std::future::pending().await,
                     }
                 };
-                tokio::select! {
-                    change = changes.next() => if !self.note(change, &mut changes) { break },
-                    () = other_versions(&self.registry, &mut generations, since) => {}
-                    () = self.servers.doubted.notified() => self.doubt(),
-                    Some(answer) = questions.next() => self.take_answers(answer, &mut questions),
-                    () = timer => {}
+                work = tokio::select! {
+                    change = changes.next() => note(&mut self.known, change, &mut changes),
+                    () = other_versions(&self.registry, &mut generations, since) => Work::Settle,
+                    () = self.servers.doubted.notified() => {
+                        self.doubt();
+                        Work::Ask
+                    }
+                    Some(answer) = questions.next() => {
+                        self.take_answers(answer, &mut questions);
+                        Work::Settle
+                    }
+                    () = timer => match again {
+                        Some(due) if due <= Instant::now() => Work::Settle,
+                        _ => Work::Ask,
+                    },
+                };
+                if work == Work::Follow {
+                    break;
                 }
             }
         }
@@ -173,25 +199,6 @@ impl Aggregation {
         let change = |event: registry::Event| if event.status.is_some() { Change::Ended } else { Change::Own };
         all.push(watch.map(change).chain(stream::once(async { Change::Ended })).boxed());
         Ok(all)
-    }
-
-    /// Takes note of a change and of those that have come with it; false when all is to be followed anew.
-    fn note(&mut self, first: Option<Change>, changes: &mut SelectAll<BoxStream<'static, Change>>) -> bool {
-        let mut next = first;
-        loop {
-            match next {
-                None | Some(Change::Ended) => return false,
-                Some(Change::Own) => {}
-                Some(Change::Service(namespace, name)) => {
-                    let of = |known: &&mut Known| known.remote.namespace == namespace && known.remote.service == name;
-                    self.known.values_mut().filter(of).for_each(|known| known.due = Some(Instant::now()));
-                }
-            }
-            match changes.next().now_or_never() {
-                Some(change) => next = change,
-                None => return true,
-            }
-        }
     }
 
     /// Some server could not be reached though it is said to be available: all are asked, but none twice within a second.
@@ -324,6 +331,25 @@ impl Aggregation {
                 self.ask_for_document(spec, questions);
             }
             next = questions.next().now_or_never().flatten();
+        }
+    }
+}
+
+/// Takes note of a change and of those that have come with it. Services of nobody change all the time: what they lead to is nothing.
+fn note(known: &mut HashMap<String, Known>, first: Option<Change>, changes: &mut (impl Stream<Item = Change> + Unpin)) -> Work {
+    let (mut next, mut work) = (first, Work::Ask);
+    loop {
+        match next {
+            None | Some(Change::Ended) => return Work::Follow,
+            Some(Change::Own) => work = Work::Settle,
+            Some(Change::Service(namespace, name)) => {
+                let of = |known: &&mut Known| known.remote.namespace == namespace && known.remote.service == name;
+                known.values_mut().filter(of).for_each(|known| known.due = Some(Instant::now()));
+            }
+        }
+        match changes.next().now_or_never() {
+            Some(change) => next = change,
+            None => return work,
         }
     }
 }
@@ -467,6 +493,28 @@ mod tests {
         (known.asked, known.due) = (true, Some(now));
         known.take(Answer::Resources(found(true), list("b")));
         assert_eq!(known.due, Some(now));
+    }
+
+    /// The services of a cluster change all the time. Only changes of APIServices change anything here, and a service's only concern its own server.
+    #[tokio::test]
+    async fn services_of_nobody_make_no_work() {
+        let service = |name: &str| Change::Service("n".to_owned(), name.to_owned());
+        let check = |all: Vec<Change>, expected: Work, asked: &[&str]| {
+            let one = |name: &str| Remote { namespace: "n".to_owned(), service: name.to_owned(), ..Remote::default() };
+            let mut known: HashMap<String, Known> = ["a", "b"].map(|name| (name.to_owned(), Known::new(one(name)))).into();
+            known.values_mut().for_each(|known| known.due = None);
+            let mut rest = stream::iter(all).chain(stream::pending()).boxed();
+            let first = rest.next().now_or_never().flatten();
+            assert_eq!(note(&mut known, first, &mut rest), expected);
+            let mut due: Vec<&str> =
+                known.iter().filter(|(_, known)| known.due.is_some()).map(|(name, _)| name.as_str()).collect();
+            due.sort_unstable();
+            assert_eq!(due, asked);
+        };
+        check(vec![service("web"), service("db")], Work::Ask, &[]);
+        check(vec![service("web"), service("b")], Work::Ask, &["b"]);
+        check(vec![service("a"), Change::Own, service("web")], Work::Settle, &["a"]);
+        check(vec![Change::Own, Change::Ended], Work::Follow, &[]);
     }
 
     #[test]

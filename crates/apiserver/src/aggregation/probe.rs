@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use apimachinery::json_syntax;
 use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{Request, StatusCode};
@@ -71,7 +72,8 @@ pub(super) async fn resources(registry: &Registry, servers: &Servers, remote: &R
 
 /// An `APIResourceList`, or why it is none.
 fn list(body: &[u8]) -> Result<Value, String> {
-    let list: Value = serde_json::from_slice(body).map_err(|error| format!("json parse error: {error}"))?;
+    let list: Value =
+        serde_json::from_slice(body).map_err(|error| format!("json parse error: {}", json_syntax::told(body, &error)))?;
     let resources = list["resources"].as_array().ok_or("the answer is no APIResourceList")?;
     let is_named =
         |resource: &Value| ["name", "kind"].iter().all(|key| resource[key].as_str().is_some_and(|text| !text.is_empty()));
@@ -173,8 +175,8 @@ mod tests {
         {
             check(&format!(r#"{{"resources": [{resource}]}}"#), Err("a resource without a name or a kind"));
         }
-        check("<html>", Err("json parse error: expected value at line 1 column 1"));
-        assert!(list("[".repeat(100_000).as_bytes()).is_err_and(|why| why.contains("recursion limit exceeded")));
+        check("<html>", Err("json parse error: invalid character '<' looking for beginning of value"));
+        assert!(list("[".repeat(100_000).as_bytes()).is_err_and(|why| why.contains("exceeded max depth")));
     }
 
     /// Upstream: `FilterSpecByPaths` leaves the definitions that the paths lead to.

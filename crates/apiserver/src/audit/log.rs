@@ -19,6 +19,8 @@ const BATCH: usize = 256;
 const BATCH_BYTES: usize = 4 << 20;
 const MIB: u64 = 1 << 20;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How names of old files tell when they were the log.
+const MOMENT: &str = "%Y-%m-%dT%H-%M-%S.%f";
 
 /// Where the log is, and how much of it is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -181,7 +183,7 @@ impl Rotated {
 
     fn rotate(&mut self) -> std::io::Result<()> {
         let path = &self.options.path;
-        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S.%f").to_string();
+        let now = jiff::Timestamp::now().strftime(MOMENT).to_string();
         files::rename(path, &backup(path, &now))?;
         (self.file, self.size) = (open(path)?, Some(0));
         if let Err(error) = self.tidy() {
@@ -221,12 +223,16 @@ fn backup(path: &Path, time: &str) -> PathBuf {
     path.with_file_name(format!("{stem}-{time}{dot}{extension}"))
 }
 
-/// The files of former times.
+/// The files of former times. Others may have names that begin the same, such as `audit-webhook.log`.
 fn backups(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let stem = path.file_stem().map(|stem| format!("{}-", stem.to_string_lossy())).unwrap_or_default();
     let is_backup = |file: &PathBuf| {
-        file.extension() == path.extension() && file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&stem))
+        // With no extension of the log's, what looks like one is the end of the time.
+        let name = if path.extension().is_some() { file.file_stem() } else { file.file_name() };
+        let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let moment = name.strip_prefix(&stem).filter(|_| path.extension().is_none() || file.extension() == path.extension());
+        moment.is_some_and(|moment| jiff::civil::DateTime::strptime(MOMENT, moment).is_ok())
     };
     let files = std::fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.path()));
     Ok(files.filter(is_backup).collect())
@@ -249,6 +255,29 @@ mod tests {
         }
         assert_eq!(backups(&path).unwrap().len(), 2);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), half.len() as u64 + 1);
+    }
+
+    #[test]
+    fn files_of_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |log: &str, name: &str, expected: bool| {
+            let file = dir.path().join(name);
+            std::fs::write(&file, "").unwrap();
+            let found = backups(&dir.path().join(log)).unwrap();
+            assert_eq!(found, if expected { vec![file.clone()] } else { vec![] }, "{log}, {name}");
+            std::fs::remove_file(file).unwrap();
+        };
+        let own = backup(Path::new("audit.log"), &jiff::Timestamp::now().strftime(MOMENT).to_string());
+        check("audit.log", own.to_str().unwrap(), true);
+        check("audit.log", "audit-2026-01-01T00-00-00.5.log", true);
+        check("audit.log", "audit-2026-01-01T00-00-00.000.log", true);
+        check("audit.log", "audit-webhook.log", false);
+        check("audit.log", "audit-2026-01-01.log", false);
+        check("audit.log", "audit-2026-01-01T00-00-00.000.log.gz", false);
+        check("audit.log", "other-2026-01-01T00-00-00.000.log", false);
+        check("audit", "audit-2026-01-01T00-00-00.000", true);
+        check("audit", "audit-2026-01-01T00-00-00.000.log", false);
+        check("audit", "audit-policy.yaml", false);
     }
 
     /// Upstream makes the directory of the log, too (`ensureLogFile`).

@@ -103,7 +103,8 @@ async fn what_takes_the_time_of_slow_requests_is_told() {
     let (now, minute) = (Instant::now(), Duration::from_secs(60));
     let [storage, authorization, total] = annotations(now.checked_sub(minute).unwrap()).await;
     assert_eq!((storage, authorization), (json!("450.25ms"), Value::Null));
-    assert!(total.as_str().unwrap().starts_with("1m0."), "{total}");
+    // As long as the test takes besides.
+    assert!(total.as_str().unwrap().starts_with("1m"), "{total}");
     assert!(annotations(now + minute).await.iter().all(Value::is_null));
 }
 

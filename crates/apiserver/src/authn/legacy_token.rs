@@ -99,7 +99,8 @@ impl Uses {
         }
         let place = format!("{}/{}", secret.namespace(), secret.name());
         if self.sent.get(&place).is_none() && self.queue.try_send(Use { secret: secret.clone(), day }).is_ok() {
-            self.sent.keep(place, (), REST);
+            let bytes = place.len();
+            self.sent.keep(place, (), bytes, REST);
         }
     }
 }

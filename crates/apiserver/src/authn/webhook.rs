@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::oidc;
 use crate::file::FileError;
-use crate::kept::Kept;
+use crate::kept::{Digest, Kept, digest};
 use crate::remote::{Limits, Named, Remotes};
 
 /// What one question may take (upstream's client has 30 seconds), and its answer.
@@ -30,8 +30,8 @@ pub struct Options {
 pub(super) struct Webhook {
     named: Named,
     options: Options,
-    /// By the digest of the token.
-    answers: Kept<[u8; 32], Result<User, oidc::Error>>,
+    /// By the token.
+    answers: Kept<Digest, Result<User, oidc::Error>>,
 }
 
 impl Webhook {
@@ -42,8 +42,7 @@ impl Webhook {
 
     /// The user of a token.
     pub(super) async fn review(&self, registry: &Registry, token: &str, audiences: &[String]) -> Result<User, oidc::Error> {
-        let mut key = [0; 32];
-        key.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, token.as_bytes()).as_ref());
+        let key = digest(token.as_bytes());
         if let Some(known) = self.answers.get(&key) {
             return known;
         }
@@ -53,7 +52,8 @@ impl Webhook {
         // A server that does not answer is asked again at once.
         let answer = answer.map_err(|error| oidc::Error::Claims(format!("webhook: {error}")))?;
         let user = user(&answer["status"], audiences);
-        self.answers.keep(key, user.clone(), self.options.ttl);
+        let bytes = answer["status"].to_string().len();
+        self.answers.keep(key, user.clone(), bytes, self.options.ttl);
         user
     }
 }

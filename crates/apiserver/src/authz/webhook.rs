@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::configuration::WebhookOptions;
 use super::{Attributes, Opinion, Selecting, Verdict};
 use crate::file::FileError;
-use crate::kept::Kept;
+use crate::kept::{Digest, Kept, digest};
 use crate::remote::{self, Limits, Named, Remotes};
 
 /// Answers that are remembered, and how large one may be.
@@ -32,7 +32,8 @@ enum Failure {
 pub(super) struct Webhook {
     named: Named,
     options: WebhookOptions,
-    answers: Kept<String, Opinion<'static>>,
+    /// By the whole question.
+    answers: Kept<Digest, Opinion<'static>>,
 }
 
 impl Webhook {
@@ -48,7 +49,8 @@ impl Webhook {
             Ok(false) => return Opinion::default(),
             Err(failure) => return self.failed(&failure),
         }
-        let key = question.to_string();
+        let text = question.to_string();
+        let key = digest(text.as_bytes());
         if let Some(known) = self.answers.get(&key) {
             return known;
         }
@@ -63,7 +65,8 @@ impl Webhook {
                     tracing::warn!(webhook = self.options.name, %why, "the authorization webhook has given no good answer");
                 }
                 if let Some(ttl) = self.good_for(&opinion) {
-                    self.answers.keep(key, opinion.clone(), ttl);
+                    let bytes = answer["status"].to_string().len();
+                    self.answers.keep(key, opinion.clone(), bytes, ttl);
                 }
                 opinion
             }

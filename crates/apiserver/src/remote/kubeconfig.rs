@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use apimachinery::json_syntax;
 use base::tls::Resolver;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use registry::Registry;
 use serde_json::Value;
@@ -15,6 +17,10 @@ use super::target::ca_data;
 use crate::file::{self, FileError};
 
 use super::{Endpoint, Error, Limits, Remotes, Target};
+
+/// Pauses before a review is sent again, as upstream's (`DefaultRetryBackoff`: five attempts, each pause one and a half of the one before).
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(500), Duration::from_millis(750), Duration::from_millis(1125), Duration::from_millis(1688)];
 
 /// What a kubeconfig does not have, or has in vain.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,14 +98,30 @@ impl Named {
         self.endpoint.call(registry, request, limits).await
     }
 
-    /// Sends an object and reads the one that is answered.
+    /// Sends an object and reads the one that is answered. A server that cannot answer just now is asked again, within the time.
     pub(crate) async fn review(&self, registry: &Registry, review: &Value, limits: Limits) -> Result<Value, Error> {
-        let answer = self.post(registry, review.to_string().into(), limits).await?;
+        let (body, mut pauses) = (Bytes::from(review.to_string()), PAUSES.into_iter());
+        let answered = async {
+            loop {
+                let answer = self.post(registry, body.clone(), limits).await?;
+                let pause = is_transient(answer.status()).then(|| pauses.next()).flatten();
+                match pause {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Ok(answer),
+                }
+            }
+        };
+        let answer: Response<Bytes> = tokio::time::timeout(limits.time, answered).await.map_err(|_| Error::Timeout)??;
         if !answer.status().is_success() {
             return Err(Error::Http(format!("the server answered {}", answer.status())));
         }
-        serde_json::from_slice(answer.body()).map_err(|error| Error::Http(error.to_string()))
+        serde_json::from_slice(answer.body()).map_err(|error| Error::Http(json_syntax::told(answer.body(), &error)))
     }
+}
+
+/// Whether a server with this answer may have another one soon (upstream's `DefaultShouldRetry`).
+fn is_transient(status: StatusCode) -> bool {
+    [StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::GATEWAY_TIMEOUT].contains(&status)
 }
 
 fn bearer(token: &str) -> Option<HeaderValue> {

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::server::{admin, ask, grant, start};
+use crate::server::{admin, ask, grant, namespace, serve, start};
 
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 /// Made with openssl, for `/O=system:masters/CN=me`.
@@ -48,6 +48,33 @@ async fn who_decides_has_the_verb_for_the_signer() {
     let refused = ask(&api, "john", &put("status", &failed)).await;
     assert_eq!(refused.code, 403, "who approves does not sign: {:?}", refused.body);
     assert_eq!(admin(&api, &put("status", &failed)).await.code, 200);
+}
+
+/// Upstream: `StatusStrategy.ValidateUpdate` of PodCertificateRequests. Whoever denies a request keeps its pod from starting.
+#[tokio::test]
+async fn who_answers_a_pod_has_the_verb_for_the_signer() {
+    let server = serve().await;
+    let api = &server.api;
+    namespace(api, "n").await;
+    let request = crate::operations::examples().into_iter().find(|object| object["kind"] == "PodCertificateRequest").unwrap();
+    let path = format!("/apis/{}/namespaces/n/podcertificaterequests", request["apiVersion"].as_str().unwrap());
+    let made = admin(api, &format!("POST {path}\n\n{request}")).await;
+    assert_eq!(made.code, 201, "{:?}", made.body);
+    let write = json!({"verbs": ["get", "update"], "apiGroups": ["certificates.k8s.io"],
+        "resources": ["podcertificaterequests", "podcertificaterequests/status"]});
+    let sign = json!({"verbs": ["sign"], "apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "resourceNames": ["example.com/signer"]});
+    let until = format!("GET {path}/request");
+    grant(api, "jane", json!([write]), &until).await;
+    grant(api, "john", json!([write, sign]), &until).await;
+    let mut denied = made.json();
+    denied["status"] = request["status"].clone();
+    denied["status"]["conditions"][0]["lastTransitionTime"] = denied["metadata"]["creationTimestamp"].clone();
+    let put = format!("PUT {path}/request/status\n\n{denied}");
+    let refused = ask(api, "jane", &put).await;
+    let why = "spec.signerName: Forbidden: User \"jane\" is not permitted to \"sign\" for signer \"example.com/signer\"";
+    assert!(refused.code == 422 && refused.json()["message"].as_str().unwrap().ends_with(why), "{:?}", refused.body);
+    let done = ask(api, "john", &put).await;
+    assert_eq!(done.code, 200, "{:?}", done.body);
 }
 
 #[tokio::test]

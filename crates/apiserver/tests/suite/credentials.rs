@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use crate::policies::{constraints, put_in_force};
 use crate::server::{Server, admin, ask, namespace, populated_namespace, serve_with, start};
 
 const SECRETS: &str = "/api/v1/namespaces/n/secrets";
@@ -121,6 +122,74 @@ async fn tokens_are_issued_in_the_name_that_is_said() {
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
     let review = admin(api, &format!("POST /apis/authentication.k8s.io/v1/tokenreviews\n\n{review}")).await.json();
     assert_eq!((&review["status"]["authenticated"], &review["status"]["audiences"]), (&json!(true), &json!(["api", before])));
+}
+
+const TWO: [&str; 2] = ["https://storage.example/cluster", "https://kubernetes.default.svc.cluster.local"];
+
+/// Tokens are for either of two issuers where nothing is said.
+async fn of_two_issuers() -> Server {
+    serve_with(|options| {
+        options.service_accounts = apiserver::Issuers::new(TWO[0].into(), vec![TWO[1].into()], Vec::new()).into();
+    })
+    .await
+}
+
+/// Upstream's TokenREST completes a request before validating admission sees it: a rule about audiences holds as well for the API server's, which a
+/// token has whose request names none.
+#[tokio::test]
+async fn rules_see_what_a_token_will_be() {
+    let server = of_two_issuers().await;
+    let api = &server.api;
+    populated_namespace(api, "n").await;
+    let rules = json!([
+        {"expression": "object.spec.audiences.all(audience, audience == 'vault')", "messageExpression": "object.spec.audiences.join(' ')"},
+        {"expression": "object.spec.expirationSeconds <= 3600", "message": "too long"},
+        {"expression": "object.metadata.name == 'default' && object.metadata.namespace == 'n' && object.metadata.uid != ''",
+            "message": "whose"},
+        {"expression": "object.status.token == ''", "message": "a token already"},
+    ]);
+    let spec = json!({"matchConstraints": constraints(&["CREATE"], "serviceaccounts/token"), "validations": rules});
+    put_in_force(&server, "Validating", "vault-only", spec, json!({"validationActions": ["Deny"]})).await;
+    let check = async |spec: Value, expected: Result<(), &str>| {
+        let request =
+            json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec, "status": {"token": "mine"}});
+        let answer = admin(api, &format!("POST /api/v1/namespaces/n/serviceaccounts/default/token\n\n{request}")).await;
+        let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+        match expected {
+            Ok(()) => assert_eq!(answer.code, 201, "{spec}: {message}"),
+            Err(why) => assert!(answer.code == 422 && message.ends_with(why), "{spec}: {} {message}", answer.code),
+        }
+    };
+    check(json!({"audiences": ["vault"]}), Ok(())).await;
+    check(json!({}), Err(&TWO.join(" "))).await;
+    check(json!({"audiences": []}), Err(&TWO.join(" "))).await;
+    check(json!({"audiences": ["vault", "other"]}), Err("vault other")).await;
+    check(json!({"audiences": ["vault"], "expirationSeconds": 3601}), Err("too long")).await;
+}
+
+/// NodeRestriction, "node may only request 0 or 1 audiences": of what the kubelet has sent, to which the API server's two are added.
+#[tokio::test]
+async fn kubelets_get_tokens_for_two_issuers() {
+    let server = of_two_issuers().await;
+    let api = &server.api;
+    populated_namespace(api, "n").await;
+    let sources = json!([{"serviceAccountToken": {"path": "token"}}]);
+    let spec = json!({"nodeName": "n1", "containers": [{"name": "c", "image": "i"}], "automountServiceAccountToken": false,
+        "volumes": [{"name": "v", "projected": {"sources": sources}}]});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec});
+    let made = admin(api, &format!("POST /api/v1/namespaces/n/pods\n\n{pod}")).await;
+    assert_eq!(made.code, 201, "{:?}", made.body);
+    let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": made.json()["metadata"]["uid"]});
+    let check = async |audiences: Value, expected: (u16, Value)| {
+        let spec = json!({"audiences": audiences, "boundObjectRef": bound});
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+        let head = "impersonate-user: system:node:n1\nimpersonate-group: system:nodes";
+        let answer = admin(api, &format!("POST /api/v1/namespaces/n/serviceaccounts/default/token\n{head}\n\n{request}")).await;
+        assert_eq!((answer.code, answer.json()["spec"]["audiences"].clone()), expected, "{audiences}: {:?}", answer.body);
+    };
+    check(json!([]), (201, json!(TWO))).await;
+    check(json!(["vault"]), (403, Value::Null)).await;
+    check(json!(TWO), (403, Value::Null)).await;
 }
 
 /// kube-apiserver(1), --event-ttl: "amount of time to retain events".

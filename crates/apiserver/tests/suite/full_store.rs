@@ -7,7 +7,7 @@ use crate::server::{Server, admin, start_within};
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:kube-dns";
 const SCHEMA: &str = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/probes";
-const CLASS: &str = "/apis/scheduling.k8s.io/v1/priorityclasses/system-node-critical";
+const BINDING: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/system:kube-dns";
 const LEASES: &str = "/api/v1/namespaces/kube-node-lease";
 
 async fn code(server: &Server, request: &str) -> u16 {
@@ -37,7 +37,7 @@ async fn a_server_starts_on_a_full_store_and_writes_its_own_when_there_is_room()
     let mut server = start_within(1 << 20, |_| {}).await;
     let large = fill(&server, "a").await;
     assert!(large > 3);
-    let own = [ROLE, SCHEMA, CLASS];
+    let own = [ROLE, SCHEMA, BINDING];
     for path in own {
         assert_eq!(code(&server, &format!("DELETE {path}")).await, 200, "{path}");
     }

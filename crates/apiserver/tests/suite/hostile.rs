@@ -95,4 +95,7 @@ async fn conflicting_and_contradictory() {
     theirs["data"]["a"] = json!("theirs");
     check(api, "admin", &patch(3, theirs), 409, "Conflict").await;
     check(api, "admin", &format!("DELETE {PATH}/m\n\n{}", json!({"preconditions": {"uid": "other"}})), 409, "Conflict").await;
+    for precondition in ["uid=other", "resourceVersion=1"] {
+        check(api, "admin", &format!("DELETE {PATH}/m?{precondition}"), 409, "Conflict").await;
+    }
 }

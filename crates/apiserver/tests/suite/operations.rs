@@ -284,7 +284,7 @@ impl Target<'_> {
 }
 
 /// The objects of objects.yaml.
-fn examples() -> Vec<Value> {
+pub(crate) fn examples() -> Vec<Value> {
     let text = OBJECTS.replace("NAMESPACE", NAMESPACE);
     text.split("\n---\n").map(|one| serde_saphyr::from_str(one).unwrap_or_else(|why| panic!("{why}: {one}"))).collect()
 }
@@ -309,6 +309,39 @@ fn contains(whole: &Value, part: &Value) -> Result<(), String> {
         _ if whole == part => Ok(()),
         _ => Err(format!("{whole} is not {part}")),
     }
+}
+
+/// Upstream: `BindingREST.setPodNodeAndMetadata`.
+#[tokio::test]
+async fn a_binding_is_for_the_pod_that_it_means() {
+    let server = start(true).await;
+    let api = &server.api;
+    populated_namespace(api, "n").await;
+    let path = "/api/v1/namespaces/n/pods";
+    let spec = json!({"containers": [{"name": "c", "image": "i"}]});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": spec});
+    let made = admin(api, &format!("POST {path}\n\n{pod}")).await.json();
+    let own = |key: &str| made["metadata"][key].as_str().unwrap().to_owned();
+    let bind = async |uid: &str, version: &str| {
+        let metadata = json!({"name": "p", "uid": uid, "resourceVersion": version});
+        let target = json!({"kind": "Node", "name": "node"});
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": metadata, "target": target});
+        let answer = admin(api, &format!("POST {path}/p/binding\n\n{binding}")).await;
+        (answer.code, answer.json()["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let (uid, version) = (own("uid"), own("resourceVersion"));
+    let refused = |about: &str, why: &str| (409, format!("Operation cannot be fulfilled on {about} \"p\": {why}"));
+    let other = |what: &str, wanted: &str, own: &str| {
+        refused("pods", &format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {own}"))
+    };
+    assert_eq!(bind("other", "").await, other("UID", "other", &uid));
+    assert_eq!(bind(&uid, "1").await, other("ResourceVersion", "1", &version));
+    assert_eq!(bind(&uid, &version).await, (201, String::new()));
+    assert_eq!(bind("", "").await, refused("pods/binding", "pod p is already assigned to node \"node\""));
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "q"}, "target": {"name": "node"}});
+    let misled = admin(api, &format!("POST {path}/p/binding\n\n{binding}")).await;
+    let why = "name in URL does not match name in Binding object";
+    assert_eq!((misled.code, misled.json()["message"].as_str()), (400, Some(why)));
 }
 
 /// KEP-4742: "PodTopologyLabels ... copies the topology labels of the Node to the Pod" when it is bound, and when it is made with a node.

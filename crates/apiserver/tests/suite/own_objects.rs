@@ -28,8 +28,6 @@ async fn it_is_known_since_when_uses_of_tokens_are_written_down() {
 async fn what_somebody_deletes_comes_back() {
     let server = serve().await;
     for path in [
-        "/apis/scheduling.k8s.io/v1/priorityclasses/system-node-critical",
-        "/apis/scheduling.k8s.io/v1/priorityclasses/system-cluster-critical",
         "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/catch-all",
         "/api/v1/namespaces/default/services/kubernetes",
         "/api/v1/namespaces/default/endpoints/kubernetes",
@@ -50,5 +48,22 @@ async fn what_somebody_deletes_comes_back() {
         while uid().await.is_none_or(|uid| uid == before) {
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// Upstream: `registry/scheduling/priorityclass/storage`.
+#[tokio::test]
+async fn the_own_priority_classes_stay() {
+    let server = serve().await;
+    for name in ["system-node-critical", "system-cluster-critical"] {
+        let path = format!("/apis/scheduling.k8s.io/v1/priorityclasses/{name}");
+        while admin(&server.api, &format!("GET {path}")).await.code != 200 {
+            tokio::task::yield_now().await;
+        }
+        let refused = admin(&server.api, &format!("DELETE {path}")).await;
+        let why = format!(
+            "priorityclasses.scheduling.k8s.io \"{name}\" is forbidden: this is a system priority class and cannot be deleted"
+        );
+        assert_eq!((refused.code, refused.json()["message"].as_str()), (403, Some(&*why)));
     }
 }

@@ -382,6 +382,122 @@ async fn mutations_that_cannot_be() {
     check("configmaps", json_patch(moved), "Fail", 400, why).await;
 }
 
+/// Upstream: `TestAuthorization` of the policies and their bindings. What a policy reads it can show: whoever has it read must be able to read it.
+#[tokio::test]
+async fn nobody_has_parameters_read_that_they_may_not_read() {
+    let server = serve().await;
+    let api = &server.api;
+    let rule =
+        |verbs: &[&str], group: &str, resources: &[&str]| json!({"verbs": verbs, "apiGroups": [group], "resources": resources});
+    let write = rule(&["*"], "admissionregistration.k8s.io", &["*"]);
+    let named = json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["one"]});
+    let until = format!("GET {GROUP}/validatingadmissionpolicies/none");
+    grant(api, "writer", json!([write, named, rule(&["get"], "", &["configmaps"])]), &until).await;
+    grant(api, "reader", json!([write, rule(&["get", "list"], "", &["secrets"])]), &until).await;
+    grant(api, "all", json!([write, rule(&["get"], "*", &["*"])]), &until).await;
+    for kind in ["Validating", "Mutating"] {
+        let plurals =
+            (format!("{}admissionpolicies", kind.to_lowercase()), format!("{}admissionpolicybindings", kind.to_lowercase()));
+        let object = |name: &str, suffix: &str, spec: Value| {
+            json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": format!("{kind}AdmissionPolicy{suffix}"),
+                "metadata": {"name": name}, "spec": spec})
+        };
+        let answered = |answer: &crate::server::Answer, what: &str, field: &str, why: &str| {
+            let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
+            match why {
+                "" => assert!((200..202).contains(&answer.code), "{what}: {message}"),
+                why => {
+                    let expected = format!("spec.{field}: Forbidden: {why}");
+                    assert!(answer.code == 422 && message.ends_with(&expected), "{what}: {message}");
+                }
+            }
+        };
+        let check = async |user: &str, request: String, object: &Value, field: &str, why: &str| {
+            let answer = ask(api, user, &format!("{request}\n\n{object}")).await;
+            answered(&answer, &format!("{user} {request} {object}"), field, why);
+        };
+        let policy = |name: &str, param: Value| {
+            let mutation = json_patch("[JSONPatch{op: 'remove', path: '/data/none'}]");
+            let spec = match kind {
+                "Validating" => validating(json!([{"expression": "true"}]), json!({})),
+                _ => json!({"matchConstraints": constraints(&["CREATE"], "configmaps"), "mutations": [mutation],
+                    "failurePolicy": "Fail", "reinvocationPolicy": "Never"}),
+            };
+            let mut policy = object(name, "", spec);
+            policy["spec"]["paramKind"] = param;
+            policy
+        };
+        let of = |version: &str, kind: &str| json!({"apiVersion": version, "kind": kind});
+        let all = |user: &str, version: &str, kind: &str| {
+            format!(
+                "user {user:?} must have \"get\" permission on all objects of the referenced paramKind (kind={kind}, apiVersion={version})"
+            )
+        };
+        let post = || format!("POST {GROUP}/{}", plurals.0);
+        for (user, name, param, why) in [
+            ("writer", "none", Value::Null, String::new()),
+            ("writer", "maps", of("v1", "ConfigMap"), String::new()),
+            ("writer", "secrets", of("v1", "Secret"), all("writer", "v1", "Secret")),
+            ("writer", "unknown", of("v1", "None"), all("writer", "v1", "None")),
+            ("reader", "maps2", of("v1", "ConfigMap"), all("reader", "v1", "ConfigMap")),
+            ("reader", "secrets", of("v1", "Secret"), String::new()),
+            ("reader", "unknown", of("example.com/v1", "None"), all("reader", "example.com/v1", "None")),
+            ("all", "unknown", of("example.com/v1", "None"), String::new()),
+            ("admin", "unknown2", of("example.com/v1", "None"), String::new()),
+        ] {
+            check(user, post(), &policy(name, param), "paramKind", &why).await;
+        }
+        // What was there before is not asked for again; what comes is.
+        let put = async |user: &str, plural: &str, name: &str, change: &dyn Fn(&mut Value), field: &str, why: &str| {
+            let path = format!("{GROUP}/{plural}/{name}");
+            let answer = loop {
+                let mut object = ask(api, "admin", &format!("GET {path}")).await.json();
+                change(&mut object);
+                let answer = ask(api, user, &format!("PUT {path}\n\n{object}")).await;
+                // The status of a policy is written beside this.
+                if answer.code != 409 {
+                    break answer;
+                }
+            };
+            answered(&answer, &format!("{user} {path}"), field, why);
+        };
+        let label = |object: &mut Value| object["metadata"]["labels"]["a"] = "b".into();
+        put("writer", &plurals.0, "secrets", &label, "paramKind", "").await;
+        let other = |object: &mut Value| object["spec"]["paramKind"] = of("v1", "Secret");
+        put("writer", &plurals.0, "maps", &other, "paramKind", &all("writer", "v1", "Secret")).await;
+
+        let binding = |name: &str, policy: &str, reference: Value| {
+            let mut spec = json!({"policyName": policy, "paramRef": reference});
+            if kind == "Validating" {
+                spec["validationActions"] = json!(["Deny"]);
+            }
+            object(name, "Binding", spec)
+        };
+        let one = |name: &str| json!({"name": name, "namespace": "ns", "parameterNotFoundAction": "Deny"});
+        let selected = || json!({"selector": {}, "parameterNotFoundAction": "Deny"});
+        let not = |user: &str, verb: &str| {
+            format!("user {user:?} does not have \"{verb}\" permission on the object referenced by paramRef")
+        };
+        for (user, name, policy, reference, why) in [
+            ("writer", "plain", "none", Value::Null, String::new()),
+            ("writer", "own", "secrets", one("one"), String::new()),
+            ("writer", "two", "secrets", one("two"), not("writer", "get")),
+            ("writer", "all", "secrets", selected(), not("writer", "list")),
+            ("writer", "maps", "maps", one("two"), String::new()),
+            ("writer", "nothing", "missing", one("one"), not("writer", "get")),
+            ("reader", "all", "secrets", selected(), String::new()),
+            ("admin", "nothing", "missing", one("one"), String::new()),
+        ] {
+            check(user, format!("POST {GROUP}/{}", plurals.1), &binding(name, policy, reference), "paramRef", &why).await;
+        }
+        put("writer", &plurals.1, "all", &label, "paramRef", "").await;
+        let other = |object: &mut Value| object["spec"]["paramRef"] = one("two");
+        put("writer", &plurals.1, "own", &other, "paramRef", &not("writer", "get")).await;
+        let other = |object: &mut Value| object["spec"]["policyName"] = "secrets".into();
+        put("writer", &plurals.1, "maps", &other, "paramRef", &not("writer", "get")).await;
+    }
+}
+
 /// "Ten validating policies on every write add under 100 us": measured by hand with --release; here only that all ten are met.
 #[tokio::test]
 async fn many_policies() {

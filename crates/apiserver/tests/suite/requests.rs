@@ -10,7 +10,7 @@ use registry::User;
 use serde_json::{Value, json};
 use tower::Service as _;
 
-use crate::server::{admin, ask, config_map, namespace, start};
+use crate::server::{admin, ask, config_map, namespace, serve_with, start};
 
 #[tokio::test]
 async fn objects() {
@@ -348,6 +348,30 @@ async fn over_tls() {
     check(Some((&server.authority, "nobody")), "/api/v1/nodes", 403).await;
     check(Some((&stranger, "system:masters")), "/api/v1/nodes", 401).await;
     assert!(server.tasks.drain(std::time::Duration::from_secs(10)).await);
+}
+
+#[tokio::test]
+async fn without_tls_and_with_an_old_one() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let server = serve_with(|options| options.tls.oldest = base::tls::Version::Tls13).await;
+    let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert_eq!((head, body), ("HTTP/1.0 400 Bad Request", "Client sent an HTTP request to an HTTPS server.\n"));
+    let check = async |version: &'static rustls::SupportedProtocolVersion, expected: bool| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+        let roots = base::tls::roots(server.authority.bundle()).unwrap();
+        let config = builder.with_root_certificates(roots).with_no_client_auth();
+        let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let connected = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+        assert_eq!(connected.is_ok(), expected, "{version:?}");
+    };
+    check(&rustls::version::TLS13, true).await;
+    check(&rustls::version::TLS12, false).await;
 }
 
 /// A certificate that ends soon: what it proves, and a connection with it.

@@ -26,7 +26,11 @@ struct Hook {
 fn answer(review: &Value) -> Value {
     let status = match review["kind"].as_str() {
         Some("TokenReview") => match review["spec"]["token"].as_str() {
-            Some("jane") => json!({"authenticated": true, "user": {"username": "jane", "uid": "7", "groups": ["dev"]}}),
+            Some("jane" | "early") => json!({"authenticated": true, "user": {"username": "jane", "uid": "7", "groups": ["dev"]}}),
+            Some("many") => {
+                let groups: Vec<_> = (0..1000).map(|group| format!("directory:group-{group}")).collect();
+                json!({"authenticated": true, "user": {"username": "many", "groups": groups}})
+            }
             _ => json!({"authenticated": false}),
         },
         _ => {
@@ -51,8 +55,17 @@ impl Hook {
                 let authorized = request.headers().get("authorization").is_some_and(|value| value == "Bearer secret");
                 let review: Value = serde_json::from_slice(&request.into_body().collect().await.unwrap().to_bytes()).unwrap();
                 let body = answer(&review).to_string();
+                let is_first = !seen.lock().contains(&review);
+                // One that restarts, to whom is asked the first time.
+                let restarts = review["spec"]["token"] == "early" && is_first;
                 seen.lock().push(review);
-                let response = Response::builder().status(if authorized { 200 } else { 401 });
+                let response = Response::builder().status(if !authorized {
+                    401
+                } else if restarts {
+                    500
+                } else {
+                    200
+                });
                 response.body(Full::<Bytes>::from(body).boxed()).unwrap()
             })
         });
@@ -101,6 +114,12 @@ async fn whose_a_token_is() {
     let asked = hook.asked("TokenReview");
     assert_eq!(asked.len(), 2, "answers are kept, good ones and others: {asked:?}");
     assert_eq!(asked[0]["apiVersion"], "authentication.k8s.io/v1");
+    assert_eq!(who("early").await.code, 201, "a webhook that fails for a moment is asked again");
+    assert_eq!(hook.asked("TokenReview").len(), 4);
+    for _ in 0..3 {
+        assert_eq!(who("many").await.code, 201);
+    }
+    assert_eq!(hook.asked("TokenReview").len(), 5, "whoever is in many groups is asked for once, too");
     assert_eq!(asked[0]["spec"], json!({"token": "jane", "audiences": ["https://kubernetes.default.svc.cluster.local"]}));
 }
 
@@ -156,6 +175,23 @@ async fn who_may_do_what() {
     let before = hook.asked("SubjectAccessReview").len();
     assert_eq!((code("ns/secrets").await.0, code("ns/configmaps").await.0), (200, 403));
     assert_eq!(hook.asked("SubjectAccessReview").len(), before, "answers are kept");
+    // Who asks decides how large a question is. It is not kept, and its answer is.
+    let long = format!("ns/secrets/{}", "n".repeat(10_000));
+    assert_eq!((code(&long).await.0, code(&long).await.0), (404, 404));
+    assert_eq!(hook.asked("SubjectAccessReview").len(), before + 1);
+    // Whether somebody may create what is there already is asked of nobody.
+    let hooked = "/api/v1/namespaces/ns/secrets";
+    let apply = async |name: &str| {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": {"k": "dg=="}});
+        let before = hook.asked("SubjectAccessReview").len();
+        let request = format!("PATCH {hooked}/{name}?fieldManager=m\ncontent-type: application/apply-patch+yaml\n\n{secret}");
+        let code = ask(&server.api, "jane", &request).await.code;
+        let asked = hook.asked("SubjectAccessReview").split_off(before);
+        (code, asked.iter().map(|review| review["spec"]["resourceAttributes"]["verb"].clone()).collect::<Vec<_>>())
+    };
+    assert_eq!(apply("applied").await, (201, vec![json!("patch"), json!("create")]));
+    assert_eq!(admin(&server.api, &format!("POST {hooked}\n\n{}", json!({"metadata": {"name": "there"}}))).await.code, 201);
+    assert_eq!(apply("there").await, (200, vec![json!("patch")]));
     // Administrators are asked nothing.
     assert_eq!(admin(&server.api, "GET /api/v1/namespaces/gone/secrets").await.code, 200);
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",

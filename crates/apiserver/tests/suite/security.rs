@@ -412,6 +412,8 @@ async fn tokens_end_with_what_they_are_bound_to() {
     request(json!({"expirationSeconds": (1_i64 << 32) + 1}), 422).await;
     request(json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": "other"}}), 409).await;
     request(json!({"boundObjectRef": {"kind": "ConfigMap", "apiVersion": "v1", "name": "m"}}), 400).await;
+    request(json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "apps/v1", "name": "p"}}), 400).await;
+    request(json!({"boundObjectRef": {"kind": "Pod", "apiVersion": "v2", "name": "p"}}), 201).await;
     assert_eq!(admin(api, "DELETE /api/v1/namespaces/n/serviceaccounts/default").await.code, 200);
     make("serviceaccounts", &account).await;
     check(&account_token, 401).await;

@@ -19,6 +19,7 @@ use tower::Service as _;
 pub(crate) fn options(pki: PathBuf, anonymous: bool) -> Options {
     Options {
         listen: "127.0.0.1:0".parse().unwrap(),
+        tls: Default::default(),
         pki,
         names: Vec::new(),
         advertised: "10.0.0.1:6443".parse().unwrap(),

@@ -289,6 +289,11 @@ impl Identity {
         self.validity().is_ok_and(|(start, end)| start <= now && now < end)
     }
 
+    /// Whether the leaf will be valid, and is not yet.
+    pub fn is_early(&self, now: SystemTime) -> bool {
+        self.validity().is_ok_and(|(start, _)| now < start)
+    }
+
     /// Whether the leaf has the names that the request asks for, and is the user's.
     pub fn fits(&self, request: &Request) -> bool {
         let (user, wanted): (Option<&String>, &[String]) = match request {
@@ -430,6 +435,7 @@ mod tests {
         assert!(identity.is_due(now + hours(4)));
         assert!(identity.due_in(now).unwrap().as_secs().abs_diff(3 * 3600) < 60);
         assert!(identity.is_valid(now) && identity.is_valid(now + hours(4)) && !identity.is_valid(now + hours(6)));
+        assert!(identity.is_early(now - hours(2)) && !identity.is_early(now) && !identity.is_early(now + hours(6)));
     }
 
     #[test]

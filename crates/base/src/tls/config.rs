@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use super::{Error, Resolver, Verifier};
+use super::{Error, Protocols, Resolver, Verifier};
 
 /// The certificates of a PEM bundle as trust anchors.
 pub fn roots(bundle: &str) -> Result<RootCertStore, Error> {
@@ -29,11 +29,19 @@ pub fn system_roots() -> RootCertStore {
     roots
 }
 
-/// A server that speaks HTTP/2 and HTTP/1.1, with the resolver's certificate. With a verifier it asks clients for theirs, each time: a resumed
-/// session would go on with the certificate of the one before.
+/// A server that speaks HTTP/2 and HTTP/1.1 and all that there is of TLS, with the resolver's certificate. With a verifier it asks clients for
+/// theirs, each time: a resumed session would go on with the certificate of the one before.
 pub fn server(resolver: Arc<Resolver>, verifier: Option<Arc<Verifier>>) -> Result<Arc<ServerConfig>, Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    server_speaking(&Protocols::default(), resolver, verifier)
+}
+
+/// The same, of those protocols.
+pub fn server_speaking(
+    protocols: &Protocols,
+    resolver: Arc<Resolver>,
+    verifier: Option<Arc<Verifier>>,
+) -> Result<Arc<ServerConfig>, Error> {
+    let builder = ServerConfig::builder_with_provider(protocols.provider()).with_protocol_versions(protocols.versions())?;
     let is_asking = verifier.is_some();
     let builder = match verifier {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
@@ -72,8 +80,10 @@ pub fn client(bundle: &str, resolver: Option<Arc<Resolver>>) -> Result<ClientCon
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::tls::{Authority, Peer, Request};
+    use crate::tls::{Authority, Peer, Request, Version};
+    use rustls::SupportedProtocolVersion;
     use rustls::pki_types::ServerName;
+    use rustls::version::{TLS12, TLS13};
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     #[tokio::test]
@@ -109,6 +119,34 @@ mod tests {
         check(acceptor(None), client(bundle, Some(jane())).unwrap(), HandshakeKind::Full).await;
         check(acceptor(Some(verifier.clone())), client(bundle, Some(jane())).unwrap(), HandshakeKind::Full).await;
         check(acceptor(Some(verifier)), resuming(client(bundle, Some(jane())).unwrap()), HandshakeKind::Full).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_not_spoken() {
+        let authority = Arc::new(Authority::in_memory("ca").unwrap());
+        let check = async |protocols: Protocols, offered: &'static SupportedProtocolVersion, suite: &str, expected: bool| {
+            let request = Request::Server { name: "s".into(), sans: vec!["localhost".into()] };
+            let identity = Resolver::memory(authority.clone(), request).unwrap();
+            let acceptor = TlsAcceptor::from(server_speaking(&protocols, identity, None).unwrap());
+            let suites = vec![suite.parse().unwrap()];
+            let offers = Protocols { suites, ..Protocols::default() }.provider();
+            let builder = ClientConfig::builder_with_provider(offers).with_protocol_versions(&[offered]).unwrap();
+            let client = builder.with_root_certificates(roots(authority.bundle()).unwrap()).with_no_client_auth();
+            let (a, b) = tokio::io::duplex(64 << 10);
+            let name = ServerName::try_from("localhost").unwrap();
+            let (_, connected) = tokio::join!(acceptor.accept(a), TlsConnector::from(Arc::new(client)).connect(name, b));
+            assert_eq!(connected.is_ok(), expected, "{protocols:?}, {offered:?}, {suite}");
+        };
+        let (strong, other) = ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256");
+        let newest = || Protocols { oldest: Version::Tls13, suites: vec![] };
+        let chosen = || Protocols { oldest: Version::Tls12, suites: vec![strong.parse().unwrap()] };
+        check(Protocols::default(), &TLS12, other, true).await;
+        check(Protocols::default(), &TLS13, other, true).await;
+        check(newest(), &TLS12, other, false).await;
+        check(newest(), &TLS13, other, true).await;
+        check(chosen(), &TLS12, other, false).await;
+        check(chosen(), &TLS12, strong, true).await;
+        check(chosen(), &TLS13, other, true).await;
     }
 
     async fn check(client_authority: &Arc<Authority>, authority: &Arc<Authority>, groups: Option<&[&str]>) -> Peer {

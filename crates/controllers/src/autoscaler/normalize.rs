@@ -125,8 +125,9 @@ impl Memory {
 
     /// The size at the beginning of a policy's period.
     fn at_start(&self, now: Now<'_>, policy: &HPAScalingPolicy) -> i32 {
-        let change = |list| Self::since(list, now.at, policy.period_seconds).sum::<i32>();
-        now.current - change(&self.ups) + change(&self.downs)
+        let change = |list| Self::since(list, now.at, policy.period_seconds).map(i64::from).sum::<i64>();
+        let start = i64::from(now.current) - change(&self.ups) + change(&self.downs);
+        i32::try_from(start).unwrap_or(if start < 0 { i32::MIN } else { i32::MAX })
     }
 
     fn up_limit(&self, now: Now<'_>, rules: Option<&HPAScalingRules>) -> i32 {

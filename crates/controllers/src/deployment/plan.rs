@@ -80,8 +80,9 @@ pub(super) fn by_age(a: &ReplicaSet, b: &ReplicaSet) -> std::cmp::Ordering {
 }
 
 impl Work<'_> {
-    pub(super) fn total(&self) -> i32 {
-        self.sets.iter().map(size::replicas).sum()
+    /// What all sets are asked for. Users choose these numbers, so their sum may be more than a number of replicas can say.
+    pub(super) fn total(&self) -> i64 {
+        self.sets.iter().map(|set| i64::from(size::replicas(set))).sum()
     }
 
     /// Indexes of the old sets, oldest first.

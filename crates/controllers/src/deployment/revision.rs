@@ -117,5 +117,5 @@ pub(super) fn annotate_size(deployment: &Deployment, set: &mut ReplicaSet) {
     let total = size::wanted(deployment);
     let annotations = set.metadata.annotations.get_or_insert_default();
     annotations.insert(DESIRED.to_owned(), total.to_string());
-    annotations.insert(MAX.to_owned(), (total + size::max_surge(deployment)).to_string());
+    annotations.insert(MAX.to_owned(), size::nearest(size::limit(deployment)).to_string());
 }

@@ -54,7 +54,7 @@ impl Work<'_> {
         }
         let least = size::wanted(self.deployment) - size::max_unavailable(self.deployment);
         let new_unavailable = size::replicas(&self.sets[new]) - self.stays(new);
-        let spare = self.total() - least - new_unavailable;
+        let spare = size::nearest(self.total() - i64::from(least) - i64::from(new_unavailable));
         if spare <= 0 {
             return false;
         }
@@ -84,8 +84,8 @@ impl Work<'_> {
 
     /// Replicas that are available can go as far as enough others are.
     fn remove_healthy(&mut self, old: &[usize], least: i32) -> bool {
-        let available: i32 = (0..self.sets.len()).map(|index| self.stays(index)).sum();
-        let mut spare = available - least;
+        let available: i64 = (0..self.sets.len()).map(|index| i64::from(self.stays(index))).sum();
+        let mut spare = size::nearest(available - i64::from(least));
         let mut any = false;
         for index in old {
             let has = size::replicas(&self.sets[*index]);
@@ -124,8 +124,8 @@ impl Work<'_> {
 
     fn scale_proportionally(&mut self, active: Vec<usize>) {
         let wanted = size::wanted(self.deployment);
-        let allowed = if wanted > 0 { wanted + size::max_surge(self.deployment) } else { 0 };
-        let to_add = allowed - self.total();
+        let allowed = if wanted > 0 { size::limit(self.deployment) } else { 0 };
+        let to_add = size::nearest(allowed - self.total());
         let order = by_size(self, active, to_add > 0);
         let mut added = 0;
         let mut sizes = Vec::with_capacity(order.len());
@@ -135,7 +135,7 @@ impl Work<'_> {
             sizes.push(size::replicas(&self.sets[*index]) + share);
         }
         if let Some(largest) = sizes.first_mut() {
-            *largest = (*largest + to_add - added).max(0);
+            *largest = size::nearest(i64::from(*largest) + i64::from(to_add) - i64::from(added)).max(0);
         }
         for (index, size) in order.into_iter().zip(sizes) {
             self.resize(index, size);

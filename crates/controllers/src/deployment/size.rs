@@ -43,7 +43,7 @@ fn fence_posts(deployment: &Deployment) -> (i32, i32) {
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 
-pub(super) fn max_surge(deployment: &Deployment) -> i32 {
+fn max_surge(deployment: &Deployment) -> i32 {
     if is_rolling(deployment) { fence_posts(deployment).0 } else { 0 }
 }
 
@@ -54,16 +54,26 @@ pub(super) fn max_unavailable(deployment: &Deployment) -> i32 {
     fence_posts(deployment).1.min(wanted(deployment))
 }
 
+/// The most replicas that all sets may have together while the deployment rolls.
+pub(super) fn limit(deployment: &Deployment) -> i64 {
+    i64::from(wanted(deployment)) + i64::from(max_surge(deployment))
+}
+
+/// A number of replicas, the nearest that there can be.
+pub(super) fn nearest(number: i64) -> i32 {
+    i32::try_from(number).unwrap_or(if number < 0 { i32::MIN } else { i32::MAX })
+}
+
 /// How many replicas the new set should have next, given all sets.
-pub(super) fn next_new_size(deployment: &Deployment, total: i32, new: i32) -> i32 {
+pub(super) fn next_new_size(deployment: &Deployment, total: i64, new: i32) -> i32 {
     if !is_rolling(deployment) {
         return wanted(deployment);
     }
-    let limit = wanted(deployment).saturating_add(max_surge(deployment));
+    let limit = limit(deployment);
     if total >= limit {
         return new;
     }
-    new + (limit - total).min(wanted(deployment) - new)
+    new + nearest(limit - total).min(wanted(deployment) - new)
 }
 
 fn number(set: &ReplicaSet, annotation: &str) -> Option<i32> {
@@ -94,12 +104,12 @@ fn fraction(deployment: &Deployment, set: &ReplicaSet) -> i32 {
     if wanted(deployment) == 0 {
         return -replicas(set);
     }
-    let limit = wanted(deployment) + max_surge(deployment);
+    let limit = limit(deployment);
     let now = deployment.status.as_ref().and_then(|status| status.replicas);
     let before = number(set, MAX).filter(|max| *max != 0).or(now).unwrap_or(0);
     if before == 0 {
         return 0;
     }
-    let size = f64::from(replicas(set)) * f64::from(limit) / f64::from(before);
+    let size = f64::from(replicas(set)) * limit as f64 / f64::from(before);
     size.round() as i32 - replicas(set)
 }

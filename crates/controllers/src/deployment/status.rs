@@ -82,7 +82,7 @@ pub(super) fn count(
     mut decided: DeploymentStatus,
     now: Timestamp,
 ) -> DeploymentStatus {
-    let sum = |get: fn(&ReplicaSet) -> i32| sets.iter().map(get).sum::<i32>();
+    let sum = |get: fn(&ReplicaSet) -> i32| size::nearest(sets.iter().map(|set| i64::from(get(set))).sum());
     let actual = |set: &ReplicaSet| set.status.as_ref().map_or(0, |status| status.replicas);
     let ready = |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
     let ending = |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.terminating_replicas).unwrap_or(0);

@@ -93,6 +93,17 @@ fn scales_proportionally() {
     check(d, vec![set("a", 3, 3, 1, 5, 6), set("b", 3, 3, 2, 5, 6)], "=a 0, =b 0");
 }
 
+/// Sizes at the end of what the API takes: sums of them are more than a number of replicas can say.
+#[test]
+fn the_largest_sizes() {
+    const MOST: i32 = i32::MAX;
+    let d = |surge: i32| deployment(MOST, "b", rolling(json!(surge), json!(1)));
+    check(d(1), vec![set("a", MOST, 0, 1, MOST, MOST)], "+b 1, =a 2147483646");
+    check(d(MOST), vec![set("a", MOST, MOST, 1, MOST, MOST), set("b", MOST, MOST, 2, MOST, MOST)], "=a 0");
+    check(d(MOST), vec![set("a", MOST, MOST, 1, 5, 6), set("b", MOST, 0, 2, 5, 6)], "=a 2147483647, =b 2147483647");
+    check(d(MOST), vec![set("a", 3, 3, 1, 5, 6), set("b", 3, 0, 2, 5, 6)], "=b 2147483647, =a 6");
+}
+
 #[test]
 fn recreates_after_everything_old_is_gone() {
     let d = deployment(2, "b", json!({"type": "Recreate"}));

@@ -1,6 +1,6 @@
 //! What a job does next: end, make pods, delete pods, or wait. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,11 +79,11 @@ impl Observed<'_> {
         policy::verdict(self.terms.spec.pod_failure_policy.as_ref(), pod)
     }
 
-    /// The pods that the status does not know yet and that satisfy `which`.
-    fn fresh(&self, known: &[String], which: impl Fn(&Pod) -> bool) -> Vec<&Pod> {
-        let is_new = |pod: &&Pod| {
-            member::is_tracked(pod) && !known.iter().any(|uid| uid == meta::uid(*pod)) && self.terms.counts(pod) && which(pod)
-        };
+    /// The pods that the status does not know yet and that satisfy `which`. One that it knows counts as what it was then, whatever has become
+    /// of its phase since.
+    fn fresh(&self, known: &HashSet<&str>, which: impl Fn(&Pod) -> bool) -> Vec<&Pod> {
+        let is_new =
+            |pod: &&Pod| member::is_tracked(pod) && !known.contains(meta::uid(*pod)) && self.terms.counts(pod) && which(pod);
         self.pods.iter().map(AsRef::as_ref).filter(is_new).collect()
     }
 }
@@ -93,8 +93,9 @@ pub(super) fn decide(observed: &Observed<'_>) -> Decision {
     let (terms, status) = (&observed.terms, observed.status());
     let uncounted = status.uncounted_terminated_pods.clone().unwrap_or_default();
     let (known_succeeded, known_failed) = (uncounted.succeeded.unwrap_or_default(), uncounted.failed.unwrap_or_default());
-    let succeeded = observed.fresh(&known_succeeded, member::has_succeeded);
-    let failed = observed.fresh(&known_failed, |pod| terms.is_failed(pod));
+    let known: HashSet<&str> = known_succeeded.iter().chain(&known_failed).map(String::as_str).collect();
+    let succeeded = observed.fresh(&known, member::has_succeeded);
+    let failed = observed.fresh(&known, |pod| terms.is_failed(pod));
     let record = observed.record.with(&succeeded, &failed);
     let counted = failed.iter().filter(|pod| observed.verdict(pod).counts()).count();
     let failures = total(status.failed, &[counted, known_failed.len()]);

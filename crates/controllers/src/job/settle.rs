@@ -185,15 +185,20 @@ impl Ending<'_> {
     ) {
         let uid = meta::uid(pod);
         let is_in = |list: &Option<Vec<String>>| list.iter().flatten().any(|other| other == uid);
+        if is_in(&known.succeeded) || is_in(&known.failed) {
+            // What a pod counts as is decided once: one in both lists would be refused with each write of the status
+            // (kubernetes/kubernetes#125410).
+            return;
+        }
         let fails = self.target.is_some_and(|target| target.type_ != SUCCESS_CRITERIA_MET);
-        if member::has_succeeded(pod) && !is_in(&known.failed) {
+        if member::has_succeeded(pod) {
             if let Some(progress) = &self.decision.progress {
                 // The index is remembered, so the pod need not be.
                 indexes.extend(observed.terms.index(pod).filter(|index| !progress.before.has(*index)));
-            } else if !is_in(&known.succeeded) {
+            } else {
                 uncounted.succeeded.get_or_insert_default().push(uid.to_owned());
             }
-        } else if (observed.terms.is_failed(pod) || fails) && !is_in(&known.failed) && observed.terms.counts(pod) {
+        } else if (observed.terms.is_failed(pod) || fails) && observed.terms.counts(pod) {
             // When a job fails, all its pods have.
             if observed.verdict(pod) != Verdict::Ignore {
                 uncounted.failed.get_or_insert_default().push(uid.to_owned());

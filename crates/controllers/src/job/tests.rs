@@ -283,7 +283,11 @@ fn every_pod_counts_once() {
     let known = json!({"uncountedTerminatedPods": {"succeeded": ["p0"], "failed": ["p1"]}});
     check(known.clone(), "Succeeded Failed", &["p0"], json!([1, null, {"failed": ["p1"]}]));
     check(known.clone(), "Succeeded- Failed-", &[], json!([1, 1, {}]));
-    check(known, "", &[], json!([1, 1, {}]));
+    check(known.clone(), "", &[], json!([1, 1, {}]));
+    // A phase that changes after all: the pod counts as what the status says of it, and once.
+    check(known, "Failed Succeeded", &[], json!([null, null, {"succeeded": ["p0"], "failed": ["p1"]}]));
+    let succeeded = json!({"uncountedTerminatedPods": {"succeeded": ["p0"]}});
+    assert_eq!(settled(&job(json!({"completions": 2, "backoffLimit": 0}), succeeded), "Failed", 3).0, "create +");
     check(json!({"succeeded": 1, "failed": 1}), "Succeeded- Failed-", &[], json!([1, 1, {}]));
 }
 

@@ -87,6 +87,34 @@ async fn creates_adopts_releases_and_deletes() {
     world.fake.until::<Pod>(|pods| owned(pods) == 1 && pods.len() == 2).await;
 }
 
+/// Upstream, replica_set.go, syncReplicaSet: `FilterActivePods` comes before `claimPods`. A pod of nobody that has done its work would else go with
+/// the set.
+#[tokio::test]
+async fn pods_that_have_ended_stay_whose_they_are() {
+    let world = World::new();
+    let of_set = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "web-uid", "controller": true}]);
+    for (name, phase, app, owners) in [
+        ("done", "Succeeded", "web", json!([])),
+        ("broken", "Failed", "web", json!([])),
+        ("owned", "Succeeded", "other", of_set.clone()),
+        ("relabelled", "Running", "other", of_set),
+        ("orphan", "Running", "web", json!([])),
+    ] {
+        world.fake.put::<Pod>(&object(json!({
+            "metadata": {"namespace": "a", "name": name, "uid": name, "labels": {"app": app}, "ownerReferences": owners},
+            "spec": {"nodeName": "n", "containers": []}, "status": {"phase": phase},
+        })));
+    }
+    world.fake.put(&set(2));
+    world.start(&["replicaset"]);
+    let count = |sets: &[ReplicaSet]| sets[0].status.as_ref().map(|status| status.replicas);
+    world.fake.until::<ReplicaSet>(|sets| count(sets) == Some(2)).await;
+    let pods = world.fake.all::<Pod>();
+    let is_owned = |name: &str| meta::controller_of(pods.iter().find(|pod| meta::name(*pod) == name).unwrap()).is_some();
+    assert_eq!(["done", "broken", "owned", "relabelled", "orphan"].map(is_owned), [false, false, true, false, true]);
+    assert_eq!(pods.len(), 6);
+}
+
 /// While pods of the namespace wait for a node no more are made; the owner says so, and goes on when they have one.
 async fn pauses<K>(owner: K)
 where

@@ -9,6 +9,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
+use super::*;
+use crate::Clock;
+use crate::queue::{Queue, RETRY_MAX};
 use crate::testing::{World, object};
 
 fn used(quotas: &[ResourceQuota]) -> Value {
@@ -120,6 +123,71 @@ async fn what_becomes_less_is_given_back() {
     world.fake.put::<Pod>(&object(pod("1", "2")));
     world.fake.put::<Pod>(&object(pod("1", "1")));
     until("1", "0").await;
+}
+
+/// Upstream, evaluator/core/pods.go, QuotaV1Pod: "if pods are stuck terminating (for example, a node is lost), we do not want to charge the user". A
+/// quota that is full would else stay so, and whatever takes the place of the pods of a lost node would not be made.
+#[tokio::test]
+async fn pods_of_lost_nodes_count_until_their_time_is_over() {
+    let at = |time: &str| format!("2026-01-01T00:{time}Z").parse::<Timestamp>().unwrap();
+    let world = World::new();
+    world.fake.serve("", "v1", "resourcequotas", "ResourceQuota", true);
+    let put = |name: &str, ends: Value| {
+        let meta = json!({"namespace": "ns", "name": name, "deletionTimestamp": ends, "deletionGracePeriodSeconds": 30});
+        world.fake.put::<Pod>(&object(json!({"metadata": meta, "spec": {"containers": []}})));
+    };
+    put("stays", Value::Null);
+    put("first", json!(at("00:30")));
+    put("second", json!(at("01:00")));
+    let meta = json!({"namespace": "ns", "name": "q"});
+    world.fake.put::<ResourceQuota>(&object(json!({"metadata": meta, "spec": {"hard": {"pods": "3"}}})));
+    let options = world.options();
+    let controller = ResourceQuotas::new(&options.informers, world.fake.client());
+    controller.quotas.synced().await;
+    controller.pods.synced().await;
+    let spec = controller.quotas.list()[0].spec.clone().unwrap();
+    for (now, pods, overdue) in
+        [("00:00", 3, Some("01:00")), ("01:00", 3, Some("01:00")), ("01:01", 2, Some("01:30")), ("01:31", 1, None)]
+    {
+        let counted = controller.sized("ns", &spec, at(now));
+        assert_eq!(counted.usage["pods"].to_string(), pods.to_string(), "{now}");
+        assert_eq!(counted.overdue, overdue.map(at), "{now}");
+    }
+    let client = world.fake.client();
+    let events = client::events::Recorder::new(client.clone(), "test", "", &world.tasks);
+    let (cx, key) = (Cx { client, events, clock: Clock::held(at("00:00")) }, Key::namespaced("ns", "q"));
+    assert_eq!(controller.reconcile(&cx, &key).await.unwrap(), Action::After(Duration::from_secs(61)));
+
+    // Who begins to end later has it looked at, too.
+    let queue = Queue::new("test", RETRY_MAX);
+    let feed = (controller.ending().feed)(queue.clone());
+    put("stays", json!(at("02:00")));
+    tokio::select! {
+        () = feed => panic!("it follows for ever"),
+        next = queue.next() => assert_eq!(next, key),
+    }
+}
+
+/// `kubectl delete --grace-period=30` after a deletion with an hour: the pod of a lost node counts no longer than it was to be there.
+#[test]
+fn deletions_that_begin_or_become_shorter() {
+    let pod = |ends: &str, grace: i64| {
+        let ends = Some(format!("2026-01-01T{ends}Z")).filter(|_| !ends.is_empty());
+        let meta = json!({"namespace": "ns", "name": "p", "deletionTimestamp": ends, "deletionGracePeriodSeconds": ends.as_ref().map(|_| grace)});
+        Entry::<Pod>::of_json(json!({"metadata": meta, "spec": {"containers": []}}).to_string()).unwrap()
+    };
+    #[track_caller]
+    fn check(old: Option<&Entry<Pod>>, new: Option<&Entry<Pod>>, expected: bool) {
+        assert_eq!(super::ends_sooner(old, new), expected);
+    }
+    let (stays, hour, soon) = (pod("", 0), pod("01:00:00", 3600), pod("00:10:00", 30));
+    check(Some(&stays), Some(&hour), true);
+    check(None, Some(&hour), true);
+    check(Some(&hour), Some(&soon), true);
+    check(Some(&hour), Some(&hour), false);
+    check(Some(&soon), Some(&hour), false);
+    check(Some(&stays), Some(&stays), false);
+    check(Some(&hour), None, false);
 }
 
 /// The status of a pod changes often: it is decoded only where its amounts are written in another way.

@@ -294,12 +294,13 @@ fn ingress(
             protocol: protocol.clone(),
             error: lost.contains(&(*port, protocol.clone())).then(|| UNAVAILABLE.to_owned()),
         };
-        let of_family = |address: &String| Family::of(address).is_some_and(|family| families.contains(&family));
-        for address in self::addresses(addresses).into_iter().filter(of_family) {
-            found.entry(address).or_insert_with(|| wanted.iter().map(port).collect::<Vec<_>>());
+        for address in self::addresses(addresses) {
+            // The service's first family first: many clients take the first address.
+            let Some(family) = families.iter().position(|family| Family::of(&address) == Some(*family)) else { continue };
+            found.entry((family, address)).or_insert_with(|| wanted.iter().map(port).collect::<Vec<_>>());
         }
     }
-    let entry = |(ip, ports)| LoadBalancerIngress {
+    let entry = |((_, ip), ports)| LoadBalancerIngress {
         ip: Some(ip),
         ip_mode: Some("VIP".to_owned()),
         ports: Some(ports),

@@ -1,6 +1,8 @@
 //! The claims of a set's pods, and to whom they belong (KEP-1847): to nobody where they are retained, to the set where its deletion
 //! deletes them, to a pod where scaling it away does. Pure.
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -8,8 +10,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use super::range;
 use crate::meta;
 
+/// The templates, in their order. Of those with one name the last is meant, since a pod can have that volume once only (upstream:
+/// `getPersistentVolumeClaims`).
 fn templates(set: &StatefulSet) -> impl Iterator<Item = &PersistentVolumeClaim> {
-    set.spec.iter().flat_map(|spec| spec.volume_claim_templates.iter().flatten())
+    let all = set.spec.iter().flat_map(|spec| spec.volume_claim_templates.iter().flatten());
+    let mut names = HashSet::new();
+    let mut meant: Vec<&PersistentVolumeClaim> = all.rev().filter(|template| names.insert(meta::name(*template))).collect();
+    meant.reverse();
+    meant.into_iter()
 }
 
 /// Whether a claim has a name that the set gives.

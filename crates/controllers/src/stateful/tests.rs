@@ -158,6 +158,20 @@ fn a_pod_has_its_identity_and_its_claims() {
     assert!(claims::is_of(&set, "data-web-12") && !claims::is_of(&set, "data-other-1"));
 }
 
+/// The API lets two templates have one name; a pod with two volumes of a name would be refused.
+#[test]
+fn of_templates_with_one_name_the_last_is_meant() {
+    let template = |name: &str, class: &str| json!({"metadata": {"name": name}, "spec": {"storageClassName": class}});
+    let templates = json!([template("data", "first"), template("logs", "only"), template("data", "last")]);
+    let set = set(json!({"volumeClaimTemplates": templates}));
+    let class = |claim: &PersistentVolumeClaim| claim.spec.as_ref().and_then(|spec| spec.storage_class_name.clone());
+    let claims: Vec<_> = claims::of_pod(&set, 0).map(|(name, claim)| (name.to_owned(), class(&claim).unwrap())).collect();
+    assert_eq!(claims, [("logs".to_owned(), "only".to_owned()), ("data".to_owned(), "last".to_owned())]);
+    let pod = identity::pod(&set, &set.spec.as_ref().unwrap().template, "new", 0);
+    let volumes: Vec<String> = pod.spec.unwrap().volumes.unwrap().into_iter().map(|volume| volume.name).collect();
+    assert_eq!(volumes, ["logs", "data"]);
+}
+
 fn with_claims(deleted: &str, scaled: &str, replicas: i32) -> StatefulSet {
     set(json!({
         "replicas": replicas, "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}],

@@ -3,6 +3,7 @@
 use codec::Decode;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -21,17 +22,16 @@ use serde_json::json;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::attempts::{self, Attempts, Entries};
 use super::challenges::Challenges;
 use super::issue::{Error, issue};
 use super::transport::Transport;
-use super::{All, Step, Wanted, step};
+use super::{All, Step, Wanted, digest, step};
 use crate::issuer::{ISSUER, Issuer};
 use crate::metrics;
 
 /// Orders under way at once.
 const ORDERS: usize = 4;
-/// How long a failed order waits for the next one, doubling. Issuers count failures of an hour.
-const RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
 /// The longest sleep: a machine that was suspended has to look at its clock.
 const LOOK: Duration = Duration::from_secs(3600);
 /// Where accounts are kept.
@@ -51,16 +51,16 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Trusts issuers by the machine's authorities and those of `roots` (PEM).
+    /// Trusts issuers by the machine's authorities and those of a file (PEM).
     pub(crate) fn new(
         client: Client,
-        roots: Option<&str>,
+        authorities: Option<PathBuf>,
         challenges: Arc<Challenges>,
         recorder: Recorder,
         tasks: Tasks,
-    ) -> Result<Self, rustls::Error> {
-        let transport = Transport::new(roots, tasks.clone())?;
-        Ok(Self { client, transport, challenges, recorder, tasks, accounts: Mutex::default(), orders: Semaphore::new(ORDERS) })
+    ) -> Self {
+        let transport = Transport::new(authorities, tasks.clone());
+        Self { client, transport, challenges, recorder, tasks, accounts: Mutex::default(), orders: Semaphore::new(ORDERS) }
     }
 
     /// Keeps what is wanted.
@@ -106,11 +106,12 @@ impl Keeper {
             return;
         }
         let names = wanted.names.iter().cloned().collect::<Vec<_>>().join(", ");
-        let mut pause = RETRY.0;
+        let mut attempts = None;
         loop {
-            let Some(issued) = ended.run_until_cancelled(self.issue(wanted)).await else { return };
+            let attempt = self.attempt(key, wanted, &mut attempts);
+            let Some(issued) = ended.run_until_cancelled(attempt).await else { return };
             let stored = match issued {
-                Ok(identity) => self.store(key, wanted, &identity).await,
+                Ok(identity) => self.store(key, wanted, &identity, attempts.as_ref()).await,
                 Err(error) => Err(error),
             };
             metrics::ordered(stored.is_ok());
@@ -121,16 +122,30 @@ impl Keeper {
                     return self.recorder.event(&wanted.about, Type::Normal, "CertificateIssued", text);
                 }
                 Err(error) => {
+                    let pause = attempts.get_or_insert_with(|| Attempts::after(None, &wanted.names, SystemTime::now())).pause();
                     tracing::warn!(secret = %key, names, %error, "no certificate was issued");
                     let text = format!("no certificate for {names}: {error}; it is tried again in {} s", pause.as_secs());
                     self.recorder.event(&wanted.about, Type::Warning, "CertificateNotIssued", text);
                 }
             }
-            if ended.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                return;
-            }
-            pause = (pause * 2).min(RETRY.1);
         }
+    }
+
+    /// Has a certificate issued, when the orders before it allow. It is noted before the issuer is asked: whoever is killed meanwhile
+    /// has asked, too.
+    async fn attempt(&self, key: &Key, wanted: &Wanted, attempts: &mut Option<Attempts>) -> Result<Identity, Error> {
+        if attempts.is_none() {
+            *attempts = attempts::noted(&self.entries(&wanted.issuer).await?, key);
+        }
+        let wait = attempts.as_ref().map_or(Duration::ZERO, |attempts| attempts.wait(&wanted.names, SystemTime::now()));
+        if !wait.is_zero() {
+            tracing::info!(secret = %key, seconds = wait.as_secs(), "a certificate is ordered later, since the last order came to nothing");
+            tokio::time::sleep(wait).await;
+        }
+        let _place = self.orders.acquire().await;
+        let now = attempts.insert(Attempts::after(attempts.as_ref(), &wanted.names, SystemTime::now()));
+        self.note(key, &wanted.issuer, Some(now)).await?;
+        self.issue(wanted).await
     }
 
     /// Waits until a certificate is to be issued; not at all when none is.
@@ -153,7 +168,6 @@ impl Keeper {
 
     /// Has a certificate issued.
     async fn issue(&self, wanted: &Wanted) -> Result<Identity, Error> {
-        let _place = self.orders.acquire().await;
         let account = self.account(&wanted.issuer, None).await?;
         match issue(&account, &wanted.names, &self.challenges).await {
             Err(error) if error.is_without_account() => {
@@ -164,15 +178,26 @@ impl Keeper {
         }
     }
 
-    /// Puts a certificate into its Secret; until when it is valid.
-    async fn store(&self, key: &Key, wanted: &Wanted, identity: &Identity) -> Result<SystemTime, Error> {
+    /// Puts a certificate into its Secret; until when it is valid. Orders before it are forgotten first, for whoever sees the Secret may delete it
+    /// to have another certificate; they are noted again when it cannot be written.
+    async fn store(
+        &self,
+        key: &Key,
+        wanted: &Wanted,
+        identity: &Identity,
+        attempts: Option<&Attempts>,
+    ) -> Result<SystemTime, Error> {
         let (_, until) = identity.validity()?;
+        self.note(key, &wanted.issuer, None).await?;
         let object = json!({
             "metadata": {"name": key.name, "annotations": {(ISSUER): wanted.issuer.url}},
             "type": "kubernetes.io/tls",
             "data": {"tls.crt": STANDARD.encode(&identity.certificate), "tls.key": STANDARD.encode(&identity.key)},
         });
-        self.put(key.ns(), &key.name, &object).await?;
+        if let Err(error) = self.put(key.ns(), &key.name, &object).await {
+            self.note(key, &wanted.issuer, attempts).await?;
+            return Err(error);
+        }
         Ok(until)
     }
 
@@ -182,9 +207,18 @@ impl Keeper {
         let params = PatchParams { field_manager: Some("knarr-ingress".to_owned()), ..PatchParams::default() };
         match secrets.patch(name, &params, &Patch::Merge(object)).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => {
-                let new: Secret = Secret::from_tree(object).map_err(kube::Error::SerdeError)?;
-                let params = PostParams { field_manager: Some("knarr-ingress".to_owned()), ..PostParams::default() };
-                Ok(secrets.create(&params, &new).await.map(drop)?)
+                let mut new = object.clone();
+                // What is to be removed from one that is there.
+                new["data"].as_object_mut().into_iter().for_each(|data| data.retain(|_, text| !text.is_null()));
+                let new: Secret = Secret::from_tree(&new).map_err(kube::Error::SerdeError)?;
+                let made = PostParams { field_manager: params.field_manager.clone(), ..PostParams::default() };
+                match secrets.create(&made, &new).await {
+                    // Another order has made it meanwhile.
+                    Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                        Ok(secrets.patch(name, &params, &Patch::Merge(object)).await.map(drop)?)
+                    }
+                    created => Ok(created.map(drop)?),
+                }
             }
             patched => Ok(patched.map(drop)?),
         }
@@ -208,12 +242,7 @@ impl Keeper {
                 let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
                 let (account, credentials) = builder.create(&new, issuer.url.clone(), None).await?;
                 let text = serde_json::to_string(&credentials).map_err(kube::Error::SerdeError)?;
-                let name = secret_of(issuer);
-                let object = json!({
-                    "metadata": {"name": name, "annotations": {(ISSUER): issuer.url}}, "type": "Opaque",
-                    "data": {(ACCOUNT): STANDARD.encode(text)},
-                });
-                self.put(SYSTEM, &name, &object).await?;
+                self.put_entries(issuer, [(ACCOUNT.to_owned(), Some(text))].into()).await?;
                 account
             }
         };
@@ -224,19 +253,37 @@ impl Keeper {
 
     /// The account that a Secret has.
     async fn kept(&self, issuer: &Issuer) -> Result<Option<AccountCredentials>, Error> {
-        let name = secret_of(issuer);
+        let Some(text) = self.entries(issuer).await?.remove(ACCOUNT) else { return Ok(None) };
+        let read = serde_json::from_slice(&text.0).ok();
+        read.map(Some).ok_or_else(|| Error::Account(format!("{SYSTEM}/{}", secret_of(issuer))))
+    }
+
+    /// Notes the orders for a Secret, or forgets them; and forgets those of others that are of no use any more.
+    async fn note(&self, key: &Key, issuer: &Issuer, attempts: Option<&Attempts>) -> Result<(), Error> {
+        let entries = self.entries(issuer).await?;
+        let surplus = attempts::surplus(&entries, SystemTime::now()).into_iter().map(|entry| (entry, None));
+        let text = attempts.map(serde_json::to_string).transpose().map_err(kube::Error::SerdeError)?;
+        self.put_entries(issuer, surplus.chain([(attempts::entry(key), text)]).collect()).await
+    }
+
+    /// What stands in an account's Secret.
+    async fn entries(&self, issuer: &Issuer) -> Result<Entries, Error> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), SYSTEM);
-        let Some(secret) = secrets.get_opt(&name).await? else { return Ok(None) };
-        let text = secret.data.as_ref().and_then(|data| data.get(ACCOUNT));
-        let read = text.and_then(|text| serde_json::from_slice(&text.0).ok());
-        read.map(Some).ok_or_else(|| Error::Account(format!("{SYSTEM}/{name}")))
+        Ok(secrets.get_opt(&secret_of(issuer)).await?.and_then(|secret| secret.data).unwrap_or_default())
+    }
+
+    /// Writes entries of an account's Secret, and removes others.
+    async fn put_entries(&self, issuer: &Issuer, entries: BTreeMap<String, Option<String>>) -> Result<(), Error> {
+        let name = secret_of(issuer);
+        let data: BTreeMap<_, _> =
+            entries.into_iter().map(|(entry, text)| (entry, text.map(|text| STANDARD.encode(text)))).collect();
+        let object = json!({"metadata": {"name": name, "annotations": {(ISSUER): issuer.url}}, "type": "Opaque", "data": data});
+        self.put(SYSTEM, &name, &object).await
     }
 }
 
 /// The Secret of an account.
 fn secret_of(issuer: &Issuer) -> String {
     let text = format!("{}\n{}", issuer.url, issuer.email.as_deref().unwrap_or_default());
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    let hex: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("acme-account-{hex}")
+    format!("acme-account-{}", digest(&text))
 }

@@ -2,11 +2,13 @@
 
 use std::future::Future;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::tasks::{OnFailure, Tasks};
+use base::tls::Trusting;
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderValue, Request, Uri};
@@ -15,9 +17,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::ClientConfig;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::ServerName;
-use rustls::pki_types::pem::PemObject;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -29,21 +29,35 @@ const ANSWER: usize = 1 << 20;
 /// Connections to issuers.
 #[derive(Clone)]
 pub(super) struct Transport {
-    tls: Arc<ClientConfig>,
+    /// A file with authorities (PEM).
+    authorities: Option<PathBuf>,
     tasks: Tasks,
 }
+
+/// Nobody can be trusted.
+#[derive(Debug, thiserror::Error)]
+#[error("authorities of ACME servers: {0}")]
+struct Untrusting(base::tls::Error);
 
 type Answer = Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>>;
 
 impl Transport {
-    /// Trusts the machine's authorities, and those of `more` (PEM).
-    pub(super) fn new(more: Option<&str>, tasks: Tasks) -> Result<Self, rustls::Error> {
-        let mut roots = base::tls::system_roots();
-        let more = more.into_iter().flat_map(|bundle| CertificateDer::pem_slice_iter(bundle.as_bytes()));
-        roots.add_parsable_certificates(more.flatten());
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-        let tls = builder.with_safe_default_protocol_versions()?.with_root_certificates(roots).with_no_client_auth();
-        Ok(Self { tls: Arc::new(tls), tasks })
+    /// Trusts the machine's authorities, and those of a file (PEM).
+    pub(super) fn new(authorities: Option<PathBuf>, tasks: Tasks) -> Self {
+        Self { authorities, tasks }
+    }
+
+    /// Whom to trust now: authorities change while the server runs.
+    async fn tls(&self) -> Result<ClientConfig, Error> {
+        let file = self.authorities.clone();
+        let read = move || match file {
+            None => Trusting::new(base::tls::system_roots(), "")?.client(),
+            Some(path) => match std::fs::read_to_string(&path) {
+                Ok(bundle) => Trusting::beside_system(&bundle)?.client(),
+                Err(source) => Err(base::tls::Error::File { path, source }),
+            },
+        };
+        tokio::task::spawn_blocking(read).await.map_err(other)?.map_err(|error| other(Untrusting(error)))
     }
 
     async fn ask(self, mut request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
@@ -55,7 +69,7 @@ impl Transport {
         *request.uri_mut() = uri.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()));
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(other)?;
         let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(other)?;
-        let stream = TlsConnector::from(self.tls).connect(name, stream).await.map_err(other)?;
+        let stream = TlsConnector::from(Arc::new(self.tls().await?)).connect(name, stream).await.map_err(other)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(other)?;
         self.tasks.spawn_until_cancelled("connection to an ACME server", OnFailure::Log, connection);
         let (parts, body) = sender.send_request(request).await.map_err(other)?.into_parts();

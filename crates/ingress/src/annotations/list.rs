@@ -61,6 +61,7 @@ pub static ANNOTATIONS: &[Annotation] = &[
     ),
     guard("allowlist-source-range", set!(allow, value::networks)),
     of("app-root", some!(app_root, value::path)),
+    of("auth-always-set-cookie", set!(external.always_cookies, boolean)),
     guard("auth-method", |p, v| {
         p.external.method = Some(Method::from_bytes(v.as_bytes()).map_err(|_| Wrong::Expected("a method"))?);
         Ok(())
@@ -153,7 +154,6 @@ const SNIPPET: &str = "there is no nginx whose configuration it could change";
 
 /// Those that ingress-nginx has and that do nothing here.
 pub static WITHOUT_EFFECT: &[WithoutEffect] = &[
-    nothing("auth-always-set-cookie", "cookies of the external authentication are not passed on"),
     nothing("auth-cache-duration", "each request is asked for"),
     nothing("auth-cache-key", "each request is asked for"),
     nothing("auth-keepalive", "connections are kept anyway"),

@@ -104,6 +104,17 @@ pub fn common_hosts(listener: &str, route: &[String]) -> Vec<String> {
     hosts
 }
 
+/// How closely a route names a host: "Characters in a matching non-wildcard hostname", and "Characters in a matching hostname" (HTTPRouteSpec, hostnames).
+pub type Closeness = (usize, usize);
+
+/// How closely a route with these names means a host that it has in common with a listener. "Implementations SHOULD evaluate precedence using the original hostnames
+/// configured on the Route, not the calculated Listener/Route hostname intersection"; one without names has the listener's.
+pub fn closeness(names: &[String], host: &str) -> Closeness {
+    let of = |name: &str| (if name.starts_with('*') { 0 } else { name.len() }, name.len());
+    let names = names.iter().map(|name| name.to_ascii_lowercase()).filter(|name| covers(name, host));
+    names.map(|name| of(&name)).max().unwrap_or_else(|| of(host))
+}
+
 /// Whether a host name is another one, or a wildcard that stands for it: for one label or more.
 pub fn covers(pattern: &str, host: &str) -> bool {
     match pattern.strip_prefix('*') {
@@ -137,6 +148,21 @@ mod tests {
         check("*.a.example", &["*.example"], &["*.a.example"]);
         check("*.example", &["*.a.example"], &["*.a.example"]);
         check("*.b.test", &["*.example"], &[]);
+    }
+
+    #[test]
+    fn how_closely_hosts_are_named() {
+        let check = |names: &[&str], host: &str, expected: Closeness| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(closeness(&names, host), expected, "{names:?} {host}");
+        };
+        check(&["abc.example"], "abc.example", (11, 11));
+        check(&["*.example"], "abc.example", (0, 9));
+        check(&["*.example", "ABC.example", "other.example"], "abc.example", (11, 11));
+        check(&["*.com", "*.example.com"], "*.example.com", (0, 13));
+        check(&["*.com"], "*.example.com", (0, 5));
+        check(&[], "abc.example", (11, 11));
+        check(&[], "", (0, 0));
     }
 
     #[test]

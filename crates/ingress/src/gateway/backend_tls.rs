@@ -10,6 +10,7 @@ use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 
 use super::status::{Kind, condition, generation};
+use super::streams::Port;
 use super::types::{BackendTlsPolicy, BackendValidation, GROUP, ObjectRef};
 use super::{Around, CONTROLLER, Objects};
 use crate::endpoints::PortRef;
@@ -65,7 +66,8 @@ impl<'a> Policies<'a> {
     /// Those for a port of a Service, the one that counts first: one for the port comes before those for all ports.
     fn of_port(&self, service: &Key, number: u16, around: &Around<'_>) -> &[&'a Key] {
         let offer = (around.service)(service).unwrap_or_default();
-        let name = offer.ports.iter().find(|(port, _)| port.number == number).and_then(|(_, name)| name.clone());
+        // The same number may be a port of UDP, too, with another name.
+        let name = offer.ports.iter().find(|(port, _)| *port == Port::tcp(number)).and_then(|(_, name)| name.clone());
         let of_port = name.and_then(|name| self.targets.get(&(service.clone(), Some(name))));
         of_port.or_else(|| self.targets.get(&(service.clone(), None))).map(Vec::as_slice).unwrap_or_default()
     }

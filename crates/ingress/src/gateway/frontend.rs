@@ -49,6 +49,17 @@ pub fn askings<'a>(objects: &Objects, around: &Around<'_>, all: &AllListed<'a>, 
     askings
 }
 
+/// Whether clients may pass at a port of the Gateway whose certificate is nobody's.
+pub fn is_insecure(gateway: &Gateway) -> bool {
+    let frontend = gateway.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref());
+    let all = frontend.into_iter().flat_map(|frontend| frontend.per_port.iter().map(|one| &one.tls).chain(&frontend.default));
+    all.filter_map(|tls| tls.validation.as_ref()).any(falls_back)
+}
+
+fn falls_back(validation: &FrontendValidation) -> bool {
+    validation.mode.as_deref() == Some("AllowInsecureFallback")
+}
+
 /// What is said of the listener's port, else of all ports.
 fn validation<'f>(frontend: &'f Frontend, listener: &Listener) -> Option<&'f FrontendValidation> {
     let of_port = frontend.per_port.iter().find(|one| one.port == listener.port).map(|one| &one.tls);
@@ -78,7 +89,7 @@ fn asking(
         }
         early |= is_unknown(&key, around, wanted);
     }
-    let verify = if validation.mode.as_deref() == Some("AllowInsecureFallback") { Verify::OptionalNoCa } else { Verify::On };
+    let verify = if falls_back(validation) { Verify::OptionalNoCa } else { Verify::On };
     let auth = ClientAuth { secret: Some(String::new()), verify, ..ClientAuth::default() };
     let authorities = Authorities::of_bundle(bundle.as_bytes(), b"").ok().map(Arc::new);
     let accepted = match (&authorities, &resolved) {

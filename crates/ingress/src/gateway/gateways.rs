@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 
 use super::asked;
 use super::certificates::{certificates, orders};
-use super::frontend::Asking;
+use super::frontend::{self, Asking};
 use super::listeners::Listed;
 use super::owners::port;
 use super::placed::{Placed, is_route, routes};
 use super::status::{Kind, condition, generation};
 use super::streams::Port;
 use super::types::{GROUP, RouteKind};
-use super::{Around, Certificate, Entrance, Objects, Plan, created};
+use super::{Around, Certificates, Entrance, Objects, Plan, created};
 use crate::annotations::Problem;
 use crate::issuer::Issuer;
 
@@ -66,6 +66,10 @@ pub(super) fn gateway_status(
     });
     if let Some(sets) = sets {
         status["attachedListenerSets"] = sets.into();
+    }
+    if let (true, Some(conditions)) = (frontend::is_insecure(gateway), status["conditions"].as_array_mut()) {
+        let message = "clients pass with any certificate, and without one, as spec.tls.frontend says (AllowInsecureFallback)";
+        conditions.push(condition("InsecureFrontendValidationMode", Ok(()), "ConfigurationChanged", message, seen));
     }
     status
 }
@@ -130,7 +134,10 @@ fn told(
     });
     let mut all = Told { listeners: Vec::new(), bad: Vec::new(), taken: 0 };
     for (place, placed) in listed.of(set) {
-        let (status, good, is_taken) = listener(objects, around, (key, placed), (of_place(place), issuer.as_ref()), plan);
+        let (mut status, good, is_taken) = listener(objects, around, (key, placed), (of_place(place), issuer.as_ref()), plan);
+        if let (true, Some(conditions)) = (listed.overlapping.contains(&place), status["conditions"].as_array_mut()) {
+            conditions.push(overlapping(placed));
+        }
         all.listeners.push(status);
         all.taken += usize::from(is_taken);
         if !good {
@@ -160,8 +167,8 @@ fn listener(
     let good = accepted.is_ok() && certificates.is_ok();
     if let (Ok(secrets), Ok(())) = (&certificates, &accepted) {
         let (host, created) = (listener.hostname.clone().unwrap_or_default(), created(placed.metadata));
-        let shown = |secret: &Key| Certificate { entrance, host: host.clone(), secret: secret.clone(), created };
-        plan.tls.extend(secrets.iter().map(shown));
+        let secrets = secrets.clone();
+        plan.tls.extend((!secrets.is_empty()).then_some(Certificates { entrance, host, secrets, created }));
     }
     let told = |result: &Result<(), (&'static str, String)>, kind, good_reason| match result {
         Ok(()) => condition(kind, Ok(()), good_reason, "", seen),
@@ -189,6 +196,12 @@ fn listener(
 fn conflicted(placed: &Placed<'_>, seen: i64) -> Option<Value> {
     let refusal = placed.served.as_ref().err()?;
     Some(condition("Conflicted", Ok(()), refusal.conflict?, &refusal.message, seen))
+}
+
+/// The condition OverlappingTLSConfig of a listener.
+fn overlapping(placed: &Placed<'_>) -> Value {
+    let message = "a request for its hosts may come over a connection that was made for another listener at its port";
+    condition("OverlappingTLSConfig", Ok(()), "OverlappingHostnames", message, generation(placed.metadata))
 }
 
 /// The condition Programmed of a listener, which is served if it is `good`, and whether others have its port where clients reach us.

@@ -1,12 +1,13 @@
 //! Listeners of Gateways, their own and those of ListenerSets, in one list for each Gateway: which routes they take by their protocol, which of
 //! them are distinct, who has which port, and by which door their connections come. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use client::Key;
 
 use super::attach::selects;
 use super::conflicts::{Conflict, conflicts};
+use super::overlaps::overlapping;
 use super::owners::{Owner, Owners, keeps};
 use super::placed::{Placed, Refusal, Served};
 use super::streams::{Carries, MOST, Port};
@@ -19,6 +20,8 @@ pub struct Listed<'a> {
     pub gateway: &'a Gateway,
     /// Its own first, then those of ListenerSets, of the older ones first.
     pub listeners: Vec<Placed<'a>>,
+    /// The places of those whose hosts over TLS overlap.
+    pub overlapping: HashSet<usize>,
 }
 
 impl<'a> Listed<'a> {
@@ -45,6 +48,7 @@ pub fn list<'a>(
                 placed.served = keeps(key, place, placed.listener, served, &owners, around);
             }
         }
+        listed.overlapping = overlapping(&listed.listeners);
     }
     (all, owners)
 }
@@ -65,7 +69,7 @@ fn merged<'a>(objects: &'a Objects, around: &Around<'_>, key: &Key, gateway: &'a
         let placed = &mut listeners[place];
         placed.served = Err(refused(conflict, placed.set.is_some()));
     }
-    Listed { gateway, listeners }
+    Listed { gateway, listeners, overlapping: HashSet::new() }
 }
 
 /// What a listener is told that another one is in the way of. Its own resource may be named: who may read a ListenerSet may not know others.

@@ -7,6 +7,7 @@ use super::status::Kind;
 use super::streams::Port;
 use super::types::{GROUP, Listener, RouteKind};
 use super::{Door, Entrance};
+use crate::compile::host_name;
 
 /// The kinds of routes that are served.
 const ROUTES: [Kind; 5] = [Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute, Kind::UdpRoute];
@@ -91,5 +92,11 @@ impl Placed<'_> {
     /// Its host name in small letters; empty for any.
     pub fn host(&self) -> String {
         self.listener.hostname.as_deref().unwrap_or_default().to_ascii_lowercase()
+    }
+
+    /// Where its connections over TLS come, and their host, named as in [`host_name`].
+    pub fn over_tls(&self) -> Option<(Entrance, String)> {
+        let (entrance, door) = self.hosts()?;
+        (door != Door::Http).then(|| (entrance, host_name(&self.host())))
     }
 }

@@ -26,8 +26,10 @@ pub struct Plan {
     pub streams: BTreeMap<Port, Planned>,
     /// Hosts for which TLS ends here, whether or not a rule has them.
     pub ends_here: BTreeSet<(Entrance, String)>,
+    /// Hosts of listeners over TLS.
+    pub over_tls: BTreeSet<(Entrance, String)>,
     /// Certificates of HTTPS listeners, those of older Gateways first.
-    pub tls: Vec<Certificate>,
+    pub tls: Vec<Certificates>,
     /// A route was refused for want of room for its regular expressions.
     pub without_room: bool,
     /// Hosts whose clients are asked for certificates.
@@ -48,15 +50,15 @@ pub struct Plan {
     pub statuses: Vec<(Kind, Key, Value)>,
 }
 
-/// A certificate of an HTTPS listener.
+/// The certificates of an HTTPS listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Certificate {
+pub struct Certificates {
     /// Where it is shown.
     pub entrance: Entrance,
     /// The listener's host.
     pub host: String,
-    /// The Secret with the certificate.
-    pub secret: Key,
+    /// The Secrets with them; which one is shown is a matter of the names in them.
+    pub secrets: Vec<Key>,
     /// Seconds of the creation of the one that has the listener.
     pub created: i64,
 }
@@ -134,6 +136,8 @@ pub struct Planned {
     pub kind: Kind,
     /// Whose it is.
     pub route: Key,
+    /// The listener that has it: its Gateway, and its place there.
+    pub listener: (Key, usize),
     /// What requests are like.
     pub matched: Matched,
     /// What happens to them.

@@ -3,15 +3,16 @@
 //! All Gateways share their ports with each other and with Ingresses, whoever made them, so a name that somebody serves must not go to
 //! whoever asks for it later. The most specific name comes first, which the table sees to; of one name the oldest claim does. Over TLS a
 //! name is either passed through or ends here for one TLSRoute, or ends here for any HTTPRoutes: these share it by their paths, as the
-//! specification says. A listener claims the name that it has, with the age of its Gateway, and so do the routes that it takes under
+//! specification says. Of TLSRoutes for one name that one listener takes, the one that names it most closely has it. A listener claims the name that it has, with the age of its Gateway, and so do the routes that it takes under
 //! that name: they may be made anew without losing it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use client::Key;
 
-use super::attach::covers;
+use super::attach::{Closeness, covers};
 use super::listeners::{AllListed, Listed};
 use super::placed::Placed;
 use super::status::Kind;
@@ -79,18 +80,43 @@ impl Lost {
         Self { what, other, why: "older" }
     }
 
+    fn to_closer(what: String, other: String) -> Self {
+        Self { what, other, why: "more specific" }
+    }
+
+    /// Hosts of a listener that a route of another kind has, which shares none.
+    pub fn to_other_kind(listener: &str, (kind, key): (Kind, &Key)) -> Self {
+        Self::to_older(format!("a host of listener {listener}"), format!("{} {key}", kind.name()))
+    }
+
     /// A host that another listener of the same Gateway has. Who may read one ListenerSet may not know what another one has.
     pub fn to_listener(host: &str, own: &Placed<'_>, other: &Placed<'_>) -> Self {
         let other = match own.set == other.set {
             true => format!("listener {}", other.listener.name),
             false => "another listener of the Gateway".to_owned(),
         };
-        Self { what: named(host), other, why: "more specific" }
+        Self::to_closer(named(host), other)
     }
 }
 
 fn named(host: &str) -> String {
     if host.is_empty() { "any host".to_owned() } else { format!("host {host}") }
+}
+
+/// By which listener a route wants a host: that of a Gateway at a place. And how closely the route names the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct By {
+    pub listener: (Key, usize),
+    pub closeness: Closeness,
+}
+
+/// The TLSRoutes that want one name by one listener.
+#[derive(Debug)]
+struct Passing {
+    /// What the listener's routes have of the name before those of others.
+    oldest: Claim,
+    /// Of these routes the one that has it, which names it most closely.
+    first: (Reverse<Closeness>, Claim),
 }
 
 /// The claims that come first.
@@ -100,8 +126,8 @@ pub struct Claims {
     tls: BTreeMap<(Entrance, String), (Claim, Door)>,
     /// The oldest for a name however it takes connections, and wherever.
     names: BTreeMap<String, Claim>,
-    /// The oldest TLSRoute for a name.
-    passing: BTreeMap<(Entrance, String), Claim>,
+    /// The TLSRoutes for a name, by the listeners that take them.
+    passing: BTreeMap<(Entrance, String), BTreeMap<(Key, usize), Passing>>,
     /// The oldest route for a port.
     ports: BTreeMap<Port, Claim>,
 }
@@ -121,16 +147,30 @@ impl Claims {
     }
 
     /// A route wants a host.
-    pub fn host(&mut self, host: &str, (entrance, door): (Entrance, Door), claim: &Claim, around: &Around<'_>) {
+    pub fn host(&mut self, host: &str, (entrance, door): (Entrance, Door), (by, claim): (&By, &Claim), around: &Around<'_>) {
         let host = host_name(host);
         if ingress_before(&host, entrance, claim, around).is_some() {
             return;
         }
         let name = (entrance, host);
         if door.is_led_by_name() {
-            oldest(&mut self.passing, name.clone(), claim.clone());
+            let first = (Reverse(by.closeness), claim.clone());
+            let own = Passing { oldest: claim.clone(), first: first.clone() };
+            let passing = self.passing.entry(name.clone()).or_default().entry(by.listener.clone()).or_insert(own);
+            if *claim < passing.oldest {
+                passing.oldest = claim.clone();
+            }
+            if first < passing.first {
+                passing.first = first;
+            }
         }
         self.claim(name, door, claim);
+    }
+
+    /// Who has a name that is led on: of the listeners with routes for it the one whose oldest has it for the longest time, and of its routes the one that names it
+    /// most closely.
+    fn passing(&self, name: &(Entrance, String)) -> Option<(&(Key, usize), &Passing)> {
+        self.passing.get(name)?.iter().min_by(|(_, one), (_, other)| one.oldest.cmp(&other.oldest))
     }
 
     /// A route wants a port.
@@ -153,7 +193,7 @@ impl Claims {
         &self,
         host: &str,
         (entrance, door): (Entrance, Door),
-        claim: &Claim,
+        (by, claim): (&By, &Claim),
         around: &Around<'_>,
     ) -> Result<(), Lost> {
         let name = host_name(host);
@@ -161,12 +201,19 @@ impl Claims {
             return Err(Lost::to_older(named(host), format!("Ingress {ingress}")));
         }
         let name = (entrance, name);
-        let other = match self.tls.get(&name) {
-            _ if door == Door::Http => None,
-            Some((other, taken)) if *taken != door => Some(other),
-            _ => self.passing.get(&name).filter(|other| door.is_led_by_name() && *other != claim),
-        };
-        other.map_or(Ok(()), |other| Err(Lost::to_older(named(host), other.to_string())))
+        match self.tls.get(&name) {
+            _ if door == Door::Http => return Ok(()),
+            Some((other, taken)) if *taken != door => return Err(Lost::to_older(named(host), other.to_string())),
+            _ => {}
+        }
+        match self.passing(&name).filter(|(_, passing)| door.is_led_by_name() && passing.first.1 != *claim) {
+            Some((listener, Passing { first: (Reverse(closeness), other), .. })) => {
+                let is_closer = *listener == by.listener && *closeness > by.closeness;
+                let lost = if is_closer { Lost::to_closer } else { Lost::to_older };
+                Err(lost(named(host), other.to_string()))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether a route has a port that it wants.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use client::Key;
 
 use super::actions::{Actions, BackendChanges};
-use super::attach::{Refusal, attach};
+use super::attach::{Refusal, attach, closeness};
 use super::backend_tls::{Ancestors, Policies};
 use super::frontend::Askings;
+use super::kinds::{Asking, Rejected};
 use super::listeners::{AllListed, Listed, parent_of};
 use super::placed::{Placed, Served};
-use super::precedence::{Claim, Claims, isolated};
+use super::precedence::{By, Claim, Claims, isolated};
 use super::rules::{self, Unsupported, backend};
 use super::status::Kind;
 use super::streams::Port;
@@ -41,21 +42,41 @@ pub(super) struct Read<'a> {
     pub(super) parents: Vec<Parent<'a>>,
 }
 
-impl Read<'_> {
+impl<'a> Read<'a> {
+    /// Its hosts at each listener, without those of more specific ones; none where it cannot be served, and of kinds that have no hosts.
+    pub(super) fn asking(&'a self) -> impl Iterator<Item = Asking<'a>> {
+        let is_one = matches!(self.planner.kind, Kind::HttpRoute | Kind::GrpcRoute) && self.rules.is_ok();
+        let parents = self.parents.iter().filter(move |_| is_one);
+        let attached = parents.flat_map(|parent| parent.attached.iter().flatten().map(move |one| (parent, one)));
+        attached.map(|(parent, (place, hosts))| {
+            let placed = &parent.listed.listeners[*place];
+            let own = hosts.iter().filter(|host| isolated(host, placed, parent.listed).is_none());
+            Asking {
+                place: (parent.key, *place),
+                route: (self.planner.kind, self.planner.key),
+                created: created(&self.planner.route.metadata),
+                hosts: own.map(String::as_str).collect(),
+            }
+        })
+    }
+
     /// Claims what it wants, so far as it could be served.
-    pub(super) fn claim(&self, claims: &mut Claims) {
+    pub(super) fn claim(&self, rejected: &Rejected<'_>, claims: &mut Claims) {
         if self.rules.is_err() {
             return;
         }
         for parent in &self.parents {
             for (place, hosts) in parent.attached.iter().flatten() {
+                if rejected.other((parent.key, *place), (self.planner.kind, self.planner.key)).is_some() {
+                    continue;
+                }
                 let placed = &parent.listed.listeners[*place];
                 match placed.served {
                     Ok(Served::Stream(port)) => claims.port(port, &self.planner.claim(placed, "")),
                     Ok(Served::Hosts(entrance, door)) => {
                         for host in hosts.iter().filter(|host| isolated(host, placed, parent.listed).is_none()) {
-                            let claim = self.planner.claim(placed, host);
-                            claims.host(host, (entrance, door), &claim, self.planner.around);
+                            let (by, claim) = (self.planner.by(parent.key, *place, host), self.planner.claim(placed, host));
+                            claims.host(host, (entrance, door), (&by, &claim), self.planner.around);
                         }
                     }
                     Err(_) => {}
@@ -108,6 +129,11 @@ impl<'a> Planner<'a> {
         Claim::of_route(self.kind, self.key, created(&self.route.metadata), placed, host)
     }
 
+    /// By which listener, and how closely, the route names a host.
+    fn by(&self, gateway: &Key, place: usize, host: &str) -> By {
+        By { listener: (gateway.clone(), place), closeness: closeness(&self.route.spec.hostnames, host) }
+    }
+
     fn rules(&self) -> Result<Vec<Planned>, Unsupported> {
         let created = created(&self.route.metadata);
         let mut planned = Vec::new();
@@ -136,8 +162,9 @@ impl<'a> Planner<'a> {
             for matched in rules::matches(rule, created, self.key, place)? {
                 let (actions, backends, mirrors) = (actions.clone(), backends.clone(), mirrors.clone());
                 let (door, host, kind, route) = (Door::Http, String::new(), self.kind, self.key.clone());
-                let entrance = Entrance::Ingress;
-                planned.push(Planned { entrance, door, host, kind, route, matched, actions, backends, mirrors, clients: None });
+                let (entrance, listener, clients) = (Entrance::Ingress, (Key::cluster(""), 0), None);
+                let one = Planned { entrance, door, host, kind, route, listener, matched, actions, backends, mirrors, clients };
+                planned.push(one);
             }
         }
         Ok(planned)

@@ -3,12 +3,15 @@
 use client::Key;
 use http::request::Parts;
 use http::{HeaderName, Method};
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use super::attach::Closeness;
 use super::types::{Match, ObjectRef, Pattern, Rule};
 use crate::endpoints::PortRef;
-use crate::paths::Matcher;
+use crate::paths::{Matcher, normalize};
 use crate::patterns::{Pattern as Compiled, Refused, pattern};
 use crate::template::header;
 use crate::upstream::{Place, UpstreamKey};
@@ -91,9 +94,20 @@ impl Conditions {
                 .all(|(name, test)| parts.headers.contains_key(name) && test.passes(header(&parts.headers, name)))
             && self.parameters.iter().all(|(name, test)| {
                 let mut pairs = parts.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-                pairs.find(|(found, _)| found == name).is_some_and(|(_, value)| test.passes(value))
+                // Values of rules stand for themselves, or as they stand in URLs.
+                let found = pairs.find(|(found, _)| found == name || unescaped(found) == *name);
+                found.is_some_and(|(_, value)| test.passes(value) || test.passes(&unescaped(value)))
             })
     }
+}
+
+/// A name or a value of a query without the escapes that URLs have (also `+` for a space, as forms have it).
+fn unescaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(['%', '+']) {
+        return Cow::Borrowed(text);
+    }
+    let spaced = text.replace('+', " ");
+    Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
 }
 
 /// The order of rules of one host: an exact path, a longer path, a method, more headers, more parameters; then the older route, and
@@ -113,6 +127,8 @@ pub struct Rank {
 /// One match of one rule.
 #[derive(Clone, Debug)]
 pub struct Matched {
+    /// How closely its route names the host.
+    pub closeness: Closeness,
     /// Its place among the others.
     pub rank: Rank,
     /// What paths it matches.
@@ -130,9 +146,11 @@ pub fn matches(rule: &Rule, created: i64, route: &Key, place: usize) -> Result<V
     let all = if rule.matches.is_empty() { &every[..] } else { &rule.matches };
     let one = |one: &Match| {
         let text = one.path.as_ref().and_then(|path| path.value.clone()).unwrap_or_else(|| "/".to_owned());
+        // Definitions take letters that are none of URLs only as they are escaped; requests are matched by their normal paths.
+        let normal = || normalize(&text).ok_or(Unsupported("path"));
         let (kind, matcher) = match one.path.as_ref().and_then(|path| path.kind.as_deref()) {
-            Some("Exact") => (0, Matcher::Exact(text.clone())),
-            None | Some("PathPrefix") => (1, Matcher::Prefix(text.strip_suffix('/').unwrap_or(&text).to_owned())),
+            Some("Exact") => (0, Matcher::Exact(normal()?.into_owned())),
+            None | Some("PathPrefix") => (1, Matcher::Prefix(normal()?.trim_end_matches('/').to_owned())),
             Some("RegularExpression") => {
                 let pattern = whole(route.ns(), &text).map_err(|refused| why(&refused, Unsupported("path")))?;
                 (2, Matcher::Pattern(pattern))
@@ -150,7 +168,7 @@ pub fn matches(rule: &Rule, created: i64, route: &Key, place: usize) -> Result<V
             route: route.clone(),
             place,
         };
-        Ok(Matched { rank, matcher, conditions })
+        Ok(Matched { closeness: Closeness::default(), rank, matcher, conditions })
     };
     all.iter().map(one).collect()
 }
@@ -203,8 +221,39 @@ mod tests {
         let pattern = json!({"headers": [{"type": "RegularExpression", "name": "version", "value": "t.o"}]});
         check(pattern.clone(), "GET", "/", &[("version", "two")], true);
         check(pattern, "GET", "/", &[("version", "xtwo")], false);
-        let parameter = json!({"queryParams": [{"name": "animal", "value": "whale"}]});
-        check(parameter.clone(), "GET", "/?x=1&animal=whale", &[], true);
-        check(parameter, "GET", "/?animal=dolphin&animal=whale", &[], false);
+        let parameter = |kind: &str, value: &str, queries: &[(&str, bool)]| {
+            for (query, expected) in queries {
+                let parameters = json!({"queryParams": [{"type": kind, "name": "animal", "value": value}]});
+                check(parameters, "GET", &format!("/?{query}"), &[], *expected);
+            }
+        };
+        let (exact, pattern) = ("Exact", "RegularExpression");
+        let known = [("x=1&animal=whale", true), ("animal=dolphin&animal=whale", false), ("anim%61l=wh%61le", true)];
+        parameter(exact, "whale", &known);
+        let spaced = [("animal=blue%20whale", true), ("animal=blue+whale", true), ("animal=blue%2Bwhale", false)];
+        parameter(exact, "blue whale", &spaced);
+        parameter(exact, "blue%20whale", &[("animal=blue%20whale", true), ("animal=blue%2520whale", true)]);
+        parameter(exact, "1+2", &[("animal=1+2", true), ("animal=1%2B2", true), ("animal=1%2%2B2%", false)]);
+        parameter(pattern, "üß.", &[("animal=%C3%BC%c3%9f!", true), ("animal=%FC%DF!", false)]);
+    }
+
+    #[test]
+    fn paths() {
+        let check = |kind: &str, value: &str, sent: &str, expected: bool| {
+            let path = json!({"type": kind, "value": value});
+            let found = matches(&rule(json!({"matches": [{"path": path}]})), 0, &Key::namespaced("a", "r"), 0).unwrap();
+            assert_eq!(found[0].matcher.matches(&normalize(sent).unwrap()), expected, "{kind} {value} {sent}");
+        };
+        for kind in ["Exact", "PathPrefix"] {
+            check(kind, "/caf%C3%A9/a%20b", "/caf%C3%A9/a%20b", true);
+            check(kind, "/caf%C3%A9", "/caf%c3%a9", true);
+            check(kind, "/a%41", "/aA", true);
+            check(kind, "/a", "/b", false);
+        }
+        check("PathPrefix", "/a%20b/", "/a%20b", true);
+        check("PathPrefix", "/", "/a%20b", true);
+        check("Exact", "/a/", "/a", false);
+        let wrong = matches(&rule(json!({"matches": [{"path": {"value": "/%zz"}}]})), 0, &Key::namespaced("a", "r"), 0);
+        assert_eq!(wrong.unwrap_err(), Unsupported("path"));
     }
 }

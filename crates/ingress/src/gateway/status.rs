@@ -98,7 +98,8 @@ pub fn condition(kind: &str, holds: Result<(), ()>, reason: &str, message: &str,
 }
 
 /// The types of our conditions; others' stay.
-const OWN: [&str; 4] = ["Accepted", "Programmed", "ResolvedRefs", "Conflicted"];
+const OWN: [&str; 6] =
+    ["Accepted", "Programmed", "ResolvedRefs", "Conflicted", "OverlappingTLSConfig", "InsecureFrontendValidationMode"];
 
 /// The wanted status with what stays of the one that is there: the time of a condition whose status is the same, and conditions of
 /// types that others set (GatewayPreserveForeignConditions of the conformance tests). None when nothing changes.

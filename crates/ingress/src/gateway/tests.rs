@@ -68,9 +68,10 @@ fn planned(objects: &Objects) -> Plan {
         labels: &|_| Some(BTreeMap::new()),
         ingresses: &|host| INGRESSES.with_borrow(|all| all.get(host).cloned().unwrap_or_default()),
         service: &|service| {
-            let ports =
-                [(Port::tcp(80), None), (Port::tcp(443), Some("https".to_owned())), (Port::tcp(53), None), (Port::udp(53), None)];
-            let offer = Offer { is_name: service.name == "outside", ports: ports.into() };
+            let named = |port, name: &str| (port, Some(name.to_owned()));
+            let https = [named(Port::udp(443), "quic"), named(Port::tcp(443), "https")];
+            let ports = https.into_iter().chain([(Port::tcp(80), None), (Port::tcp(53), None), (Port::udp(53), None)]);
+            let offer = Offer { is_name: service.name == "outside", ports: ports.collect() };
             (service.name != "missing").then(|| offer.into())
         },
         bundle: &|map| BUNDLES.with_borrow(|all| all.get(&map.name).cloned()),
@@ -306,6 +307,21 @@ fn routes_of_ports() {
     assert_eq!((shown(0), shown(1)), ((json!(1), json!("TCPRoute")), (json!(1), json!("UDPRoute"))));
 }
 
+/// "AttachedRoutes represents the total number of Routes that have been successfully attached to this Listener" (ListenerStatus).
+#[test]
+fn a_route_that_names_a_listener_twice_is_one() {
+    let parent = |more: Value| {
+        let mut parent = json!({"name": "g", "namespace": "infra"});
+        parent.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        parent
+    };
+    let twice = json!([parent(json!({"sectionName": "web"})), parent(json!({"port": 80}))]);
+    let plan = planned(&objects(http(), json!({"parentRefs": twice, "rules": [{}]}), &[]));
+    let parents = status(&plan, Kind::HttpRoute)["parents"].as_array().unwrap();
+    assert!(parents.len() == 2 && parents.iter().all(|parent| conditions(parent)[0] == "Accepted True Accepted"));
+    assert_eq!(status(&plan, Kind::Gateway)["listeners"][0]["attachedRoutes"], 1);
+}
+
 #[test]
 fn grpc_routes() {
     let mut objects = objects(http(), json!({}), &[]);
@@ -458,6 +474,17 @@ fn clients_of_listeners() {
     let mut fallback = refers("good");
     fallback["validation"]["mode"] = json!("AllowInsecureFallback");
     check(json!({"default": fallback}), Some((true, Verify::OptionalNoCa)), fine);
+    // GatewayFrontendClientCertificateValidationInsecureFallback of the conformance tests.
+    let is_insecure = |frontend: Value| {
+        let mut objects = objects(listeners.clone(), json!({}), &[]);
+        let gateway = objects.gateways.get_mut(&Key::namespaced("infra", "g")).unwrap();
+        gateway.spec.tls = Some(read(json!({"frontend": frontend})));
+        let told = conditions(status(&planned(&objects), Kind::Gateway));
+        told.contains(&"InsecureFrontendValidationMode True ConfigurationChanged".to_owned())
+    };
+    assert!(is_insecure(json!({"default": fallback})));
+    assert!(is_insecure(json!({"default": refers("good"), "perPort": [{"port": 443, "tls": fallback}]})));
+    assert!(!is_insecure(json!({"default": refers("good")})));
     let none = "Accepted False NoValidCACertificate";
     check(json!({"default": refers("missing")}), Some((false, Verify::On)), [none, "ResolvedRefs False InvalidCACertificateRef"]);
     let mut elsewhere = refers("good");

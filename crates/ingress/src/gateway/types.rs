@@ -383,6 +383,11 @@ pub type GrpcRoute = Object<GrpcRouteSpec>;
 pub type ReferenceGrant = Object<ReferenceGrantSpec>;
 
 impl<S: Default> Object<S> {
+    /// The version of the object, and its status.
+    pub fn written(&self) -> (Option<&String>, &Value) {
+        (self.metadata.resource_version.as_ref(), &self.status)
+    }
+
     /// Namespace, empty for cluster-scoped kinds.
     pub fn namespace(&self) -> &str {
         self.metadata.namespace.as_deref().unwrap_or_default()

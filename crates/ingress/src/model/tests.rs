@@ -165,19 +165,19 @@ fn certificates_come_and_change() {
     let (s, w) = (Key::namespaced("a", "s"), Key::namespaced("a", "w"));
     assert_eq!(model.wanted_secrets(), BTreeSet::from([s.clone(), w.clone()]));
     model.step();
-    assert!(model.table.has_tls("a.example") && model.table.certificate(Entrance::Ingress, "a.example").is_none());
+    assert!(model.table.has_tls("a.example") && model.table.certificate(Entrance::Ingress, "a.example", &|_| true).is_none());
     model.set_secret(&s, Some(tls_secret(&authority, "a.example")));
     model.set_secret(&w, Some(tls_secret(&authority, "*.b.example")));
     model.step();
-    let first = model.table.certificate(Entrance::Ingress, "a.example").unwrap();
+    let first = model.table.certificate(Entrance::Ingress, "a.example", &|_| true).unwrap();
     assert!(
-        model.table.certificate(Entrance::Ingress, "x.b.example").is_some()
-            && model.table.certificate(Entrance::Ingress, "x.y.b.example").is_none()
+        model.table.certificate(Entrance::Ingress, "x.b.example", &|_| true).is_some()
+            && model.table.certificate(Entrance::Ingress, "x.y.b.example", &|_| true).is_none()
     );
     assert!(!model.table.has_tls("c.example"));
     model.set_secret(&s, Some(tls_secret(&authority, "a.example")));
     model.step();
-    assert!(!Arc::ptr_eq(&first, &model.table.certificate(Entrance::Ingress, "a.example").unwrap()));
+    assert!(!Arc::ptr_eq(&first, &model.table.certificate(Entrance::Ingress, "a.example", &|_| true).unwrap()));
     // A key that does not fit is told, and nothing is shown.
     let mut broken = Secret::clone(&tls_secret(&authority, "a.example"));
     let other = tls_secret(&authority, "a.example").data.clone().unwrap()["tls.key"].clone();
@@ -185,7 +185,7 @@ fn certificates_come_and_change() {
     model.set_secret(&s, Some(Arc::new(broken)));
     let step = model.step().unwrap();
     assert_eq!(step.problems[0].1.reason, "InvalidCertificate");
-    assert!(model.table.certificate(Entrance::Ingress, "a.example").is_none());
+    assert!(model.table.certificate(Entrance::Ingress, "a.example", &|_| true).is_none());
     model.set_secret(&s, None);
     assert_eq!(model.step().unwrap().problems[0].1.reason, "SecretNotUsable");
     model.set_ingress(&Key::namespaced("a", "i"), None);

@@ -1,5 +1,6 @@
 //! Somebody else says whether a request may pass.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
@@ -12,7 +13,7 @@ use crate::body::RequestBody;
 use crate::connect::Connector;
 use crate::forward::{Answered, Outgoing, forward};
 use crate::headers;
-use crate::policy::{Balance, Policy};
+use crate::policy::{Balance, External, Policy};
 use crate::template::{Template, escape};
 
 /// The longest body of an answer that is read, bytes.
@@ -37,6 +38,10 @@ pub(super) async fn ask(connector: &Connector, visit: &mut Visit, url: &Template
         }
     };
     if answer.status.is_success() {
+        let cookies: Vec<HeaderValue> = answer.headers.get_all(SET_COOKIE).into_iter().cloned().collect();
+        if !cookies.is_empty() {
+            visit.parts.extensions.insert(Cookies(cookies.into()));
+        }
         for name in &policy.external.response_headers {
             // What a client says of itself under such a name does not count.
             visit.parts.headers.remove(name);
@@ -60,6 +65,22 @@ pub(super) async fn ask(connector: &Connector, visit: &mut Visit, url: &Template
         _ => text(StatusCode::INTERNAL_SERVER_ERROR),
     };
     Err(Box::new(with_headers(refused, &answer.headers)))
+}
+
+/// Cookies that came with the word that a client may pass, such as those of a session that was renewed. They are with its request meanwhile.
+#[derive(Clone)]
+pub(super) struct Cookies(Arc<[HeaderValue]>);
+
+impl Cookies {
+    /// Gives them to the client: with the statuses with which nginx adds headers, or with any.
+    pub(super) fn give(&self, external: &External, answer: &mut Answer) {
+        let status = answer.status().as_u16();
+        if external.always_cookies || matches!(status, 200 | 201 | 204 | 206 | 301..=304 | 307 | 308) {
+            for cookie in self.0.iter() {
+                answer.headers_mut().append(SET_COOKIE, cookie.clone());
+            }
+        }
+    }
 }
 
 /// The head of an answer. Its body is read to the end when it is a short one, so that the connection can be used again.

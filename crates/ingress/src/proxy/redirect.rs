@@ -4,7 +4,7 @@ use http::{StatusCode, Uri};
 
 use crate::paths::Matcher;
 use crate::table::Route;
-use crate::template::{Facts, path_and_query};
+use crate::template::{Facts, Template, path_and_query};
 
 /// Where a request came.
 pub(super) struct Asked<'a> {
@@ -24,15 +24,19 @@ pub(super) fn of(route: &Route, facts: &Facts<'_>, place: &Asked<'_>) -> Option<
     if let Some(redirect) = route.gateway.as_ref().and_then(|gateway| gateway.actions.redirect.as_ref()) {
         return Some(redirect.of(facts, &route.matcher, place.path, place.port));
     }
+    let root = policy.app_root.as_ref().filter(|_| facts.uri.path() == "/");
+    // As with nginx: "the execution order is temporal and then permanent", and what goes elsewhere anyway is not sent to HTTPS here before.
+    let rendered = |target: Option<&Template>, code| target.map(|target| (code, target.render(facts)));
+    let temporal = || rendered(policy.temporal.as_ref(), policy.temporal_code);
+    let elsewhere = || temporal().or_else(|| rendered(policy.permanent.as_ref(), policy.permanent_code));
+    if let Some(elsewhere) = root.is_none().then(elsewhere).flatten() {
+        return Some(elsewhere);
+    }
     if facts.scheme == "http" && (policy.force_ssl_redirect || policy.ssl_redirect && has_tls) {
         let port = if https_port == 443 { String::new() } else { format!(":{https_port}") };
         return Some((StatusCode::PERMANENT_REDIRECT, format!("https://{}{port}{}", facts.host, path_and_query(facts.uri))));
     }
-    if let Some(root) = policy.app_root.as_ref().filter(|_| facts.uri.path() == "/") {
-        return Some((StatusCode::FOUND, root.clone()));
-    }
-    let permanent = policy.permanent.as_ref().map(|to| (policy.permanent_code, to.render(facts)));
-    permanent.or_else(|| policy.temporal.as_ref().map(|to| (policy.temporal_code, to.render(facts))))
+    root.map(|root| (StatusCode::FOUND, root.clone()))
 }
 
 /// Rewrites the path of a request; its query follows the target's own.
@@ -40,9 +44,9 @@ pub(super) fn rewrite(matcher: &Matcher, target: &str, path: &str, uri: &mut Uri
     replace(&matcher.rewrite(target, path), uri);
 }
 
-/// Gives a request another path, which is decoded; its query stays.
+/// Gives a request another path, as requests have it; its query stays.
 pub(super) fn replace(path: &str, uri: &mut Uri) {
-    let mut rewritten = encode(path);
+    let mut rewritten = path.to_owned();
     if let Some(query) = uri.query() {
         rewritten.push(if rewritten.contains('?') { '&' } else { '?' });
         rewritten.push_str(query);
@@ -54,19 +58,6 @@ pub(super) fn replace(path: &str, uri: &mut Uri) {
     if let Ok(new) = rewritten.parse() {
         *uri = new;
     }
-}
-
-/// Makes a decoded path one that can be sent again.
-fn encode(path: &str) -> String {
-    let mut encoded = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_graphic() && !b"\"<>\\^`{|}%#".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]
@@ -89,5 +80,8 @@ mod tests {
         check("/app", "/new?a=1", "/app?b=2", "/new?a=1&b=2");
         check("/app/(.*)", "/$1", "/app/a%20b%23%25", "/a%20b%23%25");
         check("/app/(.*)", "/$1", "/app/é", "/%C3%A9");
+        // A question mark that was escaped begins no query.
+        check("/app/(.*)", "/$1", "/app/what%3Fa=1?b=2", "/what%3Fa=1?b=2");
+        check("/app/(.*)", "/new?of=$1", "/app/x%3Fy", "/new?of=x%3Fy");
     }
 }

@@ -41,7 +41,7 @@ const RESOURCES: [(Resource, &str, &[&str]); 10] = [
     (Resource::TlsRoutes, "tlsroutes", &TLS_VERSIONS),
     (Resource::TcpRoutes, "tcproutes", &STREAM_VERSIONS),
     (Resource::UdpRoutes, "udproutes", &STREAM_VERSIONS),
-    (Resource::Grants, "referencegrants", &["v1beta1"]),
+    (Resource::Grants, "referencegrants", &["v1", "v1beta1"]),
     (Resource::BackendTls, "backendtlspolicies", &POLICY_VERSIONS),
 ];
 
@@ -139,18 +139,19 @@ impl Gateways {
         for (kind, key, wanted) in &plan.statuses {
             let wanted = known(*kind, wanted.clone(), &unknown);
             let old = match kind {
-                Kind::GatewayClass => self.objects.classes.get(key).map(|object| &object.status),
-                Kind::Gateway => self.objects.gateways.get(key).map(|object| &object.status),
-                Kind::ListenerSet => self.objects.listener_sets.get(key).map(|object| &object.status),
-                Kind::HttpRoute => self.objects.routes.get(key).map(|object| &object.status),
-                Kind::GrpcRoute => self.objects.grpc.get(key).map(|object| &object.status),
-                Kind::TlsRoute => self.objects.tls.get(key).map(|object| &object.status),
-                Kind::TcpRoute => self.objects.tcp.get(key).map(|object| &object.status),
-                Kind::UdpRoute => self.objects.udp.get(key).map(|object| &object.status),
-                Kind::BackendTlsPolicy => self.objects.backend_tls.get(key).map(|object| &object.status),
+                Kind::GatewayClass => self.objects.classes.get(key).map(Object::written),
+                Kind::Gateway => self.objects.gateways.get(key).map(Object::written),
+                Kind::ListenerSet => self.objects.listener_sets.get(key).map(Object::written),
+                Kind::HttpRoute => self.objects.routes.get(key).map(Object::written),
+                Kind::GrpcRoute => self.objects.grpc.get(key).map(Object::written),
+                Kind::TlsRoute => self.objects.tls.get(key).map(Object::written),
+                Kind::TcpRoute => self.objects.tcp.get(key).map(Object::written),
+                Kind::UdpRoute => self.objects.udp.get(key).map(Object::written),
+                Kind::BackendTlsPolicy => self.objects.backend_tls.get(key).map(Object::written),
             };
-            match settle(&wanted, old.unwrap_or(&Value::Null), &now) {
-                Some(status) => drop(due.insert((*kind, key.clone()), status)),
+            let (version, old) = old.unwrap_or((None, &Value::Null));
+            match settle(&wanted, old, &now) {
+                Some(status) => drop(due.insert((*kind, key.clone()), Wanted { version: version.cloned(), status })),
                 None => drop(due.remove(&(*kind, key.clone()))),
             }
         }
@@ -247,10 +248,17 @@ async fn class(client: &Client) {
 /// Statuses to be written: the last word on each object.
 #[derive(Default)]
 struct Due {
-    due: Mutex<BTreeMap<(Kind, Key), Value>>,
+    due: Mutex<BTreeMap<(Kind, Key), Wanted>>,
     /// Fields that the definitions that are installed do not have, or have in another form. To write them again at each change would be in vain.
     unknown: Mutex<BTreeSet<(Kind, String)>>,
     wake: Notify,
+}
+
+/// A status to be written.
+struct Wanted {
+    /// The version of the object that it follows from.
+    version: Option<String>,
+    status: Value,
 }
 
 async fn write(client: Client, statuses: Arc<Due>) -> Result<(), Infallible> {
@@ -261,14 +269,19 @@ async fn write(client: Client, statuses: Arc<Due>) -> Result<(), Infallible> {
             continue;
         }
         let mut refused = Vec::new();
-        for ((kind, key), status) in due {
-            let status = known(kind, status, &statuses.unknown.lock());
-            let result = patch(&client, kind, &key, &status).await;
-            let fields = unknown(kind, &status, &result);
+        for ((kind, key), Wanted { version, status }) in due {
+            let wanted = Wanted { status: known(kind, status, &statuses.unknown.lock()), version };
+            let result = patch(&client, kind, &key, &wanted).await;
+            let fields = unknown(kind, &wanted.status, &result);
             statuses.unknown.lock().extend(fields.into_iter().map(|field| (kind, field)));
-            if let Err(error) = result {
-                tracing::debug!(%key, error = client::why(&error), "a status cannot be written yet");
-                refused.push(((kind, key), status));
+            match result {
+                Ok(_) => {}
+                // Somebody else has written it, such as the controller of another Gateway of the route: what follows from that comes with the change.
+                Err(client::kube::Error::Api(told)) if told.code == 409 => {}
+                Err(error) => {
+                    tracing::debug!(%key, error = client::why(&error), "a status cannot be written yet");
+                    refused.push(((kind, key), wanted));
+                }
             }
         }
         if !refused.is_empty() {
@@ -303,15 +316,20 @@ fn unknown(kind: Kind, status: &Value, result: &client::kube::Result<Value>) -> 
     }
 }
 
-/// Writes a status. What the object is then, null when it is gone.
-async fn patch(client: &Client, kind: Kind, key: &Key, status: &Value) -> client::kube::Result<Value> {
+/// Writes a status, unless the object has changed: lists are written whole, and others have a part of them. What the object is then, null when it is gone.
+async fn patch(client: &Client, kind: Kind, key: &Key, wanted: &Wanted) -> client::kube::Result<Value> {
+    let mut body = json!({"status": wanted.status});
+    if let Some(version) = &wanted.version {
+        body["metadata"] = json!({"resourceVersion": version});
+    }
+    let body = body.to_string().into_bytes();
     let namespace = key.namespace.as_ref().map(|namespace| format!("namespaces/{namespace}/")).unwrap_or_default();
     // What is not there in one version may be there in another; what is in none is gone.
     for version in kind.versions() {
         let path = format!("/apis/{GROUP}/{version}/{namespace}{}/{}/status", kind.plural(), key.name);
         let request = http::Request::patch(path)
             .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
-            .body(json!({"status": status}).to_string().into_bytes())
+            .body(body.clone())
             .map_err(client::kube::Error::HttpError)?;
         match client.request::<Value>(request).await {
             Err(client::kube::Error::Api(status)) if status.code == 404 => {}

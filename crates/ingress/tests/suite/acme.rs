@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use base::tls::Authority;
 use client::Api;
 use client::kube::client::{Body, Client};
 use http::{Method, Request};
@@ -21,6 +22,7 @@ use tower::Service as _;
 use crate::world::{World, connect_anyway, get, rule, until};
 
 const ISSUER: &str = "acme.knarr.io/issuer";
+const EMAIL: &str = "acme.knarr.io/email";
 const HOST: &str = "shop.example";
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -36,20 +38,20 @@ async fn start(world: &World, http_port: u16, issuers: &[&str]) -> (SocketAddr, 
 
 async fn start_with(world: &World, client: Client, http_port: u16, issuers: &[&str]) -> (SocketAddr, SocketAddr) {
     let acme_issuers = Issuers::with(issuers.iter().map(|listed| listed.parse().unwrap()));
-    let acme_roots = Some(world.authority.bundle().to_owned());
-    let options = ingress::Options { client, acme_issuers, acme_roots, http_port, ..world.options() };
+    let acme_authorities = Some(world.authorities(world.authority.bundle()));
+    let options = ingress::Options { client, acme_issuers, acme_authorities, http_port, ..world.options() };
     let handle = world.start_with(options);
     let served = async { (handle.http().await.unwrap(), handle.https().await.unwrap()) };
     tokio::time::timeout(WAIT, served).await.expect("both ports in time")
 }
 
 fn put(world: &World, issuer: &str) {
-    put_named(world, "shop", HOST, issuer);
+    put_named(world, "shop", HOST, issuer, "ops@shop.example");
 }
 
-fn put_named(world: &World, name: &str, host: &str, issuer: &str) {
+fn put_named(world: &World, name: &str, host: &str, issuer: &str, email: &str) {
     let tls = json!([{"hosts": [host, format!("*.{host}")], "secretName": format!("{name}-tls")}]);
-    let metadata = json!({"namespace": "a", "name": name, "uid": name, "annotations": {ISSUER: issuer}});
+    let metadata = json!({"namespace": "a", "name": name, "uid": name, "annotations": {ISSUER: issuer, EMAIL: email}});
     let spec = json!({"ingressClassName": "knarr", "tls": tls, "rules": [rule(host, "/", "Prefix", "web")]});
     world.fake.put::<Ingress>(&serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap());
 }
@@ -179,8 +181,62 @@ async fn an_issuer_that_is_not_listed_is_told_and_not_asked() {
     let message = told(&world, "IssuerNotAllowed").await;
     assert!(message.contains(&other) && message.contains(&listed), "{message}");
     // What came before this one would have been asked by now.
-    put_named(&world, "other", "other.example", &listed);
+    put_named(&world, "other", "other.example", &listed, "ops@shop.example");
     let asked = tokio::net::TcpListener::from_std(asked).unwrap();
     tokio::time::timeout(WAIT, asked.accept()).await.expect("the listed one is asked").unwrap();
     assert_eq!(silent.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+/// Whom to trust is read anew for each question; another account has not failed yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn authorities_change_while_the_server_runs() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let pebble = pebble(&world, &directory, port, 3600);
+    start(&world, port, &[&pebble.url]).await;
+    world.authorities(Authority::in_memory("another").unwrap().bundle());
+    put(&world, &pebble.url);
+    let wait = world.fake.until::<Event>(|events| {
+        events.iter().any(|event| event.message.as_deref().is_some_and(|text| text.contains("UnknownIssuer")))
+    });
+    tokio::time::timeout(WAIT, wait).await.expect("an event in time");
+    world.authorities(world.authority.bundle());
+    put_named(&world, "shop", HOST, &pebble.url, "others@shop.example");
+    issued(&world, &[]).await;
+}
+
+/// A server that starts again and again asks no more often than one that runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_order_waits_across_a_restart() {
+    let world = World::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/directory", listener.local_addr().unwrap());
+    let asked = async || drop(tokio::time::timeout(WAIT, listener.accept()).await.expect("the issuer is asked").unwrap());
+    put(&world, &url);
+    start(&world, 0, &[&url]).await;
+    asked().await;
+    told(&world, "CertificateNotIssued").await;
+    let noted = || {
+        let secrets = world.fake.all::<Secret>();
+        let account = secrets.into_iter().find(|secret| secret.metadata.name.as_deref().unwrap().starts_with("acme-account-"));
+        account.unwrap().data.unwrap()
+    };
+    let before = noted();
+    assert_eq!(before.len(), 1, "{before:?}");
+    world.tasks.token().cancel();
+    let again = world.again();
+    put_named(&again, "zzz", "other.example", &url, "ops@shop.example");
+    start(&again, 0, &[&url]).await;
+    // Only the other one is ordered, and what is noted of the first is as it was.
+    asked().await;
+    let wait = world.fake.until::<Event>(|events| {
+        events.iter().any(|event| event.message.as_deref().is_some_and(|text| text.contains("other.example: ")))
+    });
+    tokio::time::timeout(WAIT, wait).await.expect("an event in time");
+    let after = noted();
+    assert_eq!(after.len(), 2, "{after:?}");
+    assert!(before.iter().all(|(key, text)| after.get(key) == Some(text)), "{before:?} {after:?}");
+    let more = tokio::time::timeout(Duration::ZERO, listener.accept()).await;
+    assert!(more.is_err(), "nobody else asks");
 }

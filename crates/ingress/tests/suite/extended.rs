@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use http::Request;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::gateway::{gateway, install, route};
 use crate::world::{World, ask, full, get, send, until};
@@ -42,6 +42,45 @@ async fn requests_are_sent_again() {
     // What may have had its effect is not repeated.
     let post = Request::post("/").header("host", "a.example");
     assert_eq!(ask(http, post).await.status, 503);
+}
+
+/// HTTPRouteRetryWithTimeouts of the conformance tests: "any retry attempts which reach the configured BackendRequest timeout duration without a response SHOULD be
+/// canceled", and the next one follows.
+#[tokio::test]
+async fn an_attempt_that_takes_too_long_is_followed_by_another() {
+    let world = World::new();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.service("half", &[silent.local_addr().unwrap(), world.backend("good").await]);
+    let backends = json!([{"name": "half", "port": 80}]);
+    let timeouts = json!({"backendRequest": "3s"});
+    let once = json!({"matches": [{"path": {"value": "/once"}}], "timeouts": timeouts, "backendRefs": backends});
+    let http = served(&world, json!([once, {"retry": {"attempts": 1}, "timeouts": timeouts, "backendRefs": backends}])).await;
+    for _ in 0..2 {
+        assert_eq!(ask(http, get("a.example", "/")).await.status, 200);
+    }
+    let statuses = [ask(http, get("a.example", "/once")).await.status, ask(http, get("a.example", "/once")).await.status];
+    assert!(statuses.iter().any(|status| *status == 504), "{statuses:?}");
+}
+
+/// HTTPURLRewriteFilter and HTTPRequestRedirectFilter: what was escaped stays so, since it means something else to some back ends.
+#[tokio::test]
+async fn escapes_of_paths_stay() {
+    let world = World::new();
+    world.service("one", &[world.backend("one").await]);
+    let backends = json!([{"name": "one", "port": 80}]);
+    let path = json!({"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new"});
+    let rewrite = json!({"type": "URLRewrite", "urlRewrite": {"path": path}});
+    let redirect = json!({"type": "RequestRedirect", "requestRedirect": {"hostname": "b.example", "port": 80, "path": path}});
+    let at = |value: &str| json!([{"path": {"type": "PathPrefix", "value": value}}]);
+    let rules = json!([
+        {"matches": at("/git"), "filters": [rewrite], "backendRefs": backends},
+        {"matches": at("/moved%20on"), "filters": [redirect]},
+    ]);
+    let http = served(&world, rules).await;
+    let seen = ask(http, get("a.example", "/git/projects/group%2Fproject%3Fx?y=1")).await.seen()["path"].clone();
+    assert_eq!(seen, "/new/projects/group%2Fproject%3Fx?y=1");
+    let moved = ask(http, get("a.example", "/moved%20on/a%20b%3Fc?d=1")).await;
+    assert_eq!((moved.status.as_u16(), moved.header("location")), (302, "http://b.example/new/a%20b%3Fc?d=1"));
 }
 
 /// HTTPRequestMirrorFilter: "Mirrored requests must be sent only to a single destination endpoint within this BackendRef".

@@ -8,7 +8,7 @@ use http::Request;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
-use crate::world::{World, ask, connect_tls, full, get, send, until};
+use crate::world::{World, ask, connect_anyway, connect_tls, full, get, send, until};
 
 pub(crate) const API: &str = "/apis/gateway.networking.k8s.io/v1";
 
@@ -75,6 +75,116 @@ async fn ports_are_left_to_others_until_a_gateway_is_ours() {
     assert!(handle.http().now_or_never().is_none());
     gateway(&world, json!([{"name": "http", "port": 80, "protocol": "HTTP"}])).await;
     assert!(handle.http().await.is_some());
+}
+
+/// "The wildcard character will match any number of characters and dots to the left" (GatewaySpec, listeners): such a listener's certificate is shown for all of them.
+#[tokio::test]
+async fn the_certificate_of_a_wildcard_is_for_names_of_any_depth() {
+    let world = World::new();
+    world.certificate("cert", "a.b.example");
+    let https = world.start_with(ingress::Options { http_port: 0, https_port: 0, ..world.options() }).https().await.unwrap();
+    install(&world).await;
+    let secret = json!({"certificateRefs": [{"name": "cert"}]});
+    gateway(&world, json!([{"name": "https", "port": 0, "protocol": "HTTPS", "hostname": "*.example", "tls": secret}])).await;
+    // The certificate follows the listener.
+    let shown = async { while connect_tls(&world, https, "a.b.example", "http/1.1").await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(20), shown).await.expect("the listener's certificate");
+}
+
+/// A listener for any host with a certificate for each.
+#[tokio::test]
+async fn of_several_certificates_the_one_with_the_name_is_shown() {
+    let world = World::new();
+    world.certificate("one", "a.example");
+    world.certificate("two", "b.example");
+    let https = world.start_with(ingress::Options { http_port: 0, https_port: 0, ..world.options() }).https().await.unwrap();
+    install(&world).await;
+    let secrets = json!({"certificateRefs": [{"name": "one"}, {"name": "two"}]});
+    gateway(&world, json!([{"name": "https", "port": 0, "protocol": "HTTPS", "tls": secrets}])).await;
+    for name in ["a.example", "b.example"] {
+        let shown = async { while connect_tls(&world, https, name, "http/1.1").await.is_err() {} };
+        tokio::time::timeout(Duration::from_secs(20), shown).await.expect("the certificate with the name");
+    }
+}
+
+/// The controllers of two Gateways write the status of their route at once: neither takes away what the other has said.
+#[tokio::test]
+async fn what_other_controllers_say_of_a_route_stays() {
+    let world = World::new();
+    let _handle = world.start_with(world.options());
+    install(&world).await;
+    gateway(&world, json!([{"name": "http", "port": 80, "protocol": "HTTP"}])).await;
+    let client = world.fake.client();
+    let theirs = json!({"parentRef": {"name": "other"}, "controllerName": "example.com/other", "conditions": []});
+    let names: Vec<String> = (0..20).map(|number| format!("r{number}")).collect();
+    for name in &names {
+        route(&world, name, &[], json!([{}])).await;
+        let path = format!("{API}/namespaces/a/httproutes/{name}");
+        loop {
+            let mut object: Value = client.request(Request::get(&path).body(Vec::new()).unwrap()).await.unwrap();
+            let mut parents = object["status"]["parents"].as_array().cloned().unwrap_or_default();
+            parents.push(theirs.clone());
+            object["status"] = json!({"parents": parents});
+            let put = Request::put(format!("{path}/status")).header("content-type", "application/json");
+            if client.request::<Value>(put.body(object.to_string().into_bytes()).unwrap()).await.is_ok() {
+                break;
+            }
+        }
+    }
+    for name in &names {
+        let both = |status: &Value| {
+            let parents = status["parents"].as_array();
+            parents.is_some_and(|parents| parents.len() == 2 && parents.contains(&theirs))
+        };
+        status(&world, &format!("/namespaces/a/httproutes/{name}"), both).await;
+    }
+}
+
+/// HTTPRouteHTTPSListenerDetectMisdirectedRequests of the conformance tests.
+#[tokio::test]
+async fn requests_for_another_listener_are_turned_away() {
+    let world = World::new();
+    world.service("one", &[world.backend("one").await]);
+    world.certificate("cert", "example.org");
+    world.simple("ingress.example", "one", &[]);
+    let handle = world.start_with(ingress::Options { http_port: 0, https_port: 0, ..world.options() });
+    let (http, https) = (handle.http().await.unwrap(), handle.https().await.unwrap());
+    install(&world).await;
+    let listener = |name: &str, host: Option<&str>| {
+        let tls = json!({"certificateRefs": [{"name": "cert"}]});
+        json!({"name": name, "port": 0, "protocol": "HTTPS", "hostname": host, "tls": tls})
+    };
+    let listeners = [
+        listener("any", None),
+        listener("second", Some("second-example.org")),
+        listener("wildcard", Some("*.wildcard.org")),
+        listener("fourth", Some("fourth-example.wildcard.org")),
+        json!({"name": "http", "port": 0, "protocol": "HTTP"}),
+    ];
+    gateway(&world, json!(listeners)).await;
+    let hosts = ["example.org", "second-example.org", "third-example.wildcard.org", "fourth-example.wildcard.org"];
+    route(&world, "r", &hosts, json!([{"backendRefs": [{"name": "one", "port": 80}]}])).await;
+    until(http, || get("example.org", "/"), |answer| answer.status == 200).await;
+    let check = async |named: &str, host: &str, expected: u16| {
+        let answer = send(connect_anyway(https, named).await, get(host, "/").body(full("")).unwrap()).await;
+        assert_eq!(answer.status, expected, "{named} {host}");
+    };
+    check("example.org", "example.org", 200).await;
+    check("example.org", "second-example.org", 421).await;
+    check("example.org", "unknown-example.org", 404).await;
+    check("second-example.org", "second-example.org", 200).await;
+    check("second-example.org", "example.org", 421).await;
+    check("second-example.org", "unknown-example.org", 421).await;
+    check("third-example.wildcard.org", "third-example.wildcard.org", 200).await;
+    check("third-example.wildcard.org", "fourth-example.wildcard.org", 421).await;
+    check("third-example.wildcard.org", "fifth-example.wildcard.org", 404).await;
+    check("fourth-example.wildcard.org", "fourth-example.wildcard.org", 200).await;
+    check("unknown-example.org", "example.org", 200).await;
+    // Ingresses know no listeners, and who names no host has come to none.
+    check("second-example.org", "ingress.example", 200).await;
+    check("127.0.0.1", "second-example.org", 200).await;
+    let plain = ask(http, get("second-example.org", "/")).await;
+    assert_eq!(plain.status, 200);
 }
 
 #[tokio::test]

@@ -60,6 +60,26 @@ async fn somebody_else_says_who_may_pass() {
     assert_eq!(with("dead.example", "good").await.status, 500);
 }
 
+/// `auth-always-set-cookie` of ingress-nginx: "By default, the cookie will be set only if an upstream reports with the code 200, 201, 204, 206, 301, 302, 303, 304, 307,
+/// or 308." So sessions are renewed by whoever is asked.
+#[tokio::test]
+async fn cookies_of_who_is_asked_reach_the_client() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    let url = ("auth-url", "http://web.a.svc.cluster.local/auth");
+    world.simple("a.example", "web", &[url]);
+    world.simple("always.example", "web", &[url, ("auth-always-set-cookie", "true")]);
+    let address = world.start().await;
+    let cookies = async |host: &str, path: &str, word: &str| {
+        let answer = ask(address, get(host, path).header("x-word", word).header("x-renewed", "s=2")).await;
+        let cookies = answer.headers.get_all("set-cookie").into_iter().map(|cookie| cookie.to_str().unwrap().to_owned());
+        (answer.status.as_u16(), cookies.collect::<Vec<_>>())
+    };
+    assert_eq!(cookies("a.example", "/", "good").await, (200, vec!["s=2".to_owned(), "seen=1".to_owned()]));
+    assert_eq!(cookies("a.example", "/unavailable", "good").await, (503, Vec::new()));
+    assert_eq!(cookies("always.example", "/unavailable", "good").await, (503, vec!["s=2".to_owned(), "seen=1".to_owned()]));
+}
+
 #[tokio::test]
 async fn addresses_rates_and_what_is_closed() {
     let world = World::new();

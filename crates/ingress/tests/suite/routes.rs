@@ -91,6 +91,9 @@ async fn redirects_and_rewrites() {
     );
     world.simple("temp.example", "web", &[("temporal-redirect", "https://other.example/")]);
     world.simple("forced.example", "web", &[("force-ssl-redirect", "true")]);
+    let all =
+        [("permanent-redirect", "https://new.example/"), ("temporal-redirect", "https://other.example/"), ("app-root", "/app")];
+    world.simple("all.example", "web", &[&all[..], &[("force-ssl-redirect", "true")]].concat());
     world.simple("www.other.example", "web", &[("from-to-www-redirect", "true")]);
     let rewritten = rule("rewrite.example", "/app(/|$)(.*)", "ImplementationSpecific", "web");
     world.ingress("rewrite", &[("rewrite-target", "/$2")], &json!({"rules": [rewritten]}));
@@ -106,6 +109,8 @@ async fn redirects_and_rewrites() {
     assert_eq!(location("gone.example", "/x?y").await, (308, "https://new.example/x?y".to_owned()));
     assert_eq!(location("temp.example", "/x").await, (302, "https://other.example/".to_owned()));
     assert_eq!(location("forced.example", "/x?y").await, (308, "https://forced.example:8443/x?y".to_owned()));
+    assert_eq!(location("all.example", "/x").await, (302, "https://other.example/".to_owned()));
+    assert_eq!(location("all.example", "/").await, (308, "https://all.example:8443/".to_owned()));
     assert_eq!(location("other.example", "/x?y").await, (308, "http://www.other.example/x?y".to_owned()));
     assert_eq!(location("www.other.example", "/x").await, (200, String::new()));
     let path = ask(proxy_only, get("rewrite.example", "/app/x/y?z=1")).await.seen()["path"].clone();

@@ -37,6 +37,7 @@ pub(crate) struct World {
     pub(crate) tasks: Tasks,
     pub(crate) authority: Authority,
     pub(crate) readiness: Readiness,
+    directory: tempfile::TempDir,
     _failures: Failures,
 }
 
@@ -64,7 +65,20 @@ impl World {
         let (fake, authority) = (Fake::default(), Authority::in_memory("test").unwrap());
         let class = json!({"metadata": {"name": "knarr"}, "spec": {"controller": "knarr.io/ingress"}});
         fake.put::<IngressClass>(&serde_json::from_value(class).unwrap());
-        Self { fake, tasks, authority, readiness: Readiness::default(), _failures: failures }
+        let directory = tempfile::tempdir().unwrap();
+        Self { fake, tasks, authority, readiness: Readiness::default(), directory, _failures: failures }
+    }
+
+    /// The same cluster, for ingress that starts once more.
+    pub(crate) fn again(&self) -> Self {
+        Self { fake: self.fake.clone(), ..Self::new() }
+    }
+
+    /// A file with these authorities (PEM).
+    pub(crate) fn authorities(&self, bundle: &str) -> std::path::PathBuf {
+        let path = self.directory.path().join("authorities.pem");
+        std::fs::write(&path, bundle).unwrap();
+        path
     }
 
     pub(crate) fn options(&self) -> Options {
@@ -84,7 +98,7 @@ impl World {
             trusted: Vec::new(),
             access_log: false,
             acme_issuers: Default::default(),
-            acme_roots: None,
+            acme_authorities: None,
         }
     }
 
@@ -311,7 +325,13 @@ async fn behave(mut request: Request<Incoming>, name: &'static str) -> Response<
 fn authenticate(request: &Request<Incoming>) -> Response<BoxBody> {
     let header = |name: &str| request.headers().get(name).map_or("", |value| value.to_str().unwrap());
     match header("x-word") {
-        "good" => Response::builder().header("x-user", "jane").header("x-saw", header("x-original-url")).body(full("")).unwrap(),
+        "good" => {
+            let mut response = Response::builder().header("x-user", "jane").header("x-saw", header("x-original-url"));
+            if request.headers().contains_key("x-renewed") {
+                response = response.header("set-cookie", header("x-renewed")).header("set-cookie", "seen=1");
+            }
+            response.body(full("")).unwrap()
+        }
         "bad" => Response::builder().status(403).body(full("")).unwrap(),
         _ => Response::builder().status(401).header("www-authenticate", "Word").body(full("")).unwrap(),
     }

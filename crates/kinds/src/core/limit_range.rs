@@ -20,7 +20,7 @@ type Amounts = BTreeMap<String, ApiQuantity>;
 const STANDARD: &[&str] = &["Pod", "Container", "PersistentVolumeClaim"];
 
 impl Kind for LimitRange {
-    const DEF: KindDef = KindDef::new("", "v1", "LimitRange", "limitranges", "limitrange").short(&["limits"]);
+    const DEF: KindDef = KindDef::new("", "v1", "LimitRange", "limitranges", "limitrange").short(&["limits"]).create_on_update();
 
     fn apply_defaults(object: &mut Value) {
         if let Some(spec) = object.get_mut("spec") {

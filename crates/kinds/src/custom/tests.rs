@@ -151,6 +151,32 @@ fn facts() {
     assert_eq!(def.label(), ("", "", "customresources"));
 }
 
+/// Upstream: `ValidateScaleSpec` and `ValidateScaleStatus` of `registry/customresource/validator.go`; the second alone for a write of the status.
+#[test]
+fn what_a_scale_is_made_of() {
+    let open = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let kind = kind(json!({"schema": open, "subresources": {"status": {}, "scale": {
+        "specReplicasPath": ".spec.n", "statusReplicasPath": ".status.n", "labelSelectorPath": ".status.selector"}}}));
+    let check = |object: Value, whole: &[&str], status: &[&str]| {
+        let told = |errors: apimachinery::field::Errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (old, mut warnings) = (json!({"metadata": {"name": "a"}}), Vec::new());
+        assert_eq!(told(kind.validate(&object, &mut warnings)), whole, "{object}");
+        assert_eq!(told(kind.validate_update(&object, &old, &mut warnings)), whole, "{object}");
+        assert_eq!(told(kind.validate_sub("scale", &object, &old, &mut warnings)), whole, "{object}");
+        assert_eq!(told(kind.validate_sub("status", &object, &old, &mut warnings)), status, "{object}");
+    };
+    check(json!({"spec": {"n": 3}, "status": {"n": 2, "selector": "a=b"}}), &[], &[]);
+    check(json!({}), &[], &[]);
+    let negative = |field: &str| format!("{field}: Invalid value: -1: should be a non-negative integer");
+    let many = ".status.n: Invalid value: 2147483648: should be less than or equal to 2147483647";
+    check(json!({"spec": {"n": -1}, "status": {"n": 2_147_483_648_i64}}), &[&negative(".spec.n"), many], &[many]);
+    check(json!({"status": {"n": -1}}), &[&negative(".status.n")], &[&negative(".status.n")]);
+    let text = ".spec.n: Invalid value: 0: .spec.n accessor error: 3 is of the type string, expected int64";
+    let number =
+        ".status.selector: Invalid value: \"\": .status.selector accessor error: 1 is of the type int64, expected string";
+    check(json!({"spec": {"n": "3"}, "status": {"selector": 1}}), &[text, number], &[number]);
+}
+
 #[test]
 fn columns_and_fields() {
     let columns = json!([

@@ -30,9 +30,8 @@ const MAX_HINTS: usize = 8;
 const MANAGERS: &[&str] = &["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
 
 impl Kind for EndpointSlice {
-    const DEF: KindDef = KindDef::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice")
-        .create_on_update()
-        .generation_of(&["labels"]);
+    const DEF: KindDef =
+        KindDef::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "endpointslice").generation_of(&["labels"]);
 
     fn apply_defaults(object: &mut Value) {
         for port in each(object, "ports") {
@@ -263,19 +262,27 @@ mod tests {
         check(json!([of("A b")]), json!([of("A b"), plain]), json!([plain, plain]));
     }
 
-    /// What a request of 3 MiB has room for, beside a full slice: with a look at all old endpoints for each new one, this is the work of minutes.
+    /// What a request of 3 MiB has room for, beside a full slice: with a look at all old endpoints for each new one, it would take hundreds of times as
+    /// long as beside a slice with one.
     #[test]
     fn many_more_endpoints_than_a_slice_may_have_are_prepared_soon() {
         let of = |count: usize, name: &str| {
             let endpoint = |index: usize| json!({"deprecatedTopology": {"kubernetes.io/hostname": format!("{name}{index}")}});
             json!({"addressType": "IPv4", "endpoints": (0..count).map(endpoint).collect::<Vec<_>>()})
         };
-        let (old, mut new) = (of(MAX_ENDPOINTS, "old"), of(45_000, "new"));
-        let began = std::time::Instant::now();
-        EndpointSlice::prepare_update(&mut new, &old);
-        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
-        assert_eq!(new["endpoints"].as_array().map(Vec::len), Some(45_000));
-        assert_eq!(new["endpoints"][44_999], json!({}));
+        let took = |endpoints: usize| {
+            let (old, mut new) = (of(endpoints, "old"), of(45_000, "new"));
+            let began = std::time::Instant::now();
+            EndpointSlice::prepare_update(&mut new, &old);
+            let took = began.elapsed();
+            assert_eq!(new["endpoints"].as_array().map(Vec::len), Some(45_000));
+            assert_eq!(new["endpoints"][44_999], json!({}));
+            took
+        };
+        // The machine may do something else at any time, and both are much alike else.
+        let least = |endpoints: usize| (0..3).map(|_| took(endpoints)).min().unwrap_or_default();
+        let (one, full) = (least(1), least(MAX_ENDPOINTS));
+        assert!(full < 20 * one, "{full:?} beside {MAX_ENDPOINTS} endpoints, {one:?} beside one");
     }
 
     /// KEP-4858, "API Warnings".

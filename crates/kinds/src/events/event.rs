@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Event;
 use serde_json::{Map, Value};
 
 use crate::conversion::Conversion;
-use crate::def::{KindDef, Names, UnqualifiedFinalizers};
+use crate::def::{KindDef, NameRule, Names, UnqualifiedFinalizers};
 use crate::strategy::{Fields, Strategy};
 use crate::typed::{Kind, Typed, typed};
 use crate::util::text;
@@ -95,7 +95,7 @@ const FIXED: [&str; 13] = [
 
 impl Strategy for EventsV1 {
     fn def(&self) -> &KindDef {
-        const { &Event::DEF.group("events.k8s.io").unqualified_finalizers(UnqualifiedFinalizers::Refused) }
+        const { &Event::DEF.group("events.k8s.io").name(NameRule::Subdomain).unqualified_finalizers(UnqualifiedFinalizers::Refused) }
     }
 
     fn conversion(&self) -> Option<&'static Conversion> {

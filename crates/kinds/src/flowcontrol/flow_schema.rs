@@ -26,7 +26,6 @@ impl Kind for FlowSchema {
     const DEF: KindDef = KindDef::new(super::GROUP, "v1", "FlowSchema", "flowschemas", "flowschema")
         .cluster()
         .generation()
-        .versioned()
         .status_keeps_metadata()
         .rows_by("/spec/matchingPrecedence")
         .subresources(&[Sub::STATUS]);

@@ -32,7 +32,6 @@ impl Kind for PriorityLevelConfiguration {
     )
     .cluster()
     .generation()
-    .versioned()
     .status_keeps_metadata()
     .subresources(&[Sub::STATUS]);
 

@@ -20,8 +20,12 @@ use crate::spec::Model;
 const COUNTS: Duration = Duration::from_secs(30);
 /// Delay before a driver is asked again whose list has ended, doubling up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// Most devices of a driver that are remembered.
+/// How long a finding counts at most: a driver may say any number of seconds.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Most devices of a plugin that are remembered.
 const MOST: usize = 10_000;
+/// Most bytes of what a driver says of a device: it is told by the status of each pod that has it, which has a bound itself.
+const MESSAGE: usize = 1024;
 
 /// What a driver has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,25 +35,30 @@ struct Finding {
     until: Instant,
 }
 
-/// What drivers have found of their devices: by driver, then by pool and name.
+/// A plugin by its driver and the number of its socket, which is greater than those of the plugins before it.
+type Source = (String, u64);
+
+/// What drivers have found of their devices: by plugin, then by pool and name.
 #[derive(Debug, Default)]
-pub(super) struct Findings(BTreeMap<String, BTreeMap<(String, String), Finding>>);
+pub(super) struct Findings(BTreeMap<Source, BTreeMap<(String, String), Finding>>);
 
 impl Findings {
-    /// A driver has told of all its devices. Says whether any is otherwise than before.
-    fn take(&mut self, driver: &str, devices: Vec<DeviceHealth>, now: Instant) -> bool {
-        let found = self.0.entry(driver.to_owned()).or_default();
+    /// A plugin has told of its devices. Says whether any is otherwise than before.
+    fn take(&mut self, driver: &str, socket: u64, devices: Vec<DeviceHealth>, now: Instant) -> bool {
+        let found = self.0.entry((driver.to_owned(), socket)).or_default();
+        if found.len() + devices.len() > MOST {
+            found.retain(|_, finding| finding.until > now);
+        }
         let mut is_news = false;
         for one in devices {
             let health = one.health();
-            let counts = u64::try_from(one.health_check_timeout_seconds).ok().filter(|seconds| *seconds > 0);
-            let until = now + counts.map_or(COUNTS, Duration::from_secs);
+            let until = now + counts(one.health_check_timeout_seconds);
             let Some(device) = one.device else { continue };
             let key = (device.pool_name, device.device_name);
             if found.len() >= MOST && !found.contains_key(&key) {
                 continue;
             }
-            let finding = Finding { health, message: one.message, until };
+            let finding = Finding { health, message: cut(one.message), until };
             let same = |before: &Finding| {
                 (before.health, &before.message, before.until > now) == (finding.health, &finding.message, true)
             };
@@ -59,19 +68,21 @@ impl Findings {
         is_news
     }
 
-    /// When the next finding of a driver ends to count.
-    fn next_end(&self, driver: &str, now: Instant) -> Option<Instant> {
-        self.0.get(driver)?.values().map(|finding| finding.until).filter(|until| *until > now).min()
+    /// When the next finding of a plugin ends to count.
+    fn next_end(&self, driver: &str, socket: u64, now: Instant) -> Option<Instant> {
+        self.0.get(&(driver.to_owned(), socket))?.values().map(|finding| finding.until).filter(|until| *until > now).min()
     }
 
-    /// Nothing is known of a driver's devices any more.
-    fn forget(&mut self, driver: &str) -> bool {
-        self.0.remove(driver).is_some()
+    /// A plugin says nothing of its driver's devices any more.
+    fn forget(&mut self, driver: &str, socket: u64) -> bool {
+        self.0.remove(&(driver.to_owned(), socket)).is_some()
     }
 
+    /// What the newest plugin says that says something.
     fn of(&self, driver: &str, pool: &str, device: &str, now: Instant) -> (&'static str, Option<String>) {
-        let found = self.0.get(driver).and_then(|found| found.get(&(pool.to_owned(), device.to_owned())));
-        match found.filter(|finding| finding.until > now) {
+        let (plugins, key) = ((driver.to_owned(), 0)..=(driver.to_owned(), u64::MAX), (pool.to_owned(), device.to_owned()));
+        let mut found = self.0.range(plugins).rev().filter_map(|(_, found)| found.get(&key));
+        match found.find(|finding| finding.until > now) {
             Some(Finding { health: HealthStatus::Healthy, message, .. }) => ("Healthy", said(message)),
             Some(Finding { health: HealthStatus::Unhealthy, message, .. }) => ("Unhealthy", said(message)),
             Some(Finding { message, .. }) => ("Unknown", said(message)),
@@ -80,16 +91,27 @@ impl Findings {
     }
 }
 
+/// For how long a finding counts.
+fn counts(seconds: i64) -> Duration {
+    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+    seconds.map_or(COUNTS, Duration::from_secs).min(LONGEST)
+}
+
+fn cut(mut message: String) -> String {
+    message.truncate(message.floor_char_boundary(MESSAGE));
+    message
+}
+
 fn said(message: &str) -> Option<String> {
     Some(message.to_owned()).filter(|message| !message.is_empty())
 }
 
-/// Follows what a driver finds, until it says that it looks at nothing.
-pub async fn follow(cx: &Context, name: &str, plugin: &Plugin) {
+/// Follows what a plugin finds, until it says that it looks at nothing.
+pub async fn follow(cx: &Context, name: &str, plugin: &Plugin, socket: u64) {
     let mut delay = RETRY.0;
     loop {
-        let ended = read(cx, name, plugin, &mut delay).await;
-        cx.claims.forget_findings(name);
+        let ended = read(cx, (name, socket), plugin, &mut delay).await;
+        cx.claims.forget_findings(name, socket);
         match ended {
             Err(error) if error.code == Code::Unimplemented => return,
             Err(error) => tracing::debug!(driver = name, %error, "a driver does not say how its devices are any more"),
@@ -100,10 +122,10 @@ pub async fn follow(cx: &Context, name: &str, plugin: &Plugin) {
     }
 }
 
-async fn read(cx: &Context, name: &str, plugin: &Plugin, delay: &mut Duration) -> Result<(), Error> {
+async fn read(cx: &Context, (name, socket): (&str, u64), plugin: &Plugin, delay: &mut Duration) -> Result<(), Error> {
     let mut lists = plugin.watch_health().await?;
     loop {
-        let end = cx.claims.findings.lock().next_end(name, Instant::now());
+        let end = cx.claims.findings.lock().next_end(name, socket, Instant::now());
         let ends = async {
             match end {
                 Some(end) => tokio::time::sleep_until(end).await,
@@ -114,7 +136,7 @@ async fn read(cx: &Context, name: &str, plugin: &Plugin, delay: &mut Duration) -
             list = lists.next() => {
                 let Some(list) = list? else { return Ok(()) };
                 *delay = RETRY.0;
-                cx.claims.findings.lock().take(name, list.devices, Instant::now())
+                cx.claims.findings.lock().take(name, socket, list.devices, Instant::now())
             }
             () = ends => true,
         };
@@ -125,9 +147,9 @@ async fn read(cx: &Context, name: &str, plugin: &Plugin, delay: &mut Duration) -
 }
 
 impl Claims {
-    /// Nobody knows how the devices of a driver are any more.
-    pub(super) fn forget_findings(&self, driver: &str) {
-        if self.findings.lock().forget(driver) {
+    /// A plugin says no more how the devices of its driver are.
+    pub(super) fn forget_findings(&self, driver: &str, socket: u64) {
+        if self.findings.lock().forget(driver, socket) {
             self.news.send_replace(());
         }
     }
@@ -160,7 +182,7 @@ impl Claims {
         let entry = rules::entries(&model.pod).iter().find(|entry| entry.name == claim.name)?;
         let actual = rules::named(&model.pod, entry).name()?;
         let records = self.records.lock();
-        let is_ours = |record: &&Record| record.name == actual && record.pods.contains(model.uid());
+        let is_ours = |record: &&Record| record.is_of(actual, model.uid());
         let Some(record) = records.values().find(is_ours) else {
             let told = known?.allocated_resources_status.iter().flatten();
             return told.into_iter().find(|told| told.name == name).cloned();
@@ -204,16 +226,66 @@ mod tests {
     fn findings_count_for_a_time() {
         let (mut findings, began) = (Findings::default(), Instant::now());
         let sick = || vec![health("a", HealthStatus::Unhealthy, 0, "hot"), health("b", HealthStatus::Healthy, 5, "")];
-        assert!(findings.take("d", sick(), began));
-        assert!(!findings.take("d", sick(), began + Duration::from_secs(1)), "the same again");
+        assert!(findings.take("d", 1, sick(), began));
+        assert!(!findings.take("d", 1, sick(), began + Duration::from_secs(1)), "the same again");
         let of = |device: &str, seconds: u64| findings.of("d", "p", device, began + Duration::from_secs(seconds));
         assert_eq!(of("a", 2), ("Unhealthy", Some("hot".to_owned())));
         assert_eq!((of("b", 5), of("b", 6)), (("Healthy", None), ("Unknown", None)));
         assert_eq!((of("a", 31), of("c", 1)), (("Unknown", None), ("Unknown", None)));
-        assert_eq!(findings.next_end("d", began), Some(began + Duration::from_secs(6)));
-        assert_eq!(findings.next_end("d", began + Duration::from_secs(6)), Some(began + Duration::from_secs(31)));
-        assert!(findings.take("d", sick(), began + Duration::from_secs(40)), "known again");
-        assert!(findings.forget("d") && !findings.forget("d"));
+        assert_eq!(findings.next_end("d", 1, began), Some(began + Duration::from_secs(6)));
+        assert_eq!(findings.next_end("d", 1, began + Duration::from_secs(6)), Some(began + Duration::from_secs(31)));
+        assert!(findings.take("d", 1, sick(), began + Duration::from_secs(40)), "known again");
+        assert!(findings.forget("d", 1) && !findings.forget("d", 1));
+    }
+
+    /// The plugin of a driver that is replaced ends after the next one has told of the devices.
+    #[test]
+    fn the_newest_plugin_is_believed() {
+        let (mut findings, now) = (Findings::default(), Instant::now());
+        let of = |findings: &Findings, device: &str| findings.of("d", "p", device, now).0;
+        findings.take("d", 1, vec![health("a", HealthStatus::Unhealthy, 0, ""), health("b", HealthStatus::Healthy, 0, "")], now);
+        findings.take("d", 2, vec![health("a", HealthStatus::Healthy, 0, "")], now);
+        findings.take("e", 3, vec![health("c", HealthStatus::Healthy, 0, "")], now);
+        assert_eq!((of(&findings, "a"), of(&findings, "b"), of(&findings, "c")), ("Healthy", "Healthy", "Unknown"));
+        assert!(findings.forget("d", 1));
+        assert_eq!((of(&findings, "a"), of(&findings, "b")), ("Healthy", "Unknown"));
+        findings.take("d", 1, vec![health("a", HealthStatus::Unhealthy, 0, "")], now);
+        assert!(findings.forget("d", 2));
+        assert_eq!(of(&findings, "a"), "Unhealthy", "the one that is left, after an update that was taken back");
+    }
+
+    #[test]
+    fn what_drivers_say_has_bounds() {
+        let check = |seconds: i64, expected: Duration| {
+            let (mut findings, now) = (Findings::default(), Instant::now());
+            findings.take("d", 1, vec![health("a", HealthStatus::Healthy, seconds, "")], now);
+            assert_eq!(findings.next_end("d", 1, now), Some(now + expected), "{seconds}");
+        };
+        check(i64::MAX, LONGEST);
+        check(i64::MIN, COUNTS);
+        check(-1, COUNTS);
+        check(0, COUNTS);
+        check(1, Duration::from_secs(1));
+        assert_eq!(cut("\u{e4}".repeat(1000)).len(), MESSAGE);
+        assert_eq!(cut("x".to_owned() + &"\u{e4}".repeat(1000)).len(), MESSAGE - 1);
+        assert_eq!(cut("hot".to_owned()), "hot");
+    }
+
+    /// Names of devices may be made anew each time, as those of partitions.
+    #[test]
+    fn findings_that_are_over_make_room() {
+        let (mut findings, now) = (Findings::default(), Instant::now());
+        let many = |from: usize, count: usize| {
+            (from..from + count).map(|number| health(&number.to_string(), HealthStatus::Healthy, 5, "")).collect::<Vec<_>>()
+        };
+        findings.take("d", 1, many(0, MOST), now);
+        findings.take("d", 1, many(MOST, 1), now + Duration::from_secs(1));
+        let of =
+            |findings: &Findings, seconds: u64| findings.of("d", "p", &MOST.to_string(), now + Duration::from_secs(seconds)).0;
+        assert_eq!(of(&findings, 2), "Unknown", "there is no room");
+        findings.take("d", 1, many(MOST, 1), now + Duration::from_secs(10));
+        assert_eq!(of(&findings, 11), "Healthy");
+        assert_eq!(findings.0.values().map(BTreeMap::len).sum::<usize>(), 1);
     }
 
     /// KEP-4680: "for DRA resources the name is claim:<claim_name>/<request>".
@@ -227,6 +299,7 @@ mod tests {
             pool: "p".to_owned(),
             device: name.to_owned(),
             cdi: cdi.iter().map(|one| (*one).to_owned()).collect(),
+            share: None,
         };
         let devices = vec![device("r", "a", &["v/c=a"]), device("r", "b", &[]), device("other", "e", &[])];
         let record = Record {
@@ -238,7 +311,7 @@ mod tests {
         };
         let claims = Claims::default();
         claims.records.lock().insert("u".to_owned(), record);
-        claims.findings.lock().take("d", vec![health("b", HealthStatus::Unhealthy, 0, "hot")], Instant::now());
+        claims.findings.lock().take("d", 1, vec![health("b", HealthStatus::Unhealthy, 0, "hot")], Instant::now());
         let status = |told: Value| -> PodStatus {
             let one = |name: &str, told: Value| json!({"name": name, "image": "", "imageID": "", "ready": true, "restartCount": 0, "allocatedResourcesStatus": told});
             serde_json::from_value(json!({"containerStatuses": [one("c", told), one("d", Value::Null)]})).unwrap()

@@ -130,12 +130,13 @@ async fn prepared_by(cx: &Context, driver: &str, record: &Record) -> Result<Vec<
         pool: one.pool_name,
         device: one.device_name,
         cdi: one.cdi_device_ids,
+        share: one.share_id,
     };
     Ok(devices.into_iter().map(device).collect())
 }
 
 /// The claims whose devices a container has, each with the request that they belong to; none are all requests.
-fn asked<'a>(pod: &'a Pod, container: &'a Container) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
+pub(super) fn asked<'a>(pod: &'a Pod, container: &'a Container) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
     let named = container.resources.iter().flat_map(|resources| resources.claims.iter().flatten()).filter_map(|asked| {
         let entry = rules::entries(pod).iter().find(|entry| entry.name == asked.name)?;
         Some((rules::named(pod, entry).name()?, asked.request.as_deref()))
@@ -156,7 +157,7 @@ pub fn cdi_devices(cx: &Context, model: &Model, member: &Member) -> Result<Vec<S
     let mut names: Vec<String> = Vec::new();
     for (name, request) in asked(&model.pod, &member.spec) {
         let records = cx.claims.records.lock();
-        let is_ours = |record: &&Record| record.name == name && record.pods.contains(model.uid()) && record.is_prepared();
+        let is_ours = |record: &&Record| record.is_of(name, model.uid()) && record.is_prepared();
         let record = records.values().find(is_ours).ok_or_else(|| format!("resource claim {name} is not prepared"))?;
         names.extend(record.cdi(request).map(str::to_owned));
     }

@@ -28,9 +28,17 @@ pub(super) struct Device {
     pub(super) pool: String,
     pub(super) device: String,
     pub(super) cdi: Vec<String>,
+    /// Which part of the device it is; records of earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) share: Option<String>,
 }
 
 impl Record {
+    /// Whether it is that of a claim of this name that the pod of this uid uses.
+    pub(super) fn is_of(&self, name: &str, pod: &str) -> bool {
+        self.name == name && self.pods.contains(pod)
+    }
+
     /// Whether all drivers are done.
     pub(super) fn is_prepared(&self) -> bool {
         self.drivers.values().all(Option::is_some)

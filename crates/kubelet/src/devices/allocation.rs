@@ -130,7 +130,7 @@ impl Devices {
     /// What a container gets that is about to start, and what more it has by names of the Container Device Interface.
     ///
     /// # Errors
-    /// A plugin refuses.
+    /// A plugin refuses, or is not there and wants to be asked.
     pub async fn edits(&self, model: &Model, member: &Member) -> Result<(ContainerEdits, Vec<String>), String> {
         let (asked, edits) = {
             let inventory = self.inventory.lock();
@@ -138,12 +138,12 @@ impl Devices {
                 return Ok(Default::default());
             }
             let held = inventory.of_container(model.uid(), &member.spec.name);
-            let ask = |(resource, held): (&&str, _)| {
-                let connected = inventory.plugin(resource).filter(|plugin| plugin.options.pre_start_required)?;
-                let held: &&super::inventory::Assignment = held;
-                Some((connected.plugin.clone(), held.devices.iter().cloned().collect::<Vec<_>>()))
-            };
-            let asked: Vec<_> = held.iter().filter_map(ask).collect();
+            let mut asked = Vec::new();
+            for (resource, held) in &held {
+                if let Some(plugin) = inventory.before_start(resource).map_err(|away| away.to_string())? {
+                    asked.push((plugin.clone(), held.devices.iter().cloned().collect::<Vec<_>>()));
+                }
+            }
             let responses = || held.values().filter_map(|held| held.response.as_ref());
             let named = responses().flat_map(|response| &response.cdi_devices).map(|device| device.name.clone());
             (asked, (edits::of(responses()), named.collect()))

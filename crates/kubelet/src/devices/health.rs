@@ -69,7 +69,7 @@ mod tests {
     fn a_status_names_the_devices_of_each_container() {
         let owner = Owner { uid: "u".into(), container: "c".into(), resource: "example.com/gpu".into() };
         let held = Assignment { devices: BTreeSet::from(["a".into(), "b".into()]), response: None };
-        let inventory = Inventory::found(["example.com/gpu".to_owned()], BTreeMap::from([(owner, held)]));
+        let inventory = Inventory::found([("example.com/gpu".to_owned(), false)], BTreeMap::from([(owner, held)]));
         let devices = Devices { inventory: parking_lot::Mutex::new(inventory), ..Devices::default() };
         let mut new = status(json!([{"name": "c"}, {"name": "d"}]));
         devices.tell_health("u", &mut new, &PodStatus::default());

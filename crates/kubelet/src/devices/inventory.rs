@@ -55,6 +55,8 @@ struct Resource {
     /// A plugin has it, has had it a moment ago, or is about to say what it has.
     is_awaited: bool,
     plugin: Option<Connected>,
+    /// The plugin wants to be asked before a container starts; what the last one wanted, while there is none.
+    pre_start: bool,
     devices: BTreeMap<String, Device>,
 }
 
@@ -115,6 +117,11 @@ pub enum Refusal {
 #[error("{RESOURCES} resources have been registered on this node, more are not taken")]
 pub struct TooMany;
 
+/// Why a container does not start: what its plugin does before, such as to reset a device, would be left out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the device plugin of {0} is not there, which is to be asked before a container starts")]
+pub(super) struct Away(String);
+
 /// Why a plugin's list is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the plugin has more than {DEVICES} devices")]
@@ -144,9 +151,11 @@ pub(super) struct Inventory {
 }
 
 impl Inventory {
-    /// What was written down: resources without devices until their plugins are back, and assignments.
-    pub(super) fn found(resources: impl IntoIterator<Item = String>, held: BTreeMap<Owner, Assignment>) -> Self {
-        let resources = resources.into_iter().map(|name| (name, Resource::default())).collect();
+    /// What was written down: resources without devices until their plugins are back, each with whether its plugin wants to be asked before a container
+    /// starts; and assignments.
+    pub(super) fn found(resources: impl IntoIterator<Item = (String, bool)>, held: BTreeMap<Owner, Assignment>) -> Self {
+        let resource = |(name, pre_start)| (name, Resource { pre_start, ..Resource::default() });
+        let resources = resources.into_iter().map(resource).collect();
         Self { resources, held, ..Self::default() }
     }
 
@@ -188,6 +197,7 @@ impl Inventory {
     /// The plugin of that number answers.
     pub(super) fn connect(&mut self, name: &str, serial: u64, connected: Connected) {
         if let Some(resource) = self.of(name, serial) {
+            resource.pre_start = connected.options.pre_start_required;
             resource.plugin = Some(connected);
         }
     }
@@ -237,9 +247,20 @@ impl Inventory {
         self.resources.contains_key(name)
     }
 
-    /// The plugin of a resource.
-    pub(super) fn plugin(&self, name: &str) -> Option<&Connected> {
-        self.resources.get(name)?.plugin.as_ref()
+    /// Whom to ask before a container starts that has devices of a resource; nobody where its plugin does not want that.
+    pub(super) fn before_start(&self, name: &str) -> Result<Option<&Plugin>, Away> {
+        match self.resources.get(name) {
+            Some(Resource { pre_start: true, plugin, .. }) => match plugin {
+                Some(connected) => Ok(Some(&connected.plugin)),
+                None => Err(Away(name.to_owned())),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    /// Resources whose plugins want to be asked before a container starts.
+    pub(super) fn with_pre_start(&self) -> impl Iterator<Item = &str> {
+        self.resources.iter().filter(|(_, resource)| resource.pre_start).map(|(name, _)| name.as_str())
     }
 
     /// Devices of `owner` that are not decided yet: `reusable` are those that it gets before others. None when it has what it asks for.

@@ -58,11 +58,8 @@ pub fn attach<'a>(
     if !pods::resources::is_extended(name) || !apimachinery::names::qualified_name(name).is_empty() {
         return Err(Refused::Resource(name.to_owned()));
     }
-    let serial = cx.devices.inventory.lock().expect(name)?;
     let token = cx.tasks.token().child_token();
-    if let Some((_, before)) = cx.devices.followed.lock().insert(name.to_owned(), (serial, token.clone())) {
-        before.cancel();
-    }
+    let serial = cx.devices.expect(name, token.clone())?;
     tracing::info!(resource = name, socket = %endpoint.path().display(), "a device plugin has registered");
     let follower = Follower { cx: cx.clone(), name: name.to_owned(), plugin: Plugin::new(endpoint), serial };
     cx.tasks.spawn_until_cancelled("device plugin", OnFailure::Log, follower.run(token));

@@ -70,13 +70,15 @@ fn of_pod(cx: &Context, inventory: &Inventory, pod: &Pod) -> PodResources {
         sidecars.chain(&spec.containers)
     });
     let resources = containers.map(|container| {
-        let held = inventory.of_container(uid, &container.name).into_iter();
+        // While its plugin is asked, nothing is given yet.
+        let held = inventory.of_container(uid, &container.name).into_iter().filter(|(_, held)| held.response.is_some());
         let devices = held
             .flat_map(|(name, held)| listed(name, held.devices.iter().cloned().collect(), known.get(name).copied()))
             .collect();
         let cpu_ids = cx.cpus.exclusive(uid, &container.name).map(numbers).unwrap_or_default();
         let memory = blocks(cx.memory.of(uid, &container.name));
-        ContainerResources { name: container.name.clone(), devices, cpu_ids, memory }
+        let dynamic_resources = cx.claims.of_container(pod, container);
+        ContainerResources { name: container.name.clone(), devices, cpu_ids, memory, dynamic_resources }
     });
     PodResources {
         name: pod.metadata.name.clone().unwrap_or_default(),

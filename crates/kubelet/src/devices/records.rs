@@ -29,6 +29,9 @@ struct Checkpoint {
 struct Data {
     pod_device_entries: Vec<Entry>,
     registered_devices: BTreeMap<String, Vec<String>>,
+    /// Resources whose plugins want to be asked before a container starts. Upstream's file does not have it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pre_start_resources: Vec<String>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -65,6 +68,7 @@ pub(super) fn encode(inventory: &Inventory) -> io::Result<Vec<u8>> {
     let data = Data {
         pod_device_entries: inventory.held().filter_map(entry).collect(),
         registered_devices: known.iter().map(|(name, devices)| ((*name).to_owned(), healthy(devices))).collect(),
+        pre_start_resources: inventory.with_pre_start().map(str::to_owned).collect(),
     };
     Ok(serde_json::to_vec(&Checkpoint { data })?)
 }
@@ -77,7 +81,7 @@ pub(super) fn write(directory: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Reads what was written, nothing where there is no file. Blocking.
 pub(super) fn read(directory: &Path) -> io::Result<Inventory> {
     let Some(Checkpoint { data }) = base::records::read_json(&directory.join(FILE))? else { return Ok(Inventory::default()) };
-    let Data { pod_device_entries, registered_devices } = data;
+    let Data { pod_device_entries, registered_devices, pre_start_resources } = data;
     let mut held = BTreeMap::new();
     for entry in pod_device_entries {
         let response = STANDARD.decode(&entry.alloc_resp).map_err(io::Error::other)?;
@@ -86,7 +90,11 @@ pub(super) fn read(directory: &Path) -> io::Result<Inventory> {
         let devices = entry.device_ids.into_values().flatten().collect();
         held.insert(owner, Assignment { devices, response: Some(response) });
     }
-    Ok(Inventory::found(registered_devices.into_keys(), held))
+    let resources = registered_devices.into_keys().map(|name| {
+        let pre_start = pre_start_resources.contains(&name);
+        (name, pre_start)
+    });
+    Ok(Inventory::found(resources, held))
 }
 
 #[cfg(test)]
@@ -110,13 +118,17 @@ mod tests {
         };
         let reserved = Assignment { response: None, ..given.clone() };
         let held = BTreeMap::from([(owner("main"), given.clone()), (owner("reserved"), reserved)]);
-        let inventory = Inventory::found(["example.com/berth".to_owned()], held);
+        let resources = [("example.com/berth".to_owned(), false), ("example.com/crane".to_owned(), true)];
+        let inventory = Inventory::found(resources, held);
         write(directory.path(), &encode(&inventory).unwrap()).unwrap();
         let text: serde_json::Value = serde_json::from_slice(&fs::read(directory.path().join(FILE)).unwrap()).unwrap();
         assert_eq!(text["Data"]["PodDeviceEntries"][0]["DeviceIDs"]["-1"], serde_json::json!(["a", "b"]));
         let found = read(directory.path()).unwrap();
         assert_eq!(found.held().collect::<Vec<_>>(), [(&owner("main"), &given)]);
         assert!(found.manages("example.com/berth"));
+        // A plugin that resets devices before containers start is waited for after a restart, and no other.
+        assert!(found.before_start("example.com/berth").is_ok_and(|asked| asked.is_none()));
+        assert!(found.before_start("example.com/crane").is_err());
         fs::write(directory.path().join(FILE), "{").unwrap();
         assert!(read(directory.path()).is_err());
     }

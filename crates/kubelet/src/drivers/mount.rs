@@ -281,24 +281,32 @@ pub(super) async fn secrets(cx: &Context, name: Option<&SecretName>) -> Result<P
     Ok(texts.collect())
 }
 
-/// Takes the volumes of drivers from a pod, and their stages where no other pod has them. Idempotent.
+/// Takes the volumes of drivers from a pod, and their stages where no other pod has them. A driver that refuses, or is gone, keeps back no other one's:
+/// the error is that of the first volume that stays. Idempotent.
 pub async fn tear_down(cx: &Context, pod_dir: &Path) -> Result<(), String> {
     let directory = pod_dir.to_owned();
     let all = blocking(move || records::list(&directory)).await?;
-    for (target, record) in all {
+    each(all, async |(target, record): (PathBuf, Record)| {
         let failed = |error: String| format!("UnmountVolume.TearDown failed for volume {:?} : {error}", record.spec_name);
         let started = Instant::now();
         let result = take_away(cx, target, &record).await;
         operated(&record.driver_name, "volume_unmount", started.elapsed(), &result);
         result.map_err(failed)?;
         cx.node_changed.notify_one();
-    }
+        Ok(())
+    })
+    .await?;
     let directory = records::of_pod(pod_dir);
     blocking(move || match std::fs::remove_dir(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     })
     .await
+}
+
+/// Does the same to all of them, all at once: one that is slow keeps back none of the others either. The error is that of the first that has one.
+async fn each<T, F: Future<Output = Result<(), String>>>(all: Vec<T>, work: impl Fn(T) -> F) -> Result<(), String> {
+    futures::future::join_all(all.into_iter().map(work)).await.into_iter().collect()
 }
 
 async fn take_away(cx: &Context, target: PathBuf, record: &Record) -> Result<(), String> {
@@ -404,6 +412,25 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> +
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A pod has volumes of several drivers, one of which is uninstalled or hangs.
+    #[tokio::test]
+    async fn one_that_stays_keeps_back_no_other() {
+        let (done, tried) = (tokio::sync::Notify::new(), parking_lot::Mutex::new(Vec::new()));
+        let work = async |number: u32| {
+            match number {
+                // As long as the last one has not been tried.
+                0 => done.notified().await,
+                3 => done.notify_one(),
+                _ => {}
+            }
+            tried.lock().push(number);
+            if number == 3 || number == 2 { Ok(()) } else { Err(number.to_string()) }
+        };
+        assert_eq!(each(vec![0, 1, 2, 3], &work).await, Err("0".to_owned()));
+        assert_eq!(*tried.lock(), [1, 2, 3, 0]);
+        assert_eq!(each(vec![2, 3], &work).await, Ok(()));
+    }
 
     /// A driver may ask for its volumes to be shown again every minute (`requiresRepublish`).
     #[test]

@@ -182,6 +182,6 @@ impl Manager {
         };
         tracing::warn!(pod = model.title(), why = why.message, "evicting a pod");
         EVICTIONS.get_or_create(&Label { eviction_signal: signal.name() }).inc();
-        Some(self.cx.evictions.evict(model.uid(), Evicted::under_pressure(why.message, why.annotations, grace)).await)
+        Some(self.cx.evictions.evict(model.uid(), Evicted::under_pressure(why.message, why.annotations, grace)).await.settled)
     }
 }

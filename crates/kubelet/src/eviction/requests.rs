@@ -12,15 +12,27 @@ pub enum Request {
     Active(oneshot::Sender<Vec<Model>>),
     /// Nothing but an answer.
     Alive(oneshot::Sender<()>),
-    /// To end the pod with this UID. The answer is cancelled when nothing of it runs and its volumes are gone.
-    Evict(String, Evicted, oneshot::Sender<CancellationToken>),
+    /// To end the pod with this UID.
+    Evict(String, Evicted, oneshot::Sender<End>),
 }
 
-/// What nobody has to wait for.
-pub fn cancelled() -> CancellationToken {
-    let token = CancellationToken::new();
-    token.cancel();
-    token
+/// What tells of a pod's end.
+#[derive(Clone, Debug, Default)]
+pub struct End {
+    /// Cancelled when nothing of the pod runs any more and its volumes are gone.
+    pub settled: CancellationToken,
+    /// Cancelled when, in addition, the API has its final status.
+    pub told: CancellationToken,
+}
+
+impl End {
+    /// That of a pod that is gone: nobody has to wait for it.
+    pub fn over() -> Self {
+        let end = Self::default();
+        end.settled.cancel();
+        end.told.cancel();
+        end
+    }
 }
 
 /// Where to ask.
@@ -48,11 +60,11 @@ impl Requests {
         self.0.send(Request::Alive(sender)).await.is_ok() && receiver.await.is_ok()
     }
 
-    /// Begins the end of a pod. What is returned is cancelled when nothing of it runs and its volumes are gone.
-    pub async fn evict(&self, uid: &str, evicted: Evicted) -> CancellationToken {
+    /// Begins the end of a pod, of which what is returned tells.
+    pub async fn evict(&self, uid: &str, evicted: Evicted) -> End {
         let (sender, receiver) = oneshot::channel();
         // Both fail only when nobody answers any more.
         let _ = self.0.send(Request::Evict(uid.to_owned(), evicted, sender)).await;
-        receiver.await.unwrap_or_else(|_| cancelled())
+        receiver.await.unwrap_or_else(|_| End::over())
     }
 }

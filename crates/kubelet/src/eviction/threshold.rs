@@ -37,7 +37,7 @@ impl Amount {
             Some(percent) => percent
                 .parse()
                 .ok()
-                .filter(|percent| (0.0..100.0).contains(percent))
+                .filter(|percent| (0.0..=100.0).contains(percent))
                 .map(|percent| Self::Percent(percent, i64::MAX)),
             None => {
                 Quantity::parse(text).ok().filter(|amount| amount.signum() >= 0).map(|amount| Self::Absolute(amount.as_i64()))
@@ -161,6 +161,17 @@ pub struct Texts<'a> {
 /// Why options of eviction cannot be taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
+    /// One of the options cannot be read.
+    #[error("{0}: {1}")]
+    Option(&'static str, Fault),
+    /// A soft threshold without its grace period.
+    #[error("the soft threshold of {0} needs a grace period, such as --eviction-soft-grace-period {0}=1m30s")]
+    Grace(&'static str),
+}
+
+/// What is wrong with an option.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
     /// Not a list of such items.
     #[error("{0:?} is not of the form {1}")]
     Form(String, &'static str),
@@ -172,31 +183,46 @@ pub enum SettingsError {
     /// Not an amount.
     #[error("{0:?} is no amount: expected something like 100Mi or 10%")]
     Amount(String),
-    /// A soft threshold without its grace period.
-    #[error("the soft threshold of {0} needs a grace period, such as --eviction-soft-grace-period {0}=1m30s")]
-    Grace(&'static str),
 }
 
-fn signal(name: &str) -> Result<Signal, SettingsError> {
-    Signal::SETTABLE.into_iter().find(|signal| signal.name() == name).ok_or_else(|| SettingsError::Signal(name.to_owned()))
+fn signal(name: &str) -> Result<Signal, Fault> {
+    Signal::SETTABLE.into_iter().find(|signal| signal.name() == name).ok_or_else(|| Fault::Signal(name.to_owned()))
 }
 
 /// Items of a list with commas, each a signal and what follows `separator`.
-fn items<'a>(text: &'a str, separator: char, form: &'static str) -> Result<Vec<(Signal, &'a str)>, SettingsError> {
+fn items<'a>(text: &'a str, separator: char, form: &'static str) -> Result<Vec<(Signal, &'a str)>, Fault> {
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
     items
         .map(|item| {
-            let (name, value) = item.split_once(separator).ok_or_else(|| SettingsError::Form(item.to_owned(), form))?;
+            let (name, value) = item.split_once(separator).ok_or_else(|| Fault::Form(item.to_owned(), form))?;
             Ok((signal(name.trim())?, value.trim()))
         })
         .collect()
 }
 
-fn amounts(text: &str, separator: char, form: &'static str) -> Result<Vec<(Signal, Amount)>, SettingsError> {
+fn amounts(text: &str, separator: char, form: &'static str) -> Result<Vec<(Signal, Amount)>, Fault> {
     let amount = |(signal, value): (Signal, &str)| {
-        Amount::parse(value).map(|amount| (signal, amount)).ok_or_else(|| SettingsError::Amount(value.to_owned()))
+        Amount::parse(value).map(|amount| (signal, amount)).ok_or_else(|| Fault::Amount(value.to_owned()))
     };
     items(text, separator, form)?.into_iter().map(amount).collect()
+}
+
+/// The amounts of thresholds. One of nothing switches its signal off, and so does one of all, of which every disk would be short, as upstream has it.
+fn thresholds(text: &str) -> Result<impl Iterator<Item = (Signal, Amount)>, Fault> {
+    let is_one = |amount: &Amount| match amount {
+        Amount::Absolute(amount) => *amount > 0,
+        Amount::Percent(percent, _) => *percent > 0.0 && *percent < 100.0,
+    };
+    Ok(amounts(text, '<', "SIGNAL<AMOUNT")?.into_iter().filter(move |(_, amount)| is_one(amount)))
+}
+
+fn graces(text: &str) -> Result<BTreeMap<Signal, Duration>, Fault> {
+    let grace = |(signal, text): (Signal, &str)| {
+        let duration = apimachinery::time::parse_duration(text).and_then(|duration| Duration::try_from(duration).ok());
+        let form = || Fault::Form(text.to_owned(), "1m30s");
+        Ok((signal, duration.filter(|duration| !duration.is_zero()).ok_or_else(form)?))
+    };
+    items(text, '=', "SIGNAL=DURATION")?.into_iter().map(grace).collect()
 }
 
 impl Settings {
@@ -205,28 +231,22 @@ impl Settings {
     /// # Errors
     /// One is malformed, or a soft threshold has no grace period.
     pub fn parse(texts: &Texts<'_>, transition: Option<Duration>, max_pod_grace: Duration) -> Result<Self, SettingsError> {
-        const THRESHOLD: &str = "SIGNAL<AMOUNT";
+        let of = |option| move |fault| SettingsError::Option(option, fault);
         let mut thresholds = match texts.hard {
             Some(text) => {
-                let stated = amounts(text, '<', THRESHOLD)?;
-                // A threshold of nothing switches its signal off.
-                let stated = stated.into_iter().filter(|(_, amount)| amount.of(i64::MAX) > 0);
+                let stated = self::thresholds(text).map_err(of("--eviction-hard"))?;
                 stated.map(|(signal, amount)| Threshold::hard(signal, amount)).collect()
             }
             None => Self::default().thresholds,
         };
         thresholds.retain(|threshold| threshold.signal != Signal::AllocatableMemoryAvailable);
-        let mut graces = BTreeMap::new();
-        for (signal, text) in items(texts.soft_grace.unwrap_or_default(), '=', "SIGNAL=DURATION")? {
-            let duration = apimachinery::time::parse_duration(text).and_then(|duration| Duration::try_from(duration).ok());
-            let form = || SettingsError::Form(text.to_owned(), "1m30s");
-            graces.insert(signal, duration.filter(|duration| !duration.is_zero()).ok_or_else(form)?);
-        }
-        for (signal, amount) in amounts(texts.soft.unwrap_or_default(), '<', THRESHOLD)? {
+        let graces = graces(texts.soft_grace.unwrap_or_default()).map_err(of("--eviction-soft-grace-period"))?;
+        for (signal, amount) in self::thresholds(texts.soft.unwrap_or_default()).map_err(of("--eviction-soft"))? {
             let grace = *graces.get(&signal).ok_or(SettingsError::Grace(signal.name()))?;
             thresholds.push(Threshold { grace, ..Threshold::hard(signal, amount) });
         }
-        for (signal, amount) in amounts(texts.minimum_reclaim.unwrap_or_default(), '=', "SIGNAL=AMOUNT")? {
+        let reclaims = amounts(texts.minimum_reclaim.unwrap_or_default(), '=', "SIGNAL=AMOUNT");
+        for (signal, amount) in reclaims.map_err(of("--eviction-minimum-reclaim"))? {
             let of_signal = thresholds.iter_mut().filter(|threshold| threshold.signal == signal);
             of_signal.for_each(|threshold| threshold.reclaim = amount);
         }
@@ -271,20 +291,30 @@ mod tests {
         check(Some("memory.available<100"), "", "", "memory.available=20", Ok(&both));
         let soft = ["memory.available 100 110 90s"];
         check(Some(""), "memory.available<100", "memory.available=1m30s", "memory.available=1%", Ok(&soft));
+        let all = ["nodefs.available 100 1100 0s"];
+        check(Some("nodefs.available<10%"), "", "", "nodefs.available=100%", Ok(&all));
+        // As upstream, which ignores both ends: none of a disk is short of all of it.
+        check(Some(""), "nodefs.available<0%,imagefs.available<100%", "", "", Ok(&[]));
         check(Some("memory.available<0"), "", "", "", Ok(&[]));
+        check(Some("nodefs.available<0%,imagefs.available<100%"), "", "", "", Ok(&[]));
     }
 
     #[test]
     fn faults_of_options_are_told() {
         let grace = "the soft threshold of memory.available needs a grace period, such as --eviction-soft-grace-period memory.available=1m30s";
         check(Some(""), "memory.available<100", "", "", Err(grace));
-        check(Some("memory.available=1"), "", "", "", Err("\"memory.available=1\" is not of the form SIGNAL<AMOUNT"));
-        check(Some("memory.available<x"), "", "", "", Err("\"x\" is no amount: expected something like 100Mi or 10%"));
-        check(Some("memory.available<-1"), "", "", "", Err("\"-1\" is no amount: expected something like 100Mi or 10%"));
-        check(Some(""), "", "memory.available=x", "", Err("\"x\" is not of the form 1m30s"));
-        assert!(
-            matches!(parse(Some("containerfs.available<1"), "", "", ""), Err(SettingsError::Signal(name)) if name == "containerfs.available")
-        );
+        let form = "\"memory.available=1\" is not of the form SIGNAL<AMOUNT";
+        check(Some("memory.available=1"), "", "", "", Err(&format!("--eviction-hard: {form}")));
+        check(Some(""), "memory.available=1", "", "", Err(&format!("--eviction-soft: {form}")));
+        let amount = |text: &str| format!("--eviction-hard: {text:?} is no amount: expected something like 100Mi or 10%");
+        check(Some("memory.available<x"), "", "", "", Err(&amount("x")));
+        check(Some("memory.available<-1"), "", "", "", Err(&amount("-1")));
+        check(Some("memory.available<101%"), "", "", "", Err(&amount("101%")));
+        check(Some(""), "", "memory.available=x", "", Err("--eviction-soft-grace-period: \"x\" is not of the form 1m30s"));
+        let reclaim = "--eviction-minimum-reclaim: \"foo\" is not of the form SIGNAL=AMOUNT";
+        check(Some(""), "", "", "foo", Err(reclaim));
+        assert!(matches!(parse(Some("containerfs.available<1"), "", "", ""),
+            Err(SettingsError::Option(_, Fault::Signal(name))) if name == "containerfs.available"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
 mod certificates;
+mod drain;
 mod links;
 mod room;
 mod stuck;

@@ -4,14 +4,14 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use base::metrics::Page;
-use client::{Api, resource_version};
+use client::resource_version;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use tokio_util::sync::CancellationToken;
 
-use super::{Handle, Manager, uid};
+use super::{Handle, Manager};
 use crate::admission::{Misfit, Room, misfits};
 use crate::eviction;
 use crate::pod::ending;
@@ -23,8 +23,9 @@ use crate::spec::Model;
 
 /// Least time that is waited for a pod that makes room, as upstream; one with a long grace period gets half of it in addition.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the API has to say what the Node is. All pods of the node wait meanwhile.
-const ANSWER: Duration = Duration::from_secs(5);
+
+/// Whether a pod may run here, and who has to be gone before it does.
+pub(super) type Admission = Result<Vec<Leaving>, Rejection>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Label {
@@ -61,41 +62,48 @@ impl Handle {
     /// Whether the pod has to go, and has not gone yet.
     fn leaving(&self) -> Option<Leaving> {
         let desired = self.desired.borrow();
-        if desired.evicted.is_none() || desired.settled.is_cancelled() {
+        if desired.evicted.is_none() || desired.end.settled.is_cancelled() {
             return None;
         }
         let grace = ending::grace(&Model::new(desired.pod.clone()));
-        Some(Leaving { settled: desired.settled.clone(), patience: (grace + grace / 2).max(PATIENCE) })
+        Some(Leaving { settled: desired.end.settled.clone(), patience: (grace + grace / 2).max(PATIENCE) })
     }
 }
 
 impl Manager {
-    /// Whether a pod may run here, and who has to be gone before it does. What the node took on before is not asked again.
-    pub(super) async fn admission(&mut self, pod: &Arc<Pod>, found: &Found) -> Result<Vec<Leaving>, Rejection> {
+    /// Whether a pod may run here; none where only the API can say. What the node took on before is not asked again.
+    pub(super) fn admission(&self, pod: &Arc<Pod>, found: &Found) -> Option<Admission> {
         let is_known = pod.status.as_ref().is_some_and(|status| status.start_time.is_some());
         if is_known || pod.metadata.deletion_timestamp.is_some() || !found.sandboxes.is_empty() {
-            return Ok(Vec::new());
+            return Some(Ok(Vec::new()));
         }
-        if *self.cx.shutdown.borrow() {
-            return Err(shutdown::manager::rejection());
-        }
-        let model = Model::new(pod.clone());
-        eviction::admission::admit(&model, &self.cx.conditions.borrow())?;
-        let others = self.others(uid(pod));
-        let mut reasons = self.with_room(|room| misfits(&model, &others, room));
         // The scheduler may have seen labels and taints that have not reached this node yet.
-        if reasons.iter().any(|misfit| matches!(misfit, Misfit::Node(_))) && self.ask_for_node().await {
-            reasons = self.with_room(|room| misfits(&model, &others, room));
+        let (admission, by_node) = self.judge(&Model::new(pod.clone()));
+        (!by_node).then_some(admission)
+    }
+
+    /// Whether a pod may run here that does not yet, and whether it is the Node object that forbids it.
+    pub(super) fn judge(&self, model: &Model) -> (Admission, bool) {
+        if *self.cx.shutdown.borrow() {
+            return (Err(shutdown::manager::rejection()), false);
         }
-        match reasons.into_iter().next() {
+        if let Err(rejection) = eviction::admission::admit(model, &self.cx.conditions.borrow()) {
+            return (Err(rejection), false);
+        }
+        let others = self.others(model.uid());
+        let reasons = self.with_room(|room| misfits(model, &others, room));
+        let by_node = reasons.iter().any(|misfit| matches!(misfit, Misfit::Node(_)));
+        let admission = match reasons.into_iter().next() {
             None => Ok(Vec::new()),
-            Some(_) if pods::state::is_critical(pod) => self.make_room(&model),
+            // What the Node object forbids no room allows: nobody ends for it.
+            Some(_) if pods::state::is_critical(&model.pod) => self.make_room(model),
             Some(misfit) => Err(misfit.into()),
-        }
+        };
+        (admission, by_node)
     }
 
     /// Begins the end of pods that have to go for a critical one; those that go anyway give their room first.
-    fn make_room(&self, critical: &Model) -> Result<Vec<Leaving>, Rejection> {
+    fn make_room(&self, critical: &Model) -> Admission {
         let staying = self.models(|uid, handle| uid != critical.uid() && handle.leaving().is_none());
         let (mut shortages, mut others) = (Vec::new(), Vec::new());
         for misfit in self.with_room(|room| misfits(critical, &staying, room)) {
@@ -116,27 +124,10 @@ impl Manager {
         Ok(self.handles.values().filter_map(Handle::leaving).collect())
     }
 
-    /// Asks the API for the Node object (upstream: `getNodeSync`). Whether it has answered.
-    async fn ask_for_node(&mut self) -> bool {
-        let api: Api<Node> = Api::all(self.cx.options.client.clone());
-        match tokio::time::timeout(ANSWER, api.get(&self.cx.options.node_name)).await {
-            Ok(Ok(node)) => self.asked_for = Some(Arc::new(node)),
-            Ok(Err(error)) => {
-                tracing::warn!(error = client::why(&error), "the API does not say what the Node is");
-                return false;
-            }
-            Err(_) => {
-                tracing::warn!("the API has not said in time what the Node is");
-                return false;
-            }
-        }
-        true
-    }
-
     /// The Node object: that of the informer, or one that was asked for and is newer.
     fn node(&self) -> Option<Arc<Node>> {
         let watched = self.nodes.get(None, &self.cx.options.node_name);
-        self.asked_for.iter().cloned().chain(watched).max_by_key(|node| resource_version::of(node.as_ref()))
+        self.asking.node.iter().cloned().chain(watched).max_by_key(|node| resource_version::of(node.as_ref()))
     }
 
     pub(super) fn with_room<T>(&self, ask: impl FnOnce(&Room<'_>) -> T) -> T {

@@ -122,6 +122,10 @@ impl Agent {
         let mut body = status.to_tree().map_err(kube::Error::SerdeError)?;
         let amounts = self.cx.devices.amounts();
         extended::confine(&mut body, old, status, &amounts);
+        // What is left out stays, and a machine may have been started anew without its swap.
+        if let Some(info) = body.get_mut("nodeInfo").and_then(Value::as_object_mut) {
+            info.entry("swap").or_insert(Value::Null);
+        }
         // Two addresses of one type would merge into one.
         if let Some(addresses) = body.get_mut("addresses").and_then(Value::as_array_mut) {
             addresses.insert(0, json!({"$patch": "replace"}));

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use apimachinery::quantity::{Format, Quantity};
-use k8s_openapi::api::core::v1::NodeSystemInfo;
+use k8s_openapi::api::core::v1::{NodeSwapStatus, NodeSystemInfo};
 
 use super::supply::{Supplies, Supply};
 use crate::affinity::options::Distances;
@@ -45,6 +45,12 @@ pub struct Machine {
     pub swaps: bool,
 }
 
+/// How much there is to swap to, by `/proc/meminfo`; none where there is nothing, as upstream.
+fn swap_status(meminfo: &str) -> Option<NodeSwapStatus> {
+    let capacity = self::meminfo(meminfo, "SwapTotal").filter(|capacity| *capacity > 0)?;
+    Some(NodeSwapStatus { capacity: Some(capacity) })
+}
+
 /// Whether there is any place to swap to, by the kernel's table with its heading.
 fn has_swap(table: &str) -> bool {
     table.lines().skip(1).any(|line| !line.trim().is_empty())
@@ -82,6 +88,7 @@ impl Machine {
                 machine_id,
                 operating_system: "linux".to_owned(),
                 os_image: os_image(&text("/etc/os-release")),
+                swap: swap_status(&text("/proc/meminfo")),
                 ..NodeSystemInfo::default()
             },
             hostname: of_uname(|uname| uname.nodename()),
@@ -198,6 +205,14 @@ mod tests {
         check("", "Linux");
         assert_eq!(meminfo("MemTotal:       16384 kB\nMemFree: 1 kB\n", "MemTotal"), Some(16384 * 1024));
         assert_eq!(architecture("x86_64"), "amd64");
+    }
+
+    #[test]
+    fn the_node_tells_how_much_it_may_swap() {
+        let told = |text: &str| swap_status(text).and_then(|swap| swap.capacity);
+        assert_eq!(told("MemTotal: 5 kB\nSwapCached: 7 kB\nSwapTotal:  1048572 kB\nSwapFree: 9 kB\n"), Some(1_048_572 << 10));
+        assert_eq!(told("MemTotal: 5 kB\nSwapTotal:  0 kB\n"), None);
+        assert_eq!(told("MemTotal: 5 kB\n"), None);
     }
 
     #[test]

@@ -75,7 +75,10 @@ impl Effects {
             Action::PostStart(name) => {
                 let id = current_id(state, &name);
                 let ip = pod_ip(&self.cx, &model, state);
-                Box::pin(async move { Outcome::Hook(name.clone(), this.post_start(&model, &name, &id, ip).await) })
+                Box::pin(async move {
+                    let result = this.post_start(&model, &name, &id, ip).await;
+                    Outcome::Hook(name, id, result)
+                })
             }
             Action::PreStop { name, grace } => {
                 let id = current_id(state, &name);
@@ -84,7 +87,7 @@ impl Effects {
                     if let Some(member) = model.member(&name) {
                         this.pre_stop(&model, member, &id, ip, grace).await;
                     }
-                    Outcome::PreStop(name)
+                    Outcome::PreStop(name, id)
                 })
             }
             Action::Stop { name, grace, message, stage } => {
@@ -96,7 +99,7 @@ impl Effects {
                     if ends && let Err(error) = &stopped {
                         this.not_killed(&model, error);
                     }
-                    Outcome::Stopped(name, stopped)
+                    Outcome::Stopped(name, id, stopped)
                 })
             }
             Action::StopSandbox(id) => Box::pin(async move {
@@ -333,7 +336,7 @@ impl Effects {
 
 /// A container that is no longer in the specification has nothing to be done for.
 fn gone(name: String) -> Outcome {
-    Outcome::Stopped(name, Ok(()))
+    Outcome::Stopped(name, String::new(), Ok(()))
 }
 
 /// A container that ran and that the runtime knows no more.

@@ -1,6 +1,7 @@
 //! What a container that ended says of itself: its termination message file, or the end of its log.
 
 use std::io::SeekFrom;
+use std::path::Path;
 
 use runtime::api::{Container, ContainerState};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -10,7 +11,7 @@ use crate::logs::files::open;
 use crate::logs::line::{Filter, LogOptions};
 use crate::spec::Model;
 
-/// Most of a termination message, bytes.
+/// Most of a termination message, bytes: the last ones of its file.
 const MESSAGE: usize = 4096;
 /// Most of all of a pod together, bytes: each of its containers has the same part.
 const MESSAGES: usize = 12 << 10;
@@ -25,11 +26,8 @@ pub async fn add(cx: &Context, model: &Model, container: &mut Container) {
     }
     let Some(member) = model.member(&container.name) else { return };
     let file = cx.termination_log(model.uid(), &container.name, container.attempt);
-    let mut text = Vec::new();
-    if let Ok(file) = open(&file).await {
-        // What cannot be read is as good as not written.
-        let _ = file.take(MESSAGE as u64).read_to_end(&mut text).await;
-    }
+    // What cannot be read is as good as not written.
+    let mut text = written(&file).await.unwrap_or_default();
     let fallback = member.spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     if text.is_empty() && fallback && container.exit_code != Some(0) {
         text = tail(container).await.unwrap_or_default();
@@ -37,6 +35,22 @@ pub async fn add(cx: &Context, model: &Model, container: &mut Container) {
     if !text.is_empty() {
         container.message = shortened(&text, limit(model.members.len()));
     }
+}
+
+/// The end of a file, as upstream reads it: who writes more than there is room for says last what was the matter.
+async fn written(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = open(path).await?;
+    let start = file.metadata().await?.len().saturating_sub(MESSAGE as u64);
+    file.seek(SeekFrom::Start(start)).await?;
+    let mut text = Vec::new();
+    file.take(MESSAGE as u64).read_to_end(&mut text).await?;
+    Ok(if start > 0 { whole_characters(&text).to_vec() } else { text })
+}
+
+/// The text without half a character at its beginning.
+fn whole_characters(text: &[u8]) -> &[u8] {
+    let half = text.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count();
+    &text[half..]
 }
 
 /// Bytes of a container's message where the pod has so many containers.
@@ -70,12 +84,10 @@ fn last_lines(log: &[u8], cut: bool) -> Vec<u8> {
     }
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
     let kept = lines[lines.len().saturating_sub(LOG_LINES)..].concat();
-    let mut start = kept.len().saturating_sub(LOG_BYTES as usize);
-    // No half characters at the beginning.
-    while kept.get(start).is_some_and(|byte| byte & 0xc0 == 0x80) {
-        start += 1;
+    match kept.len().checked_sub(LOG_BYTES as usize) {
+        Some(start) => whole_characters(&kept[start..]).to_vec(),
+        None => kept,
     }
-    kept[start..].to_vec()
 }
 
 #[cfg(test)]
@@ -96,6 +108,22 @@ mod tests {
         assert_eq!(shortened("a\u{20ac}b".as_bytes(), 4), "a\u{20ac}");
         // What is no UTF-8 becomes longer.
         assert_eq!(shortened(&[0xff; 8], 8).len(), 6);
+    }
+
+    /// "reads at most max bytes from the end of the file" (`tail.ReadAtMost`).
+    #[tokio::test]
+    async fn the_end_of_a_long_message_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let check = async |text: Vec<u8>, length: usize, begins: &str, ends: &str| {
+            std::fs::write(&path, text).unwrap();
+            let told = String::from_utf8(written(&path).await.unwrap()).unwrap();
+            assert_eq!((told.len(), told.starts_with(begins), told.ends_with(ends)), (length, true, true), "{told}");
+        };
+        check(b"short".to_vec(), 5, "short", "short").await;
+        check(["x".repeat(9000), "why\n".to_owned()].concat().into(), MESSAGE, "xx", "xwhy\n").await;
+        // Three bytes each: the first of those that are read is the last one of a character.
+        check("\u{20ac}".repeat(2000).into(), 4095, "\u{20ac}", "\u{20ac}").await;
     }
 
     #[test]

@@ -31,12 +31,12 @@ pub enum Outcome {
     Image(String, Option<String>, Result<Image, (String, String)>),
     /// A container runs, or the reason and message. A container that was made but did not start comes along.
     Started(String, Result<Container, (String, String, Option<Box<Container>>)>),
-    /// The postStart hook ended.
-    Hook(String, Result<(), String>),
-    /// The preStop hook of a sidecar ended, well or not.
-    PreStop(String),
-    /// A container has been stopped.
-    Stopped(String, Result<(), String>),
+    /// The postStart hook ended, of the container with this name and identifier.
+    Hook(String, String, Result<(), String>),
+    /// The preStop hook of a sidecar ended, well or not; with its name and identifier.
+    PreStop(String, String),
+    /// The container with this name and identifier has been stopped.
+    Stopped(String, String, Result<(), String>),
     /// The sandbox has been stopped, for good.
     SandboxStopped(Result<(), String>),
     /// Claimed devices have been given back.
@@ -90,17 +90,21 @@ impl State {
             Outcome::Resized(result) => self.resize_result(result, now),
             Outcome::Image(name, reference, result) => self.slot(&name).image_result(reference, result, now),
             Outcome::Started(name, result) => self.slot(&name).start_result(result, now),
-            Outcome::Hook(name, result) => {
-                let slot = self.slot(&name);
+            Outcome::Hook(name, id, result) => {
+                let Some(slot) = self.slot_of(&name, &id) else { return };
                 slot.hook = Step::Done(());
                 if let (Err(message), true) = (result, slot.running()) {
                     slot.unhealthy = Some(("postStart", None));
                     slot.failure = Some(slot.start_failure("PostStartHookError".to_owned(), message, true, now));
                 }
             }
-            Outcome::PreStop(name) => self.slot(&name).pre_stop = Step::Done(()),
-            Outcome::Stopped(name, result) => {
-                let slot = self.slot(&name);
+            Outcome::PreStop(name, id) => {
+                if let Some(slot) = self.slot_of(&name, &id) {
+                    slot.pre_stop = Step::Done(());
+                }
+            }
+            Outcome::Stopped(name, id, result) => {
+                let Some(slot) = self.slot_of(&name, &id) else { return };
                 if let (Err(message), true) = (result, slot.running()) {
                     slot.stopping = None;
                     slot.stop_retry = Some(failed("Failed", message, 1, now).retry);
@@ -112,6 +116,11 @@ impl State {
             Outcome::Deleted(result) => self.ending_step(|ending| &mut ending.deleted, result, now),
             Outcome::Observed(containers, sandbox) => self.observed(containers, sandbox, now),
         }
+    }
+
+    /// The state of a container as long as it is the newest of its name. What comes of work on one that has ended says nothing of the next.
+    fn slot_of(&mut self, name: &str, id: &str) -> Option<&mut Slot> {
+        self.slots.get_mut(name).filter(|slot| slot.current.as_ref().is_some_and(|current| current.id == id))
     }
 
     /// A refresh that fails leaves the volumes as they are and is tried again.
@@ -290,6 +299,35 @@ mod tests {
         assert!(state.lost.is_some() && matches!(state.sandbox, Step::Idle));
         let slot = &state.slots["c"];
         assert_eq!((slot.exited().unwrap().exit_code, slot.attempt), (Some(255), 1));
+    }
+
+    /// A hook may last longer than its container: of the next one it says nothing, nor does a stop that fails.
+    #[test]
+    fn work_on_a_container_that_has_ended_says_nothing_of_the_next() {
+        type Make = fn(String, String) -> Outcome;
+        let late: [(&str, Make); 4] = [
+            ("a hook that fails", |name, id| Outcome::Hook(name, id, Err("no route".to_owned()))),
+            ("a hook", |name, id| Outcome::Hook(name, id, Ok(()))),
+            ("a stop that fails", |name, id| Outcome::Stopped(name, id, Err("no shim".to_owned()))),
+            ("a preStop hook", Outcome::PreStop),
+        ];
+        let now = Timestamp::UNIX_EPOCH;
+        let seen = |state: &State| {
+            let slot = &state.slots["c"];
+            (slot.hook.clone(), slot.pre_stop.clone(), slot.unhealthy, slot.failure.clone(), slot.stopping, slot.stop_retry)
+        };
+        for (what, outcome) in late {
+            let mut state = State::default();
+            let slot = state.slot("c");
+            slot.observe(container("old", "c", 0, ContainerState::Exited));
+            slot.observe(container("new", "c", 1, ContainerState::Running));
+            (slot.hook, slot.stopping) = (Step::Busy, Some(now));
+            let before = seen(&state);
+            state.apply(outcome("c".to_owned(), "old".to_owned()), now);
+            assert_eq!(seen(&state), before, "{what} of the old one");
+            state.apply(outcome("c".to_owned(), "new".to_owned()), now);
+            assert_ne!(seen(&state), before, "{what} of the new one");
+        }
     }
 
     #[test]

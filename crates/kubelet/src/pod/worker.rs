@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pods::resources::is_extended;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 use super::action::Plan;
 use super::adopt::adopt;
@@ -27,6 +26,7 @@ use super::{ending, found, last_words, resize, restart, status};
 use crate::allocation::{self, Pending};
 use crate::certificates;
 use crate::context::Context;
+use crate::eviction::requests::End;
 use crate::metrics;
 use crate::probes::{Kind, Probes, Target, Verdict};
 use crate::spec::Model;
@@ -46,8 +46,8 @@ pub struct Desired {
     pub evicted: Option<Evicted>,
     /// What shows it in the API.
     pub shown: Shown,
-    /// Cancelled when nothing of it runs any more and its volumes are gone.
-    pub settled: CancellationToken,
+    /// What tells of its end.
+    pub end: End,
 }
 
 /// One pod's task.
@@ -191,6 +191,9 @@ impl Worker {
         self.tell_resize();
         self.probes.sync(self.probe_targets());
         let (retry, is_reported) = self.report(times(&self.cx));
+        if is_reported && ending::settled(self.core.state()) {
+            self.desired.borrow().end.told.cancel();
+        }
         // Once the final status is with the API server, the object may go.
         if is_reported && self.core.awaits_report() {
             wake = self.begin(Event::Reported, now);
@@ -220,7 +223,7 @@ impl Worker {
             self.cx.annotated_event(self.core.model(), kind, reason, message.clone(), annotations);
         }
         if ending::settled(state) {
-            self.desired.borrow().settled.cancel();
+            self.desired.borrow().end.settled.cancel();
         }
     }
 

@@ -19,6 +19,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 const REDIRECTS: usize = 10;
 
@@ -79,6 +80,9 @@ pub enum Error {
     /// The server was asked by HTTPS, and speaks HTTP.
     #[error("{0}")]
     Plain(String),
+    /// The server has answered, and not sent the body in time.
+    #[error("{0}")]
+    Body(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -96,6 +100,7 @@ impl Error {
         let told = |error: String| format!("Get \"{uri}\": {error}");
         match self {
             Self::Plain(error) => Self::Plain(told(error)),
+            Self::Body(error) => Self::Body(error),
             Self::Other(error) => Self::Other(told(error)),
         }
     }
@@ -152,7 +157,8 @@ impl Get {
     /// A redirect to another host is not followed and counts as an answer.
     pub async fn send(&self, timeout: Duration) -> Result<(u16, String), Error> {
         let late = |_| Error::Other("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned());
-        let answer = tokio::time::timeout(timeout, self.follow()).await.map_err(late).flatten();
+        let end = Instant::now() + timeout;
+        let answer = tokio::time::timeout_at(end, self.follow(end)).await.map_err(late).flatten();
         answer.map_err(|error| error.of(&self.uri))
     }
 
@@ -171,14 +177,14 @@ impl Get {
         self.uri.authority().map_or("", |authority| authority.as_str())
     }
 
-    async fn follow(&self) -> Result<(u16, String), Error> {
+    async fn follow(&self, end: Instant) -> Result<(u16, String), Error> {
         let mut uri = self.uri.clone();
         for _ in 0..REDIRECTS {
-            let answer = request(&uri, &self.headers).await?;
+            let answer = request(&uri, &self.headers, end).await?;
             let location = answer.location.as_deref().filter(|_| matches!(answer.status, 301..=303 | 307 | 308));
             match location.and_then(|location| redirect(&uri, location)) {
                 Some(next) if next.host() == self.uri.host() => uri = next,
-                _ => return Ok((answer.status, answer.body)),
+                _ => return Ok((answer.status, answer.body.map_err(Error::Body)?)),
             }
         }
         Err(Error::Other(format!("stopped after {REDIRECTS} redirects")))
@@ -188,7 +194,8 @@ impl Get {
 struct Answer {
     status: u16,
     location: Option<String>,
-    body: String,
+    /// The beginning of the body, or why it has not come.
+    body: Result<String, String>,
 }
 
 /// Where a redirect leads.
@@ -216,7 +223,7 @@ async fn beginning(response: Response<Incoming>) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-async fn request(uri: &Uri, headers: &HeaderMap) -> Result<Answer, Error> {
+async fn request(uri: &Uri, headers: &HeaderMap, end: Instant) -> Result<Answer, Error> {
     let host = uri.host().unwrap_or_default();
     let secure = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
@@ -231,12 +238,12 @@ async fn request(uri: &Uri, headers: &HeaderMap) -> Result<Answer, Error> {
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
     if !secure {
-        return Ok(exchange(TokioIo::new(stream), request).await?);
+        return Ok(exchange(TokioIo::new(stream), request, end).await?);
     }
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(|error| error.to_string())?;
     let stream =
         tokio_rustls::TlsConnector::from(TLS.clone()).connect(name, stream).await.map_err(|error| Error::of_handshake(&error))?;
-    Ok(exchange(TokioIo::new(stream), request).await?)
+    Ok(exchange(TokioIo::new(stream), request, end).await?)
 }
 
 /// Names in probes and hooks.
@@ -250,7 +257,7 @@ pub async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     stream.map_err(|error| connection::dial(&target, &error))
 }
 
-async fn exchange<S>(io: TokioIo<S>, request: Request<Empty<Bytes>>) -> Result<Answer, String>
+async fn exchange<S>(io: TokioIo<S>, request: Request<Empty<Bytes>>, end: Instant) -> Result<Answer, String>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -258,7 +265,10 @@ where
     let work = async {
         let response = sender.send_request(request).await.map_err(|error| connection::why(&error))?;
         let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok()).map(str::to_owned);
-        Ok(Answer { status: response.status().as_u16(), location, body: beginning(response).await })
+        let status = response.status().as_u16();
+        let late = |_| Err("context deadline exceeded (Client.Timeout or context cancellation while reading body)".to_owned());
+        let body = tokio::time::timeout_at(end, beginning(response)).await.map_or_else(late, Ok);
+        Ok(Answer { status, location, body })
     };
     beside(connection, work).await
 }
@@ -359,6 +369,33 @@ mod tests {
         check("/z", "http://a:1/z");
         check("z", "http://a:1/x/z");
         check("https://b/z", "https://b/z");
+    }
+
+    /// Upstream throws away what comes of a probe whose body it cannot read (`prober.probe`); one that is too long or ends early has a status.
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_no_failure() {
+        use tokio::io::AsyncWriteExt;
+        let container = serde_json::from_value(json!({"name": "c"})).unwrap();
+        let ask = async |body: &str, ends: bool, patience: u64| {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let action = serde_json::from_value(json!({"port": port, "host": "127.0.0.1"})).unwrap();
+            let get = Get::new(&action, &container, None, Purpose::Probe).unwrap();
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let text = format!("HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n{body}");
+                stream.write_all(text.as_bytes()).await.unwrap();
+                if ends {
+                    stream.shutdown().await.unwrap();
+                }
+                stream
+            };
+            let (answer, _stream) = tokio::join!(get.send(Duration::from_millis(patience)), serve);
+            answer.map(|(status, body)| (status, body.len()))
+        };
+        assert_eq!(ask("short", true, 60_000).await.unwrap().0, 200);
+        assert_eq!(ask(&"x".repeat(15_000), false, 60_000).await.unwrap().0, 200);
+        assert!(matches!(ask("", false, 3_000).await, Err(Error::Body(why)) if why.contains("while reading body")));
     }
 
     /// What events say of a failed probe, which people and their tools look for (`net/http` of Go).

@@ -30,6 +30,7 @@ use crate::spec::Model;
 use crate::stats::details::Processes;
 use crate::stats::disks::Disks;
 use crate::stats::paced::Paced;
+use crate::stats::volumes::Sums;
 use crate::stats::{self, Details, Earlier, Snapshot};
 
 /// How long a scrape waits for the file systems of volumes.
@@ -78,7 +79,7 @@ impl From<io::Error> for ApiError {
 /// The kubelet's services for the API server. Cheap to clone.
 #[derive(Clone)]
 pub struct Api {
-    cx: Arc<Context>,
+    pub(crate) cx: Arc<Context>,
     pods: Informer<Pod>,
     /// The CPU times of the last summary: the next one tells rates.
     earlier: Arc<Mutex<Option<Earlier>>>,
@@ -86,10 +87,14 @@ pub struct Api {
     disks: Disks,
     /// What their processes had open.
     processes: Paced<Processes>,
+    /// What was in volumes when that was added up last.
+    sums: Sums,
     /// What other nodes are given of the images.
     serving: Option<Arc<Serving>>,
-    /// Held while file systems of volumes are asked: one that hangs has one thread wait, not one for each scrape.
-    measuring: Arc<tokio::sync::Mutex<()>>,
+    /// Held while file systems of volumes are asked for a summary: one that hangs has one thread wait, not one for each request.
+    summary_turn: Turn,
+    /// The same for the kubelet's page.
+    page_turn: Turn,
 }
 
 impl Api {
@@ -123,7 +128,9 @@ impl Api {
             earlier: Arc::default(),
             disks: Disks::default(),
             processes: Paced::default(),
-            measuring: Arc::default(),
+            sums: Sums::default(),
+            summary_turn: Turn::default(),
+            page_turn: Turn::default(),
         }
     }
 
@@ -193,7 +200,7 @@ impl Api {
     /// The same as cAdvisor tells it, with what containers have on disk and their processes have open, as it was measured a short time ago.
     pub(super) async fn cadvisor(&self) -> Result<String, ApiError> {
         let mut snapshot = self.usage().await?;
-        self.disks.scrape(&self.cx, &mut snapshot).await;
+        self.disks.complete(&self.cx, &mut snapshot).await;
         let details = Details::collect(&self.cx, &snapshot, &self.processes).await?;
         Ok(stats::cadvisor(&snapshot, &details))
     }
@@ -203,30 +210,21 @@ impl Api {
         let (sandboxes, containers) = (self.cx.runtime().sandboxes().await?, self.cx.runtime().containers(None).await?);
         let pods = self.listed();
         let (cx, of) = (self.cx.clone(), pods.clone());
-        let claims = self.of_volumes(move || Claims::read(&of, |uid| cx.pod_dir(uid))).await;
+        let claims = of_volumes(&self.page_turn, move || Claims::read(&of, |uid| cx.pod_dir(uid))).await;
         Ok(State::new(&self.cx.options.node_name, &pods, &sandboxes, &containers, claims))
     }
 
-    /// What `read` finds in volumes; nothing when one of them does not answer in time.
-    async fn of_volumes<T: Default + Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> T {
-        let work = async {
-            let turn = self.measuring.clone().lock_owned().await;
-            let read = move || {
-                let _turn = turn;
-                read()
-            };
-            tokio::task::spawn_blocking(read).await.unwrap_or_default()
-        };
-        tokio::time::timeout(PATIENCE, work).await.unwrap_or_default()
-    }
-
-    /// The same as upstream's summary, with rates since the summary before.
+    /// The same as upstream's summary, with rates since the summary before. What containers and volumes have on disk is what was found last, as with
+    /// upstream, which looks every minute.
     pub(super) async fn summary(&self, only_cpu_and_memory: bool) -> Result<Value, ApiError> {
         let mut snapshot = self.usage().await?;
         if !only_cpu_and_memory {
-            self.disks.measure(&self.cx, &mut snapshot).await;
             let (cx, pods) = (self.cx.clone(), self.listed());
-            let mut volumes = self.of_volumes(move || stats::volumes::read(&pods, |uid| cx.pod_dir(uid))).await;
+            let volumes = async {
+                let read = move || stats::volumes::read(&pods, |uid| cx.pod_dir(uid));
+                self.sums.complete(&self.cx, of_volumes(&self.summary_turn, read).await).await
+            };
+            let ((), mut volumes) = tokio::join!(self.disks.complete(&self.cx, &mut snapshot), volumes);
             for pod in &mut snapshot.pods {
                 pod.volumes = volumes.remove(&pod.uid).unwrap_or_default();
             }
@@ -352,6 +350,22 @@ impl Api {
         let sandbox = sandbox.ok_or_else(|| ApiError::NotFound(format!("pod \"{name}\" has no sandbox yet")))?;
         Ok(self.cx.runtime().dial(&sandbox.id, port).await?)
     }
+}
+
+/// Who holds it asks the file systems of volumes.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+/// What `read` finds in volumes; nothing when one of them does not answer in time.
+async fn of_volumes<T: Default + Send + 'static>(turn: &Turn, read: impl FnOnce() -> T + Send + 'static) -> T {
+    let work = async {
+        let turn = turn.clone().lock_owned().await;
+        let read = move || {
+            let _turn = turn;
+            read()
+        };
+        tokio::task::spawn_blocking(read).await.unwrap_or_default()
+    };
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_default()
 }
 
 /// Of the containers that began, newest first: the newest, or the previous one. That is the one of `lastState`, which is the

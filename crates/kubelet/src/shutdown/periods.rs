@@ -63,6 +63,11 @@ impl Periods {
         self.0.values().sum()
     }
 
+    /// How many groups of pods there may be.
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
     /// The pods that end together, in the order in which they do, and how long they have. A pod is of the group with the highest priority that is not
     /// above its own; one that is below all is of the lowest group.
     pub fn groups<'a>(&self, pods: &'a [Model]) -> Vec<(Duration, Vec<&'a Model>)> {

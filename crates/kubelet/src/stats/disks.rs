@@ -1,12 +1,13 @@
-//! What containers have on the node's disk. To measure it takes longer than all else, so that scrapes get what was measured last.
+//! What containers have on the node's disk. To measure it takes longer than all else, so that whoever asks gets what was measured
+//! last, and one that has much keeps back none of the others.
 
-use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use runtime::DiskUsage;
 
-use super::paced::Paced;
-use super::{PodUsage, Snapshot};
+use super::paced::Each;
+use super::{ContainerUsage, PodUsage, Snapshot};
 use crate::context::Context;
 
 /// What a container has on the node's disk; none where it is not known.
@@ -19,41 +20,29 @@ pub(crate) struct Disk {
 
 /// What the containers have on disk, by identifier. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Disks(Paced<HashMap<String, Disk>>);
+pub(crate) struct Disks(Each<Disk>);
 
 impl Disks {
-    /// Measures the containers of a snapshot, and remembers it for scrapes.
-    pub(crate) async fn measure(&self, cx: &Arc<Context>, snapshot: &mut Snapshot) {
-        let disks = self.0.measured(measure(cx.clone(), snapshot.pods.clone())).await;
-        fill(snapshot, &disks);
-    }
-
-    /// Completes a snapshot with what is known, and measures anew when it is time to.
-    pub(crate) async fn scrape(&self, cx: &Arc<Context>, snapshot: &mut Snapshot) {
-        let (of, pods) = (cx.clone(), &snapshot.pods);
-        let disks = self.0.scraped(&cx.tasks, "sizes of containers", || measure(of, pods.clone())).await;
-        fill(snapshot, &disks);
-    }
-}
-
-fn fill(snapshot: &mut Snapshot, disks: &HashMap<String, Disk>) {
-    for container in snapshot.pods.iter_mut().flat_map(|pod| &mut pod.containers) {
-        container.disk = disks.get(&container.id).copied().unwrap_or_default();
-    }
-}
-
-async fn measure(cx: Arc<Context>, pods: Vec<PodUsage>) -> HashMap<String, Disk> {
-    let mut disks = HashMap::new();
-    for pod in &pods {
-        let logs = cx.options.pod_logs_dir.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid));
-        for container in &pod.containers {
-            let log = logs.join(&container.name);
-            let disk = Disk {
-                rootfs: cx.runtime().container_disk_usage(&container.id).await.ok(),
-                logs: tokio::task::spawn_blocking(move || runtime::disk_usage(&log)).await.ok(),
+    /// Completes a snapshot with what is known, and measures anew what it is time for.
+    pub(crate) async fn complete(&self, cx: &Arc<Context>, snapshot: &mut Snapshot) {
+        let of_pod = |pod: &PodUsage| {
+            let logs = cx.options.pod_logs_dir.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid));
+            let one = |container: &ContainerUsage| {
+                (container.id.clone(), measure(cx.clone(), container.id.clone(), logs.join(&container.name)))
             };
-            disks.insert(container.id.clone(), disk);
+            pod.containers.iter().map(one).collect::<Vec<_>>()
+        };
+        let all = snapshot.pods.iter().flat_map(of_pod).collect();
+        let disks = self.0.scraped(&cx.tasks, "size of a container", all).await;
+        for container in snapshot.pods.iter_mut().flat_map(|pod| &mut pod.containers) {
+            container.disk = disks.get(&container.id).map(|disk| **disk).unwrap_or_default();
         }
     }
-    disks
+}
+
+async fn measure(cx: Arc<Context>, id: String, log: PathBuf) -> Disk {
+    Disk {
+        rootfs: cx.runtime().container_disk_usage(&id).await.ok(),
+        logs: tokio::task::spawn_blocking(move || runtime::disk_usage(&log)).await.ok(),
+    }
 }

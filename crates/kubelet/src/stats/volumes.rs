@@ -1,12 +1,15 @@
-//! What the volumes of pods hold.
+//! What the volumes of pods hold. File systems are asked how full they are; what has none of its own is added up, which takes as long as there are
+//! files, so that whoever asks gets what was found last.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
-use runtime::disk_usage;
+use runtime::{DiskUsage, disk_usage};
 
+use super::paced::Each;
+use crate::context::Context;
 use crate::node::machine;
 use crate::node::supply::Supply;
 use crate::spec::Model;
@@ -25,6 +28,15 @@ pub(crate) struct VolumeUsage {
     pub(crate) inodes: Used,
 }
 
+impl VolumeUsage {
+    /// With the sum of its files.
+    fn with(mut self, sum: DiskUsage) -> Self {
+        self.bytes.used = i64::try_from(sum.bytes).unwrap_or(i64::MAX);
+        self.inodes.used = i64::try_from(sum.inodes).unwrap_or(i64::MAX);
+        self
+    }
+}
+
 /// An amount that is used, and of what, where that is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Used {
@@ -39,8 +51,46 @@ impl Used {
     }
 }
 
-/// Volumes by the pods' UIDs. Blocks for as long as file systems do.
-pub(crate) fn read(pods: &[Arc<Pod>], pod_dir: impl Fn(&str) -> PathBuf) -> BTreeMap<String, Vec<VolumeUsage>> {
+/// A volume of which the kernel has told what it can.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    usage: VolumeUsage,
+    /// The directory whose files are to be added up.
+    directory: Option<PathBuf>,
+}
+
+/// What was added up last, by the pod's UID and the volume's name. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Sums(Each<Option<DiskUsage>>);
+
+impl Sums {
+    /// Completes what was found. A volume that has not been added up yet is left out.
+    pub(crate) async fn complete(&self, cx: &Context, found: BTreeMap<String, Vec<Found>>) -> BTreeMap<String, Vec<VolumeUsage>> {
+        let key = |uid: &str, volume: &Found| format!("{uid}/{}", volume.usage.name);
+        let of_pod = |(uid, volumes): (&String, &Vec<Found>)| {
+            let one = |volume: &Found| volume.directory.clone().map(|directory| (key(uid, volume), add_up(directory)));
+            volumes.iter().filter_map(one).collect::<Vec<_>>()
+        };
+        let all = found.iter().flat_map(of_pod).collect();
+        let sums = self.0.scraped(&cx.tasks, "size of a volume", all).await;
+        let whole = |uid: &str, volume: Found| match volume.directory {
+            None => Some(volume.usage),
+            Some(_) => (**sums.get(&key(uid, &volume))?).map(|sum| volume.usage.with(sum)),
+        };
+        let of_pod = |(uid, volumes): (String, Vec<Found>)| {
+            let volumes = volumes.into_iter().filter_map(|volume| whole(&uid, volume)).collect();
+            (uid, volumes)
+        };
+        found.into_iter().map(of_pod).collect()
+    }
+}
+
+async fn add_up(directory: PathBuf) -> Option<DiskUsage> {
+    tokio::task::spawn_blocking(move || disk_usage(&directory)).await.ok()
+}
+
+/// Volumes by the pods' UIDs. Blocks no longer than the disks of this node do.
+pub(crate) fn read(pods: &[Arc<Pod>], pod_dir: impl Fn(&str) -> PathBuf) -> BTreeMap<String, Vec<Found>> {
     let mounts = Table::read().unwrap_or_default();
     let of_pod = |pod: &Arc<Pod>| {
         let model = Model::new(pod.clone());
@@ -54,16 +104,17 @@ pub(crate) fn read(pods: &[Arc<Pod>], pod_dir: impl Fn(&str) -> PathBuf) -> BTre
 
 /// As upstream, directories of the node and images are not measured. What has a file system of its own is asked how full that is, and other
 /// volumes are added up. A server that does not answer at once is not waited for.
-fn measure(model: &Model, volume: &Volume, at: &Path, mounts: &Table) -> Option<VolumeUsage> {
+fn measure(model: &Model, volume: &Volume, at: &Path, mounts: &Table) -> Option<Found> {
     if volume.host_path.is_some() || volume.image.is_some() {
         return None;
     }
     let claim = claims::name(model, volume);
     let mount = mounts.at(at);
-    if let Some(mount) = mount.filter(|mount| mount.is_remote()) {
+    if let Some(mount) = mount.filter(|mount| mount.may_hang()) {
         let (bytes, inodes) = remote::room(mount)?;
         let (bytes, inodes) = (Used::all_of(bytes), Used::all_of(inodes));
-        return Some(VolumeUsage { name: volume.name.clone(), claim, is_ephemeral: false, bytes, inodes });
+        let usage = VolumeUsage { name: volume.name.clone(), claim, is_ephemeral: false, bytes, inodes };
+        return Some(Found { usage, directory: None });
     }
     let is_mounted = mount.is_some();
     // Nothing looks at places where a server's file system may be by now.
@@ -71,17 +122,16 @@ fn measure(model: &Model, volume: &Volume, at: &Path, mounts: &Table) -> Option<
         return None;
     }
     let supplies = machine::disk(at);
-    let (bytes, inodes) = match supplies.filter(|_| is_mounted) {
-        Some((bytes, inodes)) => (Used::all_of(bytes), Used::all_of(inodes)),
+    let (directory, (bytes, inodes)) = match supplies.filter(|_| is_mounted) {
+        Some((bytes, inodes)) => (None, (Used::all_of(bytes), Used::all_of(inodes))),
         None => {
-            let usage = disk_usage(at);
-            let of = |used: u64, supply| Used { used: i64::try_from(used).unwrap_or(i64::MAX), supply };
             let (bytes, inodes) = supplies.unzip();
-            (of(usage.bytes, bytes), of(usage.inodes, inodes))
+            (Some(at.to_owned()), (Used { used: 0, supply: bytes }, Used { used: 0, supply: inodes }))
         }
     };
     let is_ephemeral = !is_mounted && (volume.empty_dir.is_some() || volume.config_map.is_some());
-    Some(VolumeUsage { name: volume.name.clone(), claim, is_ephemeral, bytes, inodes })
+    let usage = VolumeUsage { name: volume.name.clone(), claim, is_ephemeral, bytes, inodes };
+    Some(Found { usage, directory })
 }
 
 #[cfg(test)]
@@ -91,6 +141,15 @@ mod tests {
 
     use super::*;
     use crate::volumes::points::unmount_below;
+
+    /// Added up in place.
+    fn summed(found: BTreeMap<String, Vec<Found>>) -> BTreeMap<String, Vec<VolumeUsage>> {
+        let sum = |found: Found| match found.directory {
+            Some(directory) => found.usage.with(disk_usage(&directory)),
+            None => found.usage,
+        };
+        found.into_iter().map(|(uid, volumes)| (uid, volumes.into_iter().map(sum).collect())).collect()
+    }
 
     /// What the kubectl plugins for volumes read (`volume` of a pod in the summary API).
     #[test]
@@ -107,7 +166,7 @@ mod tests {
         }
         let scratch = path(root.path(), &model.spec().volumes.as_ref().unwrap()[0]);
         std::fs::write(scratch.join("file"), [1; 10_000]).unwrap();
-        let read = read(&[pod], |_| root.path().to_owned());
+        let read = summed(read(&[pod], |_| root.path().to_owned()));
         // The directory of the claim has nothing mounted: what it shows is the node's disk.
         let [one] = read["u"].as_slice() else { panic!("{read:?}") };
         assert_eq!((one.name.as_str(), one.is_ephemeral, one.inodes.used), ("scratch", true, 1));
@@ -130,7 +189,7 @@ mod tests {
         std::fs::create_dir_all(&at).unwrap();
         mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some("size=1m")).unwrap();
         std::fs::write(at.join("file"), [1; 8192]).unwrap();
-        let read = read(&[pod], |_| root.path().to_owned());
+        let read = summed(read(&[pod], |_| root.path().to_owned()));
         unmount_below(root.path()).unwrap();
         let [one] = read["u"].as_slice() else { panic!("{read:?}") };
         assert_eq!((one.claim.as_deref(), one.is_ephemeral, one.bytes.used), (Some("data"), false, 8192));

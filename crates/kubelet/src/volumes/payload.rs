@@ -14,7 +14,7 @@ use crate::certificates::credential::Pair;
 use crate::env::Objects;
 use crate::fields::{self, Facts};
 use crate::refs::Subject;
-use crate::spec::Model;
+use crate::spec::{Model, Role};
 
 /// Bytes that the files of a volume may have together. One key may be shown at any number of paths, and a volume of Secrets is in memory.
 const MOST: usize = 64 << 20;
@@ -209,12 +209,13 @@ impl Sources<'_> {
         }
     }
 
-    /// A token, or a key, is for nobody else: it belongs to the user, where all containers have the same, and is for him and the fsGroup.
+    /// A token, or a key, is for nobody else: it belongs to the user, where all containers have the same, and is for him and the fsGroup. Who
+    /// debugs the pod as another user changes nothing of that: ephemeral containers do not count, as upstream (`FsUserFrom`).
     fn private(&self, files: &mut Files, path: &str, text: &str, mode: i32) -> Result<(), String> {
         let pod = self.model.spec().security_context.clone().unwrap_or_default();
         let user =
             |member: &crate::spec::Member| member.spec.security_context.as_ref().and_then(|c| c.run_as_user).or(pod.run_as_user);
-        let mut users = self.model.members.iter().map(user);
+        let mut users = self.model.members.iter().filter(|member| member.role != Role::Ephemeral).map(user);
         let user = users.next().flatten().filter(|first| users.all(|user| user == Some(*first)));
         let shared = user.is_none() && pod.fs_group.is_none();
         let owner = user.and_then(|user| u32::try_from(user).ok());

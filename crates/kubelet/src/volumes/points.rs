@@ -23,10 +23,38 @@ pub struct Mount {
     pub source: String,
 }
 
+/// Types of file systems that are on disks of the node, or in its memory. Of others nobody knows who answers: a server, or a process of somebody's.
+const OF_NODE: [&str; 18] = [
+    "bcachefs",
+    "btrfs",
+    "erofs",
+    "exfat",
+    "ext2",
+    "ext3",
+    "ext4",
+    "f2fs",
+    "hugetlbfs",
+    "iso9660",
+    "jfs",
+    "overlay",
+    "ramfs",
+    "squashfs",
+    "tmpfs",
+    "vfat",
+    "xfs",
+    "zfs",
+];
+
 impl Mount {
-    /// Whether the file system is a server's, on which any call hangs while the server does not answer.
+    /// Whether the file system is a server's that the kubelet has mounted itself, on which any call hangs while the server does not answer.
     pub fn is_remote(&self) -> bool {
         matches!(self.fs_type.as_str(), "nfs" | "nfs4")
+    }
+
+    /// Whether calls on the file system may hang for as long as somebody likes: those of servers that drivers have mounted, and those of processes
+    /// (FUSE), too.
+    pub fn may_hang(&self) -> bool {
+        !OF_NODE.contains(&self.fs_type.as_str())
     }
 
     fn of_line(line: &str) -> Option<Self> {
@@ -68,9 +96,9 @@ impl Table {
         self.0.get(&in_table(path).ok()??)
     }
 
-    /// Whether there is something at `path`. The file system of a server is not asked.
+    /// Whether there is something at `path`. A file system that may hang is not asked.
     pub fn is_there(&self, path: &Path) -> bool {
-        self.at(path).is_some_and(Mount::is_remote) || path.exists()
+        self.at(path).is_some_and(Mount::may_hang) || path.exists()
     }
 }
 
@@ -168,13 +196,27 @@ pub fn unmount(point: &Path, gives_up: impl Fn() -> bool) -> Result<(), Errno> {
     }
 }
 
-/// Unmounts everything below `directory`, innermost first, so that removing it cannot reach into another file system.
+/// Unmounts everything below `directory`, innermost first, so that removing it cannot reach into another file system. The error is that of the
+/// first mount that stays; others are unmounted all the same.
 pub fn unmount_below(directory: &Path) -> io::Result<()> {
+    unmount_each_below(directory, |_| true)
+}
+
+/// The same, but for exports of servers, each of which may take as long as its server likes.
+pub fn unmount_own_below(directory: &Path) -> io::Result<()> {
+    unmount_each_below(directory, |mount| !mount.is_remote())
+}
+
+fn unmount_each_below(directory: &Path, is_chosen: impl Fn(&Mount) -> bool) -> io::Result<()> {
     let Some(directory) = in_table(directory)? else { return Ok(()) };
-    let mut points: Vec<PathBuf> =
-        mounts()?.into_iter().map(|mount| mount.point).filter(|point| point.starts_with(&directory)).collect();
+    let chosen = mounts()?.into_iter().filter(|mount| mount.point.starts_with(&directory) && is_chosen(mount));
+    let mut points: Vec<PathBuf> = chosen.map(|mount| mount.point).collect();
     points.sort_unstable();
-    Ok(points.iter().rev().try_for_each(|point| unmount(point, || false))?)
+    let mut all = Ok(());
+    for point in points.iter().rev() {
+        all = all.and(unmount(point, || false));
+    }
+    Ok(all?)
 }
 
 /// Removes mount points that are so many levels below `directory`, and the directories between. What was mounted there is not ours: nothing
@@ -272,7 +314,13 @@ mod tests {
         ["data", "data/plain"].iter().for_each(|name| fs::create_dir(place(name)).unwrap());
         std::os::unix::fs::symlink("data", place("link")).unwrap();
         let line = |name: &str, kind: &str| format!("61 30 0:38 / {} rw - {kind} s:/x rw", place(name).display());
-        let mounts = [("data/v", "nfs4"), ("data/under", "nfs4"), ("data/under", "tmpfs")];
+        let mounts = [
+            ("data/v", "nfs4"),
+            ("data/under", "nfs4"),
+            ("data/under", "tmpfs"),
+            ("data/fuse", "fuse.glusterfs"),
+            ("data/ceph", "ceph"),
+        ];
         let table = Table::of(mounts.iter().filter_map(|(name, kind)| Mount::of_line(&line(name, kind))).collect());
         let check = |name: &str, kind: Option<&str>, is_there: bool| {
             assert_eq!(table.at(&place(name)).map(|mount| mount.fs_type.as_str()), kind, "{name}");
@@ -281,6 +329,8 @@ mod tests {
         check("data/v", Some("nfs4"), true);
         check("link/v", Some("nfs4"), true);
         check("data/under", Some("tmpfs"), false);
+        check("data/fuse", Some("fuse.glusterfs"), true);
+        check("data/ceph", Some("ceph"), true);
         check("data/plain", None, true);
         check("data/none", None, false);
         check("none/v", None, false);

@@ -197,7 +197,7 @@ pub async fn all_answer(places: Vec<PathBuf>) -> Result<(), String> {
 /// Unmounts the file systems of servers below a directory, but for those below `other`: whether the servers answer or not. Idempotent.
 ///
 /// # Errors
-/// One of them stays.
+/// One of them stays; that of the first one. All others are unmounted.
 pub async fn tear_down(directory: &Path, other: &Path) -> Result<(), String> {
     let (directory, other) = (directory.to_owned(), other.to_owned());
     let look = move || {
@@ -206,15 +206,16 @@ pub async fn tear_down(directory: &Path, other: &Path) -> Result<(), String> {
         Ok(found.filter(|mount| !mount.point.starts_with(&other)).collect())
     };
     let mounts: Vec<Mount> = blocking(look).await?;
-    let mut known = BTreeMap::new();
+    let (mut known, mut all) = (BTreeMap::new(), Ok(()));
     for mount in mounts {
         if !known.contains_key(&mount.device) {
             // What was written and has not reached a server yet is given up only for one that is known to be dead.
             known.insert(mount.device.clone(), answers(&mount).await.unwrap_or(true));
         }
-        unmount(mount.clone(), known[&mount.device]).await.map_err(|why| format!("{}: {why}", mount.point.display()))?;
+        let unmounted = unmount(mount.clone(), known[&mount.device]).await;
+        all = all.and(unmounted.map_err(|why| format!("{}: {why}", mount.point.display())));
     }
-    Ok(())
+    all
 }
 
 /// Unmounts what is mounted at a place, as often as something is. What waits for a server that does not answer is given up, unless the file
@@ -240,7 +241,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
-/// Bytes and inodes of a server's file system: nothing where it does not say so at once. Blocks no longer than that.
+/// Bytes and inodes of a file system that may hang: nothing where it does not say so at once. Blocks no longer than that.
 pub fn room(mount: &Mount) -> Option<(Supply, Supply)> {
     let point = mount.point.clone();
     MEASURED.call_within(STATISTICS, &mount.device, move || machine::disk(&point)).flatten()
@@ -249,7 +250,7 @@ pub fn room(mount: &Mount) -> Option<(Supply, Supply)> {
 /// Bytes and inodes of what is mounted at a place. Blocks for as long as a file system of this node does.
 pub fn room_of_mount(mounts: &Table, path: &Path) -> Option<(Supply, Supply)> {
     match mounts.at(path)? {
-        mount if mount.is_remote() => room(mount),
+        mount if mount.may_hang() => room(mount),
         _ => machine::disk(path),
     }
 }

@@ -1,7 +1,7 @@
 //! Binding of pods.
 
 use apimachinery::field::{Error, Errors, Path};
-use apimachinery::{Status, meta, time};
+use apimachinery::{GroupResource, Status, meta, time};
 use serde_json::{Value, json};
 use store::Expect;
 
@@ -13,13 +13,19 @@ use crate::{Operation, Registry};
 impl Registry {
     /// Binds a pod to a node, once.
     pub(super) async fn bind(&self, target: Target<'_>, binding: &Value) -> Result<Value, Status> {
-        let node = validate_binding(binding)?;
-        let binding = self.mutate(target, Operation::Create, Some(binding.clone()), None).await?;
-        let (binding, holds) = self.admit(target, Operation::Create, binding, None).await?;
+        // A webhook may send the pod elsewhere.
+        let binding = self.mutate(target, Operation::Create, Some(binding.clone()), None).await?.unwrap_or_default();
+        if meta::name(&binding) != target.name {
+            return Err(Status::bad_request("name in URL does not match name in Binding object"));
+        }
+        let node = validate_binding(&binding)?;
+        let (binding, holds) = self.admit(target, Operation::Create, Some(binding), None).await?;
         let binding = binding.unwrap_or_default();
         for _ in 0..CONFLICT_ATTEMPTS {
             let current = target.res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
-            let pod = bound(target, current.value(), &binding, &node)?;
+            let pod = current.value();
+            check_preconditions(target, &binding, &pod)?;
+            let pod = bound(target, pod, &binding, &node)?;
             match self.put(target, &pod, None, Expect::At(current.revision), &holds).await {
                 Err(Unwritten::Store(store::Error::Conflict(_))) => {}
                 Err(error) => return Err(error.into()),
@@ -46,9 +52,22 @@ fn validate_binding(binding: &Value) -> Result<String, Status> {
     if errors.is_empty() { Ok(node.to_owned()) } else { Err(Status::invalid("", "Binding", meta::name(binding), &errors)) }
 }
 
+/// A binding that names a UID or a version is meant for that pod alone.
+fn check_preconditions(target: Target<'_>, binding: &Value, pod: &Value) -> Result<(), Status> {
+    let about = &target.res.group_resource;
+    let (uid, version) = (meta::uid(binding), meta::resource_version(binding));
+    if !uid.is_empty() && uid != meta::uid(pod) {
+        return Err(Status::uid_precondition(about, target.name, uid, meta::uid(pod)));
+    }
+    if !version.is_empty() && version != meta::resource_version(pod) {
+        return Err(Status::resource_version_precondition(about, target.name, version, meta::resource_version(pod)));
+    }
+    Ok(())
+}
+
 /// The pod with its node, the annotations of the binding, labels of it that the pod has not, and the condition that it is scheduled.
 fn bound(target: Target<'_>, mut pod: Value, binding: &Value, node: &str) -> Result<Value, Status> {
-    let refuse = |why: String| Err(Status::conflict(&target.res.group_resource, target.name, why));
+    let refuse = |why: String| Err(Status::conflict(&GroupResource::new("", "pods/binding"), target.name, why));
     if meta::is_deleting(&pod) {
         return refuse(format!("pod {} is being deleted, cannot be assigned to a host", target.name));
     }
@@ -58,10 +77,6 @@ fn bound(target: Target<'_>, mut pod: Value, binding: &Value, node: &str) -> Res
     }
     if pod.pointer("/spec/schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty()) {
         return refuse(format!("pod {} has non-empty .spec.schedulingGates", target.name));
-    }
-    let uid = meta::uid(binding);
-    if !uid.is_empty() && uid != meta::uid(&pod) {
-        return Err(Status::uid_precondition(&target.res.group_resource, target.name, uid, meta::uid(&pod)));
     }
     place(&mut pod, node);
     for (key, value) in meta::annotations(binding).into_iter().flatten() {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use apimachinery::apply::Seen;
 use apimachinery::field::{Error, Errors, Path};
-use apimachinery::{Status, apply, meta, time};
+use apimachinery::{GroupResource, Status, apply, meta, time};
 use kinds::ScalePaths;
 use serde_json::{Value, json};
 
-use crate::pipeline::check_name;
+use crate::pipeline::{check_name, check_namespace};
 use crate::scale::{check_said, offer, read, set};
 use crate::target::Target;
-use crate::verbs::{CONFLICT_ATTEMPTS, Live, by, check_type, patched};
+use crate::verbs::{CONFLICT_ATTEMPTS, Live, by, check_identity, check_shape, check_type, patched};
 use crate::{Entry, Patch, Registry, Written};
 
 /// How many pods a Scale asks for.
@@ -26,6 +26,20 @@ fn wanted(target: Target<'_>, scale: &Value) -> Result<i64, Status> {
     Err(Status::invalid("autoscaling", "Scale", target.name, &errors))
 }
 
+/// What a Scale says of the object that it is for, which is a condition: it is this one (upstream's `scaleUpdatedObjectInfo`), and of this version.
+fn condition(target: Target<'_>, scale: &Value, old: &Value, object: &mut Value) -> Result<(), Status> {
+    let (uid, version) = (meta::uid(scale), meta::resource_version(scale));
+    if !uid.is_empty() && uid != meta::uid(old) {
+        let def = &target.res.def;
+        let about = GroupResource::new(&*def.group, format!("{}/{}", def.plural, target.sub));
+        return Err(Status::uid_precondition(&about, target.name, uid, meta::uid(old)));
+    }
+    if !version.is_empty() {
+        meta::set_resource_version(object, version);
+    }
+    Ok(())
+}
+
 impl Registry {
     pub(crate) async fn update_scale(&self, target: Target<'_>, paths: &ScalePaths, scale: &Value) -> Result<Written, Status> {
         self.change_scale(target, paths, |_| Ok(scale.clone())).await
@@ -36,7 +50,8 @@ impl Registry {
             return self.apply_scale(target, paths, config).await;
         }
         self.change_scale(target, paths, |current| {
-            let scale = patched(target, &current, patch)?;
+            let mut scale = patched(target, &current, patch)?;
+            check_namespace(&mut scale, target.namespace)?;
             check_name(meta::name(&scale), target.name)?;
             Ok(scale)
         })
@@ -47,8 +62,12 @@ impl Registry {
     /// sub-resource (upstream: `managedfields.ScaleHandler`).
     async fn apply_scale(&self, target: Target<'_>, paths: &ScalePaths, config: &Value) -> Result<Written, Status> {
         let Target { cx, res, sub, .. } = target;
+        check_shape(config)?;
         check_type(target, config)?;
+        // What is said of an object that is not there does not count.
+        res.storage.cache.get(&target.path()).ok_or_else(|| target.not_found())?;
         let mut scale = config.clone();
+        check_identity(&mut scale, target.namespace, Some(target.name))?;
         let says = scale.pointer("/spec/replicas").is_some();
         res.decode(cx, sub, &mut scale)?;
         let replicas = wanted(target, &scale)?;
@@ -63,8 +82,9 @@ impl Registry {
             let applied = |seen: Seen<'_>| apply::apply(seen, Some(&old), &config, &by, cx.force);
             let mut object = self.siblings(res).resolve(applied).await??;
             res.decode(cx, "", &mut object)?;
+            condition(target, &scale, &old, &mut object)?;
             match self.replace(target, Live { entry: &current, object: old, rest: None }, object, false).await {
-                Err(status) if status == target.modified() => {}
+                Err(status) if status == target.modified() && meta::resource_version(&scale).is_empty() => {}
                 Err(status) => return Err(status),
                 Ok(entry) => {
                     let object = Some(read(&entry.value(), paths)?);
@@ -110,10 +130,8 @@ impl Registry {
         paths: &ScalePaths,
     ) -> Result<Arc<Entry>, Status> {
         let replicas = wanted(target, scale)?;
-        let (mut object, version) = (old.clone(), meta::resource_version(scale));
-        if !version.is_empty() {
-            meta::set_resource_version(&mut object, version);
-        }
+        let mut object = old.clone();
+        condition(target, scale, &old, &mut object)?;
         set(&mut object, &paths.replicas, replicas.into());
         self.replace(target, Live { entry: current, object: old, rest: None }, object, true).await
     }

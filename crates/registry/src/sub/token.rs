@@ -2,7 +2,7 @@
 
 use apimachinery::field::{Error, Errors, Path};
 use apimachinery::gvk::GroupResource;
-use apimachinery::{Status, meta, names};
+use apimachinery::{GroupVersionKind, Status, meta, names};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -46,33 +46,29 @@ pub struct TokenSubject {
 }
 
 impl Registry {
-    pub(super) async fn issue_token(&self, target: Target<'_>, request: Value) -> Result<Value, Status> {
+    pub(super) async fn issue_token(&self, target: Target<'_>, mut request: Value) -> Result<Value, Status> {
         let tokens = self.options.tokens.as_ref().ok_or_else(|| Status::internal("no key to sign tokens with"))?;
+        default_seconds(&mut request);
+        let mut request = self.mutate(target, Operation::Create, Some(request), None).await?.unwrap_or_default();
         let account = self.stored(target.res, target.namespace, target.name)?;
         is_about(target, &account, &request)?;
-        let request = self.mutate(target, Operation::Create, Some(request), None).await?;
-        let (request, _holds) = self.admit(target, Operation::Create, request, None).await?;
-        let mut request = request.unwrap_or_default();
-        if request.pointer("/spec/audiences").and_then(Value::as_array).is_none_or(Vec::is_empty) {
-            request["spec"]["audiences"] = tokens.signer.audiences().into();
-        }
+        let now = Timestamp::now();
+        // Validating admission sees for whom the token will be, and for how long, also where the request leaves that open.
+        complete(&mut request, target, &account, tokens.signer.audiences(), now);
         let mut subject = subject(target, &account, &request)?;
+        let (request, _holds) = self.admit(target, Operation::Create, Some(request), None).await?;
+        let mut request = request.unwrap_or_default();
         self.bind_subject(&mut subject, &request)?;
         let asked = tokens.shortened(subject.seconds, &target.cx.warnings);
         subject.seconds = asked;
         tokens.extend(&mut subject);
         // The end that was asked for is told, so that whoever mounts the token renews it in time.
-        let now = Timestamp::now();
         let expires = now.as_second().saturating_add(asked);
         let expires = Timestamp::from_second(expires).map_err(Status::internal)?;
         let token = tokens.signer.sign(&subject)?;
         request["spec"]["expirationSeconds"] = asked.into();
         request["status"] = json!({"token": token, "expirationTimestamp": apimachinery::time::format(expires)});
         target.cx.annotations.add(ISSUED_ID, format!("JTI={}", subject.id));
-        meta::set_name(&mut request, target.name);
-        meta::set_namespace(&mut request, target.namespace);
-        request["metadata"]["uid"] = meta::uid(&account).into();
-        request["metadata"]["creationTimestamp"] = apimachinery::time::format(now).into();
         Ok(request)
     }
 
@@ -83,13 +79,15 @@ impl Registry {
         };
         let text = |key: &str| reference[key].as_str().unwrap_or_default().to_owned();
         let (kind, name, uid) = (text("kind"), text("name"), text("uid"));
-        let (plural, namespace) = match kind.as_str() {
-            "Pod" => ("pods", subject.namespace.as_str()),
-            "Secret" => ("secrets", subject.namespace.as_str()),
-            "Node" => ("nodes", ""),
+        // The version is not looked at, as upstream.
+        let bound = GroupVersionKind::from_api_version(&text("apiVersion"), &kind);
+        let (plural, namespace) = match (bound.group.as_str(), kind.as_str()) {
+            ("", "Pod") => ("pods", subject.namespace.as_str()),
+            ("", "Secret") => ("secrets", subject.namespace.as_str()),
+            ("", "Node") => ("nodes", ""),
             _ => {
                 return Err(Status::bad_request(format!(
-                    "cannot bind token for serviceaccount \"{}\" to object type {kind}",
+                    "cannot bind token for serviceaccount \"{}\" to object type {bound}",
                     subject.service_account
                 )));
             }
@@ -119,6 +117,25 @@ impl Registry {
         subject.bound_to = Some((kind, name, meta::uid(&object).to_owned()));
         Ok(())
     }
+}
+
+fn default_seconds(request: &mut Value) {
+    if request.pointer("/spec/expirationSeconds").is_none_or(Value::is_null) {
+        request["spec"]["expirationSeconds"] = DEFAULT_SECONDS.into();
+    }
+}
+
+/// Fills in what the request does not say, and takes out what it must not say.
+fn complete(request: &mut Value, target: Target<'_>, account: &Value, audiences: &[String], now: Timestamp) {
+    default_seconds(request);
+    if request.pointer("/spec/audiences").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        request["spec"]["audiences"] = audiences.into();
+    }
+    request["status"] = json!({"token": "", "expirationTimestamp": null});
+    meta::set_name(request, target.name);
+    meta::set_namespace(request, target.namespace);
+    request["metadata"]["uid"] = meta::uid(account).into();
+    request["metadata"]["creationTimestamp"] = apimachinery::time::format(now).into();
 }
 
 /// Refuses a request whose metadata names another account than the one that it was sent to, or one before it that had the same name (upstream:
@@ -154,7 +171,8 @@ impl Tokens {
         }
     }
 
-    /// Gives the token of a pod that admission mounts a year, for the API server alone (upstream: `--service-account-extend-token-expiration`).
+    /// Gives the token of a pod that admission mounts a year, for the API server alone (upstream: `--service-account-extend-token-expiration`),
+    /// whatever the longest time is that may be asked for.
     fn extend(&self, subject: &mut TokenSubject) {
         let of_pod = subject.bound_to.as_ref().is_some_and(|(kind, ..)| kind == "Pod");
         let own = self.signer.audiences();
@@ -164,7 +182,7 @@ impl Tokens {
             && subject.audiences.iter().all(|audience| own.contains(audience))
         {
             subject.warn_after = Some(subject.seconds);
-            subject.seconds = EXTENDED_SECONDS.min(self.longest.unwrap_or(i64::MAX));
+            subject.seconds = EXTENDED_SECONDS;
         }
     }
 }
@@ -180,7 +198,7 @@ fn subject(target: Target<'_>, account: &Value, request: &Value) -> Result<Token
         errors.push(Error::invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds"));
     }
     if !errors.is_empty() {
-        return Err(Status::invalid("authentication.k8s.io", "TokenRequest", meta::name(request), &errors));
+        return Err(Status::invalid("authentication.k8s.io", "TokenRequest", "", &errors));
     }
     let audiences = request.pointer("/spec/audiences").and_then(Value::as_array).into_iter().flatten();
     Ok(TokenSubject {
@@ -244,7 +262,7 @@ mod tests {
             tokens(longest, extends).extend(&mut subject);
             subject.seconds
         };
-        assert_eq!([with(None, false), with(Some(7200), true), with(Some(1 << 31), true)], [3607, 7200, 31_536_000]);
+        assert_eq!([with(None, false), with(Some(7200), true), with(Some(1 << 31), true)], [3607, 31_536_000, 31_536_000]);
         let check = |kind: &str, seconds: i64, audiences: &[&str], expected: (i64, Option<i64>)| {
             let bound_to = (!kind.is_empty()).then(|| (kind.to_owned(), "n".to_owned(), "u".to_owned()));
             let audiences = audiences.iter().map(|audience| (*audience).to_owned()).collect();

@@ -95,7 +95,7 @@ impl Registry {
                 Ok(Written { entry, created: false, object: None })
             }
             None if sub.is_empty() => {
-                target.may_create()?;
+                target.may_create().await?;
                 if !meta::uid(&config).is_empty() {
                     return Err(Status::uid_precondition(&res.group_resource, name, meta::uid(&config), ""));
                 }
@@ -136,7 +136,7 @@ fn speaks_of_managed_fields(patch: &Patch) -> bool {
 }
 
 /// What is applied is an object with an object's metadata; all else is found out when it is decoded.
-fn check_shape(config: &Value) -> Result<(), Status> {
+pub(crate) fn check_shape(config: &Value) -> Result<(), Status> {
     let good = |value: &Value| value.is_object() || value.is_null();
     if !config.is_object() {
         return Err(Status::bad_request("error decoding patch: the body must be an object in YAML or JSON"));

@@ -40,12 +40,12 @@ impl Registry {
         mut object: Value,
     ) -> Result<Written, Status> {
         check_name(meta::name(&object), name)?;
+        check_namespace(&mut object, namespace)?;
         if let Some(Behaviour::Scale) = res.behaviour(sub) {
             return self
                 .update_scale(Target { cx, res, sub, namespace, name, how: How::Plain, apart: false }, &res.def.scale, &object)
                 .await;
         }
-        check_namespace(&mut object, namespace)?;
         let target = Target { cx, res, sub, namespace, name, how: How::Plain, apart: false };
         if meta::resource_version(&object) == "0" {
             meta::remove(&mut object, "resourceVersion");
@@ -74,7 +74,7 @@ impl Registry {
         if !target.res.def.create_on_update || !target.sub.is_empty() || !version.is_empty() {
             return Err(target.not_found());
         }
-        target.may_create()?;
+        target.may_create().await?;
         let entry = self.create(target.cx, target.res, target.namespace, Some(target.name), object).await?;
         Ok(Written { entry, created: true, object: None })
     }
@@ -189,10 +189,11 @@ fn take_fixed(old: &mut Value) -> Map<String, Value> {
     fixed
 }
 
+/// Upstream tells of the resource, and of the version as Go writes an unsigned number: clients and their users know the words.
 fn unversioned(target: Target<'_>) -> Status {
     let path = Path::new("metadata").child("resourceVersion");
-    let errors = Errors::from(vec![Error::invalid(&path, 0, "must be specified for an update")]);
-    Status::invalid(&target.res.def.group, &target.res.def.kind, target.name, &errors)
+    let error = Error { value: None, ..Error::invalid(&path, Value::Null, "0x0: must be specified for an update") };
+    Status::invalid(&target.res.def.group, &target.res.def.plural, target.name, &Errors::from(vec![error]))
 }
 
 /// The body's version and uid, where given, are those of the stored object.

@@ -21,10 +21,11 @@ use crate::container::helper::HelperRequest;
 use crate::container::mapped::{self, Mapped};
 use crate::container::seccomp::profile;
 use crate::container::spec::Input;
+use crate::container::working_dir::{self, Volume};
 use crate::container::{anonymous, rootfs, user};
 use crate::images::blocking;
 use crate::images::store::{Record, Store};
-use crate::images::tree::{Tree, normalize};
+use crate::images::tree::Tree;
 use crate::shim::client;
 use crate::shim::protocol::{RECORD, Request, StartRequest, TaskState};
 
@@ -176,13 +177,14 @@ impl Inner {
             resolve: &resolve,
         };
         let spec = input.spec()?;
-        let cwd = normalize(Path::new(&input.working_dir()))
-            .ok_or_else(|| Error::Create(format!("working directory {:?} must not contain ..", input.working_dir())))?;
-        let cwd = tree.resolve(&cwd, &|_| false).map_err(failed("working directory"))?;
-        let cwd = tree.directory(cwd.strip_prefix("/").unwrap_or(&cwd)).map_err(failed("working directory"))?;
-        if let Some(mapped) = &mapped {
-            mapped.adopt(cwd).map_err(failed("working directory"))?;
-        }
+        let working_dir = input.working_dir();
+        let of_pod = config.mounts.iter().zip(&record.config.mounts).filter(|(mount, _)| mount.image.is_none());
+        let of_pod = of_pod.map(|(shown, mount)| Volume { shown: &shown.host_path, files: &mount.host_path, is_users: false });
+        let of_image =
+            anonymous.iter().map(|mount| &*mount.host_path).map(|path| Volume { shown: path, files: path, is_users: true });
+        let volumes: Vec<_> = of_pod.chain(of_image).collect();
+        working_dir::make(&mut tree, Path::new(&working_dir), &spec, &volumes, mapped.as_ref())
+            .map_err(failed("working directory"))?;
         write_json(&dir.join("config.json"), &spec).map_err(failed("configuration"))?;
         let record = ContainerRecord { user: Some(user.clone()), ..record.clone() };
         write_json(&dir.join(RECORD), &record).map_err(failed("container record"))?;

@@ -18,12 +18,12 @@ pub(super) fn to_stop(wanted: Option<&str>, image: &str) -> i32 {
 }
 
 /// The name of the same signal, as the API has it (KEP-4960: "Users will be able to see a container's stop signal in its status even if they're
-/// not using a custom stop signal from the spec").
-pub(super) fn shown(wanted: Option<&str>, image: &str) -> String {
+/// not using a custom stop signal from the spec"); none for one that it has no name for.
+pub(super) fn shown(wanted: Option<&str>, image: &str) -> Option<String> {
     let name = wanted.filter(|name| !name.is_empty()).unwrap_or(image);
     // A synonym is shown as it was given.
     let synonym = SYNONYMS.iter().find(|(synonym, _)| name.strip_prefix("SIG") == Some(*synonym));
-    synonym.map_or_else(|| self::name(number(name).unwrap_or(libc::SIGTERM)), |_| name.to_owned())
+    synonym.map_or_else(|| self::name(number(name).unwrap_or(libc::SIGTERM)), |_| Some(name.to_owned()))
 }
 
 /// The number of a signal by its name, such as `SIGTERM`, `quit` or `SIGRTMIN+3`.
@@ -48,15 +48,16 @@ pub(crate) fn number(name: &str) -> Option<i32> {
     format!("SIG{plain}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
 }
 
-/// The name of a number from 1 to 64.
-fn name(number: i32) -> String {
+/// The name of a number from 1 to 64; the two that C libraries keep for themselves have none.
+fn name(number: i32) -> Option<String> {
     let (first, last) = REAL_TIME;
     match nix::sys::signal::Signal::try_from(number) {
-        Ok(signal) => signal.as_str().to_owned(),
-        Err(_) if number <= first => "SIGRTMIN".to_owned(),
-        Err(_) if number >= last => "SIGRTMAX".to_owned(),
-        Err(_) if number - first <= 15 => format!("SIGRTMIN+{}", number - first),
-        Err(_) => format!("SIGRTMAX-{}", last - number),
+        Ok(signal) => Some(signal.as_str().to_owned()),
+        Err(_) if number < first => None,
+        Err(_) if number == first => Some("SIGRTMIN".to_owned()),
+        Err(_) if number >= last => Some("SIGRTMAX".to_owned()),
+        Err(_) if number - first <= 15 => Some(format!("SIGRTMIN+{}", number - first)),
+        Err(_) => Some(format!("SIGRTMAX-{}", last - number)),
     }
 }
 
@@ -76,15 +77,17 @@ mod tests {
             assert!(number(name).is_some(), "{name}");
         }
         for number in 1..=64 {
-            let back = super::number(&name(number));
-            assert_eq!(back, Some(if matches!(number, 32 | 33) { 34 } else { number }), "{}", name(number));
+            let name = name(number);
+            let expected = (!matches!(number, 32 | 33)).then_some(number);
+            assert_eq!(name.as_deref().and_then(super::number), expected, "{name:?}");
         }
     }
 
     #[test]
     fn the_pods_signal_comes_before_the_images() {
         let check = |wanted: Option<&str>, image: &str, expected: i32, name: &str| {
-            assert_eq!((to_stop(wanted, image), shown(wanted, image).as_str()), (expected, name), "{wanted:?} {image:?}");
+            let shown = shown(wanted, image).unwrap_or_default();
+            assert_eq!((to_stop(wanted, image), shown.as_str()), (expected, name), "{wanted:?} {image:?}");
         };
         check(None, "SIGQUIT", 3, "SIGQUIT");
         check(Some("SIGINT"), "SIGQUIT", 2, "SIGINT");
@@ -93,6 +96,8 @@ mod tests {
         check(Some("SIGCLD"), "", 17, "SIGCLD");
         check(Some("SIGRTMAX-14"), "", 50, "SIGRTMAX-14");
         check(None, "37", 37, "SIGRTMIN+3");
+        check(None, "34", 34, "SIGRTMIN");
+        check(None, "32", 32, "");
         // Whoever makes an image says what he likes; its containers end all the same.
         check(None, "SIGFOO", 15, "SIGTERM");
         check(None, "0", 15, "SIGTERM");

@@ -182,7 +182,7 @@ impl ContainerEntry {
             annotations: self.annotations.lock().clone(),
             pid: state.pid.filter(|_| phase == ContainerState::Running),
             user: self.user.get().cloned(),
-            stop_signal: Some(signals::shown(record.config.stop_signal.as_deref(), &record.image.stop_signal)),
+            stop_signal: signals::shown(record.config.stop_signal.as_deref(), &record.image.stop_signal),
         }
     }
 }

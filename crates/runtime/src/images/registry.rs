@@ -96,42 +96,45 @@ impl Registries {
     /// The places to ask for `reference`, in order: mirrors first, each with every credential.
     pub(crate) fn endpoints(&self, reference: &Reference, credentials: &[Credentials]) -> Result<Vec<Endpoint>> {
         let mut endpoints = Vec::new();
+        let registry = self.configs.get(reference.registry()).cloned().unwrap_or_default();
+        // A mirror is somebody else, perhaps in the clear: it is shown no name and password but its own, as containerd has it.
+        let of_mirrors = Host { auth: None, ..registry.clone() };
         let mirrors = [reference.registry(), "*"].into_iter().filter_map(|name| self.mirrors.get(name));
         for address in mirrors.flat_map(|mirror| &mirror.endpoints) {
             let (plain, host) = split_scheme(address);
             let mut mirrored = reference.clone();
             mirrored.set_mirror_registry(host.to_owned());
-            self.add(&mut endpoints, &mirrored, host, plain, &[])?;
+            let settings = self.configs.get(host).unwrap_or(&of_mirrors);
+            add(&mut endpoints, &mirrored, (host, plain), settings, &[])?;
         }
         let host = reference.resolve_registry().to_owned();
-        self.add(&mut endpoints, reference, &host, None, credentials)?;
+        add(&mut endpoints, reference, (&host, None), self.configs.get(&host).unwrap_or(&registry), credentials)?;
         Ok(endpoints)
     }
+}
 
-    fn add(
-        &self,
-        endpoints: &mut Vec<Endpoint>,
-        reference: &Reference,
-        host: &str,
-        plain: Option<bool>,
-        credentials: &[Credentials],
-    ) -> Result<()> {
-        let settings = self.configs.get(host).or_else(|| self.configs.get(reference.registry())).cloned().unwrap_or_default();
-        let plain = plain.unwrap_or(settings.http || is_loopback(host));
-        let configured =
-            settings.auth.iter().map(|auth| Credentials { username: auth.username.clone(), password: auth.password.clone() });
-        let mut shown: Vec<Option<Credentials>> = credentials.iter().cloned().chain(configured).map(Some).collect();
-        if shown.is_empty() {
-            shown.push(None);
-        }
-        for credentials in shown {
-            let reach = Reach::of(host);
-            let http = client(host, &settings.tls, &reach)?;
-            let scheme = if plain { "http" } else { "https" };
-            endpoints.push(Endpoint::new((http, reach), scheme, reference.clone(), credentials));
-        }
-        Ok(())
+/// Adds a host, with every credential, and with the scheme where that is said.
+fn add(
+    endpoints: &mut Vec<Endpoint>,
+    reference: &Reference,
+    (host, plain): (&str, Option<bool>),
+    settings: &Host,
+    credentials: &[Credentials],
+) -> Result<()> {
+    let plain = plain.unwrap_or(settings.http || is_loopback(host));
+    let configured =
+        settings.auth.iter().map(|auth| Credentials { username: auth.username.clone(), password: auth.password.clone() });
+    let mut shown: Vec<Option<Credentials>> = credentials.iter().cloned().chain(configured).map(Some).collect();
+    if shown.is_empty() {
+        shown.push(None);
     }
+    for credentials in shown {
+        let reach = Reach::of(host);
+        let http = client(host, &settings.tls, &reach)?;
+        let scheme = if plain { "http" } else { "https" };
+        endpoints.push(Endpoint::new((http, reach), scheme, reference.clone(), credentials));
+    }
+    Ok(())
 }
 
 fn client(host: &str, tls: &HostTls, reach: &Arc<Reach>) -> Result<reqwest::Client> {
@@ -146,9 +149,11 @@ fn client(host: &str, tls: &HostTls, reach: &Arc<Reach>) -> Result<reqwest::Clie
         let failed = |error: &dyn std::fmt::Display| {
             Error::ImagePull(format!("reading ca_file {} of registry {host}: {error}", file.display()))
         };
-        let data = std::fs::read(file).map_err(|error| failed(&error))?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&data).map_err(|error| failed(&error))?;
-        builder = builder.tls_certs_merge(certificates);
+        let data = std::fs::read_to_string(file).map_err(|error| failed(&error))?;
+        if !tls.insecure_skip_verify {
+            let trusting = base::tls::Trusting::beside_system(&data).and_then(base::tls::Trusting::client);
+            builder = builder.tls_backend_preconfigured(trusting.map_err(|error| failed(&error))?);
+        }
     }
     builder.build().map_err(|error| Error::ImagePull(format!("client for registry {host}: {error}")))
 }
@@ -199,5 +204,52 @@ mod tests {
         }
         assert_eq!(split_scheme("http://a:1/"), (Some(true), "a:1"));
         assert_eq!(split_scheme("a:1"), (None, "a:1"));
+    }
+
+    /// The client takes what trusts a file in addition, and says what is wrong with the file.
+    #[test]
+    fn a_file_of_authorities_makes_a_client() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let directory = tempfile::tempdir().unwrap();
+        let of = |text: &str| {
+            let file = directory.path().join("ca.pem");
+            std::fs::write(&file, text).unwrap();
+            client("r.example", &HostTls { ca_file: Some(file), ..HostTls::default() }, &Reach::of("r.example")).map(|_| ())
+        };
+        let own = rcgen::generate_simple_self_signed(["r.example".to_owned()]).unwrap();
+        of(&own.cert.pem()).unwrap();
+        let error = of("none").unwrap_err().to_string();
+        assert!(error.contains("ca.pem of registry r.example"), "{error}");
+    }
+
+    /// A password of a registry is shown to the registry, and to no mirror, which may be anybody, and in the clear.
+    #[test]
+    fn mirrors_are_shown_their_own_credentials() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let of =
+            |name: &str| Host { auth: Some(HostAuth { username: name.to_owned(), password: "p".to_owned() }), ..Host::default() };
+        let endpoints = ["http://10.0.0.5:5000", "https://own.example"].map(str::to_owned).to_vec();
+        let registries = Registries {
+            mirrors: [
+                ("registry.example".to_owned(), Mirror { endpoints: endpoints.clone() }),
+                ("*".to_owned(), Mirror { endpoints }),
+            ]
+            .into(),
+            configs: [("registry.example".to_owned(), of("puller")), ("own.example".to_owned(), of("other"))].into(),
+        };
+        let check = |reference: &str, expected: &[(&str, &str)]| {
+            let asked = registries.endpoints(&parse(reference).unwrap(), &[]).unwrap();
+            let asked: Vec<_> = asked
+                .iter()
+                .map(|endpoint| {
+                    let name = endpoint.credentials.as_ref().map_or("", |credentials| credentials.username.as_str());
+                    (endpoint.reference.resolve_registry(), name)
+                })
+                .collect();
+            assert_eq!(asked, expected, "{reference}");
+        };
+        let mirrors = [("10.0.0.5:5000", ""), ("own.example", "other")];
+        check("registry.example/a:1", &[mirrors[0], mirrors[1], mirrors[0], mirrors[1], ("registry.example", "puller")]);
+        check("other.example/a:1", &[mirrors[0], mirrors[1], ("other.example", "")]);
     }
 }

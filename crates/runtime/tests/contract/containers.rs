@@ -82,6 +82,25 @@ async fn the_pod_is_seen_from_inside() {
     assert!(text.contains("Read-only file system"), "{text}");
 }
 
+/// A working directory in a volume, of which the image has none: its own is hidden by the volume.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_working_directory_is_made_in_its_volume() {
+    let Some(node) = Node::start().await else { return };
+    let sandbox = node.sandbox("volume").await;
+    let volume = node.dir.path().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    let mounts = vec![runtime::api::Mount { host_path: volume.clone(), container_path: "/data".into(), ..Default::default() }];
+    for (number, (working_dir, expected)) in
+        [("/data/app", "/data/app"), ("/data/app/../other", "/data/other"), ("/../../tmp/up", "/tmp/up")].into_iter().enumerate()
+    {
+        let mut config = node.config(&format!("c{number}"), "pwd -P; touch made");
+        (config.working_dir, config.mounts) = (working_dir.into(), mounts.clone());
+        let (code, text) = node.output(&sandbox, config).await;
+        assert_eq!((code, text.trim()), (0, expected), "{working_dir}");
+    }
+    assert!(volume.join("app/made").exists() && volume.join("other/made").exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn namespaces_can_be_shared() {
     let Some(node) = Node::start().await else { return };

@@ -92,6 +92,25 @@ async fn root_of_a_user_namespace_is_nobody_outside() {
     }
 }
 
+/// What is made for a container's working directory is its root's: a volume may be mounted beside it, for which its root makes the place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_working_directory_is_for_its_users() {
+    let Some(node) = node().await else { return };
+    let sandbox = sandbox(&node, "working", NamespaceMode::Container).await;
+    let volume = node.dir.path().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    for working_dir in ["/place/own/in", "/place/volume/in"] {
+        let name = if working_dir.contains("own") { "own" } else { "volume" };
+        let script = format!("stat -c %u /place {working_dir}/.. . ; touch made && echo made; sleep 1000");
+        let mut config = node.config(name, &script);
+        config.working_dir = working_dir.to_owned();
+        config.mounts = vec![Mount { host_path: volume.clone(), container_path: "/place/volume".into(), ..Mount::default() }];
+        let id = node.start_with(&sandbox, config).await;
+        assert_eq!(logged(&node, &id, "made").await, "0\n0\n0\nmade\n", "{working_dir}");
+    }
+    assert_eq!(std::fs::metadata(volume.join("in/made")).unwrap().uid(), 0, "as on a node without user namespaces");
+}
+
 /// Containers of one pod share its users: one that is added to debug another sees its processes and may trace them, and another user of the pod
 /// is another user of the node. The next engine goes on with them.
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,5 @@
 //! Conditions that allocated devices have to meet before their pod is bound (KEP-5007). Pure.
 
-use client::Key;
 use k8s_openapi::api::resource::v1::{AllocatedDeviceStatus, DeviceRequestAllocationResult, ResourceClaim};
 
 fn waiting(claim: &ResourceClaim) -> impl Iterator<Item = &DeviceRequestAllocationResult> {
@@ -15,7 +14,7 @@ pub(crate) fn has_conditions(claim: &ResourceClaim) -> bool {
     waiting(claim).next().is_some()
 }
 
-/// Whether all devices meet their conditions, or what has failed.
+/// Whether all devices meet their conditions, or what has failed, in upstream's words.
 pub(crate) fn is_ready(claim: &ResourceClaim) -> Result<bool, String> {
     let mut ready = true;
     for one in waiting(claim) {
@@ -25,12 +24,12 @@ pub(crate) fn is_ready(claim: &ResourceClaim) -> Result<bool, String> {
         };
         let status = claim.status.iter().flat_map(|status| status.devices.iter().flatten()).find(same);
         let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-        let holds = |name: &&String| conditions.iter().any(|known| known.type_ == **name && known.status == "True");
-        if let Some(failed) = one.binding_failure_conditions.iter().flatten().find(holds) {
-            let device = format!("{}/{}/{}", one.driver, one.pool, one.device);
-            return Err(format!("claim {}: device {device} has the binding failure condition {failed}", Key::of(claim)));
+        let held = |name: &String| conditions.iter().find(|known| known.type_ == *name && known.status == "True");
+        if let Some(failed) = one.binding_failure_conditions.iter().flatten().find_map(held) {
+            let name = claim.metadata.name.as_deref().unwrap_or_default();
+            return Err(format!("claim {name} binding failed: reason={}, message={:?}", failed.reason, failed.message));
         }
-        ready &= one.binding_conditions.iter().flatten().all(|name| holds(&name));
+        ready &= one.binding_conditions.iter().flatten().all(|name| held(name).is_some());
     }
     Ok(ready)
 }
@@ -58,12 +57,12 @@ mod tests {
             assert!(has_conditions(&claim));
             assert_eq!(is_ready(&claim), expected.map_err(str::to_owned), "{conditions}");
         };
-        let is = |name: &str, status: &str| json!({"type": name, "status": status, "reason": "r", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let is = |name: &str, status: &str| json!({"type": name, "status": status, "reason": "Why", "message": "no \"power\"", "lastTransitionTime": "2026-01-01T00:00:00Z"});
         check(json!([]), Ok(false));
         check(json!([is("attached", "True")]), Ok(false));
         check(json!([is("attached", "True"), is("tested", "False")]), Ok(false));
         check(json!([is("attached", "True"), is("tested", "True"), is("broken", "False")]), Ok(true));
-        let broken = "claim a/c: device d/p/x has the binding failure condition broken";
+        let broken = "claim c binding failed: reason=Why, message=\"no \\\"power\\\"\"";
         check(json!([is("attached", "True"), is("tested", "True"), is("broken", "True")]), Err(broken));
     }
 }

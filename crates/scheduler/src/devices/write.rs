@@ -140,6 +140,21 @@ pub(crate) async fn give_back(client: &Client, pod: &PodInfo, reservations: &[Re
     *written = left;
 }
 
+/// Takes the devices of a claim away, which is written whole: it fails if anything has changed since.
+pub(crate) async fn deallocate(client: &Client, claim: &ResourceClaim) -> kube::Result<()> {
+    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+    let api: Api<ResourceClaim> = Api::namespaced(client.clone(), namespace);
+    let mut next = claim.clone();
+    free(&mut next);
+    api.replace_status(claim.metadata.name.as_deref().unwrap_or_default(), &PostParams::default(), &next).await.map(drop)
+}
+
+/// Leaves a claim without devices, and without anybody who uses them.
+fn free(claim: &mut ResourceClaim) {
+    let status = claim.status.get_or_insert_default();
+    (status.allocation, status.devices, status.reserved_for) = (None, None, None);
+}
+
 /// Deletes a claim that was made for a pod's extended resources when the pod is not bound with it. Idempotent.
 pub(crate) async fn discard(client: &Client, pod: &PodInfo, claim: &ResourceClaim) -> Result<(), Error> {
     // First, for the pod's node must not wait for a claim that is gone. Another pod of this name knows nothing of it.
@@ -175,7 +190,7 @@ async fn give_back_one(
         let status = next.status.get_or_insert_default();
         status.reserved_for.get_or_insert_default().retain(|consumer| consumer.uid != pod.uid());
         if frees && status.reserved_for.as_ref().is_none_or(Vec::is_empty) {
-            (status.allocation, status.devices, status.reserved_for) = (None, None, None);
+            free(&mut next);
         }
         match api.replace_status(&key.name, &PostParams::default(), &next).await {
             Ok(done) => return Ok(done),

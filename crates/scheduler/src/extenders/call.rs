@@ -143,7 +143,7 @@ fn tls(settings: &Settings) -> Result<ClientConfig, TlsError> {
         return Err(TlsError::InsecureWithAuthority);
     }
     let mut config = match authority {
-        Some(bundle) => base::tls::client(&bundle, None)?,
+        Some(bundle) => base::tls::Trusting::new(base::tls::roots(&bundle)?, &bundle)?.client()?,
         // As upstream: who asks for HTTPS and names no authority takes any certificate.
         None if own.insecure || settings.enable_https => base::tls::client_of_anybody()?,
         None => of_the_system()?,

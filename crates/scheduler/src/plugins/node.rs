@@ -1,11 +1,12 @@
 //! Plugins that look at the node alone.
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
+use pods::nodes::NodeTerms;
 use pods::tolerations::tolerates;
 
 use crate::attempt::Attempt;
 use crate::cluster::{Cluster, NodeInfo};
-use crate::framework::{Event, Filter, Plugin, Score, Verdict, filter, scale};
+use crate::framework::{Event, Filter, Named, Plugin, Reason, Score, Verdict, filter, scale};
 use crate::pod::PodInfo;
 
 fn tolerations(pod: &PodInfo) -> &[Toleration] {
@@ -102,6 +103,16 @@ impl Plugin for NodeAffinity {
 
     fn weight(&self) -> i64 {
         2
+    }
+
+    fn refuse(&self, pod: &PodInfo, _: &Cluster, _: &Attempt) -> Option<Reason> {
+        let conflict = self.names(pod).is_some_and(|named| named.nodes.is_empty());
+        conflict.then_some(Reason::Borrowed("pod affinity terms conflict"))
+    }
+
+    fn names<'a>(&self, pod: &'a PodInfo) -> Option<Named<'a>> {
+        let nodes = pod.node_terms.as_ref().and_then(NodeTerms::names)?;
+        Some(Named { nodes, otherwise: "node(s) didn't satisfy plugin(s) [NodeAffinity]" })
     }
 
     fn filter<'a>(&self, pod: &'a PodInfo, _: &'a Cluster, _: &'a Attempt) -> Option<Box<dyn Filter + 'a>> {

@@ -79,8 +79,9 @@ impl Plugin for PodTopologySpread {
         Some(Box::new(Preferred::count(pod, soft, cluster, nodes)))
     }
 
+    /// The value with the fewest pods may go with a node: then another one is what the others are compared with.
     fn helped_by(&self, event: Event) -> bool {
-        matches!(event, Event::Node | Event::PodPlaced | Event::PodRemoved)
+        matches!(event, Event::Node | Event::NodeRemoved | Event::PodPlaced | Event::PodRemoved)
     }
 
     /// As upstream's `isSchedulableAfterPodChange`: one that is counted.

@@ -92,6 +92,19 @@ fn node_affinity_selects_and_prefers() {
     check(&mut plain(), json!({}), required(terms(json!([{"key": "zone", "operator": "NotIn", "values": ["x"]}]))), "c");
     let field = json!({"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]}]});
     check(&mut plain(), json!({}), required(field), "b");
+    // As upstream's PreFilter: of other nodes nothing more is said, and nobody looks at them.
+    let named = |names: &[&[&str]]| {
+        let field = |names: &&[&str]| json!({"key": "metadata.name", "operator": "In", "values": names});
+        required(json!({"nodeSelectorTerms": [{"matchFields": names.iter().map(field).collect::<Vec<_>>()}]}))
+    };
+    let mut large = named(&[&["b"]]);
+    large["containers"] = requests("8", "1Gi");
+    let text = "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't satisfy plugin(s) [NodeAffinity].";
+    check(&mut plain(), json!({}), large, text);
+    let nowhere = "0/3 nodes are available: 3 node(s) didn't satisfy plugin(s) [NodeAffinity].";
+    check(&mut plain(), json!({}), named(&[&["d"]]), nowhere);
+    let conflict = "0/3 nodes are available: pod affinity terms conflict.";
+    check(&mut plain(), json!({}), named(&[&["a"], &["b"]]), conflict);
     let preference =
         json!([{"weight": 5, "preference": {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["y"]}]}}]);
     let preferred = json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preference}}});

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::Arc;
 
 use base::tasks::{OnFailure, Tasks};
 use futures::future::BoxFuture;
@@ -11,19 +12,22 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::Panics;
+
 /// Work under way, whose answers come back to whoever waits for [`Apart::next`].
 pub(super) struct Apart<T> {
     name: &'static str,
     tasks: Tasks,
+    panics: Arc<Panics>,
     answers: FuturesUnordered<BoxFuture<'static, T>>,
 }
 
 impl<T: Send + 'static> Apart<T> {
-    pub(super) fn new(name: &'static str, tasks: &Tasks) -> Self {
-        Self { name, tasks: tasks.clone(), answers: FuturesUnordered::new() }
+    pub(super) fn new(name: &'static str, tasks: &Tasks, panics: Arc<Panics>) -> Self {
+        Self { name, tasks: tasks.clone(), panics, answers: FuturesUnordered::new() }
     }
 
-    /// Begins with it. Its panic is one of whoever waits for the answer; it ends when nobody does any more.
+    /// Begins with it. Its panic is one of whoever waits for the answer, about the pod that is being tried now; it ends when nobody waits any more.
     pub(super) fn push(&mut self, work: impl Future<Output = T> + Send + 'static) {
         let (sender, receiver) = oneshot::channel();
         let unwanted = CancellationToken::new();
@@ -35,11 +39,15 @@ impl<T: Send + 'static> Apart<T> {
             }
             Ok::<_, Infallible>(())
         });
+        let (panics, about) = (self.panics.clone(), self.panics.current());
         let answer = async move {
             let _wanted = wanted;
             match receiver.await {
                 Ok(Ok(answer)) => answer,
-                Ok(Err(panic)) => resume_unwind(panic),
+                Ok(Err(panic)) => {
+                    panics.blame(about);
+                    resume_unwind(panic)
+                }
                 // The process ends.
                 Err(_) => std::future::pending().await,
             }
@@ -74,13 +82,14 @@ impl<T: Send + 'static> Apart<T> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::panics::Stage;
     use super::*;
 
     /// Between two looks at its answer, work goes on that has many steps.
     #[tokio::test]
     async fn work_goes_on_while_nobody_looks() {
         let (tasks, _failures) = Tasks::root();
-        let mut apart = Apart::new("test", &tasks);
+        let mut apart = Apart::new("test", &tasks, Arc::default());
         assert!(apart.is_empty() && apart.next().await.is_none());
         let (done, finished) = oneshot::channel();
         apart.push(async move {
@@ -97,7 +106,7 @@ mod tests {
     #[tokio::test]
     async fn work_ends_that_nobody_wants_any_more() {
         let (tasks, _failures) = Tasks::root();
-        let mut apart = Apart::<()>::new("test", &tasks);
+        let mut apart = Apart::<()>::new("test", &tasks, Arc::default());
         let (held, dropped) = oneshot::channel::<()>();
         apart.push(async move {
             std::future::pending::<()>().await;
@@ -110,9 +119,13 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_one_of_whoever_waits() {
         let (tasks, _failures) = Tasks::root();
-        let mut apart = Apart::<u8>::new("test", &tasks);
-        apart.push(async { std::panic::panic_any("no answer") });
+        let panics = Arc::<Panics>::default();
+        let mut apart = Apart::<u8>::new("test", &tasks, panics.clone());
+        panics.about("bad", Stage::Tried, || apart.push(async { std::panic::panic_any("no answer") }));
+        assert_eq!(panics.current(), None);
         let waited = AssertUnwindSafe(apart.next()).catch_unwind().await;
         assert_eq!(waited.unwrap_err().downcast_ref::<&str>(), Some(&"no answer"));
+        // The pod that it was about is held.
+        assert_eq!(panics.hold(tokio::time::Instant::now()).as_deref(), Some("bad"));
     }
 }

@@ -10,6 +10,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 
 use super::Scheduler;
+use super::panics::Stage;
 use crate::api::{Api, Bind, BindError, SCHEDULER_ERROR};
 use crate::attempt::Attempt;
 use crate::extenders::call::{CallError, Extender};
@@ -95,7 +96,8 @@ impl Scheduler {
     /// Extenders have said for too long that these are bound, and they are not.
     pub(super) fn not_bound(&mut self, overdue: Vec<Unseen>) {
         for Unseen { pod, node, trial, .. } in overdue {
-            self.binding_failed(&pod, &node, trial, &BindError::NotShown);
+            let panics = self.panics.clone();
+            panics.about(pod.uid(), Stage::Tried, || self.binding_failed(&pod, &node, trial, &BindError::NotShown));
         }
     }
 

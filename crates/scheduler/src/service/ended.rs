@@ -36,6 +36,11 @@ impl Scheduler {
                 tracing::warn!(pod = %victim.key(), error = client::why(&error), "a pod cannot be preempted, looking again");
                 return self.queue.happened(Event::PodRemoved, "PreemptionFailed");
             }
+            Written::Deallocated { result: Ok(()), .. } => return,
+            Written::Deallocated { pod, result: Err(error) } => {
+                tracing::warn!(pod = %pod.key(), error = client::why(&error), "a claim keeps its devices, looking again");
+                return self.queue.happened(Event::Device, "ResourceClaimUpdate");
+            }
             Written::Discarded { pod, result } => {
                 if let Err(error) = result {
                     tracing::warn!(pod = %pod.key(), %error, "a claim of an attempt that failed cannot be deleted, looking again");

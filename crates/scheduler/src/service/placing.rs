@@ -9,9 +9,9 @@ use base::budgets::shares::Share;
 use pods::slices::Place;
 
 use super::Scheduler;
-use crate::api::{Binder, Cache, Needs};
+use crate::api::{Binder, Needs};
 use crate::attempt::Attempt;
-use crate::binding::PendingBinding;
+use crate::binding::{CalledOff, PendingBinding};
 use crate::cluster::Cluster;
 use crate::devices::Reservation;
 use crate::filtering::FitError;
@@ -20,6 +20,8 @@ use crate::plugins::{DEVICES, PLUGINS, VOLUMES};
 use crate::pod::PodInfo;
 use crate::queue::Trial;
 use crate::volumes::Step;
+use crate::volumes::binding::Bindings;
+use crate::waiting::Cache;
 
 /// Bindings of one namespace that may wait at the same time. They take memory, and provisioners that make nothing keep them for minutes.
 pub(super) const SHARE: usize = 1000;
@@ -32,7 +34,7 @@ impl Scheduler {
             Err(error) => return self.no_node(&pod, trial, attempt, error),
         };
         let volumes = self.volumes_on(&pod, &node, attempt);
-        let needs = match self.needs(&pod, volumes, devices.clone()) {
+        let needs = match self.needs(&pod, &node, volumes, devices.clone()) {
             Ok(needs) => needs,
             // There is a node: nobody has to make room, and a promise still holds.
             Err(error) => return self.refused(&pod, trial, error, None),
@@ -59,16 +61,31 @@ impl Scheduler {
     }
 
     /// What has to be there before the pod is bound, if anything; or that as many pods of its namespace wait as may.
-    fn needs(&self, pod: &PodInfo, volumes: Vec<Step>, devices: Vec<Reservation>) -> Result<Option<Needs>, FitError> {
-        if volumes.is_empty() && devices.is_empty() {
+    fn needs(&self, pod: &PodInfo, node: &str, steps: Vec<Step>, devices: Vec<Reservation>) -> Result<Option<Needs>, FitError> {
+        if steps.is_empty() && devices.is_empty() {
             return Ok(None);
         }
         let Some(share) = self.waiting.shares.take(pod.namespace()) else {
             return Err(self.no_share(if devices.is_empty() { VOLUMES } else { DEVICES }));
         };
-        let cache = Cache { claims: self.cluster.volumes.claims.clone(), waiting: self.waiting.volumes.clone() };
+        let volumes = Bindings {
+            steps,
+            cache: Cache { claims: self.cluster.volumes.claims.clone(), waiting: self.waiting.volumes.clone() },
+            volumes: self.cluster.volumes.volumes.clone(),
+            node: node.to_owned(),
+            labels: self.cluster.node(node).and_then(|node| node.labels.clone()),
+        };
         let claims = Cache { claims: self.cluster.devices.claims.clone(), waiting: self.waiting.devices.clone() };
-        Ok(Some(Needs { volumes, cache, devices, claims, share, pending: PendingBinding::default() }))
+        let events = self.events.get(pod.scheduler()).cloned();
+        Ok(Some(Needs { volumes, devices, claims, events, share, pending: PendingBinding::default() }))
+    }
+
+    /// A node is gone: whoever waits for claims there waits for nothing, and is tried again (upstream's `checkBindings`: "failed to get node").
+    pub(super) fn abandon(&self, node: &str) {
+        let there = self.waiting.bindings.iter().filter(|(pod, _)| self.cluster.node_of(pod) == Some(node));
+        there.for_each(|(_, binding)| {
+            binding.call_off(CalledOff::NodeGone);
+        });
     }
 
     /// Why a pod that will have to wait for claims is not tried: as many of its namespace wait as may. This is asked first, since a look at all

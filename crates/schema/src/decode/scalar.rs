@@ -41,19 +41,24 @@ pub(super) fn check(ty: &Type, value: &mut Value, target: &Target<'_>, path: &Pa
     }
 }
 
-/// A float as Go writes it: without a fraction when it has none. Not a number becomes null.
-pub(crate) fn of_float(value: f64) -> Value {
-    const EXACT: f64 = (1u64 << 53) as f64;
-    if value.fract() == 0.0 && value.abs() <= EXACT { Value::from(value as i64) } else { Value::from(value) }
+/// A float as Go writes it: without a fraction when it has none, as far as a signed integer of 64 bits goes. Not a number becomes null.
+pub fn of_float(value: f64) -> Value {
+    const BEYOND: f64 = 9_223_372_036_854_775_808.0;
+    if value.fract() == 0.0 && (-BEYOND..BEYOND).contains(&value) { Value::from(value as i64) } else { Value::from(value) }
 }
 
 fn is(fits: bool, value: &Value, target: &Target<'_>, path: &Path<'_>) -> Result<(), TypeError> {
     if fits { Ok(()) } else { Err(target.mismatch(value, path)) }
 }
 
-fn integer(value: &Value, fits: impl Fn(i64) -> bool, target: &Target<'_>, path: &Path<'_>) -> Result<(), TypeError> {
+fn integer(value: &mut Value, fits: impl Fn(i64) -> bool, target: &Target<'_>, path: &Path<'_>) -> Result<(), TypeError> {
     match value {
         Value::Number(number) if number.as_i64().is_some_and(fits) => Ok(()),
+        // `-0` is read as a float.
+        Value::Number(number) if number.as_f64().is_some_and(|float| float == 0.0 && float.is_sign_negative()) => {
+            *value = 0.into();
+            Ok(())
+        }
         Value::Number(_) => Err(target.number(value, path)),
         _ => Err(target.mismatch(value, path)),
     }

@@ -239,6 +239,9 @@ fn special(field: &Field, ty: &Type, body: &[u8]) -> Result<Value, Error> {
                 return Ok(Value::Null);
             }
             let at = Timestamp::new(seconds, nanos).map_err(|error| refuse(error.to_string()))?;
+            if at < time::FIRST {
+                return Err(refuse("the time is before the year 0".to_owned()));
+            }
             Ok(Value::from(time::format(at, precision)))
         }
     }

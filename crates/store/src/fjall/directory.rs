@@ -23,6 +23,18 @@ const BEGUN: &str = "new";
 /// The file that tells the rest of an interrupted restoration from that.
 const RESTORING: &str = "restoring";
 
+/// Says of a directory, which may not be there yet, that a restoration has begun. A new one comes with that: without, however briefly, it would
+/// be the beginning of an empty cluster.
+fn mark_restoring(root: &Path) -> io::Result<()> {
+    let mut draft = root.as_os_str().to_owned();
+    draft.push(".restoring");
+    let draft = Path::new(&draft);
+    let home = if root.exists() { root } else { draft };
+    DirBuilder::new().recursive(true).mode(0o700).create(home)?;
+    private(home.join(RESTORING), false)?;
+    if home == draft { fs::rename(draft, root) } else { Ok(()) }
+}
+
 /// An open data directory. Dropping it lets another process open it.
 pub(super) struct Directory {
     root: PathBuf,
@@ -44,8 +56,17 @@ impl Directory {
         Self::take(root, true)
     }
 
+    /// Refuses a directory that a restoration began in and did not end. Changes nothing.
+    pub(super) fn check(root: &Path) -> Result<(), Error> {
+        let is_unfinished = root.join(RESTORING).exists() && !root.join("format").exists();
+        if is_unfinished { Err(Error::Unfinished) } else { Ok(()) }
+    }
+
     fn take(root: &Path, restores: bool) -> Result<Self, Error> {
         let failed = |error: io::Error| failed(root, &error);
+        if restores && !root.join("format").exists() {
+            mark_restoring(root).map_err(failed)?;
+        }
         DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
         fs::set_permissions(root, Permissions::from_mode(0o700)).map_err(failed)?;
         let lock = private(root.join("lock"), false).map_err(failed)?;
@@ -59,11 +80,8 @@ impl Directory {
         match directory.format()? {
             Some(_) => directory.check_tables()?,
             None => {
-                let restoring = root.join(RESTORING);
-                match restores {
-                    true => drop(private(restoring, false).map_err(failed)?),
-                    false if restoring.exists() => return Err(Error::Unfinished),
-                    false => {}
+                if !restores {
+                    Self::check(root)?;
                 }
                 directory.begin()?;
             }
@@ -174,9 +192,13 @@ impl Directory {
     /// How many times so many `bytes` history may have while its oldest entry is young: as much as a 64th of the disk, at least one, and at most
     /// [`YOUNG`].
     pub(super) fn young_factor(&self, bytes: u64) -> Result<u64, Error> {
+        Ok(self.share()?.checked_div(bytes).unwrap_or(YOUNG).clamp(1, YOUNG))
+    }
+
+    /// A 64th of the disk, bytes: what is spent of it to spare work.
+    pub(super) fn share(&self) -> Result<u64, Error> {
         let stat = statvfs(&self.root).map_err(|errno| failed(&self.root, &errno.into()))?;
-        let all = stat.blocks().saturating_mul(stat.fragment_size());
-        Ok((all / 64).checked_div(bytes).unwrap_or(YOUNG).clamp(1, YOUNG))
+        Ok(stat.blocks().saturating_mul(stat.fragment_size()) / 64)
     }
 
     /// Bytes that may still be written to the directory's disk.

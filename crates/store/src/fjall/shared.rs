@@ -13,6 +13,7 @@ use super::directory::Directory;
 use super::encoding::{Head, Tail};
 use super::hub::Hub;
 use super::moments::Moments;
+use super::sweep::MOST_WASTE;
 use super::{History, read};
 use crate::{Changes, Error, Page, Revision};
 
@@ -39,6 +40,8 @@ pub(super) struct Shared {
     history: History,
     /// While its oldest entry is young, history may have so many times what its bounds say. One where the disk is small.
     young_factor: u64,
+    /// The most waste that a large table may have, bytes.
+    most_waste: u64,
     moments: Mutex<Moments>,
     /// Up to here there is nothing that is not young to leave history.
     exhausted: AtomicU64,
@@ -68,6 +71,7 @@ impl Shared {
             next_expiry: AtomicU64::new(u64::MAX),
             history,
             young_factor: directory.young_factor(history.bytes)?,
+            most_waste: directory.share()?.max(MOST_WASTE),
             moments: Mutex::new(Moments::new(history.keep, head.revision)),
             exhausted: AtomicU64::new(0),
             short: AtomicBool::new(false),
@@ -191,6 +195,11 @@ impl Shared {
         if self.short.swap(short, Ordering::Relaxed) != short && short {
             self.wake_compaction();
         }
+    }
+
+    /// The most waste that a large table may have, bytes; none where the disk has no room for what is new.
+    pub(super) fn most_waste(&self) -> Option<u64> {
+        (!self.short.load(Ordering::Relaxed)).then_some(self.most_waste)
     }
 
     pub(super) fn compacted(&self) -> Revision {

@@ -107,7 +107,7 @@ async fn spdy() {
 #[tokio::test]
 async fn spdy_inside_websocket() {
     let (near, far) = tokio::io::duplex(4096);
-    let near = ByteStream::new(upgrade::websocket(near).await);
+    let near = ByteStream::new(upgrade::websocket(near, false).await);
     check(near, ByteStream::new(WebSocketStream::<DuplexStream>::from_raw_socket(far, Role::Client, None).await)).await;
 }
 

@@ -17,7 +17,7 @@ fn channel_messages() {
 #[tokio::test]
 async fn messages_end_with_the_connection() {
     let (mut client, server) = tokio::io::duplex(1 << 16);
-    let socket = crate::upgrade::websocket(server).await;
+    let socket = crate::upgrade::websocket(server, true).await;
     let messages = futures::stream::iter([Message::Text("a".into()), Message::Binary(Bytes::from_static(b"b"))]);
     let reading = async {
         let mut bytes = Vec::new();
@@ -47,7 +47,7 @@ async fn a_close_is_answered() {
             assert!(client.next().await.is_none());
         };
         let serving = async {
-            let server = crate::upgrade::websocket(server).await;
+            let server = crate::upgrade::websocket(server, true).await;
             let ((mut input, near), (_output, theirs)) = (tokio::io::duplex(10), tokio::io::duplex(10));
             let near = Channel { id: 0, stream: near, outgoing: false };
             let said = match way {
@@ -74,26 +74,6 @@ async fn a_close_is_answered() {
     }
 }
 
-/// "1009 indicates that an endpoint is terminating the connection because it has received a message that is too big for it to
-/// process" (RFC 6455, 7.4.1).
-#[tokio::test]
-async fn a_message_that_is_too_big_is_refused_with_the_reason() {
-    use tokio_tungstenite::tungstenite::protocol::Role;
-    let (client, server) = tokio::io::duplex(1 << 16);
-    let client = async {
-        let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-        client.send(encode(0, &vec![1; crate::upgrade::MAX_MESSAGE], Encoding::Binary)).await.unwrap();
-        let answer = client.next().await.unwrap().unwrap();
-        let Message::Close(Some(frame)) = answer else { panic!("{answer:?}") };
-        assert!(frame.code == CloseCode::Size && frame.reason.contains("too long"), "{frame:?}");
-    };
-    let (_session, stream) = tokio::io::duplex(10);
-    let serving =
-        serve(crate::upgrade::websocket(server).await, vec![Channel { id: 0, stream, outgoing: true }], Encoding::Binary);
-    let both = async { tokio::join!(serving, client).0 };
-    tokio::time::timeout(crate::LINGER / 3, both).await.expect("it ends").unwrap();
-}
-
 fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
@@ -111,7 +91,7 @@ async fn a_client_that_goes_is_seen_while_nobody_reads() {
     drop(client);
     let (_unread, theirs) = tokio::io::duplex(10);
     let channels = vec![(0, Some(tokio::io::split(theirs).1))];
-    let (_sink, mut source) = crate::upgrade::websocket(server).await.split();
+    let (_sink, mut source) = crate::upgrade::websocket(server, true).await.split();
     let mut receiver = Receiver::new(channels, Encoding::Binary, std::time::Duration::from_millis(1));
     let receiving = receiver.run(&mut source);
     tokio::time::timeout(LAST, receiving).await.expect("it is seen").unwrap();
@@ -145,7 +125,7 @@ async fn what_a_client_has_said_before_it_goes_is_read() {
             }
             got
         };
-        let serving = serve(crate::upgrade::websocket(server).await, channels, Encoding::Binary);
+        let serving = serve(crate::upgrade::websocket(server, true).await, channels, Encoding::Binary);
         let both = tokio::time::timeout(LAST, async { tokio::join!(serving, echo) });
         let (served, got) = both.await.expect("both end");
         drop((served, client));
@@ -175,7 +155,7 @@ fn fuzz_messages() {
                 let (mut client, server) = tokio::io::duplex(fuzz::MAX_INPUT);
                 client.write_all(input).await.unwrap();
                 client.shutdown().await.unwrap();
-                let socket = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+                let socket = crate::upgrade::websocket(server, true).await;
                 let (mut ours, theirs) = tokio::io::duplex(fuzz::MAX_INPUT);
                 let channels = vec![(0, Some(tokio::io::split(theirs).1))];
                 let (_sink, mut source) = socket.split();

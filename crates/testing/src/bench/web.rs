@@ -149,7 +149,7 @@ async fn start(fake: &Fake, tasks: &Tasks) -> Result<(SocketAddr, SocketAddr)> {
         trusted: Vec::new(),
         access_log: false,
         acme_issuers: Default::default(),
-        acme_roots: None,
+        acme_authorities: None,
     };
     let handle = ingress::Service::build(options, tasks.clone())?.start(Readiness::default().gate("ingress"));
     Ok((handle.http().await.context("ingress serves")?, handle.https().await.context("ingress serves over TLS")?))

@@ -141,9 +141,12 @@ async fn in_force(paths: &Paths) -> Result<()> {
         };
         match told {
             Ok(told) if told == wanted => return Ok(()),
-            told if start.elapsed() > PATIENCE => {
-                let reason = told.err().map(|error| format!(": {error:#}")).unwrap_or_default();
-                bail!("the server does not take in the authorities of {}: see its log{reason}", paths.pki().display());
+            Ok(_) if start.elapsed() > PATIENCE => {
+                bail!("the server goes on with other authorities than those of {}: see its log", paths.pki().display())
+            }
+            Err(error) if start.elapsed() > PATIENCE => {
+                let context = "a server works with this data directory, and its API cannot be asked which authorities it has";
+                return Err(error.context(context));
             }
             _ => tokio::time::sleep(RETRY).await,
         }

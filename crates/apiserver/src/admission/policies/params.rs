@@ -40,7 +40,8 @@ fn namespace<'a>(served: &Served, reference: &'a ParamRef, a: &'a Request<'_>) -
     }
 }
 
-fn find(a: &Request<'_>, api_version: &str, kind: &str) -> Option<Arc<Served>> {
+/// A kind of parameters, by its name.
+pub(super) fn find(a: &Request<'_>, api_version: &str, kind: &str) -> Option<Arc<Served>> {
     let is_it = |served: &&Arc<Served>| {
         served.def.stored && served.def.kind == kind && gvk::api_version(&served.def.group, &served.def.version) == api_version
     };

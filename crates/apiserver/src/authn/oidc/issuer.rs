@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use apimachinery::json_syntax;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -38,7 +39,7 @@ pub(super) enum Unfetched {
     #[error("Get {url:?}: status {code}")]
     Status { url: String, code: u16 },
     #[error("invalid discovery document: {0}")]
-    Document(serde_json::Error),
+    Document(String),
     #[error("issuer did not match the issuer returned by provider, expected {expected:?} got {found:?}")]
     Other { expected: String, found: String },
     #[error("provider did not return JWKS URL")]
@@ -156,7 +157,8 @@ impl Issuer {
 
     async fn fetch(&self, registry: &Registry) -> Result<KeySet, Unfetched> {
         let discovery = self.get(registry, &self.authenticator.discovery()).await?;
-        let document: Value = serde_json::from_slice(&discovery).map_err(Unfetched::Document)?;
+        let unreadable = |error| Unfetched::Document(json_syntax::told(&discovery, &error));
+        let document: Value = serde_json::from_slice(&discovery).map_err(unreadable)?;
         let found = document["issuer"].as_str().unwrap_or_default();
         if found != self.url() {
             return Err(Unfetched::Other { expected: self.url().to_owned(), found: found.to_owned() });

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{get, send};
-use crate::server::{namespace, start};
+use crate::server::{admin, namespace, start};
 
 /// Reads, replaces and patches the scale of a controller, as the conformance tests do; only the replicas change.
 async fn check(group_version: &str, kind: &str, plural: &str) {
@@ -32,6 +32,22 @@ async fn check(group_version: &str, kind: &str, plural: &str) {
     assert_eq!(conflict["reason"], "Conflict");
     let patched = send(api, 200, &format!("PATCH {scale_path}"), &json!({"spec": {"replicas": 4}})).await;
     assert_eq!(patched["spec"]["replicas"], 4);
+    // What is said of the object is a condition.
+    let says = |key: &str, value: &str| {
+        let mut metadata = json!({"name": "c"});
+        metadata[key] = json!(value);
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata})
+    };
+    for (verb, content) in [("PUT", "json"), ("PATCH", "merge-patch+json"), ("PATCH", "apply-patch+yaml")] {
+        for (code, key, value) in
+            [(409, "uid", "other"), (409, "resourceVersion", "1"), (400, "namespace", "other"), (400, "name", "d")]
+        {
+            let request =
+                format!("{verb} {scale_path}?fieldManager=me\ncontent-type: application/{content}\n\n{}", says(key, value));
+            let answer = admin(api, &request).await;
+            assert_eq!(answer.code, code, "{request}: {:?}", answer.body);
+        }
+    }
     let object = get(api, &format!("{path}/c")).await;
     assert_eq!((&object["spec"]["replicas"], &object["spec"]["template"]), (&json!(4), &made["spec"]["template"]));
 }

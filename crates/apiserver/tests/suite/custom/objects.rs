@@ -139,7 +139,9 @@ async fn patches() {
     assert_eq!(less["spec"]["parts"], json!([{"name": "q", "size": 2}]));
     let unversioned = foo("a", json!({"n": 1}));
     let missing = ask(api, 422, &format!("PUT {FOOS}/a"), &unversioned).await;
-    assert!(missing["message"].as_str().unwrap().contains("metadata.resourceVersion: Invalid value: 0"), "{missing}");
+    let expected =
+        "foos.example.com \"a\" is invalid: metadata.resourceVersion: Invalid value: 0x0: must be specified for an update";
+    assert_eq!((missing["message"].as_str(), missing["details"]["kind"].as_str()), (Some(expected), Some("foos")));
 }
 
 /// What a status cannot change is not owned by who applies it: upstream's PR 137689. A later apply of it is no conflict.
@@ -199,6 +201,32 @@ async fn status_and_scale() {
     let ignored = json!({"status": {"replicas": 100}});
     let kept = ask(api, 200, &patch("merge-patch+json"), &ignored).await;
     assert_eq!(kept["status"]["replicas"], 2);
+}
+
+/// Upstream: `statusStrategy.ValidateUpdate`. A list by keys that had two elements of a key could be applied by nobody any more.
+#[tokio::test]
+async fn a_status_keeps_the_rules_of_its_lists() {
+    let conditions = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"], "items": {
+        "type": "object", "required": ["type"], "properties": {"type": {"type": "string"}, "status": {"type": "string"}}}});
+    let status = json!({"type": "object", "properties": {"conditions": conditions, "replicas": {"type": "integer"}}});
+    let mut definition = definition("foos", "Foo", json!({"type": "object", "properties": {"status": status}}));
+    definition["spec"]["versions"][0]["subresources"] =
+        json!({"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}});
+    let server = with_definition(definition).await;
+    let api = &server.api;
+    ask(api, 201, &format!("POST {FOOS}"), &json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "a"}}))
+        .await;
+    let request = format!("PATCH {FOOS}/a/status\ncontent-type: application/merge-patch+json");
+    let write = async |code: u16, status: Value| ask(api, code, &request, &json!({"status": status})).await["message"].clone();
+    let ready = |status: &str| json!({"type": "Ready", "status": status});
+    write(200, json!({"conditions": [ready("True")], "replicas": 1})).await;
+    let refused = write(422, json!({"conditions": [ready("True"), ready("False")]})).await;
+    assert!(refused.as_str().unwrap().ends_with("status.conditions[1]: Duplicate value: {\"type\":\"Ready\"}"), "{refused}");
+    let refused = write(422, json!({"replicas": -1})).await;
+    assert!(
+        refused.as_str().unwrap().ends_with(".status.replicas: Invalid value: -1: should be a non-negative integer"),
+        "{refused}"
+    );
 }
 
 /// Upstream (`registry/customresource/etcd.go`): "the spec replicas field does not exist" is what its Scale is refused for; a change of it

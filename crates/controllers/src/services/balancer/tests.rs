@@ -40,7 +40,8 @@ fn is_served_on_the_nodes_addresses() {
         assert_eq!(found.into_iter().filter_map(|one| one.ip).collect::<Vec<_>>(), expected);
     };
     check(json!({}), &[], &["10.0.0.1", "192.0.2.2"]);
-    check(json!({"ipFamilies": ["IPv6", "IPv4"]}), &[], &["10.0.0.1", "192.0.2.2", "fd00::1"]);
+    check(json!({"ipFamilies": ["IPv4", "IPv6"]}), &[], &["10.0.0.1", "192.0.2.2", "fd00::1"]);
+    check(json!({"ipFamilies": ["IPv6", "IPv4"]}), &[], &["fd00::1", "10.0.0.1", "192.0.2.2"]);
     let local = || json!({"externalTrafficPolicy": "Local"});
     check(local(), &[slice("a", true), slice("b", false)], &["10.0.0.1"]);
     check(local(), &[], &[]);

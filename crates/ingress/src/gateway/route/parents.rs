@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{Parent, Planner};
+use crate::gateway::kinds::Rejected;
 use crate::gateway::placed::Served;
 use crate::gateway::precedence::{Claims, Lost, isolated};
-use crate::gateway::rules::Unsupported;
+use crate::gateway::rules::{Matched, Unsupported};
 use crate::gateway::status::{condition, generation};
 use crate::gateway::types::GROUP;
 use crate::gateway::{Backend, CONTROLLER, Door, Plan, Planned};
@@ -17,7 +18,7 @@ impl Planner<'_> {
         &self,
         parent: &Parent<'_>,
         rules: &Result<Vec<Planned>, Unsupported>,
-        claims: &Claims,
+        first: (&Rejected<'_>, &Claims),
         plan: &mut Plan,
     ) -> (Vec<usize>, Value) {
         let seen = generation(&self.route.metadata);
@@ -31,7 +32,7 @@ impl Planner<'_> {
             (Ok(attached), Ok(rules)) => {
                 let mut outcome = Outcome::default();
                 for (place, hosts) in attached {
-                    if self.serve(parent, (*place, hosts), (rules, claims), plan, &mut outcome) {
+                    if self.serve(parent, (*place, hosts), (rules, first), plan, &mut outcome) {
                         places.push(*place);
                     }
                 }
@@ -66,11 +67,14 @@ impl Planner<'_> {
         &self,
         parent: &Parent<'_>,
         (place, hosts): (usize, &[String]),
-        (rules, claims): (&[Planned], &Claims),
+        (rules, (rejected, claims)): (&[Planned], (&Rejected<'_>, &Claims)),
         plan: &mut Plan,
         outcome: &mut Outcome,
     ) -> bool {
         let placed = &parent.listed.listeners[place];
+        if let Some(other) = rejected.other((parent.key, place), (self.kind, self.key)) {
+            return outcome.note(Err(Lost::to_other_kind(&placed.listener.name, other)), "HostnameConflict");
+        }
         let (entrance, door) = match placed.served {
             Ok(Served::Hosts(entrance, door)) => (entrance, door),
             Ok(Served::Stream(port)) => {
@@ -91,11 +95,14 @@ impl Planner<'_> {
                 has_any |= outcome.note(has, "HostnameConflict");
                 continue;
             }
-            let has = claims.has_host(host, (entrance, door), &self.claim(placed, host), self.around);
+            let by = self.by(parent.key, place, host);
+            let has = claims.has_host(host, (entrance, door), (&by, &self.claim(placed, host)), self.around);
             if outcome.note(has, "HostnameConflict") {
                 let here = |rule: &Planned| {
                     let backends = if door == Door::Terminated { self.by_policies(rule) } else { rule.backends.clone() };
-                    Planned { entrance, door, host: host.clone(), clients: clients.clone(), backends, ..rule.clone() }
+                    let (host, clients, listener) = (host.clone(), clients.clone(), by.listener.clone());
+                    let matched = Matched { closeness: by.closeness, ..rule.matched.clone() };
+                    Planned { entrance, door, host, clients, listener, matched, backends, ..rule.clone() }
                 };
                 plan.rules.extend(rules.iter().map(here));
                 has_any = true;

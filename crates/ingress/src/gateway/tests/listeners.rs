@@ -93,6 +93,29 @@ fn gateways_tell_of_listeners_that_are_not_distinct() {
     check(&one[..2], ["Accepted False ListenersNotValid", "Programmed False Invalid"], why);
 }
 
+/// GatewayOverlappingTLSConfigHostnames of the conformance tests, with the listeners of its manifest, and further ones.
+#[test]
+fn hosts_over_tls_that_overlap() {
+    let check = |texts: &[&str], expected: &[&str]| {
+        let plan = planned(&gateway(listeners(texts)));
+        let all = status(&plan, Kind::Gateway)["listeners"].as_array().unwrap();
+        let is_told =
+            |listener: &&Value| conditions(listener).contains(&"OverlappingTLSConfig True OverlappingHostnames".to_owned());
+        let found: Vec<&str> = all.iter().filter(is_told).map(|listener| listener["name"].as_str().unwrap()).collect();
+        assert_eq!(found, expected, "{texts:?}");
+    };
+    let manifest = ["foo HTTPS 443 foo.example.com", "bar HTTPS 443 bar.bar.example.com", "wildcard HTTPS 443 *.example.com"];
+    let others = ["not HTTPS 443 example.com", "port HTTPS 9443 foo.example.com"];
+    check(&[&manifest[..], &others].concat(), &["foo", "bar", "wildcard"]);
+    check(&[&manifest[..2], &others].concat(), &[]);
+    check(&["any HTTPS 443", "a TLS 443 a.example", "b HTTP 80 a.example"], &["any", "a"]);
+    check(&["any HTTPS 443"], &[]);
+    check(&["a HTTPS 443 *.example", "b HTTPS 443 *.B.example", "c HTTPS 443 *.c.test"], &["a", "b"]);
+    check(&["a HTTP 80 *.example", "b HTTP 80 b.example"], &[]);
+    // Those that are not served are in nobody's way.
+    check(&["a HTTPS 443 a.example", "b HTTPS 443 a.example", "c HTTPS 443 *.example"], &[]);
+}
+
 /// ListenerReasonPortUnavailable: "The port is already in use. The port is not supported by the implementation." Who was first stays.
 #[test]
 fn ports_of_listeners_with_hosts() {

@@ -51,12 +51,21 @@ impl Cluster {
         self.route(namespace, "tls", hosts)
     }
 
-    fn route(mut self, namespace: &str, kind: &str, hosts: &[&str]) -> Self {
-        let metadata = self.metadata(namespace, kind);
+    fn route(self, namespace: &str, kind: &str, hosts: &[&str]) -> Self {
+        self.named(namespace, kind, kind, hosts)
+    }
+
+    /// A route of this kind with a name of its own.
+    fn named(mut self, namespace: &str, kind: &str, name: &str, hosts: &[&str]) -> Self {
+        let metadata = self.metadata(namespace, name);
         let rules = json!([{"backendRefs": [{"name": "web", "port": 80}]}]);
         let route = json!({"metadata": metadata, "spec": {"parentRefs": [{"name": "g"}], "hostnames": hosts, "rules": rules}});
-        let routes = if kind == "tls" { &mut self.objects.tls } else { &mut self.objects.routes };
-        routes.insert(Key::namespaced(namespace, kind), read(route));
+        let routes = match kind {
+            "tls" => &mut self.objects.tls,
+            "grpc" => &mut self.objects.grpc,
+            _ => &mut self.objects.routes,
+        };
+        routes.insert(Key::namespaced(namespace, name), read(route));
         self
     }
 
@@ -131,6 +140,63 @@ fn of_two_tls_routes_the_older_has_the_host() {
         &["TLSRoute b shop.test"],
         &[("TLSRoute a False HostnameConflict", "host shop.test is served by TLSRoute b/tls, which is older")],
     );
+}
+
+/// TLSRouteMultipleRoutesAttachmentSameHostnameIntersection of the conformance tests; another Gateway's route gets nothing by naming the host more closely.
+#[test]
+fn of_the_tls_routes_of_a_listener_the_one_that_names_the_host_most_closely_has_it() {
+    let cluster = || Cluster::new().gateway("b", &["tls:shop.test"]).named("b", "tls", "older", &["*.test"]);
+    cluster().named("b", "tls", "newer", &["shop.test"]).check(
+        &["TLSRoute b shop.test"],
+        &[("TLSRoute b False HostnameConflict", "host shop.test is served by TLSRoute b/newer, which is more specific")],
+    );
+    cluster().named("b", "tls", "newer", &["*.test"]).check(
+        &["TLSRoute b shop.test"],
+        &[("TLSRoute b False HostnameConflict", "host shop.test is served by TLSRoute b/older, which is older")],
+    );
+    cluster().gateway("a", &["tls:shop.test"]).named("a", "tls", "newer", &["shop.test"]).check(
+        &["TLSRoute b shop.test"],
+        &[("TLSRoute a False HostnameConflict", "host shop.test is served by TLSRoute b/older, which is older")],
+    );
+    let wildcard = Cluster::new().gateway("b", &["tls:*.web.test"]).named("b", "tls", "older", &["*.test"]);
+    wildcard.named("b", "tls", "newer", &["*.web.test"]).check(
+        &["TLSRoute b *.web.test"],
+        &[("TLSRoute b False HostnameConflict", "host *.web.test is served by TLSRoute b/newer, which is more specific")],
+    );
+}
+
+/// HTTPRouteMultipleRoutesAttachmentSameHostnameIntersection of the conformance tests: "precedence must be given to rules from the HTTPRoute with the largest number of:
+/// Characters in a matching non-wildcard hostname. Characters in a matching hostname" (HTTPRouteSpec), before their paths are compared.
+#[test]
+fn of_the_routes_of_a_listener_those_that_name_the_host_most_closely_come_first() {
+    let check = |cluster: Cluster, expected: &[(&str, &str)]| {
+        let table = table(&cluster, &[]);
+        for (path, expected) in expected {
+            let (parts, ()) = http::Request::get(*path).body(()).unwrap().into_parts();
+            let found = table.route((Entrance::Ingress, true), "shop.test", path, &parts);
+            assert_eq!(found.map(|route| route.ingress.to_string()).as_deref(), Some(*expected), "{path}");
+        }
+    };
+    let with_path = |mut cluster: Cluster, key: &Key, path: &str| {
+        let route = cluster.objects.routes.get_mut(key).unwrap();
+        route.spec.rules[0].matches = read(json!([{"path": {"type": "PathPrefix", "value": path}}]));
+        cluster
+    };
+    let older = || Cluster::new().gateway("b", &["https:shop.test"]).named("b", "http", "older", &["*.test"]);
+    check(older().named("b", "http", "newer", &["shop.test"]), &[("/", "b/newer"), ("/api", "b/newer")]);
+    check(older().named("b", "http", "newer", &["*.test"]), &[("/", "b/older")]);
+    let (older_key, newer_key) = (Key::namespaced("b", "older"), Key::namespaced("b", "newer"));
+    let longer = with_path(older(), &older_key, "/api").named("b", "http", "newer", &["shop.test"]);
+    check(longer, &[("/", "b/newer"), ("/api", "b/newer")]);
+    // What the closest does not match is the next one's.
+    let both = older().named("b", "http", "newer", &["shop.test"]);
+    check(with_path(both, &newer_key, "/api"), &[("/", "b/older"), ("/api", "b/newer")]);
+    // A route without hosts has the listener's.
+    check(older().named("b", "http", "newer", &[]), &[("/", "b/newer")]);
+    // Gateways share the host by its paths.
+    let other = || older().gateway("a", &["https:shop.test"]).named("a", "http", "newer", &["shop.test"]);
+    check(other(), &[("/", "b/older"), ("/api", "b/older")]);
+    check(with_path(other(), &Key::namespaced("a", "newer"), "/api"), &[("/", "b/older"), ("/api", "a/newer")]);
 }
 
 #[test]
@@ -246,4 +312,43 @@ fn a_wildcard_of_a_route_leaves_the_hosts_of_ingresses() {
     let (parts, ()) = http::Request::get("/").body(()).unwrap().into_parts();
     let of = |host: &str| table.route((Entrance::Ingress, true), host, "/api", &parts).map(|route| route.ingress.ns());
     assert_eq!((of("a.test"), of("b.test"), of("a.b.test")), (Some("c"), Some("g"), Some("g")));
+}
+
+/// "If a Route (A) of type HTTPRoute or GRPCRoute is attached to a Listener and that listener already has another Route (B) of the other type attached
+/// and the intersection of the hostnames of A and B is non-empty, then the implementation MUST accept exactly one of these two routes" (GRPCRouteSpec,
+/// hostnames).
+#[test]
+fn of_routes_of_two_kinds_the_older_has_the_hosts() {
+    let cluster = || Cluster::new().gateway("a", &["https:"]);
+    let older = |kind: &str| format!("a host of listener https: is served by {kind}, which is older");
+    cluster()
+        .route("a", "http", &["shop.test"])
+        .route("a", "grpc", &["shop.test", "other.test"])
+        .check(&["HTTPRoute a shop.test"], &[("GRPCRoute a False HostnameConflict", &older("HTTPRoute a/http"))]);
+    cluster()
+        .route("a", "grpc", &["*.test"])
+        .route("a", "http", &["shop.test"])
+        .named("a", "http", "free", &["a.example"])
+        .check(
+            &["GRPCRoute a *.test", "HTTPRoute a a.example"],
+            &[("HTTPRoute a False HostnameConflict", &older("GRPCRoute a/grpc"))],
+        );
+    // What is not accepted is in nobody's way.
+    let mixed = cluster().route("a", "http", &["shop.test"]).route("a", "grpc", &["shop.test", "other.test"]);
+    mixed.named("a", "http", "third", &["other.test"]).check(
+        &["HTTPRoute a other.test", "HTTPRoute a shop.test"],
+        &[("GRPCRoute a False HostnameConflict", &older("HTTPRoute a/http"))],
+    );
+    // Each listener accepts for itself; a host of the more specific one is not the other's.
+    let two = Cluster::new().gateway("a", &["https:*.test", "https:shop.test"]);
+    two.route("a", "http", &["shop.test"]).route("a", "grpc", &["shop.test", "other.test"]).check(
+        &["GRPCRoute a other.test", "HTTPRoute a shop.test"],
+        &[("GRPCRoute a True Accepted", "a host of listener https:shop.test is served by HTTPRoute a/http, which is older")],
+    );
+    // Of another Gateway.
+    cluster()
+        .route("a", "http", &["shop.test"])
+        .gateway("b", &["https:"])
+        .route("b", "grpc", &["shop.test"])
+        .check(&["GRPCRoute b shop.test", "HTTPRoute a shop.test"], &[]);
 }

@@ -69,13 +69,16 @@ fn compile(schema: &JSONSchemaProps, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// What is wrong with the rules of a schema, whose types and costs follow from it. It is looked at when it comes or changes: what has been
-/// accepted stays.
+/// What is wrong with the rules of a schema, whose types and costs follow from it, and with defaults that break them. It is looked at when it comes
+/// or changes: what has been accepted stays.
 pub(super) fn validate_rules(located: &Located<'_>, errors: &mut Errors) {
     let source = located.schema.to_tree().unwrap_or_default();
-    if let Ok(compiled) = structural::Structural::compile(&source) {
-        errors.extend(compiled.validate_rules(&located.path));
+    let Ok(compiled) = structural::Structural::compile(&source) else { return };
+    let mut found = compiled.validate_rules(&located.path);
+    if found.is_empty() {
+        found = compiled.validate_default_rules(&located.path);
     }
+    errors.extend(found);
 }
 
 /// With a status of its own, only some fields may stand at the root: those that do not reach into the status.

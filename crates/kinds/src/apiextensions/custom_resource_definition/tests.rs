@@ -400,4 +400,11 @@ fn defaults_and_patterns_are_checked() {
     check(json!({"type": "string", "pattern": "("}), &[&format!("{at}.pattern")]);
     check(json!({"type": "string", "default": 1}), &[&format!("{at}.default")]);
     check(json!({"type": "object", "default": {"a": 1}}), &[&format!("{at}.default")]);
+    let ruled = |default: i64| json!({"type": "integer", "default": default, "x-kubernetes-validations": [{"rule": "self > 1"}]});
+    check(ruled(2), &[]);
+    check(ruled(1), &[&format!("{at}.default")]);
+    // What has been accepted stays.
+    let (strategy, mut object) = prepared(definition(with_field(ruled(1))));
+    strategy.prepare_create(&mut object);
+    assert!(strategy.validate_update(&object, &object, &mut Vec::new()).is_empty());
 }

@@ -153,3 +153,27 @@ fn health_is_as_the_plugin_says() {
     assert!(inventory.disconnect(NAME, serial));
     assert_eq!(health(&inventory), ["Unknown"; 3]);
 }
+
+/// `PreStartContainer`: "Plugin can run device specific operations such as resetting the device before making devices available to the container."
+#[test]
+fn a_plugin_that_is_away_is_not_left_out_at_a_start() {
+    let mut inventory = Inventory::default();
+    let serial = inventory.expect(NAME).unwrap();
+    let options = |pre_start_required| DevicePluginOptions { pre_start_required, ..DevicePluginOptions::default() };
+    let connect = |inventory: &mut Inventory, serial, pre_start| {
+        inventory.connect(NAME, serial, Connected { options: options(pre_start), ..connected() });
+    };
+    let asked = |inventory: &Inventory| inventory.before_start(NAME).map(|plugin| plugin.is_some());
+    assert_eq!(asked(&inventory), Ok(false));
+    connect(&mut inventory, serial, true);
+    assert_eq!(asked(&inventory), Ok(true));
+    assert!(inventory.disconnect(NAME, serial));
+    assert_eq!(asked(&inventory), Err(Away(NAME.to_owned())));
+    assert!(inventory.forget(NAME, serial));
+    assert_eq!(asked(&inventory), Err(Away(NAME.to_owned())));
+    let next = inventory.expect(NAME).unwrap();
+    connect(&mut inventory, next, false);
+    assert_eq!(asked(&inventory), Ok(false));
+    assert!(inventory.disconnect(NAME, next));
+    assert_eq!(asked(&inventory), Ok(false), "another version, which does not want it");
+}

@@ -7,6 +7,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
+use tokio::sync::watch;
 
 use crate::allocatable::Reserved;
 use crate::options::Options;
@@ -167,4 +168,60 @@ async fn what_a_pod_had_that_was_deleted_meanwhile_is_waited_for() {
     cell.start_as(exclusive).await;
     let status = cell.until("new", |status| condition(status, "Ready") == "True" || status["phase"] == "Failed").await;
     assert_eq!(status["phase"], "Running", "{status}");
+}
+
+/// A pod that does not fit the Node object waits until the API has said what the Node is, however often that takes; nothing else of the node
+/// waits for it, and many such pods have one answer.
+#[tokio::test]
+async fn nobody_waits_for_a_pod_that_the_api_is_asked_about() {
+    let cell = Cell::new();
+    // The informers never hear of changes of the Node.
+    let late = Fake::default();
+    let (held, asked) = (watch::Sender::new(false), watch::Sender::new(0));
+    let (inner, hold, count) = (cell.fake.client(), held.subscribe(), asked.clone());
+    let between = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let (inner, mut hold, count) = (inner.clone(), hold.clone(), count.clone());
+        async move {
+            let is_question = request.method() == "GET" && request.uri().path() == "/api/v1/nodes/n1";
+            if is_question && (*hold.borrow() || *count.borrow() > 0) {
+                count.send_modify(|count| *count += 1);
+                let is_first = *count.borrow() == 1;
+                hold.wait_for(|hold| !hold).await.unwrap();
+                // The first answer is none.
+                if is_first {
+                    let body = kube::client::Body::from(b"away".to_vec());
+                    return Ok(http::Response::builder().status(503).body(body).unwrap());
+                }
+            }
+            inner.send(request).await
+        }
+    });
+    cell.start_as(|options| {
+        options.informers = Informers::new(late.client(), cell.tasks.clone());
+        options.client = kube::Client::new(between, "default");
+    })
+    .await;
+    late.put(&cell.fake.all::<Node>().remove(0));
+    let labels = json!({"metadata": {"labels": {"zone": "a"}}});
+    Api::<Node>::all(cell.fake.client()).patch("n1", &PatchParams::default(), &Patch::Merge(labels)).await.unwrap();
+    let put = |name: &str, spec: Value| {
+        cell.put(name, spec);
+        late.put(cell.fake.all::<Pod>().iter().find(|pod| pod.metadata.name.as_deref() == Some(name)).unwrap());
+    };
+    let picky = |zone: &str| json!({"nodeSelector": {"zone": zone}, "containers": [{"name": "c"}]});
+    held.send_replace(true);
+    put("right", picky("a"));
+    asked.subscribe().wait_for(|asked| *asked >= 1).await.unwrap();
+    let many: Vec<_> = (0..20).map(|number| format!("wrong{number}")).collect();
+    many.iter().for_each(|name| put(name, picky("b")));
+    put("other", json!({"containers": [{"name": "o"}]}));
+    cell.ready("other").await;
+    assert_eq!(cell.until("right", |_| true).await["phase"], Value::Null, "nobody has said that it may not run");
+
+    held.send_replace(false);
+    cell.ready("right").await;
+    for name in &many {
+        assert_eq!(cell.until(name, |status| status["phase"] == "Failed").await["reason"], "NodeAffinity");
+    }
+    assert!(*asked.borrow() < 10, "asked {} times", *asked.borrow());
 }

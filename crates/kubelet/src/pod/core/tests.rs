@@ -45,7 +45,8 @@ impl Random {
 /// What is under way at the node.
 #[derive(Debug)]
 enum Work {
-    /// An action, with the number that the container or sandbox gets, or the reference that is pulled.
+    /// An action, with the number that the container or sandbox gets, or the reference that is pulled, or the identifier of the container that it
+    /// is about.
     Act(Action, u32, String),
     /// What the runtime said some time ago.
     Observe(Vec<Container>, Option<SandboxState>),
@@ -186,6 +187,10 @@ impl Life {
         self.observe();
     }
 
+    fn current_id(&self, name: &str) -> String {
+        self.core.state().slots[name].current.as_ref().unwrap().id.clone()
+    }
+
     /// Tells the core of something, checks what it wants, and lets the node begin with that.
     fn tell(&mut self, event: Event) {
         let words: String = format!("{event:?}").chars().take(150).collect();
@@ -211,7 +216,14 @@ impl Life {
                     reference = self.core.model().member(name).unwrap().spec.image.clone().unwrap();
                     400
                 }
-                Action::Stop { grace, .. } | Action::PreStop { grace, .. } => u64::try_from(grace.as_millis()).unwrap(),
+                Action::Stop { name, grace, .. } | Action::PreStop { name, grace } => {
+                    reference = self.current_id(name);
+                    u64::try_from(grace.as_millis()).unwrap()
+                }
+                Action::PostStart(name) => {
+                    reference = self.current_id(name);
+                    400
+                }
                 _ => 400,
             };
             self.plan_work(most, Work::Act(action, number, reference));
@@ -345,13 +357,13 @@ impl Life {
                 Outcome::Image(name, Some(reference), image)
             }
             Action::Start(name) => self.start(name, number, fails),
-            Action::PostStart(name) => Outcome::Hook(name, simple(fails)),
-            Action::PreStop { name, .. } => Outcome::PreStop(name),
+            Action::PostStart(name) => Outcome::Hook(name, reference, simple(fails)),
+            Action::PreStop { name, .. } => Outcome::PreStop(name, reference),
             Action::Stop { name, .. } => {
-                if !fails {
+                if !fails && self.containers.iter().any(|c| c.id == reference && c.state == ContainerState::Running) {
                     self.end(&name, 143);
                 }
-                Outcome::Stopped(name, simple(fails))
+                Outcome::Stopped(name, reference, simple(fails))
             }
             Action::StopSandbox(_) => {
                 let running = self.containers.iter().filter(|c| c.state == ContainerState::Running && !fails);

@@ -82,7 +82,7 @@ fn containers_start_one_after_the_other() {
     run(&mut state, "proxy");
     assert_eq!(step(&mut state, 6), ["hook proxy"]);
     assert_eq!(step(&mut state, 6), [""; 0]);
-    state.apply(Outcome::Hook("proxy".to_owned(), Ok(())), at(9));
+    state.apply(Outcome::Hook("proxy".to_owned(), "proxy".to_owned(), Ok(())), at(9));
     assert_eq!(step(&mut state, 9), ["start a"]);
     // One that cannot be started holds nobody up; the image of a later one is fetched meanwhile.
     state.slot("b").image = Step::Idle;
@@ -212,7 +212,8 @@ fn what_the_runtime_does_not_stop_ends_with_its_sandbox() {
     let model = deleted(20);
     let mut state = state(&model, vec![container("1", "a", 0, Running)]);
     let step = |second, state: &mut State| step(&model, second, state);
-    let fail = |second, state: &mut State| state.apply(Outcome::Stopped("a".to_owned(), Err("unknown".to_owned())), at(second));
+    let failed = || Outcome::Stopped("a".to_owned(), "1".to_owned(), Err("unknown".to_owned()));
+    let fail = |second, state: &mut State| state.apply(failed(), at(second));
     assert_eq!(step(10, &mut state), ["stop a 20s"]);
     fail(11, &mut state);
     assert_eq!(step(15, &mut state), ["stop a 15s"]);
@@ -281,7 +282,7 @@ fn hooks_of_sidecars_run_while_others_are_stopped() {
     assert_eq!(step(&mut state), ["stop t 30s"]);
     state.slot("t").observe(ended("t", "t", 0, 0));
     assert_eq!(step(&mut state), [""; 0]);
-    state.apply(Outcome::PreStop("s".to_owned()), at(101));
+    state.apply(Outcome::PreStop("s".to_owned(), "s".to_owned()), at(101));
     assert_eq!(step(&mut state), ["stop s 30s"]);
 }
 
@@ -328,7 +329,7 @@ fn a_stop_that_fails_is_not_repeated_at_once() {
     advance(&model, &mut state, false, at(10));
     let actions = plan(&model, &state, at(10)).actions;
     begin(&mut state, &actions, at(10));
-    state.apply(Outcome::Stopped("a".to_owned(), Err("no shim".to_owned())), at(10));
+    state.apply(Outcome::Stopped("a".to_owned(), "1".to_owned(), Err("no shim".to_owned())), at(10));
     assert_eq!(plan(&model, &state, at(10)), Plan { actions: vec![], wake: Some(at(11)) });
     assert!(matches!(plan(&model, &state, at(11)).actions.as_slice(), [Action::Stop { stage: Stage::Shortened, .. }]));
 }

@@ -41,10 +41,13 @@ impl Part {
     }
 }
 
-/// Dates of HTTP have no parts of seconds.
+/// The last second that a date of HTTP can say (RFC 9110, 5.6.7): the end of the year 9999.
+const LAST: u64 = 253_402_300_799;
+
+/// Dates of HTTP have no parts of seconds, and an end; a file's time may be any.
 pub(super) fn seconds(time: SystemTime) -> SystemTime {
     let whole = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    SystemTime::UNIX_EPOCH + Duration::from_secs(whole)
+    SystemTime::UNIX_EPOCH + Duration::from_secs(whole.min(LAST))
 }
 
 fn bytes(range: &str, length: u64) -> Option<Part> {

@@ -106,16 +106,19 @@ fn certificates_are_shown_as_asked() {
 
 #[test]
 fn a_token_is_for_the_user_and_the_group() {
+    let private = |model: &Model| {
+        let (objects, facts, tokens, certificates) = (&Fixed, &Facts::default(), &BTreeMap::new(), &BTreeMap::new());
+        let sources = Sources { model, objects, facts, tokens, certificates };
+        let mut files = Files::default();
+        sources.private(&mut files, "token", "jwt", MODE).unwrap();
+        let file = &files.files["token"];
+        (file.mode, file.uid)
+    };
     let check = |pod: Value, containers: &[Value], expected: (u32, Option<u32>)| {
         let container = |(index, context): (usize, &Value)| json!({"name": format!("c{index}"), "securityContext": context});
         let containers: Vec<Value> = containers.iter().enumerate().map(container).collect();
         let model = model(json!({"securityContext": pod, "containers": containers}));
-        let (objects, facts, tokens, certificates) = (&Fixed, &Facts::default(), &BTreeMap::new(), &BTreeMap::new());
-        let sources = Sources { model: &model, objects, facts, tokens, certificates };
-        let mut files = Files::default();
-        sources.private(&mut files, "token", "jwt", MODE).unwrap();
-        let file = &files.files["token"];
-        assert_eq!((file.mode, file.uid), expected, "{pod}");
+        assert_eq!(private(&model), expected, "{pod}");
     };
     check(json!({}), &[json!({})], (0o644, None));
     check(json!({"runAsUser": 1000}), &[json!({})], (0o600, Some(1000)));
@@ -124,6 +127,10 @@ fn a_token_is_for_the_user_and_the_group() {
     check(json!({}), &[json!({"runAsUser": 1}), json!({"runAsUser": 1})], (0o600, Some(1)));
     check(json!({}), &[json!({"runAsUser": 1}), json!({"runAsUser": 2})], (0o644, None));
     check(json!({"fsGroup": 5}), &[json!({"runAsUser": 1}), json!({})], (0o600, None));
+    // Who debugs the pod opens the token to nobody.
+    let debugged =
+        json!({"containers": [{"name": "a", "securityContext": {"runAsUser": 1}}], "ephemeralContainers": [{"name": "e"}]});
+    assert_eq!(private(&model(debugged)), (0o600, Some(1)));
 }
 
 #[test]

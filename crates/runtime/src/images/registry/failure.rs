@@ -10,6 +10,9 @@ use crate::api::Error;
 /// Most bytes of what a registry says that are repeated.
 const TEXT: usize = 1 << 10;
 
+/// Where images of `docker.io` are.
+const HUB: &str = "index.docker.io";
+
 /// Why a registry has not given something.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -127,6 +130,9 @@ impl Failure {
     /// The error of a pull of `reference` whose parts were asked for.
     pub(crate) fn of_part(&self, reference: &Reference) -> Error {
         let (name, registry) = (reference.whole(), reference.resolve_registry());
+        // The name of the image says which registry has refused, unless it was a mirror of that.
+        let is_mirror = registry != reference.registry() && registry != HUB;
+        let who = if is_mirror { format!("mirror {registry}: ") } else { String::new() };
         match self {
             Self::Request(cause) if cause.is_connect() || cause.is_timeout() => {
                 Error::RegistryUnavailable(format!("failed to pull {name:?}: registry {registry} cannot be reached: {self}"))
@@ -142,9 +148,9 @@ impl Failure {
             }
             Self::Unauthorized => {
                 let text = "pull access denied, the repository does not exist or needs credentials (imagePullSecrets)";
-                Error::ImagePull(format!("failed to pull {name:?}: {text}"))
+                Error::ImagePull(format!("failed to pull {name:?}: {who}{text}"))
             }
-            other => Error::ImagePull(format!("failed to pull {name:?}: {other}")),
+            other => Error::ImagePull(format!("failed to pull {name:?}: {who}{other}")),
         }
     }
 }
@@ -207,5 +213,30 @@ mod tests {
         check(&refused(403, &long.to_string()), "xxx...");
         let many = serde_json::json!({"errors": vec![serde_json::json!({"code": "DENIED"}); 10_000]});
         check(&refused(403, &many.to_string()), "denied; denied");
+    }
+
+    /// Of several who were asked for an image.
+    #[test]
+    fn a_mirror_that_refuses_is_named() {
+        let check = |image: &str, mirror: Option<&str>, failure: &Failure, expected: &str| {
+            let mut reference = crate::images::registry::parse(image).unwrap();
+            if let Some(mirror) = mirror {
+                reference.set_mirror_registry(mirror.to_owned());
+            }
+            let text = failure.of_part(&reference).to_string();
+            assert!(text.ends_with(expected), "{text}");
+        };
+        let unknown = refused(404, r#"{"errors":[{"code":"NAME_UNKNOWN"}]}"#);
+        let name = "failed to pull \"docker.io/library/a:1\": ";
+        check("a:1", Some("10.0.0.5:5000"), &unknown, &format!("{name}mirror 10.0.0.5:5000: name unknown"));
+        check("a:1", None, &unknown, &format!("{name}name unknown"));
+        check("r.io/a:1", None, &unknown, "failed to pull \"r.io/a:1\": name unknown");
+        check(
+            "r.io/a:1",
+            Some("m.io"),
+            &Failure::Unauthorized,
+            ": mirror m.io: pull access denied, the repository does not exist or needs credentials (imagePullSecrets)",
+        );
+        check("r.io/a:1", Some("m.io"), &refused(404, "?"), ": not found in registry m.io");
     }
 }

@@ -4,7 +4,7 @@ use base::budgets::shares::Shares;
 use base::tasks::{Failures, Tasks};
 use client::fake::Fake;
 use client::kube::client::Body;
-use client::{Client, Informers};
+use client::{Change, Client, Informers, Key};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
@@ -16,6 +16,7 @@ use crate::Options;
 use crate::api::{BindError, Written};
 use crate::configuration::Configuration;
 use crate::metrics::Metrics;
+use crate::service::panics::Stage;
 use crate::testing::{node, pod};
 use crate::volumes::Volumes;
 
@@ -189,4 +190,57 @@ async fn a_pod_whose_node_cannot_be_told_gets_what_it_needs() {
         _ = world.scheduler.with_needs.next() => panic!("the claim has no volume"),
         () = fake.until::<PersistentVolumeClaim>(|claims| claims.iter().any(chosen)) => {}
     }
+}
+
+/// Has the scheduler hold a pod as if it had panicked on it.
+fn hold(scheduler: &Scheduler, uid: &str, stage: Stage) {
+    scheduler.panics.blame(Some((uid.to_owned(), stage)));
+    assert_eq!(scheduler.panics.hold(Instant::now()).as_deref(), Some(uid));
+}
+
+/// A pod on which the scheduler has failed is tried often while it is held: each time would be a write and an event, and what it was promised would
+/// be kept from others.
+#[tokio::test]
+async fn a_pod_that_is_held_is_told_once_and_keeps_no_room() {
+    let mut world = World::new().await;
+    let third = world.add("third", false);
+    hold(&world.scheduler, third.uid(), Stage::Tried);
+    for _ in 0..2 {
+        assert!(world.scheduler.cluster.nominations.set(third.clone(), "n").is_none());
+        world.scheduler.schedule_one();
+        assert_eq!(world.scheduler.writes.len(), 1, "told once");
+        assert_eq!(world.scheduler.cluster.nominations.node_of(third.uid()), None);
+        assert_eq!(world.scheduler.cluster.node_of(third.uid()), None);
+        assert_eq!(world.scheduler.queue.lengths(), (0, 1, 0));
+        world.scheduler.queue.ripen(Instant::now() + std::time::Duration::from_secs(10));
+    }
+    let told = world.told("third").await;
+    assert!(
+        told.starts_with("0/1 nodes are available: the scheduler has failed on this pod, and tries it again after 2"),
+        "{told}"
+    );
+}
+
+/// What the scheduler cannot even read it reads again when the pod's time is over, and not before, also where the pod changes.
+#[tokio::test]
+async fn a_pod_that_cannot_be_read_waits() {
+    let mut world = World::new().await;
+    let (odd, now) = (Arc::new(pod("odd", json!({}))), Instant::now());
+    let key = Key::of(odd.as_ref());
+    let change = |old: bool, new: bool| Change { key: key.clone(), old: old.then(|| odd.clone()), new: new.then(|| odd.clone()) };
+    let scheduler = &mut world.scheduler;
+    scheduler.read(change(false, true), now);
+    assert!(scheduler.queue.get(&key).is_some());
+    hold(scheduler, odd.metadata.uid.as_deref().unwrap(), Stage::Read);
+    scheduler.read(change(true, true), now);
+    assert!(scheduler.queue.get(&key).is_none(), "nothing of it is known");
+    let until = scheduler.due(now).unwrap();
+    assert!(scheduler.queue.get(&key).is_none() && until > now);
+    scheduler.due(until);
+    assert!(scheduler.queue.get(&key).is_some() && scheduler.unread.is_empty());
+    // One that goes meanwhile never comes back.
+    hold(scheduler, odd.metadata.uid.as_deref().unwrap(), Stage::Read);
+    scheduler.read(change(true, true), now);
+    scheduler.read(change(true, false), now);
+    assert!(scheduler.queue.get(&key).is_none() && scheduler.unread.is_empty());
 }

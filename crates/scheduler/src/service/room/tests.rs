@@ -183,3 +183,41 @@ async fn a_binding_that_is_called_off_says_why() {
         assert!(world.scheduler.waiting.bindings.is_empty() && !world.scheduler.waiting.shares.is_full("a"));
     }
 }
+
+/// The API binds no pod that ends, which finalizers may keep for long: its room is free at once.
+#[tokio::test]
+async fn who_ends_while_it_waits_gives_its_room_back() {
+    let (mut world, first) = waiting(true).await;
+    let old = Arc::new(world.fake.all::<Pod>().remove(0));
+    let mut new = Pod::clone(&old);
+    new.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    world.scheduler.pod_changed(Change { key: first.key(), old: Some(old), new: Some(Arc::new(new)) });
+    assert_eq!(world.scheduler.cluster.node_of("first"), None);
+    let ended = world.scheduler.with_needs.next().await.unwrap();
+    let Written::Bound { result: Err(error), .. } = &ended else { panic!("it has no node") };
+    assert_eq!(error.to_string(), "pod does not exist any more");
+    world.scheduler.written(ended);
+    assert_eq!(world.scheduler.queue.lengths(), (0, 0, 0));
+    assert!(world.scheduler.waiting.bindings.is_empty() && !world.scheduler.waiting.shares.is_full("a"));
+}
+
+/// Upstream, binder.go, checkBindings: "failed to get node". The pod is tried again at once, not when its volume has come.
+#[tokio::test]
+async fn whose_node_goes_is_tried_again() {
+    for (gone, is_called_off) in [("n", true), ("m", false)] {
+        let (mut world, first) = waiting(true).await;
+        let node = node(gone, json!({}));
+        world.scheduler.cluster.set_node(&node);
+        world.scheduler.node_changed(&Change { key: client::Key::of(&node), old: Some(Arc::new(node)), new: None });
+        let binding = world.scheduler.waiting.bindings["first"].clone();
+        assert_eq!(binding.write().is_err(), is_called_off, "{gone}");
+        if !is_called_off {
+            continue;
+        }
+        let ended = world.scheduler.with_needs.next().await.unwrap();
+        world.scheduler.written(ended);
+        assert_eq!(world.told("first").await, "binding rejected: node does not exist any more");
+        assert_eq!((world.scheduler.cluster.node_of("first"), world.scheduler.queue.lengths()), (None, (0, 1, 0)));
+        assert!(world.scheduler.queue.get(&first.key()).is_some());
+    }
+}

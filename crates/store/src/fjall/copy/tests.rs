@@ -120,8 +120,10 @@ async fn what_no_store_has_is_refused_and_an_unfinished_restoration_is_no_store(
     check(&[row(ephemeral, "a", 1, 0), row(durable, "b", 2, 0)], 5, "comes again, or before");
     check(&[row(durable, "a", 1, 0)], u64::MAX, "revision 18446744073709551615");
     // A server that starts there now would begin with an empty cluster.
+    assert_eq!(Fjall::check(home.path()), Err(Error::Unfinished));
     assert_eq!(Fjall::open(options(home.path()), &tasks).await.err(), Some(Error::Unfinished));
     restore(home.path(), &[row(durable, "a", 5, 0)], 5).unwrap();
     assert_eq!(restore(home.path(), &[], 5), Err(Error::Exists));
+    assert_eq!(Fjall::check(home.path()), Ok(()));
     assert!(Fjall::open(options(home.path()), &tasks).await.is_ok());
 }
