@@ -50,7 +50,7 @@ pub(crate) fn run(options: Dev) -> Result<()> {
 /// Starts a cluster where none runs.
 fn start(options: Dev) -> Result<()> {
     let left = State::load(&options.data_dir)?;
-    if left.as_ref().is_some_and(State::is_alive) {
+    if left.is_some() && process::stays_locked(&state::lock_file(&options.data_dir))? {
         bail!("a cluster runs in {} already: end it first (knarr dev stop)", options.data_dir.display());
     }
     if options.detach { detach(&options) } else { process::run(serve(options, left)) }
@@ -67,6 +67,12 @@ pub(crate) fn server_dir(dir: &Path) -> Result<PathBuf> {
     let dir = spelled(dir)?;
     let first = data_dirs(&dir)?.and_then(|nodes| nodes.into_iter().next());
     Ok(first.map_or(dir, |(_, first)| first))
+}
+
+/// The administrator's kubeconfig, as users know it: that of a throw-away cluster is beside its nodes.
+pub(crate) fn kubeconfig(dir: &Path) -> Result<PathBuf> {
+    let dir = spelled(dir)?;
+    Ok(if data_dirs(&dir)?.is_some() { state::kubeconfig(&dir) } else { Paths::new(&dir).kubeconfig() })
 }
 
 fn running(dir: &Path) -> Result<State> {
@@ -130,7 +136,7 @@ async fn serve(options: Dev, left: Option<State>) -> Result<()> {
     let mut ending = Ending::new(failures)?;
     let dir = options.data_dir.clone();
     if let Some(left) = left {
-        tracing::info!("removing what a cluster has left here");
+        println!("removing the cluster that was in {} before, and its data: it was not stopped", dir.display());
         remove(&left).await?;
     }
     state::claim(&dir)?;

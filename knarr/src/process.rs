@@ -216,13 +216,51 @@ pub(crate) fn make_private(path: &Path) -> Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).with_context(|| path.display().to_string())
 }
 
+/// How long a process may take to let go of a directory: one that has been killed goes on being taken apart by the kernel for a while.
+const LETTING_GO: Duration = Duration::from_secs(5);
+
 /// Holds a data directory until dropped: one process works in it.
 pub(crate) fn lock(path: &Path) -> Result<File> {
+    lock_within(path, LETTING_GO)
+}
+
+fn lock_within(path: &Path, patience: Duration) -> Result<File> {
     let file = File::create(path).with_context(|| path.display().to_string())?;
-    match fcntl(file.as_raw_fd(), FcntlArg::F_OFD_SETLK(&whole(libc::F_WRLCK))) {
-        Ok(_) => Ok(file),
-        Err(Errno::EAGAIN | Errno::EACCES) => bail!("another process works with this data directory: stop it first"),
-        Err(errno) => Err(errno).with_context(|| path.display().to_string()),
+    match taken(file, libc::F_WRLCK, patience).with_context(|| path.display().to_string())? {
+        Some(file) => Ok(file),
+        None => bail!("another process works with this data directory ({}): stop it first", named(&holders(path)?)),
+    }
+}
+
+/// Whether a process holds the directory, and does not merely end: of one that does, the end is waited for.
+pub(crate) fn stays_locked(path: &Path) -> Result<bool> {
+    Ok(is_locked(path)? && taken(File::open(path)?, libc::F_RDLCK, LETTING_GO)?.is_none())
+}
+
+/// The file with the lock, or none if others have held it all the time.
+fn taken(file: File, kind: i32, patience: Duration) -> Result<Option<File>> {
+    match fcntl(file.as_raw_fd(), FcntlArg::F_OFD_SETLK(&whole(kind))) {
+        Ok(_) => return Ok(Some(file)),
+        Err(Errno::EAGAIN | Errno::EACCES) if patience.is_zero() => return Ok(None),
+        Err(Errno::EAGAIN | Errno::EACCES) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    // The kernel waits without end: a thread is left to it.
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(wait_for(&file, kind).map(|()| file)));
+    told.recv_timeout(patience).ok().transpose()
+}
+
+/// Processes as a user is told of them.
+fn named(processes: &[i32]) -> String {
+    let one = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<_> = line.split(|byte| *byte == 0).take(2).map(String::from_utf8_lossy).collect();
+        format!("process {pid}, {}", words.join(" ").trim_end())
+    };
+    match processes {
+        [] => "none that can be seen from here: of another PID namespace".to_owned(),
+        some => some.iter().map(one).collect::<Vec<_>>().join("; "),
     }
 }
 
@@ -249,13 +287,20 @@ pub(crate) fn all() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The processes that have the file open, but for this one: the kernel does not tell whose a lock of an open file description is.
+/// The processes that have a lock of the file, but for this one. The kernel does not tell whose a lock of an open file description is, but which
+/// descriptors have one (proc_pid_fdinfo(5)).
 pub(crate) fn holders(path: &Path) -> Result<Vec<i32>> {
     let id = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
     let wanted = std::fs::metadata(path).map(id).with_context(|| path.display().to_string())?;
+    let is_locked = |pid: i32, descriptor: &std::ffi::OsStr| {
+        let info = std::fs::read_to_string(Path::new(&format!("/proc/{pid}/fdinfo")).join(descriptor)).unwrap_or_default();
+        info.lines().any(|line| line.starts_with("lock:"))
+    };
     let has_it = |pid: &i32| {
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        open.into_iter().any(|entry| std::fs::metadata(entry.path()).is_ok_and(|metadata| id(metadata) == wanted))
+        let mut open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        open.any(|entry| {
+            std::fs::metadata(entry.path()).is_ok_and(|found| id(found) == wanted) && is_locked(*pid, &entry.file_name())
+        })
     };
     let own = std::process::id().cast_signed();
     Ok(all().filter(|pid| *pid != own).filter(has_it).collect())
@@ -263,8 +308,13 @@ pub(crate) fn holders(path: &Path) -> Result<Vec<i32>> {
 
 /// Waits until nobody holds the directory whose lock is this file.
 pub(crate) fn wait_until_free(lock: &File) -> Result<()> {
+    wait_for(lock, libc::F_RDLCK)
+}
+
+/// Waits until the lock of the file can be had, and has it then.
+fn wait_for(lock: &File, kind: i32) -> Result<()> {
     loop {
-        match fcntl(lock.as_raw_fd(), FcntlArg::F_OFD_SETLKW(&whole(libc::F_RDLCK))) {
+        match fcntl(lock.as_raw_fd(), FcntlArg::F_OFD_SETLKW(&whole(kind))) {
             Err(Errno::EINTR) => {}
             ended => return ended.map(drop).context("waiting for the end of a process"),
         }
@@ -322,21 +372,56 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
         let held = lock(&path).unwrap();
-        assert!(lock(&path).unwrap_err().to_string().contains("another process"));
+        let error = lock_within(&path, Duration::ZERO).unwrap_err().to_string();
+        assert!(error.contains("another process") && error.contains("can be seen"), "{error}");
         drop(held);
         lock(&path).unwrap();
     }
 
     #[test]
-    fn who_has_a_file_open_is_found() {
+    fn who_has_the_lock_is_told() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
-        let _own = lock(&path).unwrap();
+        let held = lock(&path).unwrap();
         assert!(holders(&path).unwrap().is_empty());
-        let mut child = std::process::Command::new("sleep").arg("1000").stdin(File::open(&path).unwrap()).spawn().unwrap();
-        assert_eq!(holders(&path).unwrap(), [child.id().cast_signed()]);
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let sleeping = |file: File| std::process::Command::new("sleep").arg("1000").stdin(file).spawn().unwrap();
+        // One has the lock, another one only the file.
+        let (mut holder, mut reader) = (sleeping(held), sleeping(File::open(&path).unwrap()));
+        assert_eq!(holders(&path).unwrap(), [holder.id().cast_signed()]);
+        let error = lock_within(&path, Duration::ZERO).unwrap_err().to_string();
+        assert!(error.contains(&format!("(process {}, sleep 1000): stop it first", holder.id())), "{error}");
+        for child in [&mut holder, &mut reader] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// A process that is killed holds its files until the kernel has taken it apart.
+    #[test]
+    fn who_lets_go_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        for is_reader in [false, true] {
+            let held = lock(&path).unwrap();
+            std::thread::scope(|threads| {
+                let waiting = threads.spawn(|| match is_reader {
+                    false => lock_within(&path, Duration::from_secs(60)).is_ok(),
+                    true => !stays_locked(&path).unwrap(),
+                });
+                // Who waits for a lock is in the kernel's list, behind who has it.
+                while !is_waited_for(&path) {
+                    std::thread::yield_now();
+                }
+                drop(held);
+                assert!(waiting.join().unwrap());
+            });
+        }
+    }
+
+    fn is_waited_for(path: &Path) -> bool {
+        let inode = format!(":{}", std::fs::metadata(path).unwrap().ino());
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("->") && line.split(' ').any(|word| word.ends_with(&inode)))
     }
 
     #[test]
@@ -346,7 +431,7 @@ mod tests {
         assert!(!is_locked(&path).unwrap() && !path.exists());
         let held = lock(&path).unwrap();
         assert!(is_locked(&path).unwrap());
-        assert!(lock(&path).unwrap_err().to_string().contains("stop it first"));
+        assert!(lock_within(&path, Duration::ZERO).unwrap_err().to_string().contains("stop it first"));
         drop(held);
         assert!(!is_locked(&path).unwrap());
         wait_until_free(&File::open(&path).unwrap()).unwrap();

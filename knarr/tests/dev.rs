@@ -69,13 +69,18 @@ fn a_throw_away_cluster_leaves_nothing() {
     assert_eq!(k("config current-context"), "dev\n", "contexts of several clusters have names of their own");
     // Commands about a server are about that of the cluster.
     let snapshot = c.scratch().join("snapshot");
-    for words in
-        [&["snapshot", "save", snapshot.to_str().unwrap()][..], &["certificate", "check"], &["secrets-encryption", "status"]]
-    {
+    let told = |words: &[&str]| {
         let mut command = c.machine().command(Path::new(KNARR));
         let done = Outcome::of(command.args(words).arg("--data-dir").arg(&dir));
         assert_eq!(done.code, Some(0), "{words:?}: {done:?}");
-    }
+        done.stdout
+    };
+    told(&["snapshot", "save", snapshot.to_str().unwrap()]);
+    told(&["certificate", "check"]);
+    told(&["secrets-encryption", "status"]);
+    told(&["token", "create"]);
+    let rotated = told(&["certificate", "rotate"]);
+    assert!(rotated.contains(&format!("new: {}\n", kubeconfig.display())), "{rotated}");
     let again = dev(&[]);
     assert!(again.code != Some(0) && again.stderr.contains("runs in"), "{again:?}");
     assert_eq!(dev(&["cut", "n3"]).code, Some(0));
@@ -102,8 +107,15 @@ fn a_throw_away_cluster_leaves_nothing() {
     let log = std::fs::read_to_string(dir.join("dev.log")).unwrap();
     assert!(log.contains("the process of a node has ended") && log.contains("signal: 9"), "{log}");
 
-    // The process that watches over the nodes dies, and the disk has lost what it wrote of them.
+    // The process that watches over the nodes dies. Another cluster takes the place of this one at once, and says so.
     nix::sys::signal::kill(process("dev --nodes 3").unwrap(), nix::sys::signal::SIGKILL).unwrap();
+    let another = dev_by(&program, &["--nodes", "2", "--detach"]);
+    assert_eq!(another.code, Some(0), "{another:?}");
+    let removed = format!("removing the cluster that was in {} before, and its data: it was not stopped\n", dir.display());
+    assert!(another.stdout.starts_with(&removed), "{another:?}");
+
+    // It dies once more, and the disk has lost what it wrote of them.
+    nix::sys::signal::kill(process("dev --nodes 2").unwrap(), nix::sys::signal::SIGKILL).unwrap();
     std::fs::write(dir.join("dev.json"), "").unwrap();
     for arguments in [&[][..], &["cut", "n3"], &["--detach"]] {
         let refused = dev(arguments);

@@ -120,14 +120,13 @@ impl Zone {
             ["dns-version"] => lookup.data(RecordType::TXT, RData::TXT(TXT::new(vec![SCHEMA_VERSION.to_owned()]))),
             ["svc" | "pod" | "dns"] => Some(Answer::default()),
             ["ns", "dns"] => Some(Answer::default()),
-            [namespace, "svc"] => state.has_namespace(namespace).then(Answer::default),
+            [namespace, "svc" | "pod"] => state.has_namespace(namespace).then(Answer::default),
             [service, namespace, "svc"] => lookup.service(service, namespace, None),
             [port, protocol, service, namespace, "svc"] if port.starts_with('_') && protocol.starts_with('_') => {
                 lookup.service(service, namespace, Some((&port[1..], &protocol[1..])))
             }
             [host, service, namespace, "svc"] => lookup.endpoint(host, service, namespace),
-            [address, _, "pod"] => lookup.pod(address),
-            [_, "pod"] => Some(Answer::default()),
+            [address, namespace, "pod"] => state.has_namespace(namespace).then(|| lookup.pod(address)).flatten(),
             _ => None,
         }
         .unwrap_or(Answer { code: ResponseCode::NXDomain, ..Answer::default() });
@@ -287,7 +286,7 @@ impl Lookup<'_> {
         Some(answer)
     }
 
-    /// `a-b-c-d.NAMESPACE.pod` means a.b.c.d whether or not such a pod is there.
+    /// `a-b-c-d.NAMESPACE.pod` means a.b.c.d whether or not such a pod is there, as with CoreDNS (`pods insecure`).
     fn pod(&self, label: &str) -> Option<Answer> {
         let v4 = label.replace('-', ".").parse::<Ipv4Addr>().map(IpAddr::V4);
         let address = v4.or_else(|_| label.replace('-', ":").parse::<Ipv6Addr>().map(IpAddr::V6)).ok()?;

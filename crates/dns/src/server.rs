@@ -15,9 +15,10 @@ use std::time::Duration;
 use base::listen::accepted;
 use base::readiness::Gate;
 use base::tasks::{OnFailure, Tasks};
-use client::{Informers, ServiceWatch};
+use client::{Informer, Informers, ServiceWatch};
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
+use k8s_openapi::api::core::v1::Namespace;
 use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -164,7 +165,7 @@ impl Server {
     /// repeat, instead of being denied, which they believe.
     pub fn run(self, informers: &Informers, gate: Gate) {
         let tasks = self.shared.tasks.clone();
-        let follow = follow(self.shared.clone(), ServiceWatch::new(informers), gate);
+        let follow = follow(self.shared.clone(), ServiceWatch::new(informers), informers.of::<Namespace>(), gate);
         tasks.spawn_until_cancelled("dns records", OnFailure::Shutdown, follow);
         for socket in self.udp {
             tasks.spawn_until_cancelled("dns udp", OnFailure::Shutdown, serve_udp(self.shared.clone(), socket));
@@ -175,11 +176,22 @@ impl Server {
     }
 }
 
-async fn follow(shared: Arc<Shared>, mut watch: ServiceWatch, gate: Gate) -> Result<(), Infallible> {
-    watch.synced().await;
-    let mut changed = watch.pending();
+async fn follow(
+    shared: Arc<Shared>,
+    mut watch: ServiceWatch,
+    namespaces: Informer<Namespace>,
+    gate: Gate,
+) -> Result<(), Infallible> {
+    let mut places = namespaces.changes();
+    tokio::join!(watch.synced(), namespaces.synced());
+    let (mut changed, mut place) = (watch.pending(), places.try_next_step());
     loop {
         let mut news = false;
+        while let Some(step) = place.take() {
+            let key = step.key();
+            news |= shared.state.set_namespace(&key.name, namespaces.entry(key).is_some());
+            place = places.try_next_step();
+        }
         for key in changed {
             let (service, slices) = watch.get(&key);
             news |= shared.state.update(key.ns(), &key.name, service.as_deref(), &slices);
@@ -193,7 +205,13 @@ async fn follow(shared: Arc<Shared>, mut watch: ServiceWatch, gate: Gate) -> Res
         if news {
             shared.generation.fetch_add(1, Ordering::AcqRel);
         }
-        changed = watch.changed().await;
+        changed = tokio::select! {
+            changed = watch.changed() => changed,
+            step = places.next_step() => {
+                place = Some(step);
+                watch.pending()
+            }
+        };
     }
 }
 

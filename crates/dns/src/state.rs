@@ -120,6 +120,7 @@ pub struct State(RwLock<Records>);
 
 #[derive(Debug, Default)]
 struct Records {
+    namespaces: HashSet<String>,
     services: HashMap<String, BTreeMap<String, Arc<Target>>>,
     /// Address to the names (below the cluster domain) that services give it.
     reverse: HashMap<IpAddr, BTreeSet<String>>,
@@ -163,9 +164,15 @@ impl State {
         self.0.read().services.get(namespace)?.get(name).cloned()
     }
 
-    /// Whether the namespace has a service.
+    /// Notes whether there is a namespace. Whether any answer may be another one now.
+    pub fn set_namespace(&self, namespace: &str, is_there: bool) -> bool {
+        let namespaces = &mut self.0.write().namespaces;
+        if is_there { namespaces.insert(namespace.to_owned()) } else { namespaces.remove(namespace) }
+    }
+
+    /// Whether there is the namespace, with services or without.
     pub fn has_namespace(&self, namespace: &str) -> bool {
-        self.0.read().services.contains_key(namespace)
+        self.0.read().namespaces.contains(namespace)
     }
 
     /// Names of an address, below the cluster domain; no more than `most`.

@@ -14,7 +14,7 @@ use dns::{Options, Server, Upstreams};
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
@@ -180,6 +180,13 @@ fn answers_and_forwards() {
     let deadline = std::time::Instant::now() + WAIT;
     while data(&udp(server, "new.a.svc.cluster.local.")) != ["10.43.0.8"] {
         assert!(std::time::Instant::now() < deadline, "the new service never appears");
+    }
+    let bare = || udp(server, "bare.svc.cluster.local.").metadata.response_code;
+    assert_eq!(bare(), ResponseCode::NXDomain);
+    running.fake.put::<Namespace>(&serde_json::from_value(json!({"metadata": {"name": "bare"}})).unwrap());
+    let deadline = std::time::Instant::now() + WAIT;
+    while bare() != ResponseCode::NoError {
+        assert!(std::time::Instant::now() < deadline, "the new namespace never appears");
     }
     assert!(running.runtime.block_on(running.tasks.drain(WAIT)), "stops");
 }

@@ -24,6 +24,8 @@ pub struct Annotation {
     pub name: &'static str,
     /// Requests are refused when its value cannot be understood.
     pub guards: bool,
+    /// The name that has taken its place, without which it counts.
+    pub newer: Option<&'static str>,
     apply: fn(&mut Policy, &str) -> Result<(), Wrong>,
 }
 
@@ -59,7 +61,10 @@ pub fn parse(annotations: &BTreeMap<String, String>, namespace: &str) -> (Policy
     for (name, value) in annotations {
         let Some(short) = name.strip_prefix(PREFIX) else { continue };
         if let Some(annotation) = ANNOTATIONS.iter().find(|annotation| annotation.name == short) {
-            if let Err(wrong) = (annotation.apply)(&mut policy, value.trim()) {
+            let newer = annotation.newer.map(|newer| format!("{PREFIX}{newer}"));
+            if let Some(newer) = newer.filter(|newer| annotations.get(newer).is_some_and(|value| !value.trim().is_empty())) {
+                problems.push(Problem::new("UnsupportedAnnotation", format!("{name} has no effect: {newer} counts")));
+            } else if let Err(wrong) = (annotation.apply)(&mut policy, value.trim()) {
                 policy.closed |= annotation.guards;
                 let reason = if wrong == Wrong::NoRoom { NO_ROOM } else { "InvalidAnnotation" };
                 let end = if annotation.guards { "requests are refused until it is right" } else { "it has no effect" };

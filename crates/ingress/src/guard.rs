@@ -4,6 +4,7 @@ pub mod clients;
 pub mod cors;
 pub mod limits;
 pub mod passwords;
+pub mod turns;
 
 use std::net::IpAddr;
 

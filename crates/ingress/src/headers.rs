@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use crate::gateway::Entrance;
 use crate::guard::clients::Shown;
 
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 /// Some programs take this header for a setting of theirs (CVE-2016-5385).
@@ -123,15 +124,36 @@ pub fn host_name(authority: &str) -> Cow<'_, str> {
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) }
 }
 
-/// The protocol that a client wants to change to on this connection.
-pub fn upgrade(parts: &Parts) -> Option<HeaderValue> {
-    let asks = parts.version == Version::HTTP_11 && listed(&parts.headers, "upgrade");
-    parts.headers.get(UPGRADE).filter(|_| asks).cloned()
+/// Removes from a client's request what no back end is to see of it: what is between two neighbours, and names that one may take for another. Gives the protocol
+/// that the client wants to change to. What ingress itself says in headers comes later, so that no client takes it away by naming it in `Connection`.
+pub fn receive(parts: &mut Parts) -> Option<HeaderValue> {
+    let wanted = upgrade(parts);
+    remove_hop_by_hop(&mut parts.headers);
+    if parts.headers.keys().any(is_ambiguous) {
+        let names: Vec<HeaderName> = parts.headers.keys().filter(|name| is_ambiguous(name)).cloned().collect();
+        names.into_iter().for_each(|name| drop(parts.headers.remove(name)));
+    }
+    wanted
 }
 
-fn listed(headers: &HeaderMap, name: &str) -> bool {
-    let values = headers.get_all(CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(name))
+/// Whether a name has other characters than letters, digits and hyphens: CGI and what has come of it give programs `X_User` and `X-User` as one variable. nginx
+/// ignores such headers (`ignore_invalid_headers`, `underscores_in_headers`).
+fn is_ambiguous(name: &HeaderName) -> bool {
+    name.as_str().bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-')
+}
+
+/// The protocol that a client wants to change to on this connection. HTTP/2 in the clear is none: it would carry requests past the rules of all paths, and
+/// servers know it without (RFC 9113, 3.1: "the h2c token was previously used in the HTTP Upgrade mechanism ... This usage was never widely deployed and is
+/// deprecated").
+fn upgrade(parts: &Parts) -> Option<HeaderValue> {
+    let asks = parts.version == Version::HTTP_11 && listed(&parts.headers, &CONNECTION, "upgrade");
+    parts.headers.get(UPGRADE).filter(|_| asks && !listed(&parts.headers, &UPGRADE, "h2c")).cloned()
+}
+
+/// Whether a header lists the word.
+fn listed(headers: &HeaderMap, header: &HeaderName, word: &str) -> bool {
+    let values = headers.get_all(header).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
 }
 
 /// Removes what is between two neighbours only (RFC 9110, 7.6.1). A length beside a coding of the transfer says nothing (RFC 9112, 6.3).
@@ -139,8 +161,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
-    let trailers = headers.get(TE).and_then(|value| value.to_str().ok());
-    let trailers = trailers.is_some_and(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case("trailers")));
+    let trailers = listed(headers, &TE, "trailers");
     if headers.contains_key(CONNECTION) {
         let values = headers.get_all(CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
         let names: Vec<HeaderName> =
@@ -158,6 +179,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
         TE,
         header::TRANSFER_ENCODING,
         UPGRADE,
+        HTTP2_SETTINGS,
     ] {
         headers.remove(name);
     }
@@ -166,9 +188,8 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes a client's request one for back ends: `whole` says that the length of its body is the one in its headers.
+/// Makes a client's request, as it was [received](receive), one for back ends: `whole` says that the length of its body is the one in its headers.
 pub fn prepare(parts: &mut Parts, origin: &Origin, host: &HeaderValue, whole: bool) {
-    remove_hop_by_hop(&mut parts.headers);
     let headers = &mut parts.headers;
     headers.remove(PROXY);
     headers.remove(header::EXPECT);
@@ -276,6 +297,9 @@ mod tests {
             ("te", "trailers, deflate"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA"),
+            ("x_real_ip", "192.0.2.66"),
+            ("x.real.ip", "192.0.2.66"),
             ("proxy", "http://evil"),
             ("content-length", "5"),
             ("cookie", "a=1"),
@@ -285,6 +309,7 @@ mod tests {
         ];
         let mut parts = parts(&headers);
         let origin = Origin::of(&peer("192.0.2.1"), &parts.headers, &[]);
+        assert_eq!(receive(&mut parts), None);
         prepare(&mut parts, &origin, &"a.example".parse().unwrap(), false);
         let mut left: Vec<(String, String)> = parts
             .headers
@@ -333,5 +358,8 @@ mod tests {
         check(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")], true);
         check(&[("upgrade", "websocket")], false);
         check(&[("connection", "upgrade")], false);
+        check(&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "H2C"), ("http2-settings", "")], false);
+        check(&[("connection", "upgrade"), ("upgrade", "websocket, h2c")], false);
+        check(&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")], false);
     }
 }

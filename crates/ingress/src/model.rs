@@ -28,7 +28,9 @@ use crate::live::Live;
 use crate::paths::{Matcher, PathType};
 use crate::policy::{Policy, Retry};
 use crate::several::Several;
-use crate::table::{Certificates, Closed, GatewayRoute, GatewayRoutes, GatewayRule, HostRoutes, HostTls, Mirrored, Route, Table};
+use crate::table::{
+    Certificates, Closed, GatewayRoute, GatewayRoutes, GatewayRule, HostRoutes, HostTls, Mirrored, Route, Table, candidates,
+};
 use crate::upstream::{Place, Upstream, UpstreamKey, Upstreams};
 
 /// Ingresses that are read again after one change, as each costs as much as a new one.
@@ -50,6 +52,8 @@ pub struct Model {
     issued: BTreeSet<Key>,
     dirty: BTreeSet<String>,
     dirty_tls: BTreeSet<String>,
+    /// A wildcard has changed, which may stand for hosts of any name.
+    all_tls: bool,
     table: Arc<Table>,
     told: HashMap<Key, Vec<Problem>>,
     /// Ingresses with regular expressions for which there was no room.
@@ -111,6 +115,7 @@ impl Model {
             issued: BTreeSet::new(),
             dirty: BTreeSet::new(),
             dirty_tls: BTreeSet::new(),
+            all_tls: false,
             table: Arc::default(),
             told: HashMap::new(),
             without_room: BTreeSet::new(),
@@ -177,6 +182,9 @@ impl Model {
         for host in compiled.hosts.iter().chain(compiled.redirected.iter().map(|(host, _)| host)) {
             note(&mut self.by_host, host, key, add);
             self.dirty.insert(host.clone());
+            // Whose TLS counts follows from who has the host.
+            self.dirty_tls.insert(host.clone());
+            self.all_tls |= is_of_many(host);
         }
         match &compiled.issuer {
             Some(_) if add => drop(self.issued.insert(key.clone())),
@@ -185,6 +193,7 @@ impl Model {
         for (host, _) in &compiled.tls {
             note(&mut self.by_tls, host, key, add);
             self.dirty_tls.insert(host.clone());
+            self.all_tls |= is_of_many(host);
         }
     }
 
@@ -303,7 +312,10 @@ impl Model {
                 users.push(ingress.clone());
             }
             let hosts = known.compiled.tls.iter().filter(|(_, secret)| secret.as_ref() == Some(key));
-            self.dirty_tls.extend(hosts.map(|(host, _)| host.clone()));
+            for (host, _) in hosts {
+                self.dirty_tls.insert(host.clone());
+                self.all_tls |= is_of_many(host);
+            }
             if known.compiled.passwords.as_ref() == Some(key) {
                 self.set_passwords(known);
             }
@@ -353,7 +365,11 @@ impl Model {
                 None => drop(table.hosts.remove(host.as_str())),
             }
         }
-        for host in std::mem::take(&mut self.dirty_tls) {
+        let mut dirty_tls = std::mem::take(&mut self.dirty_tls);
+        if std::mem::take(&mut self.all_tls) {
+            dirty_tls.extend(self.by_tls.keys().chain(self.by_host.keys()).cloned());
+        }
+        for host in dirty_tls {
             match self.tls(&host, &mut problems) {
                 Some(tls) => drop(table.tls.insert(host.into(), tls)),
                 None => drop(table.tls.remove(host.as_str())),
@@ -384,12 +400,16 @@ impl Model {
     }
 
     /// Of these problems of an Ingress the ones that nobody was told.
-    fn untold(&mut self, key: Key, mut list: Vec<Problem>) -> Vec<(Key, Problem)> {
-        list.dedup();
+    fn untold(&mut self, key: Key, list: Vec<Problem>) -> Vec<(Key, Problem)> {
         let told = self.told.entry(key.clone()).or_default();
-        list.retain(|problem| !told.contains(problem));
-        told.extend(list.iter().cloned());
-        list.into_iter().map(|problem| (key.clone(), problem)).collect()
+        let mut untold = Vec::new();
+        for problem in list {
+            if !told.contains(&problem) {
+                told.push(problem.clone());
+                untold.push((key.clone(), problem));
+            }
+        }
+        untold
     }
 
     /// The Ingresses with rules for a host, without canaries: seconds of their creation, the oldest first.
@@ -520,38 +540,77 @@ impl Model {
         Some(Arc::new(Route { spare: None, ..route(mains[place], rule, upstream) }))
     }
 
+    /// The namespace that has a host: that of the oldest Ingress with a rule for it, or, where nobody has one, for its wildcard or for any host.
+    fn holder(&self, host: &str) -> Option<String> {
+        let mut names = candidates(host).into_iter().flatten();
+        let name = names.find(|name| self.by_host.contains_key(*name))?;
+        let by_rule = self.of_host(name).into_iter().next().map(|(_, key)| key);
+        let oldest = by_rule.or_else(|| self.by_age(self.by_host.get(name)).first().map(|one| one.compiled.key.clone()));
+        oldest.map(|key| key.ns().to_owned())
+    }
+
+    /// What Ingresses of the namespace that has a host say of TLS for it, or for its wildcard. What others say changes nothing: whoever may write an
+    /// Ingress would send everybody's clients to HTTPS, and show them a certificate of his own.
     fn tls(&self, host: &str, problems: &mut BTreeMap<Key, Vec<Problem>>) -> Option<HostTls> {
-        let known = self.by_age(self.by_tls.get(host));
-        let mut found = HostTls::default();
-        for one in &known {
-            for (_, secret) in one.compiled.tls.iter().filter(|(name, _)| name == host) {
-                let Some(key) = secret else { continue };
-                let asks = one.compiled.issuer.is_some() && is_provable(host);
-                if asks && !self.has_host(host, (one.compiled.created, &one.compiled.key), true) {
-                    let text =
-                        format!("no certificate is asked for {host}: it is another namespace's, or no Ingress has a rule for it");
-                    problems.entry(one.compiled.key.clone()).or_default().push(Problem::new("CertificateNotIssued", text));
-                }
-                match self.secrets.get(key).map(|secret| (&secret.secret, &secret.certified)) {
-                    Some((_, Some(Ok(certified)))) => {
-                        found.certified.get_or_insert_with(|| (one.compiled.created, certified.clone()));
+        let holder = self.holder(host);
+        let wildcard = host.find('.').map(|dot| &host[dot..]).filter(|wildcard| *wildcard != host);
+        let mut found: Option<HostTls> = None;
+        for name in std::iter::once(host).chain(wildcard) {
+            for one in self.by_age(self.by_tls.get(name)) {
+                let counts = holder.as_deref() == Some(one.compiled.key.ns());
+                for (_, secret) in one.compiled.tls.iter().filter(|(of, _)| of == name) {
+                    if counts {
+                        found.get_or_insert_default();
                     }
-                    Some((Some(_), other)) => {
-                        let why = match other {
-                            Some(Err(why)) => why.as_str(),
-                            _ => "it is not of type kubernetes.io/tls",
-                        };
-                        let text =
-                            format!("Secret {key} cannot be used for TLS: {why}; a certificate that nobody trusts is shown");
-                        problems.entry(one.compiled.key.clone()).or_default().push(Problem::new("InvalidCertificate", text));
+                    let told = problems.entry(one.compiled.key.clone()).or_default();
+                    if name == host {
+                        told.extend(self.without_host(one, host, secret.as_ref(), holder.as_deref().filter(|_| !counts)));
                     }
-                    // Not there, or not known yet.
-                    _ => {}
+                    let certified = secret.as_ref().map(|key| self.certified(key));
+                    match (certified, &mut found) {
+                        (Some(Ok(Some(certified))), Some(found)) if counts => {
+                            found.certified.get_or_insert_with(|| (one.compiled.created, certified));
+                        }
+                        (Some(Err(text)), _) => told.push(Problem::new("InvalidCertificate", text)),
+                        // Not there, or not known yet.
+                        _ => {}
+                    }
                 }
             }
         }
-        (!known.is_empty()).then_some(found)
+        found
     }
+
+    /// What is to be told of TLS for a host that another namespace has, and of a certificate that is not asked for.
+    fn without_host(&self, one: &Known, host: &str, secret: Option<&Key>, other: Option<&str>) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Some(other) = other {
+            let text = format!("TLS for host {host:?} is not served: namespace {other} has the host by an older rule");
+            problems.push(Problem::new("Conflict", text));
+        }
+        let asks = secret.is_some() && one.compiled.issuer.is_some() && is_provable(host);
+        if asks && !self.has_host(host, (one.compiled.created, &one.compiled.key), true) {
+            let text = format!("no certificate is asked for {host}: it is another namespace's, or no Ingress has a rule for it");
+            problems.push(Problem::new("CertificateNotIssued", text));
+        }
+        problems
+    }
+
+    /// The certificate in a Secret, if it is there, or why it cannot be used.
+    fn certified(&self, key: &Key) -> Result<Option<Arc<CertifiedKey>>, String> {
+        let Some(KnownSecret { secret: Some(_), certified }) = self.secrets.get(key) else { return Ok(None) };
+        let why = match certified {
+            Some(Ok(certified)) => return Ok(Some(certified.clone())),
+            Some(Err(why)) => why.as_str(),
+            None => "it is not of type kubernetes.io/tls",
+        };
+        Err(format!("Secret {key} cannot be used for TLS: {why}; a certificate that nobody trusts is shown"))
+    }
+}
+
+/// Whether a name of Ingresses stands for several hosts.
+fn is_of_many(name: &str) -> bool {
+    name.is_empty() || name.starts_with('.')
 }
 
 /// Whom events are about.

@@ -171,6 +171,7 @@ impl Proxy {
         if let Some((status, location)) = redirect::of(&visit.route, &visit.facts(), &asked) {
             return redirected(status, &location);
         }
+        let wanted = headers::receive(&mut visit.parts);
         if let Err(refusal) = by_certificate(&mut visit) {
             return *refusal;
         }
@@ -184,7 +185,7 @@ impl Proxy {
             match self.access(&mut visit).await {
                 Ok(()) => {
                     let cookies = visit.parts.extensions.remove::<Cookies>();
-                    let mut answer = self.pass(visit, body, upgrade, Held { _permit: permit, _place: place }).await;
+                    let mut answer = self.pass(visit, body, (wanted, upgrade), Held { _permit: permit, _place: place }).await;
                     if let Some(cookies) = cookies {
                         cookies.give(&policy.external, &mut answer);
                     }
@@ -214,11 +215,13 @@ impl Proxy {
         if policy.basic.enabled {
             let passwords = visit.route.live.passwords.load_full();
             let user = match &passwords {
-                Some(passwords) => passwords.user(&visit.parts.headers).await,
-                None => return Err(Box::new(text(StatusCode::SERVICE_UNAVAILABLE))),
+                Some(passwords) => passwords.user(&visit.parts.headers).await.ok(),
+                None => None,
             };
-            if user.is_none() {
-                return Err(Box::new(unauthorized(&policy.basic.realm)));
+            match user {
+                Some(Some(_)) => {}
+                Some(None) => return Err(Box::new(unauthorized(&policy.basic.realm))),
+                None => return Err(Box::new(text(StatusCode::SERVICE_UNAVAILABLE))),
             }
         }
         match &policy.external.url {
@@ -229,7 +232,13 @@ impl Proxy {
     }
 
     /// Takes the request to its back end.
-    async fn pass(&self, mut visit: Visit, body: Lent, upgrade: Option<OnUpgrade>, held: Held) -> Answer {
+    async fn pass(
+        &self,
+        mut visit: Visit,
+        body: Lent,
+        (wanted, upgrade): (Option<HeaderValue>, Option<OnUpgrade>),
+        held: Held,
+    ) -> Answer {
         let policy = visit.route.policy.clone();
         if content_length(&visit.parts.headers).zip(policy.body_size).is_some_and(|(length, most)| length > most) {
             return text(StatusCode::PAYLOAD_TOO_LARGE);
@@ -239,7 +248,7 @@ impl Proxy {
         };
         let spare = visit.route.spare.clone().filter(|_| chosen.upstream.is_empty());
         let (upstream, route) = (spare.as_ref().unwrap_or(&chosen.upstream).clone(), visit.route.clone());
-        let (tls, wanted) = (visit.origin.tls, headers::upgrade(&visit.parts));
+        let tls = visit.origin.tls;
         let changes = chosen.changes.clone();
         let outgoing = self.outgoing(&mut visit, body, (wanted.as_ref(), changes.as_deref()));
         let forwarding = Box::pin(forward(&self.connector, &upstream, chosen.choice, &policy, outgoing));

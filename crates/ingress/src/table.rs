@@ -256,7 +256,7 @@ fn levels(host: &str) -> impl Iterator<Item = (&str, bool)> {
 }
 
 /// The names under which a host is looked for, the closest first: itself, the wildcard one label above, any.
-fn candidates(host: &str) -> [Option<&str>; 3] {
+pub(crate) fn candidates(host: &str) -> [Option<&str>; 3] {
     [Some(host).filter(|host| !host.is_empty()), host.find('.').map(|dot| &host[dot..]), Some("")]
 }
 
@@ -274,18 +274,24 @@ impl Table {
                 return first(rules, path, parts);
             }
             if has_ingresses && is_of_ingress && self.hosts.contains_key(name) {
-                break;
+                return self.find(host, path);
             }
         }
         let of_ingress = self.find(host, path).filter(|_| has_ingresses);
         of_ingress.or_else(|| first(gateway.of(door, "")?, path, parts))
     }
 
-    /// The route of a request by Ingresses. `host` is in small letters, without port; `path` is normal ([`crate::paths::normalize`]).
+    /// The route of a request by Ingresses. `host` is in small letters, without port; `path` is normal ([`crate::paths::normalize`]). "Incoming requests are
+    /// first evaluated for a host match" (IngressRule): what the rules of the most specific name do not match is nobody else's, whose answers would be
+    /// taken for those of the host.
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
-        let hosts = candidates(host).map(|name| name.and_then(|name| self.hosts.get(name)));
-        let by_path = hosts.iter().flatten().find_map(|routes| routes.find(path));
-        by_path.or_else(|| hosts.iter().flatten().find_map(|routes| routes.default.as_ref()))
+        let routes = self.of_host(host)?;
+        routes.find(path).or(routes.default.as_ref())
+    }
+
+    /// What Ingresses have of the most specific name for a host.
+    fn of_host(&self, host: &str) -> Option<&Arc<HostRoutes>> {
+        candidates(host).into_iter().flatten().find_map(|name| self.hosts.get(name))
     }
 
     /// What a handshake for this name shows to a client; none when the fallback certificate has to do.
@@ -296,9 +302,12 @@ impl Table {
         can_verify: &dyn Fn(&CertifiedKey) -> bool,
     ) -> Option<Arc<CertifiedKey>> {
         let of_gateways = self.gateway_tls.get(&entrance);
-        // Of one name the older certificate is shown: nobody has another's clients turn away by a later one.
+        let mut is_held = entrance != Entrance::Ingress;
+        // Of one name the older certificate is shown: nobody has another's clients turn away by a later one. Who has rules for a name has it without
+        // the certificates of the wildcards above it.
         levels(name).find_map(|(level, is_of_ingress)| {
-            let of_ingress = self.tls.get(level).filter(|_| is_of_ingress && entrance == Entrance::Ingress);
+            let of_ingress = self.tls.get(level).filter(|_| is_of_ingress && !is_held);
+            is_held |= is_of_ingress && self.hosts.contains_key(level);
             let of_ingress = of_ingress.and_then(|tls| tls.certified.as_ref());
             match (of_ingress, of_gateways.and_then(|all| all.get(level))) {
                 (Some((created, certified)), of_gateway) if of_gateway.is_none_or(|(other, _)| created <= other) => {
@@ -361,20 +370,19 @@ impl Table {
         entrance == Entrance::Ingress || self.gateway.get(&entrance).is_some_and(|gateway| !gateway.ends_here.is_empty())
     }
 
-    /// Whether a client that names this host in its handshake is asked for a certificate.
+    /// Whether a client that names this host in its handshake is asked for a certificate: by who has the most specific name for it.
     pub fn asks(&self, entrance: Entrance, name: &str) -> bool {
-        let of_ingress =
-            || candidates(name).into_iter().flatten().filter_map(|name| self.hosts.get(name)).any(|routes| routes.asks);
-        // A wildcard of a Gateway is for names of any depth.
-        let wildcards = name.char_indices().filter(|(_, letter)| *letter == '.').map(|(dot, _)| &name[dot..]);
-        let asking = self.gateway.get(&entrance).map(|gateway| &gateway.asks).filter(|asks| !asks.is_empty());
-        asking.is_some_and(|asks| [name, ""].into_iter().chain(wildcards).any(|name| asks.contains(name)))
-            || (entrance == Entrance::Ingress && of_ingress())
+        let of_ingress = || self.of_host(name).is_some_and(|routes| routes.asks);
+        let of_gateway = |gateway: &GatewayRoutes| gateway.listener(name).is_some_and(|listener| gateway.asks.contains(listener));
+        self.gateway.get(&entrance).is_some_and(of_gateway) || (entrance == Entrance::Ingress && of_ingress())
     }
 
-    /// Whether TLS is configured for a host.
+    /// Whether TLS is configured for a host, by who has the most specific name of it.
     pub fn has_tls(&self, host: &str) -> bool {
-        candidates(host).into_iter().flatten().any(|name| self.tls.contains_key(name))
+        let mut names = candidates(host).into_iter().flatten();
+        names
+            .find(|name| self.tls.contains_key(*name) || self.hosts.contains_key(*name))
+            .is_some_and(|name| self.tls.contains_key(name))
     }
 
     /// How many hosts there are.

@@ -1,6 +1,8 @@
 //! Certificates of back ends: which authorities have to have signed them, and for which names. Without this they are not looked at.
 
-use std::sync::{Arc, LazyLock};
+mod system;
+
+use std::sync::Arc;
 
 use base::tls::Own;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -55,8 +57,11 @@ impl Trust {
     /// The bundle has no certificate that can be used.
     pub fn of(verify: Verify) -> Result<Self, base::tls::Error> {
         let (roots, own) = match &verify.roots {
-            Roots::Bundle(bundle) => (base::tls::roots(bundle)?, Own::of(bundle)),
-            Roots::System => (SYSTEM.clone(), Own::default()),
+            Roots::Bundle(bundle) => (Some(Arc::new(base::tls::roots(bundle)?)), Own::of(bundle)),
+            Roots::System => {
+                system::prepare();
+                (None, Own::default())
+            }
         };
         let provider = ring::default_provider();
         let builder = ClientConfig::builder_with_provider(Arc::new(provider.clone())).with_safe_default_protocol_versions()?;
@@ -70,9 +75,6 @@ impl Trust {
         Ok(Self { http1: with(&[b"http/1.1"]), http2: with(&[b"h2"]), bare: with(&[]), verify })
     }
 }
-
-/// The machine's own authorities, which are many.
-static SYSTEM: LazyLock<RootCertStore> = LazyLock::new(base::tls::system_roots);
 
 // One is another than the next by what it asks for.
 impl PartialEq for Trust {
@@ -103,7 +105,8 @@ impl PartialOrd for Trust {
 
 #[derive(Debug)]
 struct Verifier {
-    roots: RootCertStore,
+    /// None: those of the machine, as they are then.
+    roots: Option<Arc<RootCertStore>>,
     /// Back ends that are their own authorities.
     own: Own,
     names: Vec<Name>,
@@ -141,7 +144,8 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let parsed = ParsedCertificate::try_from(leaf)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        let signed = verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms);
+        let roots = self.roots.clone().unwrap_or_else(system::roots);
+        let signed = verify_server_cert_signed_by_trust_anchor(&parsed, &roots, intermediates, now, algorithms);
         if signed.is_err() && !self.own.has(leaf, now)? {
             signed?;
         }
@@ -187,6 +191,7 @@ mod tests {
     }
 
     fn passes(chain: &[CertificateDer<'static>], roots: RootCertStore, names: &[Name], sent: &str, expected: bool) {
+        let roots = Some(Arc::new(roots));
         let verifier = Verifier { roots, own: Own::default(), names: names.to_vec(), provider: ring::default_provider() };
         let sent = ServerName::try_from(sent.to_owned()).unwrap();
         let found = verifier.verify_server_cert(&chain[0], &chain[1..], &sent, &[], UnixTime::now());

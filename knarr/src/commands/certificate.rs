@@ -26,8 +26,9 @@ pub(crate) fn run(options: &Certificate) -> Result<()> {
     let paths = Paths::new(&data_dir);
     match options.command {
         CertificateCommand::Check { output } => check(&data_dir, &paths, output),
-        CertificateCommand::Rotate => rotate(&paths),
-        CertificateCommand::RotateCa { finish, force } => rotation::run(&paths, finish, force),
+        CertificateCommand::Rotate => rotate(&paths, &dev::kubeconfig(&options.data_dir)?),
+        CertificateCommand::RotateCa { finish: false, .. } => rotation::begin(&paths, &options.data_dir),
+        CertificateCommand::RotateCa { finish: true, force } => rotation::finish(&paths, force),
     }
 }
 
@@ -94,9 +95,9 @@ fn certificate_of(path: &Path) -> Result<String, String> {
     String::from_utf8(data).map_err(|error| error.to_string())
 }
 
-fn rotate(paths: &Paths) -> Result<()> {
+fn rotate(paths: &Paths, kubeconfig: &Path) -> Result<()> {
     match Owner::of(paths)? {
-        Owner::Server => rotate_server(paths),
+        Owner::Server => rotate_server(paths, kubeconfig),
         Owner::Agent => {
             leaves::ask(paths)?;
             match process::is_locked(&paths.lock())? {
@@ -110,7 +111,7 @@ fn rotate(paths: &Paths) -> Result<()> {
     }
 }
 
-fn rotate_server(paths: &Paths) -> Result<()> {
+fn rotate_server(paths: &Paths, kubeconfig: &Path) -> Result<()> {
     // No server starts meanwhile: it writes the same files.
     let held = match process::is_locked(&paths.lock())? {
         true => None,
@@ -127,7 +128,7 @@ fn rotate_server(paths: &Paths) -> Result<()> {
             println!("The server shows the new certificates within ten seconds.");
         }
     }
-    println!("new: {}", paths.kubeconfig().display());
+    println!("new: {}", kubeconfig.display());
     println!("What they replace stays good until it ends.");
     Ok(())
 }

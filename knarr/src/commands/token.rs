@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::Secret;
 use serde_json::Value;
 
 use crate::cli::{Token, TokenCommand};
-use crate::paths::{Paths, spelled};
+use crate::dev;
+use crate::paths::Paths;
 use crate::token::{JoinToken, SECRET_TYPE, SERVERS, secret_name};
 
 const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
@@ -19,7 +20,7 @@ const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
 /// Runs one of them against the server of the data directory.
 pub(crate) fn run(options: &Token) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let paths = Paths::new(&spelled(&options.data_dir)?);
+    let paths = Paths::new(&dev::server_dir(&options.data_dir)?);
     runtime.block_on(async {
         let client = client(&paths.kubeconfig()).await?;
         match &options.command {

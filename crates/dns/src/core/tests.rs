@@ -15,6 +15,7 @@ fn service(state: &State, name: &str, spec: Value, slices: &[Value]) {
 
 fn state() -> State {
     let state = State::default();
+    ["prod", "bare"].iter().for_each(|namespace| assert!(state.set_namespace(namespace, true)));
     let ports = json!([{"name": "http", "port": 80}, {"name": "dns", "protocol": "UDP", "port": 53}]);
     service(&state, "web", json!({"clusterIPs": ["10.43.0.7", "fd43::7"], "ports": ports}), &[]);
     let slice = json!({
@@ -68,6 +69,8 @@ fn services() {
     check("WEB.Prod.svc.CLUSTER.local AAAA", &["AAAA fd43::7"]);
     check("web.prod.svc.cluster.local TXT", &[]);
     check("prod.svc.cluster.local A", &[]);
+    check("bare.svc.cluster.local A", &[]);
+    check("no.bare.svc.cluster.local A", &["NXDOMAIN"]);
     check("other.svc.cluster.local A", &["NXDOMAIN"]);
     check("no.prod.svc.cluster.local A", &["NXDOMAIN"]);
     check("pending.prod.svc.cluster.local A", &["NXDOMAIN"]);
@@ -122,6 +125,11 @@ fn pods_and_reverse() {
     check("10-42-0-5.prod.pod.cluster.local AAAA", &[]);
     check("fd42--5.prod.pod.cluster.local AAAA", &["AAAA fd42::5"]);
     check("nonsense.prod.pod.cluster.local A", &["NXDOMAIN"]);
+    // `findPods` of CoreDNS: "namespace does not exist".
+    check("10-42-0-5.bare.pod.cluster.local A", &["A 10.42.0.5"]);
+    check("10-42-0-5.other.pod.cluster.local A", &["NXDOMAIN"]);
+    check("bare.pod.cluster.local A", &[]);
+    check("other.pod.cluster.local A", &["NXDOMAIN"]);
     check("7.0.43.10.in-addr.arpa PTR", &["PTR web.prod.svc.cluster.local."]);
     check("9.0.42.10.in-addr.arpa PTR", &["PTR db-2.peers.prod.svc.cluster.local."]);
     check("8.8.8.8.in-addr.arpa PTR", &["forward"]);
@@ -144,7 +152,8 @@ fn a_service_that_goes_takes_its_names_along() {
         state.update::<Box<EndpointSlice>>("prod", name, None, &[]);
     }
     assert_eq!(names(&state), 0);
-    assert!(!state.has_namespace("prod"));
+    assert!(state.has_namespace("prod") && !state.set_namespace("prod", true));
+    assert!(state.set_namespace("prod", false) && !state.has_namespace("prod"));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use client::kube;
 use client::kube::api::{Patch, PatchParams, PostParams};
 use client::{Client, Key};
 use instant_acme::{Account, AccountCredentials, NewAccount};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use serde_json::json;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,15 @@ pub(crate) struct Keeper {
     orders: Semaphore,
 }
 
+/// A certificate that is kept.
+struct Running {
+    /// What it was when it was begun.
+    wanted: Wanted,
+    /// Whom to tell of it. Another object that wants the same takes over the order that is under way: one that is given up counts as one that failed.
+    about: watch::Sender<ObjectReference>,
+    token: CancellationToken,
+}
+
 impl Keeper {
     /// Trusts issuers by the machine's authorities and those of a file (PEM).
     pub(crate) fn new(
@@ -66,19 +75,23 @@ impl Keeper {
     /// Keeps what is wanted.
     pub(crate) async fn keep(self, mut wanted: watch::Receiver<Arc<All>>) -> Result<(), Infallible> {
         let keeper = Arc::new(self);
-        let mut running: BTreeMap<Key, (Wanted, CancellationToken)> = BTreeMap::new();
+        let mut running: BTreeMap<Key, Running> = BTreeMap::new();
         loop {
             let now = wanted.borrow_and_update().clone();
-            running.retain(|key, (known, token)| {
-                let same = now.get(key) == Some(known);
-                if !same {
-                    token.cancel();
+            running.retain(|key, one| {
+                let next = now.get(key).filter(|next| next.is_same_order(&one.wanted));
+                match next {
+                    Some(next) if *one.about.borrow() != next.about => {
+                        one.about.send_replace(next.about.clone());
+                    }
+                    Some(_) => {}
+                    None => one.token.cancel(),
                 }
-                same
+                next.is_some()
             });
             for (key, one) in now.iter() {
                 if !running.contains_key(key) {
-                    running.insert(key.clone(), (one.clone(), keeper.start(key, one)));
+                    running.insert(key.clone(), keeper.start(key, one));
                 }
             }
             if wanted.changed().await.is_err() {
@@ -87,22 +100,23 @@ impl Keeper {
         }
     }
 
-    fn start(self: &Arc<Self>, key: &Key, wanted: &Wanted) -> CancellationToken {
+    fn start(self: &Arc<Self>, key: &Key, wanted: &Wanted) -> Running {
         let token = self.tasks.token().child_token();
-        let (keeper, ended, key, wanted) = (self.clone(), token.clone(), key.clone(), wanted.clone());
+        let (about, mut told) = watch::channel(wanted.about.clone());
+        let (keeper, ended, key, one) = (self.clone(), token.clone(), key.clone(), wanted.clone());
         self.tasks.spawn(format!("certificate of Secret {key}"), OnFailure::Log, async move {
-            keeper.one(&key, &wanted, &ended).await;
+            keeper.one(&key, &one, &mut told, &ended).await;
             Ok::<_, Infallible>(())
         });
-        token
+        Running { wanted: wanted.clone(), about, token }
     }
 
     /// Keeps one until it has been issued: then the Secret is another one, and this begins anew.
     ///
     /// The Secret's change ends this, also before the answer to the write has come. What is `ended` therefore are the
     /// waits alone: a certificate that was issued is stored, and told of.
-    async fn one(&self, key: &Key, wanted: &Wanted, ended: &CancellationToken) {
-        if ended.run_until_cancelled(self.due(key, wanted)).await != Some(true) {
+    async fn one(&self, key: &Key, wanted: &Wanted, about: &mut watch::Receiver<ObjectReference>, ended: &CancellationToken) {
+        if ended.run_until_cancelled(self.due(key, wanted, about)).await != Some(true) {
             return;
         }
         let names = wanted.names.iter().cloned().collect::<Vec<_>>().join(", ");
@@ -119,13 +133,13 @@ impl Keeper {
                 Ok(until) => {
                     let until = jiff::Timestamp::try_from(until).map(|until| until.to_string()).unwrap_or_default();
                     let text = format!("Secret {key} has a certificate for {names} until {until}");
-                    return self.recorder.event(&wanted.about, Type::Normal, "CertificateIssued", text);
+                    return self.recorder.event(&about.borrow(), Type::Normal, "CertificateIssued", text);
                 }
                 Err(error) => {
                     let pause = attempts.get_or_insert_with(|| Attempts::after(None, &wanted.names, SystemTime::now())).pause();
                     tracing::warn!(secret = %key, names, %error, "no certificate was issued");
                     let text = format!("no certificate for {names}: {error}; it is tried again in {} s", pause.as_secs());
-                    self.recorder.event(&wanted.about, Type::Warning, "CertificateNotIssued", text);
+                    self.recorder.event(&about.borrow(), Type::Warning, "CertificateNotIssued", text);
                 }
             }
         }
@@ -149,7 +163,7 @@ impl Keeper {
     }
 
     /// Waits until a certificate is to be issued; not at all when none is.
-    async fn due(&self, key: &Key, wanted: &Wanted) -> bool {
+    async fn due(&self, key: &Key, wanted: &Wanted, about: &mut watch::Receiver<ObjectReference>) -> bool {
         loop {
             match step(wanted, SystemTime::now()) {
                 Step::Rest => return false,
@@ -159,8 +173,10 @@ impl Keeper {
                     let why =
                         "it has no certificate for all of the names, and it was not made here: delete it, or name another Secret";
                     let text = format!("Secret {key} stays as it is: {why}");
-                    self.recorder.event(&wanted.about, Type::Warning, "SecretNotOwned", text);
-                    return false;
+                    self.recorder.event(&about.borrow_and_update(), Type::Warning, "SecretNotOwned", text);
+                    if about.changed().await.is_err() {
+                        return false;
+                    }
                 }
             }
         }

@@ -13,11 +13,16 @@ use crate::policy::{Balance, Policy, Protocol, Told};
 type Apply = fn(&mut Policy, &str) -> Result<(), Wrong>;
 
 const fn of(name: &'static str, apply: Apply) -> Annotation {
-    Annotation { name, guards: false, apply }
+    Annotation { name, guards: false, newer: None, apply }
 }
 
 const fn guard(name: &'static str, apply: Apply) -> Annotation {
-    Annotation { name, guards: true, apply }
+    Annotation { name, guards: true, newer: None, apply }
+}
+
+/// The old name of another one, which ingress-nginx reads only where the new one says nothing (`checkAnnotation`).
+const fn old(newer: &'static str, annotation: Annotation) -> Annotation {
+    Annotation { newer: Some(newer), ..annotation }
 }
 
 const fn nothing(name: &'static str, why: &'static str) -> WithoutEffect {
@@ -110,7 +115,7 @@ pub static ANNOTATIONS: &[Annotation] = &[
     of("limit-connections", set!(limits.connections, value::limit)),
     of("limit-rpm", set!(limits.rpm, value::limit)),
     of("limit-rps", set!(limits.rps, value::limit)),
-    of("limit-whitelist", set!(limits.exempt, value::networks)),
+    old("limit-allowlist", of("limit-whitelist", set!(limits.exempt, value::networks))),
     of("load-balance", set!(balance, |v| word(v, BALANCES, "round_robin or ewma"))),
     of("permanent-redirect", some!(permanent, value::template)),
     of("permanent-redirect-code", set!(permanent_code, value::redirect)),
@@ -145,7 +150,7 @@ pub static ANNOTATIONS: &[Annotation] = &[
     of("upstream-hash-by", some!(hash_by, value::template)),
     of("upstream-vhost", some!(vhost, value::header_value)),
     of("use-regex", set!(use_regex, boolean)),
-    guard("whitelist-source-range", set!(allow, value::networks)),
+    old("allowlist-source-range", guard("whitelist-source-range", set!(allow, value::networks))),
     of("x-forwarded-prefix", some!(prefix, value::header_value)),
 ];
 

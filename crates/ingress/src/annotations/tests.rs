@@ -29,6 +29,9 @@ fn values() {
     check("proxy-body-size", "0", |p| p.body_size, None);
     check("proxy-body-size", "2G", |p| p.body_size, Some(2 << 30));
     check("whitelist-source-range", "10.0.0.0/8, 192.0.2.1", |p| p.allow.len(), 2);
+    for (text, expected) in [("True", true), ("1", true), ("t", true), ("FALSE", false), ("0", false)] {
+        check("force-ssl-redirect", text, |p| p.force_ssl_redirect, expected);
+    }
     check("limit-rps", "0", |p| p.limits.rps, None);
     check("limit-rps", "5", |p| p.limits.rps, Some(5));
     check("permanent-redirect-code", "308", |p| p.permanent_code.as_u16(), 308);
@@ -40,6 +43,21 @@ fn values() {
     );
     check("proxy-next-upstream", "off", |p| (p.retry.error, p.retry.timeout), (false, false));
     check("cors-allow-origin", "https://A.example, https://*.b.example", |p| p.cors.origins.len(), 2);
+}
+
+/// `checkAnnotation` of ingress-nginx: an alias is read where the annotation's own name has no value.
+#[test]
+fn old_names_count_without_the_new_ones() {
+    let check = |new: &str, expected: &str, untold: bool| {
+        let pairs = [("allowlist-source-range", new), ("whitelist-source-range", "0.0.0.0/0")];
+        let (policy, problems) = of(&pairs[usize::from(new == "-")..]);
+        assert_eq!(policy.allow.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+        assert_eq!(problems.iter().all(|problem| !problem.message.contains("whitelist-source-range has no effect")), untold);
+    };
+    check("10.99.0.0/16", "10.99.0.0/16", false);
+    check("-", "0.0.0.0/0", true);
+    let (policy, _) = of(&[("allowlist-source-range", ""), ("whitelist-source-range", "10.99.0.0/16")]);
+    assert!(policy.closed, "the new name has to be right where it is there");
 }
 
 #[test]
@@ -58,6 +76,13 @@ fn what_cannot_be_followed_is_told_and_closes_what_it_guards() {
     check("permanent-redirect", "https://x/\r\nset-cookie: a", "InvalidAnnotation", false);
     check("session-cookie-path", "/; Domain=evil", "InvalidAnnotation", false);
     check("whitelist-source-range", "10.0.0.0/99", "InvalidAnnotation", true);
+    // A list of nobody lets nobody in, as with ingress-nginx.
+    for name in ["allowlist-source-range", "whitelist-source-range", "denylist-source-range"] {
+        check(name, "", "InvalidAnnotation", true);
+        check(name, " , ", "InvalidAnnotation", true);
+    }
+    check("limit-allowlist", "", "InvalidAnnotation", false);
+    check("enable-cors", "yes", "InvalidAnnotation", false);
     check("auth-type", "digest", "InvalidAnnotation", true);
     check("auth-url", "ftp://x", "InvalidAnnotation", true);
     check("proxy-ssl-verify", "on", "InvalidAnnotation", true);

@@ -23,11 +23,11 @@ pub enum Wrong {
 
 type Result<T> = std::result::Result<T, Wrong>;
 
-/// `true` or `false`.
+/// `true` or `false`, as Go's `strconv.ParseBool` reads them.
 pub(super) fn boolean(text: &str) -> Result<bool> {
     match text {
-        "true" => Ok(true),
-        "false" => Ok(false),
+        "true" | "True" | "TRUE" | "t" | "T" | "1" => Ok(true),
+        "false" | "False" | "FALSE" | "f" | "F" | "0" => Ok(false),
         _ => Err(Wrong::Expected("true or false")),
     }
 }
@@ -73,11 +73,12 @@ pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
-/// Networks and addresses between commas.
+/// Networks and addresses between commas. A list of none would let everybody in that has to let some in.
 pub(super) fn networks(text: &str) -> Result<Vec<IpNet>> {
     let network = |item: &str| item.parse().or_else(|_| item.parse().map(|address: std::net::IpAddr| address.into()));
     let networks: std::result::Result<Vec<IpNet>, _> = items(text).map(network).collect();
-    networks.map_err(|_| Wrong::Expected("addresses and networks such as 10.0.0.0/8, between commas"))
+    let some = networks.ok().filter(|networks| !networks.is_empty());
+    some.ok_or(Wrong::Expected("addresses and networks such as 10.0.0.0/8, between commas"))
 }
 
 /// Names of headers between commas.

@@ -14,7 +14,7 @@ pub(super) fn orders(gateway: &Key, placed: &Placed<'_>, issuer: &Issuer) -> Vec
     let (listener, namespace) = (placed.listener, placed.namespace());
     let host = listener.hostname.as_deref().filter(|host| ends_tls(listener) && placed.served.is_ok() && is_provable(host));
     let (Some(host), Some(tls)) = (host, &listener.tls) else { return Vec::new() };
-    let own = |reference: &&ObjectRef| reference.namespace.as_deref().is_none_or(|of| of == namespace);
+    let own = |reference: &&ObjectRef| is_secret(reference) && reference.namespace.as_deref().is_none_or(|of| of == namespace);
     let order = |reference: &ObjectRef| Order {
         secret: Key::namespaced(namespace, &reference.name),
         host: host.to_ascii_lowercase(),
@@ -24,7 +24,11 @@ pub(super) fn orders(gateway: &Key, placed: &Placed<'_>, issuer: &Issuer) -> Vec
         uid: placed.metadata.uid.clone(),
         created: created(placed.metadata),
     };
-    tls.certificate_refs.iter().filter(own).take(1).map(order).collect()
+    tls.certificate_refs.iter().filter(own).map(order).collect()
+}
+
+fn is_secret(reference: &ObjectRef) -> bool {
+    matches!(reference.group.as_deref(), None | Some("")) && matches!(reference.kind.as_deref(), None | Some("Secret"))
 }
 
 /// The Secrets with a listener's certificates.
@@ -41,8 +45,7 @@ pub(super) fn certificates(
     let references = listener.tls.as_ref().map(|tls| &tls.certificate_refs[..]).unwrap_or_default();
     let mut secrets = Vec::new();
     for reference in references {
-        let is_secret =
-            matches!(reference.group.as_deref(), None | Some("")) && matches!(reference.kind.as_deref(), None | Some("Secret"));
+        let is_secret = is_secret(reference);
         let key = Key::namespaced(reference.namespace.as_deref().unwrap_or(namespace), &reference.name);
         // What is granted to a Gateway is not granted to its ListenerSets, nor the other way around (GEP-1713).
         if !granted(objects, placed.kind().name(), namespace, ("", "Secret"), &key) {

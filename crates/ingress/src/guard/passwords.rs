@@ -6,20 +6,21 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 use k8s_openapi::api::core::v1::Secret;
 use md5::{Digest, Md5};
 use parking_lot::Mutex;
 use ring::rand::SecureRandom;
 use ring::{digest, hmac, rand};
-use tokio::sync::Semaphore;
+
+use super::turns::{TooMany, Turns};
 
 /// Right credentials that are remembered, and for how long: checking one takes a processor for a tenth of a second.
 const REMEMBERED: usize = 1024;
 const HOLDS: Duration = Duration::from_secs(300);
-/// Costly checks at once, so that guessing does not take all processors.
-static CHECKS: Semaphore = Semaphore::const_new(1);
+/// Costly checks, one at a time, so that guessing does not take all processors. Namespaces take turns: one chooses how much its own checks cost.
+static CHECKS: Turns = Turns::new();
 /// The highest cost of bcrypt that is checked, about a second of a processor. `htpasswd -B` writes 5.
 const MOST_COST: u32 = 14;
 /// Under this key credentials are remembered, so that memory holds none.
@@ -33,6 +34,8 @@ static KEY: LazyLock<hmac::Key> = LazyLock::new(|| {
 /// The passwords of an Ingress, hashed.
 #[derive(Debug)]
 pub struct Passwords {
+    /// Whose they are.
+    namespace: String,
     users: HashMap<String, String>,
     right: Mutex<HashMap<Vec<u8>, Instant>>,
 }
@@ -49,27 +52,31 @@ impl Passwords {
             let lines = file.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.trim().split_once(':'));
             lines.map(|(user, hash)| (user.to_owned(), hash.to_owned())).collect()
         };
-        Some(Self { users, right: Mutex::default() })
+        Some(Self { namespace: secret.metadata.namespace.clone().unwrap_or_default(), users, right: Mutex::default() })
     }
 
     /// The user whose password a request shows.
-    pub async fn user(&self, headers: &HeaderMap) -> Option<String> {
-        let shown = headers.get(AUTHORIZATION)?.as_bytes();
-        let (scheme, encoded) = std::str::from_utf8(shown).ok()?.split_once(' ')?;
-        let decoded = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
-        let decoded = String::from_utf8(decoded).ok()?;
-        let (user, password) = decoded.split_once(':')?;
-        let hash = self.users.get(user)?.clone();
+    ///
+    /// # Errors
+    /// Too many requests have their passwords checked at once.
+    pub async fn user(&self, headers: &HeaderMap) -> Result<Option<String>, TooMany> {
+        let Some(shown) = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes) else { return Ok(None) };
+        let Some((user, password)) = credentials(shown) else { return Ok(None) };
+        let Some(hash) = self.users.get(&user).cloned() else { return Ok(None) };
         let tag = hmac::sign(&KEY, shown).as_ref().to_vec();
         if self.right.lock().get(&tag).is_some_and(|since| since.elapsed() < HOLDS) {
-            return Some(user.to_owned());
+            return Ok(Some(user));
         }
         let right = if is_cheap(&hash) {
-            verify(password, &hash)
+            verify(&password, &hash)
         } else {
-            let _turn = CHECKS.acquire().await.ok()?;
-            let password = password.to_owned();
-            tokio::task::spawn_blocking(move || verify(&password, &hash)).await.ok()?
+            let turn = CHECKS.take(&self.namespace).await?;
+            let checking = move || {
+                // It lasts as long as the check, also when the request goes.
+                let _turn = turn;
+                verify(&password, &hash)
+            };
+            tokio::task::spawn_blocking(checking).await.unwrap_or(false)
         };
         if right {
             let mut remembered = self.right.lock();
@@ -78,8 +85,16 @@ impl Passwords {
             }
             remembered.insert(tag, Instant::now());
         }
-        right.then(|| user.to_owned())
+        Ok(right.then_some(user))
     }
+}
+
+/// User and password of the header (RFC 7617).
+fn credentials(shown: &[u8]) -> Option<(String, String)> {
+    let (scheme, encoded) = std::str::from_utf8(shown).ok()?.split_once(' ')?;
+    let decoded = STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    let (user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
 }
 
 fn is_cheap(hash: &str) -> bool {
@@ -110,8 +125,7 @@ fn verify(password: &str, hash: &str) -> bool {
     is_affordable(hash) && bcrypt::verify(password, hash).unwrap_or(false)
 }
 
-/// Whether a hash of bcrypt may be checked: its cost is chosen by who has the Secret, doubles the time with each step, and all Ingresses
-/// have one turn after the other.
+/// Whether a hash of bcrypt may be checked: its cost is chosen by who has the Secret, and doubles the time with each step.
 fn is_affordable(hash: &str) -> bool {
     let parts = hash.strip_prefix("$2").and_then(|rest| rest.split_once('$'));
     let cost = parts.and_then(|(_, rest)| rest.split_once('$')).and_then(|(cost, _)| cost.parse::<u32>().ok());
@@ -212,7 +226,7 @@ mod tests {
         let map = Passwords::of(&secret(json!({"jane": encoded(SHA)})), true).unwrap();
         let check = async |passwords: &Passwords, header: &str, expected: Option<&str>| {
             let headers = HeaderMap::from_iter([(AUTHORIZATION, header.parse().unwrap())]);
-            assert_eq!(passwords.user(&headers).await.as_deref(), expected, "{header}");
+            assert_eq!(passwords.user(&headers).await.unwrap().as_deref(), expected, "{header}");
         };
         for _ in 0..2 {
             check(&file, &format!("Basic {}", encoded("jane:s3cret")), Some("jane")).await;

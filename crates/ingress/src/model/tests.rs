@@ -64,12 +64,32 @@ fn hosts() {
     assert!(model.step().is_none(), "nothing has changed");
     check(&model, "foo.example", "/", Some("exact"));
     check(&model, "bar.example", "/", Some("wildcard"));
+    check(&model, "bar.example", "/any", Some("wildcard"));
     check(&model, "baz.bar.example", "/", None);
     check(&model, "example", "/", None);
     check(&model, "other.test", "/any/x", Some("any"));
     check(&model, "other.test", "/", None);
     check(&model, "[::1]", "/any", Some("any"));
     check(&model, "", "/any", Some("any"));
+}
+
+/// IngressRule: "Incoming requests are first evaluated for a host match, then routed to the backend associated with the matching IngressRuleValue."
+#[test]
+fn who_has_a_host_has_all_its_paths() {
+    let mut model = model();
+    set(&mut model, &ingress("shop", 5, &json!({}), &json!({"rules": [rule("shop.test", &[path("/api", "Prefix", "api")])]})));
+    let wide = [rule("*.test", &[path("/", "Prefix", "evil")]), json!({"http": {"paths": [path("/", "Prefix", "evil")]}})];
+    let spec = json!({"defaultBackend": backend("evil"), "rules": wide});
+    let mut evil = ingress("evil", 1, &json!({"auth-tls-secret": "evil/ca", "auth-tls-verify-client": "optional"}), &spec);
+    evil.metadata.namespace = Some("evil".to_owned());
+    set(&mut model, &evil);
+    model.step();
+    check(&model, "shop.test", "/api/x", Some("api"));
+    check(&model, "shop.test", "/evil.js", None);
+    check(&model, "other.test", "/evil.js", Some("evil"));
+    check(&model, "other.example", "/evil.js", Some("evil"));
+    let asks = ["shop.test", "other.test", "other.example", ""].map(|host| model.table.asks(Entrance::Ingress, host));
+    assert_eq!(asks, [false, true, true, true]);
 }
 
 #[test]
@@ -160,7 +180,7 @@ fn certificates_come_and_change() {
     let mut model = model();
     let authority = Authority::in_memory("test").unwrap();
     let spec = json!({"tls": [{"hosts": ["a.example"], "secretName": "s"}, {"hosts": ["*.b.example"], "secretName": "w"}],
-        "rules": [rule("a.example", &[path("/", "Prefix", "x")])]});
+        "rules": [rule("a.example", &[path("/", "Prefix", "x")]), rule("*.b.example", &[path("/", "Prefix", "x")])]});
     set(&mut model, &ingress("i", 0, &json!({}), &spec));
     let (s, w) = (Key::namespaced("a", "s"), Key::namespaced("a", "w"));
     assert_eq!(model.wanted_secrets(), BTreeSet::from([s.clone(), w.clone()]));
@@ -191,6 +211,67 @@ fn certificates_come_and_change() {
     model.set_ingress(&Key::namespaced("a", "i"), None);
     model.step();
     assert!(model.wanted_secrets().is_empty() && !model.table.has_tls("a.example") && model.table.is_empty());
+}
+
+/// Extracting TLS of ingress-nginx (`extractTLSSecretName`): of a host counts what the Ingress with the host's rules says. Anybody may write an Ingress.
+#[test]
+fn tls_is_of_who_has_the_host() {
+    let authority = Authority::in_memory("test").unwrap();
+    let of = |namespace: &str, minute: u32, tls: Value, hosts: &[&str]| {
+        let rules: Vec<Value> = hosts.iter().map(|host| rule(host, &[path("/", "Prefix", "x")])).collect();
+        let default = hosts.is_empty().then(|| backend("none"));
+        let mut made = ingress("i", minute, &json!({}), &json!({"tls": tls, "rules": rules, "defaultBackend": default}));
+        made.metadata.namespace = Some(namespace.to_owned());
+        made
+    };
+    // Whether a host has TLS, and whose certificate it shows.
+    let check = |ingresses: &[Ingress], expected: &[(&str, bool, Option<&str>)]| {
+        // The order in which they come does not matter.
+        for is_turned in [false, true] {
+            let mut model = model();
+            let secrets: Vec<_> = ["a", "evil"].map(|namespace| (namespace, tls_secret(&authority, "x.test"))).into();
+            secrets.iter().for_each(|(namespace, secret)| {
+                model.set_secret(&Key::namespaced(*namespace, "s"), Some(secret.clone()));
+            });
+            let mut ingresses: Vec<_> = ingresses.iter().collect();
+            if is_turned {
+                ingresses.reverse();
+            }
+            for ingress in ingresses {
+                set(&mut model, ingress);
+                model.step();
+            }
+            for (host, has_tls, whose) in expected {
+                let shown = model.table.certificate(Entrance::Ingress, host, &|_| true);
+                let is_of = |secret: &Arc<Secret>| {
+                    let own = certificates::certified(secret).unwrap();
+                    shown.as_ref().is_some_and(|shown| shown.cert == own.cert)
+                };
+                let found = secrets.iter().find(|(_, secret)| is_of(secret)).map(|(namespace, _)| *namespace);
+                assert_eq!((model.table.has_tls(host), found), (*has_tls, *whose), "{host} {is_turned}");
+            }
+        }
+    };
+    let own = |hosts: &[&str]| json!([{"hosts": hosts, "secretName": "s"}]);
+    let (plain, none) = (("raw.test", false, None), json!([]));
+    let victim = of("a", 5, none.clone(), &["raw.test"]);
+    check(&[of("evil", 1, json!([{"secretName": "s"}]), &[]), victim.clone()], &[plain, ("other.test", true, Some("evil"))]);
+    check(&[of("evil", 1, json!([{"secretName": "s"}]), &[])], &[("raw.test", true, Some("evil"))]);
+    check(
+        &[of("evil", 1, own(&["raw.test", "*.test"]), &["evil.example"]), victim.clone()],
+        &[plain, ("other.test", false, None)],
+    );
+    check(&[of("evil", 1, own(&["*.test"]), &["*.test"]), victim.clone()], &[plain, ("other.test", true, Some("evil"))]);
+    // An older rule is who has the host.
+    check(&[of("evil", 1, own(&["raw.test"]), &["raw.test"]), victim.clone()], &[("raw.test", true, Some("evil"))]);
+    check(&[of("evil", 9, own(&["raw.test"]), &["raw.test"]), victim], &[plain]);
+    let secured = of("a", 5, own(&["raw.test"]), &["raw.test"]);
+    check(&[of("evil", 1, own(&["raw.test"]), &["evil.example"]), secured], &[("raw.test", true, Some("a"))]);
+    // Wildcards of the namespace itself stand for its hosts; a name within its wildcard may have a certificate of its own.
+    let wild = of("a", 5, own(&["*.test"]), &["raw.test"]);
+    check(&[wild.clone()], &[("raw.test", true, Some("a")), ("other.test", false, None)]);
+    check(&[of("evil", 9, own(&["*.test"]), &["*.test"]), wild], &[("raw.test", true, Some("a"))]);
+    check(&[of("a", 5, own(&["one.test"]), &["*.test"])], &[("one.test", true, Some("a")), ("two.test", false, None)]);
 }
 
 /// A change touches the hosts of its Ingress: the routes of all others are the very same.

@@ -30,7 +30,7 @@ pub(super) async fn ask(connector: &Connector, visit: &mut Visit, url: &Template
     let (policy, asking) = (&route.policy, &route.live.asking);
     let Some(question) = question(visit, url) else { return Err(Box::new(text(StatusCode::INTERNAL_SERVER_ERROR))) };
     let asked = forward(connector, &upstream, Choice::Any(Balance::RoundRobin), asking, question).await;
-    let answer = match asked {
+    let mut answer = match asked {
         Ok(answered) => head(answered, asking.read_timeout).await,
         Err(error) => {
             tracing::debug!(ingress = %visit.route.ingress, %error, "no answer of the external authentication");
@@ -38,6 +38,9 @@ pub(super) async fn ask(connector: &Connector, visit: &mut Visit, url: &Template
         }
     };
     if answer.status.is_success() {
+        // These are of the answer, and would be of the request.
+        headers::remove_hop_by_hop(&mut answer.headers);
+        answer.headers.remove(CONTENT_LENGTH);
         let cookies: Vec<HeaderValue> = answer.headers.get_all(SET_COOKIE).into_iter().cloned().collect();
         if !cookies.is_empty() {
             visit.parts.extensions.insert(Cookies(cookies.into()));

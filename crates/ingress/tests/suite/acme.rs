@@ -140,6 +140,53 @@ async fn what_was_issued_is_told_though_the_answer_comes_late() {
     assert!(told(&world, "CertificateIssued").await.contains(HOST));
 }
 
+/// An order that is under way is not given up, which would count as a failure and have the next one wait, since another Ingress wants the same now.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_ingress_takes_over_an_order() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let pebble = pebble(&world, &directory, port, 3600);
+    let ((asked, mut is_asked), (release, released)) = (watch::channel(false), watch::channel(false));
+    let fake = world.fake.clone();
+    let late = tower::service_fn(move |request: Request<Body>| {
+        let (mut fake, mut released, asked) = (fake.clone(), released.clone(), asked.clone());
+        async move {
+            let is_noted =
+                request.method() != Method::GET && request.uri().path().starts_with("/api/v1/namespaces/kube-system/secrets");
+            let answer = fake.call(request).await?;
+            if is_noted && answer.status().is_success() {
+                asked.send_replace(true);
+                let _ = released.wait_for(|released| *released).await;
+            }
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    start_with(&world, Client::new(late, "default"), port, &[&format!("ours={}", pebble.url)]).await;
+    let ingress = |name: &str| {
+        let tls = json!([{"hosts": [HOST], "secretName": "shop-tls"}]);
+        let metadata = json!({"namespace": "a", "name": name, "uid": name, "annotations": {ISSUER: "ours"}});
+        let spec = json!({"ingressClassName": "knarr", "tls": tls, "rules": [rule(HOST, "/", "Prefix", "web")]});
+        world.fake.put::<Ingress>(&serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap());
+    };
+    ingress("before");
+    tokio::time::timeout(WAIT, is_asked.wait_for(|asked| *asked)).await.expect("an order is noted").unwrap();
+    ingress("shop");
+    let ingresses: Api<Ingress> = Api::namespaced(world.fake.client(), "a");
+    ingresses.delete("before", &Default::default()).await.unwrap();
+    // Who is told of the issuer of the third one has seen the end of the first.
+    put_named(&world, "last", "last.example", "unlisted", "ops@shop.example");
+    let is_told = |events: &[Event]| events.iter().any(|event| event.involved_object.name.as_deref() == Some("last"));
+    tokio::time::timeout(WAIT, world.fake.until::<Event>(is_told)).await.expect("an event in time");
+    release.send(true).unwrap();
+    let done = async {
+        issued(&world, &[]).await;
+        told(&world, "CertificateIssued").await
+    };
+    let message = tokio::time::timeout(WAIT / 2, done).await.expect("no order waits for a minute");
+    assert!(message.contains("a/shop-tls"), "{message}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_proved_is_told() {
     let world = World::new();

@@ -28,7 +28,8 @@ pub(crate) async fn asked(world: &World, https: SocketAddr, (sni, host): (&str, 
     let name = ServerName::try_from(sni.to_owned()).unwrap();
     let stream = TcpStream::connect(https).await.unwrap();
     let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-    send(stream, get(host, "/x").header("ssl-client-verify", "SUCCESS").body(full("")).unwrap()).await
+    let claims = get(host, "/x").header("ssl-client-verify", "SUCCESS").header("ssl_client_verify", "SUCCESS");
+    send(stream, claims.header("connection", "ssl-client-verify, ssl-client-cert").body(full("")).unwrap()).await
 }
 
 #[tokio::test]
@@ -72,6 +73,7 @@ async fn clients_prove_who_they_are() {
     // What a client says of itself is worth nothing.
     let seen = check("maybe.example", None, 200).await.seen();
     assert_eq!(seen["headers"]["ssl-client-verify"], "NONE");
+    assert_eq!(seen["headers"].get("ssl_client_verify"), None);
     check("maybe.example", Some(&stranger), 400).await;
     let answer = check("page.example", None, 302).await;
     assert_eq!(answer.header("location"), "https://shop.example/how");

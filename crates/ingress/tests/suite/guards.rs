@@ -51,6 +51,11 @@ async fn somebody_else_says_who_may_pass() {
         async |host: &str, word: &str| ask(address, get(host, "/x?y=1").header("x-word", word).header("x-user", "root")).await;
     let seen = with("a.example", "good").await.seen();
     assert_eq!((&seen["headers"]["x-user"], &seen["headers"]["x-saw"]), (&"jane".into(), &"http://a.example/x?y=1".into()));
+    // A client neither takes that away nor says it in other words.
+    let other = get("a.example", "/x").header("x-word", "good").header("connection", "x-user, x-saw").header("x_user", "root");
+    let seen = ask(address, other).await.seen();
+    assert_eq!((&seen["headers"]["x-user"], &seen["headers"]["x-saw"]), (&"jane".into(), &"http://a.example/x".into()));
+    assert_eq!(seen["headers"].get("x_user"), None);
     assert_eq!(with("a.example", "bad").await.status, 403);
     let unknown = with("a.example", "").await;
     assert_eq!((unknown.status.as_u16(), unknown.header("www-authenticate")), (401, "Word"));

@@ -182,10 +182,15 @@ async fn headers_of_one_connection_stay_there() {
         stream.write_all(answer).await.unwrap();
         String::from_utf8(head).unwrap()
     };
-    let request = get("odd.example", "/").header("connection", "close, host, x-own").header("x-own", "1");
+    let named = "close, host, x-own, x-real-ip, upgrade, http2-settings";
+    let request = get("odd.example", "/").header("connection", named).header("x-own", "1").header("upgrade", "h2c");
+    let request = request.header("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA").header("x_real_ip", "192.0.2.66");
     let (head, answer) = tokio::join!(answering, ask(address, request));
     assert_eq!(answer.body, "hello");
-    assert!(head.contains("host: odd.example\r\n") && !head.contains("x-own"), "{head}");
+    assert!(head.contains("host: odd.example\r\n") && head.contains("x-real-ip: 127.0.0.1\r\n"), "{head}");
+    for gone in ["x-own", "upgrade", "h2c", "http2-settings", "x_real_ip"] {
+        assert!(!head.contains(gone), "{gone}: {head}");
+    }
 }
 
 #[tokio::test]

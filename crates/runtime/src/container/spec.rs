@@ -127,10 +127,12 @@ impl Input<'_> {
         if let Some(dev) = dev {
             annotations.insert(VOLUME_AT_DEV.to_owned(), json!(json!(dev).to_string()));
         }
+        let process = self.process(self.args()?, self.config.tty);
+        refuse_nul(&process)?;
         let mut spec = json!({
             "ociVersion": "1.0.2",
             "annotations": annotations,
-            "process": self.process(self.args()?, self.config.tty),
+            "process": process,
             "root": {"path": self.root, "readonly": security.readonly_rootfs},
             "mounts": mounts,
             "linux": linux,
@@ -419,6 +421,20 @@ impl Input<'_> {
             mounts.push(bind(&source(hierarchy), &hierarchy.mount.to_string_lossy(), &options));
         }
         mounts
+    }
+}
+
+/// Refuses what execve(2) cannot give a program, whose strings end with NUL: an image may have it, too.
+fn refuse_nul(process: &Value) -> Result<()> {
+    let words = |list: &'static str| process[list].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let has_nul = |word: &&str| word.contains('\0');
+    let env =
+        words("env").find(has_nul).map(|entry| format!("environment variable {:?}", entry.split('=').next().unwrap_or_default()));
+    let args = || words("args").find(has_nul).map(|word| format!("argument {word:?}"));
+    let cwd = || process["cwd"].as_str().filter(has_nul).map(|path| format!("working directory {path:?}"));
+    match env.or_else(args).or_else(cwd) {
+        None => Ok(()),
+        Some(what) => Err(Error::Create(format!("{what} has a NUL character, which no process can be given"))),
     }
 }
 

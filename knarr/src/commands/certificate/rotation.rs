@@ -1,5 +1,6 @@
 //! `knarr certificate rotate-ca`.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -15,8 +16,8 @@ use super::super::token::{client, why};
 use super::{Owner, authority};
 use crate::bootstrap::nodes::{INFO, NODE_AUTHORITY, published};
 use crate::certificate::authorities;
-use crate::paths::Paths;
-use crate::process;
+use crate::paths::{self, Paths};
+use crate::{dev, process};
 
 /// How long the server may take to start again with other authorities.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -25,53 +26,59 @@ const RETRY: Duration = Duration::from_millis(250);
 /// Until then kubelets have brought each pod a token of the new key, which they do when four fifths of its hour have passed.
 const TOKENS: SignedDuration = SignedDuration::from_hours(1);
 
-/// Begins a rotation, or ends it.
-pub(super) fn run(paths: &Paths, finish: bool, force: bool) -> Result<()> {
+/// Begins a rotation. The data directory as the user has named it.
+pub(super) fn begin(paths: &Paths, data_dir: &Path) -> Result<()> {
+    alone(paths, async {
+        let has_begun = authorities::begin(&paths.pki(), Timestamp::now())?;
+        let is_running = process::is_locked(&paths.lock())?;
+        if is_running {
+            in_force(paths).await?;
+        }
+        if !has_begun {
+            println!("A rotation is under way already: nothing has changed.");
+        }
+        let when = if is_running { "issues" } else { "issues, once it runs," };
+        let named = match data_dir == Path::new(paths::DEFAULT) {
+            true => String::new(),
+            false => format!(" --data-dir {}", data_dir.display()),
+        };
+        println!(
+            "The server {when} certificates of a new authority, and tokens of a new key. Those of before stay good.
+Copy {} to where it is used, have pods started again that read their cluster's authority only once,
+and tokens for machines that join made again (knarr token create{named}). Connected agents follow by themselves.
+Then, after an hour at the earliest: knarr certificate rotate-ca --finish{named}",
+            dev::kubeconfig(data_dir)?.display()
+        );
+        Ok(())
+    })
+}
+
+/// Ends a rotation.
+pub(super) fn finish(paths: &Paths, force: bool) -> Result<()> {
+    alone(paths, async {
+        if !force {
+            may_end(paths).await?;
+        }
+        let had_begun = authorities::finish(&paths.pki())?;
+        if process::is_locked(&paths.lock())? {
+            in_force(paths).await?;
+        }
+        match had_begun {
+            true => println!("The authorities and the key of before are trusted no longer."),
+            false => println!("No rotation is under way: nothing has changed."),
+        }
+        Ok(())
+    })
+}
+
+/// Runs one of these on a server's data directory, with nobody else at it: two at once would each undo what the other one has begun.
+fn alone(paths: &Paths, work: impl Future<Output = Result<()>>) -> Result<()> {
     if Owner::of(paths)? == Owner::Agent {
         bail!("this is the data directory of an agent: authorities are rotated on the server's machine, and agents follow");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // Two of these commands at once would each undo what the other one has begun.
     let _lock = process::lock(&paths.pki().join("rotation.lock")).context("knarr certificate rotate-ca")?;
-    match finish {
-        false => runtime.block_on(begin(paths)),
-        true => runtime.block_on(end(paths, force)),
-    }
-}
-
-async fn begin(paths: &Paths) -> Result<()> {
-    let has_begun = authorities::begin(&paths.pki(), Timestamp::now())?;
-    let is_running = process::is_locked(&paths.lock())?;
-    if is_running {
-        in_force(paths).await?;
-    }
-    if !has_begun {
-        println!("A rotation is under way already: nothing has changed.");
-    }
-    let when = if is_running { "issues" } else { "issues, once it runs," };
-    println!(
-        "The server {when} certificates of a new authority, and tokens of a new key. Those of before stay good.
-Copy {} to where it is used, have pods started again that read their cluster's authority only once,
-and tokens for machines that join made again (knarr token create). Connected agents follow by themselves.
-Then, after an hour at the earliest: knarr certificate rotate-ca --finish",
-        paths.kubeconfig().display()
-    );
-    Ok(())
-}
-
-async fn end(paths: &Paths, force: bool) -> Result<()> {
-    if !force {
-        may_end(paths).await?;
-    }
-    let had_begun = authorities::finish(&paths.pki())?;
-    if process::is_locked(&paths.lock())? {
-        in_force(paths).await?;
-    }
-    match had_begun {
-        true => println!("The authorities and the key of before are trusted no longer."),
-        false => println!("No rotation is under way: nothing has changed."),
-    }
-    Ok(())
+    runtime.block_on(work)
 }
 
 /// Refuses the end while it would shut somebody out who is known.

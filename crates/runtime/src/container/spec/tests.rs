@@ -74,6 +74,24 @@ fn the_pods_environment_wins() {
     assert_eq!(spec["process"]["env"], json!(["PATH=/img", "HOSTNAME=h", "A=pod", "B=x=y"]));
 }
 
+/// execve(2): what a program is given are strings that end with NUL. Of a pod the kubelet says so before.
+#[test]
+fn nul_characters_of_images_are_refused_by_name() {
+    let check = |change: fn(&mut ImageConfig), expected: &str| {
+        let mut image = ImageConfig { entrypoint: strings(&["sh"]), env: strings(&["A=b"]), ..Default::default() };
+        let of = |image: &ImageConfig| spec(&ContainerConfig::default(), image, &SandboxConfig::default());
+        of(&image).unwrap();
+        change(&mut image);
+        let refused = of(&image).unwrap_err().to_string();
+        assert!(refused.contains(&format!("{expected} has a NUL character")), "{refused}");
+    };
+    check(|image| image.env.push("X=a\0b".into()), r#"environment variable "X""#);
+    check(|image| image.env.push("a\0b".into()), r#"environment variable "a\0b""#);
+    check(|image| image.entrypoint.push("a\0b".into()), r#"argument "a\0b""#);
+    check(|image| image.cmd = strings(&["\0"]), r#"argument "\0""#);
+    check(|image| image.working_dir = "/\0".into(), r#"working directory "/\0""#);
+}
+
 /// A ConfigMap has room for more variables than can be compared each with each.
 #[test]
 fn many_variables_and_mounts_take_no_longer_than_they_are_many() {
