@@ -43,17 +43,43 @@ fn size(value: &Value<'_>) -> u64 {
     }
 }
 
-/// The cost of looking at all of a value, with all that is in it (upstream: `traversalCost`).
-fn traversal(value: &Value<'_>) -> u64 {
-    match value {
-        Value::Text(text) => (text.len() as f64 * TRAVERSAL) as u64,
-        Value::Bytes(bytes) => (bytes.len() as f64 * TRAVERSAL) as u64,
-        Value::List(list) => list.iter().map(|item| traversal(&item)).sum(),
-        Value::Map(map) => {
-            let one = |key: &Value<'_>| traversal(key) + map.get(key).map_or(0, |value| traversal(&value));
-            map.keys().iter().map(one).sum()
-        }
-        _ => 1,
+/// The cost of looking at all of a value, with all that is in it (upstream: `traversalCost`). Parts may be in it many times, more often than
+/// anything has been paid for, so nothing is looked at any more once it costs more than is `left`.
+fn traversal(value: &Value<'_>, left: u64) -> u64 {
+    let mut walk = Walk { cost: 0, visits: 0, left };
+    walk.over(value);
+    walk.total()
+}
+
+struct Walk {
+    cost: u64,
+    /// Values that have been looked at.
+    visits: u64,
+    left: u64,
+}
+
+impl Walk {
+    fn total(&self) -> u64 {
+        self.cost.max(self.visits.saturating_sub(1) / ELEMENTS)
+    }
+
+    /// Whether there is something left behind it.
+    fn over(&mut self, value: &Value<'_>) -> bool {
+        self.visits += 1;
+        self.cost += match value {
+            Value::Text(text) => (text.len() as f64 * TRAVERSAL) as u64,
+            Value::Bytes(bytes) => (bytes.len() as f64 * TRAVERSAL) as u64,
+            Value::List(_) | Value::Map(_) => 0,
+            _ => 1,
+        };
+        self.total() <= self.left
+            && match value {
+                Value::List(list) => list.iter().all(|item| self.over(&item)),
+                Value::Map(map) => {
+                    map.keys().iter().all(|key| self.over(key) && map.get(key).is_none_or(|value| self.over(&value)))
+                }
+                _ => true,
+            }
     }
 }
 
@@ -75,8 +101,8 @@ fn matched(text: u64, pattern: u64) -> u64 {
     scaled(text.saturating_add(1), TRAVERSAL).saturating_mul(scaled(pattern, PATTERN))
 }
 
-/// What a call costs upstream.
-pub(crate) fn call(name: &str, arguments: &[Value<'_>]) -> u64 {
+/// What a call costs upstream, or more than is `left`.
+pub(crate) fn call(name: &str, arguments: &[Value<'_>], left: u64) -> u64 {
     let size = |at: usize| arguments.get(at).map_or(0, size);
     let is_text = |at: usize| matches!(arguments.get(at), Some(Value::Text(_)));
     let is_list = matches!(arguments.first(), Some(Value::List(_)));
@@ -86,7 +112,7 @@ pub(crate) fn call(name: &str, arguments: &[Value<'_>]) -> u64 {
             let requirements = scaled(size(1), 0.5);
             LIST + scaled(size(1), TRAVERSAL) + requirements * (LIST + OBJECT)
         }
-        "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" => arguments.first().map_or(0, traversal),
+        "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" => arguments.first().map_or(0, |all| traversal(all, left)),
         "lowerAscii"
         | "upperAscii"
         | "substring"
@@ -223,7 +249,7 @@ mod tests {
     fn calls_cost_what_they_cost_upstream() {
         let check = |name: &str, arguments: Json, expected: u64| {
             let values: Vec<Value<'_>> = arguments.as_array().into_iter().flatten().map(|one| Value::of(one, None)).collect();
-            assert_eq!(call(name, &values), expected, "{name}{arguments}");
+            assert_eq!(call(name, &values, u64::MAX), expected, "{name}{arguments}");
         };
         let text = |length: usize| json!("x".repeat(length));
         let list = |length: usize| json!((0..length).collect::<Vec<_>>());

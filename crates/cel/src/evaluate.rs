@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::functions::{Body, Function, authorization};
 use crate::operators::{binary, unary};
 use crate::value::keys::paid;
-use crate::value::made::Text;
+use crate::value::made::{Items, Text};
 use crate::value::{List, Value};
 
 /// What an expression is evaluated in.
@@ -43,8 +43,22 @@ struct Scope<'a, 'b> {
     patterns: HashSet<Text<'a>>,
 }
 
+/// How deep what expressions make may be nested: more than one expression may write in brackets. Whatever goes through a value, as its end does,
+/// calls itself as often.
+const DEEPEST: u32 = 64;
+
 impl<'a> Scope<'a, '_> {
     fn value(&mut self, expr: &'a Expr) -> Result<Value<'a>, Error> {
+        self.budget.descend()?;
+        let found = self.found(expr);
+        self.budget.ascend();
+        match found {
+            Ok(value) if value.depth() > DEEPEST => Err(Error::Budget),
+            found => found,
+        }
+    }
+
+    fn found(&mut self, expr: &'a Expr) -> Result<Value<'a>, Error> {
         match &expr.node {
             Node::Literal(value) => Ok(value.clone()),
             Node::Variable(name) => {
@@ -125,7 +139,7 @@ impl<'a> Scope<'a, '_> {
 
     fn call(&mut self, function: &Function, arguments: &'a [Expr]) -> Result<Value<'a>, Error> {
         let values = arguments.iter().map(|one| self.value(one)).collect::<Result<Vec<_>, _>>()?;
-        let charged = charge::call(function.name, &values).max(values.iter().map(charge::least).sum());
+        let charged = charge::call(function.name, &values, self.budget.left()).max(values.iter().map(charge::least).sum());
         self.budget.spend(charged)?;
         if function.name == authorization::CHECK {
             return authorization::check(self.authorizer, &values);
@@ -258,7 +272,7 @@ impl<'a> Scope<'a, '_> {
         let mut out: Vec<(Value<'a>, Value<'a>)> = Vec::with_capacity(entries.len());
         for (key, value, optional) in entries {
             let key = self.value(key)?;
-            if out.iter().any(|(known, _)| known.equals(&key)) {
+            if out.iter().any(|(known, _)| known.is_key(&key)) {
                 return Err(Error::Other("Failed with repeated key".to_owned()));
             }
             match (self.value(value)?, optional) {
@@ -284,7 +298,7 @@ impl<'a> Scope<'a, '_> {
             Value::List(list) => (list, None),
             Value::Map(map) => {
                 self.budget.spend(map.len() as u64 / 8)?;
-                keys = List::Made(map.keys().into());
+                keys = List::Made(Items::new(map.keys()));
                 (&keys, Some(map))
             }
             _ => return Err(Error::NoOverload),
@@ -419,7 +433,7 @@ impl<'a> Entries<'a> {
                 if self.others > OTHERS {
                     return Err(Error::Budget);
                 }
-                !self.all.iter().any(|(known, _)| known.equals(key))
+                !self.all.iter().any(|(known, _)| known.is_key(key))
             }
         };
         if !new {

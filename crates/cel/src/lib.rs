@@ -33,7 +33,7 @@ pub use definitions::Definitions;
 pub use error::{CompileError, Error};
 pub use evaluate::Environment;
 pub use types::{Declaration, Form, Type, escape};
-pub use value::{Kind, Shape, Value};
+pub use value::{Kind, NoJson, Shape, Value};
 
 use std::sync::Arc;
 

@@ -590,3 +590,81 @@ fn long_texts_are_read_once() {
         assert!(least(&long) < 40.0 * least(&short).max(0.005), "{piece}");
     }
 }
+
+/// Variables of a policy, each of the one before, and what an expression is that uses the last one.
+fn check_chain(first: &str, next: &str, count: usize, expression: &str, expected: Result<&str, &str>) {
+    let text = |at: usize| if at == 0 { first.to_owned() } else { next.replace('#', &format!("variables.v{}", at - 1)) };
+    let all: Vec<(String, Program)> =
+        (0..=count).map(|at| (format!("v{at}"), Program::compile(&text(at), &["self", "variables"]).unwrap())).collect();
+    let source = expression.replace('#', &format!("variables.v{count}"));
+    let program = Program::compile(&source, &["self", "variables"]).unwrap();
+    let own = json!({"text": "x".repeat(1000)});
+    let variables = [("self", Value::of(&own, None)), ("variables", Value::Null)];
+    let mut definitions = Definitions::new("variables", &all);
+    let environment = Environment { variables: &variables, definitions: Some(&mut definitions), authorizer: None };
+    let found = program.evaluate_in(environment, &mut Budget::new(LIMIT)).map(|value| show(&value));
+    assert_eq!(found.map_err(|error| error.to_string()).as_deref().map_err(String::as_str), expected, "{source}, {next}");
+}
+
+const OVER: Result<&str, &str> = Err("operation cancelled: actual cost limit exceeded");
+
+/// A list of the same list twice, many times over, is made in few steps and has more parts than anybody can look at.
+#[test]
+fn what_is_shared_is_not_looked_at_for_nothing() {
+    let check = |expression: &str, expected: Result<&str, &str>| check_chain("['']", "[#, #]", 50, expression, expected);
+    for expression in [
+        "[dyn(#)].indexOf(dyn(1)) == -1",
+        "[dyn(#)].lastIndexOf(dyn(1)) == -1",
+        "#.isSorted()",
+        "# == #",
+        "dyn(1) in [#]",
+        "[#, #].distinct()",
+        "sets.contains([#], [#])",
+        "#.flatten(60)",
+        "'%s'.format([#])",
+    ] {
+        check(expression, if expression == "dyn(1) in [#]" { Ok("false") } else { OVER });
+    }
+    // Keys of maps are neither lists nor maps, and what is not found is told in few words.
+    check("{dyn(#): 1, dyn(2): 2}[dyn(2)]", Ok("2"));
+    check("size({dyn(#): 1, dyn([#]): 2})", Ok("2"));
+    check_chain("['']", "[#, #]", 50, "{1: 1}[dyn(#)].size() > 0 || true", Ok("true"));
+}
+
+#[test]
+fn what_is_shared_is_no_endless_json() {
+    let list = |value: &Value<'static>| Value::list(vec![value.clone(), value.clone()]);
+    let deep = (0..50).fold(Value::text("a"), |value, _| list(&value));
+    assert_eq!(deep.to_json(), Err(crate::NoJson::TooLarge));
+    let own = json!({"text": "x".repeat(1 << 20), "list": ["x".repeat(1 << 20)]});
+    let part = |name: &str| Value::of(&own[name], None);
+    assert!(Value::list(vec![part("text"), part("list")]).to_json().is_ok());
+    assert_eq!(Value::list(vec![part("text"), part("list"), part("text")]).to_json(), Err(crate::NoJson::TooLarge));
+    assert_eq!(Value::list(vec![Value::of(&own, None), part("text")]).to_json(), Err(crate::NoJson::TooLarge));
+    assert_eq!(Value::Type(crate::Kind("int")).to_json(), Err(crate::NoJson::Form));
+}
+
+/// What expressions make is not nested so deep, nor are definitions that use each other, that whoever goes through it has no stack for it.
+#[test]
+fn chains_are_no_longer_than_the_stack() {
+    for next in [
+        "[#]",
+        "{'a': #}",
+        "optional.of(#)",
+        "[1].map(a, #)",
+        "[1].transformMap(a, b, #)",
+        "optional.of(#).optMap(a, [a]).orValue([])",
+    ] {
+        check_chain("[self.text]", next, 20, "[#].all(a, a == a)", Ok("true"));
+        for count in [100, 300, 2000] {
+            check_chain("[self.text]", next, count, "[#].all(a, a == a)", OVER);
+        }
+    }
+    for next in ["# + 1", "[1].all(a, [2].all(b, [3].all(c, # > 0))) ? # : 0", "size([#, #, #])", "-(-(-(#)))"] {
+        check_chain("1", next, 10, "# != 5000", Ok("true"));
+        check_chain("1", next, 2000, "# != 5000", OVER);
+    }
+    let nested = format!("dyn([1]{}).all(v, v == v)", format!(".map(a, {}a{})", "[".repeat(25), "]".repeat(25)).repeat(150));
+    let program = Program::compile(&nested, &[]).unwrap();
+    assert_eq!(program.evaluate(&[], &mut Budget::new(LIMIT)), Err(Error::Budget));
+}

@@ -1,5 +1,6 @@
 //! Values: JSON that is borrowed as it is, and what expressions make.
 
+mod json;
 pub(crate) mod keys;
 pub(crate) mod made;
 
@@ -16,8 +17,9 @@ use serde_json::{Map as JsonMap, Value as Json};
 use crate::authorization::{Decision, Question};
 use crate::lexer::RESERVED;
 use crate::semver::Version;
+pub use json::NoJson;
 use keys::Work;
-use made::{Made, Text};
+use made::{Items, Made, Text};
 
 /// What is known of a piece of JSON besides itself: the schema that it stands in.
 pub trait Shape: fmt::Debug + Sync {
@@ -65,7 +67,7 @@ pub enum List<'a> {
     /// As it stands in an object.
     Json(&'a [Json], Option<&'a dyn Shape>),
     /// As an expression made it.
-    Made(Arc<[Value<'a>]>),
+    Made(Arc<Items<'a>>),
 }
 
 /// A map.
@@ -136,7 +138,7 @@ impl<'a> Value<'a> {
 
     /// A list that an expression makes.
     pub(crate) fn list(items: Vec<Value<'a>>) -> Self {
-        Self::List(List::Made(items.into()))
+        Self::List(List::Made(Items::new(items)))
     }
 
     /// A piece of JSON.
@@ -197,32 +199,19 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// As JSON; none for what JSON has no form of.
-    pub fn to_json(&self) -> Option<Json> {
-        Some(match self {
-            Self::Null => Json::Null,
-            Self::Bool(value) => (*value).into(),
-            Self::Int(value) => (*value).into(),
-            Self::Uint(value) => (*value).into(),
-            Self::Double(value) => (*value).into(),
-            Self::Text(text) => Json::String(text.to_string()),
-            Self::Bytes(bytes) => {
-                use base64::Engine as _;
-                base64::engine::general_purpose::STANDARD.encode(bytes).into()
-            }
-            Self::Duration(_) | Self::Time(_) | Self::Quantity(_) | Self::Ip(_) | Self::Cidr(_) | Self::Semver(_) => {
-                crate::functions::show(self).into()
-            }
-            Self::List(List::Json(items, _)) => Json::Array(items.to_vec()),
-            Self::List(list) => list.iter().map(|item| item.to_json()).collect::<Option<Vec<_>>>()?.into(),
-            Self::Map(Map::Json(map, _)) => Json::Object((*map).clone()),
-            Self::Map(Map::Made(entries) | Map::Lenient(entries)) => {
-                let entry = |(key, value): &(Self, Self)| Some((key.as_text()?.to_owned(), value.to_json()?));
-                Json::Object(entries.all().iter().map(entry).collect::<Option<_>>()?)
-            }
-            Self::Optional(inner) => inner.as_ref()?.to_json()?,
-            Self::Type(_) | Self::Url(_) | Self::Format(_) | Self::Question(_) | Self::Decision(_) => return None,
-        })
+    /// How deep lists, maps and optional values that expressions made are nested. What stands in an object is bounded by whoever reads objects.
+    pub(crate) fn depth(&self) -> u32 {
+        match self {
+            Self::List(List::Made(items)) => items.depth(),
+            Self::Map(Map::Made(entries) | Map::Lenient(entries)) => entries.depth(),
+            Self::Optional(Some(inner)) => 1 + inner.depth(),
+            _ => 0,
+        }
+    }
+
+    /// Whether both are the same key of a map. Lists and maps are none (cel-spec, "Aggregate values"), and are found nowhere.
+    pub(crate) fn is_key(&self, other: &Self) -> bool {
+        !matches!(self, Self::List(_) | Self::Map(_) | Self::Optional(_)) && self.equals(other)
     }
 
     /// The text, of a text.

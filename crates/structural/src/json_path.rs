@@ -44,6 +44,8 @@ const COMPARISONS: [(&str, Comparison); 6] = [
 
 /// Most values that a path finds on its way.
 const MAX_FOUND: usize = 100_000;
+/// How deep filters may stand in filters: what reads a path and what goes along it call themselves as often.
+const MAX_FILTERS: usize = 10;
 
 /// Why a text is no path.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -60,6 +62,11 @@ impl JsonPath {
     /// # Errors
     /// It is no path.
     pub fn parse(text: &str) -> Result<Self, PathError> {
+        Self::parse_within(text, MAX_FILTERS)
+    }
+
+    /// With filters in so many others at most.
+    fn parse_within(text: &str, filters: usize) -> Result<Self, PathError> {
         let wrong = || PathError(text.to_owned());
         let mut steps = Vec::new();
         let mut rest = text.trim().trim_start_matches(['$', '@']);
@@ -67,7 +74,7 @@ impl JsonPath {
             let (step, after) = match first {
                 '.' if rest.starts_with("..") => (Some(Step::Deep), &rest[1..]),
                 '.' => field(&rest[1..]),
-                '[' => bracket(&rest[1..]).ok_or_else(wrong)?,
+                '[' => bracket(&rest[1..], filters).ok_or_else(wrong)?,
                 _ if steps.is_empty() => field(rest),
                 _ => return Err(wrong()),
             };
@@ -127,11 +134,11 @@ fn field(text: &str) -> (Option<Step>, &str) {
 }
 
 /// What stands in brackets, and what stands behind them.
-fn bracket(text: &str) -> Option<(Option<Step>, &str)> {
+fn bracket(text: &str, filters: usize) -> Option<(Option<Step>, &str)> {
     let end = closing(text)?;
     let (inner, after) = (text[..end].trim(), &text[end + 1..]);
     if let Some(condition) = inner.strip_prefix("?(").and_then(|rest| rest.strip_suffix(')')) {
-        return Some((Some(Step::Filter(filter(condition)?)), after));
+        return Some((Some(Step::Filter(filter(condition, filters.checked_sub(1)?)?)), after));
     }
     let step = match inner {
         "*" => Step::All,
@@ -180,7 +187,7 @@ fn quoted(text: &str) -> Option<String> {
     Some(out)
 }
 
-fn filter(text: &str) -> Option<Filter> {
+fn filter(text: &str, filters: usize) -> Option<Filter> {
     let (mut quote, mut found) = (None, None);
     for (at, c) in text.char_indices() {
         match (quote, c) {
@@ -193,14 +200,14 @@ fn filter(text: &str) -> Option<Filter> {
         }
     }
     let Some((at, (sign, comparison))) = found else {
-        return Some(Filter { left: JsonPath::parse(text).ok()?, comparison: None });
+        return Some(Filter { left: JsonPath::parse_within(text, filters).ok()?, comparison: None });
     };
     let (left, right) = (text[..at].trim(), text[at + sign.len()..].trim());
     let right = match right {
         _ if right.starts_with(['\'', '"']) => quoted(right)?.into(),
         _ => serde_json::from_str(right).ok()?,
     };
-    Some(Filter { left: JsonPath::parse(left).ok()?, comparison: Some((*comparison, right)) })
+    Some(Filter { left: JsonPath::parse_within(left, filters).ok()?, comparison: Some((*comparison, right)) })
 }
 
 impl Step {
@@ -299,6 +306,15 @@ mod tests {
         check("..type", json!(["Ready", "Other"]));
         check(".status.none.at.all", json!([]));
         check(".spec.on", json!([true]));
+    }
+
+    /// A column of a definition is read at each start of the server, which must not end by it.
+    #[test]
+    fn filters_in_filters() {
+        let nested = |count: usize| format!(".a{}{}", "[?(@.a".repeat(count), ")]".repeat(count));
+        assert!(JsonPath::parse(&nested(MAX_FILTERS)).is_ok());
+        assert!(JsonPath::parse(&nested(MAX_FILTERS + 1)).is_err());
+        assert!(JsonPath::parse(&nested(100_000)).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Function, Style, global, method, optional, other, ranged, text};
 use crate::error::Error;
 use crate::time::{format_duration, parse_duration};
-use crate::value::{List, Map, Value};
+use crate::value::Value;
 
 pub(super) const FUNCTIONS: &[Function] = &[
     ranged("size", Style::Both, 1, 1, size),
@@ -178,7 +178,6 @@ pub(crate) fn show(value: &Value<'_>) -> String {
         Value::Time(time) => time.to_string(),
         Value::Type(kind) => kind.0.to_owned(),
         Value::Optional(None) => "optional.none()".to_owned(),
-        Value::Optional(Some(inner)) => format!("optional({})", show(inner)),
         Value::Quantity(quantity) => quantity.to_string(),
         Value::Url(url) => url.0.to_string(),
         Value::Ip(address) => address.to_string(),
@@ -186,21 +185,54 @@ pub(crate) fn show(value: &Value<'_>) -> String {
         Value::Semver(version) => version.to_string(),
         Value::Format(name) => (*name).to_owned(),
         Value::Question(_) | Value::Decision(_) => value.kind().0.to_owned(),
-        Value::List(list) => show_list(list),
-        Value::Map(map) => show_map(map),
+        Value::List(_) | Value::Map(_) | Value::Optional(Some(_)) => {
+            let mut left = MOST_SHOWN;
+            show_within(value, &mut left)
+        }
     }
 }
 
-fn show_list(list: &List<'_>) -> String {
-    format!("[{}]", list.iter().map(|item| show(&item)).collect::<Vec<_>>().join(", "))
-}
+/// How much of lists and maps is shown. Errors say it.
+const MOST_SHOWN: usize = 16 << 10;
 
-fn show_map(map: &Map<'_>) -> String {
-    let mut entries: Vec<String> = map
-        .keys()
-        .iter()
-        .map(|key| format!("{}: {}", show(key), map.get(key).map(|value| show(&value)).unwrap_or_default()))
-        .collect();
-    entries.sort();
-    format!("{{{}}}", entries.join(", "))
+/// What is in others, as far as there is room for it.
+fn show_within(value: &Value<'_>, left: &mut usize) -> String {
+    let bytes = match value {
+        Value::Text(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    };
+    match left.checked_sub(1 + bytes) {
+        Some(rest) => *left = rest,
+        None => {
+            *left = 0;
+            return "...".to_owned();
+        }
+    }
+    match value {
+        Value::Optional(Some(inner)) => format!("optional({})", show_within(inner, left)),
+        Value::List(list) => {
+            let mut items = Vec::new();
+            for item in list.iter() {
+                items.push(show_within(&item, left));
+                if *left == 0 {
+                    break;
+                }
+            }
+            format!("[{}]", items.join(", "))
+        }
+        Value::Map(map) => {
+            let mut entries = Vec::new();
+            for key in map.keys() {
+                let value = map.get(&key).map(|value| show_within(&value, left)).unwrap_or_default();
+                entries.push(format!("{}: {value}", show_within(&key, left)));
+                if *left == 0 {
+                    break;
+                }
+            }
+            entries.sort();
+            format!("{{{}}}", entries.join(", "))
+        }
+        value => show(value),
+    }
 }

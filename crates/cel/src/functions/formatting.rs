@@ -158,13 +158,16 @@ pub(super) fn format<'a>(a: &[Value<'a>]) -> Result<Value<'a>, Error> {
     for piece in pieces(pattern, values.len()) {
         match piece.map_err(Error::Other)? {
             Piece::Text(text) => out.push_str(text),
-            Piece::Clause(clause, index) => match values.get(index).and_then(|value| written(clause, value)) {
-                Some(text) => out.push_str(&text),
-                None => {
-                    let kind = values.get(index).map_or("null_type", |value| value.kind().0);
-                    return other(format!("error during formatting: {}", clause.refusal(kind)));
+            Piece::Clause(clause, index) => {
+                match values.get(index).map_or(Err(Unwritten::Kind), |value| written(clause, value)) {
+                    Ok(text) => out.push_str(&text),
+                    Err(Unwritten::Long) => return Err(Error::Budget),
+                    Err(Unwritten::Kind) => {
+                        let kind = values.get(index).map_or("null_type", |value| value.kind().0);
+                        return other(format!("error during formatting: {}", clause.refusal(kind)));
+                    }
                 }
-            },
+            }
         }
         if out.len() > MAX_TEXT {
             return Err(Error::Budget);
@@ -173,11 +176,29 @@ pub(super) fn format<'a>(a: &[Value<'a>]) -> Result<Value<'a>, Error> {
     Ok(Value::text(out))
 }
 
-/// A value as a clause writes it; none where it does not take it.
-fn written(clause: Clause, value: &Value<'_>) -> Option<String> {
+/// Why a value is not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unwritten {
+    /// The clause does not take it.
+    Kind,
+    /// The text would be too long: the same part may be in a list many times.
+    Long,
+}
+
+/// A value as a clause writes it.
+fn written(clause: Clause, value: &Value<'_>) -> Result<String, Unwritten> {
+    match (clause, value) {
+        (Clause::Text, Value::List(_) | Value::Map(_)) => {
+            let mut left = MAX_TEXT;
+            literal(value, &mut left)
+        }
+        (clause, value) => plain(clause, value).ok_or(Unwritten::Kind),
+    }
+}
+
+/// A value without parts as a clause writes it; none where it does not take it.
+fn plain(clause: Clause, value: &Value<'_>) -> Option<String> {
     Some(match (clause, value) {
-        (Clause::Text, Value::List(items)) => list_literal(items)?,
-        (Clause::Text, Value::Map(map)) => map_literal(map)?,
         (Clause::Text, value) if clause.takes(value.kind().0) => show(value),
         (Clause::Decimal, Value::Int(_) | Value::Uint(_)) => show(value),
         (Clause::Fixed(digits), value) => fixed(number(value)?, digits),
@@ -266,37 +287,46 @@ fn scientific(value: f64, digits: usize) -> String {
     format!("{mantissa}\u{202f}\u{d7}\u{202f}10{sign}{above}")
 }
 
-fn list_literal(items: &List<'_>) -> Option<String> {
-    let items: Option<Vec<String>> = items.iter().map(|item| literal(&item)).collect();
-    Some(format!("[{}]", items?.join(", ")))
+fn list_literal(items: &List<'_>, left: &mut usize) -> Result<String, Unwritten> {
+    let items: Vec<String> = items.iter().map(|item| literal(&item, left)).collect::<Result<_, _>>()?;
+    Ok(format!("[{}]", items.join(", ")))
 }
 
-fn map_literal(map: &Map<'_>) -> Option<String> {
+fn map_literal(map: &Map<'_>, left: &mut usize) -> Result<String, Unwritten> {
     let mut entries = Vec::new();
     for key in map.keys() {
         if !matches!(key, Value::Text(_) | Value::Bool(_) | Value::Int(_) | Value::Uint(_)) {
-            return None;
+            return Err(Unwritten::Kind);
         }
-        entries.push((literal(&key)?, literal(&map.get(&key)?)?));
+        let value = map.get(&key).ok_or(Unwritten::Kind)?;
+        entries.push((literal(&key, left)?, literal(&value, left)?));
     }
     entries.sort_by(|a, b| a.0.cmp(&b.0));
     let entries: Vec<String> = entries.into_iter().map(|(key, value)| format!("{key}:{value}")).collect();
-    Some(format!("{{{}}}", entries.join(", ")))
+    Ok(format!("{{{}}}", entries.join(", ")))
 }
 
 /// A value inside of another one: as an expression would write it.
-fn literal(value: &Value<'_>) -> Option<String> {
+fn literal(value: &Value<'_>, left: &mut usize) -> Result<String, Unwritten> {
     let quote = apimachinery::text::quote;
-    Some(match value {
+    let text = match value {
         Value::Text(text) => quote(text),
         Value::Bytes(_) => format!("b{}", quote(&show(value))),
         Value::Time(_) => format!("timestamp({})", quote(&show(value))),
         Value::Duration(_) => format!("duration({})", quote(&show(value))),
         Value::Double(number) if !number.is_finite() => quote(&show(value)),
         Value::Double(number) => format!("{number:.6}"),
-        Value::List(items) => list_literal(items)?,
-        Value::Map(map) => map_literal(map)?,
+        Value::List(items) => {
+            *left = left.checked_sub(2).ok_or(Unwritten::Long)?;
+            return list_literal(items, left);
+        }
+        Value::Map(map) => {
+            *left = left.checked_sub(2).ok_or(Unwritten::Long)?;
+            return map_literal(map, left);
+        }
         Value::Int(_) | Value::Uint(_) | Value::Bool(_) | Value::Null | Value::Type(_) => show(value),
-        _ => return None,
-    })
+        _ => return Err(Unwritten::Kind),
+    };
+    *left = left.checked_sub(text.len()).ok_or(Unwritten::Long)?;
+    Ok(text)
 }

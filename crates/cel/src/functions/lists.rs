@@ -2,9 +2,9 @@
 
 use std::cmp::Ordering;
 
-use super::{Function, Style, comparing, global, int, list, method, other, ranged};
+use super::{Function, Style, comparing, global, int, list, method, other};
 use crate::error::Error;
-use crate::value::keys;
+use crate::value::keys::{self, Work};
 use crate::value::{List, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
@@ -46,12 +46,14 @@ pub(super) const FUNCTIONS: &[Function] = &[
             _ => refuse("negative indexes not supported"),
         }
     }),
-    ranged("flatten", Style::Method, 1, 2, |a| {
+    comparing("flatten", Style::Method, 1, 2, |a, work| {
         let depth = a.get(1).map_or(Ok(1), int)?;
         if depth < 0 {
             return other("level must be non-negative");
         }
-        Ok(Value::list(flatten(list(&a[0])?, depth.clamp(0, 100))))
+        let mut out = Vec::new();
+        flatten(list(&a[0])?, depth.clamp(0, 100), &mut out, work);
+        Ok(Value::list(out))
     }),
     method("first", 1, |a| at(&a[0], |_| Some(0))),
     method("last", 1, |a| at(&a[0], |list| list.len().checked_sub(1))),
@@ -125,13 +127,18 @@ fn extreme<'a>(a: &[Value<'a>], wanted: Ordering) -> Result<Value<'a>, Error> {
     Ok(best)
 }
 
-fn flatten<'a>(items: Vec<Value<'a>>, depth: i64) -> Vec<Value<'a>> {
-    let mut out = Vec::new();
+/// What moving an element counts for: as much as comparing a text of so many bytes, a unit of the budget.
+const MOVED: usize = 448;
+
+/// A list that is in it many times is gone through each time, until that is too much work: then the answer means nothing.
+fn flatten<'a>(items: Vec<Value<'a>>, depth: i64, out: &mut Vec<Value<'a>>, work: &mut Work) {
     for item in items {
+        if work.add(MOVED) {
+            return;
+        }
         match item {
-            Value::List(inner) if depth > 0 => out.extend(flatten(inner.iter().collect(), depth - 1)),
+            Value::List(inner) if depth > 0 => flatten(inner.iter().collect(), depth - 1, out, work),
             item => out.push(item),
         }
     }
-    out
 }

@@ -65,6 +65,37 @@ impl fmt::Display for Text<'_> {
     }
 }
 
+/// How deep the deepest of these values is.
+fn deepest<'v, 'a: 'v>(values: impl Iterator<Item = &'v Value<'a>>) -> u32 {
+    values.map(Value::depth).max().unwrap_or(0)
+}
+
+/// The elements of a list that an expression made.
+#[derive(Debug)]
+pub struct Items<'a> {
+    all: Box<[Value<'a>]>,
+    depth: u32,
+}
+
+impl<'a> Items<'a> {
+    pub(crate) fn new(all: Vec<Value<'a>>) -> Arc<Self> {
+        let depth = 1 + deepest(all.iter());
+        Arc::new(Self { all: all.into(), depth })
+    }
+
+    pub(crate) fn depth(&self) -> u32 {
+        self.depth
+    }
+}
+
+impl<'a> Deref for Items<'a> {
+    type Target = [Value<'a>];
+
+    fn deref(&self) -> &[Value<'a>] {
+        &self.all
+    }
+}
+
 /// Maps of so many entries are looked through.
 const FEW: usize = 8;
 
@@ -74,11 +105,17 @@ pub struct Made<'a> {
     all: Box<[(Value<'a>, Value<'a>)]>,
     /// Where the entries are in the order of their keys; none where some have no order.
     sorted: OnceLock<Option<Box<[u32]>>>,
+    depth: u32,
 }
 
 impl<'a> Made<'a> {
     pub(crate) fn new(entries: Vec<(Value<'a>, Value<'a>)>) -> Arc<Self> {
-        Arc::new(Self { all: entries.into(), sorted: OnceLock::new() })
+        let depth = 1 + deepest(entries.iter().flat_map(|(key, value)| [key, value]));
+        Arc::new(Self { all: entries.into(), sorted: OnceLock::new(), depth })
+    }
+
+    pub(crate) fn depth(&self) -> u32 {
+        self.depth
     }
 
     pub(crate) fn all(&self) -> &[(Value<'a>, Value<'a>)] {
@@ -88,7 +125,7 @@ impl<'a> Made<'a> {
     /// The value of a key.
     pub(crate) fn get(&self, wanted: &Value<'_>) -> Option<&Value<'a>> {
         let (Some(sorted), Some(wanted)) = (self.sorted(), key(wanted)) else {
-            return self.all.iter().find(|(known, _)| known.equals(wanted)).map(|(_, value)| value);
+            return self.all.iter().find(|(known, _)| known.is_key(wanted)).map(|(_, value)| value);
         };
         let of = |at: &u32| &self.all[*at as usize];
         let found = sorted.binary_search_by(|at| key(&of(at).0).as_ref().cmp(&Some(&wanted))).ok()?;

@@ -3,21 +3,29 @@
 use apimachinery::apply::{self, Types};
 use apimachinery::meta;
 use apimachinery::patch::{self, JsonPatchError};
+use cel::NoJson;
 use serde_json::Value;
+
+/// What an expression made, of a form; otherwise `wrong` says what it should be.
+fn of_form(made: &cel::Value<'_>, has_form: fn(&Value) -> bool, wrong: &str) -> Result<Value, String> {
+    match made.to_json() {
+        Ok(json) if has_form(&json) => Ok(json),
+        Err(NoJson::TooLarge) => Err(NoJson::TooLarge.to_string()),
+        Ok(_) | Err(NoJson::Form) => Err(wrong.to_owned()),
+    }
+}
 
 /// The object with a configuration laid over it.
 pub(super) fn apply(types: Types<'_>, object: &Value, made: &cel::Value<'_>) -> Result<Value, String> {
-    let configuration = made.to_json().filter(Value::is_object);
-    let mut configuration =
-        configuration.ok_or_else(|| "unsupported return type from ApplyConfiguration expression".to_owned())?;
+    let mut configuration = of_form(made, Value::is_object, "unsupported return type from ApplyConfiguration expression")?;
     meta::set_type(&mut configuration, meta::api_version(object), meta::kind(object));
     apply::overlay(types, object, &configuration).map_err(|error| format!("error applying patch: {error}"))
 }
 
 /// The patched object; none when a test of the patch fails, which then changes nothing.
 pub(super) fn json_patch(object: &Value, made: &cel::Value<'_>) -> Result<Option<Value>, String> {
-    let wrong = || "type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch".to_owned();
-    let operations = made.to_json().filter(Value::is_array).ok_or_else(wrong)?;
+    let wrong = "type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch";
+    let operations = of_form(made, Value::is_array, wrong)?;
     match patch::apply_json(object, &operations) {
         Ok(patched) => Ok(Some(patched)),
         Err(JsonPatchError::TestFailed(_)) => Ok(None),

@@ -51,7 +51,7 @@ fn wrong(why: impl Into<String>) -> Error {
 fn evaluate(program: &Program, variable: &str, value: &Value, budget: &mut Budget, what: &str) -> Result<Value, Error> {
     let failed = |why: &dyn std::fmt::Display| wrong(format!("error evaluating {what}: {why}"));
     let found = program.evaluate(&[(variable, cel::Value::of(value, None))], budget).map_err(|error| failed(&error))?;
-    found.to_json().ok_or_else(|| failed(&"its value is no JSON"))
+    found.to_json().map_err(|why| failed(&why))
 }
 
 /// Texts, of which empty ones count as none.
