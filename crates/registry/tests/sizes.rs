@@ -66,6 +66,33 @@ async fn managed_fields_give_way() {
     refused(registry.patch(&applying(), &maps, "", "ns", "c", Patch::Apply(wide("c"))).await);
 }
 
+/// Lists, tables, watch events and reviews are some levels deeper than what is in them, and are read by parsers with a bound.
+#[tokio::test]
+async fn no_verb_stores_what_is_too_deep() {
+    let directory = Directory::new();
+    let registry = open(directory.engine().await).await;
+    let nested = |depth: usize| (0..depth).fold(json!({}), |inner, _| json!({"f:a": inner}));
+    let revisions = registry.resource("apps", "v1", "controllerrevisions").unwrap();
+    let revision = |name: &str, depth: usize| {
+        json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": {"name": name, "namespace": "ns"},
+            "revision": 1, "data": nested(depth)})
+    };
+    registry.create(&cx(), &revisions, "ns", None, revision("a", 118)).await.unwrap();
+    let status = registry.create(&cx(), &revisions, "ns", None, revision("b", 119)).await.unwrap_err();
+    assert_eq!((status.code, status.message.as_str()), (400, "the object nests deeper than 120 levels"));
+    // What the client did not come for gives way.
+    let maps = config_maps(&registry);
+    let deep = || {
+        let mut object = config_map("a", "");
+        object["metadata"]["managedFields"] = json!([{"manager": "other", "operation": "Update", "apiVersion": "v1",
+            "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": nested(118)}]);
+        object
+    };
+    let managed = |object: &Value| object.pointer("/metadata/managedFields").is_some();
+    assert!(!managed(&registry.create(&cx(), &maps, "ns", None, deep()).await.unwrap().value()));
+    assert!(!managed(&registry.update(&cx(), &maps, "", "ns", "a", deep()).await.unwrap().entry.value()));
+}
+
 /// Every write ends in the same place: a kind without limits of its own, through every verb.
 #[tokio::test]
 async fn no_verb_stores_what_is_too_large() {
