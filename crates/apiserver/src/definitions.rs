@@ -149,7 +149,7 @@ impl Definitions {
         }
         for entry in &list.entries {
             let definition = entry.value();
-            if custom::is_accepted(&definition) {
+            if custom::is_established(&definition) {
                 // All objects were read by this definition: nothing of them is from before.
                 drop(all.serve(&definition).await?);
             }
@@ -243,7 +243,7 @@ impl Definitions {
         self.known.entry(name.to_owned()).or_default();
         let freed = self.note(&accepted);
         // Served first: who sees that it is established can use it.
-        if custom::is_accepted(&accepted)
+        if custom::is_established(&accepted)
             && let Some(renewal) = self.serve(&accepted).await?
         {
             let renewed = async { tokio::task::spawn_blocking(|| renewal.run()).await };

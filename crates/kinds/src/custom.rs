@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use structural::{JsonPath, Structural};
 
-pub use acceptance::{accept, conditions, finish, has_its_names, is_accepted, is_kept, set_terminating};
+pub use acceptance::{accept, conditions, finish, has_its_names, is_established, is_kept, set_terminating};
 use columns::Columns;
 pub use names::AcceptedNames;
 pub use version::{CustomVersion, DefinitionError, version_priority, versions};

@@ -1,6 +1,7 @@
 //! Rules that many kinds share: small functions that add what is wrong with one value to a list of errors.
 
 mod address;
+mod bundle;
 mod condition;
 pub(crate) mod int_or_percent;
 mod path;
@@ -20,6 +21,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 pub(crate) use address::{
     canonical_cidr, cidr, family, interface_address, ip, is_strict_subset, non_special_ip, warn_of_cidr, warn_of_ip,
 };
+pub(crate) use bundle::check_bundle;
 pub(crate) use condition::conditions;
 pub(crate) use path::{descending_path, local_path, no_backsteps};
 pub(crate) use signer::signer_name;

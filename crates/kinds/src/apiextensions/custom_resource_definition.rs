@@ -186,6 +186,9 @@ fn validate_spec_update(new: &CustomResourceDefinition, old: &CustomResourceDefi
     for (_, field, value, _) in fields.into_iter().filter(|(fixed, _, is, was)| *fixed && is != was) {
         errors.push(Error::invalid(&path.child(field), value.as_str(), meta::IMMUTABLE));
     }
+    if established {
+        conversion::validate_bundle(is.conversion.as_ref(), was.conversion.as_ref(), &path.child("conversion"), errors);
+    }
 }
 
 fn validate_status(status: &CustomResourceDefinitionStatus, errors: &mut Errors) {

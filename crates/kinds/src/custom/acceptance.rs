@@ -1,17 +1,20 @@
 //! Which names of a definition are accepted, and what its status says (upstream: `controller/status`, `controller/establish`,
 //! `controller/finalizer` and `controller/apiapproval`).
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::AcceptedNames;
 use crate::apiextensions::approval_condition;
-use crate::util::child_object;
+use crate::rules::check_bundle;
+use crate::util::{child_object, text};
 
 const NAMES: &str = "/status/acceptedNames";
 
-/// Whether the names of a definition are accepted, or were when it was established.
-pub fn is_accepted(definition: &Value) -> bool {
-    has_its_names(definition) || has_condition(definition, "Established", "True")
+/// Whether the kinds of a definition are served. A definition stays established when it wants other names later, which it does not get.
+pub fn is_established(definition: &Value) -> bool {
+    has_condition(definition, "Established", "True")
 }
 
 /// Whether a definition has all the names that it wants.
@@ -80,10 +83,13 @@ pub fn accept(definition: &Value, names: &AcceptedNames, now: &str) -> Value {
         Some((reason, message)) => set_condition(&mut out, "NamesAccepted", "False", (reason, message), now),
         None => set_condition(&mut out, "NamesAccepted", "True", ("NoConflicts", "no conflicts found"), now),
     }
-    if !has_condition(definition, "Established", "True") {
+    if !is_established(definition) {
         let (status, why) = match refused {
-            None => ("True", ("InitialNamesAccepted", "the initial names have been accepted")),
             Some(_) => ("False", ("NotAccepted", "not all names are accepted")),
+            None if !has_readable_bundle(definition) => {
+                ("False", ("InvalidCABundle", "The conversion webhook CABundle is invalid"))
+            }
+            None => ("True", ("InitialNamesAccepted", "the initial names have been accepted")),
         };
         set_condition(&mut out, "Established", status, why, now);
     }
@@ -91,6 +97,12 @@ pub fn accept(definition: &Value, names: &AcceptedNames, now: &str) -> Value {
         set_condition(&mut out, "KubernetesAPIApprovalPolicyConformant", status, (reason, &message), now);
     }
     out
+}
+
+/// Whether the authorities of the webhook that converts can be read: with others no object could be converted.
+fn has_readable_bundle(definition: &Value) -> bool {
+    let bundle = text(definition, "/spec/conversion/webhook/clientConfig/caBundle");
+    STANDARD.decode(bundle).is_ok_and(|bytes| check_bundle(&bytes).is_ok())
 }
 
 /// Why a name, or one of several, is not to be had.
@@ -130,7 +142,7 @@ pub fn set_terminating(definition: &mut Value, now: &str) {
 
 /// Lets a definition go whose objects are gone, or never were.
 pub fn finish(definition: &mut Value, now: &str) {
-    let why = match has_condition(definition, "Established", "True") {
+    let why = match is_established(definition) {
         true => ("InstanceDeletionCompleted", "removed all instances"),
         false => ("NeverEstablished", "resource was never established"),
     };

@@ -1,8 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{AcceptedNames, accept, conditions, finish, has_its_names, versions};
+use super::{AcceptedNames, accept, conditions, finish, has_its_names, is_established, versions};
 use crate::strategy::Strategy;
 
 fn definition(plural: &str, kind: &str) -> Value {
@@ -105,6 +107,30 @@ fn established_kinds_keep_being_served_under_their_names() {
     second["spec"]["names"]["shortNames"] = json!(["foo"]);
     let refused = check(&second, &[first], &["NamesAccepted=False ShortNamesConflict: \"foo\" is already in use", ACCEPTED[1]]);
     assert_eq!(refused["status"]["acceptedNames"].get("shortNames"), None);
+}
+
+/// Upstream: `TestInvalidCABundle`, `TestValidCABundle` and `TestMissingCABundle` of apiextensions' `test/integration/conversion`.
+#[test]
+fn a_definition_is_established_when_the_bundle_of_its_webhook_can_be_read() {
+    let with = |bundle: Value| {
+        let mut own = definition("foos", "Foo");
+        own["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {"clientConfig": {"caBundle": bundle}}});
+        own
+    };
+    let invalid = [ACCEPTED[0], "Established=False InvalidCABundle: The conversion webhook CABundle is invalid"];
+    // cert-manager's placeholder, which its injector replaces.
+    let mut waits = check(&with("Cg==".into()), &[], &invalid);
+    assert!(!is_established(&waits));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    let encode = |text: String| Value::String(STANDARD.encode(text));
+    check(&with(encode(key.serialize_pem())), &[], &invalid);
+    check(&with(encode("-----BEGIN CERTIFICATE-----\nYWJj\n-----END CERTIFICATE-----\n".to_owned())), &[], &invalid);
+    // Of several blocks one that can be read is enough.
+    check(&with(encode(format!("{}{}", key.serialize_pem(), certificate.pem()))), &[], &ACCEPTED);
+    check(&with("".into()), &[], &ACCEPTED);
+    waits["spec"]["conversion"]["webhook"]["clientConfig"]["caBundle"] = encode(certificate.pem());
+    assert!(is_established(&check(&waits, &[], &ACCEPTED)));
 }
 
 #[test]

@@ -373,6 +373,27 @@ fn what_objects_are_stored_under_never_changes() {
     assert!(gone[1].starts_with("status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions"), "{gone:?}");
 }
 
+/// Upstream: the cases of `allowInvalidCABundle` in `TestValidateCustomResourceDefinitionUpdate`.
+#[test]
+fn a_readable_bundle_does_not_become_an_unreadable_one() {
+    let object = with(plain(), "/status", json!({"storedVersions": ["v1"]}));
+    let with_bundle = |object: &Value, bundle: &str| {
+        let client = json!({"url": "https://example.com", "caBundle": bundle});
+        let webhook = json!({"clientConfig": client, "conversionReviewVersions": ["v1"]});
+        with(object.clone(), "/spec/conversion", json!({"strategy": "Webhook", "webhook": webhook}))
+    };
+    let established = with(object.clone(), "/status/conditions", json!([{"type": "Established", "status": "True"}]));
+    let refused = [
+        "spec.conversion.webhookClientConfig.caBundle: Invalid value: \"Cg==\": unable to load root certificates: unable to parse bytes as PEM block",
+    ];
+    let none = Vec::<String>::new();
+    assert_eq!(updated(with_bundle(&established, ""), with_bundle(&established, "Cg==")), refused);
+    assert_eq!(updated(established.clone(), with_bundle(&established, "Cg==")), refused);
+    assert_eq!(updated(with_bundle(&established, "YWJj"), with_bundle(&established, "Cg==")), none);
+    assert_eq!(updated(with_bundle(&object, ""), with_bundle(&object, "Cg==")), none);
+    assert_eq!(updated(with_bundle(&established, "Cg=="), with_bundle(&established, "")), none);
+}
+
 #[test]
 fn warnings() {
     let warnings = |field: Value| {
