@@ -53,6 +53,8 @@ enum Bond {
     Waiting,
     /// The reference cannot be followed: nothing outside of namespaces is owned by something in one.
     Senseless,
+    /// The API serves no such kind. It may come: the monitor has the object looked at again then.
+    Unserved,
 }
 
 impl Controller for GarbageCollector {
@@ -204,7 +206,7 @@ impl GarbageCollector {
         for owner in owners {
             bonds.push(self.bond(cx, owner, own, live).await?);
         }
-        if bonds.is_empty() || bonds.contains(&Bond::Senseless) {
+        if bonds.is_empty() || bonds.iter().any(|bond| matches!(bond, Bond::Senseless | Bond::Unserved)) {
             return Ok(Action::Done);
         }
         if bonds.contains(&Bond::Solid) {
@@ -244,9 +246,11 @@ impl GarbageCollector {
         let (namespace, owner_uid) = (live.namespace.as_deref(), uid(&owner.uid));
         let (resource, place) = {
             let resources = self.resources.lock();
-            let number = resources.of_kind(&owner.api_version, &owner.kind).ok_or_else(|| {
-                Error::Other(format!("the API serves no {} {}, of which an owner is", owner.api_version, owner.kind))
-            })?;
+            let Some(number) = resources.of_kind(&owner.api_version, &owner.kind) else {
+                // Upstream tries again for ever, and tells of it at verbosity 5: whoever writes such a reference fills no log.
+                tracing::debug!(name = live.name, namespace, kind = owner.kind, "the API serves no such kind of an owner");
+                return Ok(Bond::Unserved);
+            };
             (resources.all[number].clone(), resources.place_of(owner, namespace))
         };
         let seen = {

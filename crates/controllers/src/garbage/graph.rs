@@ -137,6 +137,11 @@ impl Graph {
         work
     }
 
+    /// Objects with an owner of a kind that the API did not serve when they were observed.
+    pub(super) fn unplaced(&self) -> impl Iterator<Item = Uid> {
+        self.items.iter().filter(|(_, item)| item.owners.iter().any(|owner| owner.place.is_none())).map(|(own, _)| *own)
+    }
+
     /// An object is gone. The objects to look at: what it owned, and owners that waited for it.
     pub(super) fn remove(&mut self, own: Uid) -> Vec<Uid> {
         self.live.remove(&own);

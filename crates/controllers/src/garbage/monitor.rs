@@ -128,7 +128,7 @@ impl Monitor {
                 return Some(tokio::time::Instant::now() + RETRY);
             }
         };
-        let mut present = HashSet::new();
+        let (mut present, before) = (HashSet::new(), running.watches.len());
         for resource in discovery.resources.iter().filter(|resource| is_watched(resource)) {
             let number = self.resources.lock().number(resource);
             present.insert(number);
@@ -142,6 +142,9 @@ impl Monitor {
             running.waiting.insert(number);
             running.watches.push(watch(&self.client, &resource.api, number, stop.clone()));
             running.watched.insert(number, (version.clone(), stop));
+        }
+        if running.watches.len() > before {
+            running.held.extend(self.graph.lock().unplaced());
         }
         if discovery.failures.is_empty() {
             let gone: Vec<usize> = running.watched.keys().filter(|number| !present.contains(number)).copied().collect();

@@ -186,3 +186,42 @@ async fn resources_are_followed_from_version_to_version() {
     sets.delete("two", &DeleteParams::background()).await.unwrap();
     left("v1", 0).await;
 }
+
+fn of_a_gadget(name: &str) -> Pod {
+    let owners = json!([{"apiVersion": "example.com/v1", "kind": "Gadget", "name": "nobody", "uid": "nobody"}]);
+    object(
+        json!({"metadata": {"namespace": "a", "name": name, "uid": name, "ownerReferences": owners}, "spec": {"containers": []}}),
+    )
+}
+
+/// Upstream's `attemptToDeleteWorker` tells of a `restMappingError` at verbosity 5 only: anybody may write such a reference.
+#[tokio::test]
+async fn an_owner_of_a_kind_that_nobody_serves_is_no_failure() {
+    let world = World::new();
+    world.fake.put(&of_a_gadget("pod"));
+    let client = world.fake.client();
+    let collector = GarbageCollector::new(client.clone());
+    let number = collector.resources.lock().number(&Discovered::of("v1", "pods", "Pod"));
+    let meta = of_a_gadget("pod").metadata;
+    let owners = collector.resources.lock().owners(&meta);
+    assert_eq!(collector.graph.lock().observe(number, &meta, owners), [uid("pod")]);
+    let events = client::events::Recorder::new(client.clone(), "collector", "", &world.tasks);
+    let cx = Cx { events, client, clock: world.clock.clone() };
+    assert!(matches!(collector.reconcile(&cx, &key_of(uid("pod"))).await, Ok(Action::Done)));
+    assert_eq!(world.fake.all::<Pod>().len(), 1);
+}
+
+#[tokio::test]
+async fn dependents_of_a_kind_that_comes_late_are_looked_at_again() {
+    let world = World::new();
+    world.fake.serve("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", false);
+    world.fake.put(&of_a_gadget("pod"));
+    world.start(&["garbage-collector"]);
+    // When it is gone, the other one has been looked at.
+    world.fake.put(&pod("lost", &["nobody"]));
+    world.fake.until::<Pod>(|pods| names(pods) == ["pod"]).await;
+    world.fake.serve("example.com", "v1", "gadgets", "Gadget", true);
+    let definition = json!({"metadata": {"name": "gadgets.example.com"}});
+    world.fake.put(&object::<client::kube::core::DynamicObject>(definition));
+    world.fake.until::<Pod>(<[Pod]>::is_empty).await;
+}
