@@ -7,16 +7,18 @@ mod stale;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use apimachinery::labels::Selector;
 use client::Api;
 use client::events::Type;
 use client::kube::api::PostParams;
-use client::{Informer, Informers, Key};
+use client::{Entry, Informer, Informers, Key};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
+use parking_lot::Mutex;
 
 use crate::controller::{Action, Controller, Cx, Error, Source};
 use crate::meta;
@@ -28,11 +30,24 @@ pub(crate) struct Disruption {
     budgets: Informer<PodDisruptionBudget>,
     pods: Informer<Pod>,
     scales: Scales,
+    /// Changed pods with more than one budget, by the first of these, which has yet to tell of it.
+    shared: Arc<Mutex<HashMap<Key, HashSet<Key>>>>,
 }
 
 impl Disruption {
     pub(crate) fn new(informers: &Informers) -> Self {
-        Self { budgets: informers.of(), pods: informers.of(), scales: Scales::new(informers) }
+        Self { budgets: informers.of(), pods: informers.of(), scales: Scales::new(informers), shared: Arc::default() }
+    }
+
+    /// Nobody can evict a pod with several budgets, which its owner learns from an event, as upstream's `getPdbForPod` has it.
+    fn tell_of_shared(&self, cx: &Cx, key: &Key) {
+        let Some(pods) = self.shared.lock().remove(key) else { return };
+        for pod in pods.iter().filter_map(|pod| self.pods.by_key(pod)) {
+            let (namespace, name) = (key.ns(), meta::name(pod.as_ref()));
+            let text =
+                format!("Pod {namespace:?}/{name:?} matches multiple PodDisruptionBudgets.  Chose {:?} arbitrarily.", key.name);
+            cx.events.about(pod.as_ref(), Type::Warning, "MultiplePodDisruptionBudgets", text);
+        }
     }
 
     fn pods_of(&self, budget: &PodDisruptionBudget) -> Vec<Arc<Pod>> {
@@ -52,15 +67,25 @@ impl Controller for Disruption {
     const ACCOUNT: &'static str = "disruption-controller";
 
     fn sources(&self) -> Vec<Source> {
-        let budgets = self.budgets.clone();
+        let (budgets, shared) = (self.budgets.clone(), self.shared.clone());
         let of_pods = Source::stepped(&self.pods, move |step, queue| {
+            let mut first: Option<Key> = None;
+            let mut several = false;
             for budget in budgets.in_namespace(step.key().ns()) {
                 let Some(selector) = selector(&budget) else { continue };
-                for pod in step.entries() {
-                    if selector.matches(&meta::Labels(pod.labels())) {
-                        queue.add(Key::of(budget.as_ref()));
-                    }
+                let selects = |pod: &Entry<Pod>| selector.matches(&meta::Labels(pod.labels()));
+                if step.new.as_ref().is_some_and(selects) {
+                    several |= first.is_some();
+                    first.get_or_insert_with(|| Key::of(budget.as_ref()));
                 }
+                if step.entries().any(selects) {
+                    queue.add(Key::of(budget.as_ref()));
+                }
+            }
+            if let Some(first) = first.filter(|_| several) {
+                shared.lock().entry(first.clone()).or_default().insert(step.key().clone());
+                // Anew: the look that its key stood for may be over.
+                queue.add(first);
             }
         });
         let mut sources = vec![Source::own(&self.budgets), of_pods];
@@ -69,6 +94,7 @@ impl Controller for Disruption {
     }
 
     async fn reconcile(&self, cx: &Cx, key: &Key) -> Result<Action, Error> {
+        self.tell_of_shared(cx, key);
         let Some(budget) = self.budgets.by_key(key) else { return Ok(Action::Done) };
         let (pods, now) = (self.pods_of(&budget), Timestamp::now());
         if pods.is_empty() {

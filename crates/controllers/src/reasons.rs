@@ -45,6 +45,7 @@ const REASONS: &[(&str, &[&str])] = &[
     ("Deployment", &["ReplicaSetCreateError", "ScalingReplicaSet"]),
     ("HorizontalPodAutoscaler", &["FailedComputeMetricsReplicas", "FailedGetScale", "FailedRescale", "SuccessfulRescale"]),
     ("PodDisruptionBudget", &["CalculateExpectedPodCountFailed", "NoPods", "NotDeleted", "UnmanagedPods"]),
+    ("Pod", &["MultiplePodDisruptionBudgets"]),
     (
         "Node, Pod",
         &[

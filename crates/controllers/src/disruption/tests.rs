@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use client::Api;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use serde_json::{Value, json};
 
@@ -109,8 +109,7 @@ fn a_failure_allows_nothing() {
     );
 }
 
-#[tokio::test]
-async fn a_budget_follows_its_pods() {
+fn world_of_budgets() -> World {
     let world = World::new();
     for (group, plural, kind) in [
         ("policy", "poddisruptionbudgets", "PodDisruptionBudget"),
@@ -119,6 +118,37 @@ async fn a_budget_follows_its_pods() {
     ] {
         world.fake.serve(group, "v1", plural, kind, true);
     }
+    world
+}
+
+/// Upstream's `getPdbForPod` (`pkg/controller/disruption/disruption.go`), which asks at each change of a pod.
+#[tokio::test]
+async fn pods_with_several_budgets_are_told_of() {
+    let world = world_of_budgets();
+    let spec = json!({"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}});
+    for name in ["a", "b"] {
+        let budget = json!({"metadata": {"name": name, "namespace": "ns"}, "spec": spec});
+        world.fake.put(&object::<PodDisruptionBudget>(budget));
+    }
+    world.start(&["disruption"]);
+    // Once it has a status, the budgets are known.
+    world.fake.until::<PodDisruptionBudget>(|all| all.iter().all(|budget| budget.status.is_some())).await;
+    for app in ["db", "web"] {
+        let labels = json!({"app": app});
+        world.fake.put(&object::<Pod>(json!({"metadata": {"name": app, "namespace": "ns", "uid": app, "labels": labels}})));
+    }
+    let text = "Pod \"ns\"/\"web\" matches multiple PodDisruptionBudgets.  Chose \"a\" arbitrarily.";
+    let about = |events: &[Event]| -> Vec<(Option<String>, Option<String>)> {
+        let own = events.iter().filter(|event| event.reason.as_deref() == Some("MultiplePodDisruptionBudgets"));
+        own.map(|event| (event.involved_object.name.clone(), event.message.clone())).collect()
+    };
+    world.fake.until::<Event>(|events| !about(events).is_empty()).await;
+    assert_eq!(about(&world.fake.all()), [(Some("web".to_owned()), Some(text.to_owned()))]);
+}
+
+#[tokio::test]
+async fn a_budget_follows_its_pods() {
+    let world = world_of_budgets();
     world.start(&["disruption"]);
     let budgets: Api<PodDisruptionBudget> = Api::namespaced(world.fake.client(), "ns");
     let pods: Api<Pod> = Api::namespaced(world.fake.client(), "ns");
