@@ -178,6 +178,8 @@ pub struct KindDef {
     pub status_is_optional: bool,
     /// Rule for names.
     pub name: NameRule,
+    /// A new object that comes without a name gets its uid for one.
+    pub named_by_uid: bool,
     /// What becomes of new finalizers without a domain.
     pub unqualified_finalizers: UnqualifiedFinalizers,
     /// Default propagation of deletions.
@@ -232,6 +234,7 @@ impl KindDef {
             status_on_create: false,
             status_is_optional: false,
             name: NameRule::Subdomain,
+            named_by_uid: false,
             unqualified_finalizers: UnqualifiedFinalizers::Refused,
             dependents: Dependents::Go,
             silent_deletion: None,
@@ -393,6 +396,12 @@ impl KindDef {
     /// Sets the rule for names.
     pub const fn name(mut self, rule: NameRule) -> Self {
         self.name = rule;
+        self
+    }
+
+    /// A new object that comes without a name gets its uid for one.
+    pub const fn named_by_uid(mut self) -> Self {
+        self.named_by_uid = true;
         self
     }
 

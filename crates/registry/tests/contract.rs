@@ -695,6 +695,25 @@ async fn a_job_with_a_generated_name_names_its_pods() {
     assert!(cx.warnings.take()[0].starts_with("child pods are preserved by default"));
 }
 
+/// Upstream's `limitrangeStrategy.PrepareForCreate` makes a name up, and no other strategy does.
+#[tokio::test]
+async fn only_limit_ranges_come_without_a_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (registry, engine) = open(dir.path()).await;
+    let cx = context("t");
+    let create = async |plural: &str| {
+        let res = registry.resource("", "v1", plural).unwrap();
+        let mut nameless = minimal(&res, "ns", "");
+        meta::remove(&mut nameless, "name");
+        registry.create(&cx, &res, "ns", None, decoded(&res, &cx, nameless).await).await
+    };
+    let made = create("limitranges").await.unwrap().value();
+    assert_eq!(meta::name(&made), meta::uid(&made));
+    assert!(!meta::name(&made).is_empty());
+    assert_eq!(create("resourcequotas").await.unwrap_err().code, 422);
+    engine.close().await;
+}
+
 /// The generation of a Deployment counts changes of its annotations, those of other workloads do not (upstream:
 /// `deploymentStrategy.PrepareForUpdate`).
 #[tokio::test]

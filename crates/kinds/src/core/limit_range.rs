@@ -20,7 +20,9 @@ type Amounts = BTreeMap<String, ApiQuantity>;
 const STANDARD: &[&str] = &["Pod", "Container", "PersistentVolumeClaim"];
 
 impl Kind for LimitRange {
-    const DEF: KindDef = KindDef::new("", "v1", "LimitRange", "limitranges", "limitrange").short(&["limits"]).create_on_update();
+    // Upstream's `limitrangeStrategy` is the only one that makes a name up.
+    const DEF: KindDef =
+        KindDef::new("", "v1", "LimitRange", "limitranges", "limitrange").short(&["limits"]).create_on_update().named_by_uid();
 
     fn apply_defaults(object: &mut Value) {
         if let Some(spec) = object.get_mut("spec") {

@@ -138,6 +138,9 @@ impl Registry {
             meta::set_name(&mut object, name);
             // The namespace label repeats the name; other defaults do not depend on it and are in place.
             target.res.strategy.apply_defaults(&mut object);
+        } else if meta::name(&object).is_empty() && target.res.def.named_by_uid {
+            let uid = meta::uid(&object).to_owned();
+            meta::set_name(&mut object, uid);
         }
         let name = meta::name(&object).to_owned();
         let target = Target { name: &name, ..target };
