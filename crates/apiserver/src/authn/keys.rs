@@ -203,6 +203,10 @@ impl TokenKeys {
         if header["alg"] != "ES256" {
             return Err(Error::Algorithm);
         }
+        // RFC 7515, 4.1.11: none of it is understood.
+        if header.get("crit").is_some() {
+            return Err(Error::Malformed);
+        }
         let signature = decode(signature)?;
         let named = |key: &&PublicKey| header.get("kid").is_none_or(|id| *id == key.id.as_str());
         let signs = |key: &PublicKey| {

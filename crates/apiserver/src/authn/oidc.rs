@@ -39,6 +39,9 @@ pub enum Error {
     /// It is signed in a way that is not accepted.
     #[error("id token signed with unsupported algorithm {0:?}")]
     Algorithm(String),
+    /// Whoever does not understand what it marks as critical must refuse it (RFC 7515, 4.1.11), and nothing of that kind is understood.
+    #[error("id token has critical header parameters that are not understood")]
+    Critical,
     /// No key of the issuer has signed it.
     #[error("failed to verify id token signature")]
     Signature,

@@ -115,7 +115,18 @@ impl Named {
         if !answer.status().is_success() {
             return Err(Error::Http(format!("the server answered {}", answer.status())));
         }
-        serde_json::from_slice(answer.body()).map_err(|error| Error::Http(json_syntax::told(answer.body(), &error)))
+        let answer = serde_json::from_slice(answer.body()).map_err(|error| Error::Http(json_syntax::told(answer.body(), &error)));
+        check_version(review, answer?)
+    }
+}
+
+/// An answer is of the kind and version of what was asked, as upstream's typed client reads it: "the remote service must return a response
+/// using the same TokenReview API version that it received". One that says nothing of them is taken for that.
+fn check_version(asked: &Value, answer: Value) -> Result<Value, Error> {
+    let differs = |key: &&str| answer[*key] != asked[*key] && !matches!(answer[*key].as_str(), None | Some(""));
+    match ["apiVersion", "kind"].into_iter().find(differs) {
+        None => Ok(answer),
+        Some(key) => Err(Error::Http(format!("the {key} of the answer is {}, not {}", answer[key], asked[key]))),
     }
 }
 
@@ -164,6 +175,22 @@ mod tests {
         let config = json!({"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
             "clusters": [{"name": "k", "cluster": cluster}], "users": [{"name": "u", "user": user}]});
         assert_eq!(current(&config).map(|_| ()), expected, "{config}");
+    }
+
+    #[test]
+    fn answers_are_of_the_version_that_was_asked_for() {
+        let asked = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview"});
+        let check = |answer: Value, expected: Option<&str>| {
+            let why = check_version(&asked, answer).err().map(|error| error.to_string());
+            assert_eq!(why.as_deref(), expected);
+        };
+        check(asked.clone(), None);
+        check(json!({"status": {}}), None);
+        check(json!({"apiVersion": "", "kind": ""}), None);
+        let other = r#"the apiVersion of the answer is "authentication.k8s.io/v9", not "authentication.k8s.io/v1""#;
+        check(json!({"apiVersion": "authentication.k8s.io/v9", "kind": "TokenReview"}), Some(other));
+        let other = r#"the kind of the answer is "SubjectAccessReview", not "TokenReview""#;
+        check(json!({"kind": "SubjectAccessReview"}), Some(other));
     }
 
     #[test]
