@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::upgrade::{self, Accepted, Refusal, Transport};
-use crate::websocket::{self, Channel, Encoding};
+use crate::websocket::{self, Channel, Encoding, Way};
 use crate::{Error, LINGER, OPEN_TIMEOUT, PIPE, Stream, ended, resize, spdy};
 
 const V5: &str = "v5.channel.k8s.io";
@@ -185,16 +185,16 @@ where
     // A client that takes nothing any more may have said something before.
     let _ = futures::SinkExt::send(&mut socket, websocket::encode(first, b"", encoding)).await;
     let wanted = [
-        (0, "stdin", streams.stdin, false),
-        (1, "stdout", streams.stdout, true),
-        (2, "stderr", streams.stderr, true),
-        (3, "error", true, true),
-        (4, "resize", streams.tty, false),
+        (0, "stdin", streams.stdin, Way::In),
+        (1, "stdout", streams.stdout, Way::Out),
+        (2, "stderr", streams.stderr, Way::Out),
+        (3, "error", true, Way::Out),
+        (4, "resize", streams.tty, Way::In),
     ];
     let (mut parts, mut channels) = (Parts::default(), Vec::new());
-    for (id, name, _, outgoing) in wanted.into_iter().filter(|(_, _, wanted, _)| *wanted) {
+    for (id, name, _, way) in wanted.into_iter().filter(|(_, _, wanted, _)| *wanted) {
         let (ours, theirs) = tokio::io::duplex(PIPE);
-        channels.push(Channel { id, stream: ours, outgoing });
+        channels.push(Channel { id, stream: ours, way });
         if let Some(slot) = parts.slot(name) {
             *slot = Some(theirs);
         }

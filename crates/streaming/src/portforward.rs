@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use crate::upgrade::{self, Accepted, Refusal, Transport};
-use crate::websocket::{self, ByteStream, Channel, Encoding};
+use crate::websocket::{self, ByteStream, Channel, Encoding, Way};
 use crate::{Error, LAST, PIPE, Stream, ended, spdy};
 
 const SPDY: &str = "portforward.k8s.io";
@@ -123,8 +123,8 @@ where
         let ((data_near, mut data), (error_near, mut error)) = (tokio::io::duplex(PIPE), tokio::io::duplex(PIPE));
         data.write_all(&port.to_le_bytes()).await?;
         error.write_all(&port.to_le_bytes()).await?;
-        channels.push(Channel { id, stream: data_near, outgoing: true });
-        channels.push(Channel { id: id + 1, stream: error_near, outgoing: true });
+        channels.push(Channel { id, stream: data_near, way: Way::Both });
+        channels.push(Channel { id: id + 1, stream: error_near, way: Way::Out });
         connections.send(Connection { port: *port, data, error }).await.map_err(|_| Error::Closed)?;
     }
     drop(connections);

@@ -41,11 +41,21 @@ pub(crate) enum Encoding {
 pub(crate) struct Channel {
     pub(crate) id: u8,
     pub(crate) stream: Stream,
-    /// Whether what the session writes goes to the client.
-    pub(crate) outgoing: bool,
+    pub(crate) way: Way,
 }
 
-/// Drives the connection until the client closes it. Closes it itself when every outgoing channel has ended.
+/// Who writes on a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The client.
+    In,
+    /// The session. What the client sends there nonetheless is dropped (upstream: `DataFromSocket` of `util/wsstream`): nobody reads it, and
+    /// what comes behind it would wait.
+    Out,
+    Both,
+}
+
+/// Drives the connection until the client closes it. Closes it itself when the session has ended every channel on which it writes.
 pub(crate) async fn serve<S>(socket: WebSocketStream<S>, channels: Vec<Channel>, encoding: Encoding) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -56,8 +66,10 @@ where
     let pumps = FuturesUnordered::new();
     for channel in channels {
         let (read, write) = tokio::io::split(channel.stream);
-        receiver.channels.push((channel.id, Some(write)));
-        if channel.outgoing {
+        if channel.way != Way::Out {
+            receiver.channels.push((channel.id, Some(write)));
+        }
+        if channel.way != Way::In {
             pumps.push(pump(channel.id, read, messages.clone(), encoding));
         }
     }

@@ -49,10 +49,10 @@ async fn a_close_is_answered() {
         let serving = async {
             let server = crate::upgrade::websocket(server, true).await;
             let ((mut input, near), (_output, theirs)) = (tokio::io::duplex(10), tokio::io::duplex(10));
-            let near = Channel { id: 0, stream: near, outgoing: false };
+            let near = Channel { id: 0, stream: near, way: Way::In };
             let said = match way {
                 0 => {
-                    let channels = vec![near, Channel { id: 1, stream: theirs, outgoing: true }];
+                    let channels = vec![near, Channel { id: 1, stream: theirs, way: Way::Out }];
                     let mut said = Vec::new();
                     let (served, _) = tokio::join!(serve(server, channels, Encoding::Binary), input.read_to_end(&mut said));
                     served.unwrap();
@@ -114,8 +114,7 @@ async fn what_a_client_has_said_before_it_goes_is_read() {
         // Who has closed may stay, and is gone at once otherwise.
         let client = (round % 4 == 0).then_some(client);
         let ((mut input, theirs), (mut answers, output)) = (tokio::io::duplex(100 + round), tokio::io::duplex(10));
-        let channels =
-            vec![Channel { id: 0, stream: theirs, outgoing: false }, Channel { id: 1, stream: output, outgoing: true }];
+        let channels = vec![Channel { id: 0, stream: theirs, way: Way::In }, Channel { id: 1, stream: output, way: Way::Out }];
         let echo = async {
             let (mut got, mut buffer) = (Vec::new(), [0; 1000]);
             while let Ok(length @ 1..) = input.read(&mut buffer).await {
@@ -130,6 +129,28 @@ async fn what_a_client_has_said_before_it_goes_is_read() {
         let (served, got) = both.await.expect("both end");
         drop((served, client));
         assert!(got.chunks(SAID / 5).map(|part| part[0]).eq(0..5) && got.len() == SAID, "{round}: {}", got.len());
+    }
+}
+
+/// Upstream's `websocketChannel.DataFromSocket` (`apimachinery/pkg/util/httpstream/wsstream`): what comes on a channel that is not read is dropped.
+#[tokio::test]
+async fn what_a_client_sends_where_nobody_reads_holds_nothing_up() {
+    use tokio_tungstenite::tungstenite::protocol::Role;
+    let (client, server) = tokio::io::duplex(1 << 20);
+    let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+    for (id, data) in [(0, b"one".as_slice()), (1, &[0; 1000]), (CLOSE, &[1]), (0, b"two"), (CLOSE, &[0])] {
+        client.send(encode(id, data, Encoding::Binary)).await.unwrap();
+    }
+    let ((mut input, stdin), (_output, stdout)) = (tokio::io::duplex(10), tokio::io::duplex(10));
+    let channels = vec![Channel { id: 0, stream: stdin, way: Way::In }, Channel { id: 1, stream: stdout, way: Way::Out }];
+    let reading = async {
+        let mut said = Vec::new();
+        input.read_to_end(&mut said).await.unwrap();
+        said
+    };
+    tokio::select! {
+        served = serve(crate::upgrade::websocket(server, true).await, channels, Encoding::Binary) => panic!("{served:?}"),
+        said = tokio::time::timeout(LAST, reading) => assert_eq!(said.expect("it is read"), b"onetwo"),
     }
 }
 
