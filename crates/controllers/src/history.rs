@@ -143,7 +143,8 @@ pub(crate) enum Choice {
 
 /// Chooses among `revisions`, which are ordered by age.
 fn choose(revisions: &[Arc<ControllerRevision>], wanted: &Wanted<'_>) -> Choice {
-    let next = revisions.last().map_or(1, |last| last.revision + 1);
+    // Anybody may write a revision of any number, so there may be none behind it.
+    let next = revisions.last().map_or(1, |last| last.revision.saturating_add(1));
     let newest = revisions.iter().rposition(|revision| wanted.is_kept_by(revision));
     match newest.and_then(|index| Some((index, revisions.get(index)?))) {
         Some((index, revision)) if index + 1 == revisions.len() => Choice::Keep(revision.clone()),
@@ -262,6 +263,14 @@ mod tests {
     fn revision(image: &str, number: i64) -> Arc<ControllerRevision> {
         let name = format!("{image}{number}");
         Arc::new(object(json!({"metadata": {"name": name}, "revision": number, "data": patch(&pod_template(image))})))
+    }
+
+    #[test]
+    fn there_may_be_no_number_behind_the_last_one() {
+        let (cache, template) = (Informer::default(), pod_template("b"));
+        let wanted = Wanted::new(&template, &cache);
+        assert_eq!(choose(&[revision("a", 1)], &wanted), Choice::Create(2));
+        assert_eq!(choose(&[revision("a", i64::MAX)], &wanted), Choice::Create(i64::MAX));
     }
 
     #[test]

@@ -90,8 +90,9 @@ impl Work<'_> {
         (0..self.sets.len()).filter(|index| Some(*index) != self.new).collect()
     }
 
+    /// Anybody may write any number into the annotation, so there may be none behind it.
     fn next_revision(&self) -> i64 {
-        self.old().iter().map(|index| revision::revision(&self.sets[*index])).max().unwrap_or(0) + 1
+        self.old().iter().map(|index| revision::revision(&self.sets[*index])).max().unwrap_or(0).saturating_add(1)
     }
 
     /// Keeps the annotations of an existing new set current.

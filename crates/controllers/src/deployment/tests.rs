@@ -56,6 +56,13 @@ fn check(deployment: Deployment, sets: Vec<ReplicaSet>, expected: &str) {
 }
 
 #[test]
+fn there_may_be_no_revision_behind_the_last_one() {
+    let mut last = set("a", 4, 4, 1, 4, 5);
+    last.metadata.annotations.as_mut().unwrap().insert(REVISION.to_owned(), i64::MAX.to_string());
+    check(deployment(4, "b", rolling(json!("25%"), json!("25%"))), vec![last], "+b 1, =a 3");
+}
+
+#[test]
 fn rolls_within_its_fence_posts() {
     let d = |replicas| deployment(replicas, "b", rolling(json!("25%"), json!("25%")));
     check(d(4), vec![], "+b 4");
