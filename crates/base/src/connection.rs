@@ -4,6 +4,8 @@
 use std::error::Error;
 use std::io;
 
+use jiff::Timestamp;
+use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 
 /// What the standard library says before the reason why a name has no address.
@@ -49,6 +51,15 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     })
 }
 
+/// Whether a connection is none since the other side's certificate is of nobody who is trusted.
+pub fn is_unknown_authority(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|error| match (error.downcast_ref::<rustls::Error>(), error.downcast_ref::<io::Error>()) {
+        (Some(error), _) => *error == rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer),
+        (None, Some(error)) => error.get_ref().is_some_and(|inner| is_unknown_authority(inner)),
+        (None, None) => false,
+    })
+}
+
 fn known(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref::<hyper::Error>() {
         return error.is_incomplete_message().then(|| "EOF".to_owned());
@@ -81,16 +92,28 @@ fn system(error: &io::Error) -> String {
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
+/// What Go says of a certificate that is not valid at the time (`x509.CertificateInvalidError`), before it says what time it is: who reads it sees
+/// a clock that is wrong.
+const EXPIRED: &str = "certificate has expired or is not yet valid";
+
+fn moment(time: UnixTime) -> String {
+    let moment = i64::try_from(time.as_secs()).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    moment.map_or_else(|| time.as_secs().to_string(), |moment| moment.to_string())
+}
+
 /// Why a TLS connection is none.
 pub fn tls(error: &rustls::Error) -> String {
     let x509 = |why: String| format!("tls: failed to verify certificate: x509: {why}");
     match error {
         rustls::Error::InvalidCertificate(why) => x509(match why {
             CertificateError::UnknownIssuer => "certificate signed by unknown authority".to_owned(),
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => "certificate has expired or is not yet valid".to_owned(),
+            CertificateError::Expired | CertificateError::NotValidYet => EXPIRED.to_owned(),
+            CertificateError::ExpiredContext { time, not_after } => {
+                format!("{EXPIRED}: current time {} is after {}", moment(*time), moment(*not_after))
+            }
+            CertificateError::NotValidYetContext { time, not_before } => {
+                format!("{EXPIRED}: current time {} is before {}", moment(*time), moment(*not_before))
+            }
             CertificateError::NotValidForNameContext { expected, presented } => {
                 format!("certificate is valid for {}, not {}", names(presented), expected.to_str())
             }
@@ -181,6 +204,12 @@ mod tests {
         let expired = "tls: failed to verify certificate: x509: certificate has expired or is not yet valid";
         check(verify(CertificateError::Expired), expired);
         check(verify(CertificateError::NotValidYet), expired);
+        let at = |seconds: u64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        let (time, early, late) = (at(1_780_000_000), at(1_700_000_000), at(1_800_000_000));
+        let after = format!("{expired}: current time 2026-05-28T20:26:40Z is after 2023-11-14T22:13:20Z");
+        check(verify(CertificateError::ExpiredContext { time, not_after: early }), &after);
+        let before = format!("{expired}: current time 2026-05-28T20:26:40Z is before 2027-01-15T08:00:00Z");
+        check(verify(CertificateError::NotValidYetContext { time, not_before: late }), &before);
         let other = CertificateError::NotValidForNameContext {
             expected: rustls_pki_types::ServerName::try_from("b.example").unwrap(),
             presented: vec!["DnsName(\"a.example\")".to_owned(), "IpAddress(10.0.0.1)".to_owned()],
@@ -197,6 +226,17 @@ mod tests {
         check(rustls::Error::AlertReceived(AlertDescription::HandshakeFailure), "remote error: tls: handshake failure");
         let plain = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
         check(plain, "http: server gave HTTP response to HTTPS client");
+    }
+
+    #[test]
+    fn certificates_of_nobody_who_is_trusted() {
+        let check = |error: CertificateError, expected: bool| {
+            let error = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::InvalidCertificate(error));
+            assert_eq!(is_unknown_authority(&Around(io::Error::other(error))), expected);
+        };
+        check(CertificateError::UnknownIssuer, true);
+        check(CertificateError::Expired, false);
+        assert!(!is_unknown_authority(&io::Error::from(io::ErrorKind::ConnectionReset)));
     }
 
     #[derive(Debug, thiserror::Error)]

@@ -57,11 +57,18 @@ impl<'w> FormatFields<'w> for OneLine {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
         let mut text = String::new();
         self.0.format_fields(Writer::new(&mut text), fields)?;
-        text.chars().try_for_each(|c| match c.is_control() {
+        text.chars().try_for_each(|c| match is_of_lines(c) {
             true => write!(writer, "{}", c.escape_default()),
             false => writer.write_char(c),
         })
     }
+}
+
+/// Whether a character is none of the text but says how lines are shown: a control character, a separator of lines, or one that turns the direction
+/// of what follows (Unicode Standard Annex 9).
+fn is_of_lines(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Installs the process-wide logger. `level` is `error`, `warn`, `info`, `debug` or `trace`, or a list of
@@ -72,6 +79,8 @@ pub fn init(format: Format, level: &str) -> Result<(), tracing_subscriber::filte
         ("lsm_tree", LevelFilter::WARN),
         ("h2", LevelFilter::WARN),
         ("hyper_util", LevelFilter::WARN),
+        // It warns with the whole of an answer that cannot be parsed; who asked tells of the failure.
+        ("kube_client", LevelFilter::ERROR),
     ];
     let targets: Targets = level.parse()?;
     let targets = quiet.into_iter().fold(targets, |targets, (name, level)| targets.with_target(name, level));
@@ -111,12 +120,12 @@ mod tests {
         let subscriber = tracing_subscriber::registry().with(layer.with_writer(std::sync::Arc::new(writer)));
         tracing::subscriber::with_default(subscriber, || {
             let _span = tracing::info_span!("pod", name = "a\nb").entered();
-            tracing::warn!(error = %"no x\nERROR forged\u{1b}[2J\0", "of {}, grün", "a\rb");
+            tracing::warn!(error = %"no x\nERROR forged\u{1b}[2J\0\u{202e}\u{2028}", "of {}, grün", "a\rb");
         });
         let mut text = String::new();
         std::io::Read::read_to_string(&mut lines, &mut text).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(text.contains(r"of a\rb, grün error=no x\nERROR forged\u{1b}[2J\u{0}"), "{text}");
+        assert!(text.contains(r"of a\rb, grün error=no x\nERROR forged\u{1b}[2J\u{0}\u{202e}\u{2028}"), "{text}");
     }
 
     #[test]

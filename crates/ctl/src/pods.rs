@@ -1,6 +1,5 @@
 //! Pods that a command is about: by name, by labels, or as those of a workload or service.
 
-use std::cmp::Reverse;
 
 use apimachinery::labels::Selector;
 use serde_json::Value;
@@ -74,13 +73,15 @@ pub(crate) fn is_pods(resource: &Resource) -> bool {
     resource.group.is_empty() && resource.kind == "Pod"
 }
 
-/// Where a pod stands among those that may be meant: ready ones first, then running ones, then the younger.
-fn rank(pod: &Value) -> (bool, bool, bool, Reverse<String>) {
-    let conditions = pod["status"]["conditions"].as_array();
-    let ready = conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+/// Where a pod stands among those that may be meant: as with kubectl (`podutils.ActivePods`, the last one first), one that runs, then the one that has
+/// been ready for the longest time, then the oldest. Only pods that are ending, which kubectl takes like others, come last.
+fn rank(pod: &Value) -> (bool, bool, bool, Option<String>, String) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let ready = conditions.find(|condition| condition["type"] == "Ready" && condition["status"] == "True");
     let ends = pod["metadata"].get("deletionTimestamp").is_some();
-    let created = pod["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned();
-    (ends, !ready, pod["status"]["phase"] != "Running", Reverse(created))
+    let since = ready.map(|ready| text(&ready["lastTransitionTime"]));
+    (ends, pod["status"]["phase"] != "Running", since.is_none(), since, text(&pod["metadata"]["creationTimestamp"]))
 }
 
 pub(crate) fn name(object: &Value) -> &str {
@@ -157,18 +158,21 @@ mod tests {
 
     #[test]
     fn pods_that_are_likest_to_answer() {
-        let pod = |name: &str, phase: &str, ready: &str, created: &str| {
+        let pod = |name: &str, phase: &str, (ready, since): (&str, &str), created: &str| {
             json!({"metadata": {"name": name, "creationTimestamp": created},
-                "status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]}})
+                "status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": since}]}})
         };
         let mut pods = [
-            pod("pending", "Pending", "False", "4"),
-            pod("old", "Running", "True", "1"),
-            pod("starts", "Running", "False", "3"),
-            pod("new", "Running", "True", "2"),
+            pod("pending", "Pending", ("False", "0"), "0"),
+            pod("young", "Running", ("True", "3"), "2"),
+            pod("again", "Running", ("True", "4"), "1"),
+            pod("starts", "Running", ("False", "0"), "0"),
+            pod("old", "Running", ("True", "3"), "1"),
+            pod("ends", "Running", ("True", "1"), "1"),
         ];
+        pods[5]["metadata"]["deletionTimestamp"] = json!("9");
         pods.sort_by_key(rank);
-        assert_eq!(pods.iter().map(name).collect::<Vec<_>>(), ["new", "old", "starts", "pending"]);
+        assert_eq!(pods.iter().map(name).collect::<Vec<_>>(), ["old", "young", "again", "starts", "pending", "ends"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::discovery::Resources;
 use crate::error::{Error, Result};
 use crate::lists::list;
-use crate::output::print;
+use crate::output::{print, tell};
 use crate::selection::{self, Selectors, Wanted};
 use crate::session::{Connection, JSON, Session};
 use crate::table::{self, WIDE};
@@ -114,15 +114,22 @@ async fn metrics(session: &Session, which: &Which, resource: &str, everywhere: b
         return Ok(vec![session.get(&resource.object(namespace, name)).await?]);
     }
     let mut found = list(session, &resource.collection(namespace), &which.selectors.query(), JSON).await?;
-    match found["items"].take() {
-        Value::Array(items) if !items.is_empty() => Ok(items),
-        _ => Err(Error::usage("metrics not available yet")),
-    }
+    Ok(match found["items"].take() {
+        Value::Array(items) => items,
+        _ => Vec::new(),
+    })
+}
+
+fn not_yet() -> Error {
+    Error::usage("metrics not available yet")
 }
 
 async fn nodes(which: &Which, capacity: bool) -> Result<()> {
     let session = Session::open(&which.connection).await?;
     let metrics = metrics(&session, which, "nodes.metrics.k8s.io", false).await?;
+    if metrics.is_empty() {
+        return Err(not_yet());
+    }
     let nodes = list(&session, "/api/v1/nodes", "", JSON).await?;
     let room = |name: &Value| {
         let node = nodes["items"].as_array().into_iter().flatten().find(|node| node["metadata"]["name"] == *name);
@@ -142,6 +149,20 @@ fn node_row(metrics: &Value, room: Usage) -> Row {
 async fn pods(which: &Which, everywhere: bool, containers: bool) -> Result<()> {
     let session = Session::open(&which.connection).await?;
     let metrics = metrics(&session, which, "pods.metrics.k8s.io", everywhere).await?;
+    if metrics.is_empty() {
+        // Where nothing runs, there is nothing to wait for.
+        let pods = session.resources().await?.named("pods")?;
+        let namespace = session.namespace_of(pods).filter(|_| !everywhere);
+        let found = list(&session, &pods.collection(namespace), &which.selectors.query(), JSON).await?;
+        if found["items"].as_array().is_some_and(|items| !items.is_empty()) {
+            return Err(not_yet());
+        }
+        match namespace {
+            Some(namespace) => tell(&format!("No resources found in {namespace} namespace.")),
+            None => tell("No resources found"),
+        }
+        return Ok(());
+    }
     let rows = metrics.iter().flat_map(|one| pod_rows(one, everywhere, containers)).collect();
     let header = [("NAMESPACE", everywhere), ("POD", containers), ("NAME", true), ("CPU(cores)", true), ("MEMORY(bytes)", true)];
     let header: Vec<_> = header.into_iter().filter(|(_, shown)| *shown).map(|(name, _)| name).collect();

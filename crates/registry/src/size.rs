@@ -35,7 +35,7 @@ enum Fault {
 impl Fault {
     /// Of an object of a kind that is stored as these bytes.
     fn of(schema: &ObjectSchema, stored: &[u8]) -> Option<Self> {
-        if is_too_large(schema, stored) { Some(Self::Large) } else { (depth(stored) > MAX_DEPTH).then_some(Self::Deep) }
+        if is_too_large(schema, stored) { Some(Self::Large) } else { is_too_deep(stored).then_some(Self::Deep) }
     }
 
     /// Of what upstream says of a larger object, what etcd says is handed through.
@@ -53,6 +53,11 @@ impl Fault {
             Self::Deep => depth(stored) <= depth(before),
         }
     }
+}
+
+/// Whether JSON nests deeper than it may. Most objects do not have as many lists and objects in all.
+fn is_too_deep(json: &[u8]) -> bool {
+    memchr::memchr2_iter(b'{', b'[', json).nth(MAX_DEPTH).is_some() && depth(json) > MAX_DEPTH
 }
 
 /// How deep lists and objects nest in JSON.

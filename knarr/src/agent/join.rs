@@ -38,11 +38,23 @@ pub(super) async fn until<T, F: Future<Output = kube::Result<T>>>(what: &str, mu
         };
         match answered {
             Ok(found) => return found,
-            Err(error) if begun.elapsed() >= SILENCE => tracing::warn!(error = client::why(&error), "{what} yet, trying again"),
-            Err(error) => tracing::debug!(error = client::why(&error), "{what} yet, trying again"),
+            Err(error) if begun.elapsed() >= SILENCE => tracing::warn!(error = why(&error), "{what} yet, trying again"),
+            Err(error) => tracing::debug!(error = why(&error), "{what} yet, trying again"),
         }
         tokio::time::sleep(delay).await;
         delay = (delay * 2).min(RETRY.1);
+    }
+}
+
+/// Why a request of the node failed, and what to do where trying again does not help.
+fn why(error: &kube::Error) -> String {
+    let why = client::why(error);
+    match base::connection::is_unknown_authority(error) {
+        true => format!(
+            "{why}: if the cluster's authorities were rotated without this node (rotate-ca --finish --force), it has to join again, with a \
+             new token (knarr token create, --token-file)"
+        ),
+        false => why,
     }
 }
 

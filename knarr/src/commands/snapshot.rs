@@ -48,6 +48,9 @@ fn checked(file: &Path) -> Result<Summary> {
 }
 
 fn save(file: &Path, data_dir: &Path, paths: &Paths) -> Result<()> {
+    if file == Path::new("-") {
+        bail!("a snapshot is not written to standard output, since it is read again to see that it is whole: name a file");
+    }
     if std::fs::symlink_metadata(file).is_ok_and(|found| !found.is_file()) {
         bail!("{} is there, and is no regular file", file.display());
     }

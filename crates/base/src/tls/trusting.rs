@@ -1,6 +1,7 @@
 //! Trust in certificates that somebody names: authorities, and servers' own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -39,10 +40,11 @@ impl Own {
             return Ok(false);
         }
         let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
-        let (from, until) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
-        match i64::try_from(now.as_secs()).unwrap_or(i64::MAX) {
-            now if now < from => Err(CertificateError::NotValidYet.into()),
-            now if now > until => Err(CertificateError::Expired.into()),
+        let at = |seconds: i64| UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+        let (not_before, not_after) = (at(parsed.validity().not_before.timestamp()), at(parsed.validity().not_after.timestamp()));
+        match now {
+            time if time < not_before => Err(CertificateError::NotValidYetContext { time, not_before }.into()),
+            time if time > not_after => Err(CertificateError::ExpiredContext { time, not_after }.into()),
             _ => Ok(true),
         }
     }
