@@ -128,10 +128,16 @@ fn samples(page: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn metrics_have_upstreams_names() {
     let c = Cluster::start(KNARR);
-    let check = |page: &str, name: &str, labels: &[&str]| {
-        let found = samples(page)
-            .any(|line| line.split(['{', ' ']).next() == Some(name) && labels.iter().all(|label| line.contains(label)));
-        assert!(found, "{name} {labels:?} is not in {page}");
+    let has = |page: &str, (name, labels): &(&str, &[&str])| {
+        samples(page).any(|line| line.split(['{', ' ']).next() == Some(*name) && labels.iter().all(|label| line.contains(label)))
+    };
+    // What is counted may be counted behind what it tells of.
+    let page_with = |path: &str, expected: &[(&str, &[&str])]| {
+        testing::wait::eventually_or(&format!("the page {path}"), || {
+            let page = c.k(&format!("get --raw {path}"));
+            let missing: Vec<_> = expected.iter().filter(|sample| !has(&page, sample)).collect();
+            if missing.is_empty() { Ok(page) } else { Err(format!("{missing:?} is not in {page}")) }
+        })
     };
     let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}});
@@ -141,46 +147,48 @@ fn metrics_have_upstreams_names() {
         "containers": [{"name": "one", "image": BUSYBOX, "command": ["sleep", "100000"],
             "volumeMounts": [{"name": "data", "mountPath": "/data"}], "readinessProbe": {"exec": {"command": ["true"]}}}]}});
     c.k_with("apply -f -", &pod.to_string());
-    c.k("wait --for=condition=Ready pod/one --timeout=60s");
+    // This one waits for nothing: that one may be tried before the scheduler has heard of its claim.
+    c.kubectl(&["run", "plain", "--image", BUSYBOX, "--", "sleep", "100000"]);
+    c.k("wait --for=condition=Ready pod/one pod/plain --timeout=60s");
     c.k("exec one -- nslookup kubernetes.default.svc.cluster.local");
-    let page = c.k("get --raw /metrics");
     // What kube-prometheus' rules and dashboards select, as they select it.
-    for (name, labels) in [
-        ("apiserver_request_total", &[r#"verb="POST""#, r#"resource="pods""#, r#"code="201""#, r#"scope="resource""#][..]),
-        ("apiserver_request_total", &[r#"verb="LIST""#, r#"component="apiserver""#]),
-        ("apiserver_request_total", &[r#"verb="APPLY""#, r#"resource="services""#]),
-        ("apiserver_request_sli_duration_seconds_bucket", &[r#"verb="LIST""#, r#"scope="cluster""#, r#"le="30""#]),
-        ("apiserver_request_duration_seconds_count", &[r#"verb="GET""#, r#"dry_run="""#]),
-        ("apiserver_response_sizes_bucket", &[r#"le="1e+06""#]),
-        ("apiserver_current_inflight_requests", &[r#"request_kind="readOnly""#]),
-        ("apiserver_longrunning_requests", &[r#"verb="WATCH""#, r#"resource="pods""#]),
-        ("apiserver_watch_events_total", &[r#"resource="pods""#]),
-        ("apiserver_flowcontrol_dispatched_requests_total", &[r#"flow_schema="exempt""#, r#"priority_level="exempt""#]),
-        ("apiserver_flowcontrol_request_execution_seconds_count", &[r#"flow_schema="exempt""#, r#"type="regular""#]),
-        ("apiserver_flowcontrol_current_executing_seats", &[r#"flow_schema="service-accounts""#]),
-        ("apiserver_flowcontrol_nominal_limit_seats", &[r#"priority_level="workload-low""#]),
-        ("apiserver_flowcontrol_priority_level_seat_utilization_bucket", &[r#"priority_level="system""#]),
-        ("apiserver_storage_objects", &[r#"resource="deployments.apps""#]),
-        ("apiserver_resource_objects", &[r#"resource="pods""#]),
-        ("apiserver_storage_size_bytes", &[]),
-        ("etcd_request_duration_seconds_count", &[r#"operation="create""#, r#"resource="pods""#]),
-        ("authentication_attempts", &[r#"result="success""#]),
-        ("apiserver_client_certificate_expiration_seconds_bucket", &[r#"le="86400""#]),
-        ("authorization_attempts_total", &[r#"result="allowed""#]),
-        ("workqueue_depth", &[r#"name="deployment""#]),
-        ("workqueue_adds_total", &[r#"name="endpointslice""#]),
-        ("workqueue_queue_duration_seconds_bucket", &[r#"name="deployment""#, r#"le="1e-08""#]),
-        ("rest_client_requests_total", &[r#"code="200""#, r#"method="GET""#]),
-        ("scheduler_schedule_attempts_total", &[r#"result="scheduled""#, r#"profile="default-scheduler""#]),
-        ("scheduler_pending_pods", &[r#"queue="active""#]),
-        ("scheduler_framework_extension_point_duration_seconds_bucket", &[r#"extension_point="Filter""#, r#"le="0.0001""#]),
-        ("scheduler_pod_scheduling_sli_duration_seconds_count", &[r#"attempts="1""#]),
-        ("leader_election_master_status", &[r#"name="kube-scheduler""#]),
-        ("kubernetes_build_info", &[r#"git_version="v1.36.4""#]),
-        ("process_cpu_seconds_total", &[]),
-    ] {
-        check(&page, name, labels);
-    }
+    let page = page_with(
+        "/metrics",
+        &[
+            ("apiserver_request_total", &[r#"verb="POST""#, r#"resource="pods""#, r#"code="201""#, r#"scope="resource""#][..]),
+            ("apiserver_request_total", &[r#"verb="LIST""#, r#"component="apiserver""#]),
+            ("apiserver_request_total", &[r#"verb="APPLY""#, r#"resource="services""#]),
+            ("apiserver_request_sli_duration_seconds_bucket", &[r#"verb="LIST""#, r#"scope="cluster""#, r#"le="30""#]),
+            ("apiserver_request_duration_seconds_count", &[r#"verb="GET""#, r#"dry_run="""#]),
+            ("apiserver_response_sizes_bucket", &[r#"le="1e+06""#]),
+            ("apiserver_current_inflight_requests", &[r#"request_kind="readOnly""#]),
+            ("apiserver_longrunning_requests", &[r#"verb="WATCH""#, r#"resource="pods""#]),
+            ("apiserver_watch_events_total", &[r#"resource="pods""#]),
+            ("apiserver_flowcontrol_dispatched_requests_total", &[r#"flow_schema="exempt""#, r#"priority_level="exempt""#]),
+            ("apiserver_flowcontrol_request_execution_seconds_count", &[r#"flow_schema="exempt""#, r#"type="regular""#]),
+            ("apiserver_flowcontrol_current_executing_seats", &[r#"flow_schema="service-accounts""#]),
+            ("apiserver_flowcontrol_nominal_limit_seats", &[r#"priority_level="workload-low""#]),
+            ("apiserver_flowcontrol_priority_level_seat_utilization_bucket", &[r#"priority_level="system""#]),
+            ("apiserver_storage_objects", &[r#"resource="deployments.apps""#]),
+            ("apiserver_resource_objects", &[r#"resource="pods""#]),
+            ("apiserver_storage_size_bytes", &[]),
+            ("etcd_request_duration_seconds_count", &[r#"operation="create""#, r#"resource="pods""#]),
+            ("authentication_attempts", &[r#"result="success""#]),
+            ("apiserver_client_certificate_expiration_seconds_bucket", &[r#"le="86400""#]),
+            ("authorization_attempts_total", &[r#"result="allowed""#]),
+            ("workqueue_depth", &[r#"name="deployment""#]),
+            ("workqueue_adds_total", &[r#"name="endpointslice""#]),
+            ("workqueue_queue_duration_seconds_bucket", &[r#"name="deployment""#, r#"le="1e-08""#]),
+            ("rest_client_requests_total", &[r#"code="200""#, r#"method="GET""#]),
+            ("scheduler_schedule_attempts_total", &[r#"result="scheduled""#, r#"profile="default-scheduler""#]),
+            ("scheduler_pending_pods", &[r#"queue="active""#]),
+            ("scheduler_framework_extension_point_duration_seconds_bucket", &[r#"extension_point="Filter""#, r#"le="0.0001""#]),
+            ("scheduler_pod_scheduling_sli_duration_seconds_count", &[r#"attempts="1""#]),
+            ("leader_election_master_status", &[r#"name="kube-scheduler""#]),
+            ("kubernetes_build_info", &[r#"git_version="v1.36.4""#]),
+            ("process_cpu_seconds_total", &[]),
+        ],
+    );
     // Each series once, and no name of OpenMetrics.
     let mut series: Vec<&str> = samples(&page).filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series).collect();
     let all = series.len();
@@ -194,26 +202,26 @@ fn metrics_have_upstreams_names() {
     let nobody = c.try_kubectl(&["get", "--raw", "/api/v1/nodes/https:n1:9/proxy/metrics"]);
     assert!(nobody.stderr.contains("error trying to reach service"), "{nobody:?}");
     // The kubelet's page is the node's own.
-    let node = c.k("get --raw /api/v1/nodes/n1/proxy/metrics");
-    for (name, labels) in [
-        ("kubernetes_build_info", &[][..]),
-        ("knarr_network_nft_elements", &[]),
-        ("kubelet_node_name", &[r#"node="n1""#]),
-        ("kubelet_running_pods", &[]),
-        ("kubelet_running_containers", &[r#"container_state="running""#]),
-        ("kubelet_runtime_operations_total", &[r#"operation_type="start_container""#]),
-        ("kubelet_runtime_operations_duration_seconds_bucket", &[r#"operation_type="pull_image""#, r#"le="+Inf""#]),
-        ("kubelet_pod_start_duration_seconds_count", &[]),
-        ("kubelet_image_pull_duration_seconds_count", &[r#"image_size_in_bytes="0-10MB""#]),
-        ("kubelet_volume_stats_available_bytes", &[r#"namespace="default""#, r#"persistentvolumeclaim="data""#]),
-        ("kubeproxy_sync_proxy_rules_duration_seconds_count", &[]),
-        ("coredns_dns_requests_total", &[r#"proto="udp""#, r#"family="1""#]),
-        ("coredns_dns_responses_total", &[r#"rcode="NOERROR""#]),
-    ] {
-        check(&node, name, labels);
-    }
-    let probes = c.k("get --raw /api/v1/nodes/n1/proxy/metrics/probes");
-    check(&probes, "prober_probe_total", &[r#"probe_type="Readiness""#, r#"result="successful""#, r#"pod="one""#]);
+    let node = page_with(
+        "/api/v1/nodes/n1/proxy/metrics",
+        &[
+            ("kubernetes_build_info", &[][..]),
+            ("knarr_network_nft_elements", &[]),
+            ("kubelet_node_name", &[r#"node="n1""#]),
+            ("kubelet_running_pods", &[]),
+            ("kubelet_running_containers", &[r#"container_state="running""#]),
+            ("kubelet_runtime_operations_total", &[r#"operation_type="start_container""#]),
+            ("kubelet_runtime_operations_duration_seconds_bucket", &[r#"operation_type="pull_image""#, r#"le="+Inf""#]),
+            ("kubelet_pod_start_duration_seconds_count", &[]),
+            ("kubelet_image_pull_duration_seconds_count", &[r#"image_size_in_bytes="0-10MB""#]),
+            ("kubelet_volume_stats_available_bytes", &[r#"namespace="default""#, r#"persistentvolumeclaim="data""#]),
+            ("kubeproxy_sync_proxy_rules_duration_seconds_count", &[]),
+            ("coredns_dns_requests_total", &[r#"proto="udp""#, r#"family="1""#]),
+            ("coredns_dns_responses_total", &[r#"rcode="NOERROR""#]),
+        ],
+    );
+    let probed = &[r#"probe_type="Readiness""#, r#"result="successful""#, r#"pod="one""#];
+    page_with("/api/v1/nodes/n1/proxy/metrics/probes", &[("prober_probe_total", probed)]);
     assert!(!node.contains("apiserver_") && !node.contains("scheduler_"), "{node}");
 }
 

@@ -163,12 +163,17 @@ fn overlap(c: &Cluster, old_config: &Path, (account, first): (&Account, &str)) {
     assert_eq!(whoami(c, &["--kubeconfig", old_config]).stdout, "kubernetes-admin");
     assert_eq!(whoami(c, &[]).stdout, "kubernetes-admin");
     assert_eq!(account.whoami(c).stdout, "system:serviceaccount:default:default");
-    eventually("n2 has a certificate of the new authority", || (node_authority(c, "n2") != first).then_some(()));
+    for node in ["n1", "n2"] {
+        eventually(&format!("{node} has a certificate of the new authority"), || {
+            (node_authority(c, node) != first).then_some(())
+        });
+    }
     eventually("pods are told of both authorities", || {
         (blocks(&c.k(r"get configmap kube-root-ca.crt -o jsonpath={.data.ca\.crt}")) == 2).then_some(())
     });
-    let extensions = c.k("get configmap -n kube-system extension-apiserver-authentication -o jsonpath={.data}");
-    assert_eq!(blocks(&extensions), 4, "{extensions}");
+    eventually("servers of the API are told of both", || {
+        (blocks(&c.k("get configmap -n kube-system extension-apiserver-authentication -o jsonpath={.data}")) == 4).then_some(())
+    });
     assert_eq!(c.k("get --raw /openid/v1/jwks").matches("\"kid\"").count(), 2);
     let again = certificate(c, &["rotate-ca"]);
     assert!(again.code == Some(0) && again.stdout.contains("under way already"), "{again:?}");

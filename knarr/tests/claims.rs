@@ -150,12 +150,12 @@ fn claimed_devices_are_given_to_pods() {
     driver.running.write("work\n");
     ready(&c, "one");
     for container in ["c0", "c1"] {
-        assert_eq!(c.k(&format!("logs one -c {container}")).trim_end(), "open\nmounted\nCRANE=crane-1");
+        c.logged(&format!("one -c {container}"), "open\nmounted\nCRANE=crane-1\n");
     }
     // A claim is made for a pod that names a template.
     create(&c, &pod("two", SLEEP, 1, &json!({"resourceClaimTemplateName": "any"})));
     ready(&c, "two");
-    assert_eq!(c.k("logs two").trim_end(), "open\nmounted\nCRANE=crane-0");
+    c.logged("two", "open\nmounted\nCRANE=crane-0\n");
     let made = c.k("get pod two -o jsonpath={.status.resourceClaimStatuses[0].resourceClaimName}");
     assert!(made.starts_with("two-crane-"), "{made}");
     assert_eq!(c.k(&format!("get resourceclaim {made} -o jsonpath={{.status.reservedFor[0].name}}")), "two");
@@ -170,7 +170,7 @@ fn claimed_devices_are_given_to_pods() {
     c.k("delete pod two");
     assert_eq!(driver.claim("NodeUnprepareResources"), made);
     ready(&c, "three");
-    assert_eq!(c.k("logs three").trim_end(), "open\nmounted\nCRANE=crane-0");
+    c.logged("three", "open\nmounted\nCRANE=crane-0\n");
     eventually("the end of the claim", || (!c.k("get resourceclaim -o name").contains(&made)).then_some(()));
 
     // A claim outlives its pods, and has no device without them.
@@ -237,9 +237,9 @@ fn extended_resources_come_by_claims() {
     ready(&c, "both");
     let claim = driver.claim("NodePrepareResources");
     assert!(claim.starts_with("both-extended-resources-"), "{claim}");
-    let logs = |container: &str| c.k(&format!("logs both -c {container}")).trim_end().to_owned();
-    assert_eq!((logs("a").as_str(), logs("b").as_str()), ("CRANE=crane-0", "CRANE=crane-1"));
-    assert_eq!(logs("i"), "CRANE=crane-0\nopen");
+    for (container, log) in [("a", "CRANE=crane-0\n"), ("b", "CRANE=crane-1\n"), ("i", "CRANE=crane-0\nopen\n")] {
+        c.logged(&format!("both -c {container}"), log);
+    }
     let status = c.k("get pod both -o jsonpath={.status.extendedResourceClaimStatus}");
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!(status["resourceClaimName"], claim.as_str());
@@ -258,7 +258,7 @@ fn extended_resources_come_by_claims() {
     c.k("delete pod both");
     assert_eq!(driver.claim("NodeUnprepareResources"), claim);
     ready(&c, "waits");
-    assert_eq!(c.k("logs waits").trim_end(), "CRANE=crane-0");
+    c.logged("waits", "CRANE=crane-0\n");
     eventually("the end of the claim", || (!c.k("get resourceclaim -o name").contains(&claim)).then_some(()));
     c.k("delete pod waits");
     eventually("the end of the other claim", || c.k("get resourceclaim -o name").is_empty().then_some(()));

@@ -295,6 +295,7 @@ fn containers_are_talked_to(c: &Client<'_>) {
         ("first\nsecond\n", "Defaulted container \"main\" out of: main, side\n")
     );
     assert_eq!(c.run("logs talk -c main --tail=1"), "second\n");
+    c.0.logged("talk side", "aside\n");
     assert_eq!(c.run("logs talk side"), "aside\n");
     assert_eq!(c.run("logs -l app=talk --all-containers --prefix --tail=1"), "[pod/talk/main] second\n[pod/talk/side] aside\n");
     assert!(c.run("logs talk --timestamps -c side").contains("Z aside"));

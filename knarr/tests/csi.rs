@@ -260,11 +260,12 @@ fn a_device_of_a_driver() {
     ready(&c, "writer");
     assert_eq!(shore.call("NodeStageVolume")["request"]["volumeCapability"]["block"], json!({}));
     assert_eq!(shore.call("NodePublishVolume")["request"]["volumeCapability"]["block"], json!({}));
-    assert_eq!(c.kubectl(&["exec", "writer", "--", "head", "-c", "4", "/dev/disk"]), "ahoy");
+    let read = ["exec", "writer", "--", "head", "-c", "4", "/dev/disk"];
+    eventually("the container has written to it", || (c.kubectl(&read) == "ahoy").then_some(()));
     let name = c.k("get pvc disk -o jsonpath={.spec.volumeName}");
     let handle = c.k(&format!("get pv {name} -o jsonpath={{.spec.csi.volumeHandle}}"));
     let disk = c.machine().path(&c.data_dir().join("shore").join(handle).join("disk"));
-    assert!(std::fs::read(disk).unwrap().starts_with(b"ahoy\n"), "what was written is in the volume");
+    eventually("what was written is in the volume", || std::fs::read(&disk).unwrap().starts_with(b"ahoy\n").then_some(()));
     c.k("delete pod writer --timeout=60s");
     assert_eq!(shore.call("NodeUnpublishVolume")["refused"], Value::Null);
     assert_eq!(shore.call("NodeUnstageVolume")["refused"], Value::Null);

@@ -166,7 +166,8 @@ fn of_family(family: &str, check: impl Fn(&Cluster, &dyn Fn(&str) -> String)) ->
         k("get nodes -o jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}"),
         k("get services -o jsonpath={.items[*].spec.clusterIPs[*]}"),
     ];
-    assert_eq!(dev(&["stop"]).code, Some(0));
+    let stopped = dev(&["stop"]);
+    assert_eq!(stopped.code, Some(0), "{stopped:?}");
     addresses
 }
 
@@ -217,12 +218,12 @@ fn a_throw_away_cluster_of_both_families() {
         assert_eq!(addresses.len(), 2);
         for address in addresses {
             let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-            // The pod is on n2, and this one asks from n3.
+            // The pod is on n2, and this one asks from n3, again where that node does not know the address yet.
             let url = format!("http://{host}:8080/");
             let name = if address.contains(':') { "six" } else { "four" };
             let overrides = "{\"spec\":{\"nodeName\":\"n3\"}}";
             k(&format!(
-                "run {name} --image=127.0.0.1:5000/busybox:1.36 --restart=Never --overrides={overrides} -- timeout 30 wget -q -O - {url}"
+                "run {name} --image=127.0.0.1:5000/busybox:1.36 --restart=OnFailure --overrides={overrides} -- timeout 30 wget -q -O - {url}"
             ));
             k(&format!("wait --for=jsonpath={{.status.phase}}=Succeeded pod/{name} --timeout=60s"));
             assert_eq!(k(&format!("logs {name}")), "found\n");

@@ -103,7 +103,7 @@ fn devices_of_a_plugin_are_given_to_pods() {
         "those that it prefers"
     );
     assert_eq!(harbour.call("PreStartContainer")["request"], json!({"devicesIds": ["berth-1", "berth-2"]}));
-    assert_eq!(c.k("logs one").trim_end(), "/dev/berth-1\nopen\n/dev/berth-2\nopen\nharbour\nBERTHS=berth-1,berth-2");
+    c.logged("one", "/dev/berth-1\nopen\n/dev/berth-2\nopen\nharbour\nBERTHS=berth-1,berth-2\n");
 
     // The scheduler counts them, and what others ask of the kubelet is told.
     c.k_with("create -f -", &pod("two", SLEEP, "2", &json!({})));

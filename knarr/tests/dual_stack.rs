@@ -85,6 +85,11 @@ fn url(address: impl AsRef<str>, port: u16, path: &str) -> String {
     if address.contains(':') { format!("http://[{address}]:{port}/{path}") } else { format!("http://{address}:{port}/{path}") }
 }
 
+/// What a pod gets of a URL, once it gets anything: a node hears of what is new elsewhere a moment later.
+fn answer(c: &Cluster, pod: &str, url: &str) -> String {
+    eventually(&format!("{pod} gets {url}"), || Some(get(c, pod, url)).filter(|said| !said.is_empty()))
+}
+
 /// What a pod gets of a URL, empty when it gets nothing.
 fn get(c: &Cluster, pod: &str, url: &str) -> String {
     c.try_kubectl(&["exec", pod, "--", "timeout", "5", "wget", "-q", "-O", "-", url]).stdout.trim().to_owned()
@@ -162,8 +167,10 @@ fn routes_instead_of_vxlan() {
     c.start_server_with(OPTIONS);
     eventually("the agent has changed over", || (ip(&c, "link show knarr-vxlan").code == Some(0) && !by_n1(&c)).then_some(()));
     // What only routes need of the links goes with them.
-    let setting = Outcome::of(c.on_host(2, "cat").arg("/proc/sys/net/ipv4/conf/node0/route_localnet"));
-    assert_eq!(setting.stdout.trim(), "0");
+    eventually("the links are as they were", || {
+        let setting = Outcome::of(c.on_host(2, "cat").arg("/proc/sys/net/ipv4/conf/node0/route_localnet"));
+        (setting.stdout.trim() == "0").then_some(())
+    });
     eventually("the nodes reach each other's pods again", || {
         let (from, to) = (&pods[1], &pods[0]);
         to.ips.iter().all(|ip| get(&c, &from.name, &url(ip.to_string(), 8080, "")) == to.node).then_some(())
@@ -205,8 +212,8 @@ fn pods_have_both(c: &Cluster, pods: &[Web]) {
         assert!(from.ips.iter().all(|ip| hosts.contains(&ip.to_string())), "{hosts}");
         for to in pods {
             for ip in &to.ips {
-                assert_eq!(get(c, &from.name, &url(ip.to_string(), 8080, "")), to.node, "{} to {ip}", from.node);
-                let seen = get(c, &from.name, &url(ip.to_string(), 8080, "cgi-bin/client"));
+                assert_eq!(answer(c, &from.name, &url(ip.to_string(), 8080, "")), to.node, "{} to {ip}", from.node);
+                let seen = answer(c, &from.name, &url(ip.to_string(), 8080, "cgi-bin/client"));
                 let own = from.ips.iter().find(|own| own.is_ipv4() == ip.is_ipv4()).unwrap();
                 assert_eq!(client(&seen), own.to_string());
             }
@@ -226,6 +233,9 @@ fn pods_of_one_node_stay_reachable(c: &Cluster) {
     c.kubectl(&[&["wait", "--for=condition=Ready", "pod", "--timeout=60s"][..], &names].concat());
     let address = |name: &str| c.k(&format!("get pod {name} -o jsonpath={{.status.podIPs[1].ip}}"));
     let addresses = names.map(address);
+    for (name, ip) in names.iter().zip(&addresses) {
+        answer(c, name, &url(ip, 8080, "hostname"));
+    }
     // A pod believes a redirect after the first answer.
     for round in 0..3 {
         for from in names {
@@ -279,7 +289,7 @@ fn check(c: &Cluster, service: &Value, families: &[&str], pods: &[Web]) {
         for (kind, family) in [("A", "IPv4"), ("AAAA", "IPv6")] {
             let wanted: Vec<String> =
                 addresses.iter().filter(|address| address.contains(':') == (family == "IPv6")).cloned().collect();
-            assert_eq!(resolve(c, &pod.name, kind, name), wanted, "{kind} {name}");
+            eventually(&format!("{kind} {name} is {wanted:?}"), || (resolve(c, &pod.name, kind, name) == wanted).then_some(()));
         }
     }
 }
@@ -359,7 +369,7 @@ fn policies_hold(c: &Cluster, pods: &[Web]) {
     let reached = |ip: &IpAddr| get(c, &client.name, &url(ip.to_string(), 8080, "")) == server.node;
     c.k_with("apply -f -", &policy(&[]).to_string());
     eventually("the policy holds for IPv4", || (!reached(&server.ips[0])).then_some(()));
-    assert!(reached(&server.ips[1]));
+    eventually("the range is let in", || reached(&server.ips[1]).then_some(()));
     c.k_with("apply -f -", &policy(&[format!("{}/128", client.ips[1])]).to_string());
     eventually("the exception holds", || (!reached(&server.ips[1])).then_some(()));
     c.k("delete networkpolicy six");
@@ -372,7 +382,7 @@ fn outside_sees_the_node(c: &Cluster, pods: &[Web]) {
     let to = &pods[1];
     assert_eq!(to.node, "n2");
     for (address, seen) in [("192.168.77.2", "192.168.77.1"), ("fd77::2", "fd77::1")] {
-        let said = get(c, &pods[0].name, &url(address, 8088, "cgi-bin/client"));
+        let said = answer(c, &pods[0].name, &url(address, 8088, "cgi-bin/client"));
         assert_eq!(client(&said), seen, "{address}");
     }
 }

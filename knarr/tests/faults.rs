@@ -57,8 +57,7 @@ fn containers_outlive_the_server() {
         found.sort();
         found
     };
-    let before = sleepers(&c);
-    assert_eq!(before.len(), 3);
+    let before = eventually("all sleep", || Some(sleepers(&c)).filter(|all| all.len() == 3));
     for round in 0..3 {
         c.kill_server();
         assert_eq!(sleepers(&c), before, "round {round}");
@@ -77,11 +76,16 @@ fn containers_outlive_the_server() {
 /// The machine starts anew: nothing runs any more, and what /run held is gone.
 fn restart_machine(c: &mut Cluster) {
     c.kill_server();
-    for (pid, line) in c.machine().processes() {
-        if line.contains(" shim ") || line.starts_with("sleep 100000") {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    // The end of one may be that of another, and none of them is gone at once.
+    eventually("nothing runs", || {
+        let all = c.machine().processes().into_iter();
+        let left: Vec<i32> =
+            all.filter(|(_, line)| line.contains(" shim ") || line.starts_with("sleep 100000")).map(|(pid, _)| pid).collect();
+        for pid in &left {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL);
         }
-    }
+        left.is_empty().then_some(())
+    });
     let run = c.run_dir().display().to_string();
     let script = format!("awk '$2 ~ \"^{run}/\" {{print $2}}' /proc/self/mounts | sort -r | xargs -r umount -l; rm -r {run}");
     assert!(c.machine().command(std::path::Path::new("sh")).args(["-c", &script]).status().unwrap().success());
@@ -96,14 +100,14 @@ fn logs_outlive_the_machine() {
     c.kubectl(&["run", "done", "--image", BUSYBOX, "--restart=Never", "--", "echo", "all", "done"]);
     c.k("wait --for=condition=Ready pod/runs --timeout=60s");
     c.k("wait --for=jsonpath={.status.phase}=Succeeded pod/done --timeout=60s");
-    let first = c.k("logs runs");
+    let first = eventually("it has said something", || Some(c.k("logs runs")).filter(|log| !log.is_empty()));
     restart_machine(&mut c);
     eventually("it runs again", || {
         (c.k("get pod runs -o jsonpath={.status.containerStatuses[0].restartCount}") == "1").then_some(())
     });
     c.k("wait --for=condition=Ready pod/runs --timeout=60s");
     assert_eq!(c.k("logs runs --previous"), first);
-    assert_ne!(c.k("logs runs"), first);
+    eventually("it has said something else", || Some(c.k("logs runs")).filter(|log| !log.is_empty() && *log != first));
     assert_eq!(c.k("logs done"), "all done\n");
 }
 
@@ -117,6 +121,8 @@ fn name_of_added(event: kube::Result<WatchEvent<ConfigMap>>) -> String {
 #[test]
 fn watches_resume_where_they_were() {
     let mut c = Cluster::start(KNARR);
+    // The ConfigMap that every namespace gets comes before those of the test.
+    c.k("wait --for=create configmap/kube-root-ca.crt --timeout=60s");
     c.k("create configmap first --from-literal=a=b");
     let client = c.api().client();
     let maps = Api::<ConfigMap>::namespaced(client.clone(), "default");
@@ -145,7 +151,7 @@ fn the_server_stops_in_time_and_refuses_clearly() {
     let second = c.knarr(&["server", "--node-name", "n2", "--node-ip", machine::ADDRESS]).output().unwrap();
     assert!(!second.status.success(), "two servers on one data directory");
     let (status, time) = c.stop_server();
-    assert!(status.success() && time.as_secs() < 10, "{status} after {time:?}");
+    assert!(status.success() && time.as_secs() < 30, "{status} after {time:?}");
     let listener = std::net::TcpListener::bind("0.0.0.0:6443").unwrap();
     c.spawn_server(&[]);
     assert!(!c.wait_server().success());

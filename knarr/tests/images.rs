@@ -154,7 +154,7 @@ fn images_without_a_registry() {
     std::fs::write(&manifest, WEB).unwrap();
     k(&format!("apply -f {}", manifest.display()));
     k("rollout status deployment/web --timeout=60s");
-    assert_eq!(k("logs deployment/web"), "one\n");
+    eventually("the image's own file is shown", || (k("logs deployment/web") == "one\n").then_some(()));
     let (nodes, pods) = of(&good("list -o json"), "docker.io/library/app:1");
     assert_eq!((nodes.len(), pods.len()), (3, 3), "{pods:?}");
     assert!(pods[0].starts_with("default/web-"), "{pods:?}");

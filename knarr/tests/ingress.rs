@@ -74,8 +74,9 @@ fn the_example_shop() {
     c.k("-n shop rollout status deployment/front deployment/cart --timeout=60s");
     c.k("-n shop wait --for=jsonpath={.status.loadBalancer.ingress[0].ip}=192.168.77.1 ingress/shop --timeout=30s");
 
-    let redirect = http("shop.example", "/x?y=1").unwrap();
-    assert_eq!((redirect.status, redirect.header("location")), (308, Some("https://shop.example/x?y=1")));
+    let redirect =
+        eventually("the front has its host", || http("shop.example", "/x?y=1").ok().filter(|answer| answer.status == 308));
+    assert_eq!(redirect.header("location"), Some("https://shop.example/x?y=1"));
     let front =
         eventually("the front serves", || https(&authority, "shop.example", "/", "").ok().filter(|answer| answer.status == 200));
     let words: Vec<&str> = front.body.split_whitespace().collect();
@@ -83,7 +84,9 @@ fn the_example_shop() {
     assert_eq!(http("other.example", "/").unwrap().status, 404);
 
     // The cart's sessions stay with their pod, and its paths are rewritten.
-    let cart = https(&authority, "shop.example", "/cart/items?a=1", "").unwrap();
+    let cart = eventually("the cart serves", || {
+        https(&authority, "shop.example", "/cart/items?a=1", "").ok().filter(|answer| answer.status == 200)
+    });
     assert!(cart.body.starts_with("cart cart-") && cart.body.ends_with(" /items?a=1\n"), "{}", cart.body);
     let cookie = cart.header("set-cookie").unwrap();
     assert!(cookie.starts_with("cart-session=") && cookie.ends_with("; Path=/cart; Secure; HttpOnly"), "{cookie}");
@@ -367,9 +370,11 @@ fn listeners_tell_which_nodes_have_their_port_for_a_pod() {
     told("p7002", "True Programmed node n2 has given port 7002/TCP to others");
     told("p7003", "True Programmed");
     let says_pod = |address: &str, port: u16| {
-        let mut said = String::new();
-        TcpStream::connect(format!("{address}:{port}")).unwrap().read_to_string(&mut said).unwrap();
-        assert_eq!(said, "pod\n", "{address}:{port}");
+        eventually(&format!("the pod answers at {address}:{port}"), || {
+            let mut said = String::new();
+            TcpStream::connect(format!("{address}:{port}")).ok()?.read_to_string(&mut said).ok()?;
+            (said == "pod\n").then_some(())
+        });
     };
     says_pod("192.168.77.1", 7001);
     says_pod("192.168.77.2", 7002);

@@ -55,7 +55,7 @@ fn a_deployment_from_creation_to_rollback() {
     assert!(described.contains("NewReplicaSet:") && described.contains("ScalingReplicaSet"), "{described}");
     c.k("delete deployment web --timeout=60s");
     c.k("wait --for=delete pod -l app=web --timeout=60s");
-    assert_eq!(c.k("get pods,replicasets -o name"), "");
+    eventually("its ReplicaSets go, too", || c.k("get pods,replicasets -o name").is_empty().then_some(()));
 }
 
 #[test]
@@ -116,6 +116,8 @@ fn ports_are_forwarded() {
     c.k("wait --for=condition=Ready pod/web --timeout=60s");
     let forward = c.background("port-forward pod/web 18080:80");
     forward.line("Forwarding from 127.0.0.1:18080");
+    // A container runs before its program listens.
+    eventually("nginx answers", || fetch("127.0.0.1:18080", "/"));
     for _ in 0..3 {
         assert!(fetch("127.0.0.1:18080", "/").unwrap().contains("Welcome to nginx!"));
     }

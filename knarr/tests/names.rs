@@ -38,7 +38,7 @@ fn question(name: &str) -> Vec<u8> {
 fn answer(question: &[u8]) -> Vec<u8> {
     let end = 12 + question[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
     let has_address = question[end - 4..end] == [0, 1, 0, 1];
-    let ttl = if question[12..].starts_with(b"\x04kept") { 60 } else { 1 };
+    let ttl = if question[12..].starts_with(b"\x04kept") { 250 } else { 1 };
     let mut reply = [&question[..2], &[0x81, 0x80, 0, 1, 0, u8::from(has_address), 0, 0, 0, 0], &question[12..end]].concat();
     if has_address {
         reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, ttl, 0, 4, 192, 0, 2, 7]);
@@ -115,7 +115,7 @@ fn name_servers_are_lost_and_come_back() {
     let mut upstream = Upstream::start();
     for name in [outside, kept, inside] {
         eventually(&format!("{name} resolves"), || (code(&ask(dns, name)) == NO_ERROR).then_some(()));
-        assert!(from_pod(name), "{name} from a pod");
+        eventually(&format!("{name} from a pod"), || from_pod(name).then_some(()));
     }
     let mut times = Vec::new();
     for round in 0..2 {
@@ -139,7 +139,7 @@ fn name_servers_are_lost_and_come_back() {
             assert_eq!(asked.recv(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "{lost} is asked for all the time");
             asked.set_nonblocking(false).unwrap();
         }
-        assert!(from_pod(inside));
+        eventually(&format!("{inside} from a pod"), || from_pod(inside).then_some(()));
         assert_eq!(code(&asked), SERVFAIL);
         let start = Instant::now();
         upstream = silent.unwrap_or_else(Upstream::start);
@@ -149,7 +149,7 @@ fn name_servers_are_lost_and_come_back() {
         eventually("also from pods", || from_pod(&lost).then_some(()));
     }
     println!("names resolved again after {times:?}");
-    // What others do on the machine may hold up one of the two.
-    assert!(times.iter().min() < Some(&Duration::from_secs(2)), "{times:?}");
+    // Before clients give up. What others do on the machine may hold up one of the two.
+    assert!(times.iter().min() < Some(&WAIT), "{times:?}");
     upstream.stop();
 }

@@ -61,7 +61,13 @@ fn three_nodes_are_one_cluster() {
 
 fn every_pod_reaches_every_pod(c: &Cluster, pods: &[(String, String, String)]) {
     for (from, pod, _) in pods {
-        let get = |url: &str| c.kubectl(&["exec", pod, "--", "timeout", "10", "wget", "-q", "-O", "-", url]).trim().to_owned();
+        // A node hears of what is new elsewhere a moment later.
+        let get = |url: &str| {
+            eventually(&format!("{from} gets {url}"), || {
+                let got = c.try_kubectl(&["exec", pod, "--", "timeout", "10", "wget", "-q", "-O", "-", url]);
+                (got.code == Some(0)).then(|| got.stdout.trim().to_owned())
+            })
+        };
         for (to, _, address) in pods {
             assert_eq!(get(&format!("http://{address}:8080/")), *to, "from {from}");
         }
@@ -77,16 +83,19 @@ fn every_pod_reaches_every_pod(c: &Cluster, pods: &[(String, String, String)]) {
         // Packets as large as the network of pods lets through.
         let large = c.kubectl(&["exec", pod, "--", "sh", "-c", "cat /sys/class/net/eth0/mtu"]);
         assert_eq!(large.trim(), "1450", "{from}");
-        let fits = c.kubectl(&["exec", pod, "--", "ping", "-c", "1", "-W", "5", "-s", "1422", &pods[2].2]);
-        assert!(fits.contains("1 packets received"), "{from}: {fits}");
+        let ping = ["exec", pod, "--", "ping", "-c", "1", "-W", "5", "-s", "1422", &pods[2].2];
+        eventually(&format!("large packets from {from}"), || {
+            c.try_kubectl(&ping).stdout.contains("1 packets received").then_some(())
+        });
     }
 }
 
 fn every_node_has_the_port(c: &Cluster) {
     for host in [2, 3] {
         for address in ["192.168.77.1", "192.168.77.2", "192.168.77.3"] {
-            let answer = fetch(c, host, &format!("http://{address}:30080/"));
-            assert!(NODES.contains(&answer.stdout.trim()), "{address} from host {host}: {answer:?}");
+            eventually(&format!("{address} from host {host}"), || {
+                NODES.contains(&fetch(c, host, &format!("http://{address}:30080/")).stdout.trim()).then_some(())
+            });
         }
     }
 }
@@ -109,9 +118,14 @@ fn every_node_and_pod_is_measured(c: &Cluster) {
         let lines = table.lines().map(|line| line.split_whitespace().next().unwrap_or_default().to_owned());
         lines.collect::<std::collections::BTreeSet<_>>()
     };
-    assert_eq!(names(c.k("top nodes --no-headers")), NODES.map(str::to_owned).into());
-    let pods = web_pods(c).into_iter().map(|(_, name, _)| name).collect();
-    assert_eq!(names(c.k("top pods -l app=web --no-headers")), pods);
+    let told = |line: &str, expected: std::collections::BTreeSet<String>| {
+        eventually(line, || {
+            let told = c.try_kubectl(&line.split(' ').collect::<Vec<_>>());
+            (names(told.stdout) == expected).then_some(())
+        });
+    };
+    told("top nodes --no-headers", NODES.map(str::to_owned).into());
+    told("top pods -l app=web --no-headers", web_pods(c).into_iter().map(|(_, name, _)| name).collect());
 }
 
 fn the_api_reaches_kubelets(c: &Cluster, pod: &str) {
@@ -155,8 +169,7 @@ fn volumes_are_on_their_nodes(c: &Cluster) {
     let directory = c.agent_dir(3).join("volumes").join(c.k("get pvc data -o jsonpath={.spec.volumeName}"));
     eventually("the file is there", || (std::fs::read_to_string(directory.join("file")).ok()? == "kept\n").then_some(()));
     c.k("delete pod/consumer pvc/data");
-    eventually("the volume goes with its claim", || (!directory.exists()).then_some(()));
-    assert_eq!(c.k("get pv -o name"), "");
+    eventually("the volume goes with its claim", || (!directory.exists() && c.k("get pv -o name").is_empty()).then_some(()));
 }
 
 /// Somebody takes a node's rules away, as scripts of firewalls do; other tables are theirs.
@@ -175,8 +188,8 @@ fn rules_come_back(c: &Cluster) {
         assert!(NODES.contains(&answer.stdout.trim()), "{line}: {answer:?}");
     }
     println!("rules were back after {times:?}");
-    // What others do on the machine may hold up one of them.
-    assert!(times.iter().min() < Some(&Duration::from_secs(1)), "{times:?}");
+    // The kernel tells of it: that is no matter of the next change or of a look in a while. What others do on the machine may hold up one of them.
+    assert!(times.iter().min() < Some(&Duration::from_secs(10)), "{times:?}");
 }
 
 /// Each agent asked for two certificates, and nobody had to approve them.
@@ -223,9 +236,11 @@ fn nodes_go_on_without_the_server() {
     still_talks(&c);
     // What is new reaches everybody.
     c.k("delete pod -l app=web");
-    c.k("rollout status daemonset/web --timeout=60s");
-    let after = web_pods(&c);
-    assert_ne!(after, before);
+    // Until its controller has seen that they are gone, the DaemonSet says that all are there.
+    let after = eventually("others are ready", || {
+        let ready = c.k("get pods -l app=web -o jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}");
+        Some(web_pods(&c)).filter(|pods| ready == "True True True" && pods.iter().all(|pod| !before.contains(pod)))
+    });
     every_pod_reaches_every_pod(&c, &after);
 }
 
@@ -284,7 +299,8 @@ fn nodes_come_and_go() {
     let mut c = Cluster::start_nodes(KNARR, 3);
     refused(&mut c);
     c.plug(3, false);
-    c.k("wait --for=condition=Ready=Unknown node/n3 --timeout=60s");
+    // A node may be silent for fifty seconds.
+    c.k("wait --for=condition=Ready=Unknown node/n3 --timeout=120s");
     let taints = || c.k("get node n3 -o jsonpath={.spec.taints[*].effect}:{.spec.taints[*].key}");
     eventually("the node is tainted", || {
         let taints = taints();

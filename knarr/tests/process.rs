@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testing::{Cluster, Outcome};
+use testing::{Cluster, Outcome, eventually};
 
 const KNARR: &str = env!("CARGO_BIN_EXE_knarr");
 
@@ -109,8 +109,11 @@ impl Manager {
 /// What a pod's shim has in its environment; all that makes its containers has it from there.
 #[track_caller]
 fn environment_of_shims(c: &Cluster, count: usize) -> Vec<String> {
-    let shims: Vec<_> = c.machine().processes().into_iter().filter(|(_, line)| line.contains("knarr shim ")).collect();
-    assert_eq!(shims.len(), count, "{shims:?}");
+    // What it begins has its command line until it is another program.
+    let shims = eventually(&format!("{count} shims"), || {
+        let shims: Vec<_> = c.machine().processes().into_iter().filter(|(_, line)| line.contains("knarr shim ")).collect();
+        (shims.len() == count).then_some(shims)
+    });
     shims.into_iter().map(|(pid, _)| std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap()).collect()
 }
 

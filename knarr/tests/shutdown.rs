@@ -245,12 +245,12 @@ fn pods_end_before_the_program_that_is_to_drain() {
     let file = directory.join("options.yaml");
     std::fs::write(
         &file,
-        "drain-on-exit: true\nshutdown-grace-period: 4s\nservice-node-port-range: 31000-31001\nnode-cidr-mask-size: 25\ncontainer-log-max-files: 2\n",
+        "drain-on-exit: true\nshutdown-grace-period: 10s\nservice-node-port-range: 31000-31001\nnode-cidr-mask-size: 25\ncontainer-log-max-files: 2\n",
     )
     .unwrap();
     let options = ["--config", file.to_str().unwrap()];
     c.start_server_with(&options);
-    c.k_with("create -f -", &pod("alone", "", 2, &directory));
+    c.k_with("create -f -", &pod("alone", "", 1, &directory));
     c.k_with(
         "create -f -",
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec:\n  selector: {matchLabels: {a: d}}\n  template:\n    metadata: {labels: {a: d}}\n    \

@@ -44,8 +44,8 @@ fn what_is_in_the_directory_runs() {
     let mut c = Cluster::prepare(KNARR);
     c.start_server_with(&["--pod-manifest-path", &option]);
     ready(&c, "web-n1");
-    assert_eq!(c.k("logs web-n1").trim_end(), "one");
-    assert_eq!(c.kubectl(&["exec", "web-n1", "--", "cat", "/word"]), "one\n");
+    c.logged("web-n1", "one\n");
+    eventually("its file", || (c.try_kubectl(&["exec", "web-n1", "--", "cat", "/word"]).stdout == "one\n").then_some(()));
     assert_eq!(field(&c, "web-n1", ".metadata.ownerReferences[0].kind"), "Node");
     assert_eq!(field(&c, "web-n1", ".spec.priorityClassName"), "system-node-critical");
     let (container, uid, hash) =

@@ -185,7 +185,7 @@ fn traffic_and_rollouts_come_through_the_loss_of_packets() {
     let load = ways(&c).map(|way| Steady::with_patience(way, 20, Patience::LONG));
     c.lose_packets(30);
     c.k("set env deployment/web ROUND=2");
-    c.k("rollout status deployment/web --timeout=60s");
+    c.k("rollout status deployment/web --timeout=120s");
     c.lose_packets(0);
     rolled_out(&c, 3);
     let new = |line: &str| c.k(line).split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>();

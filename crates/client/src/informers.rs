@@ -92,7 +92,7 @@ mod tests {
         let change = changes.next().await;
         assert!(change.new.is_none() && change.old.is_some());
         assert_eq!((informer.len(), informer.owned_by("u1").len()), (1, 0));
-        assert!(tasks.drain(std::time::Duration::from_secs(5)).await);
+        assert!(tasks.drain(std::time::Duration::from_secs(60)).await);
     }
 
     #[tokio::test]

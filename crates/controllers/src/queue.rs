@@ -235,8 +235,9 @@ mod tests {
         // Some delays come from what users write.
         queue.add_after(Key::cluster("never"), Duration::MAX);
         queue.add_after(a.clone(), Duration::from_secs(60));
-        queue.add_after(b.clone(), Duration::from_millis(20));
+        // In the order of their ends: between the two, time may pass.
         queue.add_after(a.clone(), Duration::from_millis(10));
+        queue.add_after(b.clone(), Duration::from_millis(20));
         assert_eq!(queue.next().await, a);
         assert_eq!(queue.next().await, b);
         assert!(start.elapsed() >= Duration::from_millis(20));

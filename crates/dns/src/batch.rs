@@ -141,7 +141,7 @@ mod tests {
 
     fn socket(address: &str) -> UdpSocket {
         let socket = UdpSocket::bind(address).unwrap();
-        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
         socket
     }
 

@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
-const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(60);
 
 /// An upstream on a thread: every name has the address `octets`, except that `big.*` is cut off on UDP, `edns.*` wants EDNS there, `fails.*` fails and `gone.*` is not there.
 fn upstream(octets: [u8; 4]) -> SocketAddr {
@@ -332,7 +332,7 @@ fn one_client_does_not_ask_for_all() {
     }
     // Who asks loses some datagrams where a busy machine has no room for them, and asks again.
     let other = UdpSocket::bind("127.0.0.1:0").unwrap();
-    other.set_read_timeout(Some(WAIT / 10)).unwrap();
+    other.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let answered = (0..40).find_map(|_| {
         other.send_to(&query("fast.example.com.").to_vec().unwrap(), running.server).unwrap();
         let (length, _) = other.recv_from(&mut buffer).ok()?;

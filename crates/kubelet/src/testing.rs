@@ -92,7 +92,7 @@ impl FakeRuntime {
                 changed.await;
             }
         };
-        let waited = tokio::time::timeout(Duration::from_secs(10), wait).await;
+        let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
         assert!(waited.is_ok(), "did not come to pass; calls: {:?}", self.world.lock().calls);
     }
 
@@ -496,7 +496,7 @@ impl Cell {
         };
         adjust(&mut options);
         let api = crate::start(options, self.tasks.clone(), readiness.gate("kubelet")).await.unwrap();
-        let ready = tokio::time::timeout(Duration::from_secs(10), readiness.wait(&["kubelet"])).await;
+        let ready = tokio::time::timeout(Duration::from_secs(60), readiness.wait(&["kubelet"])).await;
         assert!(ready.is_ok(), "not ready: {:?}", readiness.snapshot());
         api
     }
@@ -516,7 +516,7 @@ impl Cell {
 
     /// Lets the kubelet stop, and what runs go on: another one may start.
     pub(crate) async fn stop(&mut self) {
-        assert!(self.tasks.drain(Duration::from_secs(5)).await);
+        assert!(self.tasks.drain(Duration::from_secs(60)).await);
         (self.tasks, self._failures) = Tasks::root();
     }
 
@@ -528,7 +528,7 @@ impl Cell {
             seen = pod.map(|pod| serde_json::to_value(&pod.status).unwrap()).unwrap_or(Value::Null);
             condition(&seen)
         });
-        tokio::time::timeout(Duration::from_secs(10), found).await.expect("the pod did not get there");
+        tokio::time::timeout(Duration::from_secs(60), found).await.expect("the pod did not get there");
         seen
     }
 

@@ -175,7 +175,7 @@ fn icmp6(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> Vec<u8> {
 
 /// What arrives, until `last` does.
 fn received(server: &UdpSocket, last: &str) -> Vec<String> {
-    server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut texts = Vec::new();
     let mut buffer = [0; 64];
     while texts.last().is_none_or(|text| text != last) {

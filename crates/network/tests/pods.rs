@@ -218,11 +218,16 @@ fn pods_have_no_more_than_their_bandwidth() {
             let limited = network.attach(name, &a.path(), &wanted).await.unwrap();
             for round in ["made", "made again"] {
                 for (limited, free) in limited.iter().copied().zip(free.iter().copied()) {
-                    let (sent, received) = (throughput(&a, &b, free, SIZE), throughput(&b, &a, limited, SIZE));
-                    let (slow, fast) = if egress.is_some() { (sent, received) } else { (received, sent) };
-                    // What the bucket holds goes at once; of acknowledgements none is held back long enough to matter.
-                    assert!(slow < RATE * 1.3 && slow > RATE * 0.3, "{name} {round}: {slow} of {RATE} bytes a second");
-                    assert!(fast > RATE * 4.0, "{name} {round}: the other direction has {fast} bytes a second");
+                    // A machine that is busy holds back, too: what is slow for once is measured again, and nothing may ever be too fast.
+                    let is_free = (0..20).any(|_| {
+                        let (sent, received) = (throughput(&a, &b, free, SIZE), throughput(&b, &a, limited, SIZE));
+                        let (slow, fast) = if egress.is_some() { (sent, received) } else { (received, sent) };
+                        eprintln!("{name} {round}: {slow} and {fast} bytes a second");
+                        // What the bucket holds goes at once; of acknowledgements none is held back long enough to matter.
+                        assert!(slow < RATE * 1.3, "{name} {round}: {slow} of {RATE} bytes a second");
+                        slow > RATE * 0.3 && fast > RATE * 4.0
+                    });
+                    assert!(is_free, "{name} {round}: more is held back, or the other direction");
                 }
                 sh("ip link del $(ip -o link show master knarr0 | grep -o 'knv[0-9a-f]*' | tail -1)");
                 let live = [("b", &b), (name, &a)].map(|(id, pod)| (id.to_owned(), pod.path())).into();

@@ -22,13 +22,13 @@ echo "$mounts" | while read -r _ path type _; do
     for pid in 1 0; do echo $pid >"$path/init/cgroup.procs"; done
     # Until who waits for the machine has left, too.
     tries=0
-    while [ -n "$(cat "$path/cgroup.procs")" ] && [ $tries -lt 500 ]; do
+    while [ -n "$(cat "$path/cgroup.procs")" ] && [ $tries -lt 6000 ]; do
       sleep 0.01
       tries=$((tries + 1))
     done
     left=$(cat "$path/cgroup.procs")
     if [ -n "$left" ]; then
-      echo "$path: still here after 5 s, and the group cannot have groups of its own (0 is a process outside of the machine):" $left >&2
+      echo "$path: still here after a minute, and the group cannot have groups of its own (0 is a process outside of the machine):" $left >&2
       exit 1
     fi
   fi

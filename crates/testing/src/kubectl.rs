@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
 use crate::Cluster;
 use crate::programs::fetched;
@@ -38,7 +39,7 @@ pub fn program() -> PathBuf {
 }
 
 impl Cluster {
-    /// A kubectl command. It ends after [`PATIENCE`] at the latest.
+    /// A kubectl command, as [`Cluster::client_command`] makes it.
     pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.client_command(&program());
         command.args(arguments);
@@ -79,6 +80,18 @@ impl Cluster {
         });
     }
 
+    /// Waits until the log of a pod's container is this. A container is ready before its program has said anything, and what that says reaches the
+    /// log a moment later. `what` are arguments of `kubectl logs`.
+    ///
+    /// # Panics
+    /// When it is not within [`PATIENCE`].
+    pub fn logged(&self, what: &str, expected: &str) {
+        eventually_or(&format!("the log of {what}"), || {
+            let log = self.k(&format!("logs {what}"));
+            (log == expected).then_some(()).ok_or_else(|| format!("is {log:?}, and to be {expected:?}"))
+        });
+    }
+
     /// Runs kubectl with an input, such as `apply -f -`.
     ///
     /// # Panics
@@ -99,8 +112,7 @@ impl Cluster {
 
     /// Starts kubectl and reads what it prints while the test goes on.
     pub fn background(&self, line: &str) -> Background {
-        let mut command = self.kubectl_command(&line.split_whitespace().collect::<Vec<_>>());
-        Background::spawn(&mut command)
+        Background::spawn(self.patient_command(&program()).args(line.split_whitespace()))
     }
 
     /// Starts kubectl on a terminal of its own.
@@ -158,10 +170,18 @@ impl Background {
     /// # Panics
     /// When neither comes in time.
     pub fn next_line(&self) -> Option<String> {
-        match self.lines.recv_timeout(*PATIENCE) {
+        self.next_line_within(*PATIENCE)
+    }
+
+    /// The next line of a command that may be silent for this long, until the output ends.
+    ///
+    /// # Panics
+    /// When neither comes in time.
+    pub fn next_line_within(&self, limit: Duration) -> Option<String> {
+        match self.lines.recv_timeout(limit) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("no line within {:?}", *PATIENCE),
+            Err(RecvTimeoutError::Timeout) => panic!("no line within {limit:?}"),
         }
     }
 

@@ -48,9 +48,10 @@ pub fn etcd() -> PathBuf {
 }
 
 impl Cluster {
-    /// A command of a client, in the test's directory. It ends after [`PATIENCE`] at the latest.
+    /// A command of a client, in the test's directory. It ends in three times [`PATIENCE`] at the latest: what a command is told to wait for
+    /// may take twice that, and then it says itself what it has waited for.
     pub fn client_command(&self, program: &Path) -> Command {
-        self.limited_command(program, *PATIENCE)
+        self.limited_command(program, 3 * *PATIENCE)
     }
 
     /// A client that does many things after each other.

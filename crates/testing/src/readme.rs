@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::kubectl::{self, Background};
+use crate::wait::PATIENCE;
 use crate::{Cluster, Outcome};
 
 /// A heading and the commands below it.
@@ -177,7 +178,9 @@ impl Reader {
         self.shell.write(&format!(". {} </dev/null; printf '\\n%s %s\\n' '{END}' $?\n", self.step.display()));
         let mut lines = Vec::new();
         loop {
-            let line = self.shell.next_line().unwrap_or_else(|| panic!("the shell ended in {command}: {lines:#?}"));
+            // A command says itself how long it waits, which may be twice the patience of a test.
+            let line =
+                self.shell.next_line_within(3 * *PATIENCE).unwrap_or_else(|| panic!("the shell ended in {command}: {lines:#?}"));
             if let Some(code) = line.strip_prefix(END) {
                 // The line feed before the mark ends a last line without one, or makes an empty one.
                 lines.pop_if(|last: &mut String| last.is_empty());

@@ -168,12 +168,14 @@ fn hooks() {
             run(&c, &pod(&format!("{moment}-{kind}"), script, &json!({"lifecycle": {hook: action}}), &spec));
         }
     }
+    // What the handler says reaches its log a moment later.
     let asked = |what: &str| c.k("logs handler").matches(&format!("url:/{what}")).count();
+    let once = |what: &str| eventually(&format!("{what} was asked"), || Some(asked(what)).filter(|count| *count > 0));
     for kind in ["exec", "http"] {
-        assert_eq!((asked(&format!("start-{kind}")), asked(&format!("stop-{kind}"))), (1, 0), "{kind}");
+        assert_eq!((once(&format!("start-{kind}")), asked(&format!("stop-{kind}"))), (1, 0), "{kind}");
         delete(&c, &format!("{}/stop-{kind}", core("pods")));
         c.k(&format!("wait --for=delete pod/stop-{kind} --timeout=60s"));
-        assert_eq!(asked(&format!("stop-{kind}")), 1, "{kind}");
+        assert_eq!(once(&format!("stop-{kind}")), 1, "{kind}");
     }
 }
 
@@ -251,6 +253,7 @@ fn websockets() {
     };
     assert_eq!((channel(1).as_str(), channel(2).as_str()), ("remote execution test\n", ""));
     assert!(channel(3).contains("Success"), "{}", channel(3));
+    c.logged("served", "container is alive\n");
     let (head, payloads) = websocket(&format!("{path}/log?container=main"), "binary.k8s.io");
     assert!(head.starts_with("http/1.1 101") && head.contains("sec-websocket-protocol: binary.k8s.io"), "{head}");
     assert_eq!(String::from_utf8(payloads.concat()).unwrap(), "container is alive\n");

@@ -115,5 +115,6 @@ fn latency() {
         })
         .collect();
     took.sort_unstable();
-    assert!(took[SERVICES / 2] < 2 && took[SERVICES * 99 / 100] < 5, "seconds: {took:?}");
+    // test/e2e/network/service_latency.go, `limitMedian` and `limitTail`: they are to fail for what goes wrong, not for the speed of a machine.
+    assert!(took[SERVICES / 2] < 20 && took[SERVICES * 99 / 100] < 50, "seconds: {took:?}");
 }

@@ -14,7 +14,7 @@ socket(S, PF_INET, SOCK_DGRAM, 17) and bind(S, sockaddr_in(8080, INADDR_ANY)) or
 while (my $from = recv(S, my $data, 1500, 0)) { send(S, $ENV{IP}, 0, $from) }'"#;
 
 /// Asks over UDP from inside of a pod.
-const ASK: &str = "perl -MIO::Socket::INET -e 'alarm 5; my $s = IO::Socket::INET->new(Proto => q(udp), PeerAddr => q(PEER)); \
+const ASK: &str = "perl -MIO::Socket::INET -e 'alarm 30; my $s = IO::Socket::INET->new(Proto => q(udp), PeerAddr => q(PEER)); \
     $s->send(1); $s->recv(my $data, 99); print $data'";
 
 /// The node's perl, which every Debian has: busybox knows no UDP.

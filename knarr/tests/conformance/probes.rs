@@ -24,10 +24,13 @@ fn probes() {
         probe
     };
     let liveness = |probe: Value| json!({"livenessProbe": often(probe)});
-    let with_startup = |mut container: Value| {
-        container["startupProbe"] = json!({"tcpSocket": {"port": 8080}, "periodSeconds": 1});
+    // A program that has not begun yet is not one that has failed: how long that takes is the machine's business.
+    let begins = |mut container: Value, action: Value| {
+        container["startupProbe"] = action;
+        extend(&mut container["startupProbe"], &json!({"periodSeconds": 1, "failureThreshold": 60, "timeoutSeconds": 10}));
         container
     };
+    let with_startup = |container: Value| begins(container, json!({"tcpSocket": {"port": 8080}}));
     let http = json!({"httpGet": {"path": "/healthz", "port": 8080}});
     let health = json!({"exec": {"command": ["sh", "-c", "echo probed >> /tmp/probes; cat /tmp/health"]}});
     let healthy = "echo ok > /tmp/health; exec sleep 100000";
@@ -36,8 +39,8 @@ fn probes() {
     let server = format!("{SERVER} 2> /tmp/probes");
     for (name, script, container) in [
         ("http", server.as_str(), with_startup(liveness(http.clone()))),
-        ("exec", healthy, liveness(health.clone())),
-        ("tcp", listen, liveness(json!({"tcpSocket": {"port": 8080}, "initialDelaySeconds": 1}))),
+        ("exec", healthy, begins(liveness(health.clone()), json!({"exec": {"command": ["test", "-s", "/tmp/health"]}}))),
+        ("tcp", listen, with_startup(liveness(json!({"tcpSocket": {"port": 8080}, "initialDelaySeconds": 1})))),
         ("late", "exec sleep 100000", json!({"readinessProbe": {"exec": {"command": ["true"]}, "initialDelaySeconds": 4}})),
         (
             "never",
@@ -85,7 +88,7 @@ fn probes_that_restart() {
     create(&c, &core("configmaps"), &config);
     let script = "d=/tmp/grpc.health.v1.Health; mkdir $d; printf '\\000\\000\\000\\000\\002\\010\\001' > $d/Check; exec nginx";
     let container = json!({"image": NGINX, "volumeMounts": [{"name": "v", "mountPath": "/etc/nginx/conf.d"}],
-        "startupProbe": {"tcpSocket": {"port": 5000}, "periodSeconds": 1},
+        "startupProbe": {"tcpSocket": {"port": 5000}, "periodSeconds": 1, "failureThreshold": 60},
         "livenessProbe": {"grpc": {"port": 5000}, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 10}});
     let always = json!({"restartPolicy": "Always", "volumes": [{"name": "v", "configMap": {"name": "config"}}]});
     create(&c, &core("pods"), &pod("grpc", script, &container, &always));

@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::{Value, json};
 use testing::{Cluster, eventually};
 
-use super::{BUSYBOX, KNARR, core, create, send};
+use super::{BUSYBOX, KNARR, core, create};
 
 /// Requests and limits of CPU and memory; an empty text is none.
 type Amounts = [&'static str; 4];
@@ -129,9 +129,14 @@ fn pods_are_resized_while_they_run() {
     // The whole pod by PUT, and what GET of the sub-resource answers.
     start(&c, "replaced", &[guaranteed("20m", "32Mi")]);
     let path = format!("{}/replaced", core("pods"));
-    let mut pod = c.api().object(&path);
-    pod["spec"]["containers"][0]["resources"] = resources(guaranteed("30m", "48Mi"));
-    let answer = send(&c, 200, Method::PUT, &format!("{path}/resize"), &pod);
+    // Whoever writes the whole object tries again when the kubelet has written meanwhile.
+    let answer = eventually("the pod is replaced", || {
+        let mut pod = c.api().object(&path);
+        pod["spec"]["containers"][0]["resources"] = resources(guaranteed("30m", "48Mi"));
+        let answer = c.api().send(Method::PUT, &format!("{path}/resize"), "application/json", pod.to_string());
+        assert!([200, 409].contains(&answer.status), "{answer:?}");
+        (answer.status == 200).then(|| answer.json())
+    });
     assert_eq!(answer["spec"]["containers"][0]["resources"], resources(guaranteed("30m", "48Mi")));
     assert_eq!(c.api().object(&format!("{path}/resize"))["spec"], c.api().object(&path)["spec"]);
     settled(&c, &path);

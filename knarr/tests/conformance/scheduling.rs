@@ -54,7 +54,7 @@ fn predicates() {
     run(&c, &requesting("filler", "cpu", &format!("{}m", cpu * 7 / 10), &json!({})));
     create(&c, &core("pods"), &requesting("too-much", "cpu", &format!("{}m", cpu / 2), &json!({})));
     unschedulable(&c, "too-much");
-    c.k("wait --for=jsonpath={.reason}=FailedScheduling events --field-selector involvedObject.name=too-much --timeout=60s");
+    c.told("--field-selector involvedObject.name=too-much", &["FailedScheduling"]);
     delete(&c, &format!("{}/filler", core("pods")));
     c.k("wait --for=condition=Ready pod/too-much --timeout=60s");
 }
@@ -92,13 +92,14 @@ fn preemption() {
     });
     patch(&c, &format!("{pods}/low"), &json!({"metadata": {"finalizers": null}}));
     c.k("wait --for=condition=Ready pod/high pod/middle --timeout=60s");
-    assert_eq!(c.api().get(&format!("{pods}/low")).status, 404);
+    c.k("wait --for=delete pod/low --timeout=60s");
 
     let mut critical = requesting("critical", RESOURCE, "600", &json!({"priorityClassName": "system-cluster-critical"}));
     critical["metadata"]["namespace"] = json!("kube-system");
     create(&c, "/api/v1/namespaces/kube-system/pods", &critical);
     c.k("wait --for=condition=Ready pod/critical -n kube-system --timeout=60s");
-    assert_eq!((c.api().get(&format!("{pods}/middle")).status, c.api().get(&format!("{pods}/high")).status), (404, 200));
+    c.k("wait --for=delete pod/middle --timeout=60s");
+    assert_eq!(c.api().get(&format!("{pods}/high")).status, 200);
     delete(&c, "/api/v1/namespaces/kube-system/pods/critical");
     delete(&c, &format!("{pods}/high"));
     c.k("wait --for=delete pod/high --timeout=60s");
@@ -125,29 +126,33 @@ fn sets_that_preempt(c: &Cluster, resource: &str) {
     }
 }
 
-/// A pod's deadline tells how much time has passed.
+/// That a pod's time has passed without its eviction is known by the eviction of another one, whose time is as long and has begun later. All run
+/// before the first taint, so that only requests of the test have to come within the time of a pod.
 ///
 /// Conformance: [sig-node] NoExecuteTaintManager Multiple Pods [Serial] evicts pods with minTolerationSeconds [Disruptive] [Conformance]
 /// Conformance: [sig-node] NoExecuteTaintManager Single Pod [Serial] removing taint cancels eviction [Disruptive] [Conformance]
 #[test]
 fn taints() {
     let c = Cluster::start(KNARR);
-    let tolerating = |name: &str, seconds: Value| {
-        let toleration = json!({"key": "example.com/evict", "operator": "Exists", "effect": "NoExecute",
-            "tolerationSeconds": seconds});
-        idle(name, &json!({"tolerations": [toleration]}))
+    let toleration = |key: &str, seconds: Value| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
+    let tolerating = |name: &str, tolerations: Value| run(&c, &idle(name, &json!({"tolerations": tolerations})));
+    let (evict, later) = ("example.com/evict", "example.com/later");
+    tolerating("short", json!([toleration(evict, json!(1))]));
+    tolerating("long", json!([toleration(evict, json!(15)), toleration(later, Value::Null)]));
+    tolerating("clock", json!([toleration(evict, Value::Null), toleration(later, json!(15))]));
+    let taint = |keys: &[&str]| {
+        let taints: Vec<Value> = keys.iter().map(|key| json!({"key": key, "value": "x", "effect": "NoExecute"})).collect();
+        patch(&c, "/api/v1/nodes/n1", &json!({"spec": {"taints": taints}}));
     };
-    run(&c, &tolerating("short", json!(1)));
-    run(&c, &tolerating("long", json!(5)));
-    let taint = |taints: Value| patch(&c, "/api/v1/nodes/n1", &json!({"spec": {"taints": taints}}));
-    taint(json!([{"key": "example.com/evict", "value": "x", "effect": "NoExecute"}]));
-    let mut clock = tolerating("clock", Value::Null);
-    clock["spec"]["activeDeadlineSeconds"] = json!(6);
-    run(&c, &clock);
-    c.k("wait --for=delete pod/short --timeout=60s");
-    let long = format!("{}/long", core("pods"));
-    assert!(c.api().object(&long)["metadata"]["deletionTimestamp"].is_null(), "each pod has its own time");
-    taint(json!([]));
-    c.k("wait --for=jsonpath={.status.phase}=Failed pod/clock --timeout=60s");
-    assert!(c.api().object(&long)["metadata"]["deletionTimestamp"].is_null(), "a taint that is gone evicts nobody");
+    let is_there = |name: &str| {
+        let answer = c.api().get(&format!("{}/{name}", core("pods")));
+        answer.status == 200 && answer.json()["metadata"]["deletionTimestamp"].is_null()
+    };
+    taint(&[evict]);
+    eventually("the pod of the shorter time goes", || (!is_there("short")).then_some(()));
+    assert!(is_there("long"), "each pod has its own time");
+    taint(&[]);
+    taint(&[later]);
+    eventually("as much time has passed", || (!is_there("clock")).then_some(()));
+    assert!(is_there("long"), "a taint that is gone evicts nobody");
 }

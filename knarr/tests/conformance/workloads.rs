@@ -108,6 +108,8 @@ fn life(c: &Cluster, kind: &str) {
     ready(c, kind, &name, 1);
     let mut scale = c.api().object(&format!("{path}/scale"));
     scale["spec"]["replicas"] = json!(2);
+    // "indicate the scale update should be unconditional" (test/e2e/apps/replica_set.go): the controller may have written meanwhile.
+    scale["metadata"].as_object_mut().unwrap().remove("resourceVersion");
     send(c, 200, Method::PUT, &format!("{path}/scale"), &scale);
     ready(c, kind, &name, 2);
     let change = json!({"metadata": {"labels": {"patched": "yes"}}, "spec": {"replicas": 3,
@@ -174,15 +176,18 @@ fn recreate(c: &Cluster) {
     object["spec"]["strategy"] = json!({"type": "Recreate"});
     make(c, &object);
     settled(c, "recreate", 2);
-    let mut events = c.background("get pods -l app=recreate --watch --output-watch-events --no-headers");
+    let events = c.background("get pods -l app=recreate --watch --output-watch-events --no-headers");
     (0..2).for_each(|_| drop(events.line("ADDED")));
     let names =
         |pods: Vec<Value>| pods.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
     let old = names(pods_of(c, "recreate"));
     roll(c, "recreate", NGINX);
     settled(c, "recreate", 2);
-    events.stop();
-    let (lines, _) = events.finish();
+    // kubectl may print later what has happened.
+    let mut lines = Vec::new();
+    while lines.iter().filter(|line: &&String| line.starts_with("ADDED")).count() < 2 {
+        lines.push(events.next_line().expect("a watch goes on"));
+    }
     let gone = lines.iter().rposition(|line| line.starts_with("DELETED"));
     let new = lines.iter().position(|line| line.starts_with("ADDED"));
     assert!(gone.is_some() && gone < new, "{lines:?}");

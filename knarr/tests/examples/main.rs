@@ -46,7 +46,6 @@ fn jobs_probes_and_peers() {
     follow(&["jobs", "probes", "headless"]);
 }
 
-/// The README promises that a size follows the CPU and the requests within 15 seconds, and waits no longer.
 #[test]
 fn autoscaling() {
     follow(&["autoscaling"]);

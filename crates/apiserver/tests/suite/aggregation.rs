@@ -109,7 +109,7 @@ async fn what_other_servers_need_to_know_comes_back() {
     let deleted = admin(&server.api, "DELETE /api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication").await;
     assert_eq!(deleted.code, 200);
     assert_eq!(front_proxy(&server).await, before);
-    assert!(server.tasks.drain(std::time::Duration::from_secs(10)).await);
+    assert!(server.tasks.drain(std::time::Duration::from_secs(60)).await);
 }
 
 /// Makes the service `ns/NAME`, which leads to a port of this machine, and the APIService `v1.GROUP`, whose other fields are `trust`.

@@ -330,7 +330,7 @@ async fn nobody_holds_up_others() {
         let _ = send.send(join_all((0..1000).map(|_| list(&abused, &hog, &counted))).await);
         Ok::<_, std::convert::Infallible>(())
     });
-    let (mut longest, mut asked) = (Duration::ZERO, 0);
+    let (mut longest, mut asked, begun) = (Duration::ZERO, 0, Instant::now());
     while done.load(Ordering::Relaxed) < 1000 {
         let started = Instant::now();
         assert_eq!(get(api, &jane, "/api/v1/namespaces/n/configmaps/m1").await.code, 200, "she is never refused");
@@ -341,5 +341,7 @@ async fn nobody_holds_up_others() {
     println!("{} lists were answered, {} refused; {asked} gets took at most {longest:?}", served.len(), refused.len());
     assert!(refused.iter().all(|code| *code == 429));
     assert!(served.len() > 100 && refused.len() > 500, "{} lists were answered", served.len());
-    assert!(asked > 10 && longest < Duration::from_secs(1), "{asked} gets took at most {longest:?}");
+    // Whoever waits for the others waits for most of the time that they take, which is much on a slow machine.
+    let limit = Duration::from_secs(1).max(begun.elapsed() / 3);
+    assert!(asked > 10 && longest < limit, "{asked} gets took at most {longest:?}, not {limit:?}");
 }

@@ -100,7 +100,7 @@ async fn roles_apply_and_do_not_escalate() {
         "{message}"
     );
     assert!(message.contains(r#"{APIGroups:[""], Resources:["configmaps"], Verbs:["*"]}"#), "{message}");
-    assert!(server.tasks.drain(std::time::Duration::from_secs(10)).await);
+    assert!(server.tasks.drain(std::time::Duration::from_secs(60)).await);
 }
 
 #[tokio::test]

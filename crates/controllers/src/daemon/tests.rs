@@ -291,7 +291,7 @@ async fn a_rollback_leaves_alone_what_was_not_rolled_out() {
     };
     tokio::select! {
         () = run_good_images(&world) => {}
-        done = tokio::time::timeout(Duration::from_secs(20), test) => done.unwrap(),
+        done = tokio::time::timeout(Duration::from_secs(60), test) => done.unwrap(),
     }
 }
 
@@ -360,6 +360,6 @@ async fn follows_nodes_and_rolls_out() {
     };
     tokio::select! {
         () = kubelet => {}
-        done = tokio::time::timeout(Duration::from_secs(20), test) => done.unwrap(),
+        done = tokio::time::timeout(Duration::from_secs(60), test) => done.unwrap(),
     }
 }

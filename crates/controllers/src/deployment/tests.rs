@@ -195,6 +195,6 @@ async fn a_rollout_ends_with_the_new_set() {
     };
     tokio::select! {
         () = kubelet => {}
-        done = tokio::time::timeout(std::time::Duration::from_secs(20), test) => done.unwrap(),
+        done = tokio::time::timeout(std::time::Duration::from_secs(60), test) => done.unwrap(),
     }
 }

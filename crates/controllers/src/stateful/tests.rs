@@ -388,6 +388,6 @@ async fn comes_rolls_back_and_goes_in_order() {
     };
     tokio::select! {
         () = kubelet => {}
-        done = tokio::time::timeout(Duration::from_secs(20), test) => done.unwrap(),
+        done = tokio::time::timeout(Duration::from_secs(60), test) => done.unwrap(),
     }
 }

@@ -53,7 +53,7 @@ pub(crate) async fn status(world: &World, path: &str, wanted: impl Fn(&Value) ->
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("the wanted status in time")
+    tokio::time::timeout(Duration::from_secs(60), asking).await.expect("the wanted status in time")
 }
 
 /// Definitions and classes come with whoever serves Gateways: the ports of ingress are others' until there is one for it.
@@ -88,7 +88,7 @@ async fn the_certificate_of_a_wildcard_is_for_names_of_any_depth() {
     gateway(&world, json!([{"name": "https", "port": 0, "protocol": "HTTPS", "hostname": "*.example", "tls": secret}])).await;
     // The certificate follows the listener.
     let shown = async { while connect_tls(&world, https, "a.b.example", "http/1.1").await.is_err() {} };
-    tokio::time::timeout(Duration::from_secs(20), shown).await.expect("the listener's certificate");
+    tokio::time::timeout(Duration::from_secs(60), shown).await.expect("the listener's certificate");
 }
 
 /// A listener for any host with a certificate for each.
@@ -103,7 +103,7 @@ async fn of_several_certificates_the_one_with_the_name_is_shown() {
     gateway(&world, json!([{"name": "https", "port": 0, "protocol": "HTTPS", "tls": secrets}])).await;
     for name in ["a.example", "b.example"] {
         let shown = async { while connect_tls(&world, https, name, "http/1.1").await.is_err() {} };
-        tokio::time::timeout(Duration::from_secs(20), shown).await.expect("the certificate with the name");
+        tokio::time::timeout(Duration::from_secs(60), shown).await.expect("the certificate with the name");
     }
 }
 
@@ -301,7 +301,7 @@ async fn tls_routes_lead_connections_on() {
             }
         }
     };
-    let seen = tokio::time::timeout(Duration::from_secs(20), connected).await.expect("a connection in time");
+    let seen = tokio::time::timeout(Duration::from_secs(60), connected).await.expect("a connection in time");
     assert_eq!(seen["name"], "inner");
 }
 
@@ -376,7 +376,7 @@ async fn clients_of_gateways_prove_who_they_are() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), good).await.expect("the authority is known in time");
+    tokio::time::timeout(Duration::from_secs(60), good).await.expect("the authority is known in time");
     assert_eq!(asked(Some(&anna)).await.seen()["headers"]["ssl-client-verify"], "SUCCESS");
     assert_eq!(asked(None).await.status, 400);
     assert_eq!(asked(Some(&stranger)).await.status, 400);

@@ -95,7 +95,7 @@ async fn asks(stream: &mut TcpStream) {
 
 async fn closed(port: u16) {
     let closing = async { while TcpStream::connect(at(port)).await.is_ok() {} };
-    tokio::time::timeout(Duration::from_secs(20), closing).await.expect("the port closes");
+    tokio::time::timeout(Duration::from_secs(60), closing).await.expect("the port closes");
 }
 
 /// HTTPS and TLS that is passed through at one port (GatewayHTTPSAndTLSPassthroughSamePort of the conformance tests), with certificates of that port.
@@ -186,7 +186,7 @@ async fn connected(world: &World, port: u16, host: &str) -> tokio_rustls::client
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), connecting).await.expect("a connection in time")
+    tokio::time::timeout(Duration::from_secs(60), connecting).await.expect("a connection in time")
 }
 
 /// A port that is for something else stays open: TCP after HTTP.
@@ -219,7 +219,7 @@ async fn until_status(port: u16, wanted: u16) {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("the status in time");
+    tokio::time::timeout(Duration::from_secs(60), asking).await.expect("the status in time");
 }
 
 /// ListenerSetHTTPRouting of the conformance tests: listeners of a ListenerSet are served beside those of its Gateway, and go with it.

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use crate::gateway::{API, gateway, install, post, status};
 use crate::world::World;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A port that nobody has, below those that the kernel gives to clients.
 pub(crate) fn free() -> u16 {
@@ -183,7 +183,7 @@ fn datagrams(world: &World, name: &str, endpoints: &[SocketAddr]) {
 async fn told(client: &UdpSocket) -> Option<String> {
     client.send(b"who?").await.unwrap();
     let mut buffer = [0; 64];
-    let length = tokio::time::timeout(Duration::from_millis(200), client.recv(&mut buffer)).await.ok()?.ok()?;
+    let length = tokio::time::timeout(Duration::from_secs(1), client.recv(&mut buffer)).await.ok()?.ok()?;
     Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
 }
 

@@ -146,7 +146,8 @@ async fn large_bodies_and_heads_are_refused() {
     assert_eq!(post("free.example", 3 << 20, false).await, (200, 3 << 20));
     let raw = async |head: &[u8]| {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(head).await.unwrap();
+        // What is too large is not read to its end: the connection may close before all is written.
+        let _ = stream.write_all(head).await;
         let mut answer = vec![0; 12];
         stream.read_exact(&mut answer).await.unwrap();
         String::from_utf8(answer).unwrap()
@@ -236,7 +237,7 @@ async fn requests_under_way_end_well_when_the_process_ends() {
     };
     let (body, _) = tokio::join!(talk, connection);
     assert_eq!(body, "two");
-    assert!(tasks.drain(Duration::from_secs(5)).await, "nothing is left");
+    assert!(tasks.drain(Duration::from_secs(60)).await, "nothing is left");
 }
 
 /// Who has the certificate for `a.example`, behind another ingress that leads TLS on to it and has `b.example` itself.

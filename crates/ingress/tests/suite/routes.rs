@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::api::networking::v1::Ingress;
 use serde_json::json;
 
-use crate::world::{World, ask, connect_tls, full, get, nobody, rule, send};
+use crate::world::{World, ask, connect_tls, full, get, nobody, rule, send, until};
 
 #[tokio::test]
 async fn hosts_paths_and_headers() {
@@ -76,7 +76,8 @@ async fn without_endpoints_and_without_answers() {
     assert_eq!(status("dead.example", "/").await, 502);
     assert_eq!(status("spare.example", "/").await, 200);
     assert_eq!(status("silent.example", "/silent").await, 504);
-    assert_eq!(status("silent.example", "/").await, 200);
+    // It answers again: not always within the second, on a busy machine.
+    until(address, || get("silent.example", "/"), |answer| answer.status == 200).await;
 }
 
 #[tokio::test]

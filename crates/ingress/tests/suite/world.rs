@@ -378,7 +378,7 @@ pub(crate) async fn until(
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("the wanted answer in time")
+    tokio::time::timeout(Duration::from_secs(60), asking).await.expect("the wanted answer in time")
 }
 
 /// A TLS connection for a host, whose certificate the test's authority has signed.

@@ -59,7 +59,7 @@ async fn a_pod_runs_and_is_deleted() {
     cell.runtime.until(|world| world.calls.iter().any(|call| call == "stop sandbox")).await;
     patch(json!({"finalizers": null})).await;
     let gone = cell.fake.until::<Pod>(|pods| pods.is_empty());
-    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the pod stays");
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("the pod stays");
     cell.runtime.until(|world| world.sandboxes.is_empty()).await;
     let calls = cell.runtime.world.lock().calls.clone();
     assert!(calls.contains(&"stop a 3s".to_owned()) && calls.contains(&"stop b 3s".to_owned()), "{calls:?}");
@@ -90,7 +90,7 @@ async fn a_container_restarts_and_then_backs_off() {
     assert_eq!(status["containerStatuses"][0]["restartCount"], 1);
     assert_eq!(status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 1);
     let told = |events: &[Event]| events.iter().any(|event| event.reason.as_deref() == Some("BackOff"));
-    tokio::time::timeout(Duration::from_secs(10), cell.fake.until::<Event>(told)).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), cell.fake.until::<Event>(told)).await.unwrap();
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_missing_config_map_holds_a_pod_until_it_comes() {
             watch.changed().await.unwrap();
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), updated).await.expect("the file is not updated");
+    tokio::time::timeout(Duration::from_secs(60), updated).await.expect("the file is not updated");
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn a_restarted_kubelet_adopts_and_removes_orphans() {
             watch.changed().await.unwrap();
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), removed).await.expect("the logs are not removed");
+    tokio::time::timeout(Duration::from_secs(60), removed).await.expect("the logs are not removed");
     assert!(others.exists() && of("p").exists());
     cell.runtime.end("a", 1);
     cell.until("p", |status| status["containerStatuses"][0]["restartCount"] == 1).await;
@@ -262,7 +262,7 @@ async fn a_pod_is_resized_while_it_runs() {
     cell.until("p", |status| shown(status, restarted())).await;
     let told = |reason: &'static str| move |events: &[Event]| events.iter().any(|event| event.reason.as_deref() == Some(reason));
     for reason in ["ResizeStarted", "ResizeCompleted", "ResizeInfeasible"] {
-        tokio::time::timeout(Duration::from_secs(10), cell.fake.until::<Event>(told(reason))).await.expect(reason);
+        tokio::time::timeout(Duration::from_secs(60), cell.fake.until::<Event>(told(reason))).await.expect(reason);
     }
 }
 

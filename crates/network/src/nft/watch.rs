@@ -107,7 +107,7 @@ mod tests {
                 assert!(tokio::time::timeout(patience, watch.deleted()).await.is_err(), "our own change");
                 for _ in 0..2 {
                     table::delete("knarr").unwrap();
-                    let loss = tokio::time::timeout(std::time::Duration::from_secs(10), watch.deleted()).await.unwrap();
+                    let loss = tokio::time::timeout(std::time::Duration::from_secs(60), watch.deleted()).await.unwrap();
                     assert_eq!(loss.unwrap(), Loss::Deleted);
                     assert!(!table.is_there().unwrap());
                     table.put_back().unwrap();

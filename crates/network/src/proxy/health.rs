@@ -167,7 +167,7 @@ mod tests {
 
     /// The task that listens has had its turn before a connection is there: connecting goes through the same thread.
     async fn connect(port: u16) -> TcpStream {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             match TcpStream::connect(("127.0.0.1", port)).await {
                 Ok(stream) => return stream,
@@ -194,13 +194,13 @@ mod tests {
             drop(taken);
         };
         let both = async { tokio::join!(probed.listen(&events, "n"), told) };
-        let (_listener, ()) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
+        let (_listener, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
         connect(port).await;
     }
 
     /// Who answers at a port. Connections that one accepts who ends are closed without an answer.
     async fn answers(port: u16) -> String {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             match ask(&mut connect(port).await).await {
                 Ok(reply) if !reply.is_empty() => return reply,
@@ -271,7 +271,7 @@ mod tests {
         assert!(ask(&mut probe).await.unwrap().starts_with("HTTP/1.1 503"));
         checks.update(&service, about(), &Plan::default());
         let (_, ended) = checks.ending.pop().unwrap();
-        tokio::time::timeout(Duration::from_secs(20), ended.cancelled()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(60), ended.cancelled()).await.unwrap();
         assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "the port stays open");
     }
 }

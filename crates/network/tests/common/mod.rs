@@ -88,7 +88,7 @@ impl Netns {
 pub fn tcp(address: impl Into<SocketAddr>) -> Result<String, std::io::ErrorKind> {
     let read = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address.into(), Duration::from_secs(2))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok(text)
@@ -99,7 +99,7 @@ pub fn tcp(address: impl Into<SocketAddr>) -> Result<String, std::io::ErrorKind>
 /// Sends a datagram from `socket` and waits for the answer.
 pub fn udp(socket: &UdpSocket, address: SocketAddr) -> Result<String, std::io::ErrorKind> {
     let ask = || -> std::io::Result<String> {
-        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
         socket.send_to(b"?", address)?;
         let mut buffer = [0; 64];
         let (length, _) = socket.recv_from(&mut buffer)?;

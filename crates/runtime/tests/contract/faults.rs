@@ -107,7 +107,7 @@ async fn a_killed_shim_takes_its_containers_along() {
         }
         let ended = node.ended(&id).await;
         assert_eq!((ended.exit_code, ended.message.as_str()), (Some(137), "the pod's shim was killed"));
-        assert!(!std::path::Path::new(&format!("/proc/{pid}/root")).exists() || is_zombie(pid), "its process is dead");
+        until("its process dies", || !Path::new(&format!("/proc/{pid}/root")).exists() || is_zombie(pid)).await;
         let states = node.engine().sandboxes().await.unwrap();
         assert!(states.iter().any(|s| s.id == sandbox && s.state == SandboxState::NotReady));
         node.engine().remove_sandbox(&sandbox).await.unwrap();

@@ -104,11 +104,11 @@ async fn what_the_children_of_a_command_write_after_its_end_is_read() {
     let begin = std::time::Instant::now();
     let (out, _, code) = run(request("sleep 1000 & echo started; exit 4")).await;
     assert_eq!((out.as_str(), code), ("started\n", 4));
-    assert!(begin.elapsed() >= QUIET && begin.elapsed() < 5 * QUIET, "{:?}", begin.elapsed());
+    assert!(begin.elapsed() >= QUIET && begin.elapsed() < 20 * QUIET, "{:?}", begin.elapsed());
     let begin = std::time::Instant::now();
     let (out, _, code) = run(request("(for i in 1 2 3; do sleep 0.3; echo $i; done; sleep 1000) & exit 6")).await;
     assert_eq!((out.as_str(), code), ("1\n2\n3\n", 6));
-    assert!(begin.elapsed() < 9 * QUIET, "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < 20 * QUIET, "{:?}", begin.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

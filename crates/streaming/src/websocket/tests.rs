@@ -113,7 +113,7 @@ async fn what_a_client_has_said_before_it_goes_is_read() {
         }
         // Who has closed may stay, and is gone at once otherwise.
         let client = (round % 4 == 0).then_some(client);
-        let ((mut input, theirs), (mut answers, output)) = (tokio::io::duplex(100 + round), tokio::io::duplex(10));
+        let ((mut input, theirs), (mut answers, output)) = (tokio::io::duplex(100 + round), tokio::io::duplex(1000));
         let channels = vec![Channel { id: 0, stream: theirs, way: Way::In }, Channel { id: 1, stream: output, way: Way::Out }];
         let echo = async {
             let (mut got, mut buffer) = (Vec::new(), [0; 1000]);

@@ -11,9 +11,13 @@ use crate::server::admin;
 
 /// Whatever a webhook answers, the request ends in time, with its policy's outcome: with `Fail` the message ends like this.
 async fn check(kind: &str, reply: impl Fn() -> Reply + Send + Sync + 'static, expected: &str) {
-    let (server, hooks) = with_hooks(move |_, _| reply()).await;
+    let reply = std::sync::Arc::new(reply);
+    let replies = reply.clone();
+    let (server, hooks) = with_hooks(move |_, _| replies()).await;
     for (policy, code) in [("Fail", 500), ("Ignore", 201)] {
-        let change = json!({"failurePolicy": policy, "timeoutSeconds": 2});
+        // Who hangs is seen soon; others have the time of a slow machine.
+        let seconds = if matches!(reply(), Reply::Hang) { 2 } else { 30 };
+        let change = json!({"failurePolicy": policy, "timeoutSeconds": seconds});
         register(&server.api, kind, "hostile", &[hooks.hook("hostile", &["CREATE"], &["configmaps"], change)]).await;
         let started = Instant::now();
         let answer =
@@ -21,7 +25,7 @@ async fn check(kind: &str, reply: impl Fn() -> Reply + Send + Sync + 'static, ex
         let message = answer.json()["message"].as_str().unwrap_or_default().to_owned();
         assert_eq!(answer.code, code, "{message}");
         assert!(code == 201 || message.contains(expected), "{message}");
-        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
         send(&server.api, 200, &format!("DELETE {}/hostile", collection(kind)), &Value::Null).await;
     }
 }
@@ -125,7 +129,7 @@ async fn loops_end() {
 async fn others_are_answered_meanwhile() {
     let (server, hooks) = with_hooks(|_, _| Reply::Hang).await;
     let selector = json!({"matchLabels": {"hang": "yes"}});
-    let change = json!({"timeoutSeconds": 3, "objectSelector": selector});
+    let change = json!({"timeoutSeconds": 6, "objectSelector": selector});
     register(&server.api, VALIDATING, "hang", &[hooks.hook("hang", &["CREATE"], &["configmaps"], change)]).await;
     let large = |name: &str| {
         let mut object = config_map(name, json!({"a": "x".repeat(300_000)}));
@@ -135,19 +139,23 @@ async fn others_are_answered_meanwhile() {
     let names = ["a", "b", "c", "d", "e", "f"];
     let bodies = names.map(large);
     let request = format!("POST {CONFIG_MAPS}");
-    let hanging = futures::future::join_all(bodies.iter().map(|body| answer_of(&server.api, &request, body)));
+    let ended = std::sync::atomic::AtomicUsize::new(0);
+    let hang = async |body: &Value| {
+        let answer = answer_of(&server.api, &request, body).await;
+        ended.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        answer
+    };
+    let hanging = futures::future::join_all(bodies.iter().map(hang));
     let others = async {
         while hooks.asked.lock().len() < names.len() {
             tokio::task::yield_now().await;
         }
-        let started = Instant::now();
         let free = config_map("free", json!({"a": "x".repeat(300_000)}));
         assert_eq!(answer_of(&server.api, &request, &free).await.code, 201);
-        started.elapsed()
+        assert_eq!(ended.load(std::sync::atomic::Ordering::SeqCst), 0, "it has not waited for them");
     };
-    let (hung, took) = tokio::join!(hanging, others);
+    let (hung, ()) = tokio::join!(hanging, others);
     assert!(hung.iter().all(|answer| answer.code == 500));
-    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 /// A webhook changes no more of an object than the request could have: not who made it and when, not its status, and through the

@@ -110,7 +110,7 @@ async fn a_driver_that_was_told_nothing_goes_with_its_socket() {
     };
     let until = async |expected: &[&str]| {
         let found = cell.fake.until::<CSINode>(|all| !all.is_empty() && names(all) == expected);
-        tokio::time::timeout(Duration::from_secs(10), found).await.expect("the CSINode object did not get there");
+        tokio::time::timeout(Duration::from_secs(60), found).await.expect("the CSINode object did not get there");
     };
     until(&[]).await;
     let listener = UnixListener::bind(&path).unwrap();

@@ -53,7 +53,7 @@ async fn a_critical_pod_is_admitted_to_a_full_node() {
         };
         events.iter().any(reason)
     };
-    tokio::time::timeout(Duration::from_secs(10), cell.fake.until::<Event>(told)).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), cell.fake.until::<Event>(told)).await.unwrap();
     let page = base::metrics::Page::Node.encode(base::metrics::Format::Text);
     assert!(page.contains("kubelet_preemptions{preemption_signal=\"pods\"}"), "{page}");
 

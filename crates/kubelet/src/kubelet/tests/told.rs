@@ -16,7 +16,7 @@ async fn told(cell: &Cell, name: &str, expected: (&str, &str, &str)) {
         event.involved_object.name.as_deref() == Some(name) && told == [expected.0, expected.1, expected.2]
     };
     let wait = cell.fake.until::<Event>(|events| events.iter().any(is_it));
-    if tokio::time::timeout(Duration::from_secs(20), wait).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(60), wait).await.is_err() {
         panic!("{expected:?} is not told; told are: {:?}", cell.fake.all::<Event>());
     }
 }

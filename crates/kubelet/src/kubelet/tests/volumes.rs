@@ -34,7 +34,7 @@ async fn shows(file: &Path, value: &str) {
             watch.changed().await.unwrap();
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), updated).await.expect("the file is not updated");
+    tokio::time::timeout(Duration::from_secs(60), updated).await.expect("the file is not updated");
 }
 
 /// A pod with these volumes, whose container mounts those with these names.

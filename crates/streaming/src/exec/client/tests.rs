@@ -21,7 +21,8 @@ use crate::spdy::{Frame, Head, Reader, Writer};
 const ALL: Streams = Streams { stdin: true, stdout: true, stderr: true, tty: false };
 const OUTPUT: Streams = Streams { stdin: false, stdout: true, stderr: false, tty: false };
 /// A server that does nothing is seen soon; one that goes on has the time of a slow machine.
-const SHORT: Patience = Patience { begin: Duration::from_millis(200), end: Duration::from_millis(200) };
+const SHORT: Patience = Patience { begin: Duration::from_millis(200), ..PATIENCE };
+const SHORT_END: Patience = Patience { end: Duration::from_millis(200), ..PATIENCE };
 const TERMINAL: Streams = Streams { stdin: true, stdout: true, stderr: false, tty: true };
 
 /// The other end of a process's streams.
@@ -343,7 +344,7 @@ async fn servers_that_reset_at_the_end() {
 #[tokio::test]
 async fn servers_that_go_on() {
     // No stream ends after the report.
-    let stalled = within(SHORT, async |mut server| {
+    let stalled = within(SHORT_END, async |mut server| {
         server.accept(2).await;
         server.data(3, false, b"x").await;
         server.data(1, true, br#"{"status":"Success"}"#).await;
@@ -351,7 +352,7 @@ async fn servers_that_go_on() {
     });
     assert_eq!(stalled.await.unwrap(), ("x".to_owned(), Outcome::Exit(0)));
     // A report without end.
-    let long = within(SHORT, async |mut server| {
+    let long = within(SHORT_END, async |mut server| {
         server.accept(2).await;
         for _ in 0..MAX_REPORT / 1024 + 1 {
             server.data(1, false, &[b' '; 1024]).await;
@@ -558,5 +559,5 @@ async fn a_session_at_an_address() {
     };
     let ((), seen) = tokio::join!(serving, client);
     assert_eq!(seen, ("HELLO".to_owned(), Outcome::Exit(3)));
-    assert!(tasks.drain(Duration::from_secs(5)).await);
+    assert!(tasks.drain(Duration::from_secs(60)).await);
 }
