@@ -143,7 +143,7 @@ async fn pods_with_several_budgets_are_told_of() {
         own.map(|event| (event.involved_object.name.clone(), event.message.clone())).collect()
     };
     world.fake.until::<Event>(|events| !about(events).is_empty()).await;
-    assert_eq!(about(&world.fake.all()), [(Some("web".to_owned()), Some(text.to_owned()))]);
+    assert_eq!(about(&world.fake.all::<Event>()), [(Some("web".to_owned()), Some(text.to_owned()))]);
 }
 
 #[tokio::test]

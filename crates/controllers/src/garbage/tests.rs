@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
 use super::*;
@@ -221,7 +222,8 @@ async fn dependents_of_a_kind_that_comes_late_are_looked_at_again() {
     world.fake.put(&pod("lost", &["nobody"]));
     world.fake.until::<Pod>(|pods| names(pods) == ["pod"]).await;
     world.fake.serve("example.com", "v1", "gadgets", "Gadget", true);
-    let definition = json!({"metadata": {"name": "gadgets.example.com"}});
-    world.fake.put(&object::<client::kube::core::DynamicObject>(definition));
+    let names = json!({"kind": "Gadget", "plural": "gadgets"});
+    let spec = json!({"group": "example.com", "scope": "Namespaced", "names": names, "versions": []});
+    world.fake.put(&object::<CustomResourceDefinition>(json!({"metadata": {"name": "gadgets.example.com"}, "spec": spec})));
     world.fake.until::<Pod>(<[Pod]>::is_empty).await;
 }

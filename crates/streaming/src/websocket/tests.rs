@@ -148,8 +148,9 @@ async fn what_a_client_sends_where_nobody_reads_holds_nothing_up() {
         input.read_to_end(&mut said).await.unwrap();
         said
     };
+    let socket = crate::upgrade::websocket(server, true).await;
     tokio::select! {
-        served = serve(crate::upgrade::websocket(server, true).await, channels, Encoding::Binary) => panic!("{served:?}"),
+        served = serve(socket, channels, Encoding::Binary) => panic!("{served:?}"),
         said = tokio::time::timeout(LAST, reading) => assert_eq!(said.expect("it is read"), b"onetwo"),
     }
 }
