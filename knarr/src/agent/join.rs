@@ -1,5 +1,6 @@
 //! How a machine comes to know its server: by the digest in its token.
 
+use std::error::Error;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
@@ -38,12 +39,33 @@ pub(super) async fn until<T, F: Future<Output = kube::Result<T>>>(what: &str, mu
         };
         match answered {
             Ok(found) => return found,
-            Err(error) if begun.elapsed() >= SILENCE => tracing::warn!(error = client::why(&error), "{what} yet, trying again"),
-            Err(error) => tracing::debug!(error = client::why(&error), "{what} yet, trying again"),
+            Err(error) if begun.elapsed() >= SILENCE => tracing::warn!(error = why(&error), "{what} yet, trying again"),
+            Err(error) => tracing::debug!(error = why(&error), "{what} yet, trying again"),
         }
         tokio::time::sleep(delay).await;
         delay = (delay * 2).min(RETRY.1);
     }
+}
+
+/// Why a request of the node failed, and what to do where trying again does not help.
+fn why(error: &kube::Error) -> String {
+    let why = client::why(error);
+    match is_of_unknown_authority(error) {
+        true => format!(
+            "{why}: if the cluster's authorities were rotated without this node (rotate-ca --finish --force), it has to join again, with a new token \
+             (knarr token create, --token-file)"
+        ),
+        false => why,
+    }
+}
+
+/// Whether the server's certificate is of nobody whom the node trusts.
+fn is_of_unknown_authority(error: &(dyn Error + 'static)) -> bool {
+    let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+    let is_it = error.downcast_ref::<rustls::Error>() == Some(&unknown);
+    // An error of I/O has the one that it is made of not as its source, but as what that one's source is.
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    is_it || inner.is_some_and(|inner| is_of_unknown_authority(inner)) || error.source().is_some_and(is_of_unknown_authority)
 }
 
 /// The authority of the token, from the file or, without knowing yet who answers, from the server.
@@ -73,4 +95,21 @@ pub(super) async fn authority(server: &Server, token: Option<&JoinToken>, truste
     };
     trusted.begin(&bundle)?;
     Ok(bundle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As rustls, tokio-rustls and hyper-util put it.
+    #[test]
+    fn who_was_shut_out_is_told_what_to_do() {
+        let check = |error: rustls::CertificateError, expected: bool| {
+            let error = std::io::Error::new(std::io::ErrorKind::InvalidData, rustls::Error::InvalidCertificate(error));
+            let told = why(&kube::Error::Service(Box::new(std::io::Error::other(error))));
+            assert_eq!(told.contains("has to join again"), expected, "{told}");
+        };
+        check(rustls::CertificateError::UnknownIssuer, true);
+        check(rustls::CertificateError::Expired, false);
+    }
 }
