@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::body::RequestBody;
-use crate::pool::{Keep, Single};
+use crate::pool::{self, Keep, STREAMS, Several, Single, Stream, Streams};
 use crate::upstream::Endpoint;
 
 /// How long requests may go on when the process ends.
@@ -28,6 +28,8 @@ const DRAIN: Duration = Duration::from_secs(3);
 const MAX_HEADER_BYTES: u32 = 256 << 10;
 /// Bytes of one answer, its head included, or of one request over HTTP/2, that may wait until the other side goes on.
 const BUFFER: usize = 64 << 10;
+/// Bytes of an answer over HTTP/2 that are under way while its client does not read. The connection has as much for each, so that the others go on.
+const WINDOW: u32 = 128 << 10;
 /// Most connections that nobody uses and that are kept. Those that are used are bounded with the requests.
 const MAX_KEPT: usize = 8192;
 
@@ -65,7 +67,11 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 enum Sender {
     Http1(Single),
-    Http2(http2::SendRequest<RequestBody>, Keep),
+    Http2 {
+        several: Several,
+        /// The place on it, once that is taken.
+        _stream: Option<Stream>,
+    },
 }
 
 /// Why there is no answer.
@@ -96,17 +102,20 @@ impl Connector {
             // All who wait for the one connection wait as long as each would for his own.
             let begun = Instant::now();
             let mut shared = tokio::time::timeout(limit, endpoint.pool.shared.lock()).await.map_err(|_| Error::Timeout)?;
-            if let Some((sender, keep)) = shared.as_ref().filter(|(sender, _)| !fresh && !sender.is_closed()) {
-                return Ok(lease(Sender::Http2(sender.clone(), keep.clone()), true));
+            if let Some((several, stream)) = pool::with_room(&mut shared).filter(|_| !fresh) {
+                return Ok(lease(Sender::Http2 { several, _stream: Some(stream) }, true));
             }
             let left = limit.saturating_sub(begun.elapsed());
-            let Sender::Http2(sender, keep) = Box::pin(self.connect(endpoint, left)).await? else { return Err(Error::Timeout) };
+            let Sender::Http2 { several, .. } = Box::pin(self.connect(endpoint, left)).await? else { return Err(Error::Timeout) };
+            let _stream = several.streams.enter();
             // Where no more can be kept, this one is this request's alone.
-            *shared = keep.take().then(|| (sender.clone(), keep.clone()));
-            if sender.is_closed() {
-                keep.free();
+            if several.keep.take() {
+                shared.push(several.clone());
             }
-            return Ok(lease(Sender::Http2(sender, keep), false));
+            if several.sender.is_closed() {
+                several.keep.free();
+            }
+            return Ok(lease(Sender::Http2 { several, _stream }, false));
         }
         if !fresh && let Some(single) = endpoint.pool.take().await {
             return Ok(lease(Sender::Http1(single), true));
@@ -145,14 +154,18 @@ impl Connector {
         let io = TokioIo::new(io);
         if endpoint.protocol.is_http2() {
             let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder
-                .timer(TokioTimer::new())
-                .max_header_list_size(MAX_HEADER_BYTES)
-                .adaptive_window(true)
-                .max_send_buf_size(BUFFER);
+            builder.timer(TokioTimer::new()).max_header_list_size(MAX_HEADER_BYTES).max_send_buf_size(BUFFER);
+            builder.initial_stream_window_size(WINDOW).initial_connection_window_size(STREAMS * WINDOW);
             builder.keep_alive_interval(Duration::from_secs(30)).keep_alive_timeout(Duration::from_secs(20));
             let (sender, connection) = builder.handshake(io).await?;
-            return Ok(Sender::Http2(sender, self.drive(connection)));
+            let (streams, mut connection) = (Arc::new(Streams::new()), Box::pin(connection));
+            let allowed = streams.clone();
+            let driven = std::future::poll_fn(move |cx| {
+                let polled = connection.as_mut().poll(cx);
+                allowed.allow(connection.current_max_send_streams());
+                polled
+            });
+            return Ok(Sender::Http2 { several: Several { sender, keep: self.drive(driven), streams }, _stream: None });
         }
         let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(io).await?;
         let keep = self.drive(connection.with_upgrades());
@@ -189,7 +202,7 @@ impl Lease {
         };
         match &mut self.sender {
             Sender::Http1(single) => single.sender.try_send_request(request).await.map_err(failed),
-            Sender::Http2(sender, _) => sender.try_send_request(request).await.map_err(failed),
+            Sender::Http2 { several, .. } => several.sender.try_send_request(request).await.map_err(failed),
         }
     }
 

@@ -45,6 +45,8 @@ const WRITE: Duration = Duration::from_secs(60);
 /// How long requests may go on when the process ends.
 const DRAIN: Duration = Duration::from_millis(2500);
 const MAX_STREAMS: u32 = 128;
+/// Bytes of a request's body that are under way while nobody reads it. A connection has as much for each, so that one does not keep the others waiting.
+const WINDOW: u32 = 128 << 10;
 const MAX_HEAD: usize = 64 << 10;
 /// Bytes of one answer over HTTP/2 that may wait for a client that reads slowly; each of its streams has as many.
 const SEND_BUFFER: usize = 64 << 10;
@@ -250,7 +252,8 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD as u32)
         .max_send_buf_size(SEND_BUFFER)
-        .adaptive_window(true)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(MAX_STREAMS * WINDOW)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
     builder

@@ -2,10 +2,15 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::fmt::Write;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use crate::patterns::{self, Pattern, beginning, pattern, plain_beginning};
+
+/// Bytes of a path, times the regular expressions of its host, that a request may have matched: some hundredths of a second.
+const MOST_MATCHED: usize = 1 << 20;
 
 /// What a path of a rule matches.
 #[derive(Clone, Debug)]
@@ -132,14 +137,16 @@ fn in_either_case(letter: char) -> char {
 #[derive(Debug)]
 pub struct Paths<T> {
     exact: HashMap<String, Arc<T>>,
-    prefix: HashMap<String, (usize, Arc<T>)>,
+    prefixes: Prefixes<T>,
     /// The others, the longest first.
     others: Vec<(usize, Matcher, Arc<T>)>,
+    /// How many of these are regular expressions.
+    patterns: usize,
 }
 
 impl<T> Default for Paths<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), prefix: HashMap::new(), others: Vec::new() }
+        Self { exact: HashMap::new(), prefixes: Prefixes::default(), others: Vec::new(), patterns: 0 }
     }
 }
 
@@ -148,17 +155,19 @@ impl<T> Paths<T> {
     pub fn add(&mut self, length: usize, matcher: &Matcher, to: Arc<T>) {
         match matcher {
             Matcher::Exact(path) => drop(self.exact.entry(path.clone()).or_insert(to)),
-            Matcher::Prefix(path) => {
-                let entry = self.prefix.entry(path.clone()).or_insert_with(|| (length, to.clone()));
-                if entry.0 < length {
-                    *entry = (length, to);
-                }
-            }
+            Matcher::Prefix(path) => self.prefixes.add(path, length, to),
             Matcher::Begins(_) | Matcher::Pattern(_) | Matcher::Closed(_) => {
+                self.patterns += usize::from(matches!(matcher, Matcher::Pattern(_)));
                 let at = self.others.partition_point(|(other, ..)| *other >= length);
                 self.others.insert(at, (length, matcher.clone(), to));
             }
         }
+    }
+
+    /// Whether the path may be held against the regular expressions: all together they take a time that grows with both, and whoever asks chooses
+    /// how long a path is.
+    pub fn may_find(&self, path: &str) -> bool {
+        self.patterns.saturating_mul(path.len()) <= MOST_MATCHED
     }
 
     /// What the path leads to: the longest match, of equal ones the exact one, then the prefix by elements.
@@ -166,7 +175,7 @@ impl<T> Paths<T> {
         if let Some(found) = self.exact.get(path) {
             return Some(found);
         }
-        let prefix = ancestors(path).find_map(|ancestor| self.prefix.get(ancestor));
+        let prefix = self.prefixes.find(path);
         let other = self.others.iter().find(|(_, matcher, _)| matcher.matches(path));
         match (prefix, other) {
             (Some((length, found)), Some((other, ..))) if length >= other => Some(found),
@@ -176,10 +185,61 @@ impl<T> Paths<T> {
     }
 }
 
-/// The path and what is above it, without slashes at their ends: `/a/b/` has `/a/b`, `/a` and the empty root.
-fn ancestors(path: &str) -> impl Iterator<Item = &str> {
-    let whole = path.strip_suffix('/').unwrap_or(path);
-    std::iter::successors(Some(whole), |path| path.rfind('/').map(|at| &path[..at]))
+/// Prefixes of whole elements. A path is gone through once, however many elements it has and whichever of them are prefixes: looking for each of
+/// them anew would take a time that grows with the square of the path.
+#[derive(Debug)]
+struct Prefixes<T> {
+    state: RandomState,
+    /// By the hash of what [`steps`] gives of them.
+    all: HashMap<u64, Vec<Prefix<T>>>,
+    /// Bytes of the longest.
+    longest: usize,
+}
+
+#[derive(Debug)]
+struct Prefix<T> {
+    path: String,
+    /// The length as it was written, and what it leads to.
+    to: (usize, Arc<T>),
+}
+
+impl<T> Default for Prefixes<T> {
+    fn default() -> Self {
+        Self { state: RandomState::new(), all: HashMap::new(), longest: 0 }
+    }
+}
+
+impl<T> Prefixes<T> {
+    fn add(&mut self, path: &str, length: usize, to: Arc<T>) {
+        self.longest = self.longest.max(path.len());
+        let Some((_, hash)) = steps(&self.state, path).last() else { return };
+        let alike = self.all.entry(hash).or_default();
+        match alike.iter_mut().find(|prefix| prefix.path == path) {
+            Some(prefix) if prefix.to.0 < length => prefix.to = (length, to),
+            Some(_) => {}
+            None => alike.push(Prefix { path: path.to_owned(), to: (length, to) }),
+        }
+    }
+
+    /// The longest that the path is, or is below of. A slash at its end says nothing.
+    fn find(&self, path: &str) -> Option<&(usize, Arc<T>)> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let within = steps(&self.state, path).take_while(|(end, _)| *end <= self.longest);
+        let known: Vec<_> = within.filter_map(|(end, hash)| Some((&path[..end], self.all.get(&hash)?))).collect();
+        known.into_iter().rev().find_map(|(ancestor, alike)| Some(&alike.iter().find(|prefix| prefix.path == ancestor)?.to))
+    }
+}
+
+/// Where the elements of a path end, the first one first, each with the hash of all up to there: of `/a/b` the empty root, `/a` and `/a/b`.
+fn steps<'p>(state: &RandomState, path: &'p str) -> impl Iterator<Item = (usize, u64)> + use<'p> {
+    let (mut hasher, mut end) = (state.build_hasher(), None::<usize>);
+    path.split('/').map(move |element| {
+        let begin = end.map_or(0, |end| end + 1);
+        end = Some(begin + element.len());
+        hasher.write(element.as_bytes());
+        hasher.write_u8(b'/');
+        (begin + element.len(), hasher.finish())
+    })
 }
 
 /// The path that is meant: decoded, without doubled slashes and dots. None when it leads above the root or is no text.
@@ -311,6 +371,33 @@ mod tests {
         check(&[("/", Prefix), ("/aaa", Prefix), ("/aaa/bbb", Prefix)], "/aaa/bbb", Some("/aaa/bbb"));
         check(&[("/aaa", Prefix)], "/ccc", None);
         check(&[("/foo", Prefix), ("/foo", Exact)], "/foo", Some("/foo"));
+    }
+
+    /// The longest head has 64 KiB.
+    #[test]
+    fn long_paths_take_no_longer_than_they_are_long() {
+        let (deep, mut paths) = ("/a".repeat(30_000), Paths::default());
+        paths.add(1, &Matcher::new("/", Prefix, false, "a").unwrap(), Arc::new(0));
+        for length in (2..30_000).step_by(1000) {
+            paths.add(length, &Matcher::new(&deep[..length], Prefix, false, "a").unwrap(), Arc::new(length));
+        }
+        let begun = std::time::Instant::now();
+        assert_eq!(paths.find(&deep).map(|found| **found), Some(29_002));
+        assert_eq!(paths.find(&format!("{deep}/b")).map(|found| **found), Some(29_002));
+        assert_eq!(paths.find(&format!("/b{deep}")).map(|found| **found), Some(0));
+        // Each element by itself took seconds.
+        assert!(begun.elapsed() < std::time::Duration::from_millis(500), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn long_paths_are_not_held_against_many_patterns() {
+        let mut paths = Paths::default();
+        for number in 0..200 {
+            let path = format!("/[a-y]*{number}$");
+            paths.add(path.len(), &Matcher::new(&path, ImplementationSpecific, true, "long").unwrap(), Arc::new(number));
+        }
+        assert!(paths.may_find(&"a".repeat(5000)) && !paths.may_find(&"a".repeat(6000)));
+        assert_eq!(paths.find("/abc7").map(|found| **found), Some(7));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Connections to one endpoint that nobody uses: kept while they may be used again, closed with the endpoint.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::budgets::shares::{Share, Shares};
@@ -49,12 +50,73 @@ pub(crate) struct Single {
     pub(crate) keep: Keep,
 }
 
+/// Most requests under way on a connection of HTTP/2: what its window has room for.
+pub(crate) const STREAMS: u32 = 100;
+
+/// A connection of HTTP/2, for several requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Several {
+    pub(crate) sender: http2::SendRequest<RequestBody>,
+    pub(crate) keep: Keep,
+    pub(crate) streams: Arc<Streams>,
+}
+
+/// The requests under way on a connection of HTTP/2.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    open: AtomicUsize,
+    /// As many as the other side takes.
+    most: AtomicUsize,
+}
+
+impl Streams {
+    pub(crate) fn new() -> Self {
+        Self { open: AtomicUsize::new(0), most: AtomicUsize::new(STREAMS as usize) }
+    }
+
+    /// The other side takes so many.
+    pub(crate) fn allow(&self, most: usize) {
+        self.most.store(most.min(STREAMS as usize), Ordering::Relaxed);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.open.load(Ordering::Relaxed) == 0
+    }
+
+    /// A place for one more, if there is one.
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<Stream> {
+        let most = self.most.load(Ordering::Relaxed);
+        let more = |open: usize| (open < most).then_some(open + 1);
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Stream(self.clone()))
+    }
+}
+
+/// A request's place on a connection.
+#[derive(Debug)]
+pub(crate) struct Stream(Arc<Streams>);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The connections of one endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     idle: Mutex<Idle>,
-    /// Of HTTP/2 there is one for all requests.
-    pub(crate) shared: tokio::sync::Mutex<Option<(http2::SendRequest<RequestBody>, Keep)>>,
+    /// Those of HTTP/2. Most endpoints have one: another is made when those that are there have all the requests that they take.
+    pub(crate) shared: tokio::sync::Mutex<Vec<Several>>,
+}
+
+/// A connection that has room for one more request. Of those that nobody uses, one is kept.
+pub(crate) fn with_room(shared: &mut Vec<Several>) -> Option<(Several, Stream)> {
+    let mut idle = 0;
+    shared.retain(|one| {
+        idle += usize::from(one.streams.is_idle());
+        !one.sender.is_closed() && (idle <= 1 || !one.streams.is_idle())
+    });
+    shared.iter().find_map(|one| Some((one.clone(), one.streams.enter()?)))
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +132,7 @@ impl Pool {
         idle.closed = true;
         idle.senders.drain(..).for_each(|single| single.keep.free());
         if let Ok(mut shared) = self.shared.try_lock() {
-            *shared = None;
+            shared.clear();
         }
     }
 

@@ -40,6 +40,9 @@ use crate::underway::{Place, Underway};
 use choice::Chosen;
 use external::Cookies;
 
+/// The longest path, bytes: as long as nginx takes a whole request line (`large_client_header_buffers`).
+const PATH: usize = 8 << 10;
+
 /// What requests are answered with.
 pub(crate) struct Proxy {
     pub(crate) table: Arc<ArcSwap<Table>>,
@@ -147,6 +150,9 @@ impl Proxy {
         let path = normalize(parts.uri.path()).ok_or(StatusCode::BAD_REQUEST)?.into_owned();
         let origin = Origin::of(peer, &parts.headers, &self.trusted);
         let table = self.table.load();
+        if path.len() > PATH || !table.may_find(&host, &path) {
+            return Err(StatusCode::URI_TOO_LONG);
+        }
         let route = table.route((peer.entrance, peer.tls), &host, &path, &parts).cloned();
         let is_of_ingress = route.as_ref().is_some_and(|route| route.gateway.is_none());
         if !is_of_ingress && table.is_misdirected(peer.entrance, &peer.named, &host) {

@@ -289,6 +289,11 @@ impl Table {
         routes.find(path).or(routes.default.as_ref())
     }
 
+    /// Whether the path may be looked for among the rules of Ingresses for the host ([`Paths::may_find`]).
+    pub fn may_find(&self, host: &str, path: &str) -> bool {
+        self.of_host(host).is_none_or(|routes| routes.paths.may_find(path))
+    }
+
     /// What Ingresses have of the most specific name for a host.
     fn of_host(&self, host: &str) -> Option<&Arc<HostRoutes>> {
         candidates(host).into_iter().flatten().find_map(|name| self.hosts.get(name))

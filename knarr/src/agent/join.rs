@@ -51,8 +51,8 @@ fn why(error: &kube::Error) -> String {
     let why = client::why(error);
     match base::connection::is_unknown_authority(error) {
         true => format!(
-            "{why}: if the cluster's authorities were rotated without this node (rotate-ca --finish --force), it has to join again, with a \
-             new token (knarr token create, --token-file)"
+            "{why}: if the cluster's authorities were rotated without this node (rotate-ca --finish --force), it has to join again, with a new token \
+             (knarr token create, --token-file)"
         ),
         false => why,
     }
@@ -85,4 +85,21 @@ pub(super) async fn authority(server: &Server, token: Option<&JoinToken>, truste
     };
     trusted.begin(&bundle)?;
     Ok(bundle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As rustls, tokio-rustls and hyper-util put it.
+    #[test]
+    fn who_was_shut_out_is_told_what_to_do() {
+        let check = |error: rustls::CertificateError, expected: bool| {
+            let error = std::io::Error::new(std::io::ErrorKind::InvalidData, rustls::Error::InvalidCertificate(error));
+            let told = why(&kube::Error::Service(Box::new(std::io::Error::other(error))));
+            assert_eq!(told.contains("has to join again"), expected, "{told}");
+        };
+        check(rustls::CertificateError::UnknownIssuer, true);
+        check(rustls::CertificateError::Expired, false);
+    }
 }

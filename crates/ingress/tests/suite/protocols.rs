@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use base::tasks::OnFailure;
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -84,6 +86,76 @@ async fn upgrades_pass() {
     }
 }
 
+async fn short_or_endless(request: Request<Incoming>) -> Result<http::Response<BoxBody>, std::convert::Infallible> {
+    let endless = futures::stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[b'x'; 16 << 10]))));
+    let is_endless = request.uri().path() == "/endless";
+    Ok(http::Response::new(if is_endless { StreamBody::new(endless).boxed_unsync() } else { full("short") }))
+}
+
+/// A back end over HTTP/2 in the clear that takes so many requests at once on a connection. Answers of `/endless` never end.
+async fn h2c(world: &World, at_once: u32) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ports = json!({"ports": [{"name": "web", "port": 80, "appProtocol": "kubernetes.io/h2c"}]});
+    world.service_of("h2c", &ports, &[listener.local_addr().unwrap()]);
+    world.simple("h2c.example", "h2c", &[]);
+    let tasks = world.tasks.clone();
+    world.tasks.spawn_until_cancelled("back end", OnFailure::Log, async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let serving =
+                builder.max_concurrent_streams(at_once).serve_connection(TokioIo::new(stream), service_fn(short_or_endless));
+            tasks.spawn_until_cancelled("connection of a back end", OnFailure::Log, async move {
+                // A connection that breaks is a test's own doing.
+                let _ = serving.await;
+                Ok::<_, std::convert::Infallible>(())
+            });
+        }
+        #[allow(unreachable_code)]
+        Ok::<_, std::convert::Infallible>(())
+    });
+}
+
+/// Clients that have the heads of endless answers, and read no more.
+async fn slow_readers(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut readers = Vec::new();
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /endless HTTP/1.1\r\nhost: h2c.example\r\n\r\n").await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        assert!(head.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&head));
+        readers.push(stream);
+    }
+    readers
+}
+
+/// RFC 9113, 5.1.2: "Endpoints MUST NOT exceed the limit set by their peer." What is beyond it has other connections.
+#[tokio::test]
+async fn streams_beyond_the_limit_have_other_connections() {
+    let world = World::new();
+    h2c(&world, 2).await;
+    let address = world.start().await;
+    let _readers = slow_readers(address, 5).await;
+    let answer = tokio::time::timeout(Duration::from_secs(20), ask(address, get("h2c.example", "/x"))).await;
+    assert_eq!(answer.expect("an answer").body, "short");
+}
+
+/// The window of a connection is that of all its streams together: those who read nothing keep nobody else waiting.
+#[tokio::test]
+async fn slow_readers_keep_nobody_waiting() {
+    let world = World::new();
+    h2c(&world, 100).await;
+    let address = world.start().await;
+    let _readers = slow_readers(address, 40).await;
+    for _ in 0..5 {
+        let answer = tokio::time::timeout(Duration::from_secs(20), ask(address, get("h2c.example", "/x"))).await;
+        assert_eq!(answer.expect("an answer").body, "short");
+    }
+}
+
 #[tokio::test]
 async fn answers_and_requests_are_streamed() {
     let world = World::new();
@@ -156,6 +228,8 @@ async fn large_bodies_and_heads_are_refused() {
         raw(format!("GET / HTTP/1.1\r\nhost: a.example\r\na: {}\r\n\r\n", "b".repeat(128 << 10)).as_bytes()).await,
         "HTTP/1.1 431"
     );
+    let long = format!("GET /{} HTTP/1.1\r\nhost: a.example\r\n\r\n", "a/".repeat(5000));
+    assert_eq!(raw(long.as_bytes()).await, "HTTP/1.1 414");
     assert_eq!(raw(b"GET / HTTP/1.1\r\n\r\n").await, "HTTP/1.1 400");
     assert_eq!(raw(b"POST / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: x\r\n\r\n").await, "HTTP/1.1 400");
     let chunked = "POST /echo HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\n\r\n";
