@@ -201,7 +201,7 @@ async fn remove(state: &State) -> Result<()> {
         if path.exists() {
             node::clean(state, number).await?;
         }
-        hosts::remove_namespace(&path).with_context(|| path.display().to_string())?;
+        state.wire().remove_host(number, &path)?;
     }
     state.wire().remove()?;
     state.remove_files()

@@ -129,7 +129,14 @@ impl Wire {
         Ok(())
     }
 
-    /// Removes the bridge and what it let out. The hosts' ends go with their namespaces.
+    /// Removes a host, and no fault where there is none.
+    pub fn remove_host(&self, number: u8, path: &Path) -> Result<(), Error> {
+        // The kernel ends a namespace, and with it this end of the wire, when it comes to it and nobody is in there any more.
+        open_links()?.delete(&format!("{}-{number}", self.bridge))?;
+        remove_namespace(path).map_err(|source| namespace(path, source))
+    }
+
+    /// Removes the bridge and what it let out.
     pub fn remove(&self) -> Result<(), Error> {
         open_links()?.delete(&self.bridge)?;
         crate::nft::table::delete(&self.bridge)?;
@@ -185,7 +192,7 @@ fn share(directory: &Path) -> io::Result<()> {
 }
 
 /// Removes the namespace at `path`, once nothing is left in it.
-pub fn remove_namespace(path: &Path) -> io::Result<()> {
+fn remove_namespace(path: &Path) -> io::Result<()> {
     match nix::mount::umount2(path, MntFlags::MNT_DETACH) {
         Err(errno) if errno != Errno::EINVAL && errno != Errno::ENOENT => return Err(errno.into()),
         _ => {}
@@ -244,10 +251,14 @@ mod tests {
             assert_eq!(peer, wire.address(MACHINE));
             assert_ne!(one, two);
             drop(listener);
+            // Somebody is still in there.
+            let stays = File::open(path(1)).unwrap();
             for number in [1, 2] {
-                remove_namespace(&path(number)).unwrap();
-                remove_namespace(&path(number)).unwrap();
+                wire.remove_host(number, &path(number)).unwrap();
+                wire.remove_host(number, &path(number)).unwrap();
+                assert!(open_links().unwrap().link(&format!("kdt-{number}")).unwrap().is_none());
             }
+            drop(stays);
             wire.remove().unwrap();
             wire.remove().unwrap();
             assert!(open_links().unwrap().link("kdt").unwrap().is_none());
