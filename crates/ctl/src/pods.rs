@@ -1,6 +1,5 @@
 //! Pods that a command is about: by name, by labels, or as those of a workload or service.
 
-
 use apimachinery::labels::Selector;
 use serde_json::Value;
 
