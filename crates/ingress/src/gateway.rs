@@ -23,6 +23,7 @@ pub mod owners;
 pub mod placed;
 mod planned;
 pub mod precedence;
+mod room;
 mod route;
 pub mod rules;
 pub mod status;
@@ -146,7 +147,8 @@ pub fn plan(objects: &Objects, around: &Around<'_>) -> Plan {
     let askings = askings(objects, around, &listed, &mut plan.config_maps);
     let (policies, mut ancestors) = (Policies::of(objects, around, &mut plan.config_maps), Ancestors::new());
     let planner = |(kind, key, route)| Planner { objects, around, policies: &policies, askings: &askings, kind, key, route };
-    let routes: Vec<_> = routes(objects).map(|route| planner(route).read(&listed)).collect();
+    let mut routes: Vec<_> = routes(objects).map(|route| planner(route).read(&listed)).collect();
+    room::bound(&mut routes);
     plan.without_room = routes.iter().any(|route| route.rules.as_ref().is_err_and(|why| *why == rules::NO_ROOM));
     let mut claims = Claims::of_listeners(&listed);
     let rejected = Rejected::among(routes.iter().flat_map(Read::asking));

@@ -255,7 +255,7 @@ impl Model {
     pub fn set_gateway(&mut self, plan: Plan) {
         let Plan { rules, ports, streams, tls, secrets, orders, holders, asks, ends_here, over_tls, conflicts, .. } = plan;
         let mut routes: HashMap<Entrance, GatewayRoutes> = HashMap::new();
-        let (mut live, mut listeners) = (HashMap::new(), HashMap::new());
+        let (mut live, mut listeners, mut policies) = (HashMap::new(), HashMap::new(), HashMap::new());
         let mut rule = |planned: &Planned| {
             let route = (planned.kind, planned.route.clone());
             let of_route = self.gateway.live.get(&route).cloned().unwrap_or_else(|| {
@@ -265,7 +265,9 @@ impl Model {
             live.insert(route, of_route.clone());
             let next = listeners.len();
             let listener = *listeners.entry(planned.listener.clone()).or_insert(next);
-            let route = gateway_route(planned, of_route, &self.upstreams, &mut self.fresh);
+            // The same for all matches of a rule, wherever it is served.
+            let policies = policies.entry(Arc::as_ptr(&planned.actions)).or_insert_with(|| gateway_policies(planned));
+            let route = gateway_route(planned, policies, of_route, (&self.upstreams, &mut self.fresh));
             GatewayRule { listener, matched: planned.matched.clone(), route: Arc::new(route) }
         };
         for planned in &rules {
@@ -671,7 +673,19 @@ fn nobody(owner: &Key) -> UpstreamKey {
     UpstreamKey { place: Place::Service(owner.clone(), PortRef::Number(0)), protocol: None, tls_name: None, trust: None }
 }
 
-fn gateway_route(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fresh: &mut Vec<Arc<Upstream>>) -> Route {
+/// What holds for requests of a rule, and for copies of them.
+fn gateway_policies(planned: &Planned) -> (Arc<Policy>, Arc<Policy>) {
+    let policy = gateway_policy(&planned.actions);
+    let once = Retry { tries: 1, ..Retry::default() };
+    (Arc::new(policy.clone()), Arc::new(Policy { retry: once, ..policy }))
+}
+
+fn gateway_route(
+    planned: &Planned,
+    (policy, of_copies): &(Arc<Policy>, Arc<Policy>),
+    live: Arc<Live>,
+    (upstreams, fresh): (&Upstreams, &mut Vec<Arc<Upstream>>),
+) -> Route {
     let mut backend = |key: &UpstreamKey| upstreams.get(key, fresh);
     let backends: Vec<_> = planned
         .backends
@@ -682,9 +696,6 @@ fn gateway_route(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fres
             changes: changes.clone(),
         })
         .collect();
-    let policy = Arc::new(gateway_policy(&planned.actions));
-    let once = Retry { tries: 1, ..Retry::default() };
-    let of_copies = Arc::new(Policy { retry: once, ..Policy::clone(&policy) });
     let mirrored = |(number, key): &(usize, UpstreamKey)| {
         let mirror = &planned.actions.mirrors[*number];
         Mirrored { to: backend(key), policy: of_copies.clone(), part: mirror.part, of: mirror.of }
@@ -696,7 +707,7 @@ fn gateway_route(planned: &Planned, live: Arc<Live>, upstreams: &Upstreams, fres
         ingress: planned.route.clone(),
         text: "/".to_owned(),
         matcher: planned.matched.matcher.clone(),
-        policy,
+        policy: policy.clone(),
         live,
         closed: false,
         upstream,

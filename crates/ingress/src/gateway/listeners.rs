@@ -1,7 +1,7 @@
 //! Listeners of Gateways, their own and those of ListenerSets, in one list for each Gateway: which routes they take by their protocol, which of
 //! them are distinct, who has which port, and by which door their connections come. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use client::Key;
 
@@ -10,7 +10,7 @@ use super::conflicts::{Conflict, conflicts};
 use super::overlaps::overlapping;
 use super::owners::{Owner, Owners, keeps};
 use super::placed::{Placed, Refusal, Served};
-use super::streams::{Carries, MOST, Port};
+use super::streams::{Carries, MOST, OF_NAMESPACE, Port};
 use super::types::{GROUP, Gateway, Listener, ListenerSet};
 use super::{Around, Door, Entrance, Objects, created};
 
@@ -126,11 +126,14 @@ fn owners<'a>(all: &AllListed<'a>, around: &Around<'_>) -> Owners<'a> {
     let mut asking: Vec<_> = all.iter().flat_map(|(key, listed)| asked(key, listed)).collect();
     asking.sort_by_key(|(_, _, owner)| (owner.created, owner.gateway, owner.place));
     let mut owners = Owners::new();
-    let mut seen = BTreeSet::new();
+    let mut of_namespaces = BTreeMap::<&str, usize>::new();
     for (port, is_web, owner) in asking {
         let is_given = !is_web && !around.reserved.contains(&port) && !around.balancers.contains_key(&port);
-        if is_given && owners.len() < MOST && seen.insert(port) {
+        let placed = &all[owner.gateway].listeners[owner.place];
+        let own = of_namespaces.entry(placed.set.unwrap_or(owner.gateway).ns()).or_default();
+        if is_given && owners.len() < MOST && *own < OF_NAMESPACE && !owners.contains_key(&port) {
             owners.insert(port, owner);
+            *own += 1;
         }
     }
     owners

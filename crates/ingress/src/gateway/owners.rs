@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use client::Key;
 
 use super::placed::{Refusal, Served};
-use super::streams::{Carries, MOST, Port};
+use super::streams::{Carries, MOST, OF_NAMESPACE, Port};
 use super::types::Listener;
 use super::{Around, Entrance};
 
@@ -52,7 +52,7 @@ pub fn keeps(
         Some(owner) if carries != Carries::Stream && owner.carries == carries => return Ok(served),
         Some(Owner { gateway: other, carries: Carries::Stream, .. }) => format!("port {port} is one of Gateway {other}"),
         Some(Owner { gateway: other, carries, .. }) => format!("port {port} is one of Gateway {other}, for {carries}"),
-        None => format!("{MOST} ports are served already"),
+        None => format!("{MOST} ports are served already, or {OF_NAMESPACE} of them for this namespace"),
     };
     Err(Refusal { reason: "PortUnavailable", message, conflict: None })
 }

@@ -60,6 +60,12 @@ impl<'a> Read<'a> {
         })
     }
 
+    /// How many matches it comes to, each counted under each host at each listener.
+    pub(super) fn size(&self) -> usize {
+        let hosts = self.parents.iter().flat_map(|parent| parent.attached.iter().flatten()).map(|(_, hosts)| hosts.len().max(1));
+        self.rules.as_ref().map_or(0, Vec::len).saturating_mul(hosts.sum())
+    }
+
     /// Claims what it wants, so far as it could be served.
     pub(super) fn claim(&self, rejected: &Rejected<'_>, claims: &mut Claims) {
         if self.rules.is_err() {

@@ -7,6 +7,8 @@ use super::Door;
 
 /// Ports that are served at once: each is a socket, or several.
 pub const MOST: usize = 1024;
+/// Most of them that the listeners of one namespace have.
+pub const OF_NAMESPACE: usize = MOST / 4;
 
 /// How what comes to a port is carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

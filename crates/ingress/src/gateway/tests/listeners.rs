@@ -153,6 +153,22 @@ fn ports_of_listeners_with_hosts() {
     assert_eq!(with_older("a TCP 8080", "b HTTP 8080"), "port 8080/TCP is one of Gateway z/old");
 }
 
+/// Nobody takes all ports from others.
+#[test]
+fn ports_of_a_namespace_are_bounded() {
+    let many: Vec<String> = (0..300).map(|number| format!("l{number} HTTP {}", 10_000 + number)).collect();
+    let mut objects = gateway(listeners(&many.iter().map(String::as_str).collect::<Vec<_>>()));
+    let metadata = json!({"name": "late", "namespace": "z"});
+    let late = json!({"metadata": metadata, "spec": {"gatewayClassName": "knarr", "listeners": listeners(&["a HTTP 9000"])}});
+    objects.gateways.insert(Key::namespaced("z", "late"), read(late));
+    let plan = planned(&objects);
+    assert_eq!(plan.ports.len(), 256 + 1);
+    assert!(plan.ports.contains_key(&Port::tcp(9000)) && !plan.ports.contains_key(&Port::tcp(10_256)));
+    let last =
+        &plan.statuses.iter().find(|(kind, key, _)| *kind == Kind::Gateway && key.name == "g").unwrap().2["listeners"][299];
+    assert_eq!(last["conditions"][0]["message"], "1024 ports are served already, or 256 of them for this namespace");
+}
+
 /// GatewayWithAttachedRoutesWithPort8080 and HTTPRouteListenerPortMatching of the conformance tests: a route is served at the listeners that it names.
 #[test]
 fn routes_are_served_at_the_ports_of_their_listeners() {
