@@ -41,7 +41,7 @@ fn matches_of_a_namespace_are_bounded() {
         let route = json!({"metadata": metadata, "spec": {"parentRefs": parents, "rules": [{"matches": matches}]}});
         (Key::namespaced(namespace, name), read::<types::HttpRoute>(route))
     };
-    assert_eq!(room::OF_NAMESPACE, 12_500);
+    assert_eq!(bounds::OF_NAMESPACE, 12_500);
     objects.routes =
         [of("a", "a-late", 9, 2), of("a", "b", 1, 100), of("a", "c", 2, 149), of("a", "d", 3, 1), of("b", "e", 9, 100)].into();
     let plan = planned(&objects);
