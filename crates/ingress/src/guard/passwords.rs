@@ -20,7 +20,7 @@ use super::turns::{TooMany, Turns};
 const REMEMBERED: usize = 1024;
 const HOLDS: Duration = Duration::from_secs(300);
 /// Costly checks, one at a time, so that guessing does not take all processors. Namespaces take turns: one chooses how much its own checks cost.
-static CHECKS: Turns = Turns::new();
+static CHECKS: Turns = Turns::free();
 /// The highest cost of bcrypt that is checked, about a second of a processor. `htpasswd -B` writes 5.
 const MOST_COST: u32 = 14;
 /// Under this key credentials are remembered, so that memory holds none.

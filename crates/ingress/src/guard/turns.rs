@@ -47,7 +47,7 @@ pub struct TooMany;
 
 impl Turns {
     /// Nobody has it.
-    pub const fn new() -> Self {
+    pub const fn free() -> Self {
         Self(Mutex::new(State { is_taken: false, waiting: VecDeque::new() }))
     }
 
@@ -109,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn owners_take_turns() {
-        static TURNS: Turns = Turns::new();
+        static TURNS: Turns = Turns::free();
         let first = TURNS.take("busy").await.unwrap();
         let mut busy: Vec<_> = (0..MOST).map(|_| Box::pin(TURNS.take("busy"))).collect();
         for waiting in &mut busy {
