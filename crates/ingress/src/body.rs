@@ -116,7 +116,11 @@ impl RequestBody {
 
 impl Upload {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let polled = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            // Fields behind the body do not go on: some back ends take them for fields of the head, whose names have been looked at (RFC 9110, 6.5.1).
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Pin::new(&mut self.incoming).poll_frame(cx),
+            polled => polled,
+        };
         let frame = match self.patience.bound(cx, polled) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(slow)) => {
@@ -147,10 +151,7 @@ impl Upload {
 }
 
 fn clone(frame: &Frame<Bytes>) -> Frame<Bytes> {
-    match (frame.data_ref(), frame.trailers_ref()) {
-        (_, Some(trailers)) => Frame::trailers(trailers.clone()),
-        (data, None) => Frame::data(data.cloned().unwrap_or_default()),
-    }
+    Frame::data(frame.data_ref().cloned().unwrap_or_default())
 }
 
 impl Copied {

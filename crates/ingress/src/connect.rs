@@ -155,6 +155,8 @@ impl Connector {
         if endpoint.protocol.is_http2() {
             let mut builder = http2::Builder::new(TokioExecutor::new());
             builder.timer(TokioTimer::new()).max_header_list_size(MAX_HEADER_BYTES).max_send_buf_size(BUFFER);
+            // Told to be one until the other side says how many it takes: more would be refused where it takes fewer.
+            builder.initial_max_send_streams(1);
             builder.initial_stream_window_size(WINDOW).initial_connection_window_size(STREAMS * WINDOW);
             builder.keep_alive_interval(Duration::from_secs(30)).keep_alive_timeout(Duration::from_secs(20));
             let (sender, connection) = builder.handshake(io).await?;

@@ -144,6 +144,8 @@ pub fn host_name(authority: &str) -> Cow<'_, str> {
 pub fn receive(parts: &mut Parts) -> Option<HeaderValue> {
     let wanted = upgrade(parts);
     remove_hop_by_hop(&mut parts.headers);
+    // Fields behind the body do not go on.
+    parts.headers.remove(header::TRAILER);
     if parts.headers.keys().any(is_ambiguous) {
         let names: Vec<HeaderName> = parts.headers.keys().filter(|name| is_ambiguous(name)).cloned().collect();
         names.into_iter().for_each(|name| drop(parts.headers.remove(name)));

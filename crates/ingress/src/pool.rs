@@ -70,8 +70,9 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
+    /// One, until the other side says how many it takes.
     pub(crate) fn new() -> Self {
-        Self { open: AtomicUsize::new(0), most: AtomicUsize::new(STREAMS as usize) }
+        Self { open: AtomicUsize::new(0), most: AtomicUsize::new(1) }
     }
 
     /// The other side takes so many.

@@ -58,6 +58,14 @@ async fn http2_over_tls_and_grpc_to_the_back_end() {
         let request = Request::post(format!("http://{host}/trailers")).version(Version::HTTP_2).header("te", "trailers");
         let (answer, trailers) = send_http2(stream, request.body(full("")).unwrap()).await;
         assert_eq!((&answer.body[..], &trailers.unwrap()["grpc-status"]), (&b"message"[..], &"0".parse().unwrap()), "{host}");
+        // Fields behind a request's body have names that nobody has looked at.
+        let stream = TcpStream::connect(http).await.unwrap();
+        let request = Request::post(format!("http://{host}/echo")).version(Version::HTTP_2).header("trailer", "x-user");
+        let behind = http::HeaderMap::from_iter([("x-user".parse().unwrap(), "root".parse().unwrap())]);
+        let frames = [Ok(Frame::data(Bytes::from_static(b"message"))), Ok(Frame::trailers(behind))];
+        let body = StreamBody::new(futures::stream::iter(frames)).boxed_unsync();
+        let (answer, trailers) = send_http2(stream, request.body(body).unwrap()).await;
+        assert_eq!((&answer.body[..], trailers), (&b"message"[..], None), "{host}");
         let seen = ask(http, get(host, "/x")).await.seen();
         assert_eq!((&seen["version"], &seen["authority"]), (&json!("HTTP/2.0"), &json!(host)));
     }
