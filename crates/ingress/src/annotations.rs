@@ -24,7 +24,7 @@ pub struct Annotation {
     pub name: &'static str,
     /// Requests are refused when its value cannot be understood.
     pub guards: bool,
-    /// The name that has taken its place, without which it counts.
+    /// The name that has taken its place: this one counts only where that is not there or empty.
     pub newer: Option<&'static str>,
     apply: fn(&mut Policy, &str) -> Result<(), Wrong>,
 }

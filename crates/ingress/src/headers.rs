@@ -77,8 +77,9 @@ impl Origin {
         let mut client = address;
         for item in said.map(<[u8]>::trim_ascii).filter(|item| !item.is_empty()) {
             // What a trusted proxy says, and nobody understands, makes the client nobody that is known, and not the proxy.
-            client = forwarded(item).unwrap_or(UNKNOWN);
-            if !is_trusted(client) {
+            let said = forwarded(item);
+            client = said.unwrap_or(UNKNOWN);
+            if said.is_none() || !is_trusted(client) {
                 break;
             }
         }
@@ -373,6 +374,10 @@ mod tests {
         check("10.0.0.1", &[("x-forwarded-for", "[2001:db8::1]")], ("2001:db8::1", false, 80));
         check("::ffff:10.0.0.1", &[("x-forwarded-for", "2001:db8::1")], ("2001:db8::1", false, 80));
         check("10.0.0.1", &[], ("10.0.0.1", false, 80));
+        let everybody = ["0.0.0.0/0".parse().unwrap()];
+        let said = [("x-forwarded-for", "1.1.1.1, what")];
+        let origin = Origin::of(&peer("10.0.0.1"), &parts(&said).headers, &everybody);
+        assert_eq!(origin.client, UNKNOWN, "what nobody understands is the end, also where all are trusted");
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod classes;
 mod cluster_addresses;
 pub mod compile;
 mod connect;
+pub mod effort;
 pub mod endpoints;
 mod forward;
 mod front;

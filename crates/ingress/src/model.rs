@@ -371,9 +371,10 @@ impl Model {
         if std::mem::take(&mut self.all_tls) {
             dirty_tls.extend(self.by_tls.keys().chain(self.by_host.keys()).cloned());
         }
-        for host in dirty_tls {
-            match self.tls(&host, &mut problems) {
-                Some(tls) => drop(table.tls.insert(host.into(), tls)),
+        let mut asked = AskedTls::default();
+        for host in &dirty_tls {
+            match self.tls(host, &mut asked, &mut problems) {
+                Some(tls) => drop(table.tls.insert(host.as_str().into(), tls)),
                 None => drop(table.tls.remove(host.as_str())),
             }
         }
@@ -542,45 +543,66 @@ impl Model {
         Some(Arc::new(Route { spare: None, ..route(mains[place], rule, upstream) }))
     }
 
-    /// The namespace that has a host: that of the oldest Ingress with a rule for it, or, where nobody has one, for its wildcard or for any host.
-    fn holder(&self, host: &str) -> Option<String> {
-        let mut names = candidates(host).into_iter().flatten();
-        let name = names.find(|name| self.by_host.contains_key(*name))?;
+    /// The namespace that has a name of Ingresses: that of the oldest one with a rule for it.
+    fn holder(&self, name: &str) -> Option<String> {
         let by_rule = self.of_host(name).into_iter().next().map(|(_, key)| key);
         let oldest = by_rule.or_else(|| self.by_age(self.by_host.get(name)).first().map(|one| one.compiled.key.clone()));
         oldest.map(|key| key.ns().to_owned())
     }
 
-    /// What Ingresses of the namespace that has a host say of TLS for it, or for its wildcard. What others say changes nothing: whoever may write an
-    /// Ingress would send everybody's clients to HTTPS, and show them a certificate of his own.
-    fn tls(&self, host: &str, problems: &mut BTreeMap<Key, Vec<Problem>>) -> Option<HostTls> {
-        let holder = self.holder(host);
+    /// TLS of a host. What Ingresses of the namespace that has it say counts, for itself or for its wildcard. What others say changes nothing: whoever may write
+    /// an Ingress would send everybody's clients to HTTPS, and show them a certificate of his own. Of a host that nobody names any more its wildcard is all
+    /// that there is, which is in the table by itself.
+    fn tls(&self, host: &str, asked: &mut AskedTls, problems: &mut BTreeMap<Key, Vec<Problem>>) -> Option<HostTls> {
+        if !self.by_tls.contains_key(host) && !self.by_host.contains_key(host) {
+            return None;
+        }
+        let mut names = candidates(host).into_iter().flatten();
+        let holder = names.find(|name| self.by_host.contains_key(*name)).and_then(|name| {
+            let known = asked.holders.entry(name.to_owned()).or_insert_with(|| self.holder(name));
+            known.clone()
+        });
+        self.tell_of_tls(host, holder.as_deref(), problems);
+        let holder = holder?;
+        let own = self.said_of_tls(host, &holder);
         let wildcard = host.find('.').map(|dot| &host[dot..]).filter(|wildcard| *wildcard != host);
+        let above = wildcard.and_then(|wildcard| {
+            let place = (wildcard.to_owned(), holder.clone());
+            asked.wildcards.entry(place).or_insert_with(|| self.said_of_tls(wildcard, &holder)).clone()
+        });
+        match own {
+            Some(own) if own.certified.is_some() => Some(own),
+            own => above.or(own),
+        }
+    }
+
+    /// What Ingresses of a namespace say of TLS for one of their names, the oldest with a good certificate first.
+    fn said_of_tls(&self, name: &str, namespace: &str) -> Option<HostTls> {
+        let known = self.by_age(self.by_tls.get(name)).into_iter().filter(|one| one.compiled.key.ns() == namespace);
         let mut found: Option<HostTls> = None;
-        for name in std::iter::once(host).chain(wildcard) {
-            for one in self.by_age(self.by_tls.get(name)) {
-                let counts = holder.as_deref() == Some(one.compiled.key.ns());
-                for (_, secret) in one.compiled.tls.iter().filter(|(of, _)| of == name) {
-                    if counts {
-                        found.get_or_insert_default();
-                    }
-                    let told = problems.entry(one.compiled.key.clone()).or_default();
-                    if name == host {
-                        told.extend(self.without_host(one, host, secret.as_ref(), holder.as_deref().filter(|_| !counts)));
-                    }
-                    let certified = secret.as_ref().map(|key| self.certified(key));
-                    match (certified, &mut found) {
-                        (Some(Ok(Some(certified))), Some(found)) if counts => {
-                            found.certified.get_or_insert_with(|| (one.compiled.created, certified));
-                        }
-                        (Some(Err(text)), _) => told.push(Problem::new("InvalidCertificate", text)),
-                        // Not there, or not known yet.
-                        _ => {}
-                    }
+        for one in known {
+            for (_, secret) in one.compiled.tls.iter().filter(|(of, _)| of == name) {
+                let found = found.get_or_insert_default();
+                if let Some(Ok(Some(certified))) = secret.as_ref().map(|key| self.certified(key)) {
+                    found.certified.get_or_insert_with(|| (one.compiled.created, certified));
                 }
             }
         }
         found
+    }
+
+    /// Tells of what Ingresses say of TLS for a host, and of which nothing comes.
+    fn tell_of_tls(&self, host: &str, holder: Option<&str>, problems: &mut BTreeMap<Key, Vec<Problem>>) {
+        for one in self.by_age(self.by_tls.get(host)) {
+            let other = holder.filter(|holder| *holder != one.compiled.key.ns());
+            for (_, secret) in one.compiled.tls.iter().filter(|(of, _)| of == host) {
+                let told = problems.entry(one.compiled.key.clone()).or_default();
+                told.extend(self.without_host(one, host, secret.as_ref(), other));
+                if let Some(Err(text)) = secret.as_ref().map(|key| self.certified(key)) {
+                    told.push(Problem::new("InvalidCertificate", text));
+                }
+            }
+        }
     }
 
     /// What is to be told of TLS for a host that another namespace has, and of a certificate that is not asked for.
@@ -608,6 +630,14 @@ impl Model {
         };
         Err(format!("Secret {key} cannot be used for TLS: {why}; a certificate that nobody trusts is shown"))
     }
+}
+
+/// What was found for names that stand for many hosts, while TLS of all of these is looked at.
+#[derive(Default)]
+struct AskedTls {
+    holders: HashMap<String, Option<String>>,
+    /// By name and namespace.
+    wildcards: HashMap<(String, String), Option<HostTls>>,
 }
 
 /// Whether a name of Ingresses stands for several hosts.

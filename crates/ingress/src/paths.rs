@@ -7,10 +7,8 @@ use std::fmt::Write;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
+use crate::effort::Effort;
 use crate::patterns::{self, Pattern, beginning, pattern, plain_beginning};
-
-/// Bytes of a path, times the regular expressions of its host, that a request may have matched: some hundredths of a second.
-const MOST_MATCHED: usize = 1 << 20;
 
 /// What a path of a rule matches.
 #[derive(Clone, Debug)]
@@ -67,15 +65,15 @@ impl Matcher {
         path.chars().take_while(char::is_ascii).map(|letter| letter.to_ascii_lowercase()).collect()
     }
 
-    /// Whether it matches a path.
-    pub fn matches(&self, path: &str) -> bool {
+    /// Whether it matches a path, as far as that may be looked at.
+    pub fn matches(&self, path: &str, effort: &Effort) -> bool {
         match self {
             Self::Exact(exact) => exact == path,
             Self::Prefix(prefix) => {
                 path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
             Self::Begins(begin) => path.starts_with(begin.as_str()),
-            Self::Pattern(pattern) => pattern.is_match(path),
+            Self::Pattern(pattern) => effort.spend(path.len()) && pattern.is_match(path),
             Self::Closed(begin) => begins(path, begin),
         }
     }
@@ -140,13 +138,11 @@ pub struct Paths<T> {
     prefixes: Prefixes<T>,
     /// The others, the longest first.
     others: Vec<(usize, Matcher, Arc<T>)>,
-    /// How many of these are regular expressions.
-    patterns: usize,
 }
 
 impl<T> Default for Paths<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), prefixes: Prefixes::default(), others: Vec::new(), patterns: 0 }
+        Self { exact: HashMap::new(), prefixes: Prefixes::default(), others: Vec::new() }
     }
 }
 
@@ -157,26 +153,19 @@ impl<T> Paths<T> {
             Matcher::Exact(path) => drop(self.exact.entry(path.clone()).or_insert(to)),
             Matcher::Prefix(path) => self.prefixes.add(path, length, to),
             Matcher::Begins(_) | Matcher::Pattern(_) | Matcher::Closed(_) => {
-                self.patterns += usize::from(matches!(matcher, Matcher::Pattern(_)));
                 let at = self.others.partition_point(|(other, ..)| *other >= length);
                 self.others.insert(at, (length, matcher.clone(), to));
             }
         }
     }
 
-    /// Whether the path may be held against the regular expressions: all together they take a time that grows with both, and whoever asks chooses
-    /// how long a path is.
-    pub fn may_find(&self, path: &str) -> bool {
-        self.patterns.saturating_mul(path.len()) <= MOST_MATCHED
-    }
-
     /// What the path leads to: the longest match, of equal ones the exact one, then the prefix by elements.
-    pub fn find(&self, path: &str) -> Option<&Arc<T>> {
+    pub fn find(&self, path: &str, effort: &Effort) -> Option<&Arc<T>> {
         if let Some(found) = self.exact.get(path) {
             return Some(found);
         }
         let prefix = self.prefixes.find(path);
-        let other = self.others.iter().find(|(_, matcher, _)| matcher.matches(path));
+        let other = self.others.iter().find(|(_, matcher, _)| matcher.matches(path, effort));
         match (prefix, other) {
             (Some((length, found)), Some((other, ..))) if length >= other => Some(found),
             (_, Some((.., found))) | (Some((_, found)), None) => Some(found),
@@ -333,6 +322,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::PathType::{Exact, ImplementationSpecific, Prefix};
     use super::*;
+    use crate::effort::TooLong;
 
     fn paths(rules: &[(&'static str, PathType)], pattern: bool) -> Paths<&'static str> {
         let mut paths = Paths::default();
@@ -343,7 +333,7 @@ mod tests {
     }
 
     fn check(rules: &[(&'static str, PathType)], path: &str, expected: Option<&str>) {
-        assert_eq!(paths(rules, false).find(path).map(|found| **found), expected, "{rules:?} {path}");
+        assert_eq!(paths(rules, false).find(path, &Effort::default()).map(|found| **found), expected, "{rules:?} {path}");
     }
 
     /// The table of examples in the API's documentation of path types.
@@ -381,12 +371,20 @@ mod tests {
         for length in (2..30_000).step_by(1000) {
             paths.add(length, &Matcher::new(&deep[..length], Prefix, false, "a").unwrap(), Arc::new(length));
         }
-        let begun = std::time::Instant::now();
-        assert_eq!(paths.find(&deep).map(|found| **found), Some(29_002));
-        assert_eq!(paths.find(&format!("{deep}/b")).map(|found| **found), Some(29_002));
-        assert_eq!(paths.find(&format!("/b{deep}")).map(|found| **found), Some(0));
-        // Each element by itself took seconds.
-        assert!(begun.elapsed() < std::time::Duration::from_millis(500), "{:?}", begun.elapsed());
+        let cost = |path: &str| {
+            let begun = std::time::Instant::now();
+            for _ in 0..5 {
+                paths.find(path, &Effort::default());
+            }
+            begun.elapsed()
+        };
+        let flat = format!("/{}", "a".repeat(deep.len()));
+        assert_eq!(paths.find(&deep, &Effort::default()).map(|found| **found), Some(29_002));
+        assert_eq!(paths.find(&format!("{deep}/b"), &Effort::default()).map(|found| **found), Some(29_002));
+        assert_eq!(paths.find(&format!("/b{deep}"), &Effort::default()).map(|found| **found), Some(0));
+        // Each element by itself took thousands of times as long as a path of one element.
+        let (deep, flat) = (cost(&deep), cost(&flat));
+        assert!(deep < 500 * flat.max(std::time::Duration::from_millis(1)), "{deep:?} {flat:?}");
     }
 
     #[test]
@@ -396,8 +394,13 @@ mod tests {
             let path = format!("/[a-y]*{number}$");
             paths.add(path.len(), &Matcher::new(&path, ImplementationSpecific, true, "long").unwrap(), Arc::new(number));
         }
-        assert!(paths.may_find(&"a".repeat(5000)) && !paths.may_find(&"a".repeat(6000)));
-        assert_eq!(paths.find("/abc7").map(|found| **found), Some(7));
+        let find = |path: &str| {
+            let effort = Effort::default();
+            effort.whole(paths.find(path, &effort).map(|found| **found))
+        };
+        assert_eq!(find(&"a".repeat(5000)), Ok(None));
+        assert_eq!(find(&"a".repeat(6000)), Err(TooLong));
+        assert_eq!(find("/abc7"), Ok(Some(7)));
     }
 
     #[test]
@@ -419,7 +422,10 @@ mod tests {
         for (name, kind) in [("one", Prefix), ("two", Prefix), ("three", Exact), ("four", Exact)] {
             paths.add(2, &Matcher::new("/a", kind, false, "a").unwrap(), Arc::new(name));
         }
-        assert_eq!((**paths.find("/a").unwrap(), **paths.find("/a/b").unwrap()), ("three", "one"));
+        assert_eq!(
+            (**paths.find("/a", &Effort::default()).unwrap(), **paths.find("/a/b", &Effort::default()).unwrap()),
+            ("three", "one")
+        );
     }
 
     #[test]
@@ -446,9 +452,9 @@ mod tests {
     fn what_has_no_room_is_closed() {
         let check = |rule: &str, path: &str, may_match: bool| {
             let closed = Matcher::closed(rule);
-            assert_eq!(closed.matches(path), may_match, "{rule} {path} {closed:?}");
+            assert_eq!(closed.matches(path, &Effort::default()), may_match, "{rule} {path} {closed:?}");
             let pattern = Matcher::new(rule, ImplementationSpecific, true, "a").unwrap();
-            assert!(may_match || !pattern.matches(path), "{rule} {path}");
+            assert!(may_match || !pattern.matches(path, &Effort::default()), "{rule} {path}");
         };
         check(r"/admin/\w{3}", "/Admin/x", true);
         check(r"/admin/\w{3}", "/public", false);
@@ -552,7 +558,7 @@ mod tests {
     fn what_follows_a_prefix() {
         let check = |prefix: &str, sent: &str, expected: &str| {
             let normal = normalize(sent).unwrap();
-            assert!(Matcher::Prefix(prefix.to_owned()).matches(&normal), "{prefix} {sent}");
+            assert!(Matcher::Prefix(prefix.to_owned()).matches(&normal, &Effort::default()), "{prefix} {sent}");
             assert_eq!(behind(prefix, &normal, sent), expected, "{prefix} {sent}");
         };
         check("/foo", "/foo/bar", "/bar");

@@ -23,6 +23,7 @@ use ipnet::IpNet;
 use crate::acme::challenges::Challenges;
 use crate::body::{End, RequestBody, ResponseBody};
 use crate::connect::{Connector, Lease};
+use crate::effort::TooLong;
 use crate::forward::{self, Active, Answered, Outgoing, forward};
 use crate::gateway::actions::BackendChanges;
 use crate::gateway::frontend::Clients;
@@ -150,10 +151,11 @@ impl Proxy {
         let path = normalize(parts.uri.path()).ok_or(StatusCode::BAD_REQUEST)?.into_owned();
         let origin = Origin::of(peer, &parts.headers, &self.trusted);
         let table = self.table.load();
-        if path.len() > PATH || !table.may_find(&host, &path) {
+        if path.len() > PATH {
             return Err(StatusCode::URI_TOO_LONG);
         }
-        let route = table.route((peer.entrance, peer.tls), &host, &path, &parts).cloned();
+        let found = table.route((peer.entrance, peer.tls), &host, &path, &parts);
+        let route = found.map_err(|TooLong| StatusCode::URI_TOO_LONG)?.cloned();
         let is_of_ingress = route.as_ref().is_some_and(|route| route.gateway.is_none());
         if !is_of_ingress && table.is_misdirected(peer.entrance, &peer.named, &host) {
             return Err(StatusCode::MISDIRECTED_REQUEST);

@@ -9,6 +9,7 @@ use http::StatusCode;
 use http::request::Parts;
 use rustls::sign::CertifiedKey;
 
+use crate::effort::{Effort, TooLong};
 use crate::gateway::actions::Actions;
 use crate::gateway::attach::Closeness;
 use crate::gateway::frontend::Clients;
@@ -161,8 +162,8 @@ impl GatewayRule {
 
 /// The rule that comes first of those that match. Of one listener the routes that name the host most closely come first, whatever their paths are; listeners of several
 /// Gateways share a host by its paths, and nobody gets more of it there by naming it more closely.
-fn first<'r>(rules: &'r [GatewayRule], path: &str, parts: &Parts) -> Option<&'r Arc<Route>> {
-    let matches = |rule: &&GatewayRule| rule.matched.matcher.matches(path) && rule.matched.conditions.hold(parts);
+fn first<'r>(rules: &'r [GatewayRule], path: &str, parts: &Parts, effort: &Effort) -> Option<&'r Arc<Route>> {
+    let matches = |rule: &&GatewayRule| rule.matched.matcher.matches(path, effort) && rule.matched.conditions.hold(parts, effort);
     let of_listeners = rules.chunk_by(|one, next| one.listener == next.listener);
     let found = of_listeners.filter_map(|rules| rules.iter().find(matches)).min_by_key(|rule| &rule.matched.rank);
     found.map(|rule| &rule.route)
@@ -213,9 +214,10 @@ pub struct HostRoutes {
 
 impl HostRoutes {
     /// Where a path leads by rules.
-    fn find(&self, path: &str) -> Option<&Arc<Route>> {
-        let found = self.paths.find(path);
-        let keeps = |closed: &&Closed| closed.route.matcher.matches(path) && found.is_none_or(|found| !closed.leaves(found));
+    fn find(&self, path: &str, effort: &Effort) -> Option<&Arc<Route>> {
+        let found = self.paths.find(path, effort);
+        let keeps =
+            |closed: &&Closed| closed.route.matcher.matches(path, effort) && found.is_none_or(|found| !closed.leaves(found));
         self.closed.iter().find(keeps).map(|closed| &closed.route).or(found)
     }
 }
@@ -263,35 +265,38 @@ pub(crate) fn candidates(host: &str) -> [Option<&str>; 3] {
 impl Table {
     /// The route of a request, by the most specific name that somebody has rules for. Routes that could take a name from an older Ingress
     /// are not in the table ([`crate::gateway::precedence`]); those for any host come after Ingresses. Ingresses have the ports of ingress only.
-    pub fn route(&self, (entrance, tls): (Entrance, bool), host: &str, path: &str, parts: &Parts) -> Option<&Arc<Route>> {
+    ///
+    /// # Errors
+    /// The request is too long for the regular expressions of whoever has the host.
+    pub fn route(
+        &self,
+        (entrance, tls): (Entrance, bool),
+        host: &str,
+        path: &str,
+        parts: &Parts,
+    ) -> Result<Option<&Arc<Route>>, TooLong> {
+        let effort = Effort::default();
         let door = if tls { Door::Https } else { Door::Http };
-        let has_ingresses = entrance == Entrance::Ingress;
-        let Some(gateway) = self.gateway.get(&entrance) else {
-            return self.find(host, path).filter(|_| has_ingresses);
-        };
+        let of_ingress = || if entrance == Entrance::Ingress { self.find(host, path, &effort) } else { None };
+        let Some(gateway) = self.gateway.get(&entrance) else { return effort.whole(of_ingress()) };
         for (name, is_of_ingress) in levels(host).filter(|(name, _)| !name.is_empty()) {
             if let Some(rules) = gateway.of(door, name) {
-                return first(rules, path, parts);
+                return effort.whole(first(rules, path, parts, &effort));
             }
-            if has_ingresses && is_of_ingress && self.hosts.contains_key(name) {
-                return self.find(host, path);
+            if entrance == Entrance::Ingress && is_of_ingress && self.hosts.contains_key(name) {
+                return effort.whole(of_ingress());
             }
         }
-        let of_ingress = self.find(host, path).filter(|_| has_ingresses);
-        of_ingress.or_else(|| first(gateway.of(door, "")?, path, parts))
+        let of_gateway = || first(gateway.of(door, "")?, path, parts, &effort);
+        effort.whole(of_ingress().or_else(of_gateway))
     }
 
     /// The route of a request by Ingresses. `host` is in small letters, without port; `path` is normal ([`crate::paths::normalize`]). "Incoming requests are
     /// first evaluated for a host match" (IngressRule): what the rules of the most specific name do not match is nobody else's, whose answers would be
     /// taken for those of the host.
-    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+    pub fn find(&self, host: &str, path: &str, effort: &Effort) -> Option<&Arc<Route>> {
         let routes = self.of_host(host)?;
-        routes.find(path).or(routes.default.as_ref())
-    }
-
-    /// Whether the path may be looked for among the rules of Ingresses for the host ([`Paths::may_find`]).
-    pub fn may_find(&self, host: &str, path: &str) -> bool {
-        self.of_host(host).is_none_or(|routes| routes.paths.may_find(path))
+        routes.find(path, effort).or(routes.default.as_ref())
     }
 
     /// What Ingresses have of the most specific name for a host.

@@ -46,12 +46,10 @@ impl Fault {
         }
     }
 
-    /// Whether it is less than before.
+    /// Whether it is less than before, and no other fault is new.
     fn is_less(self, stored: &[u8], before: &[u8]) -> bool {
-        match self {
-            Self::Large => stored.len() < before.len(),
-            Self::Deep => depth(stored) <= depth(before),
-        }
+        let is_no_deeper = !is_too_deep(stored) || depth(stored) <= depth(before);
+        is_no_deeper && (self == Self::Deep || stored.len() < before.len())
     }
 }
 

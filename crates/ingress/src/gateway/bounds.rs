@@ -12,7 +12,7 @@ pub(super) const MOST: usize = 50_000;
 /// Most of the routes of one namespace.
 pub(super) const OF_NAMESPACE: usize = MOST / 4;
 
-const NO_ROOM: Unsupported = Unsupported(
+const TOO_MANY: Unsupported = Unsupported(
     "number of matches, under each host of each listener, for which there is no room beside those of this namespace and of others,",
 );
 
@@ -28,7 +28,7 @@ pub(super) fn bound(routes: &mut [Read<'_>]) {
         let size = routes[at].size();
         let own = of_namespaces.entry(routes[at].planner.key.ns()).or_default();
         if size > OF_NAMESPACE - *own || size > MOST - all {
-            routes[at].rules = Err(NO_ROOM);
+            routes[at].rules = Err(TOO_MANY);
         } else {
             *own += size;
             all += size;

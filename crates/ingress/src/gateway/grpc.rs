@@ -41,6 +41,7 @@ fn path(method: GrpcMethod) -> Pattern {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::effort::Effort;
     use client::Key;
     use serde_json::{Value, json};
 
@@ -50,7 +51,7 @@ mod tests {
             let spec = json!({"rules": [{"matches": [{"method": method}]}]});
             let route: GrpcRoute = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
             let matched = super::super::rules::matches(&over_http(route).spec.rules[0], 0, &Key::cluster("r"), 0).unwrap();
-            assert_eq!(matched[0].matcher.matches(asked), expected, "{method} {asked}");
+            assert_eq!(matched[0].matcher.matches(asked, &Effort::default()), expected, "{method} {asked}");
         };
         check(json!({"service": "a.Ship", "method": "Sail"}), "/a.Ship/Sail", true);
         check(json!({"service": "a.Ship", "method": "Sail"}), "/a.Ship/Row", false);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::attach::Closeness;
 use super::types::{Match, ObjectRef, Pattern, Rule};
+use crate::effort::Effort;
 use crate::endpoints::PortRef;
 use crate::paths::{Matcher, normalize};
 use crate::patterns::{Pattern as Compiled, Refused, pattern};
@@ -40,10 +41,10 @@ impl Test {
         }
     }
 
-    fn passes(&self, value: &str) -> bool {
+    fn passes(&self, value: &str, effort: &Effort) -> bool {
         match self {
             Self::Exact(wanted) => wanted == value,
-            Self::Pattern(pattern) => pattern.is_match(value),
+            Self::Pattern(pattern) => effort.spend(value.len()) && pattern.is_match(value),
         }
     }
 }
@@ -85,18 +86,23 @@ impl Conditions {
         Ok(Self { method, headers, parameters })
     }
 
-    /// Whether a request is like this.
-    pub fn hold(&self, parts: &Parts) -> bool {
+    /// Whether a request is like this, as far as it may be looked at.
+    pub fn hold(&self, parts: &Parts, effort: &Effort) -> bool {
         self.method.as_ref().is_none_or(|method| *method == parts.method)
             && self
                 .headers
                 .iter()
-                .all(|(name, test)| parts.headers.contains_key(name) && test.passes(header(&parts.headers, name)))
+                .all(|(name, test)| parts.headers.contains_key(name) && test.passes(header(&parts.headers, name), effort))
             && self.parameters.iter().all(|(name, test)| {
-                let mut pairs = parts.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+                let query = parts.uri.query().unwrap_or_default();
+                // It is gone through for each parameter.
+                if !effort.spend(query.len()) {
+                    return false;
+                }
+                let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
                 // Values of rules stand for themselves, or as they stand in URLs.
                 let found = pairs.find(|(found, _)| found == name || unescaped(found) == *name);
-                found.is_some_and(|(_, value)| test.passes(value) || test.passes(&unescaped(value)))
+                found.is_some_and(|(_, value)| test.passes(value, effort) || test.passes(&unescaped(value), effort))
             })
     }
 }
@@ -207,7 +213,7 @@ mod tests {
                 request = request.header(*name, *value);
             }
             assert_eq!(
-                found[0].conditions.hold(&request.body(()).unwrap().into_parts().0),
+                found[0].conditions.hold(&request.body(()).unwrap().into_parts().0, &Effort::default()),
                 expected,
                 "{method} {uri} {headers:?}"
             );
@@ -242,7 +248,11 @@ mod tests {
         let check = |kind: &str, value: &str, sent: &str, expected: bool| {
             let path = json!({"type": kind, "value": value});
             let found = matches(&rule(json!({"matches": [{"path": path}]})), 0, &Key::namespaced("a", "r"), 0).unwrap();
-            assert_eq!(found[0].matcher.matches(&normalize(sent).unwrap()), expected, "{kind} {value} {sent}");
+            assert_eq!(
+                found[0].matcher.matches(&normalize(sent).unwrap(), &Effort::default()),
+                expected,
+                "{kind} {value} {sent}"
+            );
         };
         for kind in ["Exact", "PathPrefix"] {
             check(kind, "/caf%C3%A9/a%20b", "/caf%C3%A9/a%20b", true);

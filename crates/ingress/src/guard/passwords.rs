@@ -1,7 +1,7 @@
 //! Passwords from a Secret: a file of `htpasswd` under the key `auth`, or a key for each user.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -38,6 +38,27 @@ pub struct Passwords {
     namespace: String,
     users: HashMap<String, String>,
     right: Mutex<HashMap<Vec<u8>, Instant>>,
+    checked: Mutex<Checked>,
+}
+
+/// Credentials that are being checked, each by one request for which the others with the same wait.
+type Checked = HashMap<Vec<u8>, Arc<tokio::sync::Mutex<()>>>;
+
+/// One of those who wait for a check, or do it.
+struct Waiting<'p> {
+    passwords: &'p Passwords,
+    tag: &'p [u8],
+    one: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut checked = self.passwords.checked.lock();
+        // Beside the one in the list, this is the last: nobody else waits.
+        if Arc::strong_count(&self.one) == 2 {
+            checked.remove(self.tag);
+        }
+    }
 }
 
 impl Passwords {
@@ -52,7 +73,12 @@ impl Passwords {
             let lines = file.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.trim().split_once(':'));
             lines.map(|(user, hash)| (user.to_owned(), hash.to_owned())).collect()
         };
-        Some(Self { namespace: secret.metadata.namespace.clone().unwrap_or_default(), users, right: Mutex::default() })
+        Some(Self {
+            namespace: secret.metadata.namespace.clone().unwrap_or_default(),
+            users,
+            right: Mutex::default(),
+            checked: Mutex::default(),
+        })
     }
 
     /// The user whose password a request shows.
@@ -64,7 +90,13 @@ impl Passwords {
         let Some((user, password)) = credentials(shown) else { return Ok(None) };
         let Some(hash) = self.users.get(&user).cloned() else { return Ok(None) };
         let tag = hmac::sign(&KEY, shown).as_ref().to_vec();
-        if self.right.lock().get(&tag).is_some_and(|since| since.elapsed() < HOLDS) {
+        if self.is_known(&tag) {
+            return Ok(Some(user));
+        }
+        // A browser asks for many things at once with one password.
+        let waiting = Waiting { passwords: self, tag: &tag, one: self.checked.lock().entry(tag.clone()).or_default().clone() };
+        let _one = waiting.one.lock().await;
+        if self.is_known(&tag) {
             return Ok(Some(user));
         }
         let right = if is_cheap(&hash) {
@@ -83,9 +115,14 @@ impl Passwords {
             if remembered.len() >= REMEMBERED {
                 remembered.clear();
             }
-            remembered.insert(tag, Instant::now());
+            remembered.insert(tag.clone(), Instant::now());
         }
         Ok(right.then_some(user))
+    }
+
+    /// Whether credentials were right a while ago.
+    fn is_known(&self, tag: &[u8]) -> bool {
+        self.right.lock().get(tag).is_some_and(|since| since.elapsed() < HOLDS)
     }
 }
 
@@ -216,6 +253,25 @@ mod tests {
     const MD5: &str = "$1$xyz$LR4giuEdCJh9gZXQkz20T/";
     const SHA: &str = "{SHA}/vNB+F2HQ559kaLUZbmHHvZrXpg=";
     const BCRYPT: &str = "$2b$04$NgQ486A3NZja9CqMjorrqODRkIrlqYImsNmAqDxaourIZZzWSyklS";
+
+    /// More at once than may wait for a turn: one of them is checked, for all.
+    #[tokio::test]
+    async fn many_with_one_password() {
+        let secret = serde_json::from_value(json!({"data": {"auth": STANDARD.encode(format!("jane:{BCRYPT}"))}})).unwrap();
+        let passwords = Passwords::of(&secret, false).unwrap();
+        let header = |password: &str| format!("Basic {}", STANDARD.encode(format!("jane:{password}"))).parse().unwrap();
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, header("s3cret"))]);
+        let found = futures::future::join_all((0..200).map(|_| passwords.user(&headers))).await;
+        assert!(found.into_iter().all(|found| found.unwrap().as_deref() == Some("jane")));
+        // Who goes while he waits leaves nothing behind.
+        let wrong = HeaderMap::from_iter([(AUTHORIZATION, header("other"))]);
+        let mut gone: Vec<_> = (0..3).map(|_| Box::pin(passwords.user(&wrong))).collect();
+        for one in &mut gone {
+            assert!(futures::FutureExt::now_or_never(one).is_none());
+        }
+        drop(gone);
+        assert!(passwords.checked.lock().is_empty());
+    }
 
     #[tokio::test]
     async fn users() {

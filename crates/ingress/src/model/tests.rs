@@ -7,6 +7,7 @@ use base::tls::{Authority, Request};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::effort::Effort;
 use crate::upstream::Place;
 
 fn backend(name: &str) -> Value {
@@ -44,7 +45,7 @@ fn set(model: &mut Model, ingress: &Ingress) {
 /// The Service that a request goes to.
 #[track_caller]
 fn check(model: &Model, host: &str, path: &str, expected: Option<&str>) {
-    let found = model.table.find(host, path).map(|route| match &route.upstream.key.place {
+    let found = model.table.find(host, path, &Effort::default()).map(|route| match &route.upstream.key.place {
         Place::Service(key, _) => key.name.as_str(),
         Place::Name { name, .. } => name,
     });
@@ -152,7 +153,7 @@ fn canaries_join_the_route_of_their_path() {
     set(&mut model, &ingress("main", 2, &json!({}), &spec("main")));
     set(&mut model, &ingress("second", 3, &canary, &spec("other")));
     assert_eq!(model.step().unwrap().problems[0].1.reason, "Conflict");
-    let (policy, upstream) = model.table.find("a.example", "/").unwrap().canary.clone().unwrap();
+    let (policy, upstream) = model.table.find("a.example", "/", &Effort::default()).unwrap().canary.clone().unwrap();
     assert_eq!(
         (policy.canary.weight, &upstream.key.place),
         (20, &Place::Service(Key::namespaced("a", "canary"), crate::endpoints::PortRef::Number(80)))
@@ -165,7 +166,7 @@ fn canaries_join_the_route_of_their_path() {
     set(&mut model, &stranger);
     let problem = &model.step().unwrap().problems[0].1;
     assert!(problem.message.contains("belongs to a/main"), "{}", problem.message);
-    assert!(model.table.find("a.example", "/").unwrap().canary.is_none());
+    assert!(model.table.find("a.example", "/", &Effort::default()).unwrap().canary.is_none());
 }
 
 fn tls_secret(authority: &Authority, host: &str) -> Arc<Secret> {
@@ -211,6 +212,32 @@ fn certificates_come_and_change() {
     model.set_ingress(&Key::namespaced("a", "i"), None);
     model.step();
     assert!(model.wanted_secrets().is_empty() && !model.table.has_tls("a.example") && model.table.is_empty());
+}
+
+/// Nothing of a host stays that has no rules any more: what its wildcard says later counts for it.
+#[test]
+fn a_host_that_is_gone_is_its_wildcards() {
+    let (mut model, authority) = (model(), Authority::in_memory("test").unwrap());
+    let tls = json!([{"hosts": ["*.b.example"], "secretName": "w"}]);
+    let wide = json!({"tls": tls, "rules": [rule("*.b.example", &[path("/", "Prefix", "x")])]});
+    let one = json!({"rules": [rule("a.b.example", &[path("/", "Prefix", "x")])]});
+    let secret = Key::namespaced("a", "w");
+    model.set_secret(&secret, Some(tls_secret(&authority, "*.b.example")));
+    set(&mut model, &ingress("wide", 0, &json!({}), &wide));
+    set(&mut model, &ingress("one", 1, &json!({}), &one));
+    model.step();
+    let shown =
+        |model: &Model| model.table.certificate(Entrance::Ingress, "a.b.example", &|_| true).map(|shown| shown.cert.clone());
+    let first = shown(&model);
+    assert!(first.is_some() && model.table.has_tls("a.b.example"));
+    model.set_ingress(&Key::namespaced("a", "one"), None);
+    model.step();
+    model.set_secret(&secret, Some(tls_secret(&authority, "*.b.example")));
+    model.step();
+    assert!(shown(&model).is_some() && shown(&model) != first, "the renewed one");
+    model.set_ingress(&Key::namespaced("a", "wide"), None);
+    model.step();
+    assert!(shown(&model).is_none() && !model.table.has_tls("a.b.example"));
 }
 
 /// Extracting TLS of ingress-nginx (`extractTLSSecretName`): of a host counts what the Ingress with the host's rules says. Anybody may write an Ingress.
@@ -371,7 +398,7 @@ fn room_for_patterns_is_found_again() {
     let mut model = Model::new("cluster.local", Issuers::default(), Arc::default());
     // What is guarded in one place is not to be had in a broader one.
     set(&mut model, &ingress("all", 0, &json!({}), &json!({"rules": [rule("second.example", &[path("/", "Prefix", "all")])]})));
-    let is_closed = |model: &Model, path: &str| model.table.find("second.example", path).unwrap().closed;
+    let is_closed = |model: &Model, path: &str| model.table.find("second.example", path, &Effort::default()).unwrap().closed;
     let (first, second) = (Key::namespaced("large-patterns", "first"), Key::namespaced("large-patterns", "second"));
     model.set_ingress(&first, Some(&many("first", 200)));
     model.set_ingress(&second, Some(&many("second", 1)));
@@ -407,7 +434,7 @@ fn what_is_refused_is_closed() {
         for (paths, expected) in [(closed, true), (open, false)] {
             for path in paths {
                 let (host, path) = path.split_once('/').unwrap();
-                let found = model.table.find(host, &format!("/{path}")).unwrap();
+                let found = model.table.find(host, &format!("/{path}"), &Effort::default()).unwrap();
                 assert_eq!(found.closed, expected, "{reason}: {host}/{path} leads to {}", found.ingress);
             }
         }
@@ -458,7 +485,7 @@ fn what_is_closed_has_its_age() {
         let told = problems.iter().filter(|(key, problem)| key.name == "other" && problem.reason == "Conflict").count();
         assert_eq!(told, conflicts, "{problems:?}");
         for (request, expected) in requests {
-            let found = model.table.find("a.example", request).unwrap();
+            let found = model.table.find("a.example", request, &Effort::default()).unwrap();
             let open = (!found.closed).then_some(found.text.as_str());
             assert_eq!(open, *expected, "{namespace} {minute} {request}");
         }

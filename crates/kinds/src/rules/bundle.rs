@@ -20,7 +20,7 @@ pub(crate) fn check_bundle(bytes: &[u8]) -> Result<(), BundleError> {
     if bytes.is_empty() {
         return Ok(());
     }
-    let blocks = pem::parse_many(bytes).unwrap_or_default();
+    let blocks = blocks(bytes);
     if blocks.is_empty() {
         return Err(BundleError::NoBlock);
     }
@@ -35,4 +35,34 @@ pub(crate) fn check_bundle(bytes: &[u8]) -> Result<(), BundleError> {
         }
     }
     Err(why)
+}
+
+/// The blocks that can be read: Go's `pem.Decode` passes over the others.
+fn blocks(bytes: &[u8]) -> Vec<pem::Pem> {
+    const BEGIN: &str = "-----BEGIN ";
+    let text = String::from_utf8_lossy(bytes);
+    let begins: Vec<usize> = text.match_indices(BEGIN).map(|(at, _)| at).collect();
+    let ends = begins.iter().skip(1).copied().chain([text.len()]);
+    begins.iter().zip(ends).filter_map(|(begin, end)| pem::parse(&text[*begin..end]).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// `AppendCertsFromPEM` adds what it can read.
+    #[test]
+    fn one_good_certificate_is_enough() {
+        let good = rcgen::generate_simple_self_signed(Vec::<String>::new()).unwrap().cert.pem();
+        let damaged = good.replace("-----END CERTIFICATE-----", "-----END -----");
+        let check = |text: &str, expected: bool| assert_eq!(check_bundle(text.as_bytes()).is_ok(), expected, "{text}");
+        check("", true);
+        check(&good, true);
+        check(&format!("{damaged}{good}"), true);
+        check(&format!("{good}{damaged}"), true);
+        check(&damaged, false);
+        check("x", false);
+        check("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", false);
+    }
 }

@@ -173,7 +173,7 @@ fn of_the_routes_of_a_listener_those_that_name_the_host_most_closely_come_first(
         let table = table(&cluster, &[]);
         for (path, expected) in expected {
             let (parts, ()) = http::Request::get(*path).body(()).unwrap().into_parts();
-            let found = table.route((Entrance::Ingress, true), "shop.test", path, &parts);
+            let found = table.route((Entrance::Ingress, true), "shop.test", path, &parts).unwrap();
             assert_eq!(found.map(|route| route.ingress.to_string()).as_deref(), Some(*expected), "{path}");
         }
     };
@@ -310,7 +310,7 @@ fn a_wildcard_of_a_route_leaves_the_hosts_of_ingresses() {
     let cluster = Cluster::new().gateway("g", &["https:"]).http("g", &["*.test"]);
     let table = table(&cluster, &[("c/i", "a.test", false)]);
     let (parts, ()) = http::Request::get("/").body(()).unwrap().into_parts();
-    let of = |host: &str| table.route((Entrance::Ingress, true), host, "/api", &parts).map(|route| route.ingress.ns());
+    let of = |host: &str| table.route((Entrance::Ingress, true), host, "/api", &parts).unwrap().map(|route| route.ingress.ns());
     assert_eq!((of("a.test"), of("b.test"), of("a.b.test")), (Some("c"), Some("g"), Some("g")));
 }
 
