@@ -352,3 +352,45 @@ fn of_routes_of_two_kinds_the_older_has_the_hosts() {
         .route("b", "grpc", &["shop.test"])
         .check(&["GRPCRoute b shop.test", "HTTPRoute a shop.test"], &[]);
 }
+
+/// Whoever asks chooses how long a request is, and those who write rules how many expressions it is held against: of whoever has the host, and of nobody else.
+#[test]
+fn long_requests_are_not_held_against_many_expressions() {
+    use crate::effort::TooLong;
+    let mut model = crate::model::Model::new("cluster.local", Issuers::default(), Arc::default());
+    let of = |one: Value| {
+        let mut cluster = Cluster::new().gateway("many", &["https:shop.test"]).http("many", &["shop.test"]);
+        let route = cluster.objects.routes.get_mut(&Key::namespaced("many", "http")).unwrap();
+        route.spec.rules[0].matches = read(json!(vec![one; 200]));
+        cluster
+    };
+    let ask = |model: &mut crate::model::Model, host: &str, path: &str, header: &str| {
+        let (parts, ()) = http::Request::get(path).header("h", header).body(()).unwrap().into_parts();
+        let table = model.step().map_or_else(|| unreachable!("something has changed"), |step| step.table);
+        table.route((Entrance::Ingress, true), host, parts.uri.path(), &parts).map(|route| route.is_some())
+    };
+    let expression = json!({"type": "RegularExpression", "name": "h", "value": "(x+)y"});
+    let cases = [
+        (json!({"path": {"type": "RegularExpression", "value": "/(x+)y"}}), "/#", ""),
+        (json!({"headers": [expression]}), "/", "#"),
+        (json!({"queryParams": [{"name": "h", "value": "y"}]}), "/?q=#", ""),
+    ];
+    for (one, path, header) in cases {
+        for (length, expected) in [(5000, Ok(false)), (6000, Err(TooLong))] {
+            model.set_gateway(planned(&of(one.clone()).objects));
+            let long = |text: &str| text.replace('#', &"x".repeat(length));
+            assert_eq!(ask(&mut model, "shop.test", &long(path), &long(header)), expected, "{one} {length}");
+        }
+    }
+    let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+    let paths: Vec<Value> = (0..200)
+        .map(|number| json!({"path": format!("/(x+){number}"), "pathType": "ImplementationSpecific", "backend": backend}))
+        .collect();
+    let metadata = json!({"namespace": "many", "name": "any", "annotations": {"nginx.ingress.kubernetes.io/use-regex": "true"}});
+    let any = read(json!({"metadata": metadata, "spec": {"rules": [{"http": {"paths": paths}}]}}));
+    for (host, expected) in [("shop.test", Ok(true)), ("other.test", Err(TooLong))] {
+        model.set_ingress(&Key::namespaced("many", "any"), Some(&any));
+        model.set_gateway(planned(&of(json!({"path": {"value": "/"}})).objects));
+        assert_eq!(ask(&mut model, host, &format!("/{}", "x".repeat(6000)), ""), expected, "{host}");
+    }
+}
