@@ -372,13 +372,17 @@ impl Inner {
         body: RequestBody,
     ) -> Result<Response<Body>, Status> {
         let Some(limit) = limit else { return Box::pin(self.dispatch(call, routed, body)).await };
-        let stored = self.stored_size(&call, routed);
+        let (stored, call_parts) = (self.stored_size(&call, routed), call.parts);
         let request = async {
             let (body, sent) = stages::large_body(body, stored).await?;
             // In a place of its own: what is handed through async functions lies in each of them twice.
             heavy::run(sent.max(stored), Box::pin(self.dispatch(call, routed, body))).await
         };
-        stages::within(limit.saturating_sub(routed.started.elapsed()), request).await
+        let (left, most) = (limit.saturating_sub(routed.started.elapsed()), stages::most_of_others(call_parts));
+        let response = stages::within(left, request).await?;
+        // The answer of another API server has only begun.
+        let end = tokio::time::Instant::from_std(routed.started + limit);
+        Ok(response.map(|body| body.bounded(end, most)))
     }
 
     /// How large the object is that a request has to read, change or render: what is sent may be small, and the work is not. Zero

@@ -8,8 +8,9 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use http_body::{Frame, SizeHint};
-use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Limited};
+use tokio::time::{Instant, Sleep};
 
 /// The longest run of bytes that anybody copies at once. glibc copies more than 2,112 bytes with `rep movsb`, which on
 /// processors of AMD has a third of the speed.
@@ -57,6 +58,44 @@ impl Body {
             }
             _ => {}
         }
+    }
+
+    /// The body of another server breaks off when the time of its request is over, or when it is longer than `most` bytes. All else ends by
+    /// itself.
+    pub(crate) fn bounded(self, end: Instant, most: Option<usize>) -> Self {
+        let Self::Proxied(body) = self else { return self };
+        let body = match most {
+            Some(most) => Limited::new(body, most).boxed_unsync(),
+            None => body,
+        };
+        Self::Proxied(Timed { body, end: Box::pin(tokio::time::sleep_until(end)) }.boxed_unsync())
+    }
+}
+
+/// A body that has to be over at some time.
+struct Timed {
+    body: UnsyncBoxBody<Bytes, BoxError>,
+    end: Pin<Box<Sleep>>,
+}
+
+impl http_body::Body for Timed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        // The time first, and by the clock: one that always has more leaves no turn to the timer.
+        if self.end.deadline() <= Instant::now() || self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err("the answer has not ended within the time of the request".into())));
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -224,7 +263,33 @@ impl http_body::Body for Body {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http_body_util::StreamBody;
+
     use super::*;
+
+    /// `WithTimeoutForNonLongRunningRequests`: what has begun to be answered ends with its time, too.
+    #[tokio::test]
+    async fn bodies_of_others_end() {
+        async fn frames(time: Duration, body: BoxStream<'static, Result<Bytes, BoxError>>, most: Option<usize>) -> (usize, bool) {
+            let body = StreamBody::new(body.map(|piece| piece.map(Frame::data)));
+            let (mut body, mut read) = (Body::Proxied(body.boxed_unsync()).bounded(Instant::now() + time, most), 0);
+            while let Some(frame) = body.frame().await {
+                let Ok(frame) = frame else { return (read, false) };
+                read += frame.into_data().map_or(0, |data| data.len());
+            }
+            (read, true)
+        }
+        let (soon, late) = (Duration::from_millis(20), Duration::from_secs(600));
+        let piece = || Ok(Bytes::from_static(b"0123456789"));
+        let begun = || futures::stream::iter([piece()]).chain(futures::stream::pending()).boxed();
+        assert_eq!(frames(soon, begun(), None).await, (10, false));
+        assert!(!frames(soon, futures::stream::repeat_with(piece).boxed(), None).await.1);
+        assert_eq!(frames(late, futures::stream::repeat_with(piece).boxed(), Some(95)).await, (90, false));
+        let whole = || futures::stream::iter([piece(), piece()]).boxed();
+        assert_eq!((frames(late, whole(), None).await, frames(late, whole(), Some(20)).await), ((20, true), (20, true)));
+    }
 
     #[test]
     fn lists_come_in_pieces() {

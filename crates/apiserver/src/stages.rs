@@ -29,6 +29,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InProcess;
 
+/// Bytes of another server's answer to a component of this process.
+const FOREIGN: usize = 64 << 20;
+
 /// Watches of one user. An informer needs one for each kind that it is about; a node one for each object that its pods refer to.
 const WATCHES: usize = 2_000;
 /// Most connections to others for users, and those of one user.
@@ -113,6 +116,12 @@ pub(crate) async fn within<T>(limit: Duration, request: impl Future<Output = Res
         return Err(late());
     }
     tokio::time::timeout(limit, request).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// How much of another API server's answer a component of this process gets: it reads all of it before it looks at any, and whoever
+/// answers without end would end this process.
+pub(crate) fn most_of_others(parts: &Parts) -> Option<usize> {
+    parts.extensions.get::<InProcess>().map(|_| FOREIGN)
 }
 
 /// What is said of a request whose time is over.

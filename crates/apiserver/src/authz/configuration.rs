@@ -18,6 +18,9 @@ const TYPES: [&str; 3] = ["Node", "RBAC", "Webhook"];
 const CONDITIONS: usize = 64;
 /// How long a webhook may take at most.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long answers are kept where nobody says it (upstream: `SetDefaults_WebhookConfiguration`).
+const AUTHORIZED: Duration = Duration::from_secs(300);
+const UNAUTHORIZED: Duration = Duration::from_secs(30);
 
 /// Why the configuration of authorization cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -179,12 +182,16 @@ fn webhook(name: &str, hook: &Webhook, path: &Path, errors: &mut Errors) -> Opti
     if timeout.is_some_and(|timeout| timeout > TIMEOUT) {
         errors.push(field::Error::invalid(&path.child("timeout"), hook.timeout.as_str(), "must be > 0s and <= 30s"));
     }
-    let mut kept = |ttl: &Option<String>, cached: Option<bool>, field: &str| {
-        let ttl = duration(ttl.as_deref().unwrap_or_default(), &path.child(field), errors);
+    let mut kept = |ttl: &Option<String>, default: Duration, cached: Option<bool>, field: &str| {
+        let ttl = match ttl.as_deref().unwrap_or_default() {
+            // As upstream's defaults, which cannot tell no time from none given.
+            text if text.is_empty() || is_zero(text) => Some(default),
+            text => duration(text, &path.child(field), errors),
+        };
         ttl.filter(|_| cached != Some(false))
     };
-    let authorized = kept(&hook.authorized_ttl, hook.cache_authorized_requests, "authorizedTTL");
-    let unauthorized = kept(&hook.unauthorized_ttl, hook.cache_unauthorized_requests, "unauthorizedTTL");
+    let authorized = kept(&hook.authorized_ttl, AUTHORIZED, hook.cache_authorized_requests, "authorizedTTL");
+    let unauthorized = kept(&hook.unauthorized_ttl, UNAUTHORIZED, hook.cache_unauthorized_requests, "unauthorizedTTL");
     one_of(&hook.subject_access_review_version, &["v1", "v1beta1"], &path.child("subjectAccessReviewVersion"), errors);
     one_of(&hook.failure_policy, &["NoOpinion", "Deny"], &path.child("failurePolicy"), errors);
     let version = path.child("matchConditionSubjectAccessReviewVersion");
@@ -218,6 +225,10 @@ fn one_of(value: &str, supported: &[&str], path: &Path, errors: &mut Errors) {
 }
 
 /// A duration that is more than nothing.
+fn is_zero(text: &str) -> bool {
+    apimachinery::time::parse_duration(text).is_some_and(|found| found.is_zero())
+}
+
 fn duration(text: &str, path: &Path, errors: &mut Errors) -> Option<Duration> {
     if text.is_empty() {
         errors.push(field::Error::required(path, ""));
@@ -339,8 +350,8 @@ impl Default for Options {
             modes: vec!["Node".into(), "RBAC".into()],
             webhook: None,
             webhook_version: "v1beta1".into(),
-            authorized: Duration::from_secs(300),
-            unauthorized: Duration::from_secs(30),
+            authorized: AUTHORIZED,
+            unauthorized: UNAUTHORIZED,
         }
     }
 }
@@ -400,6 +411,13 @@ mod tests {
             (Duration::from_secs(3), Some(Duration::from_secs(300)), None)
         );
         assert!(options.denies_on_failure && options.conditions.len() == 1 && options.version == "v1");
+        for without in
+            [("authorizedTTL: 5m, unauthorizedTTL: 30s, ", ""), ("5m, unauthorizedTTL: 30s", "0s, unauthorizedTTL: 0s")]
+        {
+            let chain = parse_list(&hook(path, "").replace(without.0, without.1)).unwrap();
+            let [Mode::Webhook(options)] = &chain[..] else { panic!("{chain:?}") };
+            assert_eq!((options.authorized, options.unauthorized), (Some(AUTHORIZED), Some(UNAUTHORIZED)));
+        }
         let flags = Options::default().modes().unwrap();
         assert!(matches!(flags[..], [Mode::Node, Mode::Rbac]));
         assert!(Options { modes: vec!["Webhook".into()], ..Options::default() }.modes().is_err());
@@ -426,7 +444,7 @@ mod tests {
         check("{type: Webhook, name: a, webhook: {}}", "authorizers[0].timeout: Required value");
         check("{type: Webhook, name: a, webhook: {colour: red}}", "unknown field `colour`");
         check(&hook(path, "").replace("3s", "31s"), "authorizers[0].timeout: Invalid value: \"31s\": must be > 0s and <= 30s");
-        check(&hook(path, "").replace("5m", "0s"), "authorizers[0].authorizedTTL: Invalid value");
+        check(&hook(path, "").replace("5m", "-1s"), "authorizers[0].authorizedTTL: Invalid value");
         check(&hook(path, "").replace("Deny", "Allow"), "authorizers[0].failurePolicy: Unsupported value: \"Allow\"");
         check(&hook("a.yaml", ""), "must be an absolute path");
         check(&hook("/none/such", ""), "must be a regular file");

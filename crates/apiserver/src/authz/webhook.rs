@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cel::Budget;
 use registry::Registry;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::configuration::WebhookOptions;
@@ -27,6 +28,17 @@ enum Failure {
     Condition(String, cel::Error),
     #[error(transparent)]
     Call(#[from] remote::Error),
+    #[error("its answer cannot be read: {0}")]
+    Answer(#[from] serde_json::Error),
+}
+
+/// What it says. A field of another type is no answer, and not the same as a field that is not there: a sloppy "no" would let in.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Status {
+    allowed: Option<bool>,
+    denied: Option<bool>,
+    reason: Option<String>,
 }
 
 pub(super) struct Webhook {
@@ -57,10 +69,13 @@ impl Webhook {
         let review = json!({"apiVersion": format!("authorization.k8s.io/{}", self.options.version), "kind": "SubjectAccessReview",
             "spec": spec(&question, &self.options.version)});
         let limits = Limits { time: self.options.timeout, bytes: ANSWER };
-        match self.named.review(registry, &review, limits).await {
+        let answer = match self.named.review(registry, &review, limits).await {
+            Ok(answer) => answer,
+            Err(error) => return self.failed(&error.into()),
+        };
+        match opinion(&answer["status"]) {
             Err(error) => self.failed(&error.into()),
-            Ok(answer) => {
-                let opinion = opinion(&answer["status"]);
+            Ok(opinion) => {
                 if let Some(why) = &opinion.error {
                     tracing::warn!(webhook = self.options.name, %why, "the authorization webhook has given no good answer");
                 }
@@ -141,9 +156,13 @@ fn spec(question: &Value, version: &str) -> Value {
     spec
 }
 
-fn opinion(status: &Value) -> Opinion<'static> {
-    let said = |verdict| Opinion::of(verdict, status["reason"].as_str().unwrap_or_default());
-    match (status["allowed"] == true, status["denied"] == true) {
+fn opinion(status: &Value) -> Result<Opinion<'static>, serde_json::Error> {
+    // What is a list would be taken for the fields in their order.
+    let status =
+        if status.is_array() { Err(serde::de::Error::custom("status is a list")) } else { Option::<Status>::deserialize(status) };
+    let Status { allowed, denied, reason } = status?.unwrap_or_default();
+    let said = |verdict| Opinion::of(verdict, reason.as_deref().unwrap_or_default());
+    Ok(match (allowed == Some(true), denied == Some(true)) {
         (true, false) => said(Verdict::Allow),
         (false, true) => said(Verdict::Deny),
         (false, false) => said(Verdict::None),
@@ -152,7 +171,7 @@ fn opinion(status: &Value) -> Opinion<'static> {
             let why = "webhook subject access review returned both allow and deny response";
             Opinion { error: Some(why.to_owned()), ..said(Verdict::Deny) }
         }
-    }
+    })
 }
 
 #[cfg(test)]
@@ -186,7 +205,7 @@ mod tests {
             spec(&whole(&path), "v1beta1"),
             json!({"user": "jane", "group": ["dev"], "nonResourceAttributes": {"path": "/metrics", "verb": "get"}})
         );
-        let check = |status: Value, expected: Opinion<'_>| assert_eq!(opinion(&status), expected, "{status}");
+        let check = |status: Value, expected: Opinion<'_>| assert_eq!(opinion(&status).unwrap(), expected, "{status}");
         check(json!({"allowed": true, "reason": "r"}), Opinion::of(Verdict::Allow, "r"));
         check(json!({"allowed": false, "reason": "r"}), Opinion::of(Verdict::None, "r"));
         check(json!({"allowed": false, "denied": true, "reason": "r"}), Opinion::of(Verdict::Deny, "r"));
@@ -194,5 +213,19 @@ mod tests {
         let both = "webhook subject access review returned both allow and deny response".to_owned();
         let contradiction = json!({"allowed": true, "denied": true, "reason": "r"});
         check(contradiction, Opinion { error: Some(both), ..Opinion::of(Verdict::Deny, "r") });
+        check(json!({"allowed": null, "denied": true, "reason": null, "evaluationError": "e"}), Opinion::of(Verdict::Deny, ""));
+    }
+
+    /// Go's decoder refuses what is of another type, and the failure policy decides.
+    #[test]
+    fn answers_of_other_types_are_none() {
+        let check = |status: Value| assert!(opinion(&status).is_err(), "{status}");
+        check(json!({"denied": "true"}));
+        check(json!({"denied": 1}));
+        check(json!({"allowed": "false"}));
+        check(json!({"denied": true, "reason": {}}));
+        check(json!([{"denied": true}]));
+        check(json!([false, true, ""]));
+        check(json!("denied"));
     }
 }

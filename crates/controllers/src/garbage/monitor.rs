@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::graph::{Graph, Uid, uid};
 use super::resources::Resources;
-use crate::discovery::{Discovered, discover};
+use crate::Error;
+use crate::discovery::{Discovered, Discovery, discover};
 use crate::queue::Queue;
 
 /// How long the first lists may take before work starts without the rest.
@@ -96,9 +97,19 @@ impl Monitor {
         let mut patience = std::pin::pin!(patience);
         let mut impatient = false;
         let mut refresh = Some(tokio::time::Instant::now());
+        // Discovery goes on beside the watches: a watch that nobody polls may keep its turn among the client's requests, and the request
+        // behind it would wait for ever.
+        let mut discovering = None;
         loop {
             tokio::select! {
-                () = at(refresh) => refresh = self.refresh(&mut running).await,
+                () = at(refresh), if discovering.is_none() => {
+                    refresh = None;
+                    discovering = Some(Box::pin(discover(&self.client)));
+                }
+                discovery = outcome(&mut discovering) => {
+                    discovering = None;
+                    refresh = refresh.or(self.refresh(&mut running, discovery));
+                }
                 Some((number, event)) = running.watches.next(), if !running.watches.is_empty() => {
                     let again = match &event {
                         // It is served in another version, or about to go.
@@ -113,15 +124,16 @@ impl Monitor {
                 }
                 () = &mut patience, if !impatient => impatient = true,
             }
-            if refresh.is_none_or(|_| impatient) && (running.waiting.is_empty() || impatient) {
+            let is_complete = refresh.is_none() && discovering.is_none() && running.waiting.is_empty();
+            if is_complete || impatient {
                 running.held.drain(..).for_each(|uid| queue.add(key_of(uid)));
             }
         }
     }
 
     /// Starts watches of new resources and ends those of resources that went. When to ask again.
-    async fn refresh(&self, running: &mut Running) -> Option<tokio::time::Instant> {
-        let discovery = match discover(&self.client).await {
+    fn refresh(&self, running: &mut Running, discovery: Result<Discovery, Error>) -> Option<tokio::time::Instant> {
+        let discovery = match discovery {
             Ok(discovery) => discovery,
             Err(error) => {
                 tracing::debug!(%error, "discovery failed, again later");
@@ -221,6 +233,14 @@ fn watch(client: &Client, resource: &ApiResource, number: usize, stop: Cancellat
 async fn at(time: Option<tokio::time::Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What comes of a future, once there is one.
+async fn outcome<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
         None => std::future::pending().await,
     }
 }

@@ -1,6 +1,6 @@
 //! Objects that quotas only count, of whatever kind: how many there are, and when one goes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,7 +156,7 @@ impl Others {
                         again = again.filter(|_| !followed.unwatched.is_empty());
                     }
                 }
-                Some((name, seen)) = followed.watches.next(), if !followed.watches.is_empty() => {
+                Some((name, seen)) = followed.next(), if followed.has_more() => {
                     let namespace = match seen {
                         Seen::Gone(namespace) => namespace,
                         Seen::Served => {
@@ -164,7 +164,7 @@ impl Others {
                             continue;
                         }
                         Seen::Missing => {
-                            self.forget(&name.0, &name.1).await;
+                            followed.during(self.forget(&name.0, &name.1)).await;
                             followed.lost(&name);
                             again = Some(Instant::now() + SOON);
                             None
@@ -179,7 +179,7 @@ impl Others {
                     let is_known = |name: &Name| self.known.lock().contains_key(name);
                     if !followed.unwatched.iter().all(is_known) {
                         asked = Some(Instant::now());
-                        if let Err(error) = self.learn().await {
+                        if let Err(error) = followed.during(self.learn()).await {
                             tracing::debug!(%error, "discovery failed, again later");
                         }
                     }
@@ -195,6 +195,8 @@ impl Others {
 #[derive(Default)]
 struct Followed {
     watches: SelectAll<Watch>,
+    /// What they have told during other requests.
+    told: VecDeque<(Name, Seen)>,
     /// What is watched, with what ends the watch.
     watched: BTreeMap<Name, AbortHandle>,
     /// What is not: nothing that is served is known by these names.
@@ -205,6 +207,29 @@ struct Followed {
 }
 
 impl Followed {
+    fn has_more(&self) -> bool {
+        !self.told.is_empty() || !self.watches.is_empty()
+    }
+
+    async fn next(&mut self) -> Option<(Name, Seen)> {
+        match self.told.pop_front() {
+            Some(told) => Some(told),
+            None => self.watches.next().await,
+        }
+    }
+
+    /// Waits for other requests of the client. The watches go on meanwhile: one that nobody polls may keep its turn among the client's
+    /// requests, and those behind it would wait for ever.
+    async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                output = &mut work => return output,
+                Some(told) = self.watches.next(), if !self.watches.is_empty() => self.told.push_back(told),
+            }
+        }
+    }
+
     /// Takes names that a quota counts. Whether there is a new one among them.
     fn add(&mut self, names: &BTreeSet<Name>) -> bool {
         let before = self.unwatched.len();
