@@ -113,7 +113,12 @@ impl Follow {
         if !definition.is_established() {
             return None;
         }
-        let Some(version) = definition.best(self.versions) else { return Some(self.none()) };
+        let Some(version) = definition.best(self.versions) else {
+            // Whoever has installed it expects that its objects do something.
+            let (group, plural, versions) = (self.group, self.plural, self.versions);
+            tracing::warn!(group, plural, ?versions, "no version that is read here is served: its objects are in no force");
+            return Some(self.none());
+        };
         let events = self.watch(version);
         match self.objects.as_mut().filter(|objects| objects.version == version) {
             Some(objects) if objects.retry.is_some() => objects.events = events,

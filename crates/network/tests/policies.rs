@@ -314,14 +314,14 @@ fn policies_of_the_cluster() {
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
         json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": "clusternetworkpolicies.policy.networking.k8s.io"},
-            "spec": {"versions": [{"name": "v1alpha2", "served": true}]},
+            "spec": {"versions": [{"name": "v1beta1", "served": true}]},
             "status": {"conditions": [{"type": "Established", "status": "True"}]}}),
     );
     let tcp = |port: u16| json!([{"tcp": {"destinationPort": {"number": port}}}]);
     let from = json!([{"namespaces": {"matchLabels": {"ns": "y"}}}]);
     post(
-        "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies",
-        json!({"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy", "metadata": {"name": "p"},
+        "/apis/policy.networking.k8s.io/v1beta1/clusternetworkpolicies",
+        json!({"apiVersion": "policy.networking.k8s.io/v1beta1", "kind": "ClusterNetworkPolicy", "metadata": {"name": "p"},
             "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {"matchLabels": {"ns": "x"}}}, "ingress": [
                 {"action": "Accept", "from": from, "protocols": tcp(8080)},
                 {"action": "Pass", "from": from, "protocols": tcp(8081)},

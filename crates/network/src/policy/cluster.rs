@@ -48,10 +48,11 @@ impl Kind {
         }
     }
 
-    /// The version that is read, alone in a list of those that are.
+    /// The versions that are read, in the order in which they are asked for. What is new in one is not known here and fails closed, as its text
+    /// asks for.
     pub(super) fn versions(self) -> &'static [&'static str] {
         match self {
-            Self::Cluster => &["v1alpha2"],
+            Self::Cluster => &["v1alpha2", "v1beta1"],
             Self::Admin | Self::Baseline => &["v1alpha1"],
         }
     }
@@ -59,7 +60,10 @@ impl Kind {
 
 /// A policy as the API has it.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Object {
+    #[serde(default)]
+    pub(super) api_version: String,
     pub(super) metadata: ObjectMeta,
     #[serde(default)]
     spec: ObjectSpec,
@@ -154,8 +158,13 @@ impl ObjectRule {
 
     fn connections(&self) -> Result<(Vec<Peer>, Vec<Port>), Unknown> {
         let peers = self.from.iter().chain(&self.to).map(peer).collect::<Result<Vec<_>, _>>()?;
+        if peers.is_empty() {
+            return Err(Unknown("a rule without peers".to_owned()));
+        }
         let ports = match (&self.protocols, &self.ports) {
             (None, None) => vec![Port::All],
+            // A rule that denies must not get smaller by what nobody can mean.
+            (Some(all), _) | (None, Some(all)) if all.is_empty() => return Err(Unknown("an empty list of ports".to_owned())),
             (Some(all), _) => all.iter().map(protocol).collect::<Result<Vec<_>, _>>()?.concat(),
             (None, Some(all)) => all.iter().map(port).collect::<Result<Vec<_>, _>>()?.concat(),
         };

@@ -98,7 +98,7 @@ impl Installed {
 
     fn tell(&self, kind: Kind, object: &Object, unknown: &Unknown) {
         let about = ObjectReference {
-            api_version: Some(format!("{GROUP}/{}", kind.versions()[0])),
+            api_version: Some(object.api_version.clone()),
             kind: Some(kind.name().to_owned()),
             name: object.metadata.name.clone(),
             uid: object.metadata.uid.clone(),

@@ -127,22 +127,32 @@ fn peers_and_ports() {
 /// as a 'Deny all' rule."
 #[test]
 fn what_is_not_known_fails_closed() {
-    let who = |action, peer: Value| {
-        let object: Object = serde_json::from_value(
-            json!({"metadata": {"name": "p"}, "spec": policy("Admin", 1, "ingress", json!([rule(action, "from", peer)]))}),
-        )
-        .unwrap();
+    let who_by = |rule: Value| {
+        let object: Object =
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": policy("Admin", 1, "ingress", json!([rule]))}))
+                .unwrap();
         let read = object.read(Kind::Cluster).unwrap();
         let mut cluster = Cluster::with(&[ingress(json!([{"from": [{"podSelector": pod("b")}]}]))]);
         cluster.state.set_policy(&client::Key { namespace: None, name: "p".to_owned() }, Some(read.spec));
         (cluster.who_reaches("x/a", Protocol::Tcp, 80), read.unknown.len())
     };
+    let who = |action, peer: Value| who_by(rule(action, "from", peer));
     for peer in
         [json!({}), json!({"domainNames": ["*.example.com"]}), json!({"nodes": {}}), json!({"networks": ["10.42.0.0/99"]})]
     {
         assert_eq!(who("Accept", peer.clone()), ("x/a x/b".to_owned(), 1), "{peer}");
         assert_eq!(who("Deny", peer.clone()), ("x/a".to_owned(), 1), "{peer}");
         assert_eq!(who("Pass", peer.clone()), ("x/a".to_owned(), 1), "{peer}");
+    }
+    // Lists of nothing make no rule that denies less.
+    for empty in ["from", "ports", "protocols"] {
+        let rule = |action| {
+            let mut rule = rule(action, "from", of_namespace("y"));
+            rule[empty] = json!([]);
+            rule
+        };
+        assert_eq!(who_by(rule("Accept")), ("x/a x/b".to_owned(), 1), "{empty}");
+        assert_eq!(who_by(rule("Deny")), ("x/a".to_owned(), 1), "{empty}");
     }
     let object: Object =
         serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"tier": "Admin", "subject": {"nodes": {}}}})).unwrap();
