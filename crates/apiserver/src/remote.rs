@@ -30,6 +30,9 @@ pub(crate) use kubeconfig::Named;
 pub(crate) use streams::DIAL;
 pub(crate) use target::{Place, Target, ca_bundle};
 
+/// Header lines of an answer at most: hyper takes 100 unless it is told, Go counts bytes.
+pub(crate) const HEADERS: usize = 1000;
+
 /// Why a call has no answer. The words are those that clients know from upstream.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {

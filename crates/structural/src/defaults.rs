@@ -11,9 +11,46 @@ fn is_void(value: &Value, node: &Node) -> bool {
     value.is_null() && !node.nullable
 }
 
-/// Fills in what is missing, and goes on in what it has filled in.
+/// Bytes of JSON that defaults add to an object at most: more than any object may have that is stored. A short list of a client may be a hundred
+/// gigabytes with its defaults, and be refused only then.
+const MOST: usize = 2 << 20;
+
+/// Fills in what is missing, and goes on in what it has filled in. Of what would be too large to be stored some is missing.
 pub(crate) fn apply(node: &Node, value: &mut Value) {
-    if !node.has_defaults {
+    fill(node, value, &mut Room(MOST));
+}
+
+/// How many bytes may still be added.
+struct Room(usize);
+
+impl Room {
+    /// A default as it stands under its name. The last one that is taken fills what room there is: what lacks one has no room left, and stays too large.
+    fn take(&mut self, name: &str, default: &Value) -> Option<Value> {
+        if self.is_full() {
+            return None;
+        }
+        self.0 = self.0.saturating_sub(name.len() + length(default));
+        Some(default.clone())
+    }
+
+    fn is_full(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// How many bytes of JSON a value has, or a few less.
+fn length(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 4,
+        Value::Number(_) => 1,
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => 2 + items.iter().map(length).sum::<usize>(),
+        Value::Object(fields) => 2 + fields.iter().map(|(name, value)| name.len() + 3 + length(value)).sum::<usize>(),
+    }
+}
+
+fn fill(node: &Node, value: &mut Value, room: &mut Room) {
+    if !node.has_defaults || room.is_full() {
         return;
     }
     match value {
@@ -21,7 +58,8 @@ pub(crate) fn apply(node: &Node, value: &mut Value) {
             for (name, property) in &node.properties {
                 let Some(default) = &property.default else { continue };
                 if map.get(name).is_none_or(|value| is_void(value, property)) {
-                    map.insert(name.clone(), default.clone());
+                    let Some(default) = room.take(name, default) else { return };
+                    map.insert(name.clone(), default);
                 }
             }
             let additional = match &node.additional {
@@ -30,18 +68,18 @@ pub(crate) fn apply(node: &Node, value: &mut Value) {
             };
             for (key, value) in map.iter_mut() {
                 if let Some(property) = node.properties.get(key.as_str()) {
-                    apply(property, value);
+                    fill(property, value, room);
                 } else if let Some(additional) = additional {
-                    stand_in(additional, value);
-                    apply(additional, value);
+                    stand_in(additional, value, room);
+                    fill(additional, value, room);
                 }
             }
         }
         Value::Array(items) => {
             if let Some(node) = &node.items {
                 for item in items {
-                    stand_in(node, item);
-                    apply(node, item);
+                    stand_in(node, item, room);
+                    fill(node, item, room);
                 }
             }
         }
@@ -49,11 +87,12 @@ pub(crate) fn apply(node: &Node, value: &mut Value) {
     }
 }
 
-fn stand_in(node: &Node, value: &mut Value) {
+fn stand_in(node: &Node, value: &mut Value, room: &mut Room) {
     if is_void(value, node)
         && let Some(default) = &node.default
+        && let Some(default) = room.take("", default)
     {
-        *value = default.clone();
+        *value = default;
     }
 }
 

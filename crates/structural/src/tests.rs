@@ -72,6 +72,26 @@ fn defaulting() {
     check(json!({"m": map}), json!({"m": {"k": null, "j": 1}}), json!({"m": {"k": 7, "j": 1}}));
 }
 
+/// A short list may be gigabytes long with its defaults. It is filled until it is larger than anything that is stored, and no further.
+#[test]
+fn defaults_of_a_list_are_bounded() {
+    let text = "x".repeat(10_000);
+    let item = json!({"type": "object", "properties": {"a": {"type": "string", "default": text}}});
+    let filled = |items: usize| {
+        let mut object = json!({"l": vec![json!({}); items]});
+        compile(json!({"l": {"type": "array", "items": item}})).apply_defaults(&mut object);
+        object.to_string().len()
+    };
+    assert!((1_000_000..1_010_000).contains(&filled(100)), "all of what fits");
+    let (most, stored) = (filled(100_000), 3 << 19);
+    assert!(stored < most && most < 4 << 20, "{most}");
+    // The last one that is filled in fills the room, however large it is.
+    let large = json!({"type": "string", "default": "x".repeat(1_400_000)});
+    let mut object = json!({});
+    compile(json!({"a": large, "b": large, "c": large})).apply_defaults(&mut object);
+    assert_eq!((object.get("b").is_some(), object.get("c").is_some()), (true, false));
+}
+
 #[track_caller]
 fn check_rules(spec: Value, value: Value, expected: &[&str]) {
     let schema = compile(json!({"spec": spec}));

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, BoxError, RequestBody};
+use crate::remote::HEADERS;
 use crate::respond;
 
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -63,7 +64,7 @@ pub(crate) async fn exchange(
     tasks: &Tasks,
     held: Box<dyn Any + Send>,
 ) -> Result<Response<Body>, hyper::Error> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = http1::Builder::new().max_headers(HEADERS).handshake(TokioIo::new(stream)).await?;
     tasks.spawn_until_cancelled("proxied connection", OnFailure::Log, async move {
         // Its end is told by the body or by the upgrade.
         let _ = connection.with_upgrades().await;

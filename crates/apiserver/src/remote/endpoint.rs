@@ -26,7 +26,7 @@ use tokio_rustls::client::TlsStream;
 use super::large::{Pool, Share};
 use super::resolve::{self, Address};
 use super::target::authority;
-use super::{Error, Target, trust};
+use super::{Error, HEADERS, Target, trust};
 use crate::body::RequestBody;
 use crate::tunnels::{Stream, Tunnels};
 
@@ -213,8 +213,12 @@ impl Endpoint {
             }
         }
         let Dialled { address, stream, .. } = self.dial_one_of(addresses, None).await?;
-        let (sender, connection) =
-            http1::Builder::new().max_buf_size(HEAD).handshake(TokioIo::new(stream)).await.map_err(|error| failure(&error))?;
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(HEAD)
+            .max_headers(HEADERS)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| failure(&error))?;
         let mut sender = Driven { sender, connection: Some(Box::pin(connection)) };
         let response = sender.send(request).await.map_err(|error| failure(&error))?;
         Ok((address, sender, response))

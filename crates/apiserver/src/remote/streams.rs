@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use registry::Registry;
 
 use super::endpoint::{Dialled, Endpoint, Kept, failure};
-use super::{Error, resolve};
+use super::{Error, HEADERS, resolve};
 use crate::body::{BoxError, RequestBody};
 
 /// Time to reach a server.
@@ -54,7 +54,8 @@ impl Endpoint {
         }
         let dialling = tokio::time::timeout(DIAL, self.dial_one_of(addresses, user));
         let Dialled { address, stream, place } = dialling.await.unwrap_or(Err(Error::Timeout))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| failure(&error))?;
+        let (mut sender, connection) =
+            http1::Builder::new().max_headers(HEADERS).handshake(TokioIo::new(stream)).await.map_err(|error| failure(&error))?;
         self.tasks.spawn_until_cancelled("connection to an API server", OnFailure::Log, async move {
             // Its end is told by the answer.
             let _ = connection.await;

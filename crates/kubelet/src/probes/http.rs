@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -22,6 +23,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 const REDIRECTS: usize = 10;
+/// Header lines of an answer at most: hyper takes 100 unless it is told, Go counts bytes.
+const HEADERS: usize = 1000;
 
 /// Port number of a reference by number or by name in `container`.
 pub fn port(reference: &IntOrString, container: &Container) -> Result<u16, String> {
@@ -261,7 +264,7 @@ async fn exchange<S>(io: TokioIo<S>, request: Request<Empty<Bytes>>, end: Instan
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(|error| connection::why(&error))?;
+    let (mut sender, connection) = builder().handshake(io).await.map_err(|error| connection::why(&error))?;
     let work = async {
         let response = sender.send_request(request).await.map_err(|error| connection::why(&error))?;
         let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok()).map(str::to_owned);
@@ -336,6 +339,14 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
+/// Reads what Go reads: many headers, spaces before the colon of one, and folded ones.
+fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_headers(HEADERS);
+    builder.allow_spaces_after_header_name_in_responses(true).allow_obsolete_multiline_headers_in_responses(true);
+    builder
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,6 +407,31 @@ mod tests {
         assert_eq!(ask("short", true, 60_000).await.unwrap().0, 200);
         assert_eq!(ask(&"x".repeat(15_000), false, 60_000).await.unwrap().0, 200);
         assert!(matches!(ask("", false, 3_000).await, Err(Error::Body(why)) if why.contains("while reading body")));
+    }
+
+    /// `net/textproto` of Go takes them, so that servers which send them have always been ready.
+    #[tokio::test]
+    async fn answers_of_odd_servers() {
+        use tokio::io::AsyncWriteExt;
+        let container = serde_json::from_value(json!({"name": "c"})).unwrap();
+        let ask = async |headers: &str| {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let action = serde_json::from_value(json!({"port": port, "host": "127.0.0.1"})).unwrap();
+            let get = Get::new(&action, &container, None, Purpose::Probe).unwrap();
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let text = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{headers}\r\nok");
+                stream.write_all(text.as_bytes()).await.unwrap();
+                stream
+            };
+            let (answer, _stream) = tokio::join!(get.send(Duration::from_secs(60)), serve);
+            answer.unwrap().0
+        };
+        let many: String = (0..300).map(|number| format!("X-{number}: y\r\n")).collect();
+        for headers in [many.as_str(), "Server : x\r\n", "X-Folded: a\r\n b\r\n"] {
+            assert_eq!(ask(headers).await, 200, "{headers}");
+        }
     }
 
     /// What events say of a failed probe, which people and their tools look for (`net/http` of Go).
