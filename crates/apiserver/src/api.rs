@@ -372,11 +372,11 @@ impl Inner {
         body: RequestBody,
     ) -> Result<Response<Body>, Status> {
         let Some(limit) = limit else { return Box::pin(self.dispatch(call, routed, body)).await };
-        let (stored, call_parts) = (self.stored_size(&call, routed), call.parts);
+        let (stored, call_parts, user) = (self.stored_size(&call, routed), call.parts, call.user.clone());
         let request = async {
             let (body, sent) = stages::large_body(body, stored).await?;
             // In a place of its own: what is handed through async functions lies in each of them twice.
-            heavy::run(sent.max(stored), Box::pin(self.dispatch(call, routed, body))).await
+            heavy::run(Some(&user.name), sent.max(stored), Box::pin(self.dispatch(call, routed, body))).await
         };
         let (left, most) = (limit.saturating_sub(routed.started.elapsed()), stages::most_of_others(call_parts));
         let response = stages::within(left, request).await?;

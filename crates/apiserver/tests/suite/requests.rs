@@ -252,6 +252,19 @@ async fn refusals() {
     check("admin", "GET /api/v1/namespaces/default/pods/p/log", 404, r#"pods "p" not found"#).await;
 }
 
+/// More large objects than are worked on at once are written side by side, by one user.
+#[tokio::test]
+async fn large_writes_side_by_side() {
+    let server = start(true).await;
+    let text = "x".repeat(900_000);
+    let write = async |number: usize| {
+        let object = json!({"metadata": {"name": format!("large-{number}")}, "data": {"text": text}});
+        admin(&server.api, &format!("POST /api/v1/namespaces/default/configmaps\n\n{object}")).await.code
+    };
+    let codes = futures::future::join_all((0..12).map(write)).await;
+    assert_eq!(codes, [201; 12]);
+}
+
 #[tokio::test]
 async fn discovery() {
     let server = start(true).await;

@@ -4,11 +4,13 @@
 //! processors would stop everything, probes and health checks included.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::Future;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::{Held, Meter};
 
@@ -16,18 +18,21 @@ use super::{Held, Meter};
 pub const HEAVY: usize = 100 << 10;
 
 struct Places {
+    count: usize,
     free: Semaphore,
+    /// What each owner may still take of them, as long as it has some or waits for some.
+    shares: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
     meter: Meter,
 }
 
 static PLACES: LazyLock<Places> = LazyLock::new(|| {
     let count = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-    Places { free: Semaphore::new(count), meter: Meter::new("heavy_work", count) }
+    Places { count, free: Semaphore::new(count), shares: Mutex::default(), meter: Meter::new("heavy_work", count) }
 });
 
-/// Does work on `size` bytes.
+/// Does work on `size` bytes, in the place of the work around it, if it is part of any.
 pub async fn work<T>(size: usize, work: impl FnOnce() -> T) -> T {
-    run(size, async { work() }).await
+    run(None, size, async { work() }).await
 }
 
 tokio::task_local! {
@@ -37,40 +42,74 @@ tokio::task_local! {
 
 /// A place, taken.
 struct Place {
+    // Dropped in this order: the place is free before its owner may take another.
     _permit: SemaphorePermit<'static>,
     _held: Held,
+    share: Option<Share>,
 }
 
-async fn place() -> Option<Place> {
+/// One of the places that an owner may take: all but one, so that others need not wait for what takes long.
+struct Share {
+    owner: Arc<str>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Share {
+    async fn of(owner: Arc<str>) -> Self {
+        let most = || Arc::new(Semaphore::new(PLACES.count - 1));
+        let free = PLACES.shares.lock().entry(owner.clone()).or_insert_with(most).clone();
+        // Whoever stops to wait leaves nothing behind.
+        let mut share = Self { owner, permit: None };
+        share.permit = free.acquire_owned().await.ok();
+        share
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut shares = PLACES.shares.lock();
+        self.permit = None;
+        // Others hold it as long as they wait for it, or have a part of it.
+        if shares.get(&self.owner).is_some_and(|free| Arc::strong_count(free) == 1) {
+            shares.remove(&self.owner);
+        }
+    }
+}
+
+async fn place(owner: Option<Arc<str>>) -> Option<Place> {
+    let share = match owner {
+        Some(owner) => Some(Share::of(owner).await),
+        None => None,
+    };
     // The semaphore is never closed.
     let permit = PLACES.free.acquire().await.ok()?;
-    Some(Place { _permit: permit, _held: PLACES.meter.hold() })
+    Some(Place { _permit: permit, _held: PLACES.meter.hold(), share })
 }
 
-/// Runs a future whose work between its waits grows with `size` bytes. It has its place until it ends, but while it is
-/// [`released`].
-pub async fn run<F: Future>(size: usize, future: F) -> F::Output {
+/// Runs a future whose work between its waits grows with `size` bytes, for an owner such as a user. It has its place until it ends, but while it
+/// is [`released`]; what is part of other work that has one takes no other, since those who wait for a second place would wait for each other.
+pub async fn run<F: Future>(owner: Option<&str>, size: usize, future: F) -> F::Output {
     if size < HEAVY {
         return future.await;
     }
-    let place = RefCell::new(place().await);
-    PLACE
-        .scope(place, async {
-            let mut future = std::pin::pin!(future);
-            std::future::poll_fn(|cx| aside(|| future.as_mut().poll(cx))).await
-        })
-        .await
+    let mut future = std::pin::pin!(future);
+    let work = std::future::poll_fn(|cx| aside(|| future.as_mut().poll(cx)));
+    if PLACE.try_with(|place| place.borrow().is_some()).unwrap_or(false) {
+        return work.await;
+    }
+    let place = RefCell::new(place(owner.map(Arc::from)).await);
+    PLACE.scope(place, work).await
 }
 
 /// Runs a future that mostly waits for somebody else, such as a webhook: the place of the work around it is given to others
 /// meanwhile, so that who answers slowly does not keep it.
 pub async fn released<F: Future>(future: F) -> F::Output {
     let had = PLACE.try_with(|place| place.take()).ok().flatten();
-    let has_one = had.is_some();
+    let again = had.as_ref().map(|had| had.share.as_ref().map(|share| share.owner.clone()));
     drop(had);
     let output = future.await;
-    if has_one {
-        let again = place().await;
+    if let Some(owner) = again {
+        let again = place(owner).await;
         let _ = PLACE.try_with(|place| place.replace(again));
     }
     output
@@ -100,7 +139,7 @@ mod tests {
         let (open, shut): (Vec<_>, Vec<_>) = gates.into_iter().unzip();
         let heavy = shut.into_iter().map(|gate| {
             let done = done.clone();
-            run(HEAVY, async move {
+            run(None, HEAVY, async move {
                 gate.recv().unwrap();
                 done.fetch_add(1, Ordering::SeqCst);
             })
@@ -133,7 +172,7 @@ mod tests {
         let (open, waits) = tokio::sync::watch::channel(false);
         let waiting = (0..count).map(|_| {
             let mut waits = waits.clone();
-            run(HEAVY, async move {
+            run(None, HEAVY, async move {
                 released(async { waits.wait_for(|open| *open).await.map(|_| ()) }).await.unwrap();
                 released(std::future::ready(())).await;
             })
@@ -145,6 +184,46 @@ mod tests {
         };
         let (_, result) = tokio::join!(futures::future::join_all(waiting), another);
         assert_eq!(result, 1);
+    }
+
+    /// As many as there are places do more heavy work as part of their own, and all of them end.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn parts_of_heavy_work_take_no_other_place() {
+        let started = tokio::sync::Barrier::new(PLACES.count);
+        let whole = (0..PLACES.count).map(|_| {
+            run(None, HEAVY, async {
+                started.wait().await;
+                run(Some("a"), HEAVY, async { work(HEAVY, || 1).await }).await
+            })
+        });
+        assert_eq!(futures::future::join_all(whole).await.iter().sum::<usize>(), PLACES.count);
+    }
+
+    /// One owner has all that it can get, and another one works all the same; what it had is forgotten.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn others_have_a_place() {
+        let (open, waits) = tokio::sync::watch::channel(false);
+        let begun = tokio::sync::Semaphore::new(0);
+        let many = (0..2 * PLACES.count).map(|_| {
+            let mut waits = waits.clone();
+            let begun = &begun;
+            run(Some("greedy"), HEAVY, async move {
+                begun.add_permits(1);
+                waits.wait_for(|open| *open).await.map(|_| ()).unwrap();
+            })
+        });
+        let another = async {
+            let all = u32::try_from(PLACES.count - 1).unwrap();
+            begun.acquire_many(all).await.unwrap().forget();
+            let result = run(Some("other"), HEAVY, async { 1 }).await;
+            assert_eq!(begun.available_permits(), 0, "one owner had every place");
+            open.send_replace(true);
+            result
+        };
+        let (_, result) = tokio::join!(futures::future::join_all(many), another);
+        assert_eq!(result, 1);
+        let shares = PLACES.shares.lock();
+        assert!(!shares.contains_key("greedy") && !shares.contains_key("other"));
     }
 
     #[tokio::test]
