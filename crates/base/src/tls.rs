@@ -18,6 +18,7 @@ mod rotation;
 mod sec1;
 mod signing;
 mod trusting;
+mod version1;
 
 pub use anybody::{Unverified, client_of_anybody};
 pub use authority::{Authority, Identity, Request, generate_key, read_private, write_private};
@@ -32,8 +33,10 @@ pub use protocols::{Protocols, Suite, Version};
 pub use resolver::Resolver;
 pub use rotation::Files;
 pub use sec1::sec1;
+pub use signatures::{provider, verify_handshake};
 pub use signing::{NODE_KEY, SigningRequest, Usage, digest_of_bundle, fingerprint_of_key, request};
 pub use trusting::{Own, Trusting};
+pub use version1::verify_version_1;
 
 /// Why a certificate could not be made, read or used.
 #[derive(Debug, thiserror::Error)]

@@ -39,13 +39,12 @@ impl Handshakes {
         let mut bare = ServerConfig::clone(&plain);
         bare.alpn_protocols.clear();
         let bare = Arc::new(bare);
-        Ok(Spoken { plain, asking: server(chooser, Some(Arc::new(Anyone::default())))?, bare })
+        Ok(Spoken { plain, asking: server(chooser, Some(Arc::new(Anyone)))?, bare })
     }
 }
 
 fn server(chooser: Arc<Chooser>, clients: Option<Arc<Anyone>>) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = ServerConfig::builder_with_provider(base::tls::provider()).with_safe_default_protocol_versions()?;
     let builder = match clients {
         Some(clients) => builder.with_client_cert_verifier(clients),
         None => builder.with_no_client_auth(),

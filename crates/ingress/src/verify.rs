@@ -7,7 +7,7 @@ use std::sync::Arc;
 use base::tls::Own;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -63,8 +63,8 @@ impl Trust {
                 (None, Own::default())
             }
         };
-        let provider = ring::default_provider();
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider.clone())).with_safe_default_protocol_versions()?;
+        let provider = base::tls::provider();
+        let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
         let verifier = Verifier { roots, own, names: verify.names.clone(), provider };
         let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
         let with = |protocols: &[&[u8]]| {
@@ -110,7 +110,7 @@ struct Verifier {
     /// Back ends that are their own authorities.
     own: Own,
     names: Vec<Name>,
-    provider: CryptoProvider,
+    provider: Arc<CryptoProvider>,
 }
 
 impl Verifier {
@@ -192,7 +192,7 @@ mod tests {
 
     fn passes(chain: &[CertificateDer<'static>], roots: RootCertStore, names: &[Name], sent: &str, expected: bool) {
         let roots = Some(Arc::new(roots));
-        let verifier = Verifier { roots, own: Own::default(), names: names.to_vec(), provider: ring::default_provider() };
+        let verifier = Verifier { roots, own: Own::default(), names: names.to_vec(), provider: base::tls::provider() };
         let sent = ServerName::try_from(sent.to_owned()).unwrap();
         let found = verifier.verify_server_cert(&chain[0], &chain[1..], &sent, &[], UnixTime::now());
         assert_eq!(found.is_ok(), expected, "{names:?} {sent:?} {found:?}");

@@ -103,7 +103,7 @@ impl Images {
     /// Opens the image store in `dir`; `is_used` as for [`Store::open`]. Blocking.
     pub(crate) fn open(dir: &Path, is_used: bool, registries: Registries, peers: Option<Arc<dyn Peers>>) -> Result<Self> {
         // Already installed when another part of the process was faster.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let _ = rustls::crypto::CryptoProvider::clone(&base::tls::provider()).install_default();
         let store =
             Store::open(dir, is_used).map_err(|error| Error::Internal(format!("image store {}: {error}", dir.display())))?;
         Ok(Self { store: Arc::new(store), registries, peers, busy: Keyed::default() })

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 /// Every crate of the workspace with those it may depend on, from the bottom up. Uses go to entries above only.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("base", &[]),
+    ("signatures", &[]),
+    ("base", &["signatures"]),
     ("grpc", &["base"]),
     ("csi", &["grpc"]),
     ("fuzz", &[]),
@@ -16,11 +17,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pods", &["apimachinery", "schema", "codec"]),
     ("store", &["base"]),
     ("streaming", &["base"]),
-    ("kinds", &["apimachinery", "cel", "schema", "codec", "structural", "pods"]),
+    ("kinds", &["apimachinery", "cel", "schema", "codec", "structural", "pods", "signatures"]),
     ("client", &["base", "codec"]),
     ("ctl", &["base", "apimachinery", "structural", "streaming"]),
     ("registry", &["base", "schema", "apimachinery", "structural", "store", "kinds"]),
-    ("apiserver", &["base", "schema", "codec", "apimachinery", "cel", "pods", "store", "streaming", "kinds", "registry"]),
+    ("apiserver", &["base", "signatures", "schema", "codec", "apimachinery", "cel", "pods", "store", "streaming", "kinds", "registry"]),
     ("controllers", &["base", "codec", "apimachinery", "pods", "client"]),
     ("hollow", &["base", "pods", "client", "controllers"]),
     ("scheduler", &["base", "apimachinery", "cel", "pods", "client"]),
@@ -29,7 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kubelet", &["base", "codec", "apimachinery", "pods", "streaming", "kinds", "client", "grpc", "csi", "runtime"]),
     ("network", &["base", "apimachinery", "client"]),
     ("dns", &["base", "client"]),
-    ("ingress", &["base", "codec", "apimachinery", "client"]),
+    ("ingress", &["base", "signatures", "codec", "apimachinery", "client"]),
     ("testing", &["base", "client", "network", "dns", "ingress"]),
     ("simulator", &["base", "store", "client", "registry", "apiserver", "controllers", "scheduler"]),
     ("knarr", &["*"]),

@@ -251,7 +251,7 @@ impl Identity {
             .map_err(|error| Error::Parse(format!("certificate: {error}")))?;
         let key =
             PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|error| Error::Parse(format!("private key: {error}")))?;
-        let key = rustls::crypto::ring::sign::any_supported_type(&key)?;
+        let key = signatures::provider().key_provider.load_private_key(key)?;
         let certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {
             // Whoever writes the two files is between the one and the other, or did not come further.

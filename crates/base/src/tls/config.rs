@@ -1,4 +1,4 @@
-//! rustls configurations, all with the ring provider.
+//! rustls configurations, all with one provider.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use signatures::provider;
 
 use super::{Error, Protocols, Resolver, Verifier};
 
@@ -59,7 +60,7 @@ pub fn server_speaking(
 /// A client that trusts `bundle` and presents the resolver's certificate, if there is one. It offers HTTP/1.1 only:
 /// the protocol that upgrades need; set `alpn_protocols` for more.
 pub fn client(bundle: &str, resolver: Option<Arc<Resolver>>) -> Result<ClientConfig, Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = provider();
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots(bundle)?);

@@ -50,5 +50,10 @@ pub(super) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 
 /// A certificate (DER) as a PEM block.
 pub fn certificate_pem(der: Vec<u8>) -> String {
-    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
+    pem_block("CERTIFICATE", der)
+}
+
+/// A PEM block with lines as Unix ends them.
+pub(super) fn pem_block(name: &str, der: Vec<u8>) -> String {
+    pem::encode_config(&pem::Pem::new(name, der), pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use signatures::{PublicKey, Signed};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
@@ -77,7 +78,7 @@ impl Certificate {
             let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
             let (_, other) = x509_parser::parse_x509_certificate(other).ok()?;
             let is_its = certificate.issuer().as_raw() == other.subject().as_raw();
-            Some(is_its && certificate.verify_signature(Some(other.public_key())).is_ok())
+            Some(is_its && Signed::read(der)?.is_by(PublicKey::read(other.public_key().raw)?))
         };
         read(&self.der, &other.der).unwrap_or(false)
     }

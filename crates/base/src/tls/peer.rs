@@ -8,13 +8,14 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls::{DigitallySignedStruct, DistinguishedName, ProtocolVersion, RootCertStore, SignatureScheme};
+use signatures::{provider, verify_handshake};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::der_parser::oid;
 use x509_parser::der_parser::oid::Oid;
 use x509_parser::extensions::GeneralName;
 
-use super::{Error, PodIdentity};
+use super::{Error, PodIdentity, verify_version_1};
 
 /// The attribute of a subject that is a user's UID.
 const UID: Oid<'static> = oid!(1.3.6.1.4.1.57683.2);
@@ -80,20 +81,28 @@ pub enum Peer {
 /// Verifies client certificates. The handshake accepts any, or none, so that an untrusted one is answered with
 /// 401 rather than with a broken connection; [`Verifier::peer`] then says who it is.
 #[derive(Debug)]
-pub struct Verifier(Arc<dyn ClientCertVerifier>);
+pub struct Verifier {
+    webpki: Arc<dyn ClientCertVerifier>,
+    roots: Arc<RootCertStore>,
+}
 
 impl Verifier {
     /// Trusts what `authorities` (PEM) have issued.
     pub fn new(authorities: &str) -> Result<Arc<Self>, Error> {
         let roots: Arc<RootCertStore> = Arc::new(super::roots(authorities)?);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        Ok(Arc::new(Self(WebPkiClientVerifier::builder_with_provider(roots, provider).allow_unauthenticated().build()?)))
+        let webpki = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider()).allow_unauthenticated().build()?;
+        Ok(Arc::new(Self { webpki, roots }))
+    }
+
+    fn verify(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<(), rustls::Error> {
+        let verified = self.webpki.verify_client_cert(leaf, rest, now).map(drop);
+        verified.or_else(|error| verify_version_1(leaf, &self.roots, now).unwrap_or(Err(error)))
     }
 
     /// The client that presented `chain`.
     pub fn peer(&self, chain: Option<&[CertificateDer<'static>]>) -> Peer {
         let Some((leaf, rest)) = chain.and_then(|chain| chain.split_first()) else { return Peer::Anonymous };
-        if let Err(error) = self.0.verify_client_cert(leaf, rest, UnixTime::now()) {
+        if let Err(error) = self.verify(leaf, rest, UnixTime::now()) {
             return Peer::Invalid(error.to_string());
         }
         let mut peer = user(leaf).unwrap_or_else(|| Peer::Invalid("the certificate has no common name".into()));
@@ -176,7 +185,7 @@ impl ClientCertVerifier for Verifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.webpki.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -194,7 +203,7 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        verify_handshake(ProtocolVersion::TLSv1_2, message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -203,11 +212,11 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        verify_handshake(ProtocolVersion::TLSv1_3, message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.webpki.supported_verify_schemes()
     }
 }
 

@@ -18,7 +18,7 @@ use x509_parser::prelude::FromDer;
 
 use super::Error;
 use super::authority::Authority;
-use super::der::{self, OCTET_STRING, SEQUENCE, certificate_pem, tlv};
+use super::der::{self, BIT_STRING, INTEGER, OCTET_STRING, SEQUENCE, certificate_pem, pem_block, tlv};
 use super::signing::{Content, Usage};
 
 /// The object identifier 1.3.6.1.4.1.57683.1, as it is encoded.
@@ -29,7 +29,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// How far back a certificate is valid. The API takes at most five minutes, from when it is told.
 const BACKDATE: Duration = Duration::from_secs(120);
 
-/// A type of key that kubelets make here. The API also knows RSA3072, RSA4096 and ECDSAP521.
+/// A type of key that kubelets make here. The API also knows RSA3072 and RSA4096.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyType {
     /// Edwards curve 25519 (RFC 8032).
@@ -38,22 +38,29 @@ pub enum KeyType {
     EcdsaP256,
     /// ECDSA on the curve P-384.
     EcdsaP384,
+    /// ECDSA on the curve P-521.
+    EcdsaP521,
 }
 
 impl KeyType {
     /// The types by the names that the API has for them.
-    pub const ALL: [(&'static str, Self); 3] =
-        [("ECDSAP256", Self::EcdsaP256), ("ECDSAP384", Self::EcdsaP384), ("ED25519", Self::Ed25519)];
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("ECDSAP256", Self::EcdsaP256),
+        ("ECDSAP384", Self::EcdsaP384),
+        ("ECDSAP521", Self::EcdsaP521),
+        ("ED25519", Self::Ed25519),
+    ];
 
     /// The type with this name.
     pub fn of(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
     }
 
-    fn generate(self) -> Result<KeyPair, Error> {
-        match self {
-            Self::EcdsaP256 => Ok(KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?),
-            Self::EcdsaP384 => Ok(KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)?),
+    fn generate(self) -> Result<PodKey, Error> {
+        let key = match self {
+            Self::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
+            Self::EcdsaP384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)?,
+            Self::EcdsaP521 => return p521(),
             Self::Ed25519 => {
                 // In the first version of PKCS #8 (RFC 5208): OpenSSL does not read the second one, which has the public key, too.
                 let mut seed = [0; 32];
@@ -63,10 +70,23 @@ impl KeyType {
                 let key = tlv(OCTET_STRING, &[&tlv(OCTET_STRING, &[&seed])]);
                 let der = tlv(SEQUENCE, &[&[0x02, 0x01, 0x00], &algorithm, &key]);
                 let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der));
-                Ok(KeyPair::from_der_and_sign_algo(&der, &rcgen::PKCS_ED25519)?)
+                KeyPair::from_der_and_sign_algo(&der, &rcgen::PKCS_ED25519)?
             }
-        }
+        };
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let request = params.serialize_request(&key)?.der().to_vec();
+        Ok(PodKey { key: key.serialize_pem(), request })
     }
+}
+
+fn p521() -> Result<PodKey, Error> {
+    let made = signatures::generate_p521().ok_or_else(|| Error::Parse("random bytes for a key".into()))?;
+    // Version 0, no name, no attributes.
+    let content = tlv(SEQUENCE, &[&tlv(INTEGER, &[&[0]]), &tlv(SEQUENCE, &[]), &made.public, &tlv(0xa0, &[])]);
+    let signature = tlv(BIT_STRING, &[&[0], &made.sign(&content)?]);
+    let request = tlv(SEQUENCE, &[&content, &tlv(SEQUENCE, &[&signatures::alg_id::ECDSA_SHA512]), &signature]);
+    Ok(PodKey { key: pem_block("PRIVATE KEY", made.key), request })
 }
 
 /// A new key, and a request that proves it and says nothing else.
@@ -80,11 +100,7 @@ pub struct PodKey {
 impl PodKey {
     /// Makes a key.
     pub fn generate(kind: KeyType) -> Result<Self, Error> {
-        let key = kind.generate()?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        let request = params.serialize_request(&key)?.der().to_vec();
-        Ok(Self { key: key.serialize_pem(), request })
+        kind.generate()
     }
 }
 

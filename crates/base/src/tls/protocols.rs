@@ -34,7 +34,7 @@ impl Protocols {
 
     pub(super) fn provider(&self) -> Arc<CryptoProvider> {
         let is_free = |suite: &SupportedCipherSuite| suite.version().version == ProtocolVersion::TLSv1_3;
-        let mut provider = ring::default_provider();
+        let mut provider = CryptoProvider::clone(&signatures::provider());
         provider
             .cipher_suites
             .retain(|suite| self.suites.is_empty() || is_free(suite) || self.suites.contains(&Suite(suite.suite())));

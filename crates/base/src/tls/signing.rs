@@ -13,6 +13,7 @@ use rcgen::{CertificateParams, KeyPair, SigningKey};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
+use signatures::{PublicKey, Signed};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -64,8 +65,11 @@ impl SigningRequest {
         let wrong = |why: String| Error::Parse(format!("certificate request: {why}"));
         let block = pem::parse(text).map_err(|error| wrong(error.to_string()))?;
         let (_, request) = X509CertificationRequest::from_der(block.contents()).map_err(|error| wrong(error.to_string()))?;
-        request.verify_signature().map_err(|_| wrong("its signature is not by its key".to_owned()))?;
         let info = &request.certification_request_info;
+        let key = PublicKey::read(info.subject_pki.raw);
+        if !key.zip(Signed::read(block.contents())).is_some_and(|(key, signed)| signed.is_by(key)) {
+            return Err(wrong("its signature is not by its key".to_owned()));
+        }
         let Subject { name, organizations, encoded } = Subject::read(&info.subject).map_err(wrong)?;
         let mut found = Self {
             name,

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use signatures::provider;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Error, roots, system_roots};
@@ -56,7 +57,7 @@ impl Trusting {
     /// # Errors
     /// There are no authorities.
     pub fn new(authorities: RootCertStore, bundle: &str) -> Result<Self, Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = provider();
         let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(authorities), provider).build();
         let authorities = authorities.map_err(|error| Error::Parse(format!("certificate authority: {error}")))?;
         Ok(Self { authorities, own: Own::of(bundle) })
@@ -77,7 +78,7 @@ impl Trusting {
     /// # Errors
     /// rustls refuses the configuration.
     pub fn client(self) -> Result<ClientConfig, Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = provider();
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(self)).with_no_client_auth())
     }

@@ -3,15 +3,17 @@
 
 use std::sync::Arc;
 
+use base::tls::{provider, verify_handshake, verify_version_1};
 use k8s_openapi::api::core::v1::Secret;
 use parking_lot::Mutex;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, ProtocolVersion, RootCertStore, SignatureScheme};
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::x509::X509Name;
 
 use crate::patterns::Pattern;
@@ -139,7 +141,11 @@ fn distinguished(name: &X509Name<'_>) -> String {
 
 /// The authorities in a Secret, and what they have revoked.
 #[derive(Debug)]
-pub struct Authorities(Arc<dyn ClientCertVerifier>);
+pub struct Authorities {
+    webpki: Arc<dyn ClientCertVerifier>,
+    roots: Arc<RootCertStore>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
+}
 
 /// A Secret has no authorities.
 #[derive(Debug, thiserror::Error)]
@@ -173,15 +179,33 @@ impl Authorities {
         if roots.is_empty() {
             return Err(Error::Missing);
         }
-        let lists = CertificateRevocationListDer::pem_slice_iter(revoked).flatten();
-        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()));
-        let builder = builder.with_crls(lists).allow_unknown_revocation_status().only_check_end_entity_revocation();
-        Ok(Self(builder.build()?))
+        let (roots, revoked) = (Arc::new(roots), CertificateRevocationListDer::pem_slice_iter(revoked).flatten().collect::<Vec<_>>());
+        let builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider()).with_crls(revoked.iter().cloned());
+        let builder = builder.allow_unknown_revocation_status().only_check_end_entity_revocation();
+        Ok(Self { webpki: builder.build()?, roots, revoked })
     }
 
     fn verify(&self, chain: &[CertificateDer<'static>]) -> Verdict {
         let (leaf, rest) = chain.split_first().ok_or("no certificate")?;
-        self.0.verify_client_cert(leaf, rest, UnixTime::now()).map(drop).map_err(|error| error.to_string())
+        let now = UnixTime::now();
+        let verified = self.webpki.verify_client_cert(leaf, rest, now).map(drop);
+        let verified = verified.or_else(|error| match verify_version_1(leaf, &self.roots, now) {
+            Some(Ok(())) if self.has_revoked(leaf) => Err(CertificateError::Revoked.into()),
+            other => other.unwrap_or(Err(error)),
+        });
+        verified.map_err(|error| error.to_string())
+    }
+
+    /// Whether a certificate of version 1, which webpki does not read, stands in a list of its issuer.
+    fn has_revoked(&self, leaf: &CertificateDer<'_>) -> bool {
+        let Ok((_, leaf)) = x509_parser::parse_x509_certificate(leaf) else { return true };
+        self.revoked.iter().any(|list| match CertificateRevocationList::from_der(list) {
+            Ok((_, list)) => {
+                let is_its = list.issuer().as_raw() == leaf.issuer().as_raw();
+                is_its && list.iter_revoked_certificates().any(|one| one.raw_serial() == leaf.raw_serial())
+            }
+            Err(_) => true,
+        })
     }
 }
 
@@ -228,13 +252,7 @@ pub fn admit(auth: &ClientAuth, authorities: Option<&Arc<Authorities>>, tls: boo
 
 /// Asks every client for a certificate and takes any, or none: what it is worth is said when the route of a request is known.
 #[derive(Debug)]
-pub(crate) struct Anyone(CryptoProvider);
-
-impl Default for Anyone {
-    fn default() -> Self {
-        Self(ring::default_provider())
-    }
-}
+pub(crate) struct Anyone;
 
 impl ClientCertVerifier for Anyone {
     fn client_auth_mandatory(&self) -> bool {
@@ -260,7 +278,7 @@ impl ClientCertVerifier for Anyone {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_handshake(ProtocolVersion::TLSv1_2, message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -269,11 +287,11 @@ impl ClientCertVerifier for Anyone {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_handshake(ProtocolVersion::TLSv1_3, message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is inside of the PEM blocks of requests and of certificates.
 
 use pem::Pem;
+use signatures::{PublicKey, Signed};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
@@ -37,8 +38,9 @@ pub(super) fn request(der: &[u8]) -> Result<X509CertificationRequest<'_>, PemErr
     if !rest.is_empty() {
         return Err(PemError::Malformed("trailing data".to_owned()));
     }
-    request.verify_signature().map_err(|_| PemError::Signature)?;
-    Ok(request)
+    let key = PublicKey::read(request.certification_request_info.subject_pki.raw);
+    let is_signed = key.zip(Signed::read(der)).is_some_and(|(key, signed)| signed.is_by(key));
+    if is_signed { Ok(request) } else { Err(PemError::Signature) }
 }
 
 /// Certificates, or nothing at all.

@@ -15,10 +15,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::{DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -289,55 +286,10 @@ pub(crate) async fn beside<T>(connection: impl Future<Output = Result<(), hyper:
     }
 }
 
+/// Probes ask whether somebody answers, not who.
 static TLS: LazyLock<Arc<rustls::ClientConfig>> = LazyLock::new(|| {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(AnyCertificate(provider.clone()));
-    let builder = rustls::ClientConfig::builder_with_provider(provider);
-    let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
-    let builder =
-        builder.with_protocol_versions(&versions).unwrap_or_else(|error| unreachable!("ring offers TLS 1.2 and 1.3: {error}"));
-    Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    Arc::new(base::tls::client_of_anybody().unwrap_or_else(|error| unreachable!("TLS 1.2 and 1.3 are spoken: {error}")))
 });
-
-/// Probes ask whether somebody answers, not who. Signatures are not checked either, unlike by [`base::tls::Unverified`]: that reads the
-/// certificate, and would refuse old forms (X.509 version 1) that upstream's kubelet takes.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
 
 /// Reads what Go reads: many headers, spaces before the colon of one, and folded ones.
 fn builder() -> http1::Builder {

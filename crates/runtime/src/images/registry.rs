@@ -209,7 +209,7 @@ mod tests {
     /// The client takes what trusts a file in addition, and says what is wrong with the file.
     #[test]
     fn a_file_of_authorities_makes_a_client() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let _ = rustls::crypto::CryptoProvider::clone(&base::tls::provider()).install_default();
         let directory = tempfile::tempdir().unwrap();
         let of = |text: &str| {
             let file = directory.path().join("ca.pem");
@@ -225,7 +225,7 @@ mod tests {
     /// A password of a registry is shown to the registry, and to no mirror, which may be anybody, and in the clear.
     #[test]
     fn mirrors_are_shown_their_own_credentials() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let _ = rustls::crypto::CryptoProvider::clone(&base::tls::provider()).install_default();
         let of =
             |name: &str| Host { auth: Some(HostAuth { username: name.to_owned(), password: "p".to_owned() }), ..Host::default() };
         let endpoints = ["http://10.0.0.5:5000", "https://own.example"].map(str::to_owned).to_vec();

@@ -157,7 +157,7 @@ fn tls(settings: &Settings) -> Result<ClientConfig, TlsError> {
 }
 
 fn of_the_system() -> Result<ClientConfig, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = base::tls::provider();
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(base::tls::Error::from)?;
     Ok(builder.with_root_certificates(base::tls::system_roots()).with_no_client_auth())

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::Error;
 
-/// The algorithms that may be asked for. P-521, and with it ES512, is not among what this program can check.
-pub(super) const ALGORITHMS: [&str; 8] = ["RS256", "RS384", "RS512", "ES256", "ES384", "PS256", "PS384", "PS512"];
+/// The algorithms that may be asked for.
+pub(super) const ALGORITHMS: [&str; 9] = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512"];
 
 /// A token whose signature has not been checked.
 pub(super) struct Token<'a> {
@@ -61,6 +61,7 @@ enum Public {
     /// An uncompressed point.
     P256(Vec<u8>),
     P384(Vec<u8>),
+    P521(Vec<u8>),
 }
 
 struct Key {
@@ -112,6 +113,7 @@ fn key(value: &Value) -> Option<Key> {
         ("RSA", _) => Public::Rsa { n: number("n")?, e: number("e")? },
         ("EC", Some("P-256")) => Public::P256(point(32)?),
         ("EC", Some("P-384")) => Public::P384(point(48)?),
+        ("EC", Some("P-521")) => Public::P521(point(66)?),
         _ => return None,
     };
     Some(Key { id: value["kid"].as_str().map(str::to_owned), public })
@@ -131,6 +133,7 @@ impl Public {
             (Self::P384(point), "ES384") => {
                 UnparsedPublicKey::new(&signature::ECDSA_P384_SHA384_FIXED, point).verify(message, sign).is_ok()
             }
+            (Self::P521(point), "ES512") => signatures::verify_p521_fixed(point, message, sign),
             _ => false,
         }
     }

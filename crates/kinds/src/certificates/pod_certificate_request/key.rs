@@ -2,8 +2,8 @@
 
 use apimachinery::field::{Error, Errors, Path};
 use k8s_openapi::api::certificates::v1beta1::PodCertificateRequestSpec;
-use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use serde_json::json;
+use signatures::{AlgorithmIdentifier, alg_id};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
@@ -56,30 +56,29 @@ fn validate_proof(key: &[u8], proof: &[u8], uid: &str, path: &Path, errors: &mut
         return errors.push(Error::invalid(&at, "<value omitted>", "must be a valid PKIX-serialized public key"));
     };
     let Some(algorithm) = kind(&info, &at, errors) else { return };
-    if UnparsedPublicKey::new(algorithm, &info.subject_public_key.data).verify(uid.as_bytes(), proof).is_err() {
+    if !signatures::PublicKey::read(key).is_some_and(|key| key.has_signed(uid.as_bytes(), algorithm, proof)) {
         errors.push(Error::invalid(&path.child("proofOfPossession"), "<value omitted>", NOT_PROVED));
     }
 }
 
-/// How a key signs, if it is one that certificates are issued to. Upstream also takes keys on the curve P-521, for which there is no
-/// verifier here.
-fn kind(info: &SubjectPublicKeyInfo<'_>, path: &Path, errors: &mut Errors) -> Option<&'static dyn VerificationAlgorithm> {
+/// How a key signs, if it is one that certificates are issued to.
+fn kind(info: &SubjectPublicKeyInfo<'_>, path: &Path, errors: &mut Errors) -> Option<AlgorithmIdentifier> {
     const ED25519: &str = "1.3.101.112";
     let mut refuse = |value: String, detail: &str| {
         errors.push(Error::invalid(path, value, detail));
         None
     };
     if info.algorithm.algorithm.to_id_string() == ED25519 {
-        return Some(&signature::ED25519);
+        return Some(alg_id::ED25519);
     }
     match info.parsed() {
         Ok(PublicKey::EC(point)) => match point.key_size() {
-            256 => Some(&signature::ECDSA_P256_SHA256_ASN1),
-            384 => Some(&signature::ECDSA_P384_SHA256_ASN1),
+            // 521 bits, in whole bytes.
+            256 | 384 | 528 => Some(alg_id::ECDSA_SHA256),
             bits => refuse(format!("curve of {bits} bits"), "elliptic public keys must use curve P256 or P384"),
         },
         Ok(PublicKey::RSA(key)) => match key.key_size() {
-            3072 | 4096 => Some(&signature::RSA_PSS_2048_8192_SHA256),
+            3072 | 4096 => Some(alg_id::RSA_PSS_SHA256),
             bits => refuse(format!("{bits}-bit modulus"), "RSA keys must have modulus size 3072 or 4096"),
         },
         _ => refuse("<value omitted>".to_owned(), "unknown public key type; supported types are Ed25519, ECDSA, and RSA"),

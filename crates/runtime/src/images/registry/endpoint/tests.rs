@@ -73,7 +73,7 @@ fn answer(mut stream: TcpStream, does: &dyn Fn(&str, &str) -> Does) -> std::io::
 
 /// Of an image of the registry, with credentials or without any.
 fn endpoint(address: &str, credentials: Option<(&str, &str)>) -> Endpoint {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _ = rustls::crypto::CryptoProvider::clone(&base::tls::provider()).install_default();
     let credentials = credentials.map(|(user, word)| Credentials { username: user.to_owned(), password: word.to_owned() });
     let reference = parse(&format!("{address}/app:1")).unwrap();
     Registries::default().endpoints(&reference, credentials.as_slice()).unwrap().remove(0)
