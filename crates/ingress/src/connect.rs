@@ -26,6 +26,8 @@ use crate::upstream::Endpoint;
 const DRAIN: Duration = Duration::from_secs(3);
 /// Bytes of the headers of an answer over HTTP/2.
 const MAX_HEADER_BYTES: u32 = 256 << 10;
+/// Header lines of an answer at most: hyper takes 100 unless it is told, nginx and Go count bytes, as `BUFFER` does here.
+const MAX_HEADERS: usize = 1000;
 /// Bytes of one answer, its head included, or of one request over HTTP/2, that may wait until the other side goes on.
 const BUFFER: usize = 64 << 10;
 /// Bytes of an answer over HTTP/2 that are under way while its client does not read. The connection has as much for each, so that the others go on.
@@ -169,7 +171,7 @@ impl Connector {
             });
             return Ok(Sender::Http2 { several: Several { sender, keep: self.drive(driven), streams }, _stream: None });
         }
-        let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(io).await?;
+        let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).max_headers(MAX_HEADERS).handshake(io).await?;
         let keep = self.drive(connection.with_upgrades());
         Ok(Sender::Http1(Single { sender, keep }))
     }

@@ -48,6 +48,8 @@ const MAX_STREAMS: u32 = 128;
 /// Bytes of a request's body that are under way while nobody reads it. A connection has as much for each, so that one does not keep the others waiting.
 const WINDOW: u32 = 128 << 10;
 const MAX_HEAD: usize = 64 << 10;
+/// Header lines of a request at most: hyper takes 100 unless it is told, nginx counts bytes, as `MAX_HEAD` does here.
+const MAX_HEADERS: usize = 1000;
 /// Bytes of one answer over HTTP/2 that may wait for a client that reads slowly; each of its streams has as many.
 const SEND_BUFFER: usize = 64 << 10;
 /// What a client is told that has too much under way already.
@@ -245,7 +247,7 @@ impl Front {
 /// HTTP/1.1 and HTTP/2, with bounds.
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -78,11 +78,8 @@ async fn upgrades_pass() {
     world.simple("a.example", "web", &[]);
     let mut stream = TcpStream::connect(world.start().await).await.unwrap();
     stream.write_all(b"GET /upgrade HTTP/1.1\r\nhost: a.example\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.unwrap());
-    }
-    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    let head = read_head(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
     // It goes on while the rules change.
     world.simple("a.example", "other", &[]);
     world.simple("b.example", "web", &[]);
@@ -130,11 +127,8 @@ async fn slow_readers(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     for _ in 0..count {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET /endless HTTP/1.1\r\nhost: h2c.example\r\n\r\n").await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.unwrap());
-        }
-        assert!(head.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&head));
+        let head = read_head(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         readers.push(stream);
     }
     readers
@@ -257,13 +251,10 @@ async fn headers_of_one_connection_stay_there() {
     let address = world.start().await;
     let answering = async {
         let (mut stream, _) = odd.accept().await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.unwrap());
-        }
+        let head = read_head(&mut stream).await;
         let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
         stream.write_all(answer).await.unwrap();
-        String::from_utf8(head).unwrap()
+        head
     };
     let named = "close, host, x-own, x-real-ip, upgrade, http2-settings";
     let request = get("odd.example", "/").header("connection", named).header("x-own", "1").header("upgrade", "h2c");
@@ -274,6 +265,50 @@ async fn headers_of_one_connection_stay_there() {
     for gone in ["x-own", "upgrade", "h2c", "http2-settings", "x_real_ip"] {
         assert!(!head.contains(gone), "{gone}: {head}");
     }
+}
+
+/// nginx bounds heads by their bytes (`large_client_header_buffers`, `proxy_buffer_size`), and so does Go (`MaxHeaderBytes`,
+/// `MaxResponseHeaderBytes`): many short lines are no reason to refuse a message, in either direction.
+#[tokio::test]
+async fn heads_may_have_many_lines() {
+    let world = World::new();
+    let wordy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.service("wordy", &[wordy.local_addr().unwrap()]);
+    world.simple("wordy.example", "wordy", &[]);
+    let address = world.start().await;
+    let lines = |count: usize, length: usize| -> String {
+        (0..count).map(|number| format!("x-line-{number}: {}\r\n", "v".repeat(length))).collect()
+    };
+    let exchange = async |asked: String, answered: String| {
+        let answering = async {
+            let (mut stream, _) = wordy.accept().await.unwrap();
+            let head = read_head(&mut stream).await;
+            // What is too large is not read to its end.
+            let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{answered}\r\n").as_bytes()).await;
+            head
+        };
+        let asking = async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let head = format!("GET / HTTP/1.1\r\nhost: wordy.example\r\nconnection: close\r\n{asked}\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            read_head(&mut stream).await
+        };
+        tokio::join!(answering, asking)
+    };
+    let count = |head: &str| head.lines().filter(|line| line.starts_with("x-line-")).count();
+    let (request, answer) = exchange(lines(900, 10), lines(900, 10)).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!((count(&request), count(&answer)), (900, 900));
+    let (_, answer) = exchange(String::new(), lines(300, 1000)).await;
+    assert!(answer.starts_with("HTTP/1.1 502"), "the bytes are bounded: {}", answer.lines().next().unwrap_or_default());
+}
+
+async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
 }
 
 #[tokio::test]
