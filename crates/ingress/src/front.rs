@@ -3,7 +3,7 @@
 //! Whoever connects is nobody until a whole request has come: those who hold connections open without one make room for others.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -129,7 +129,10 @@ impl Front {
         self.tasks.spawn("ingress connection", OnFailure::Log, async move {
             let ended = place.ended().clone();
             let (tls, port, entrance) = (at.tls.is_some(), at.port, at.entrance);
-            let peer = Peer { address: peer.ip(), tls, port, entrance, shown: Shown::NotAsked, named: String::new() };
+            // A connection that has none any more ends when it is read.
+            let local = stream.local_addr().map_or(Ipv4Addr::UNSPECIFIED.into(), |local| local.ip());
+            let (shown, named) = (Shown::NotAsked, String::new());
+            let peer = Peer { address: peer.ip(), tls, port, entrance, shown, named, local };
             if let Some(Err(why)) = ended.run_until_cancelled(front.converse(stream, peer, place, at.tls)).await {
                 tracing::trace!(why, "connection ended");
             }

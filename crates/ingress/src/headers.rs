@@ -50,6 +50,23 @@ pub struct Peer {
     pub shown: Shown,
     /// The host that the client has named in its handshake, in small letters; empty where it has named none.
     pub named: String,
+    /// The address of this end of the connection.
+    pub local: IpAddr,
+}
+
+impl Peer {
+    /// The host of a request that names none: the one of the handshake, else where the connection has come to, which no rule has and so
+    /// belongs to those without host (RFC 9112, 3.3: "An empty authority is replaced with the configured default").
+    fn default_authority(&self) -> Option<HeaderValue> {
+        let host = match (self.named.as_str(), self.local.to_canonical()) {
+            ("", IpAddr::V4(address)) => address.to_string(),
+            ("", IpAddr::V6(address)) => format!("[{address}]"),
+            (named, _) => named.to_owned(),
+        };
+        let standard = if self.tls { 443 } else { 80 };
+        let port = if self.port == standard { String::new() } else { format!(":{}", self.port) };
+        HeaderValue::from_str(&format!("{host}{port}")).ok()
+    }
 }
 
 /// Who asks, and how, after trusted proxies were heard.
@@ -110,17 +127,20 @@ fn forwarded(item: &[u8]) -> Option<IpAddr> {
 /// Most bytes of a host with its port: names of DNS have 253, and each of their parts is looked for.
 const HOST_BYTES: usize = 260;
 
-/// The host that a request is for, with its port, as it was sent. None when there is none or it is no host.
-pub fn authority(parts: &Parts) -> Option<HeaderValue> {
+/// The host that a request is for, with its port, as it was sent. None when it is no host, or there is none where there must be one: "A server MUST
+/// respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that lacks a Host header field" (RFC 9112, 3.2). HTTP/1.0 had none.
+pub fn authority(peer: &Peer, parts: &Parts) -> Option<HeaderValue> {
     let mut all = parts.headers.get_all(HOST).into_iter();
     let header = all.next().cloned();
     if all.next().is_some() {
         return None;
     }
     let named = parts.uri.authority().map(|authority| authority.as_str());
-    let value = match named {
-        Some(named) => HeaderValue::from_str(named).ok()?,
-        None => header?,
+    let value = match (named, header) {
+        (Some(named), _) => HeaderValue::from_str(named).ok()?,
+        (None, Some(header)) => header,
+        (None, None) if parts.version == Version::HTTP_10 => peer.default_authority()?,
+        (None, None) => return None,
     };
     let fits = value.to_str().is_ok_and(|text| {
         (1..=HOST_BYTES).contains(&text.len())
@@ -281,14 +301,14 @@ mod tests {
     }
 
     fn peer(address: &str) -> Peer {
-        let (address, named) = (address.parse().unwrap(), String::new());
-        Peer { address, tls: false, port: 80, entrance: Entrance::Ingress, shown: Shown::NotAsked, named }
+        let (address, named, local) = (address.parse().unwrap(), String::new(), [192, 0, 2, 10].into());
+        Peer { address, tls: false, port: 80, entrance: Entrance::Ingress, shown: Shown::NotAsked, named, local }
     }
 
     #[test]
     fn hosts() {
         let check = |host: &str, expected: Option<&str>| {
-            let found = authority(&parts(&[("host", host)]));
+            let found = authority(&peer("192.0.2.1"), &parts(&[("host", host)]));
             let name = found.as_ref().map(|value| host_name(value.to_str().unwrap()));
             assert_eq!(name.as_deref(), expected, "{host}");
         };
@@ -302,8 +322,28 @@ mod tests {
         check("a b", None);
         check("user@a", None);
         check(&"a.".repeat(131), None);
-        assert!(authority(&parts(&[("host", "a"), ("host", "b")])).is_none());
-        assert!(authority(&parts(&[])).is_none());
+        assert!(authority(&peer("192.0.2.1"), &parts(&[("host", "a"), ("host", "b")])).is_none());
+    }
+
+    /// RFC 9112, 3.3: a default is "consistent with the incoming connection's context. Context might include connection details like address and port,
+    /// what security has been applied".
+    #[test]
+    fn requests_without_host() {
+        let check = |version: Version, change: &dyn Fn(&mut Peer), expected: Option<&str>| {
+            let (mut peer, mut parts) = (peer("192.0.2.1"), parts(&[]));
+            parts.version = version;
+            change(&mut peer);
+            let found = authority(&peer, &parts);
+            assert_eq!(found.as_ref().map(|value| value.to_str().unwrap()), expected, "{version:?}");
+        };
+        check(Version::HTTP_11, &|_| {}, None);
+        check(Version::HTTP_2, &|_| {}, None);
+        check(Version::HTTP_10, &|_| {}, Some("192.0.2.10"));
+        check(Version::HTTP_10, &|peer| peer.port = 8080, Some("192.0.2.10:8080"));
+        check(Version::HTTP_10, &|peer| peer.local = "::ffff:192.0.2.10".parse().unwrap(), Some("192.0.2.10"));
+        check(Version::HTTP_10, &|peer| peer.local = "2001:db8::1".parse().unwrap(), Some("[2001:db8::1]"));
+        let over_tls = |peer: &mut Peer| (peer.tls, peer.port, peer.named) = (true, 443, "a.example".to_owned());
+        check(Version::HTTP_10, &over_tls, Some("a.example"));
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Proxy {
         if parts.method == Method::CONNECT {
             return Err(StatusCode::METHOD_NOT_ALLOWED);
         }
-        let authority = headers::authority(&parts).ok_or(StatusCode::BAD_REQUEST)?;
+        let authority = headers::authority(peer, &parts).ok_or(StatusCode::BAD_REQUEST)?;
         let host = headers::host_name(authority.to_str().unwrap_or_default()).into_owned();
         let path = normalize(parts.uri.path()).ok_or(StatusCode::BAD_REQUEST)?.into_owned();
         let origin = Origin::of(peer, &parts.headers, &self.trusted);

@@ -6,6 +6,8 @@ use http::Request;
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::api::networking::v1::Ingress;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::world::{World, ask, connect_tls, full, get, nobody, rule, send, until};
 
@@ -55,6 +57,36 @@ async fn hosts_paths_and_headers() {
     assert_eq!(name("x.b.example", "/").await, "two");
     assert_eq!(name("b.example", "/").await, "404");
     assert_eq!(name("a.example", "/../x").await, "400");
+}
+
+/// "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that lacks a Host header field" (RFC 9112, 3.2). Those of
+/// HTTP/1.0 go to the rule without host, as they go to nginx's default server: health checks of old load balancers have none.
+#[tokio::test]
+async fn requests_without_host() {
+    let world = World::new();
+    world.service("web", &[world.backend("web").await]);
+    world.service("all", &[world.backend("all").await]);
+    world.simple("a.example", "web", &[]);
+    let mut every = rule("", "/", "Prefix", "all");
+    every.as_object_mut().unwrap().remove("host");
+    let address = world.start().await;
+    let raw = async |request: &str| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("{request}\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    assert!(raw("GET / HTTP/1.0").await.starts_with("HTTP/1.0 404"), "no rule is without host yet");
+    world.ingress("every", &[], &json!({"rules": [every]}));
+    until(address, || get("other.example", "/"), |answer| answer.status == 200).await;
+    let answer = raw("GET / HTTP/1.0").await;
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    let seen: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!((&seen["name"], &seen["headers"]["x-forwarded-host"]), (&json!("all"), &seen["headers"]["host"]));
+    assert!(seen["headers"]["host"].as_str().unwrap().starts_with("127.0.0.1"), "{seen}");
+    assert!(raw("GET / HTTP/1.1").await.starts_with("HTTP/1.1 400"));
+    assert!(raw("GET / HTTP/1.0\r\nhost: a.example").await.contains("\"name\":\"web\""));
 }
 
 #[tokio::test]
