@@ -194,11 +194,29 @@ fn listed(headers: &HeaderMap, header: &HeaderName, word: &str) -> bool {
     items.map(<[u8]>::trim_ascii).any(|item| item.eq_ignore_ascii_case(word.as_bytes()))
 }
 
-/// Removes what is between two neighbours only (RFC 9110, 7.6.1). A length beside a coding of the transfer says nothing (RFC 9112, 6.3).
+/// Makes several equal lengths one: what they say, as it is written once. HTTP/2 lets a message have several, and who reads one of them only, as some
+/// programs read HTTP/1.1, may read another (RFC 9110, 8.6: "the recipient MUST either reject the message as invalid or replace the duplicate field
+/// values with a single valid Content-Length"). Of lengths that differ, with which no message comes so far, none goes on.
+fn merge_lengths(headers: &mut HeaderMap) {
+    let mut all = headers.get_all(CONTENT_LENGTH).into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let length = |text: &[u8]| std::str::from_utf8(text.trim_ascii()).ok().filter(|text| digits(text))?.parse::<u64>().ok();
+    let Some(first) = all.next() else { return };
+    let Some(second) = all.next() else { return };
+    let first = length(first).filter(|first| std::iter::once(second).chain(all).all(|other| length(other) == Some(*first)));
+    match first {
+        Some(length) => headers.insert(CONTENT_LENGTH, length.into()),
+        None => headers.remove(CONTENT_LENGTH),
+    };
+}
+
+/// Removes what is between two neighbours only (RFC 9110, 7.6.1). A length beside a coding of the transfer says nothing (RFC 9112, 6.3), and there is
+/// only one.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
+    merge_lengths(headers);
     let trailers = listed(headers, &TE, "trailers");
     if headers.contains_key(CONNECTION) {
         let items = headers.get_all(CONNECTION).into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
@@ -392,6 +410,26 @@ mod tests {
         ];
         assert_eq!(left, expected);
         assert_eq!(parts.headers[REQUEST_ID].len(), 32);
+    }
+
+    #[test]
+    fn lengths() {
+        let check = |values: &[&str], expected: &[&str]| {
+            let headers: Vec<(&str, &str)> = values.iter().map(|value| ("content-length", *value)).collect();
+            let mut headers = parts(&headers).headers;
+            remove_hop_by_hop(&mut headers);
+            let found: Vec<&HeaderValue> = headers.get_all(CONTENT_LENGTH).into_iter().collect();
+            assert_eq!(found, expected, "{values:?}");
+        };
+        check(&[], &[]);
+        check(&["5"], &["5"]);
+        check(&["5", "5"], &["5"]);
+        check(&["5", "05"], &["5"]);
+        check(&["5, 5", "5"], &["5"]);
+        check(&["5", "6"], &[]);
+        check(&["5", "5, x"], &[]);
+        check(&["5", ""], &[]);
+        check(&["5", "+5"], &[]);
     }
 
     #[test]

@@ -303,6 +303,45 @@ async fn heads_may_have_many_lines() {
     assert!(answer.starts_with("HTTP/1.1 502"), "the bytes are bounded: {}", answer.lines().next().unwrap_or_default());
 }
 
+/// RFC 9110, 8.6: a recipient of equal lengths "MUST either reject the message as invalid or replace the duplicate field values with a single valid
+/// Content-Length field". Over HTTP/2 lengths that differ from each other make a message malformed (RFC 9113, 8.1.1).
+#[tokio::test]
+async fn there_is_one_length() {
+    let world = World::new();
+    let back_end = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.service("web", &[back_end.local_addr().unwrap()]);
+    world.simple("a.example", "web", &[]);
+    let address = world.start().await;
+    let post = async |lengths: [&str; 2]| {
+        let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        let mut request = Request::post("http://a.example/").version(Version::HTTP_2);
+        for length in lengths {
+            request = request.header("content-length", length);
+        }
+        let request = request.body(full("hello")).unwrap();
+        tokio::select! {
+            answer = sender.send_request(request) => answer.map(|answer| answer.status().as_u16()),
+            _ = connection => panic!("the connection ended first"),
+        }
+    };
+    for lengths in [["5", "5"], ["5", "05"]] {
+        let answering = async {
+            let (mut stream, _) = back_end.accept().await.unwrap();
+            let head = read_head(&mut stream).await;
+            let mut body = [0; 5];
+            stream.read_exact(&mut body).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+            (head, body)
+        };
+        let ((head, body), status) = tokio::join!(answering, post(lengths));
+        assert_eq!((status.unwrap(), &body), (200, b"hello"));
+        let found: Vec<&str> = head.lines().filter(|line| line.starts_with("content-length")).collect();
+        assert_eq!(found, ["content-length: 5"], "{lengths:?}");
+    }
+    assert!(post(["5", "6"]).await.is_err());
+}
+
 async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
