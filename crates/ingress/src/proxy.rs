@@ -129,9 +129,9 @@ impl Proxy {
         };
         let (route, client) = (visit.route.clone(), visit.origin.client);
         let mut answer = self.serve(visit, body, client_upgrade).await;
-        if *answer.version_mut() == Version::HTTP_2 {
-            *answer.version_mut() = Version::HTTP_11;
-        }
+        // "Intermediaries that process HTTP messages ... MUST send their own HTTP-version in forwarded messages" (RFC 9112, 2.3). The connection has
+        // that of its client, where it is a lower one.
+        *answer.version_mut() = Version::HTTP_11;
         route.live.counts.answered(answer.status());
         metrics::took(start.elapsed().as_secs_f64());
         if let Some(line) = line.filter(|_| route.policy.access_log) {

@@ -303,6 +303,40 @@ async fn heads_may_have_many_lines() {
     assert!(answer.starts_with("HTTP/1.1 502"), "the bytes are bounded: {}", answer.lines().next().unwrap_or_default());
 }
 
+/// "Intermediaries that process HTTP messages (i.e., all intermediaries other than those acting as tunnels) MUST send their own HTTP-version in forwarded
+/// messages" (RFC 9112, 2.3): a client's connection stays open, whatever its back ends speak.
+#[tokio::test]
+async fn answers_have_the_version_of_their_client() {
+    let world = World::new();
+    let old = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.service("old", &[old.local_addr().unwrap()]);
+    world.simple("old.example", "old", &[]);
+    let address = world.start().await;
+    world.tasks.spawn_until_cancelled("back end", OnFailure::Log, async move {
+        for head in ["content-length: 5\r\n", ""].iter().cycle() {
+            let (mut stream, _) = old.accept().await.unwrap();
+            read_head(&mut stream).await;
+            stream.write_all(format!("HTTP/1.0 200 OK\r\n{head}\r\nhello").as_bytes()).await.unwrap();
+        }
+        Ok::<_, std::convert::Infallible>(())
+    });
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for length in [true, false] {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: old.example\r\n\r\n").await.unwrap();
+        let head = read_head(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && !head.contains("connection:"), "{head}");
+        let expected = if length { "hello" } else { "5\r\nhello\r\n0\r\n\r\n" };
+        let mut body = vec![0; expected.len()];
+        stream.read_exact(&mut body).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&body), expected);
+    }
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\nhost: old.example\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && answer.ends_with("\r\n\r\nhello"), "{answer}");
+}
+
 /// RFC 9110, 8.6: a recipient of equal lengths "MUST either reject the message as invalid or replace the duplicate field values with a single valid
 /// Content-Length field". Over HTTP/2 lengths that differ from each other make a message malformed (RFC 9113, 8.1.1).
 #[tokio::test]
