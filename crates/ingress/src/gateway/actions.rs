@@ -138,9 +138,9 @@ impl BackendChanges {
             let (to, modifier) = match (&filter.request_header_modifier, &filter.response_header_modifier) {
                 (Some(modifier), _) => (&mut changes.request, modifier),
                 (_, Some(modifier)) => (&mut changes.response, modifier),
-                _ => return Err(Unsupported("filter of a back end")),
+                _ => return Err(Unsupported::Part("filter of a back end")),
             };
-            to.add(modifier).ok_or(Unsupported("value of a filter"))?;
+            to.add(modifier).ok_or(Unsupported::Part("value of a filter"))?;
         }
         Ok(changes)
     }
@@ -178,6 +178,9 @@ impl Actions {
     /// # Errors
     /// It has something that cannot be followed.
     pub fn of(rule: &Rule) -> Result<Self, Unsupported> {
+        if let Some(why) = &rule.unread {
+            return Err(Unsupported::Unread(why.clone()));
+        }
         let mut actions = Self::default();
         for filter in &rule.filters {
             actions.add(filter)?;
@@ -191,7 +194,7 @@ impl Actions {
     }
 
     fn add(&mut self, filter: &Filter) -> Result<(), Unsupported> {
-        const WRONG: Unsupported = Unsupported("value of a filter");
+        const WRONG: Unsupported = Unsupported::Part("value of a filter");
         if let Some(modifier) = &filter.request_header_modifier {
             self.request.add(modifier).ok_or(WRONG)?;
         } else if let Some(modifier) = &filter.response_header_modifier {
@@ -209,7 +212,7 @@ impl Actions {
         } else if let Some(mirror) = &filter.request_mirror {
             self.mirrors.push(extended::mirror(mirror).ok_or(WRONG)?);
         } else {
-            return Err(Unsupported("filter"));
+            return Err(Unsupported::Part("filter"));
         }
         Ok(())
     }
@@ -218,7 +221,7 @@ impl Actions {
 /// How long a request may take with all attempts, and how long an endpoint may say nothing. Without retries that were asked for an endpoint that takes too long is
 /// not followed by another one: each may have had the request.
 fn times(timeouts: &Timeouts, has_retries: bool) -> Result<(Option<Duration>, Option<Duration>), Unsupported> {
-    let read = |text: &Option<String>| text.as_deref().map(|text| duration(text).ok_or(Unsupported("timeout"))).transpose();
+    let read = |text: &Option<String>| text.as_deref().map(|text| duration(text).ok_or(Unsupported::Part("timeout"))).transpose();
     let said = [read(&timeouts.request)?, read(&timeouts.backend_request)?];
     // Zero is none.
     let [request, attempt] = said.map(|time| time.filter(|time| !time.is_zero()));

@@ -12,7 +12,7 @@ pub(super) const MOST: usize = 50_000;
 /// Most of the routes of one namespace.
 pub(super) const OF_NAMESPACE: usize = MOST / 4;
 
-const TOO_MANY: Unsupported = Unsupported(
+const TOO_MANY: Unsupported = Unsupported::Part(
     "number of matches, under each host of each listener, for which there is no room beside those of this namespace and of others,",
 );
 

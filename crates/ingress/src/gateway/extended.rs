@@ -56,7 +56,7 @@ pub(super) fn cors(filter: &CorsFilter) -> Option<Cors> {
 /// not sooner than `backoff`.
 pub(super) fn retry(asked: &RouteRetry) -> Result<Retry, Unsupported> {
     let wait = match &asked.backoff {
-        Some(text) => duration(text).ok_or(Unsupported("back-off of a retry"))?,
+        Some(text) => duration(text).ok_or(Unsupported::Part("back-off of a retry"))?,
         None => Duration::ZERO,
     };
     let tries = asked.attempts.map_or(Retry::default().tries, |attempts| usize::from(attempts) + 1);
@@ -66,24 +66,41 @@ pub(super) fn retry(asked: &RouteRetry) -> Result<Retry, Unsupported> {
 /// The cookie of a session (GEP-1619). It holds nothing but an endpoint, so that only a browser can end it.
 pub(super) fn session(asked: &SessionPersistence) -> Result<Cookie, Unsupported> {
     if asked.kind.as_deref().is_some_and(|kind| kind != "Cookie") {
-        return Err(Unsupported("type of session persistence"));
+        return Err(Unsupported::Part("type of session persistence"));
     }
     if asked.idle_timeout.is_some() {
-        return Err(Unsupported("idle timeout of a session"));
+        return Err(Unsupported::Part("idle timeout of a session"));
     }
-    let lifetime = asked.cookie_config.as_ref().and_then(|config| config.lifetime_type.as_deref()).unwrap_or("Session");
-    let limit =
-        asked.absolute_timeout.as_deref().map(|text| duration(text).ok_or(Unsupported("timeout of a session"))).transpose()?;
+    if !asked.header.is_null() {
+        return Err(Unsupported::Part("header of a session"));
+    }
+    let config = asked.cookie.as_ref().or(asked.cookie_config.as_ref());
+    let lifetime = config.and_then(|config| config.lifetime_type.as_deref()).unwrap_or("Session");
+    let limit = asked
+        .absolute_timeout
+        .as_deref()
+        .map(|text| duration(text).ok_or(Unsupported::Part("timeout of a session")))
+        .transpose()?;
     let max_age = match (lifetime, limit) {
         ("Session", None) => None,
         ("Permanent", Some(limit)) => Some(limit.as_secs()),
-        _ => return Err(Unsupported("timeout of a session whose cookie has none")),
+        _ => return Err(Unsupported::Part("timeout of a session whose cookie has none")),
     };
-    let name = asked.session_name.clone().unwrap_or_default();
+    let name = config.and_then(|config| config.name.as_ref()).or(asked.session_name.as_ref()).cloned().unwrap_or_default();
     if name.bytes().any(|byte| !(byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))) {
-        return Err(Unsupported("name of a session"));
+        return Err(Unsupported::Part("name of a session"));
     }
-    Ok(Cookie { name, max_age, persistent: true, change_on_failure: true, ..Cookie::default() })
+    Ok(Cookie { name, path: path(asked)?, max_age, persistent: true, change_on_failure: true, ..Cookie::default() })
+}
+
+/// The path of a session's cookie: "When not specified, implementations MUST default the cookie path to `/`" (CookieConfig). Until version 1.6 of the definitions,
+/// which had no path, it was that of the rule.
+fn path(asked: &SessionPersistence) -> Result<Option<String>, Unsupported> {
+    let Some(cookie) = &asked.cookie else { return Ok(None) };
+    let path = cookie.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
+    // What a cookie's attribute takes (RFC 6265, 4.1.1).
+    let fits = path.bytes().all(|byte| (byte.is_ascii_graphic() || byte == b' ') && byte != b';');
+    if fits { Ok(Some(path.to_owned())) } else { Err(Unsupported::Part("path of a session's cookie")) }
 }
 
 #[cfg(test)]
@@ -138,19 +155,41 @@ mod tests {
         let check = |asked: Value, expected: Option<(&str, Option<u64>)>| {
             let found = session(&read(asked.clone())).ok();
             assert_eq!(found.as_ref().map(|cookie| (cookie.name.as_str(), cookie.max_age)), expected, "{asked}");
+            let has_path = found.and_then(|cookie| cookie.path).is_some();
+            assert_eq!(has_path, expected.is_some() && asked.get("cookie").is_some(), "{asked}");
         };
         check(json!({"sessionName": "s"}), Some(("s", None)));
         check(json!({"type": "Cookie", "cookieConfig": {"lifetimeType": "Session"}}), Some(("", None)));
         check(json!({"absoluteTimeout": "1h", "cookieConfig": {"lifetimeType": "Permanent"}}), Some(("", Some(3600))));
+        check(json!({"type": "Cookie", "cookie": {}}), Some(("", None)));
+        check(json!({"cookie": {"name": "SX", "path": "/", "lifetimeType": "Session"}}), Some(("SX", None)));
+        check(json!({"absoluteTimeout": "1h", "cookie": {"lifetimeType": "Permanent"}}), Some(("", Some(3600))));
         for refused in [
             json!({"type": "Header"}),
             json!({"idleTimeout": "1m"}),
             json!({"absoluteTimeout": "1h"}),
             json!({"cookieConfig": {"lifetimeType": "Permanent"}}),
             json!({"sessionName": "a;b"}),
+            json!({"type": "Header", "header": {"name": "x-session"}}),
+            json!({"header": {"name": "x-session"}}),
+            json!({"absoluteTimeout": "1h", "cookie": {"name": "s"}}),
+            json!({"cookie": {"lifetimeType": "Permanent"}}),
+            json!({"cookie": {"name": "a b"}}),
+            json!({"cookie": {"path": "/; Domain=evil"}}),
         ] {
             check(refused, None);
         }
+    }
+
+    #[test]
+    fn paths_of_sessions() {
+        let check = |asked: Value, expected: Option<&str>| {
+            assert_eq!(session(&read(asked.clone())).unwrap().path.as_deref(), expected, "{asked}");
+        };
+        check(json!({"cookieConfig": {}}), None);
+        check(json!({"cookie": {}}), Some("/"));
+        check(json!({"cookie": {"path": ""}}), Some("/"));
+        check(json!({"cookie": {"path": "/shop"}}), Some("/shop"));
     }
 
     #[test]

@@ -14,8 +14,8 @@ pub fn over_http(route: GrpcRoute) -> HttpRoute {
 
 fn rule(rule: GrpcRule) -> Rule {
     let matches = rule.matches.into_iter().map(one).collect();
-    let GrpcRule { filters, backend_refs, session_persistence, .. } = rule;
-    Rule { matches, filters, backend_refs, session_persistence, ..Rule::default() }
+    let GrpcRule { name, filters, backend_refs, session_persistence, unread, .. } = rule;
+    Rule { name, matches, filters, backend_refs, session_persistence, unread, ..Rule::default() }
 }
 
 fn one(one: GrpcMatch) -> Match {

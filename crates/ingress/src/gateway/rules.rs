@@ -49,10 +49,10 @@ impl Test {
     }
 }
 
-const MATCH: Unsupported = Unsupported("match");
+const MATCH: Unsupported = Unsupported::Part("match");
 /// What finds no room may find it later.
 pub(super) const NO_ROOM: Unsupported =
-    Unsupported("regular expression, for which there is no room beside those of this namespace and of others,");
+    Unsupported::Part("regular expression, for which there is no room beside those of this namespace and of others,");
 
 /// A pattern that has to match everything.
 fn whole(namespace: &str, text: &str) -> Result<Arc<Compiled>, Refused> {
@@ -153,15 +153,15 @@ pub fn matches(rule: &Rule, created: i64, route: &Key, place: usize) -> Result<V
     let one = |one: &Match| {
         let text = one.path.as_ref().and_then(|path| path.value.clone()).unwrap_or_else(|| "/".to_owned());
         // Definitions take letters that are none of URLs only as they are escaped; requests are matched by their normal paths.
-        let normal = || normalize(&text).ok_or(Unsupported("path"));
+        let normal = || normalize(&text).ok_or(Unsupported::Part("path"));
         let (kind, matcher) = match one.path.as_ref().and_then(|path| path.kind.as_deref()) {
             Some("Exact") => (0, Matcher::Exact(normal()?.into_owned())),
             None | Some("PathPrefix") => (1, Matcher::Prefix(normal()?.trim_end_matches('/').to_owned())),
             Some("RegularExpression") => {
-                let pattern = whole(route.ns(), &text).map_err(|refused| why(&refused, Unsupported("path")))?;
+                let pattern = whole(route.ns(), &text).map_err(|refused| why(&refused, Unsupported::Part("path")))?;
                 (2, Matcher::Pattern(pattern))
             }
-            Some(_) => return Err(Unsupported("type of a path")),
+            Some(_) => return Err(Unsupported::Part("type of a path")),
         };
         let conditions = Conditions::of(one, route.ns())?;
         let rank = Rank {
@@ -179,10 +179,16 @@ pub fn matches(rule: &Rule, created: i64, route: &Key, place: usize) -> Result<V
     all.iter().map(one).collect()
 }
 
-/// A part of a rule that cannot be followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this {0} is not supported")]
-pub struct Unsupported(pub &'static str);
+/// Why a rule cannot be followed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsupported {
+    /// A part of it.
+    #[error("this {0} is not supported")]
+    Part(&'static str),
+    /// It has something that is not known.
+    #[error("a rule is not supported: {0}")]
+    Unread(String),
+}
 
 /// The back end that a reference means; none when it is no Service with a port.
 pub fn backend(reference: &ObjectRef, namespace: &str) -> Option<UpstreamKey> {
@@ -264,6 +270,6 @@ mod tests {
         check("PathPrefix", "/", "/a%20b", true);
         check("Exact", "/a/", "/a", false);
         let wrong = matches(&rule(json!({"matches": [{"path": {"value": "/%zz"}}]})), 0, &Key::namespaced("a", "r"), 0);
-        assert_eq!(wrong.unwrap_err(), Unsupported("path"));
+        assert_eq!(wrong.unwrap_err(), Unsupported::Part("path"));
     }
 }

@@ -171,6 +171,26 @@ fn what_routes_are_told() {
     check(session("Header"), &[], 0, unsupported);
 }
 
+/// What newer definitions have, and nobody here knows, is never left out in silence; the other routes are served.
+#[test]
+fn what_routes_have_that_is_not_known() {
+    let check = |rule: Value, expected: &str| {
+        let plan = planned(&objects(http(), json!({"parentRefs": parents(), "rules": [rule]}), &[]));
+        let told = status(&plan, Kind::HttpRoute)["parents"][0]["conditions"][0].clone();
+        let found = format!("{} {}", told["reason"].as_str().unwrap(), told["message"].as_str().unwrap_or_default());
+        assert!(found.starts_with(expected), "{found}");
+        assert_eq!(plan.rules.len(), usize::from(expected == "Accepted"), "{found}");
+    };
+    let unread = |field: &str| format!("UnsupportedValue a rule is not supported: unknown field `{field}`");
+    check(json!({"name": "r", "sessionPersistence": {"type": "Cookie", "cookie": {"name": "s", "path": "/"}}}), "Accepted");
+    check(json!({"sessionPersistence": {"cookie": {"sameSite": "Lax"}}}), &unread("sameSite"));
+    check(json!({"sessionPersistence": {"affinity": true}}), &unread("affinity"));
+    check(json!({"filters": [{"type": "ExternalAuth", "externalAuth": {}}]}), &unread("externalAuth"));
+    check(json!({"matches": [{"path": {"type": "PathPrefix", "value": "/"}, "cookies": []}]}), &unread("cookies"));
+    check(json!({"rateLimit": {}}), &unread("rateLimit"));
+    check(json!({"retry": {"attempts": -1}}), "UnsupportedValue a rule is not supported: invalid value");
+}
+
 #[test]
 fn what_listeners_are_told() {
     let check = |listener: Value, expected: [&str; 3], tls: usize| {

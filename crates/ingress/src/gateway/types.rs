@@ -1,7 +1,8 @@
 //! The kinds of the Gateway API, as far as they are read: `gateway.networking.k8s.io/v1`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// The API group.
@@ -157,27 +158,56 @@ pub struct ObjectRef {
     pub filters: Vec<Filter>,
 }
 
+/// Rules, each by itself: one with something that is not known, which newer definitions may have, is no rule that may be followed without it, and no reason
+/// to know nothing of its route.
+fn each<'de, D: Deserializer<'de>, R: DeserializeOwned + Unreadable>(deserializer: D) -> Result<Vec<R>, D::Error> {
+    let all = Vec::<Value>::deserialize(deserializer)?;
+    Ok(all.into_iter().map(|rule| R::deserialize(rule).unwrap_or_else(|why| R::unreadable(why.to_string()))).collect())
+}
+
+/// A rule, as it stands for one that could not be read.
+trait Unreadable {
+    fn unreadable(why: String) -> Self;
+}
+
+impl Unreadable for Rule {
+    fn unreadable(why: String) -> Self {
+        Self { unread: Some(why), ..Self::default() }
+    }
+}
+
+impl Unreadable for GrpcRule {
+    fn unreadable(why: String) -> Self {
+        Self { unread: Some(why), ..Self::default() }
+    }
+}
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRouteSpec {
     pub parent_refs: Vec<ObjectRef>,
     pub hostnames: Vec<String>,
+    #[serde(deserialize_with = "each")]
     pub rules: Vec<Rule>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Rule {
+    pub name: Option<String>,
     pub matches: Vec<Match>,
     pub filters: Vec<Filter>,
     pub backend_refs: Vec<ObjectRef>,
     pub timeouts: Option<Timeouts>,
     pub retry: Option<RouteRetry>,
     pub session_persistence: Option<SessionPersistence>,
+    /// Why it could not be read.
+    #[serde(skip)]
+    pub unread: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 pub struct RouteRetry {
     pub codes: Vec<u16>,
     pub attempts: Option<u16>,
@@ -185,31 +215,37 @@ pub struct RouteRetry {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct SessionPersistence {
-    pub session_name: Option<String>,
     pub absolute_timeout: Option<String>,
-    pub idle_timeout: Option<String>,
     #[serde(rename = "type")]
     pub kind: Option<String>,
+    pub cookie: Option<CookieConfig>,
+    /// Null when none.
+    pub header: Value,
+    /// Until version 1.6 of the definitions the cookie's name, its other settings, and a timeout.
+    pub session_name: Option<String>,
     pub cookie_config: Option<CookieConfig>,
+    pub idle_timeout: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CookieConfig {
+    pub name: Option<String>,
+    pub path: Option<String>,
     pub lifetime_type: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Timeouts {
     pub request: Option<String>,
     pub backend_request: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Match {
     pub path: Option<Pattern>,
     pub headers: Vec<Pattern>,
@@ -222,27 +258,32 @@ pub struct Match {
 pub struct GrpcRouteSpec {
     pub parent_refs: Vec<ObjectRef>,
     pub hostnames: Vec<String>,
+    #[serde(deserialize_with = "each")]
     pub rules: Vec<GrpcRule>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct GrpcRule {
+    pub name: Option<String>,
     pub matches: Vec<GrpcMatch>,
     pub filters: Vec<Filter>,
     pub backend_refs: Vec<ObjectRef>,
     pub session_persistence: Option<SessionPersistence>,
+    /// Why it could not be read.
+    #[serde(skip)]
+    pub unread: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 pub struct GrpcMatch {
     pub method: Option<GrpcMethod>,
     pub headers: Vec<Pattern>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 pub struct GrpcMethod {
     #[serde(rename = "type")]
     pub kind: Option<String>,
@@ -252,7 +293,7 @@ pub struct GrpcMethod {
 
 /// A value of a path, a header or a parameter, and how it is compared.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 pub struct Pattern {
     #[serde(rename = "type")]
     pub kind: Option<String>,
@@ -261,7 +302,7 @@ pub struct Pattern {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Filter {
     #[serde(rename = "type")]
     pub kind: String,
@@ -274,7 +315,7 @@ pub struct Filter {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CorsFilter {
     pub allow_origins: Vec<String>,
     pub allow_credentials: Option<bool>,
@@ -285,7 +326,7 @@ pub struct CorsFilter {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RequestMirror {
     pub backend_ref: ObjectRef,
     pub percent: Option<u64>,
@@ -293,14 +334,14 @@ pub struct RequestMirror {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 pub struct Fraction {
     pub numerator: u64,
     pub denominator: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 pub struct HeaderModifier {
     pub set: Vec<Pattern>,
     pub add: Vec<Pattern>,
@@ -308,7 +349,7 @@ pub struct HeaderModifier {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RequestRedirect {
     pub scheme: Option<String>,
     pub hostname: Option<String>,
@@ -318,15 +359,18 @@ pub struct RequestRedirect {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(deny_unknown_fields, default)]
 pub struct UrlRewrite {
     pub hostname: Option<String>,
     pub path: Option<PathModifier>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PathModifier {
+    /// Which of the others there is.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
     pub replace_full_path: Option<String>,
     pub replace_prefix_match: Option<String>,
 }

@@ -118,6 +118,7 @@ async fn sessions_stay_with_their_back_end() {
     let backends = json!([{"name": "one", "port": 80}, {"name": "three", "port": 80}]);
     let rules = json!([
         {"matches": [{"path": {"value": "/other"}}], "sessionPersistence": {}, "backendRefs": backends},
+        {"matches": [{"path": {"value": "/named"}}], "sessionPersistence": {"type": "Cookie", "cookie": {"name": "SX"}}, "backendRefs": backends},
         {"sessionPersistence": {"sessionName": "s"}, "backendRefs": backends},
     ]);
     let http = served(&world, rules).await;
@@ -137,6 +138,8 @@ async fn sessions_stay_with_their_back_end() {
     assert_eq!(names.len(), 3, "{names:?}");
     let other = ask(http, get("a.example", "/other")).await;
     assert!(other.header("set-cookie").starts_with("knarr-"), "a rule's own cookie: {}", other.header("set-cookie"));
+    let named = ask(http, get("a.example", "/named")).await.header("set-cookie").to_owned();
+    assert!(named.starts_with("SX=") && named.contains("; Path=/;"), "{named}");
 }
 
 /// HTTPCORSFilter: what a browser asks beforehand, and what answers say.
