@@ -6,7 +6,7 @@
 //! proxy leaves addresses alone that the node itself has.
 //!
 //! - [`core`]: question to answer, pure; [`state`]: what the names mean;
-//! - `message`: wire format, EDNS, truncation, pure;
+//! - `message`: what is asked and answered, EDNS, pure; `encode`: answers as bytes, within limits, pure;
 //! - `forward`, `cache`, `resolv`: other servers and what they said;
 //! - `known`: what was answered lately, encoded; [`batch`]: datagrams, many at once;
 //! - [`server`]: sockets and tasks.
@@ -14,6 +14,7 @@
 pub mod batch;
 mod cache;
 pub mod core;
+mod encode;
 mod forward;
 mod known;
 mod message;

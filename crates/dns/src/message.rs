@@ -1,4 +1,4 @@
-//! Queries in, responses out: checks, EDNS, truncation. Pure.
+//! Queries in, responses out: checks and EDNS. Pure.
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, RData, RecordType};
@@ -77,45 +77,16 @@ pub(crate) fn answered(request: &Message, mut answer: Answer) -> Message {
     response
 }
 
-/// Bytes that a client takes over UDP.
+/// Bytes of our own answers over UDP.
 pub(crate) fn udp_limit(request: &Message) -> usize {
     usize::from(request.edns.as_ref().map_or(512, |edns| edns.max_payload().clamp(512, MAX_UDP)))
-}
-
-/// Encodes a response into at most `limit` bytes: first without additional records, then with fewer answers and the
-/// truncation flag, which makes clients ask again over TCP.
-pub(crate) fn encode(mut response: Message, limit: usize) -> Option<Vec<u8>> {
-    let mut bytes = response.to_vec().ok()?;
-    if bytes.len() > limit && !response.additionals.is_empty() {
-        response.additionals.clear();
-        bytes = response.to_vec().ok()?;
-    }
-    if bytes.len() <= limit {
-        return Some(bytes);
-    }
-    response.metadata.truncation = true;
-    response.authorities.clear();
-    // The size of a record depends on those before it (name compression): search for how many fit.
-    let answers = std::mem::take(&mut response.answers);
-    let (mut fit, mut over) = (0, answers.len());
-    bytes = response.to_vec().ok()?;
-    while fit + 1 < over {
-        let middle = fit.midpoint(over);
-        response.answers = answers[..middle].to_vec();
-        let attempt = response.to_vec().ok()?;
-        if attempt.len() <= limit {
-            (fit, bytes) = (middle, attempt);
-        } else {
-            over = middle;
-        }
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::encode::encode;
     use hickory_proto::rr::{Name, Record, RecordType};
 
     fn request(edns: Option<u16>) -> Message {

@@ -26,9 +26,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::Batch;
 use crate::core::{Answer, Room, Zone, ZoneError};
+use crate::encode::encode;
 use crate::forward::{Forwarder, Source, read_framed, write_framed};
 use crate::known::Known;
-use crate::message::{self, MAX_UDP, Request, answered, encode, respond, udp_limit};
+use crate::message::{self, MAX_UDP, Request, answered, respond, udp_limit};
 use crate::metrics;
 use crate::resolv::HostServers;
 use crate::state::State;
