@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use crate::wire::{self, OPT, SOA, question_end};
+
 /// As kubeadm configures CoreDNS, seconds.
 const MAX_TTL: u32 = 30;
 /// How long it is remembered that no server answered: the least that RFC 9520, 3.2 asks for, since a name resolves again no sooner after
@@ -15,8 +17,6 @@ const FAILURE: Duration = Duration::from_secs(1);
 const MAX_ENTRIES: usize = 5000;
 /// Longer answers, which are rare, are asked for again. Bytes.
 const MAX_LENGTH: usize = 2048;
-const OPT: u16 = 41;
-const SOA: u16 = 6;
 
 type Key = Box<[u8]>;
 
@@ -97,57 +97,35 @@ fn key(query: &[u8], tcp: bool) -> Option<Key> {
     Some(key.into())
 }
 
-/// Where the first question ends: its name, type and class begin at 12.
-pub(crate) fn question_end(message: &[u8]) -> Option<usize> {
-    let mut end = 12;
-    while *message.get(end)? != 0 {
-        end += usize::from(message[end]) + 1;
-    }
-    (message.len() >= end + 5).then_some(end + 5)
-}
-
 /// Where the times to live of a reply are, and for how many seconds it may be kept. None: not at all.
 fn lifetime(reply: &[u8], query: &[u8]) -> Option<(Vec<usize>, u32)> {
     let end = question_end(query)?;
-    let number = |at: usize| reply.get(at..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
     let (truncated, code) = (reply.get(2)? & 2 != 0, reply.get(3)? & 15);
     // NOERROR and NXDOMAIN.
-    if truncated || !matches!(code, 0 | 3) || number(4)? != 1 || reply.len() > MAX_LENGTH || question_end(reply)? != end {
+    if truncated
+        || !matches!(code, 0 | 3)
+        || reply.get(4..6)? != [0, 1]
+        || reply.len() > MAX_LENGTH
+        || question_end(reply)? != end
+    {
         return None;
     }
-    let (answers, others) = (number(6)?, number(8)?.checked_add(number(10)?)?);
+    let records = wire::records(reply)?;
     let mut seconds = MAX_TTL;
     let mut denial = None;
     let mut ttls = Vec::new();
-    let mut at = end;
-    for _ in 0..u32::from(answers) + u32::from(others) {
-        at = name_end(reply, at)?;
-        let next = at + 10 + usize::from(number(at + 8)?);
-        let data = reply.get(at + 10..next)?;
-        if number(at)? != OPT {
-            let ttl = u32::from_be_bytes(*reply.get(at + 4..)?.first_chunk()?);
-            seconds = seconds.min(ttl);
-            ttls.push(at + 4);
-            if number(at)? == SOA {
-                denial = Some(ttl.min(u32::from_be_bytes(*data.last_chunk()?)));
-            }
+    for record in records.iter().filter(|record| record.kind != OPT) {
+        let ttl = u32::from_be_bytes(*reply.get(record.ttl..)?.first_chunk()?);
+        seconds = seconds.min(ttl);
+        ttls.push(record.ttl);
+        if record.kind == SOA {
+            denial = Some(ttl.min(u32::from_be_bytes(*reply.get(..record.bytes.end)?.last_chunk()?)));
         }
-        at = next;
     }
     // That there is nothing holds as long as the zone says (RFC 2308).
-    let seconds = if code == 3 || answers == 0 { seconds.min(denial?) } else { seconds };
+    let has_answers = records.iter().any(|record| record.section == wire::Section::Answer);
+    let seconds = if code == 3 || !has_answers { seconds.min(denial?) } else { seconds };
     (seconds > 0).then_some((ttls, seconds))
-}
-
-/// Where the name at `at` ends, which may end in a pointer.
-fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        match *message.get(at)? {
-            0 => return Some(at + 1),
-            length if length & 0xc0 == 0xc0 => return Some(at + 2),
-            length => at += usize::from(length) + 1,
-        }
-    }
 }
 
 #[cfg(test)]

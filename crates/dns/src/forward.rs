@@ -1,7 +1,7 @@
 //! Forwarding of questions that are not about the cluster.
 //!
-//! Messages pass through as they are but for their identifier, so that every record type and option works. Answers are
-//! kept for a while (`cache`).
+//! Messages pass through as they are but for their identifier, so that every record type and option works; those that are malformed do not, and those for
+//! which a client has no room are cut (`wire`). Answers are kept for a while (`cache`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
-use crate::cache::{Cache, question_end};
+use crate::cache::Cache;
 use crate::resolv::HostServers;
+use crate::wire::{self, question_end};
 
 /// How often a question is sent, to one server after the other and to a single one again: a packet may have been lost.
 const ATTEMPTS: usize = 3;
@@ -99,7 +100,7 @@ async fn ask_udp(server: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>> {
     loop {
         let length = socket.recv(&mut buffer).await?;
         if answers(&buffer[..length], &sent) {
-            return Ok(with_id(&buffer[..length], id_of(query)));
+            return whole(with_id(&buffer[..length], id_of(query)));
         }
     }
 }
@@ -108,7 +109,12 @@ async fn ask_tcp(server: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server).await?;
     write_framed(&mut stream, query).await?;
     let reply = read_framed(&mut stream).await?;
-    if answers(&reply, query) { Ok(reply) } else { Err(std::io::Error::other("the answer is for another question")) }
+    if answers(&reply, query) { whole(reply) } else { Err(std::io::Error::other("the answer is for another question")) }
+}
+
+/// A reply, unless it is malformed: clients would wait for another one that does not come, or fall over it.
+fn whole(reply: Vec<u8>) -> std::io::Result<Vec<u8>> {
+    if wire::records(&reply).is_some() { Ok(reply) } else { Err(std::io::Error::other("the answer is malformed")) }
 }
 
 /// Writes a message with its length before it, as on TCP.

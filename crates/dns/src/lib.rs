@@ -7,7 +7,7 @@
 //!
 //! - [`core`]: question to answer, pure; [`state`]: what the names mean;
 //! - `message`: what is asked and answered, EDNS, pure; `encode`: answers as bytes, within limits, pure;
-//! - `forward`, `cache`, `resolv`: other servers and what they said;
+//! - `forward`, `cache`, `resolv`: other servers and what they said; `wire`: their messages as bytes, pure;
 //! - `known`: what was answered lately, encoded; [`batch`]: datagrams, many at once;
 //! - [`server`]: sockets and tasks.
 
@@ -22,5 +22,6 @@ mod metrics;
 mod resolv;
 pub mod server;
 pub mod state;
+mod wire;
 
 pub use server::{Error, Options, Server, Upstreams};

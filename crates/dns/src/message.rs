@@ -77,9 +77,14 @@ pub(crate) fn answered(request: &Message, mut answer: Answer) -> Message {
     response
 }
 
+/// Bytes that a client takes over UDP: 512 unless it says otherwise (RFC 6891, 6.2.3).
+pub(crate) fn udp_room(request: &Message) -> usize {
+    usize::from(request.edns.as_ref().map_or(512, |edns| edns.max_payload().max(512)))
+}
+
 /// Bytes of our own answers over UDP.
 pub(crate) fn udp_limit(request: &Message) -> usize {
-    usize::from(request.edns.as_ref().map_or(512, |edns| edns.max_payload().clamp(512, MAX_UDP)))
+    udp_room(request).min(usize::from(MAX_UDP))
 }
 
 #[cfg(test)]

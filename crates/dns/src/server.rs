@@ -29,10 +29,11 @@ use crate::core::{Answer, Room, Zone, ZoneError};
 use crate::encode::encode;
 use crate::forward::{Forwarder, Source, read_framed, write_framed};
 use crate::known::Known;
-use crate::message::{self, MAX_UDP, Request, answered, respond, udp_limit};
+use crate::message::{self, MAX_UDP, Request, answered, respond, udp_limit, udp_room};
 use crate::metrics;
 use crate::resolv::HostServers;
 use crate::state::State;
+use crate::wire;
 use places::Places;
 
 /// Forwarded questions under way at once, and those of one client among them; when there are more, the oldest of the client that has most is refused, so that
@@ -373,11 +374,14 @@ impl Shared {
     /// The reply that somebody else gave lately to the same question.
     fn known(&self, question: &Question, bytes: &[u8]) -> Option<Option<Vec<u8>>> {
         let reply = question.alias.is_none().then(|| self.forwarder.known(bytes, false))??;
-        Some(self.passed_on(question, reply))
+        Some(self.passed_on(question, reply, Transport::Udp))
     }
 
-    fn passed_on(&self, question: &Question, reply: Option<Vec<u8>>) -> Option<Vec<u8>> {
-        let Some(reply) = reply else {
+    /// What another server has said, in the bytes that the client takes: not every server looks at what it is told of that.
+    fn passed_on(&self, question: &Question, reply: Option<Vec<u8>>, transport: Transport) -> Option<Vec<u8>> {
+        let room = if transport == Transport::Tcp { LONGEST } else { udp_room(&question.request) };
+        let fits = |reply: Vec<u8>| if reply.len() <= room { Some(reply) } else { wire::cut(&reply, room) };
+        let Some(reply) = reply.and_then(fits) else {
             return encode_counted(respond(&question.request, ResponseCode::ServFail), 512);
         };
         metrics::responses(metrics::code(&reply)).inc();
@@ -398,7 +402,7 @@ impl Shared {
         let tcp = transport == Transport::Tcp;
         if question.alias.is_none() {
             let reply = self.forwarder.ask(&question.name, bytes, tcp).await;
-            return self.passed_on(&question, reply);
+            return self.passed_on(&question, reply, transport);
         }
         let Question { request, kind, name, alias } = question;
         let mut answer = alias?;

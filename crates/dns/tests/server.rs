@@ -218,6 +218,43 @@ fn what_was_answered_is_not_asked_again() {
     assert_eq!(udp(running.server, "other.example.com.").metadata.response_code, ResponseCode::ServFail);
 }
 
+/// A server that says more than its client takes, and things that are no messages. RFC 2181, 9: "The TC bit should be set in responses only when an RRSet is required
+/// as a part of the response, but could not be included in its entirety."
+#[test]
+fn faulty_servers_do_no_harm() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+            let mut reply = Message::from_vec(&buffer[..length]).unwrap().into_response();
+            let name = reply.queries[0].name().clone();
+            for last in 1..=60 {
+                reply.add_answer(Record::from_rdata(name.clone(), 60, RData::A(std::net::Ipv4Addr::new(192, 0, 2, last).into())));
+            }
+            let mut bytes = reply.to_vec().unwrap();
+            match name.to_string().split('.').next().unwrap() {
+                // The first answer's name leads to itself.
+                "loop" => bytes[length..length + 2].copy_from_slice(&(0xC000 | length as u16).to_be_bytes()),
+                "fewer" => bytes[7] += 1,
+                _ => {}
+            }
+            socket.send_to(&bytes, peer).unwrap();
+        }
+    });
+    let running = start(vec![address]);
+    // The second answer comes from what was kept of the first.
+    for _ in 0..2 {
+        let large = udp(running.server, "large.example.com.");
+        assert!(large.metadata.truncation && (1..60).contains(&large.answers.len()), "{} answers", large.answers.len());
+        assert!(large.to_vec().unwrap().len() <= 512);
+    }
+    for name in ["loop.example.com.", "fewer.example.com."] {
+        let reply = udp(running.server, name);
+        assert_eq!((reply.metadata.response_code, reply.answers.len()), (ResponseCode::ServFail, 0), "{name}");
+    }
+}
+
 /// RFC 1123, 6.1.3.3: a resolver sends a question again before it gives up, also when it has only one server to ask.
 #[test]
 fn a_lost_question_is_asked_again() {
