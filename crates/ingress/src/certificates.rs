@@ -9,6 +9,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::gateway::Entrance;
+use crate::guard::words;
 use crate::table::Table;
 
 /// A Secret holds no certificate that can be used.
@@ -21,7 +22,7 @@ pub enum Error {
     #[error("its {0} is not PEM")]
     NotPem(&'static str),
     /// They do not fit.
-    #[error(transparent)]
+    #[error("{}", words::unusable(.0))]
     Tls(#[from] base::tls::Error),
 }
 

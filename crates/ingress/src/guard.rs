@@ -5,6 +5,7 @@ pub mod cors;
 pub mod limits;
 pub mod passwords;
 pub mod turns;
+pub(crate) mod words;
 
 use std::net::IpAddr;
 

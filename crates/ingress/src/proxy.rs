@@ -202,9 +202,7 @@ impl Proxy {
                 Err(refusal) => *refusal,
             }
         };
-        if let Some(grant) = grant {
-            cors::apply(&policy.cors, grant, answer.headers_mut());
-        }
+        cors::apply(&policy.cors, grant, answer.headers_mut());
         answer
     }
 

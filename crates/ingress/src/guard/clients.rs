@@ -16,6 +16,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::x509::X509Name;
 
+use super::words;
 use crate::patterns::Pattern;
 
 /// What is asked of a client.
@@ -193,7 +194,7 @@ impl Authorities {
             Some(Ok(())) if self.has_revoked(leaf) => Err(CertificateError::Revoked.into()),
             other => other.unwrap_or(Err(error)),
         });
-        verified.map_err(|error| error.to_string())
+        verified.map_err(|error| words::unverified(&error))
     }
 
     /// Whether a certificate of version 1, which webpki does not read, stands in a list of its issuer.
@@ -335,6 +336,10 @@ mod tests {
         check(Verify::Optional, None, &Shown::Nothing, "NONE");
         check(Verify::Optional, None, &bad, "Refused");
         check(Verify::OptionalNoCa, None, &bad, "FAILED");
+        // As nginx says it: "FAILED:reason".
+        let optional = ClientAuth { secret: Some("a/s".into()), verify: Verify::OptionalNoCa, ..ClientAuth::default() };
+        let said = admit(&optional, Some(&trusted), true, &bad);
+        assert_eq!(said, Admission::Pass("FAILED:unable to get local issuer certificate".to_owned()));
         check(Verify::Off, None, &Shown::NotAsked, "NONE");
         check(Verify::On, Some("CN=anna"), &good, "SUCCESS");
         check(Verify::On, Some("CN=berta"), &good, "Forbidden");

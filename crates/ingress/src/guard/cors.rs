@@ -47,12 +47,18 @@ pub fn is_preflight(cors: &Cors, method: &Method, headers: &HeaderMap) -> bool {
     cors.enabled && method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Adds to an answer what an allowed origin may do. A back end's own word on it is replaced.
-pub fn apply(cors: &Cors, grant: Grant, headers: &mut HeaderMap) {
-    let Grant { origin, methods, headers: names } = grant;
-    if origin != "*" {
+/// Whether the answer depends on the origin that asks.
+fn varies(cors: &Cors) -> bool {
+    cors.enabled && (cors.repeats_origin || cors.origins.iter().all(|origin| origin != "*"))
+}
+
+/// Adds to an answer what an allowed origin may do. A back end's own word on it is replaced. Where it depends on the origin all answers say so, also those to an
+/// origin that may not ask and to none: caches would give them to others (Fetch, "CORS protocol and HTTP caches").
+pub fn apply(cors: &Cors, grant: Option<Grant>, headers: &mut HeaderMap) {
+    if varies(cors) {
         headers.append(VARY, HeaderValue::from_static("Origin"));
     }
+    let Some(Grant { origin, methods, headers: names }) = grant else { return };
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     if cors.credentials {
         headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
@@ -107,7 +113,7 @@ mod tests {
         let mut headers = HeaderMap::from_iter([(ACCESS_CONTROL_ALLOW_ORIGIN, "https://backend".parse().unwrap())]);
         let cors = Cors { enabled: true, max_age: 60, repeats_origin: true, ..Cors::default() };
         let asks = HeaderMap::from_iter([(ORIGIN, "https://a.example".parse().unwrap())]);
-        apply(&cors, grant(&cors, &asks).unwrap(), &mut headers);
+        apply(&cors, grant(&cors, &asks), &mut headers);
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "https://a.example");
         assert_eq!((&headers[ACCESS_CONTROL_MAX_AGE], &headers[VARY]), (&"60".parse().unwrap(), &"Origin".parse().unwrap()));
         let asks = HeaderMap::from_iter([(ACCESS_CONTROL_REQUEST_METHOD, "PUT".parse().unwrap())]);
@@ -115,17 +121,37 @@ mod tests {
         assert!(!is_preflight(&cors, &Method::OPTIONS, &headers));
     }
 
+    /// A cache that has the answer to one origin may give it to another only if it is the same.
+    #[test]
+    fn answers_say_that_they_depend_on_the_origin() {
+        let check = |origins: &[&str], repeats_origin: bool, asks: &str, expected: bool| {
+            let origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
+            let cors = Cors { enabled: true, origins, repeats_origin, ..Cors::default() };
+            let (asks, mut headers) = (HeaderMap::from_iter([(ORIGIN, asks.parse().unwrap())]), HeaderMap::new());
+            apply(&cors, grant(&cors, &asks), &mut headers);
+            let found: Vec<&HeaderValue> = headers.get_all(VARY).into_iter().collect();
+            assert_eq!(found, vec!["Origin"; usize::from(expected)], "{origins:?} {asks:?}", origins = cors.origins);
+        };
+        check(&["https://a.example"], false, "https://a.example", true);
+        check(&["https://a.example"], false, "https://b.example", true);
+        check(&["*"], false, "https://a.example", false);
+        check(&["*"], true, "https://a.example", true);
+        let mut headers = HeaderMap::new();
+        apply(&Cors::default(), None, &mut headers);
+        assert!(headers.is_empty(), "nobody asked for any of it");
+    }
+
     #[test]
     fn what_is_asked_for_is_repeated() {
         let cors = Cors { enabled: true, methods: Told::Asked, headers: Told::Nothing, ..Cors::default() };
         let mut headers = HeaderMap::from_iter([(ACCESS_CONTROL_ALLOW_HEADERS, "backend".parse().unwrap())]);
         let asks = HeaderMap::from_iter([(ACCESS_CONTROL_REQUEST_METHOD, "PUT".parse().unwrap())]);
-        apply(&cors, grant(&cors, &asks).unwrap(), &mut headers);
+        apply(&cors, grant(&cors, &asks), &mut headers);
         assert_eq!(
             (&headers[ACCESS_CONTROL_ALLOW_METHODS], headers.get(ACCESS_CONTROL_ALLOW_HEADERS)),
             (&"PUT".parse().unwrap(), None)
         );
-        apply(&cors, grant(&cors, &HeaderMap::new()).unwrap(), &mut headers);
+        apply(&cors, grant(&cors, &HeaderMap::new()), &mut headers);
         assert!(!headers.contains_key(ACCESS_CONTROL_ALLOW_METHODS));
     }
 }
