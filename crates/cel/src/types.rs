@@ -141,7 +141,7 @@ impl Type {
     }
 
     /// The types that it is made of.
-    pub(crate) fn parameters(&self) -> &[Self] {
+    pub fn parameters(&self) -> &[Self] {
         match self {
             Self::List(inner) | Self::Optional(inner) | Self::Type(inner) => std::slice::from_ref(inner),
             Self::Map(pair) => &pair[..],

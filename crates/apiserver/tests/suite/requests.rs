@@ -247,6 +247,8 @@ async fn refusals() {
     check("admin", "PATCH /api/v1/namespaces/default\ncontent-type: text/plain\n\n{}", 415, "application/apply-patch+yaml").await;
     check("admin", "POST /api/v1/namespaces\n\n{", 400, "json parse error").await;
     check("admin", "GET /api/v1/pods?limit=x", 400, "invalid syntax").await;
+    // Go's ParseUint takes no sign.
+    check("admin", "GET /api/v1/pods?resourceVersion=%2B5", 400, "invalid syntax").await;
     let large = format!("POST /api/v1/namespaces\n\n{}", "x".repeat((3 << 20) + 1));
     check("admin", &large, 413, "Request entity too large").await;
     check("admin", "GET /api/v1/namespaces/default/pods/p/log", 404, r#"pods "p" not found"#).await;

@@ -1,5 +1,6 @@
 //! What expressions of webhooks and policies may speak of, with types, and what they have to be (`admission/plugin/cel/compile.go`).
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use apimachinery::field::{Error, Errors, Path};
@@ -76,11 +77,45 @@ fn of(name: &str) -> Type {
 }
 
 /// The named expressions of a policy, by their types.
-pub fn composed(variables: &[(&str, Type)]) -> Type {
-    let fields = variables.iter().map(|(name, ty)| ((*name).to_owned(), Declaration::plain(ty.clone())));
-    // Their names are identifiers: nothing of them is escaped.
-    let form = Form::Object(fields.collect());
-    Arc::new(Declaration { name: "kubernetes.variables".to_owned(), form, most: 0, least_bytes: 2 }).ty()
+pub struct Composed(Arc<Declaration>);
+
+/// Types that are made of more than this are not known to the expressions after them: of types that are made of those before them, each longer by
+/// one, a policy could have as many as it has variables.
+const MOST_PARTS: usize = 256;
+
+impl Default for Composed {
+    fn default() -> Self {
+        let form = Form::Object(BTreeMap::new());
+        Self(Arc::new(Declaration { name: "kubernetes.variables".to_owned(), form, most: 0, least_bytes: 2 }))
+    }
+}
+
+impl Composed {
+    /// The type of all of them.
+    pub fn ty(&self) -> Type {
+        self.0.ty()
+    }
+
+    /// Adds one with a type. Where that is made of too much, or of the variables themselves, it may be anything.
+    pub fn add(&mut self, name: &str, ty: Type) {
+        let mut ty = ty;
+        if !self.is_plain(&ty, &mut MOST_PARTS.clone()) {
+            ty = Type::Dyn;
+        }
+        // No type is left that has the declaration.
+        if let Some(Declaration { form: Form::Object(fields), .. }) = Arc::get_mut(&mut self.0) {
+            // Names are identifiers: nothing of them is escaped.
+            fields.insert(name.to_owned(), Declaration::plain(ty));
+        }
+    }
+
+    fn is_plain(&self, ty: &Type, left: &mut usize) -> bool {
+        if *left == 0 || matches!(ty, Type::Object(object) if Arc::ptr_eq(object, &self.0)) {
+            return false;
+        }
+        *left -= 1;
+        ty.parameters().iter().all(|part| self.is_plain(part, left))
+    }
 }
 
 /// An object of a type with these fields.

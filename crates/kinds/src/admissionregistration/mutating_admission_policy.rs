@@ -55,7 +55,7 @@ impl Kind for MutatingAdmissionPolicy {
 }
 
 /// The member that the patch type names is there, with an expression, and no other one.
-fn validate_mutation(mutation: &Mutation, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
+fn validate_mutation(mutation: &Mutation, scope: &Scope, path: &Path, errors: &mut Errors) {
     let kind = mutation.patch_type.as_str();
     rules::one_of(&path.child("patchType"), kind, PATCH_TYPES, errors);
     let (object, patch) = (Type::Opaque("Object"), Type::list(Type::Opaque("JSONPatch")));

@@ -40,17 +40,17 @@ const RESERVED: &[&str] = &[
 ];
 
 /// What expressions of policies may speak of.
-pub(super) struct Scope<'a> {
+pub(super) struct Scope {
     names: Vec<&'static str>,
     /// Named expressions, and their types.
-    variables: Vec<(&'a str, Type)>,
+    variables: expressions::Composed,
 }
 
-impl Scope<'_> {
+impl Scope {
     /// An expression that can be compiled, and is of one of these types; of any where there are none. Its type.
     pub(super) fn check(&self, expression: &str, expected: &[Type], path: &Path, errors: &mut Errors) -> Type {
         let mut variables = expressions::variables(&self.names);
-        variables.push(("variables", expressions::composed(&self.variables)));
+        variables.push(("variables", self.variables.ty()));
         expressions::check(expression, &variables, expected, path, errors).unwrap_or(Type::Dyn)
     }
 }
@@ -128,11 +128,11 @@ impl Policy<'_> {
     }
 
     /// Rules for the variables, and their types. Each may use those before it.
-    fn compose(&self, path: &Path, errors: &mut Errors) -> Scope<'_> {
-        let mut scope = Scope { names: self.names(), variables: Vec::new() };
+    fn compose(&self, path: &Path, errors: &mut Errors) -> Scope {
+        let mut scope = Scope { names: self.names(), variables: expressions::Composed::default() };
         for (index, variable) in list(self.variables).iter().enumerate() {
             let ty = validate_variable(variable, &scope, &path.index(index), errors);
-            scope.variables.push((&variable.name, ty));
+            scope.variables.add(&variable.name, ty);
         }
         scope
     }
@@ -145,7 +145,7 @@ impl Policy<'_> {
     }
 
     /// What other expressions may speak of.
-    pub(super) fn scope(&self) -> Scope<'_> {
+    pub(super) fn scope(&self) -> Scope {
         self.compose(&Path::new("variables"), &mut Errors::new())
     }
 }
@@ -182,7 +182,7 @@ fn validate_api_version(given: &str, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn validate_variable(variable: &Variable, scope: &Scope<'_>, path: &Path, errors: &mut Errors) -> Type {
+fn validate_variable(variable: &Variable, scope: &Scope, path: &Path, errors: &mut Errors) -> Type {
     let at = path.child("name");
     if variable.name.trim().is_empty() {
         errors.push(Error::required(&at, "name is not specified"));

@@ -238,6 +238,35 @@ fn policies() {
     }
 }
 
+/// Each variable may use those before it, and their types may be made of each other: thousands of them are checked one after the other, and neither
+/// their number nor how they nest stops the server.
+#[test]
+fn many_variables() {
+    let check = |expression: &dyn Fn(usize) -> String| {
+        let later = (1..10_000).map(|n| json!({"name": format!("v{n}"), "expression": expression(n - 1)}));
+        let all: Vec<Value> = std::iter::once(json!({"name": "v0", "expression": "1"})).chain(later).collect();
+        check_policy("ValidatingAdmissionPolicy", "/spec/variables", json!(all), &[]);
+    };
+    check(&|_| "variables".to_owned());
+    check(&|before| format!("[variables.v{before}]"));
+    check(&|before| format!("{{'a': variables.v{before}, 'b': variables.v{before}}}"));
+    check(&|before| format!("optional.of(variables.v{before})"));
+    check(&|before| format!("type(variables.v{before})"));
+}
+
+/// What nests too much may be anything to later expressions; other types are still known.
+#[test]
+fn types_of_variables() {
+    let check = |first: &str, second: &str, expected: &[&str]| {
+        let all = json!([{"name": "a", "expression": first}, {"name": "b", "expression": second}]);
+        check_policy("ValidatingAdmissionPolicy", "/spec/variables", all, expected);
+    };
+    let wrong = "spec.variables[1].expression: Invalid value: \"variables.a.x\": compilation failed: ERROR: <input>:1:12: type 'int' does not support field selection\n | variables.a.x\n | ...........^";
+    check("1", "variables.a.x", &[wrong]);
+    check("variables", "variables.a.x", &[]);
+    check("[variables]", "variables.a[0].x", &[]);
+}
+
 #[test]
 fn validations() {
     let check =

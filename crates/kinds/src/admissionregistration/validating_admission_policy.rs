@@ -78,7 +78,7 @@ impl Kind for ValidatingAdmissionPolicy {
     }
 }
 
-fn validate_validation(validation: &Validation, scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
+fn validate_validation(validation: &Validation, scope: &Scope, path: &Path, errors: &mut Errors) {
     if validation.expression.trim().is_empty() {
         errors.push(Error::required(&path.child("expression"), "expression is not specified"));
     } else {
@@ -101,7 +101,7 @@ fn validate_validation(validation: &Validation, scope: &Scope<'_>, path: &Path, 
 }
 
 /// Keys are the second part of a qualified name whose first part is the policy's own.
-fn validate_annotations(policy: &str, annotations: &[AuditAnnotation], scope: &Scope<'_>, path: &Path, errors: &mut Errors) {
+fn validate_annotations(policy: &str, annotations: &[AuditAnnotation], scope: &Scope, path: &Path, errors: &mut Errors) {
     if annotations.len() > MAX_ANNOTATIONS {
         let detail = format!("must not have more than {MAX_ANNOTATIONS} auditAnnotations");
         errors.push(Error::invalid(path, json!(annotations), detail));

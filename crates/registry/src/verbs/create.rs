@@ -14,6 +14,7 @@ use crate::pipeline::{
     Unwritten, check_name, check_namespace, dedup_owners, prepare_metadata, requester, validate_new, wipe_metadata,
 };
 use crate::target::{How, Target};
+use crate::verbs::list::unsigned;
 use crate::{Context, Entry, Operation, Registry, Served};
 
 /// How often a generated name is tried before the client is asked to try again.
@@ -53,7 +54,7 @@ impl Registry {
         check_identity(&mut object, namespace, name_in_url)?;
         wipe_metadata(&mut object);
         // What is no number is no version, and is forgotten, as upstream.
-        if meta::resource_version(&object).parse::<u64>().is_ok_and(|version| version != 0) {
+        if unsigned(meta::resource_version(&object)).is_some_and(|version| version != 0) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         let name = meta::name(&object).to_owned();

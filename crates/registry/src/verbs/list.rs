@@ -405,11 +405,16 @@ fn list(page: Page, revision: u64, selection: &Selection) -> List {
     }
 }
 
+/// A number as Go's `strconv.ParseUint` reads it: without the sign that Rust takes.
+pub(crate) fn unsigned(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// A resource version from a request: none and "0" ask for anything.
 pub(crate) fn parse_version(text: Option<&str>) -> Result<Option<u64>, Status> {
     match text {
         None | Some("" | "0") => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| {
+        Some(text) => unsigned(text).map(Some).ok_or_else(|| {
             Status::bad_request(format!(
                 "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
             ))

@@ -15,6 +15,7 @@ use crate::pipeline::{
     without_managed_fields,
 };
 use crate::target::{How, Target};
+use crate::verbs::list::unsigned;
 use crate::{Context, Entry, Operation, Registry, Served, Written};
 
 /// How often a write is tried again after another one came between, when the client asked for no particular version.
@@ -199,10 +200,10 @@ fn unversioned(target: Target<'_>) -> Status {
 /// The body's version and uid, where given, are those of the stored object.
 fn check_preconditions(target: Target<'_>, current: &Entry, old: &Value, object: &Value) -> Result<(), Status> {
     let (version, uid) = (meta::resource_version(object), meta::uid(object));
-    if !version.is_empty() && version != "0" && version.parse() != Ok(current.revision) {
-        return match version.parse::<u64>() {
-            Ok(_) => Err(target.modified()),
-            Err(_) => Err(Status::bad_request(format!("invalid resource version \"{version}\": it must be a number"))),
+    if !version.is_empty() && version != "0" && unsigned(version) != Some(current.revision) {
+        return match unsigned(version) {
+            Some(_) => Err(target.modified()),
+            None => Err(Status::bad_request(format!("invalid resource version \"{version}\": it must be a number"))),
         };
     }
     if !uid.is_empty() && uid != meta::uid(old) {

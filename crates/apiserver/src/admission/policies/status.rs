@@ -8,7 +8,7 @@ use apimachinery::{Status, meta};
 use base::readiness::Gate;
 use cel::{Program, Type};
 use futures::StreamExt;
-use kinds::expressions;
+use kinds::expressions::{self, Composed};
 use registry::{Catalog, ListOptions, Registry, Served};
 use serde_json::{Value, json};
 
@@ -68,13 +68,14 @@ async fn tell(registry: &Registry, resource: &Arc<Served>, policy: &Value) {
 /// What the types say of the expressions of validations and of their messages.
 fn warnings(catalog: &Catalog, policy: &Value) -> Vec<Value> {
     let spec = &policy["spec"];
-    let kinds: Vec<Matched> = matched(catalog, spec).into_values().map(Matched::new).collect();
     let params = params(catalog, &spec["paramKind"]);
+    let kinds: Vec<Matched> =
+        matched(catalog, spec).into_values().map(|served| Matched::new(served, params.as_ref(), spec)).collect();
     let mut warnings = Vec::new();
     for (index, validation) in spec["validations"].as_array().into_iter().flatten().enumerate() {
         for field in ["expression", "messageExpression"] {
             let Some(expression) = validation[field].as_str().filter(|text| !text.is_empty()) else { continue };
-            let found: Vec<String> = kinds.iter().filter_map(|kind| warning(kind, params.as_ref(), spec, expression)).collect();
+            let found: Vec<String> = kinds.iter().filter_map(|kind| kind.warning(expression)).collect();
             if !found.is_empty() {
                 warnings.push(json!({"fieldRef": format!("spec.validations[{index}].{field}"), "warning": found.join("\n")}));
             }
@@ -87,36 +88,38 @@ fn warnings(catalog: &Catalog, policy: &Value) -> Vec<Value> {
 struct Matched {
     /// As upstream writes it.
     name: String,
-    ty: Type,
+    /// What expressions may speak of where they speak of objects of the kind.
+    variables: Vec<(&'static str, Type)>,
+    composed: Composed,
 }
 
 impl Matched {
-    fn new(served: &Arc<Served>) -> Self {
+    fn new(served: &Arc<Served>, params: Option<&Type>, spec: &Value) -> Self {
         let (group, version, kind) = served.def.own_kind();
-        let ty = declaration(served).map_or(Type::Dyn, |declared| declared.ty());
-        Self { name: format!("{group}/{version}, Kind={kind}"), ty }
+        let object = declaration(served).map_or(Type::Dyn, |declared| declared.ty());
+        let mut variables = expressions::variables(&["object", "oldObject", "request", "namespaceObject", "authorizer"]);
+        let objects = variables.iter_mut().filter(|(name, _)| matches!(*name, "object" | "oldObject"));
+        objects.for_each(|(_, ty)| *ty = object.clone());
+        variables.extend(params.map(|params| ("params", params.clone())));
+        let mut composed = Composed::default();
+        for variable in spec["variables"].as_array().into_iter().flatten() {
+            let Some(name) = variable["name"].as_str() else { continue };
+            let ty = typed(variable["expression"].as_str().unwrap_or_default(), &variables, &composed).unwrap_or(Type::Dyn);
+            composed.add(name, ty);
+        }
+        Self { name: format!("{group}/{version}, Kind={kind}"), variables, composed }
+    }
+
+    /// What is wrong with an expression.
+    fn warning(&self, expression: &str) -> Option<String> {
+        let error = typed(expression, &self.variables, &self.composed).err()?;
+        Some(format!("{}: {error}\n", self.name))
     }
 }
 
-/// What is wrong with an expression where it speaks of objects of a kind.
-fn warning(kind: &Matched, params: Option<&Type>, spec: &Value, expression: &str) -> Option<String> {
-    let mut variables = expressions::variables(&["object", "oldObject", "request", "namespaceObject", "authorizer"]);
-    let objects = variables.iter_mut().filter(|(name, _)| matches!(*name, "object" | "oldObject"));
-    objects.for_each(|(_, ty)| *ty = kind.ty.clone());
-    variables.extend(params.map(|params| ("params", params.clone())));
-    let mut composed = Vec::new();
-    for variable in spec["variables"].as_array().into_iter().flatten() {
-        let Some(name) = variable["name"].as_str() else { continue };
-        let ty = typed(variable["expression"].as_str().unwrap_or_default(), &variables, &composed).unwrap_or(Type::Dyn);
-        composed.push((name, ty));
-    }
-    let error = typed(expression, &variables, &composed).err()?;
-    Some(format!("{}: {error}\n", kind.name))
-}
-
-fn typed(expression: &str, variables: &[(&str, Type)], composed: &[(&str, Type)]) -> Result<Type, cel::CompileError> {
+fn typed(expression: &str, variables: &[(&str, Type)], composed: &Composed) -> Result<Type, cel::CompileError> {
     let mut all = variables.to_vec();
-    all.push(("variables", expressions::composed(composed)));
+    all.push(("variables", composed.ty()));
     let names: Vec<&str> = all.iter().map(|(name, _)| *name).filter(|name| !name.contains('.')).collect();
     let program = Program::compile(expression, &names)?;
     program.check(expression, &all).map(|checked| checked.ty())

@@ -50,6 +50,19 @@ pub(super) enum Unfetched {
     Request(#[from] http::Error),
 }
 
+/// A time of a token, in seconds since the Unix epoch, as upstream's library reads it: a number, which may be written as a text.
+fn seconds(claims: &Value, claim: &str) -> Result<Option<i64>, Error> {
+    match &claims[claim] {
+        Value::Null => Ok(None),
+        Value::Number(number) => Ok(number.as_f64().map(|seconds| seconds as i64)),
+        Value::String(text) => match serde_json::from_str::<serde_json::Number>(text) {
+            Ok(number) => Ok(number.as_f64().map(|seconds| seconds as i64)),
+            Err(_) => Err(Error::Malformed),
+        },
+        _ => Err(Error::Malformed),
+    }
+}
+
 /// An issuer of tokens.
 pub(in crate::authn) struct Issuer {
     authenticator: Authenticator,
@@ -102,7 +115,8 @@ impl Issuer {
     }
 
     fn check(&self, claims: &Value, now: i64) -> Result<(), Error> {
-        let seconds = |claim: &str| claims[claim].as_f64().map(|seconds| seconds as i64);
+        let (end, begin) = (seconds(claims, "exp")?, seconds(claims, "nbf")?);
+        seconds(claims, "iat")?;
         let found: Vec<String> = match &claims["aud"] {
             Value::String(one) => vec![one.clone()],
             Value::Array(all) => all.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect(),
@@ -112,7 +126,7 @@ impl Issuer {
         if !found.iter().any(|audience| expected.contains(audience)) {
             return Err(Error::Audience { expected: expected.clone(), found });
         }
-        match (seconds("exp"), seconds("nbf")) {
+        match (end, begin) {
             (Some(end), _) if now >= end => Err(Error::Expired),
             (None, _) => Err(Error::Expired),
             (_, Some(begin)) if now + LEEWAY < begin => Err(Error::NotYet),

@@ -76,6 +76,17 @@ fn claim<'a>(claims: &'a Value, name: &str) -> Result<&'a str, Error> {
     }
 }
 
+/// Refuses a token whose groups have to be asked for at an address that it names (OpenID Connect Core 1.0, section 5.6.2): they are not
+/// asked for, and without them it would be another user. Upstream refuses it, too, where it cannot have them.
+fn refuse_distributed(claims: &Value, claim: &str) -> Result<(), Error> {
+    let source = claims["_claim_names"][claim].as_str().filter(|_| claims.get(claim).is_none());
+    let Some(source) = source else { return Ok(()) };
+    match claims["_claim_sources"][source]["endpoint"].as_str() {
+        None | Some("") => Ok(()),
+        Some(_) => Err(wrong(format!("distributed claims are not resolved: the token has no groups in {}", quote(claim)))),
+    }
+}
+
 impl Mapping {
     /// The user, if all is as it must be.
     pub(super) fn user(&self, claims: &Value) -> Result<User, Error> {
@@ -129,6 +140,7 @@ impl Mapping {
         match &self.groups {
             None => Ok(Vec::new()),
             Some(Source::Claim { claim, prefix }) => {
+                refuse_distributed(claims, claim)?;
                 let groups = texts(claims[claim.as_str()].clone(), &format!("groups claim {}", quote(claim)))?;
                 Ok(groups.into_iter().map(|group| format!("{prefix}{group}")).collect())
             }
