@@ -139,7 +139,8 @@ async fn tokens_of_another_issuer() {
     let times = json!({"sub": "jane", "nbf": now.to_string(), "iat": now.to_string()});
     assert_eq!(name(&server, &issuer.token(&first, times)).await.as_deref(), Some("oidc:jane"));
     // Groups that are kept elsewhere are not asked for, and without them he would be another user; claims that come with the token are no matter.
-    let elsewhere = |source: Value| json!({"sub": "jane", "_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": source}});
+    let elsewhere =
+        |source: Value| json!({"sub": "jane", "_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": source}});
     let far = elsewhere(json!({"endpoint": "https://graph.example/me"}));
     assert_eq!(who(&server, &issuer.token(&first, far)).await.code, 401);
     let near = elsewhere(json!({"JWT": "a.b.c"}));

@@ -180,7 +180,8 @@ impl Authorities {
         if roots.is_empty() {
             return Err(Error::Missing);
         }
-        let (roots, revoked) = (Arc::new(roots), CertificateRevocationListDer::pem_slice_iter(revoked).flatten().collect::<Vec<_>>());
+        let (roots, revoked) =
+            (Arc::new(roots), CertificateRevocationListDer::pem_slice_iter(revoked).flatten().collect::<Vec<_>>());
         let builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider()).with_crls(revoked.iter().cloned());
         let builder = builder.allow_unknown_revocation_status().only_check_end_entity_revocation();
         Ok(Self { webpki: builder.build()?, roots, revoked })
@@ -363,5 +364,57 @@ mod tests {
             "{subject} {issuer}"
         );
         assert!(chain.escaped().starts_with("-----BEGIN%20CERTIFICATE-----%0A"));
+    }
+
+    /// `openssl x509 -req` makes certificates of X.509 version 1, as the guides of ingress-nginx do; the authority can revoke them, too.
+    #[test]
+    fn certificates_of_version_1() {
+        use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+        use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, date_time_ymd};
+        let directory = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, "ca");
+        let key = KeyPair::generate().unwrap();
+        std::fs::write(directory.path().join("ca.key"), key.serialize_pem()).unwrap();
+        let issuer = CertifiedIssuer::self_signed(params, key).unwrap();
+        std::fs::write(directory.path().join("ca.crt"), issuer.pem()).unwrap();
+        for command in [
+            "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout anna.key -out anna.csr -subj /CN=anna",
+            "x509 -req -in anna.csr -CA ca.crt -CAkey ca.key -set_serial 7 -out anna.crt -days 2",
+        ] {
+            let mut openssl = std::process::Command::new("openssl");
+            let out = openssl.args(command.split(' ')).current_dir(directory.path()).output().unwrap();
+            assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
+        }
+        let anna = std::fs::read(directory.path().join("anna.crt")).unwrap();
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&anna).flatten().collect();
+        let revoking = |serial: u64| {
+            let revoked = RevokedCertParams {
+                serial_number: serial.into(),
+                revocation_time: date_time_ymd(2026, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            };
+            let list = CertificateRevocationListParams {
+                this_update: date_time_ymd(2026, 1, 1),
+                next_update: date_time_ymd(4000, 1, 1),
+                crl_number: 1.into(),
+                issuing_distribution_point: None,
+                revoked_certs: vec![revoked],
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            list.signed_by(&issuer).unwrap().pem().unwrap()
+        };
+        let check = |lists: &str, expected: Verdict| {
+            let authorities = Authorities::of_bundle(issuer.pem().as_bytes(), lists.as_bytes()).unwrap();
+            assert_eq!(authorities.verify(&chain), expected);
+        };
+        check("", Ok(()));
+        check(&revoking(8), Ok(()));
+        check(&revoking(7), Err("certificate revoked".to_owned()));
+        let other = Authorities::of_bundle(Authority::in_memory("ca").unwrap().bundle().as_bytes(), b"").unwrap();
+        assert!(other.verify(&chain).is_err());
     }
 }

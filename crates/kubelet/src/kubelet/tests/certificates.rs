@@ -154,8 +154,7 @@ async fn a_denied_pod_is_told_so() {
 async fn keys_that_are_not_made_here_are_told_of() {
     let cell = started().await;
     cell.put("p", pod("RSA3072"));
-    let words =
-        "for volume \"v\" : key type \"RSA3072\" is not supported by this kubelet, which makes ECDSAP256, ECDSAP384, ECDSAP521, ED25519";
+    let words = "for volume \"v\" : key type \"RSA3072\" is not supported by this kubelet, which makes ECDSAP256, ECDSAP384, ECDSAP521, ED25519";
     told(&cell, "FailedMount", words).await;
     assert!(cell.fake.all::<PodCertificateRequest>().is_empty());
 }
