@@ -25,9 +25,11 @@ pub(super) struct Ecdsa {
     key: AlgorithmIdentifier,
     signature: AlgorithmIdentifier,
     digest: fn(&[u8]) -> Vec<u8>,
-    /// Of a point, a digest, and a signature (DER).
-    verify: fn(&[u8], &[u8], &[u8]) -> Option<()>,
+    verify: Verify,
 }
+
+/// Verifies by a point, of a digest, a signature (DER).
+type Verify = fn(&[u8], &[u8], &[u8]) -> Option<()>;
 
 fn digest<D: Digest>(message: &[u8]) -> Vec<u8> {
     D::digest(message).to_vec()

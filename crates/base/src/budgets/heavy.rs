@@ -226,6 +226,20 @@ mod tests {
         assert!(!shares.contains_key("greedy") && !shares.contains_key("other"));
     }
 
+    /// Whoever stops to wait leaves nothing behind, and gets a place later.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_stops_to_wait() {
+        let all = futures::future::try_join_all((1..PLACES.count).map(|_| async { place(Some("a".into())).await.ok_or(()) }))
+            .await
+            .unwrap();
+        let mut waiting = Box::pin(run(Some("a"), HEAVY, async { 1 }));
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        drop(waiting);
+        drop(all);
+        assert!(PLACES.shares.lock().is_empty());
+        assert_eq!(run(Some("a"), HEAVY, async { 1 }).await, 1);
+    }
+
     #[tokio::test]
     async fn works_on_one_thread_too() {
         assert_eq!(work(HEAVY, || 1).await + work(1, || 1).await, 2);
