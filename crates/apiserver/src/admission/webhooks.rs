@@ -54,7 +54,7 @@ impl Webhooks {
     async fn call(&self, hook: &Hook, a: &Request<'_>, version: &Match, place: &Place) -> Result<Option<Verdict>, Status> {
         let watch = metrics::Call::begin(&hook.name, a.operation.as_str(), self.is_mutating);
         let started = Instant::now();
-        let called = base::budgets::heavy::released(call::call(hook, a, version.served(a), self.is_mutating)).await;
+        let called = call::call(hook, a, version.served(a), self.is_mutating).await;
         let layer = if self.is_mutating { Layer::MutatingWebhooks } else { Layer::ValidatingWebhooks };
         a.context().annotations.took(layer, started.elapsed());
         match called {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use base::budgets::heavy;
 use base::budgets::shares::Share as Place;
 use base::connection;
 use base::tasks::Tasks;
@@ -163,8 +164,18 @@ impl Endpoint {
         &self.target
     }
 
-    /// Sends a request, whose URI is a path, and reads its answer, whatever its status.
+    /// Sends a request, whose URI is a path, and reads its answer, whatever its status. Work that asks has no place among the heavy ones
+    /// meanwhile.
     pub(crate) async fn call(
+        &self,
+        registry: &Registry,
+        request: Request<Full<Bytes>>,
+        limits: Limits,
+    ) -> Result<Response<Bytes>, Error> {
+        heavy::released(self.ask(registry, request, limits)).await
+    }
+
+    async fn ask(
         &self,
         registry: &Registry,
         mut request: Request<Full<Bytes>>,

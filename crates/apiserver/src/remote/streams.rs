@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use base::budgets::heavy;
 use base::budgets::shares::Share as Place;
 use base::tasks::OnFailure;
 use bytes::Bytes;
@@ -25,8 +26,17 @@ pub(crate) const DIAL: Duration = Duration::from_secs(30);
 
 impl Endpoint {
     /// Sends a request, on a connection that is kept if there is one, and hands back the beginning of its answer. The connection is
-    /// kept for another request when the answer has been read to its end.
+    /// kept for another request when the answer has been read to its end. Work that asks has no place among the heavy ones meanwhile.
     pub(crate) async fn forward(
+        self: &Arc<Self>,
+        registry: &Registry,
+        request: Request<RequestBody>,
+        user: Option<&str>,
+    ) -> Result<Response<Answer>, Error> {
+        heavy::released(self.pass_on(registry, request, user)).await
+    }
+
+    async fn pass_on(
         self: &Arc<Self>,
         registry: &Registry,
         mut request: Request<RequestBody>,

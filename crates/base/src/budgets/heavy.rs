@@ -36,8 +36,17 @@ pub async fn work<T>(size: usize, work: impl FnOnce() -> T) -> T {
 }
 
 tokio::task_local! {
-    /// The place of the work that runs in this task.
-    static PLACE: RefCell<Option<Place>>;
+    /// The work that runs in this task.
+    static WORK: RefCell<Work>;
+}
+
+/// Heavy work.
+struct Work {
+    owner: Option<Arc<str>>,
+    /// None while it waits for somebody else.
+    place: Option<Place>,
+    /// How many of its parts do.
+    waits: usize,
 }
 
 /// A place, taken.
@@ -45,7 +54,7 @@ struct Place {
     // Dropped in this order: the place is free before its owner may take another.
     _permit: SemaphorePermit<'static>,
     _held: Held,
-    share: Option<Share>,
+    _share: Option<Share>,
 }
 
 /// One of the places that an owner may take: all but one, so that others need not wait for what takes long.
@@ -77,13 +86,13 @@ impl Drop for Share {
 }
 
 async fn place(owner: Option<Arc<str>>) -> Option<Place> {
-    let share = match owner {
+    let _share = match owner {
         Some(owner) => Some(Share::of(owner).await),
         None => None,
     };
     // The semaphore is never closed.
     let permit = PLACES.free.acquire().await.ok()?;
-    Some(Place { _permit: permit, _held: PLACES.meter.hold(), share })
+    Some(Place { _permit: permit, _held: PLACES.meter.hold(), _share })
 }
 
 /// Runs a future whose work between its waits grows with `size` bytes, for an owner such as a user. It has its place until it ends, but while it
@@ -94,25 +103,51 @@ pub async fn run<F: Future>(owner: Option<&str>, size: usize, future: F) -> F::O
     }
     let mut future = std::pin::pin!(future);
     let work = std::future::poll_fn(|cx| aside(|| future.as_mut().poll(cx)));
-    if PLACE.try_with(|place| place.borrow().is_some()).unwrap_or(false) {
+    if WORK.try_with(|around| around.borrow().place.is_some()).unwrap_or(false) {
         return work.await;
     }
-    let place = RefCell::new(place(owner.map(Arc::from)).await);
-    PLACE.scope(place, work).await
+    let owner = owner.map(Arc::from);
+    let place = place(owner.clone()).await;
+    WORK.scope(RefCell::new(Work { owner, place, waits: 0 }), work).await
 }
 
 /// Runs a future that mostly waits for somebody else, such as a webhook: the place of the work around it is given to others
-/// meanwhile, so that who answers slowly does not keep it.
+/// meanwhile, so that who answers slowly does not keep it. Where several parts of the work wait side by side, it has its place again when all of
+/// them have ended.
 pub async fn released<F: Future>(future: F) -> F::Output {
-    let had = PLACE.try_with(|place| place.take()).ok().flatten();
-    let again = had.as_ref().map(|had| had.share.as_ref().map(|share| share.owner.clone()));
+    let begun = WORK.try_with(|work| {
+        let mut work = work.borrow_mut();
+        work.waits += 1;
+        work.place.take()
+    });
+    let Ok(had) = begun else { return future.await };
     drop(had);
+    let waiting = Waiting;
     let output = future.await;
-    if let Some(owner) = again {
+    drop(waiting);
+    let owner = WORK.try_with(|work| {
+        let work = work.borrow();
+        (work.waits == 0 && work.place.is_none()).then(|| work.owner.clone())
+    });
+    if let Ok(Some(owner)) = owner {
         let again = place(owner).await;
-        let _ = PLACE.try_with(|place| place.replace(again));
+        let _ = WORK.try_with(|work| {
+            let mut work = work.borrow_mut();
+            if work.waits == 0 {
+                work.place = again;
+            }
+        });
     }
     output
+}
+
+/// A part of work that waits, until it is dropped.
+struct Waiting;
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = WORK.try_with(|work| work.borrow_mut().waits -= 1);
+    }
 }
 
 /// Gives up the thread's other tasks to another thread before a long piece of work.
@@ -224,6 +259,35 @@ mod tests {
         assert_eq!(result, 1);
         let shares = PLACES.shares.lock();
         assert!(!shares.contains_key("greedy") && !shares.contains_key("other"));
+    }
+
+    /// Several parts of the work of each place wait side by side, one of which has ended: another one works meanwhile.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn parts_that_wait_side_by_side_keep_no_place() {
+        let (open, waits) = tokio::sync::watch::channel(false);
+        let ended = tokio::sync::Semaphore::new(0);
+        let working = (0..PLACES.count).map(|_| {
+            let mut waits = waits.clone();
+            let ended = &ended;
+            run(None, HEAVY, async move {
+                let slow = released(async { waits.wait_for(|open| *open).await.map(|_| ()) });
+                let fast = async {
+                    released(std::future::ready(())).await;
+                    ended.add_permits(1);
+                };
+                let (slow, ()) = tokio::join!(slow, fast);
+                slow.unwrap();
+                assert!(WORK.with(|work| work.borrow().place.is_some()), "it has no place again");
+            })
+        });
+        let another = async {
+            ended.acquire_many(u32::try_from(PLACES.count).unwrap()).await.unwrap().forget();
+            let result = work(HEAVY, || 1).await;
+            open.send_replace(true);
+            result
+        };
+        let (_, result) = tokio::join!(futures::future::join_all(working), another);
+        assert_eq!(result, 1);
     }
 
     /// Whoever stops to wait leaves nothing behind, and gets a place later.

@@ -181,6 +181,45 @@ async fn requests_for_objects() {
     assert_eq!(admin(&server.api, "GET /api/v1/namespaces/ns").await.code, 200);
 }
 
+/// Users who have sent large objects to a server that does not answer are in nobody's way who writes a large one here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_objects_that_are_waited_for() {
+    let server = serve().await;
+    namespace(&server.api, "ns").await;
+    let asked: Arc<AtomicUsize> = Arc::default();
+    let count = asked.clone();
+    let _https = hostile(&server, "slow", move |path| match path.rsplit('/').next().unwrap() {
+        "v1" => Some(whole(200, list("slow"))),
+        "things" => {
+            count.fetch_add(1, Ordering::SeqCst);
+            None
+        }
+        _ => Some(whole(404, "{}")),
+    })
+    .await;
+    condition_of(&server, "slow.example.com", |condition| condition["status"] == "True").await;
+    let text = "x".repeat(200_000);
+    // More than are worked on at once.
+    let places = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    let waiting = (0..2 * places).map(|number| {
+        let user =
+            registry::User { name: format!("user-{number}"), groups: vec!["system:masters".into()], ..registry::User::default() };
+        let request = Request::post("/apis/slow.example.com/v1/things").body(Full::from(text.clone())).unwrap();
+        server.api.as_user(user).call(request)
+    });
+    let here = async {
+        while asked.load(Ordering::SeqCst) < places {
+            tokio::task::yield_now().await;
+        }
+        let object = json!({"metadata": {"name": "large"}, "data": {"text": text}});
+        admin(&server.api, &format!("POST /api/v1/namespaces/ns/configmaps\n\n{object}")).await.code
+    };
+    tokio::select! {
+        code = here => assert_eq!(code, 201),
+        _ = futures::future::join_all(waiting) => panic!("the slow server has answered"),
+    }
+}
+
 /// A document that tells of what others serve, or tells nonsense, changes nothing of theirs.
 #[tokio::test]
 async fn documents_that_lie() {
