@@ -11,6 +11,8 @@ const NAMES: [(u16, usize, usize); 7] = [(2, 0, 1), (5, 0, 1), (SOA, 0, 2), (12,
 const HEAD: usize = 12;
 /// The longest name: "255 octets or less" (RFC 1035, 2.3.4), the last of which is that of the root.
 const NAME: usize = 254;
+/// Most pointers of a name: it has no more labels. Records without an end of them would take a moment each.
+const POINTERS: usize = 127;
 
 /// A part of a message with records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +72,7 @@ fn has_its_names(message: &[u8], kind: u16, data: Range<usize>) -> bool {
 
 /// Where the name at `at` ends. Pointers lead to "a prior occurrence of the same name" (RFC 1035, 4.1.4): one that leads elsewhere may have no end.
 fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
-    let (mut begin, mut length, mut end) = (at, 0, None);
+    let (mut begin, mut length, mut pointers, mut end) = (at, 0, 0, None);
     loop {
         match usize::from(*message.get(at)?) {
             0 => return Some(end.unwrap_or(at + 1)),
@@ -83,7 +85,8 @@ fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
             }
             pointer @ 0xc0.. => {
                 let target = (pointer & 0x3f) << 8 | usize::from(*message.get(at + 1)?);
-                if target >= begin {
+                pointers += 1;
+                if target >= begin || pointers > POINTERS {
                     return None;
                 }
                 end.get_or_insert(at + 2);
@@ -193,6 +196,22 @@ mod tests {
         assert!(!spoilt(answer, &[0xff, 0xff]), "a name behind the end");
         assert!(!spoilt(answer, &[0x40, 0]), "a label of no kind");
         assert!(!spoilt(good.len() - 2, &[0xff, 0xff]), "data behind the end");
+        // A pointer to a pointer to a pointer, in the data of a record before the one that they are the name of.
+        let chained = |count: usize| {
+            let mut message = [&[0_u8; 7][..], &[2], &[0; 4]].concat();
+            message.extend([0, 0, 10, 0, 1, 0, 0, 0, 0]);
+            message.extend(u16::try_from(2 * count).unwrap().to_be_bytes());
+            let mut target = HEAD;
+            for _ in 0..count {
+                let at = message.len();
+                message.extend((0xc000 | u16::try_from(target).unwrap()).to_be_bytes());
+                target = at;
+            }
+            message.extend((0xc000 | u16::try_from(target).unwrap()).to_be_bytes());
+            message.extend([0, 10, 0, 1, 0, 0, 0, 0, 0, 0]);
+            records(&message).is_some()
+        };
+        assert!(chained(1) && chained(126) && !chained(127) && !chained(5000));
         let target = records(&good).unwrap()[0].bytes.end - 2;
         assert!(!spoilt(target, &[0xc0, target as u8]), "a name in data that does not end");
         for length in 0..good.len() {
