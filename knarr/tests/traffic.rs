@@ -22,13 +22,13 @@ spec:
   template:
     metadata: {labels: {app: web}}
     spec:
-      terminationGracePeriodSeconds: 20
+      terminationGracePeriodSeconds: 40
       topologySpreadConstraints:
         - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: web}}}
       containers:
         - name: main
           image: 127.0.0.1:5000/nginx:1.27
-          lifecycle: {preStop: {sleep: {seconds: 3}}}
+          lifecycle: {preStop: {sleep: {seconds: 10}}}
           readinessProbe: {httpGet: {path: /, port: 80}, periodSeconds: 1}
 ---
 apiVersion: v1
